@@ -1,0 +1,1 @@
+"""SpikeGuard: train, attack, audit and report the adversarial robustness of spiking networks."""

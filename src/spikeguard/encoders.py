@@ -1,0 +1,129 @@
+r"""Encoders turn an image into a drive over time: ``encoder(x [B, ...] in [0, 1], T) -> [T, B, ...]``.
+
+They are part of the model, so that an attack in pixel space differentiates through them. Where coding is
+random or rounds, the backward pass is straight-through: the code passes the gradient of its mean.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.rng import RandomSource
+
+__all__ = ["ENCODERS", "Direct", "Encoder", "Phase", "Poisson"]
+
+
+class Encoder(Protocol):
+    """What a model asks of its encoder.
+
+    Attributes:
+        constant: Every step shows the same image, so stateless layers may run once for all steps.
+        normalised: The image is normalised (mean, std) before it is encoded; codes that read pixels
+            as probabilities or bits take them as they are and are not normalised.
+    """
+
+    constant: bool
+    normalised: bool
+
+    def __call__(self, x: Tensor, T: int) -> Tensor:
+        """Return the drive [T, B, ...]."""
+
+
+class Direct(nn.Module):
+    """Show the (normalised) image at every step; the first layer does the coding.
+
+    Source: Rathi and Roy, "DIET-SNN", 2020; the input of nearly all directly trained SNNs.
+    """
+
+    constant = True
+    normalised = True
+
+    def forward(self, x: Tensor, T: int) -> Tensor:
+        """Map [B, ...] to [T, B, ...] without copying."""
+        return x.expand(T, *x.shape)
+
+
+class Poisson(nn.Module):
+    """Fire at each step with probability x (Bernoulli); gradient straight-through: d spike / dx = 1.
+
+    The draws come from the source that ``randomness(model, source)`` binds.
+
+    Source: Sharmin et al., "Inherent adversarial robustness of deep SNNs", ECCV 2020.
+    """
+
+    constant = False
+    normalised = False
+    stochastic = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.random = RandomSource()
+
+    def forward(self, x: Tensor, T: int) -> Tensor:
+        """Map [B, ...] in [0, 1] to spikes [T, B, ...]."""
+        steps = x.expand(T, *x.shape)
+        with torch.no_grad():
+            spikes = (self.random.uniform(steps, dim=1) < steps).to(x.dtype)
+        return _straight_through(spikes, steps)
+
+
+class Phase(nn.Module):
+    r"""Send the bits of a pixel, most significant first, one each step; step K + 1 starts over.
+
+    The pixel is rounded to q = round(x (2^K - 1)), which is the stored byte for K = 8. Step t carries bit
+    b[t mod K]; with ``weighted`` it is multiplied by omega(t) = 2^-(1 + t mod K), so that one period sums
+    to q / 2^K. The backward pass takes d b / dx = 1.
+
+    Args:
+        bits: Bits K per pixel, 1 to 16.
+        weighted: Multiply bit t by omega(t). The formula does, the public code does not; default off.
+
+    Raises:
+        ValueError: If bits is outside 1 to 16.
+
+    Source: Kim et al., "Deep neural networks with weighted spikes", 2018; gradient-trail (arXiv:2509.23762).
+    """
+
+    constant = False
+    normalised = False
+
+    def __init__(self, bits: int = 8, weighted: bool = False):
+        super().__init__()
+        if not 1 <= bits <= 16:
+            raise ValueError(f"Phase: bits must be 1 to 16, got {bits}.")
+        self.bits = bits
+        self.weighted = weighted
+
+    def forward(self, x: Tensor, T: int) -> Tensor:
+        """Map [B, ...] in [0, 1] to bits [T, B, ...]."""
+        place = torch.arange(T, device=x.device).remainder(self.bits).view(-1, *[1] * x.ndim)
+        with torch.no_grad():
+            level = (x * (2**self.bits - 1)).round().to(torch.int64)
+            bit = ((level >> (self.bits - 1 - place)) & 1).to(x.dtype)
+        code = _straight_through(bit, x.expand(T, *x.shape))
+        return code * 2.0 ** -(1.0 + place) if self.weighted else code
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``print(model)``."""
+        return f"bits={self.bits}, weighted={self.weighted}"
+
+
+def _straight_through(value: Tensor, slope: Tensor) -> Tensor:
+    """Return exactly ``value``, with the gradient of ``slope``."""
+    return _Replace.apply(value, slope)  # type: ignore[no-any-return]
+
+
+class _Replace(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value, slope):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        return None, grad
+
+
+ENCODERS: dict[str, type[nn.Module]] = {"direct": Direct, "poisson": Poisson, "phase": Phase}

@@ -1,0 +1,280 @@
+"""MLP, CNN, VGG5 and VGG11 from one layer list: numbers are widths, "A" is average pooling by 2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from spikeguard.encoders import Encoder
+from spikeguard.models.snn import (
+    SNN,
+    Readout,
+    TimeSequential,
+    initialise,
+    quiet_construction,
+    spiking,
+)
+from spikeguard.neurons import Neuron
+
+__all__ = ["CNN", "MLP", "VGG5", "VGG11", "feedforward"]
+
+Layer = int | Literal["A"]
+
+_VGG5: tuple[Layer, ...] = (64, "A", 128, 128, "A")
+_VGG11: tuple[Layer, ...] = (64, "A", 128, 256, "A", 512, 512, 512, "A", 512, 512)
+
+
+def feedforward(
+    layers: Sequence[Layer],
+    hidden: Sequence[int],
+    *,
+    in_shape: Sequence[int],
+    num_classes: int,
+    T: int,
+    neuron: Neuron | None = None,
+    encoder: Encoder | None = None,
+    readout: Readout = "logits",
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+    generator: torch.Generator | None = None,
+) -> SNN:
+    """Build a network from widths: each conv 3x3 (pad 1, bias) - BN - neuron, each linear - neuron.
+
+    Args:
+        layers: Convolution widths and "A" for average pooling by 2.
+        hidden: Widths of the hidden linear layers.
+        in_shape: Shape of one input, (C, H, W) or (F,).
+        num_classes: Number of classes K.
+        T: Time steps.
+        neuron: Prototype, copied for every layer; default ``LIF(0.5)``.
+        encoder: Default ``Direct()``.
+        readout: "logits" averages the last linear layer's output over T; "rate" puts a neuron after it
+            and averages its spikes.
+        mean: Per-channel input mean, subtracted inside the model.
+        std: Per-channel input standard deviation, divided by inside the model.
+        generator: Draws the weights; None is a fixed stream.
+
+    Raises:
+        ValueError: If a width is not positive, or the image is too small for the poolings.
+    """
+    if readout not in ("logits", "rate"):
+        raise ValueError(f"readout is 'logits' or 'rate', got {readout!r}.")
+    if any(w != "A" and w < 1 for w in (*layers, *hidden, num_classes)):
+        raise ValueError(f"widths must be >= 1, got {layers}, {hidden} and {num_classes} classes.")
+    channels, *size = in_shape
+    with quiet_construction():
+        convolutional: list[nn.Module] = []
+        for layer in layers:
+            if layer == "A":
+                convolutional.append(nn.AvgPool2d(2))
+                size = [s // 2 for s in size]
+                if min(size) < 1:
+                    raise ValueError(
+                        f"an image of {tuple(in_shape[1:])} is too small for {layers}."
+                    )
+            else:
+                convolutional += [
+                    nn.Conv2d(channels, layer, 3, padding=1),
+                    nn.BatchNorm2d(layer),
+                    spiking(neuron),
+                ]
+                channels = layer
+        features = channels
+        for s in size:
+            features *= s
+        classifier: list[nn.Module] = [nn.Flatten()]
+        for width in hidden:
+            classifier += [nn.Linear(features, width), spiking(neuron)]
+            features = width
+        classifier.append(nn.Linear(features, num_classes))
+        if readout == "rate":
+            classifier.append(spiking(neuron))
+    stages = {"features": TimeSequential(*convolutional)} if convolutional else {}
+    stages["classifier"] = TimeSequential(*classifier)
+    model = SNN(
+        stages,
+        T=T,
+        num_classes=num_classes,
+        encoder=encoder,
+        mean=mean,
+        std=std,
+        in_shape=in_shape,
+    )
+    return initialise(model, generator)
+
+
+def MLP(
+    in_features: int = 784,
+    num_classes: int = 10,
+    T: int = 4,
+    *,
+    hidden: Sequence[int] = (256, 128),
+    neuron: Neuron | None = None,
+    encoder: Encoder | None = None,
+    readout: Readout = "logits",
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+    in_shape: Sequence[int] | None = None,
+    generator: torch.Generator | None = None,
+) -> SNN:
+    """Fully connected network: linear - neuron for each hidden width, then a linear readout.
+
+    Args:
+        in_features: Length of a flat input; ignored when ``in_shape`` is given.
+        num_classes: Number of classes K.
+        T: Time steps.
+        hidden: Widths of the hidden layers.
+        neuron: Prototype, copied for every layer; default ``LIF(0.5)``.
+        encoder: Default ``Direct()``.
+        readout: "logits" or "rate".
+        mean: Per-channel input mean.
+        std: Per-channel input standard deviation.
+        in_shape: Shape of one input (images are flattened inside), default (in_features,).
+        generator: Draws the weights.
+    """
+    return feedforward(
+        (),
+        hidden,
+        in_shape=(in_features,) if in_shape is None else in_shape,
+        num_classes=num_classes,
+        T=T,
+        neuron=neuron,
+        encoder=encoder,
+        readout=readout,
+        mean=mean,
+        std=std,
+        generator=generator,
+    )
+
+
+def CNN(
+    in_channels: int = 1,
+    num_classes: int = 10,
+    T: int = 4,
+    *,
+    width: int = 32,
+    hidden: int = 128,
+    image_size: int = 28,
+    neuron: Neuron | None = None,
+    encoder: Encoder | None = None,
+    readout: Readout = "logits",
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+    generator: torch.Generator | None = None,
+) -> SNN:
+    """Small network: conv w - A - conv 2w - A - conv 4w - linear - linear (w = ``width``).
+
+    Args:
+        in_channels: Channels of an image.
+        num_classes: Number of classes K.
+        T: Time steps.
+        width: Channels w of the first convolution.
+        hidden: Width of the hidden linear layer.
+        image_size: Height and width of an image, >= 4.
+        neuron: Prototype, copied for every layer; default ``LIF(0.5)``.
+        encoder: Default ``Direct()``.
+        readout: "logits" or "rate".
+        mean: Per-channel input mean.
+        std: Per-channel input standard deviation.
+        generator: Draws the weights.
+    """
+    return feedforward(
+        (width, "A", 2 * width, "A", 4 * width),
+        (hidden,),
+        in_shape=(in_channels, image_size, image_size),
+        num_classes=num_classes,
+        T=T,
+        neuron=neuron,
+        encoder=encoder,
+        readout=readout,
+        mean=mean,
+        std=std,
+        generator=generator,
+    )
+
+
+def VGG5(
+    in_channels: int = 3,
+    num_classes: int = 10,
+    T: int = 8,
+    *,
+    width: float = 1.0,
+    image_size: int = 32,
+    neuron: Neuron | None = None,
+    encoder: Encoder | None = None,
+    readout: Readout = "logits",
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+    generator: torch.Generator | None = None,
+) -> SNN:
+    """VGG5 of the SNN-RAT family: 64 A 128 128 A, then 4096, 4096, K; six weight layers, its name aside.
+
+    Args:
+        in_channels: Channels of an image.
+        num_classes: Number of classes K.
+        T: Time steps.
+        width: Multiplies every width, for small versions.
+        image_size: Height and width of an image.
+        neuron: Prototype, copied for every layer; default ``LIF(0.5)``.
+        encoder: Default ``Direct()``.
+        readout: "logits" or "rate".
+        mean: Per-channel input mean.
+        std: Per-channel input standard deviation.
+        generator: Draws the weights.
+    """
+    return feedforward(
+        _scaled(_VGG5, width),
+        _scaled((4096, 4096), width),  # type: ignore[arg-type]
+        in_shape=(in_channels, image_size, image_size),
+        num_classes=num_classes,
+        T=T,
+        neuron=neuron,
+        encoder=encoder,
+        readout=readout,
+        mean=mean,
+        std=std,
+        generator=generator,
+    )
+
+
+def VGG11(
+    in_channels: int = 3,
+    num_classes: int = 10,
+    T: int = 8,
+    *,
+    width: float = 1.0,
+    image_size: int = 32,
+    neuron: Neuron | None = None,
+    encoder: Encoder | None = None,
+    readout: Readout = "logits",
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+    generator: torch.Generator | None = None,
+) -> SNN:
+    """VGG11 of the SNN-RAT family: eight convolutions, three average poolings, then 4096, 4096, K.
+
+    Arguments as for :func:`VGG5`.
+    """
+    return feedforward(
+        _scaled(_VGG11, width),
+        _scaled((4096, 4096), width),  # type: ignore[arg-type]
+        in_shape=(in_channels, image_size, image_size),
+        num_classes=num_classes,
+        T=T,
+        neuron=neuron,
+        encoder=encoder,
+        readout=readout,
+        mean=mean,
+        std=std,
+        generator=generator,
+    )
+
+
+def _scaled(layers: Sequence[Layer], width: float) -> list[Layer]:
+    """Multiply the widths of a layer list, at least 1 each."""
+    if not width > 0:
+        raise ValueError(f"width is a multiplier > 0, got {width:g}.")
+    return ["A" if w == "A" else max(1, round(w * width)) for w in layers]

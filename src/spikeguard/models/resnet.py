@@ -1,0 +1,138 @@
+"""WRN-16-4: the pre-activation wide residual network of the SNN-RAT family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.encoders import Encoder
+from spikeguard.models.snn import (
+    SNN,
+    Readout,
+    Temporal,
+    TimeSequential,
+    fold,
+    initialise,
+    quiet_construction,
+    spiking,
+)
+from spikeguard.neurons import Neuron
+
+__all__ = ["WRN16_4", "ConvexCombination"]
+
+
+class ConvexCombination(nn.Module):
+    """c1 * a + c2 * b with a trainable pair (c1, c2), (0.5, 0.5) at the start.
+
+    Nothing keeps the pair on the simplex but a constraint in the training objective.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coefficients = nn.Parameter(torch.full((2,), 0.5))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Combine two tensors that broadcast."""
+        return self.coefficients[0] * a + self.coefficients[1] * b
+
+
+class _Block(Temporal):
+    """BN - neuron - conv - BN - neuron - conv beside a shortcut, joined by a ConvexCombination.
+
+    Where the number of channels changes, the activated input feeds both branches and the shortcut is a 1x1
+    convolution; elsewhere the shortcut is the raw input.
+    """
+
+    def __init__(self, channels: int, out_channels: int, stride: int, neuron: Neuron | None):
+        super().__init__()
+        self.activate = TimeSequential(nn.BatchNorm2d(channels), spiking(neuron))
+        self.residual = TimeSequential(
+            nn.Conv2d(channels, out_channels, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            spiking(neuron),
+            nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False),
+        )
+        self.shortcut = (
+            None
+            if channels == out_channels and stride == 1
+            else nn.Conv2d(channels, out_channels, 1, stride, bias=False)
+        )
+        self.join = ConvexCombination()
+
+    def forward(self, x: Tensor, T: int) -> Tensor:
+        active = self.activate(x, T)
+        through = x if self.shortcut is None else fold(self.shortcut, active)
+        joined: Tensor = self.join(through, self.residual(active, T))
+        return joined
+
+
+def WRN16_4(
+    in_channels: int = 3,
+    num_classes: int = 10,
+    T: int = 8,
+    *,
+    width: float = 1.0,
+    image_size: int = 32,
+    neuron: Neuron | None = None,
+    encoder: Encoder | None = None,
+    readout: Readout = "logits",
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+    generator: torch.Generator | None = None,
+) -> SNN:
+    """Wide ResNet 16-4: conv 16, three stages of two blocks (64, 128, 256; strides 1, 2, 2), BN - neuron.
+
+    The mean over the final feature map (8x8 for 32x32 images) feeds one linear layer.
+
+    Args:
+        in_channels: Channels of an image.
+        num_classes: Number of classes K.
+        T: Time steps.
+        width: Multiplies the widths of stem and stages, for small versions.
+        image_size: Height and width of an image, a multiple of 4.
+        neuron: Prototype, copied for every layer; default ``LIF(0.5)``.
+        encoder: Default ``Direct()``.
+        readout: "logits" or "rate".
+        mean: Per-channel input mean.
+        std: Per-channel input standard deviation.
+        generator: Draws the weights.
+
+    Raises:
+        ValueError: If width or image_size is out of range, or readout is unknown.
+
+    Source: Zagoruyko and Komodakis, BMVC 2016; SNN-RAT's public code for the joins.
+    """
+    if not width > 0:
+        raise ValueError(f"WRN16_4: width is a multiplier > 0, got {width:g}.")
+    if image_size < 4 or image_size % 4:
+        raise ValueError(f"WRN16_4: image_size must be a multiple of 4, got {image_size}.")
+    if readout not in ("logits", "rate"):
+        raise ValueError(f"WRN16_4: readout is 'logits' or 'rate', got {readout!r}.")
+    stem, *widths = (max(1, round(w * width)) for w in (16, 64, 128, 256))
+    with quiet_construction():
+        features: list[nn.Module] = [nn.Conv2d(in_channels, stem, 3, padding=1, bias=False)]
+        channels = stem
+        for out_channels, stride in zip(widths, (1, 2, 2), strict=True):
+            features.append(_Block(channels, out_channels, stride, neuron))
+            features.append(_Block(out_channels, out_channels, 1, neuron))
+            channels = out_channels
+        features += [nn.BatchNorm2d(channels), spiking(neuron)]
+        classifier: list[nn.Module] = [
+            nn.AvgPool2d(image_size // 4),
+            nn.Flatten(),
+            nn.Linear(channels, num_classes),
+        ]
+        if readout == "rate":
+            classifier.append(spiking(neuron))
+    model = SNN(
+        {"features": TimeSequential(*features), "classifier": TimeSequential(*classifier)},
+        T=T,
+        num_classes=num_classes,
+        encoder=encoder,
+        mean=mean,
+        std=std,
+        in_shape=(in_channels, image_size, image_size),
+    )
+    return initialise(model, generator)

@@ -1,0 +1,153 @@
+"""SNN: normalise -> encode -> layers over time -> readout; from outside an ordinary classifier."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.encoders import Direct, Encoder
+from spikeguard.neurons import LIF, Neuron
+from spikeguard.rng import RandomSource, stream
+
+__all__ = ["SNN", "Readout", "Temporal", "TimeSequential", "fold", "initialise", "spiking"]
+
+Readout = Literal["logits", "rate"]
+
+
+class Temporal(nn.Module):
+    """Marks a module that works on time itself: ``module(x [T or 1, B, ...], T) -> [T or 1, B, ...]``.
+
+    A first axis of length 1 stands for T equal steps: under direct coding nothing before the first neuron
+    depends on t, so it is computed once.
+    """
+
+
+class TimeSequential(nn.Sequential, Temporal):
+    """Layers in a row. Stateless ones see time folded into the batch, neurons see [T, B, ...]."""
+
+    def forward(self, x: Tensor, T: int) -> Tensor:  # type: ignore[override]
+        """Map [T or 1, B, ...] to [T or 1, B, ...]."""
+        for layer in self:
+            if isinstance(layer, Temporal):
+                x = layer(x, T)
+            elif isinstance(layer, Neuron):
+                x = layer(x.expand(T, *x.shape[1:]))
+            else:
+                x = fold(layer, x)
+        return x
+
+
+class SNN(nn.Module):
+    """A spiking network as an ordinary classifier; no state survives a call.
+
+    Args:
+        stages: Named parts of the network, run in order; their names head the layer names of ``record``.
+        T: Time steps, >= 1.
+        num_classes: Length K of the logits.
+        encoder: Default ``Direct()``.
+        mean: Per-channel mean of the inputs (or one number for all), subtracted inside the model.
+        std: Per-channel standard deviation, > 0, divided by inside the model.
+        in_shape: Shape of one input, to catch a wrong one early.
+
+    Raises:
+        ValueError: If T < 1, or mean and std do not fit; at a call, if x has another shape.
+    """
+
+    def __init__(
+        self,
+        stages: Mapping[str, Temporal],
+        *,
+        T: int,
+        num_classes: int,
+        in_shape: Sequence[int],
+        encoder: Encoder | None = None,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+    ):
+        super().__init__()
+        if T < 1:
+            raise ValueError(f"SNN: T must be >= 1 time steps, got {T}.")
+        channels = in_shape[0]
+        if len(mean) != len(std) or len(mean) not in (1, channels) or min(std) <= 0:
+            raise ValueError(
+                f"SNN: mean and std need 1 or {channels} numbers and std > 0, got {mean} and {std}."
+            )
+        self.T = T
+        self.num_classes = num_classes
+        self.in_shape = tuple(in_shape)
+        shape = (-1, *[1] * (len(in_shape) - 1))
+        self.register_buffer("mean", torch.tensor([float(m) for m in mean]).view(shape))
+        self.register_buffer("std", torch.tensor([float(s) for s in std]).view(shape))
+        self.encoder: Encoder = copy.deepcopy(encoder) if encoder is not None else Direct()
+        self._stages = tuple(stages)
+        for name, stage in stages.items():
+            self.add_module(name, stage)
+        sources = (getattr(m, "random", None) for m in self.modules())
+        for number, source in enumerate(s for s in sources if isinstance(s, RandomSource)):
+            source.seed = number  # unbound, each layer draws a sequence of its own
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images [B, *in_shape] in [0, 1] to logits [B, K]."""
+        if tuple(x.shape[1:]) != self.in_shape:
+            raise ValueError(
+                f"SNN: expects inputs [B, {', '.join(map(str, self.in_shape))}], got {list(x.shape)}."
+            )
+        if self.encoder.normalised:
+            x = (x - self.mean) / self.std
+        drive = x.unsqueeze(0) if self.encoder.constant else self.encoder(x, self.T)
+        for name in self._stages:
+            drive = getattr(self, name)(drive, self.T)
+        return drive.mean(0)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether two calls on the same input can differ in the present phase."""
+        return any(getattr(m, "stochastic", False) for m in self.modules() if m is not self)
+
+
+def fold(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Run a layer that knows no time on [T, B, ...], with time folded into the batch."""
+    y = layer(x.flatten(0, 1))
+    return y.unflatten(0, x.shape[:2])
+
+
+def spiking(prototype: Neuron | None) -> Neuron:
+    """Return a fresh neuron like the prototype; None is ``LIF(0.5)``, the field's usual neuron."""
+    return LIF(0.5) if prototype is None else copy.deepcopy(prototype)
+
+
+@contextmanager
+def quiet_construction() -> Iterator[None]:
+    """Build torch layers without moving the global generator they initialise from."""
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+def initialise(model: SNN, generator: torch.Generator | None) -> SNN:
+    """Draw the weights: conv Kaiming-normal (fan_out, ReLU), linear U(+-1/sqrt(fan_in)), biases 0.
+
+    Args:
+        model: Network to initialise in place.
+        generator: CPU generator; None is the stream ``(0, "init")``.
+
+    Source: the public code of the SNN-RAT family.
+    """
+    generator = stream(0, "init") if generator is None else generator
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(
+                module.weight, mode="fan_out", nonlinearity="relu", generator=generator
+            )
+        elif isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    return model

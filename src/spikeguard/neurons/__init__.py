@@ -1,0 +1,58 @@
+"""Spiking neurons: neuron = dynamics + surrogate; all run on one recurrence (``spikeguard.kernels``)."""
+
+from __future__ import annotations
+
+from spikeguard.neurons.base import (
+    LayerTrace,
+    Neuron,
+    Trace,
+    backward_mode,
+    record,
+    under_attack,
+)
+from spikeguard.neurons.dlif import DLIF
+from spikeguard.neurons.lif import IF, LIF, PLIF
+from spikeguard.neurons.noisy_lif import NoisyLIF
+from spikeguard.neurons.surrogate import (
+    SURROGATES,
+    ATan,
+    Gaussian,
+    Rectangular,
+    Sigmoid,
+    StraightThrough,
+    SuperSpike,
+    Surrogate,
+    Triangular,
+)
+
+__all__ = [
+    "DLIF",
+    "IF",
+    "LIF",
+    "NEURONS",
+    "PLIF",
+    "SURROGATES",
+    "ATan",
+    "Gaussian",
+    "LayerTrace",
+    "Neuron",
+    "NoisyLIF",
+    "Rectangular",
+    "Sigmoid",
+    "StraightThrough",
+    "SuperSpike",
+    "Surrogate",
+    "Trace",
+    "Triangular",
+    "backward_mode",
+    "record",
+    "under_attack",
+]
+
+NEURONS: dict[str, type[Neuron]] = {
+    "if": IF,
+    "lif": LIF,
+    "plif": PLIF,
+    "noisy_lif": NoisyLIF,
+    "dlif": DLIF,
+}

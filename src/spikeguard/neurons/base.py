@@ -1,0 +1,240 @@
+"""What all neurons share: the call into the kernel, and ``record``, the one window on membranes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from spikeguard.kernels import Reset, integrate_and_fire, reset_potential
+from spikeguard.neurons.surrogate import Surrogate, Triangular
+
+__all__ = [
+    "LayerTrace",
+    "Neuron",
+    "Trace",
+    "backward_mode",
+    "decay_from_tau",
+    "record",
+    "under_attack",
+]
+
+Phase = Literal["train", "attack", "test"]
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    """What one spiking layer did in one forward pass; every tensor [T, B, *N], all differentiable.
+
+    Attributes:
+        current: Input current I.
+        v: Membrane potential before reset, noise included: what the threshold saw.
+        spikes: Output in {0, 1}.
+        noise: The noise inside v, or None.
+        v_th: The layer's threshold.
+        surrogate: The surrogate its backward pass used.
+        reset: "hard" or "soft".
+    """
+
+    current: Tensor
+    v: Tensor
+    spikes: Tensor
+    noise: Tensor | None
+    v_th: float
+    surrogate: Surrogate
+    reset: Reset
+
+    @property
+    def u(self) -> Tensor:
+        """Membrane potential after reset."""
+        return reset_potential(self.v, self.spikes, self.v_th, self.reset)
+
+    @property
+    def v_before_noise(self) -> Tensor:
+        """Membrane potential before reset, without the noise of its own step."""
+        return self.v if self.noise is None else self.v - self.noise
+
+
+Trace = Mapping[str, LayerTrace]
+
+
+class Neuron(nn.Module):
+    """Base of all spiking layers: ``neuron(current [T, B, *N]) -> spikes [T, B, *N]``.
+
+    Every call starts at rest; there is no state to reset between calls. A subclass says what its decay,
+    gate and noise are; the recurrence itself is the kernel's.
+
+    Args:
+        v_th: Firing threshold in membrane units, > 0; fires at v >= v_th.
+        surrogate: Stands in for H' in the backward pass only; default ``Triangular(1.0)``.
+        detach_reset: Block the gradient that flows through the reset term.
+        reset: "hard" (to 0) or "soft" (subtract v_th).
+
+    Raises:
+        ValueError: If v_th is not positive, or reset is neither word.
+    """
+
+    def __init__(
+        self,
+        v_th: float = 1.0,
+        *,
+        surrogate: Surrogate | None = None,
+        detach_reset: bool = False,
+        reset: Reset = "hard",
+    ):
+        super().__init__()
+        name = type(self).__name__
+        if not (v_th > 0 and math.isfinite(v_th)):
+            raise ValueError(f"{name}: v_th must be positive, got {v_th:g}.")
+        if reset not in ("hard", "soft"):
+            raise ValueError(f"{name}: reset is 'hard' or 'soft', got {reset!r}.")
+        self.v_th = float(v_th)
+        self.surrogate: Surrogate = Triangular() if surrogate is None else surrogate
+        self.detach_reset = detach_reset
+        self.reset: Reset = reset
+        self.attacked = False
+        self._recorders: list[_Recorder] = []
+
+    @property
+    def phase(self) -> Phase:
+        """ "train", "attack" (inside an attack's search) or "test"."""
+        if self.attacked:
+            return "attack"
+        return "train" if self.training else "test"
+
+    def fire(
+        self,
+        current: Tensor,
+        *,
+        decay: float | Tensor,
+        gate: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Run the kernel on a current [T, B, *N]; publish to open recorders; return the spikes."""
+        spikes, v = integrate_and_fire(
+            current,
+            decay=decay,
+            gate=gate,
+            noise=noise,
+            v_th=self.v_th,
+            reset=self.reset,
+            detach_reset=self.detach_reset,
+            surrogate=self.surrogate,
+            potentials=bool(self._recorders),
+        )
+        if self._recorders:
+            assert v is not None
+            seen = LayerTrace(current, v, spikes, noise, self.v_th, self.surrogate, self.reset)
+            for recorder in self._recorders:
+                recorder.add(self, seen)
+        return spikes
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``print(model)``."""
+        return f"v_th={self.v_th:g}, surrogate={self.surrogate}, reset={self.reset!r}"
+
+
+class _Recorder(Mapping[str, LayerTrace]):
+    """A mapping from layer names, in network order, to what the layer did in the last forward."""
+
+    def __init__(self, model: nn.Module):
+        self._name = {m: name for name, m in model.named_modules() if isinstance(m, Neuron)}
+        self._seen: dict[str, LayerTrace] = {}
+        for neuron in self._name:
+            neuron._recorders.append(self)
+
+    def add(self, neuron: Neuron, seen: LayerTrace) -> None:
+        self._seen.pop(self._name[neuron], None)
+        self._seen[self._name[neuron]] = seen
+
+    def close(self) -> None:
+        for neuron in self._name:
+            neuron._recorders.remove(self)
+
+    def __getitem__(self, name: str) -> LayerTrace:
+        if name not in self._seen:
+            known = ", ".join(self._seen) or "none: call the model inside the block first"
+            raise KeyError(f"no spiking layer {name!r} was recorded; recorded: {known}")
+        return self._seen[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._seen)
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+
+@contextmanager
+def record(model: nn.Module) -> Iterator[Trace]:
+    """Record currents, potentials and spikes of every spiking layer.
+
+    The trace is a mapping from module names to :class:`LayerTrace`, in network order; it holds the last
+    forward pass and stays readable after the block. Closed, it costs nothing: potentials are not even
+    stored.
+
+    Example:
+        >>> with record(model) as trace:                           # doctest: +SKIP
+        ...     logits = model(x)
+        >>> trace["features.2"].v.shape                            # doctest: +SKIP
+        torch.Size([4, 128, 64, 32, 32])
+    """
+    recorder = _Recorder(model)
+    try:
+        yield recorder
+    finally:
+        recorder.close()
+
+
+@contextmanager
+def backward_mode(model: nn.Module, surrogate: Surrogate | float) -> Iterator[None]:
+    """Differentiate every spiking layer with another surrogate inside the block.
+
+    Args:
+        model: A network with spiking layers; its forward pass does not change.
+        surrogate: A surrogate for all layers, or a factor that widens each layer's own.
+    """
+    neurons = [m for m in model.modules() if isinstance(m, Neuron)]
+    before = [n.surrogate for n in neurons]
+    try:
+        for n in neurons:
+            wide = isinstance(surrogate, int | float)
+            n.surrogate = n.surrogate.widened(surrogate) if wide else surrogate  # type: ignore[arg-type,assignment]
+        yield
+    finally:
+        for n, old in zip(neurons, before, strict=True):
+            n.surrogate = old
+
+
+@contextmanager
+def under_attack(model: nn.Module) -> Iterator[None]:
+    """Tell every spiking layer that its caller is an attack (NoisyLIF can be quiet there)."""
+    neurons = [m for m in model.modules() if isinstance(m, Neuron)]
+    before = [n.attacked for n in neurons]
+    try:
+        for n in neurons:
+            n.attacked = True
+        yield
+    finally:
+        for n, old in zip(neurons, before, strict=True):
+            n.attacked = old
+
+
+def decay_from_tau(tau: float) -> float:
+    """Convert a membrane time constant tau >= 1, in steps, to the leak factor 1 - 1/tau."""
+    if not (tau >= 1 and math.isfinite(tau)):
+        raise ValueError(f"from_tau: tau is a time constant in steps, >= 1, got {tau:g}.")
+    return 1 - 1 / tau
+
+
+def require_decay(owner: str, decay: float) -> float:
+    """Check a leak factor in (0, 1]; a value above 1 is probably a time constant: say so."""
+    if 0 < decay <= 1:
+        return float(decay)
+    hint = ""
+    if decay > 1:
+        hint = f" If it is a time constant, pass {1 - 1 / decay:.4g} (= 1 - 1/tau) or use from_tau."
+    raise ValueError(f"{owner}: decay is a leak factor in (0, 1], got {decay:g}.{hint}")

@@ -1,0 +1,75 @@
+"""DLIF: a LIF neuron with one trainable gate for every time step."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.kernels import Reset
+from spikeguard.neurons.base import Neuron, require_decay
+from spikeguard.neurons.surrogate import Surrogate
+
+__all__ = ["DLIF"]
+
+
+class DLIF(Neuron):
+    r"""Dynamic LIF: one unconstrained trainable scalar a[t] per layer and time step, 1 at the start.
+
+    .. math::
+        v[t] = \lambda\,u[t-1] + a[t]\,I[t] \ \text{(gate="input")} \quad\text{or}\quad
+        v[t] = \lambda\,a[t]\,u[t-1] + I[t] \ \text{(gate="leak")}
+
+    The paper's formula gates the leak; its text and its public code gate the input. Both are here, the
+    code's reading is the default. With all gates 1 it is a LIF neuron.
+
+    Args:
+        T: Number of time steps, >= 1: one gate each.
+        gate: "input" (the public code) or "leak" (the paper's formula).
+        decay: Leak factor lambda, in (0, 1].
+        v_th: Firing threshold, in membrane units, > 0.
+        surrogate: Stands in for H' in the backward pass only.
+        detach_reset: Block the gradient that flows through the reset term.
+        reset: "hard" or "soft".
+
+    Raises:
+        ValueError: If an argument is outside its range, or a current has another number of steps.
+
+    Source: Ding et al., "Robust Stable Spiking Neural Networks", ICML 2024, Eq. 15.
+    """
+
+    def __init__(
+        self,
+        T: int,
+        gate: Literal["input", "leak"] = "input",
+        decay: float = 0.99,
+        v_th: float = 1.0,
+        *,
+        surrogate: Surrogate | None = None,
+        detach_reset: bool = False,
+        reset: Reset = "hard",
+    ):
+        super().__init__(v_th, surrogate=surrogate, detach_reset=detach_reset, reset=reset)
+        if T < 1:
+            raise ValueError(f"DLIF: T must be >= 1, got {T}.")
+        if gate not in ("input", "leak"):
+            raise ValueError(f"DLIF: gate is 'input' or 'leak', got {gate!r}.")
+        self.decay = require_decay("DLIF", decay)
+        self.gate: Literal["input", "leak"] = gate
+        self.a = nn.Parameter(torch.ones(T))
+
+    def forward(self, current: Tensor) -> Tensor:
+        """Map a current [T, *N] to spikes [T, *N]."""
+        if len(current) != len(self.a):
+            raise ValueError(
+                f"DLIF: built with gates for T = {len(self.a)} steps, got a current of {len(current)}."
+            )
+        per_step = self.a.view(-1, *[1] * (current.ndim - 1))
+        if self.gate == "leak":
+            return self.fire(current, decay=self.decay * per_step)
+        return self.fire(current, decay=self.decay, gate=per_step)
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``print(model)``."""
+        return f"T={len(self.a)}, gate={self.gate!r}, decay={self.decay:g}, {super().extra_repr()}"

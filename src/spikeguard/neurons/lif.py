@@ -1,0 +1,155 @@
+"""IF, LIF and PLIF: integrate-and-fire with no leak, a fixed leak and a learnable leak."""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.kernels import Reset
+from spikeguard.neurons.base import Neuron, decay_from_tau, require_decay
+from spikeguard.neurons.surrogate import Surrogate
+
+__all__ = ["IF", "LIF", "PLIF"]
+
+
+class LIF(Neuron):
+    r"""Leaky integrate-and-fire neuron.
+
+    .. math::
+        v[t] = \lambda\,u[t-1] + k\,I[t], \quad s[t] = H(v[t] - v_{th}), \quad u[t] = (1 - s[t])\,v[t]
+
+    Every call starts at rest (u = 0): there is no state to reset between batches.
+
+    Args:
+        decay: Leak factor lambda per time step, in (0, 1]; ``1`` is an IF neuron. Not a time constant:
+            see :meth:`from_tau`.
+        v_th: Firing threshold, in membrane units, > 0. The neuron fires at ``v >= v_th``.
+        surrogate: Stands in for H' in the backward pass only.
+        detach_reset: Block the gradient that flows through the reset term.
+        reset: "hard" or "soft".
+        input_scale: Factor k on the input current; 1 except for ``from_tau(..., decay_input=True)``.
+
+    Raises:
+        ValueError: If ``decay`` or ``v_th`` is outside its range.
+
+    Example:
+        >>> LIF(decay=0.5)(torch.full((3, 1), 0.6)).flatten()
+        tensor([0., 0., 1.])
+
+    Source: Wu et al., "Spatio-temporal backpropagation ...", 2018, doi:10.3389/fnins.2018.00331.
+    """
+
+    def __init__(
+        self,
+        decay: float = 0.5,
+        v_th: float = 1.0,
+        *,
+        surrogate: Surrogate | None = None,
+        detach_reset: bool = False,
+        reset: Reset = "hard",
+        input_scale: float = 1.0,
+    ):
+        super().__init__(v_th, surrogate=surrogate, detach_reset=detach_reset, reset=reset)
+        self.decay = require_decay(type(self).__name__, decay)
+        self.input_scale = float(input_scale)
+
+    @classmethod
+    def from_tau(
+        cls,
+        tau: float,
+        *,
+        decay_input: bool,
+        v_th: float = 1.0,
+        surrogate: Surrogate | None = None,
+        detach_reset: bool = False,
+        reset: Reset = "hard",
+    ) -> Self:
+        """Build from a membrane time constant in steps: decay = 1 - 1/tau.
+
+        Args:
+            tau: Time constant, > 1.
+            decay_input: Also scale the input by 1/tau, as SpikingJelly's LIFNode does by default.
+            v_th: As for the constructor; so are the rest.
+            surrogate: As for the constructor.
+            detach_reset: As for the constructor.
+            reset: As for the constructor.
+        """
+        return cls(
+            decay_from_tau(tau),
+            v_th,
+            surrogate=surrogate,
+            detach_reset=detach_reset,
+            reset=reset,
+            input_scale=1 / tau if decay_input else 1.0,
+        )
+
+    def forward(self, current: Tensor) -> Tensor:
+        """Map a current [T, *N] to spikes [T, *N]."""
+        scaled = current if self.input_scale == 1 else current * self.input_scale
+        return self.fire(scaled, decay=self.decay)
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``print(model)``."""
+        return f"decay={self.decay:g}, {super().extra_repr()}"
+
+
+class IF(Neuron):
+    """Integrate-and-fire neuron: LIF without a leak (decay 1).
+
+    Args:
+        v_th: Firing threshold, in membrane units, > 0.
+        surrogate: Stands in for H' in the backward pass only.
+        detach_reset: Block the gradient that flows through the reset term.
+        reset: "hard" or "soft".
+    """
+
+    def forward(self, current: Tensor) -> Tensor:
+        """Map a current [T, *N] to spikes [T, *N]."""
+        return self.fire(current, decay=1.0)
+
+
+class PLIF(Neuron):
+    r"""LIF whose leak factor is learned: lambda = sigmoid(w), one w per layer.
+
+    Args:
+        decay: Leak factor at the start, in (0, 1) exclusive.
+        v_th: Firing threshold, in membrane units, > 0.
+        surrogate: Stands in for H' in the backward pass only.
+        detach_reset: Block the gradient that flows through the reset term.
+        reset: "hard" or "soft".
+
+    Raises:
+        ValueError: If ``decay`` is 1 (its logit is infinite) or outside (0, 1).
+
+    Source: Fang et al., "Incorporating learnable membrane time constant ...", ICCV 2021; there
+    1/tau = sigmoid(w) and the input is scaled too, here lambda = sigmoid(w) and it is not.
+    """
+
+    def __init__(
+        self,
+        decay: float = 0.5,
+        v_th: float = 1.0,
+        *,
+        surrogate: Surrogate | None = None,
+        detach_reset: bool = False,
+        reset: Reset = "hard",
+    ):
+        super().__init__(v_th, surrogate=surrogate, detach_reset=detach_reset, reset=reset)
+        if decay == 1:
+            raise ValueError(
+                "PLIF: decay starts inside (0, 1), got 1; use IF for a neuron without leak."
+            )
+        decay = require_decay("PLIF", decay)
+        self.decay_logit = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
+
+    @property
+    def decay(self) -> Tensor:
+        """The leak factor, a scalar tensor in (0, 1)."""
+        return torch.sigmoid(self.decay_logit)
+
+    def forward(self, current: Tensor) -> Tensor:
+        """Map a current [T, *N] to spikes [T, *N]."""
+        return self.fire(current, decay=self.decay)

@@ -1,0 +1,82 @@
+"""NoisyLIF: a LIF neuron with Gaussian noise on its membrane potential (TGO's second half)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import get_args
+
+from torch import Tensor
+
+from spikeguard.kernels import Reset
+from spikeguard.neurons.base import Neuron, Phase, require_decay
+from spikeguard.neurons.surrogate import Surrogate
+from spikeguard.rng import RandomSource
+
+__all__ = ["NoisyLIF"]
+
+
+class NoisyLIF(Neuron):
+    r"""LIF with noise on the membrane potential: firing becomes a matter of probability.
+
+    .. math::
+        v[t] = \lambda\,u[t-1] + I[t] + \sigma\,\xi[t], \quad \xi[t] \sim N(0, 1)
+
+    The noise stays in the membrane: u is built from the noisy v. It is drawn afresh per call, step,
+    sample and neuron from the source that ``randomness(model, source)`` binds.
+
+    Args:
+        decay: Leak factor per time step, in (0, 1].
+        sigma: Standard deviation of the noise, in membrane units, >= 0. The paper's "variance 0.4" is
+            the default, sigma = 0.632; if its 0.4 was a deviation, pass 0.4.
+        v_th: Firing threshold, in membrane units, > 0.
+        noise_in: Phases with noise, out of "train", "attack" (inside an attack's search) and "test".
+        surrogate: Stands in for H' in the backward pass only.
+        detach_reset: Block the gradient that flows through the reset term.
+        reset: "hard" or "soft".
+
+    Raises:
+        ValueError: If sigma is negative, or a phase is unknown.
+
+    Source: TGO (arXiv:2602.20548) Eq. 15; Gerstner et al., "Neuronal Dynamics", 2014.
+    """
+
+    def __init__(
+        self,
+        decay: float = 0.5,
+        sigma: float = math.sqrt(0.4),
+        v_th: float = 1.0,
+        *,
+        noise_in: Sequence[Phase] = ("train", "attack", "test"),
+        surrogate: Surrogate | None = None,
+        detach_reset: bool = False,
+        reset: Reset = "hard",
+    ):
+        super().__init__(v_th, surrogate=surrogate, detach_reset=detach_reset, reset=reset)
+        self.decay = require_decay("NoisyLIF", decay)
+        if not (sigma >= 0 and math.isfinite(sigma)):
+            raise ValueError(f"NoisyLIF: sigma is a standard deviation >= 0, got {sigma:g}.")
+        unknown = set(noise_in) - set(get_args(Phase))
+        if unknown or isinstance(noise_in, str):
+            raise ValueError(
+                f"NoisyLIF: noise_in lists phases out of train, attack, test; got {noise_in!r}."
+            )
+        self.sigma = float(sigma)
+        self.noise_in = tuple(noise_in)
+        self.random = RandomSource()
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether two calls in the present phase can differ."""
+        return self.sigma > 0 and self.phase in self.noise_in
+
+    def forward(self, current: Tensor) -> Tensor:
+        """Map a current [T, B, *N] to spikes [T, B, *N]."""
+        noise = None
+        if self.stochastic:
+            noise = self.random.normal(current, dim=min(1, current.ndim - 1)).mul_(self.sigma)
+        return self.fire(current, decay=self.decay, noise=noise)
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``print(model)``."""
+        return f"decay={self.decay:g}, sigma={self.sigma:g}, noise_in={self.noise_in}, {super().extra_repr()}"

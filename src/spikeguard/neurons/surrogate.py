@@ -1,0 +1,250 @@
+r"""Surrogate gradients: what stands in for the derivative of the Heaviside step in the backward pass.
+
+A surrogate is a frozen dataclass that is *called* with ``x = v - v_th`` and returns the derivative
+h(x) >= 0. Each has a half-width ``width``: triangular and rectangular are zero outside it; for the
+smooth ones it is the half-width at half maximum, so that ``widened(2)`` means the same for all.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "SURROGATES",
+    "ATan",
+    "Gaussian",
+    "Rectangular",
+    "Sigmoid",
+    "StraightThrough",
+    "SuperSpike",
+    "Surrogate",
+    "Triangular",
+]
+
+
+@runtime_checkable
+class Surrogate(Protocol):
+    """The derivative used for H'(x), x = v - v_th; ``half_width`` is where it has died down."""
+
+    @property
+    def half_width(self) -> float:
+        """Distance from the threshold at which h vanishes, or falls to half its peak."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return h(x), shaped like ``x``."""
+
+    def widened(self, factor: float) -> Surrogate:
+        """Return the same family with its half-width multiplied by ``factor``."""
+
+
+def _positive(owner: object, **values: float) -> None:
+    for name, value in values.items():
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{type(owner).__name__}: {name} must be positive, got {value:g}.")
+
+
+@dataclass(frozen=True)
+class Triangular:
+    r"""h(x) = max(0, width - \|x\|) / width^2: area 1 on (-width, width); "ZIF" in the SNN-RAT family.
+
+    Args:
+        width: Half-width in membrane units, > 0.
+
+    Source: Deng et al., "Temporal efficient training ...", ICLR 2022; stable-snn Eq. 18.
+    """
+
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(self, width=self.width)
+
+    @property
+    def half_width(self) -> float:
+        """The support is (-width, width)."""
+        return self.width
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return h(x)."""
+        return (self.width - x.abs()).clamp_min(0) * (1 / self.width**2)
+
+    def widened(self, factor: float) -> Triangular:
+        """Return the triangle ``factor`` times as wide, area 1."""
+        return replace(self, width=self.width * factor)
+
+
+@dataclass(frozen=True)
+class Rectangular:
+    r"""h(x) = 1 / (2 width) for \|x\| <= width, else 0: area 1.
+
+    Args:
+        width: Half-width in membrane units, > 0.
+
+    Source: Wu et al., "Spatio-temporal backpropagation ...", 2018, doi:10.3389/fnins.2018.00331.
+    """
+
+    width: float = 0.5
+
+    def __post_init__(self) -> None:
+        _positive(self, width=self.width)
+
+    @property
+    def half_width(self) -> float:
+        """The support is [-width, width]."""
+        return self.width
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return h(x)."""
+        return (x.abs() <= self.width).to(x.dtype) * (0.5 / self.width)
+
+    def widened(self, factor: float) -> Rectangular:
+        """Return the rectangle ``factor`` times as wide, area 1."""
+        return replace(self, width=self.width * factor)
+
+
+@dataclass(frozen=True)
+class ATan:
+    r"""h(x) = (alpha / 2) / (1 + (pi alpha x / 2)^2): area 1.
+
+    Args:
+        alpha: Sharpness, > 0.
+
+    Source: Fang et al., "Incorporating learnable membrane time constant ...", ICCV 2021.
+    """
+
+    alpha: float = 2.0
+
+    def __post_init__(self) -> None:
+        _positive(self, alpha=self.alpha)
+
+    @property
+    def half_width(self) -> float:
+        """H falls to half its peak at 2 / (pi alpha)."""
+        return 2 / (math.pi * self.alpha)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return h(x)."""
+        return (self.alpha / 2) / (1 + (math.pi / 2 * self.alpha * x).square())
+
+    def widened(self, factor: float) -> ATan:
+        """Return the arctangent ``factor`` times as wide, area 1."""
+        return replace(self, alpha=self.alpha / factor)
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    r"""h(x) = alpha s (1 - s), s = sigmoid(alpha x): area 1.
+
+    Args:
+        alpha: Sharpness, > 0.
+    """
+
+    alpha: float = 4.0
+
+    def __post_init__(self) -> None:
+        _positive(self, alpha=self.alpha)
+
+    @property
+    def half_width(self) -> float:
+        """H falls to half its peak at log(3 + 2 sqrt 2) / alpha."""
+        return math.log(3 + 2 * math.sqrt(2)) / self.alpha
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return h(x)."""
+        s = torch.sigmoid(self.alpha * x)
+        return self.alpha * s * (1 - s)
+
+    def widened(self, factor: float) -> Sigmoid:
+        """Return the sigmoid ``factor`` times as wide, area 1."""
+        return replace(self, alpha=self.alpha / factor)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    r"""h(x) = exp(-x^2 / (2 sigma^2)) / (sqrt(2 pi) sigma): area 1.
+
+    Args:
+        sigma: Standard deviation in membrane units, > 0.
+    """
+
+    sigma: float = 0.5
+
+    def __post_init__(self) -> None:
+        _positive(self, sigma=self.sigma)
+
+    @property
+    def half_width(self) -> float:
+        """H falls to half its peak at sqrt(2 log 2) sigma."""
+        return math.sqrt(2 * math.log(2)) * self.sigma
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return h(x)."""
+        peak = 1 / (math.sqrt(2 * math.pi) * self.sigma)
+        return peak * torch.exp(-0.5 * (x / self.sigma).square())
+
+    def widened(self, factor: float) -> Gaussian:
+        """Return the Gaussian ``factor`` times as wide, area 1."""
+        return replace(self, sigma=self.sigma * factor)
+
+
+@dataclass(frozen=True)
+class SuperSpike:
+    r"""h(x) = (beta / 2) exp(-beta \|x\|): two-sided exponential, area 1.
+
+    Args:
+        beta: Sharpness, > 0.
+
+    Source: Shrestha and Orchard, "SLAYER", NeurIPS 2018. (Zenke and Ganguli's SuperSpike, 2018, has
+    the same cusp at the threshold with algebraic tails.)
+    """
+
+    beta: float = 2.0
+
+    def __post_init__(self) -> None:
+        _positive(self, beta=self.beta)
+
+    @property
+    def half_width(self) -> float:
+        """H falls to half its peak at log 2 / beta."""
+        return math.log(2) / self.beta
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return h(x)."""
+        return (self.beta / 2) * torch.exp(-self.beta * x.abs())
+
+    def widened(self, factor: float) -> SuperSpike:
+        """Return the exponential ``factor`` times as wide, area 1."""
+        return replace(self, beta=self.beta / factor)
+
+
+@dataclass(frozen=True)
+class StraightThrough:
+    """h(x) = 1 everywhere: the gradient passes as if the spike were the membrane potential."""
+
+    @property
+    def half_width(self) -> float:
+        """It never dies down."""
+        return math.inf
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return ones."""
+        return torch.ones_like(x)
+
+    def widened(self, factor: float) -> StraightThrough:
+        """Nothing is wider than everywhere."""
+        return self
+
+
+SURROGATES = {
+    "triangular": Triangular,
+    "rectangular": Rectangular,
+    "atan": ATan,
+    "sigmoid": Sigmoid,
+    "gaussian": Gaussian,
+    "superspike": SuperSpike,
+    "straight_through": StraightThrough,
+}

@@ -1,0 +1,219 @@
+"""Random numbers as arguments: named streams, and one stream for every sample of a batch.
+
+Nothing in SpikeGuard reads or moves torch's global generator. There are two sources:
+
+* ``stream(seed, "attack", epoch, step)`` gives a ``torch.Generator`` that depends on its name alone.
+  A killed run finds its streams again, and a draw added in one place shifts no other.
+* :class:`SampleStreams` gives every sample of a batch a stream of its own, so that what a sample
+  draws does not depend on its neighbours, on its place in the batch or on the batch size.
+
+Stochastic modules hold a :class:`RandomSource`; ``with randomness(model, source):`` binds all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["RandomSource", "Randomness", "SampleStreams", "key", "normal", "randomness", "stream"]
+
+_GOLDEN = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed 64-bit number
+_MIX_1 = -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9
+_MIX_2 = -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
+
+
+def key(seed: int, *name: str | int) -> int:
+    """Return a 63-bit number that depends on ``seed`` and ``name`` alone (BLAKE2b)."""
+    text = "\x1f".join([f"{seed:d}", *(f"{type(part).__name__}:{part}" for part in name)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def stream(seed: int, *name: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return the generator with this name: same seed and name, same numbers.
+
+    Example:
+        >>> a, b = (torch.rand(1, generator=stream(0, "attack", 3)) for _ in range(2))
+        >>> bool(a == b)
+        True
+    """
+    return torch.Generator(device=device).manual_seed(key(seed, *name))
+
+
+class SampleStreams:
+    """One random stream for every sample of a batch.
+
+    Sample ``i`` draws the sequence splitmix64(seed, ids[i]): a counter-based generator, so the same
+    sample gets the same numbers in any batch, in any order and on any device.
+
+    Args:
+        seed: Any integer; together with an id it names a stream.
+        ids: One integer for each sample [B], for example its index in the data set.
+
+    Example:
+        >>> both, alone = SampleStreams(0, [7, 9]), SampleStreams(0, [9])
+        >>> bool((both.uniform((2, 3))[1] == alone.uniform((1, 3))[0]).all())
+        True
+
+    Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
+    """
+
+    def __init__(self, seed: int, ids: Sequence[int] | Tensor):
+        self.ids = torch.as_tensor(ids, dtype=torch.int64).cpu()
+        if self.ids.ndim != 1:
+            raise ValueError(
+                f"SampleStreams: ids is one number a sample [B], got {self.ids.shape}."
+            )
+        self.seed = seed
+        start = _splitmix(self.ids * _GOLDEN + (key(seed, "sample") | 1))
+        self._state = start
+        self._drawn = 0
+
+    @classmethod
+    def of(cls, source: Randomness | None, batch: int) -> SampleStreams:
+        """Turn any source into per-sample streams: a generator gives one number, which seeds them."""
+        if isinstance(source, SampleStreams):
+            if len(source) != batch:
+                raise ValueError(f"SampleStreams: made for {len(source)} samples, got {batch}.")
+            return source
+        if source is None:
+            return cls(0, torch.arange(batch))
+        seed = torch.randint(2**62, (1,), generator=source, device=source.device).item()
+        return cls(int(seed), torch.arange(batch))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, index: Tensor) -> SampleStreams:
+        """Return streams for some of the samples that go on where these stand."""
+        part = object.__new__(SampleStreams)
+        index = index.cpu()
+        part.ids, part.seed = self.ids[index], self.seed
+        part._state, part._drawn = self._state[index], self._drawn
+        return part
+
+    def fork(self, *name: str | int) -> SampleStreams:
+        """Return fresh streams for the same samples under another name."""
+        return SampleStreams(key(self.seed, *name), self.ids)
+
+    def bits(self, shape: Sequence[int], *, dim: int, device: torch.device | str = "cpu") -> Tensor:
+        """Return 64 random bits for each element; ``shape[dim]`` is the sample axis."""
+        shape = list(shape)
+        dim %= len(shape)
+        if shape[dim] != len(self):
+            raise ValueError(
+                f"SampleStreams: axis {dim} of {tuple(shape)} is the sample axis and must have "
+                f"length {len(self)}."
+            )
+        row = shape[:dim] + shape[dim + 1 :]
+        count = math.prod(row)
+        index = torch.arange(self._drawn + 1, self._drawn + count + 1, device=device)
+        self._drawn += count
+        index = index.mul_(_GOLDEN).view(shape[:dim] + [1] + shape[dim + 1 :])
+        state = self._state.to(device).view([-1] + [1] * (len(shape) - dim - 1))
+        return _splitmix(index + state)
+
+    def uniform(
+        self, shape: Sequence[int], *, dim: int = 0, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Return float32 numbers in [0, 1) on a grid of 2^-24."""
+        return _unit(self.bits(shape, dim=dim, device=device) >> 40)
+
+    def normal(
+        self, shape: Sequence[int], *, dim: int = 0, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Return float32 numbers from N(0, 1) (Box-Muller)."""
+        bits = self.bits(shape, dim=dim, device=device)
+        radius = (1 - _unit(bits >> 40)).log_().mul_(-2).sqrt_()
+        angle = _unit(bits >> 8).mul_(2 * math.pi)
+        return radius.mul_(angle.cos_())
+
+
+Randomness = torch.Generator | SampleStreams
+
+
+class RandomSource:
+    """Where a stochastic module draws from: what ``randomness`` bound, else a stream of its own."""
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+        self.bound: Randomness | None = None
+        self._own: dict[torch.device, torch.Generator] = {}
+
+    def current(self, device: torch.device) -> Randomness:
+        """Return the source to draw from on ``device``."""
+        if self.bound is not None:
+            return self.bound
+        if device not in self._own:
+            self._own[device] = stream(self.seed, "own", device=device)
+        return self._own[device]
+
+    def normal(self, like: Tensor, *, dim: int) -> Tensor:
+        """Draw N(0, 1) shaped like ``like``; ``dim`` is its sample axis."""
+        return normal(self.current(like.device), like.shape, dim=dim, device=like.device)
+
+    def uniform(self, like: Tensor, *, dim: int) -> Tensor:
+        """Draw U[0, 1) shaped like ``like``; ``dim`` is its sample axis."""
+        return uniform(self.current(like.device), like.shape, dim=dim, device=like.device)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> RandomSource:
+        return RandomSource(self.seed)
+
+
+def normal(
+    source: Randomness, shape: Sequence[int], *, dim: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw N(0, 1) from either kind of source; ``dim`` is the sample axis."""
+    if isinstance(source, SampleStreams):
+        return source.normal(shape, dim=dim, device=device)
+    return torch.randn(tuple(shape), generator=source, device=source.device).to(device)
+
+
+def uniform(
+    source: Randomness, shape: Sequence[int], *, dim: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw U[0, 1) from either kind of source; ``dim`` is the sample axis."""
+    if isinstance(source, SampleStreams):
+        return source.uniform(shape, dim=dim, device=device)
+    return torch.rand(tuple(shape), generator=source, device=source.device).to(device)
+
+
+@contextmanager
+def randomness(model: nn.Module, source: Randomness) -> Iterator[None]:
+    """Let every stochastic module of ``model`` draw from ``source`` inside the block.
+
+    Args:
+        model: Any module; its sub-modules with a ``random`` attribute of type RandomSource are bound.
+        source: A generator, or SampleStreams for numbers that do not depend on the batch.
+    """
+    sources = [s for s in (getattr(m, "random", None) for m in model.modules()) if s is not None]
+    sources = [s for s in sources if isinstance(s, RandomSource)]
+    before = [s.bound for s in sources]
+    try:
+        for s in sources:
+            s.bound = source
+        yield
+    finally:
+        for s, old in zip(sources, before, strict=True):
+            s.bound = old
+
+
+def _splitmix(z: Tensor) -> Tensor:
+    """Mix 64 bits (the output function of splitmix64); int64 arithmetic wraps as unsigned does."""
+    z = (z ^ _shift(z, 30)).mul_(_MIX_1)
+    z = (z ^ _shift(z, 27)).mul_(_MIX_2)
+    return z ^ _shift(z, 31)
+
+
+def _shift(z: Tensor, by: int) -> Tensor:
+    """Logical (unsigned) right shift."""
+    return (z >> by).bitwise_and_((1 << (64 - by)) - 1)
+
+
+def _unit(bits: Tensor) -> Tensor:
+    """Map the low 24 bits to [0, 1)."""
+    return (bits & 0xFFFFFF).to(torch.float32).mul_(2.0**-24)
