@@ -1,1 +1,109 @@
-"""SpikeGuard: train, attack, audit and report the adversarial robustness of spiking networks."""
+"""SpikeGuard: train, attack, audit and report the adversarial robustness of spiking networks.
+
+The public names are loaded when they are first used, so that ``spikeguard --help`` needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spikeguard import (
+        attacks,
+        auditing,
+        data,
+        defences,
+        encoders,
+        kernels,
+        models,
+        neurons,
+        reporting,
+        rng,
+    )
+    from spikeguard.attacks import L2, Linf
+    from spikeguard.auditing import Verdict, audit
+    from spikeguard.config import ConfigError, Recipe, build, load_recipe
+    from spikeguard.demo import run_demo
+    from spikeguard.evaluation import Evaluation, evaluate
+    from spikeguard.neurons import backward_mode, record
+    from spikeguard.reporting import report
+    from spikeguard.rng import SampleStreams, randomness, stream
+    from spikeguard.runs import Run
+    from spikeguard.training import TrainOptions, TrainResult, train
+
+__all__ = [
+    "ConfigError",
+    "Evaluation",
+    "L2",
+    "Linf",
+    "Recipe",
+    "Run",
+    "SampleStreams",
+    "TrainOptions",
+    "TrainResult",
+    "Verdict",
+    "attacks",
+    "audit",
+    "auditing",
+    "backward_mode",
+    "build",
+    "data",
+    "defences",
+    "encoders",
+    "evaluate",
+    "kernels",
+    "load_recipe",
+    "models",
+    "neurons",
+    "randomness",
+    "record",
+    "report",
+    "reporting",
+    "rng",
+    "run_demo",
+    "stream",
+    "train",
+]
+
+_MODULES = [
+    "attacks",
+    "auditing",
+    "data",
+    "defences",
+    "encoders",
+    "kernels",
+    "models",
+    "neurons",
+    "reporting",
+    "rng",
+]
+_NAMES = {
+    "attacks": ("L2", "Linf"),
+    "auditing": ("Verdict", "audit"),
+    "config": ("ConfigError", "Recipe", "build", "load_recipe"),
+    "demo": ("run_demo",),
+    "evaluation": ("Evaluation", "evaluate"),
+    "neurons": ("backward_mode", "record"),
+    "reporting": ("report",),
+    "rng": ("SampleStreams", "randomness", "stream"),
+    "runs": ("Run",),
+    "training": ("TrainOptions", "TrainResult", "train"),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("spikeguard")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,121 @@
+"""Suites: named batteries of attacks, each a dictionary ``{name: attack}``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from spikeguard.attacks.base import Attack
+from spikeguard.attacks.gradient import Backprop, EoT, Gradient, SwapSurrogate
+from spikeguard.attacks.noise import UniformNoise
+from spikeguard.attacks.pgd import FGSM, PGD, RFGSM
+from spikeguard.attacks.threat import THREATS, Threat
+from spikeguard.neurons import Surrogate, Triangular
+
+__all__ = ["SUITES", "suite"]
+
+_PAPER_STEP = 0.01 / (8 / 255)  # the papers' alpha of 0.01 at eps 8/255, as a share of eps
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a suite is built from."""
+
+    threat: Threat
+    eot: int
+    widths: Sequence[float]
+    steps: int
+
+    def gradient(self, surrogate: Surrogate | None = None) -> Gradient:
+        inner: Gradient = Backprop() if surrogate is None else SwapSurrogate(surrogate)
+        return inner if self.eot == 1 else EoT(self.eot, inner)
+
+    def pgd(self, steps: int, width: float | None = None) -> PGD:
+        surrogate = None if width is None else Triangular(width)
+        return PGD(self.threat, steps=steps, gradient=self.gradient(surrogate))
+
+    def sweep(self, steps: int) -> dict[str, Attack]:
+        """PGD with the surrogate as trained, and with a triangle of each half-width."""
+        own: dict[str, Attack] = {f"pgd{steps}": self.pgd(steps)}
+        return own | {f"pgd{steps}/width{w:g}": self.pgd(steps, w) for w in self.widths}
+
+
+def suite(
+    name: str,
+    *,
+    eps: float,
+    norm: str = "linf",
+    eot: int = 1,
+    widths: Sequence[float] = (0.5, 1.0, 2.0, 4.0),
+    steps: int = 40,
+) -> dict[str, Attack]:
+    """Return a battery of attacks.
+
+    Args:
+        name: One of ``SUITES``.
+        eps: Radius of the threat set.
+        norm: "linf" or "l2".
+        eot: Gradients averaged in every step, >= 1; more than 1 for stochastic models.
+        widths: Half-widths of the attacker's triangular surrogate, where the suite sweeps them.
+        steps: Steps of the sweep in "surrogates" and "demo".
+
+    Raises:
+        ValueError: If the name or the norm is unknown, or a number is out of range.
+    """
+    if name not in SUITES:
+        close = difflib.get_close_matches(name, SUITES, n=1, cutoff=0.5)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"suite: unknown suite {name!r}.{hint} Known: {', '.join(SUITES)}.")
+    if norm not in THREATS:
+        raise ValueError(f"suite: norm is one of {', '.join(THREATS)}; got {norm!r}.")
+    if eot < 1:
+        raise ValueError(f"suite: eot counts gradients, >= 1, got {eot}.")
+    return SUITES[name](_Plan(THREATS[norm](eps), eot, tuple(widths), steps))
+
+
+def _papers(plan: _Plan) -> dict[str, Attack]:
+    """FGSM, R+FGSM and PGD-7/10/20/40 at the papers' fixed step, with the model's own surrogate."""
+    threat, gradient = plan.threat, plan.gradient()
+    step = _PAPER_STEP * threat.eps or None
+    attacks: dict[str, Attack] = {
+        "fgsm": FGSM(threat, gradient=gradient),
+        "rfgsm": RFGSM(threat, gradient=gradient),
+    }
+    for steps in (7, 10, 20, 40):
+        attacks[f"pgd{steps}"] = PGD(threat, steps=steps, step_size=step, gradient=gradient)
+    return attacks
+
+
+def _quick(plan: _Plan) -> dict[str, Attack]:
+    """FGSM and PGD-10, with the model's own surrogate and with every half-width."""
+    return {"fgsm": FGSM(plan.threat, gradient=plan.gradient()), **plan.sweep(10)}
+
+
+def _surrogates(plan: _Plan) -> dict[str, Attack]:
+    """PGD with the model's own surrogate and with every half-width: does the number depend on it?"""
+    return plan.sweep(plan.steps)
+
+
+def _baseline(plan: _Plan) -> dict[str, Attack]:
+    """Uniform noise: the attack that every other must beat."""
+    return {"noise": UniformNoise(plan.threat)}
+
+
+def _demo(plan: _Plan) -> dict[str, Attack]:
+    """Noise, FGSM, PGD-10 and PGD-40, the last with every half-width too."""
+    return {
+        **_baseline(plan),
+        "fgsm": FGSM(plan.threat, gradient=plan.gradient()),
+        "pgd10": plan.pgd(10),
+        **plan.sweep(plan.steps),
+    }
+
+
+SUITES: dict[str, Callable[[_Plan], dict[str, Attack]]] = {
+    "papers": _papers,
+    "quick": _quick,
+    "surrogates": _surrogates,
+    "baseline": _baseline,
+    "demo": _demo,
+}

@@ -1,0 +1,130 @@
+"""The command line: one verb, one function, one exit code. Verbs are loaded when they are called.
+
+Exit codes: 0 done, 1 the audit's verdict is "unreliable" (``audit --strict``), 2 wrong use, 130
+interrupted. A user's mistake is one line on standard error; ``SPIKEGUARD_DEBUG=1`` shows where it
+came from.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError
+
+__all__ = ["app", "main"]
+
+_EXAMPLES = {
+    "demo": ["demo", "demo --quick --out runs/first-look"],
+    "train": [
+        "train demo/tgo",
+        "train demo/tgo model.T=8 objective.0.lambda_max=10 --out runs/mine",
+        "train my-recipe.yaml --out runs/mine --resume",
+    ],
+    "attack": ["attack runs/mine", "attack runs/mine --suite papers,surrogates --eps 2/255,8/255"],
+    "audit": ["audit runs/mine", "audit runs/mine --eps 8/255 --strict"],
+    "report": ["report runs/mine", "report runs/demo/vanilla runs/demo/tgo --out compare.html"],
+    "list": ["list", "list neurons", "list recipes"],
+}
+_HELP = {
+    "demo": "Train, attack and audit four small networks on embedded digits; write a report.",
+    "train": "Train what a recipe describes.",
+    "attack": "Attack a trained run and print what is left of its accuracy.",
+    "audit": "Check whether a run's robustness can be believed.",
+    "report": "Write one self-contained HTML page about one run or several.",
+    "list": "List what recipes and commands can name.",
+}
+_DATA = {
+    "download": ("Fetch a data set from its official source.", "data download cifar10"),
+    "check": ("Read the data sets on this machine and say what is missing.", "data check mnist"),
+}
+
+
+def _epilogue(calls: Sequence[str]) -> str:
+    return "\n".join(["Examples:", *(f"  spikeguard {call}" for call in calls)])
+
+
+app = App(
+    name="spikeguard",
+    help="Train, attack, audit and report the adversarial robustness of spiking neural networks.",
+    help_format="plaintext",
+    help_epilogue="Start with 'spikeguard demo'. Every command has its own --help with examples.",
+    version=lambda: version("spikeguard"),
+    suppress_keyboard_interrupt=False,
+)
+for _name, _text in _HELP.items():
+    app.command(
+        f"spikeguard.commands.{_name}:{_name if _name != 'list' else 'list_'}",
+        name=_name,
+        help=_text,
+        help_epilogue=_epilogue(_EXAMPLES[_name]),
+    )
+_data = App(name="data", help="Fetch and check data sets.", help_format="plaintext")
+for _name, (_text, _call) in _DATA.items():
+    _data.command(
+        f"spikeguard.commands.data:{_name}",
+        name=_name,
+        help=_text,
+        help_epilogue=_epilogue([_call]),
+    )
+app.command(_data)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code.
+
+    Args:
+        arguments: The words after ``spikeguard``; None takes those of this process.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except CycloptsError as error:
+        return _refuse(words, error, " ".join(str(error).split()))
+    except KeyboardInterrupt:
+        print(f"{_command(words)}: interrupted; {_how_to_continue(words)}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output left, for example 'head'
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return _refuse(words, error, f"{error.filename}: {reason}" if error.filename else reason)
+    except Exception as error:
+        if not _is_refusal(error):
+            raise
+        return _refuse(words, error, " ".join(str(error).split()))
+    return code if isinstance(code, int) else 0
+
+
+def _refuse(words: Sequence[str], error: Exception, message: str) -> int:
+    if os.environ.get("SPIKEGUARD_DEBUG"):
+        traceback.print_exception(error)
+    print(f"{_command(words)}: {message}", file=sys.stderr)
+    return 2
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether SpikeGuard refused something: an error type of its own, or a ValueError it raised."""
+    if type(error).__module__.startswith("spikeguard."):
+        return True
+    frames = list(traceback.walk_tb(error.__traceback__))
+    raised_in = frames[-1][0].f_globals.get("__name__", "") if frames else ""
+    return type(error) is ValueError and raised_in.startswith("spikeguard.")
+
+
+def _command(words: Sequence[str]) -> str:
+    verb = words[:1] if words and words[0] in {*_HELP, "data"} else []
+    return " ".join(["spikeguard", *verb])
+
+
+def _how_to_continue(words: Sequence[str]) -> str:
+    again = list(words)
+    if again[:1] == ["train"] and "--resume" not in again:
+        again.append("--resume")
+    return f"continue with: {shlex.join(['spikeguard', *again])}"

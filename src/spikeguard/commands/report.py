@@ -1,0 +1,34 @@
+"""``spikeguard report``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from spikeguard.commands.console import say
+
+__all__ = ["report"]
+
+
+def report(*runs: Path, out: Path | None = None) -> int:
+    """Write one self-contained HTML page about one run or several, from what their folders hold.
+
+    Args:
+        runs: Run folders; several are compared.
+        out: The page; report.html in the run folder, or in the folder all runs share.
+    """
+    from spikeguard.config import ConfigError
+    from spikeguard.reporting import report as write_report
+    from spikeguard.runs import REPORT, require_finished
+
+    if not runs:
+        raise ConfigError("name at least one run folder, for example runs/demo/tgo.")
+    for run in runs:
+        require_finished(run)
+    shared = Path(os.path.commonpath(runs)) if len(runs) > 1 else runs[0]
+    page = shared / REPORT if out is None else out
+    command = ["spikeguard", "report", *map(str, runs)]
+    command += [] if out is None else ["--out", str(out)]
+    say(f"report in {write_report(runs, page, command=shlex.join(command))}")
+    return 0

@@ -1,0 +1,57 @@
+"""Take named files out of a tar archive, and nothing else."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tarfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from spikeguard.files import atomic
+
+__all__ = ["extract"]
+
+
+def extract(archive: Path, folder: Path, members: Mapping[str, int]) -> None:
+    """Write the regular files ``<folder name>/<member>`` of a gzipped tar to ``folder``.
+
+    The archive decides nothing: names and sizes are the caller's, each file is written under its
+    own name, and whatever else the archive holds is left in it. Its checksum is for the caller to
+    compare beforehand: not every flipped bit breaks an archive.
+
+    Args:
+        archive: The ``.tar.gz`` file.
+        folder: Where the files go; its last part is the folder name inside the archive.
+        members: Name and size in bytes of each wanted file.
+
+    Raises:
+        ValueError: If a wanted file is missing, is a link or a device, has another size, or the
+            archive is damaged.
+    """
+    missing = dict(members)
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for entry in tar:
+                parent, _, name = entry.name.removeprefix("./").rpartition("/")
+                if parent != folder.name or name not in missing:
+                    continue
+                size = missing.pop(name)
+                if not entry.isreg() or entry.size != size:
+                    raise ValueError(
+                        f"{archive}: refused: {entry.name} should be a regular file of {size} "
+                        f"bytes, got type {entry.type!r} with {entry.size}; fetch it again."
+                    )
+                _write(tar, entry, folder / name)
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{archive}: not a whole archive ({error}); fetch it again.") from error
+    if missing:
+        raise ValueError(f"{archive}: {', '.join(missing)} is not in the archive.")
+
+
+def _write(tar: tarfile.TarFile, entry: tarfile.TarInfo, target: Path) -> None:
+    source = tar.extractfile(entry)
+    assert source is not None  # a regular file has content
+    with source, atomic(target) as temporary, temporary.open("wb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)

@@ -1,0 +1,127 @@
+"""Augmentation of training batches: crop, flip, cutout, each with a draw of its own per image.
+
+An augmentation is called with images and a generator and returns new images. The draws depend on
+the generator alone, so a resumed run sees the same images, on any device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["AUGMENTATIONS", "Augmentation", "Compose", "Cutout", "HorizontalFlip", "RandomCrop"]
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """Pad with black and cut a window of the old size at a random place.
+
+    Args:
+        padding: Pixels added on every side, >= 1; each offset is uniform on 0 .. 2 * padding.
+
+    Raises:
+        ValueError: If ``padding`` is below 1.
+    """
+
+    padding: int = 4
+
+    def __post_init__(self) -> None:
+        if self.padding < 1:
+            raise ValueError(f"RandomCrop: padding is at least 1 pixel, got {self.padding}.")
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return shifted images shaped like ``x`` [B, C, H, W]."""
+        batch, channels, height, width = x.shape
+        top = _integers(generator, 2 * self.padding + 1, batch, x.device)
+        left = _integers(generator, 2 * self.padding + 1, batch, x.device)
+        padded = functional.pad(x, [self.padding] * 4)
+        rows = top[:, None] + torch.arange(height, device=x.device)
+        columns = left[:, None] + torch.arange(width, device=x.device)
+        rows = rows[:, None, :, None].expand(batch, channels, height, padded.shape[3])
+        columns = columns[:, None, None, :].expand(batch, channels, height, width)
+        return padded.gather(2, rows).gather(3, columns)
+
+
+@dataclass(frozen=True)
+class HorizontalFlip:
+    """Mirror each image left to right with probability one half."""
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return images shaped like ``x`` [B, C, H, W]."""
+        flip = _integers(generator, 2, len(x), x.device).bool()
+        return torch.where(flip[:, None, None, None], x.flip(3), x)
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """Blacken one square of each image; its centre is any pixel, so the border may clip it.
+
+    Applied in pixel space: the hole is 0 before normalisation, and an adversary may write into it.
+
+    Args:
+        size: Side of the square in pixels, >= 1 and at most the shorter side of the image.
+
+    Raises:
+        ValueError: If ``size`` is below 1 or above the image.
+
+    Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with
+        cutout", 2017, arXiv:1708.04552.
+    """
+
+    size: int = 16
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"Cutout: size is at least 1 pixel, got {self.size}.")
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return images shaped like ``x`` [B, C, H, W]."""
+        batch, _, height, width = x.shape
+        if self.size > min(height, width):
+            raise ValueError(
+                f"Cutout: a hole of {self.size} pixels erases an image of {height} x {width}; "
+                f"use a size of at most {min(height, width) // 2}."
+            )
+        top = _integers(generator, height, batch, x.device) - self.size // 2
+        left = _integers(generator, width, batch, x.device) - self.size // 2
+        rows = _inside(top, self.size, height)[:, None, :, None]
+        columns = _inside(left, self.size, width)[:, None, None, :]
+        return x.masked_fill(rows & columns, 0.0)
+
+
+@dataclass(frozen=True)
+class Compose:
+    """Apply augmentations one after another, all with the same generator."""
+
+    parts: tuple[Augmentation, ...]
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return images shaped like ``x`` [B, C, H, W]."""
+        for part in self.parts:
+            x = part(x, generator)
+        return x
+
+
+AUGMENTATIONS: dict[str, Callable[[], Augmentation]] = {
+    "crop": RandomCrop,
+    "flip": HorizontalFlip,
+    "cutout": Cutout,
+}
+
+
+def _integers(generator: torch.Generator, high: int, count: int, device: torch.device) -> Tensor:
+    """Draw ``count`` integers in 0 .. high - 1 on the generator's device and move them."""
+    drawn = torch.randint(high, (count,), generator=generator, device=generator.device)
+    return drawn.to(device)
+
+
+def _inside(start: Tensor, size: int, length: int) -> Tensor:
+    """Return [B, length]: whether a position lies in start .. start + size - 1."""
+    position = torch.arange(length, device=start.device)
+    return (position >= start[:, None]) & (position < start[:, None] + size)

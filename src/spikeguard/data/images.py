@@ -1,0 +1,233 @@
+"""Labelled images in memory, and the splits of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from spikeguard.data.augment import Augmentation
+from spikeguard.rng import stream
+
+__all__ = ["Data", "ImageSet", "Splits", "as_image_set", "split_validation", "stratified_order"]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled images, kept as stored and scaled to [0, 1] when a batch is asked for.
+
+    Args:
+        images: [N, C, H, W], uint8 or float, values in [0, ``peak``].
+        labels: [N], int64, values in 0 .. ``num_classes`` - 1.
+        num_classes: Number of classes, >= 1.
+        name: What messages and results call the set.
+        peak: The stored value that means 1.0, > 0.
+
+    Raises:
+        ValueError: If shapes, types, pixel values or labels are not as above.
+
+    Example:
+        >>> data = ImageSet(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 1]), 2, "dark", peak=1.0)
+        >>> x, y = data.batch([2, 0])
+        >>> tuple(x.shape), y.tolist()
+        ((2, 1, 8, 8), [1, 0])
+    """
+
+    images: Tensor
+    labels: Tensor
+    num_classes: int
+    name: str
+    peak: float = 255.0
+
+    def __post_init__(self) -> None:
+        where = f"ImageSet {self.name!r}"
+        _check_images(where, self.images, self.peak)
+        _check_labels(where, self.labels, len(self.images), self.num_classes)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def batch(self, index: Tensor | Sequence[int] | slice) -> tuple[Tensor, Tensor]:
+        """Return x float32 [B, C, H, W] in [0, 1] and y int64 [B], as copies."""
+        index = _positions(index, self.images.device)
+        x = self.images[index].to(torch.float32) / self.peak
+        return x, self.labels[index].clone()
+
+    def subset(self, index: Tensor | Sequence[int] | slice) -> ImageSet:
+        """Return the images at ``index``, in that order."""
+        index = _positions(index, self.images.device)
+        return replace(self, images=self.images[index], labels=self.labels[index])
+
+
+Data = ImageSet | tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A data set ready for training: three disjoint parts and how to normalise and augment.
+
+    Args:
+        train: What the weights are fitted to.
+        val: Cut from the training files; chooses the best epoch.
+        test: The official test images, for the final numbers only.
+        mean: Per-channel mean that the model subtracts, in [0, 1] units.
+        std: Per-channel standard deviation that the model divides by, in [0, 1] units, > 0.
+        augment: Applied to every training batch before it is attacked, or None.
+
+    Raises:
+        ValueError: If the parts differ in image shape or number of classes, if ``mean`` or
+            ``std`` does not fit the channels, or if ``augment`` does not fit the images.
+    """
+
+    train: ImageSet
+    val: ImageSet
+    test: ImageSet
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        for part in (self.val, self.test):
+            if (part.shape, part.num_classes) != (self.train.shape, self.train.num_classes):
+                raise ValueError(
+                    f"Splits: train has images {self.train.shape} in {self.train.num_classes} "
+                    f"classes, but {part.name} has {part.shape} in {part.num_classes}."
+                )
+        channels = self.train.shape[0]
+        if len(self.mean) != channels or len(self.std) != channels or min(self.std) <= 0:
+            raise ValueError(
+                f"Splits: mean and std > 0 are one number a channel ({channels}), got "
+                f"mean={self.mean}, std={self.std}."
+            )
+        if self.augment is not None:  # a crop or a hole that does not fit fails here, not later
+            self.augment(self.train.batch([0])[0], torch.Generator().manual_seed(0))
+
+
+def as_image_set(data: Data, *, num_classes: int | None = None, name: str = "pair") -> ImageSet:
+    """Return ``data`` as an ImageSet; a pair ``(x, y)`` of tensors is checked and wrapped.
+
+    Args:
+        data: An ImageSet, which is returned as it is, or a pair: x [N, C, H, W] float in [0, 1]
+            and y [N] of any integer type.
+        num_classes: For a pair; the largest label + 1 when left out.
+        name: For a pair; what messages call it.
+
+    Raises:
+        ValueError: If ``data`` is something else, or the pair is not as above.
+    """
+    if isinstance(data, ImageSet):
+        return data
+    if not (
+        isinstance(data, tuple | list)
+        and len(data) == 2
+        and all(isinstance(part, Tensor) for part in data)
+    ):
+        raise ValueError(
+            f"data is an ImageSet or a pair (x, y) of tensors, got {type(data).__name__}."
+        )
+    x, y = data
+    if not x.is_floating_point():
+        raise ValueError(f"data: x is float in [0, 1], got {x.dtype}; write x / 255.")
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise ValueError(f"data: y holds class numbers, got {y.dtype}; write y.long().")
+    if num_classes is None:
+        num_classes = max(int(y.max()) + 1, 1) if y.numel() else 1
+    return ImageSet(x.detach(), y.detach().long(), num_classes, name, peak=1.0)
+
+
+def split_validation(train: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Cut a validation part with the class shares of the whole from ``train``.
+
+    Args:
+        train: The images to divide; both parts keep their order.
+        fraction: Share that goes to validation, in (0, 1).
+        seed: Names the random stream ``(seed, "validation")``; same seed, same split.
+
+    Returns:
+        The remaining training part and the validation part.
+
+    Raises:
+        ValueError: If ``fraction`` is out of range or would leave a part empty.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"split_validation: fraction lies in (0, 1), got {fraction:g}.")
+    count = round(fraction * len(train))
+    if not 0 < count < len(train):
+        raise ValueError(
+            f"split_validation: {fraction:g} of {len(train)} images leaves a part empty; "
+            "use more images or another fraction."
+        )
+    order = stratified_order(train.labels, stream(seed, "validation"))
+    return (
+        replace(train.subset(order[count:].sort().values), name=f"{train.name}/train"),
+        replace(train.subset(order[:count].sort().values), name=f"{train.name}/val"),
+    )
+
+
+def stratified_order(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a random order [N] in which every beginning has the class shares of the whole.
+
+    The r-th of the n images of a class, in random order, is placed at (r + 1/2) / n; ties are
+    broken at random. With classes of equal size, the counts in the first k differ by at most one.
+    """
+    labels = labels.cpu()
+    order = torch.randperm(len(labels), generator=generator)
+    by_class = order[labels[order].argsort(stable=True)]
+    counts = labels.bincount()
+    sizes = counts.repeat_interleave(counts)
+    first = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    place = torch.empty(len(labels), dtype=torch.float64)
+    place[by_class] = (torch.arange(len(labels)) - first + 0.5).double() / sizes
+    return order[place[order].argsort(stable=True)]
+
+
+def _positions(index: Tensor | Sequence[int] | slice, device: torch.device) -> Tensor | slice:
+    """Turn an index into one that keeps the sample axis."""
+    if isinstance(index, slice):
+        return index
+    positions = torch.as_tensor(index, device=device)
+    if positions.ndim != 1:
+        raise ValueError(f"ImageSet: an index is a slice or a list of positions, got {index!r}.")
+    return positions
+
+
+def _check_images(where: str, images: Tensor, peak: float) -> None:
+    if images.ndim != 4 or images.numel() == 0:
+        raise ValueError(
+            f"{where}: images are [N, C, H, W] and not empty, got shape {tuple(images.shape)}."
+        )
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise ValueError(f"{where}: images are uint8 or float, got {images.dtype}.")
+    if not 0 < peak < float("inf"):
+        raise ValueError(f"{where}: peak is the stored value of white, > 0, got {peak:g}.")
+    low, high = (float(value) for value in images.aminmax())
+    if low != low or high != high:
+        raise ValueError(f"{where}: images hold NaN; clean them before they are scored.")
+    if low < 0 or high > peak:
+        raise ValueError(
+            f"{where}: pixels lie in [0, peak={peak:g}], got {low:g} .. {high:g}; rescale them or "
+            "set peak. Normalisation belongs in the model."
+        )
+
+
+def _check_labels(where: str, labels: Tensor, count: int, num_classes: int) -> None:
+    if labels.dtype != torch.int64 or labels.ndim != 1:
+        raise ValueError(
+            f"{where}: labels are int64 [N], got {labels.dtype} {tuple(labels.shape)}."
+        )
+    if len(labels) != count:
+        raise ValueError(f"{where}: {count} images but {len(labels)} labels.")
+    low, high = (int(value) for value in labels.aminmax())
+    if low < 0 or high >= num_classes:
+        raise ValueError(
+            f"{where}: labels lie in 0 .. {num_classes - 1} (num_classes={num_classes}), "
+            f"got {low} .. {high}."
+        )

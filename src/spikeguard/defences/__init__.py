@@ -1,0 +1,27 @@
+"""Defences: what training minimises besides, or instead of, the loss on clean images."""
+
+from __future__ import annotations
+
+from spikeguard.defences.adversarial import AT
+from spikeguard.defences.base import Objective, Outcome, Pass, Piece, Vanilla
+from spikeguard.defences.noise import GaussianNoise
+from spikeguard.defences.tgo import TGO
+
+__all__ = [
+    "AT",
+    "DEFENCES",
+    "GaussianNoise",
+    "Objective",
+    "Outcome",
+    "Pass",
+    "Piece",
+    "TGO",
+    "Vanilla",
+]
+
+DEFENCES: dict[str, type[Piece]] = {
+    "vanilla": Vanilla,
+    "at": AT,
+    "gaussian": GaussianNoise,
+    "tgo": TGO,
+}

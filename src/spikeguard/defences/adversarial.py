@@ -1,0 +1,83 @@
+"""AT: train on adversarial images instead of clean ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks import FGSM, PGD, THREATS, Attack
+from spikeguard.defences.base import Piece
+
+__all__ = ["AT"]
+
+
+@dataclass(frozen=True)
+class AT(Piece):
+    r"""Adversarial training: the cross-entropy is taken on attacked images only.
+
+    .. math:: \min_\theta\; E\; L(f_\theta(x'), y), \quad
+              x' \approx \arg\max_{\|x' - x\| \le \epsilon} L(f_\theta(x'), y)
+
+    The attack runs with the network in evaluation mode and its neurons' noise on; the training pass
+    on its result runs in training mode. One step without a random start is FGSM, all else is PGD.
+
+    Args:
+        eps: Radius of the threat set, in input units, >= 0; 0 is plain training.
+        steps: Gradient steps, >= 1.
+        step_size: Length of one PGD step, in input units; None is 2.5 eps / steps. The public code
+            behind TGO's "2/255, k = 2" takes 1/255.
+        random_start: Start at a random point of the threat set; None is False for one step, True
+            for more.
+        norm: "linf" or "l2".
+
+    Raises:
+        ValueError: If a number is out of range, the norm is unknown, or FGSM is given a step size.
+
+    Source: Goodfellow et al., 2015, arXiv:1412.6572 (FGSM); Madry et al., 2018, arXiv:1706.06083
+        (PGD).
+    """
+
+    name: ClassVar[str] = "at"
+
+    eps: float
+    steps: int = 1
+    step_size: float | None = None
+    random_start: bool | None = None
+    norm: str = "linf"
+
+    def __post_init__(self) -> None:
+        if not (self.eps >= 0 and math.isfinite(self.eps)):
+            raise ValueError(f"AT: eps is a radius >= 0 in input units, got {self.eps:g}.")
+        if self.steps < 1:
+            raise ValueError(f"AT: steps must be >= 1, got {self.steps}.")
+        if self.norm not in THREATS:
+            raise ValueError(f"AT: norm is one of {', '.join(THREATS)}; got {self.norm!r}.")
+        if self.step_size is not None:
+            if not (self.step_size > 0 and math.isfinite(self.step_size)):
+                raise ValueError(f"AT: step_size must be positive, got {self.step_size:g}.")
+            if self._is_fgsm:
+                raise ValueError(
+                    "AT: one step without a random start is FGSM, whose step is eps, got "
+                    f"step_size={self.step_size:g}; leave it out or set random_start=True."
+                )
+
+    @property
+    def attack(self) -> Attack:
+        """The attack that crafts the training images."""
+        threat = THREATS[self.norm](self.eps)
+        if self._is_fgsm:
+            return FGSM(threat)
+        start = True if self.random_start is None else self.random_start
+        return PGD(threat, steps=self.steps, step_size=self.step_size, random_start=start)
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return adversarial images; the model, its modes and statistics are left as they were."""
+        return self.attack(model, x, y, generator=generator)
+
+    @property
+    def _is_fgsm(self) -> bool:
+        return self.steps == 1 and not self.random_start

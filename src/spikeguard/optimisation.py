@@ -1,0 +1,139 @@
+"""How the weights move: the options of a run, its optimiser and what the optimiser remembers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["TrainOptions", "optimizer_state", "restore_optimizer"]
+
+OptimizerName = Literal["sgd", "adam"]
+Schedule = Literal["cosine", "constant"]
+PrecisionName = Literal["32", "bf16", "16"]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    r"""The options of one training run.
+
+    Args:
+        epochs: Passes over the training images, >= 1.
+        batch_size: Images of one optimiser step, >= 1; the last batch of an epoch may be smaller.
+        optimizer: "sgd" or "adam".
+        lr: Learning rate at the start, > 0.
+        momentum: Momentum of SGD, in [0, 1); Adam does not use it.
+        weight_decay: L2 penalty on every parameter, >= 0.
+        schedule: "constant", or "cosine": lr (1 + cos(pi p)) / 2 with p the share of all optimiser
+            steps that are done, so that the rate changes with every step and ends near 0.
+        precision: "32"; "bf16" or "16" for automatic mixed precision ("16" needs a CUDA device).
+            The attack that crafts training images runs in the same precision.
+        accumulate: Run each batch in so many parts and add their gradients, to save memory. The
+            step is that of the whole batch, but for batch normalisation, which sees the parts.
+        seed: Names every random stream of the run.
+        checkpoint_seconds: A checkpoint is written at the end of each epoch and, inside an epoch,
+            when so many seconds have passed since the last one, >= 0; 0 is after every step.
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+
+    epochs: int = 10
+    batch_size: int = 64
+    optimizer: OptimizerName = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Schedule = "cosine"
+    precision: PrecisionName = "32"
+    accumulate: int = 1
+    seed: int = 0
+    checkpoint_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        for field in ("epochs", "batch_size", "accumulate"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"TrainOptions: {field} is a whole number >= 1, got {value!r}.")
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"TrainOptions: accumulate={self.accumulate} parts need a batch_size of at least "
+                f"{self.accumulate}, got {self.batch_size}."
+            )
+        for field, words in (
+            ("optimizer", OptimizerName),
+            ("schedule", Schedule),
+            ("precision", PrecisionName),
+        ):
+            if getattr(self, field) not in get_args(words):
+                raise ValueError(
+                    f"TrainOptions: {field} is one of {', '.join(get_args(words))}; "
+                    f"got {getattr(self, field)!r}."
+                )
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ValueError(f"TrainOptions: lr must be positive, got {self.lr:g}.")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"TrainOptions: momentum lies in [0, 1), got {self.momentum:g}.")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise ValueError(f"TrainOptions: weight_decay is >= 0, got {self.weight_decay:g}.")
+        if not (self.checkpoint_seconds >= 0 and math.isfinite(self.checkpoint_seconds)):
+            raise ValueError(
+                f"TrainOptions: checkpoint_seconds is >= 0, got {self.checkpoint_seconds:g}."
+            )
+
+    def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return a fresh optimiser over ``parameters``."""
+        if self.optimizer == "adam":
+            return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)
+        return torch.optim.SGD(
+            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+
+    def learning_rate(self, progress: float) -> float:
+        """Return the rate of the next step when a share ``progress`` in [0, 1] of them is done."""
+        if self.schedule == "constant":
+            return self.lr
+        return 0.5 * self.lr * (1 + math.cos(math.pi * progress))
+
+
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, model: nn.Module
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Split the state of an optimiser over ``model.parameters()`` into tensors and plain settings.
+
+    Returns:
+        Tensors named "parameter/slot", and the settings of each parameter group.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    whole = optimizer.state_dict()
+    tensors = {
+        f"{names[number]}/{slot}": value
+        for number, slots in whole["state"].items()
+        for slot, value in slots.items()
+        if value is not None  # SGD without momentum keeps an empty slot
+    }
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in whole["param_groups"]]
+    return tensors, groups
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    groups: Sequence[Mapping[str, Any]],
+) -> None:
+    """Undo :func:`optimizer_state` into a fresh optimiser over the same parameters."""
+    number = {name: i for i, (name, _) in enumerate(model.named_parameters())}
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, slot = key.rpartition("/")
+        slots.setdefault(number[name], {})[slot] = value
+    whole = optimizer.state_dict()
+    whole["state"] = slots
+    for own, saved in zip(whole["param_groups"], groups, strict=True):
+        own.update(saved)
+    optimizer.load_state_dict(whole)

@@ -1,0 +1,1 @@
+"""Contracts: what every entry of a registry promises, whatever it is."""

@@ -1,0 +1,113 @@
+"""What every defence promises; a new one needs a line in ON and OFF and inherits the rest."""
+
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from spikeguard.data import ImageSet, Splits
+from spikeguard.defences import AT, DEFENCES, TGO, GaussianNoise, Objective, Vanilla
+from spikeguard.models import CNN
+from spikeguard.neurons import NoisyLIF
+from spikeguard.rng import randomness, stream
+from spikeguard.training import TrainOptions, train
+
+ON = {
+    "vanilla": Vanilla(),
+    "at": AT(eps=0.1, steps=2),
+    "gaussian": GaussianNoise(sigma=0.1),
+    "tgo": TGO(lambda_max=0.4),
+}
+OFF = {
+    "vanilla": Vanilla(),
+    "at": AT(eps=0.0),
+    "gaussian": GaussianNoise(sigma=0.0),
+    "tgo": TGO(lambda_max=0.0),
+}
+NAMES = sorted(DEFENCES)
+
+
+def small_cnn():
+    neuron = NoisyLIF(0.5, sigma=0.2, v_th=0.3)
+    return CNN(1, 3, T=2, width=2, hidden=4, image_size=8, neuron=neuron).train()
+
+
+def images(count, name):
+    x = torch.rand(count, 1, 8, 8, generator=stream(0, name))
+    return ImageSet(x, torch.arange(count) % 3, 3, name, peak=1.0)
+
+
+def small_data():
+    return Splits(images(12, "train"), images(6, "val"), images(6, "test"), (0.5,), (0.5,))
+
+
+def outcome(objective, model):
+    data = small_data().train
+    with randomness(model, stream(1, "noise")):
+        return Objective.of(objective)(
+            model, *data.batch(slice(0, 6)), progress=0.5, generator=stream(1, "objective")
+        )
+
+
+def test_every_defence_is_under_contract():
+    assert set(ON) == set(OFF) == set(DEFENCES)
+    assert {name: type(piece) for name, piece in ON.items()} == DEFENCES
+    assert all(piece.name == name for name, piece in ON.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_are_finite_scalars_and_reach_every_weight(name):
+    model = small_cnn()
+    result = outcome(ON[name], model)
+    assert next(iter(result.losses)) == "cross_entropy"
+    assert all(loss.ndim == 0 and loss.isfinite() for loss in result.losses.values())
+    result.total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    weights = [p for name, p in model.named_parameters() if name.endswith("weight")]
+    assert all(p.grad.abs().sum() > 0 for p in weights)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_switched_off_it_is_plain_training_to_the_bit(name, tmp_path):
+    options = TrainOptions(epochs=2, batch_size=5, lr=0.05)
+    plain, off = small_cnn(), small_cnn()
+    train(plain, small_data(), Vanilla(), options, out=tmp_path / "plain")
+    train(off, small_data(), OFF[name], options, out=tmp_path / "off")
+    torch.testing.assert_close(dict(off.state_dict()), dict(plain.state_dict()), rtol=0, atol=0)
+    assert any(
+        (a != b).any() for a, b in zip(plain.parameters(), small_cnn().parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "vanilla"])
+def test_switched_on_it_is_not(name):
+    plain, result = outcome(Vanilla(), small_cnn()), outcome(ON[name], small_cnn())
+    assert result.total.item() != plain.total.item()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_streams_same_losses_and_the_global_generator_stands_still(name):
+    before = torch.get_rng_state()
+    first, again = (outcome(ON[name], small_cnn()).losses for _ in range(2))
+    assert {k: v.item() for k, v in first.items()} == {k: v.item() for k, v in again.items()}
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_keeps_its_modes_and_flags(name):
+    model = small_cnn()
+    model.classifier.eval()
+    flags = {k: m.training for k, m in model.named_modules()}
+    outcome(ON[name], model)
+    assert {k: m.training for k, m in model.named_modules()} == flags
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fields_build_it_again(name):
+    assert DEFENCES[name](**asdict(ON[name])) == ON[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_combining_with_vanilla_either_way_changes_nothing(name):
+    assert Vanilla() | ON[name] == ON[name] | Vanilla() == Objective.of(ON[name])

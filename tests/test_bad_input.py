@@ -1,0 +1,406 @@
+"""Every way to use the command line wrongly: one line, exit code 2, nothing half-written."""
+
+import errno
+import gzip
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from spikeguard import runs
+from spikeguard.cli import main
+from spikeguard.config import build, load_recipe
+from spikeguard.data import ImageSet, as_image_set
+
+TINY = [
+    "data.train_limit=60",
+    "data.test_limit=12",
+    "model.T=2",
+    "model.width=2",
+    "model.hidden=8",
+    "train.epochs=1",
+    "evaluate.suite=quick",
+    "evaluate.eps=0.1",
+    "evaluate.limit=",
+]
+TRAIN = ["train", "demo/vanilla", *TINY]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main([*TRAIN, "--out", str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of a finished run that a test may damage."""
+    return shutil.copytree(finished, tmp_path / "damaged")
+
+
+@pytest.fixture
+def refused(capsys):
+    """Call the command line, expect one line on standard error and exit code 2; return the line."""
+
+    def refused(*words, code=2):
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == code
+        shown = capsys.readouterr()
+        lines = [line for line in shown.err.splitlines() if not line.startswith("attack with")]
+        assert len(lines) == 1, shown.err
+        assert shown.out == ""
+        assert lines[0].startswith("spikeguard")
+        assert "Traceback" not in lines[0]
+        return lines[0]
+
+    return refused
+
+
+def tree(folder):
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+# --- the command line itself
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["trian"], ["spikeguard: ", "trian", "train"]),
+        (["train"], ["spikeguard train: ", "RECIPE"]),
+        (["train", "demo/at", "--resum"], ["--resum", "--resume"]),
+        (["train", "demo/at", "--out"], ["--out"]),
+        (["attack"], ["spikeguard attack: ", "RUN"]),
+        (["attack", "x", "--norm", "l1"], ["l1", "linf"]),
+        (["attack", "x", "--limit", "many"], ["many"]),
+        (["report"], ["spikeguard report: ", "at least one run folder"]),
+        (["list", "nurons"], ["neurons"]),
+        (["data", "check", "mnits"], ["Did you mean 'mnist'?"]),
+        (["data", "download", "mnits"], ["mnist"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_wrong_words(refused, words, parts):
+    line = refused(*words)
+    assert all(part in line for part in parts)
+
+
+# --- recipes: whatever is wrong, no folder appears
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        (["modle.T=8"], ["recipe demo/vanilla: unknown key 'modle'. Did you mean 'model'?"]),
+        (["train.lrr=1"], ["train in recipe demo/vanilla", "Did you mean 'lr'?"]),
+        (["model.neuron.dcay=1"], ["model.neuron in recipe", "Did you mean 'decay'?"]),
+        (["model.neuron=lfi"], ["model.neuron in recipe", "Did you mean 'lif'?"]),
+        (["data.name=digts"], ["data in recipe", "Did you mean 'digits'?"]),
+        (["objective=[tog]"], ["objective.0 in recipe", "Did you mean 'tgo'?"]),
+        (["evaluate.suite=qiuck"], ["evaluate.suite", "Did you mean 'quick'?"]),
+        (["train.epochs=some"], ["train.epochs in recipe", "valid integer, got 'some'"]),
+        (["train.epochs=true"], ["train.epochs in recipe", "valid integer, got True"]),
+        (["model.width=wide"], ["model.width in recipe", "got 'wide'"]),
+        (["evaluate.eps=-8/255"], ["evaluate.eps.0 in recipe"]),
+        (["objective=[{name: at, eps: -1/255}]"], ["objective.0 in recipe", "AT: eps"]),
+        (["data.val_fraction=1.5"], ["data in recipe"]),
+        (["evaluate.limit=13"], ["evaluate.limit in recipe", "12 test images, got 13"]),
+        (["nonsense"], ["write key=value"]),
+    ],
+    ids=lambda value: value[0],
+)
+def test_a_wrong_recipe_writes_nothing(refused, tmp_path, changes, parts):
+    line = refused(*TRAIN, *changes, "--out", tmp_path / "run")
+    assert line.startswith("spikeguard train: ")
+    assert all(part in line for part in parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "part"),
+    [("demo/vanila", "Did you mean 'demo/vanilla'?"), ("no/such.yaml", "no such file")],
+)
+def test_an_unknown_recipe(refused, tmp_path, recipe, part):
+    assert part in refused("train", recipe, "--out", tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_folder_that_exists_is_not_touched(refused, tmp_path):
+    (tmp_path / "thesis.txt").write_text("two years of work")
+    before = tree(tmp_path)
+    line = refused(*TRAIN, "--out", tmp_path)
+    assert "--resume" in line
+    assert str(tmp_path) in line
+    assert "is a file" in refused(*TRAIN, "--out", tmp_path / "thesis.txt")
+    assert tree(tmp_path) == before
+
+
+# --- run folders and checkpoints
+
+
+@pytest.mark.parametrize("command", ["attack", "audit", "report"])
+def test_what_is_no_run_folder(refused, tmp_path, command):
+    assert "no such run folder" in refused(command, tmp_path / "none")
+    assert "not a run folder" in refused(command, tmp_path)
+    load_recipe("demo/vanilla").save(tmp_path / runs.RECIPE)
+    line = refused(command, tmp_path)
+    assert "not finished" in line
+    assert "--resume" in line
+
+
+def test_a_checkpoint_of_another_model(refused, run):
+    recipe = run / runs.RECIPE
+    recipe.write_text(recipe.read_text().replace("width: 2\n", "width: 3\n"))
+    line = refused("attack", run)
+    assert "another model" in line
+    assert "features.0.weight" in line
+    assert not (run / runs.ATTACKS).exists()
+
+
+def test_a_truncated_checkpoint(refused, run):
+    path = run / runs.BEST / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "truncated" in refused("attack", run)
+
+
+def test_a_malicious_pickle_is_refused_and_never_run(refused, run, tmp_path):
+    trace = tmp_path / "it was run"
+
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(trace),))
+
+    path = run / runs.BEST / "model.safetensors"
+    path.write_bytes(pickle.dumps(Evil()))
+    line = refused("audit", run)
+    assert "pickle" in line
+    assert not trace.exists()
+    torch.save({"weight": torch.zeros(2)}, path)
+    assert "torch archive" in refused("audit", run)
+
+
+def test_a_damaged_recipe_in_a_run_folder(refused, run):
+    (run / runs.RECIPE).write_text("model: {name: cnn\n")
+    assert "recipe recipe: line" in refused("attack", run)
+
+
+# --- attack options
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--suite", "qiuck"], ["Did you mean 'quick'?"]),
+        (["--eps", "-8/255"], ["eps.0", "greater than or equal to 0"]),
+        (["--eps", "big"], ["--eps", "such as 0.1 or 8/255", "'big'"]),
+        (["--eps", "nan"], ["--eps", "'nan'"]),
+        (["--limit", "0"], ["limit", "got 0"]),
+        (["--limit", "13"], ["limit", "12"]),
+        (["--eot", "0"], ["eot", "got 0"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_wrong_attack_options(refused, finished, options, parts):
+    line = refused("attack", finished, *options)
+    assert all(part in line for part in parts)
+    assert not (finished / runs.ATTACKS).exists()
+
+
+def test_a_wrong_audit_radius(refused, finished):
+    assert "eps.0" in refused("audit", finished, "--eps", "-0.1")
+    assert not (finished / runs.AUDIT).exists()
+
+
+# --- data
+
+
+def mnist(folder, images=None, labels=None):
+    """Write an MNIST-shaped data set of 40 images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in ("train", "t10k"):
+        pixels = np.zeros((40, 28, 28), np.uint8)
+        digits = np.arange(40, dtype=np.uint8) % 10
+        head = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in pixels.shape)
+        data = head + pixels.tobytes() if images is None else images(head + pixels.tobytes())
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(data)
+        head = b"\0\0\x08\x01" + len(digits).to_bytes(4, "big")
+        data = head + digits.tobytes() if labels is None else labels(head + digits.tobytes())
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (lambda data: b"", None),
+        (lambda data: data[:-7], None),
+        (lambda data: gzip.compress(data)[:-20], None),
+        (None, lambda data: data[:-3]),
+        (None, lambda data: data[:-1] + b"\x0a"),
+    ],
+    ids=["empty", "truncated", "truncated gzip", "labels cut", "label out of range"],
+)
+def test_a_damaged_data_file(refused, tmp_path, images, labels):
+    root = mnist(tmp_path / "mnist", images, labels).parent
+    words = ["train", "demo/vanilla", "data.name=mnist", "data.train_limit=", "--data-root", root]
+    line = refused(*words, "--out", tmp_path / "run")
+    assert "data in recipe demo/vanilla" in line
+    assert "mnist" in line.lower()
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_data_say_how_to_get_them(refused, tmp_path):
+    words = ["train", "demo/vanilla", "data.name=cifar10", "--data-root", tmp_path]
+    line = refused(*words, "--out", tmp_path / "run")
+    assert "spikeguard data download cifar10" in line
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, float("nan")])
+def test_images_outside_the_box_are_refused_by_the_library(value):
+    from spikeguard.attacks import PGD, Linf
+
+    x, y = torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64)
+    x[2, 0, 3, 3] = value
+    model = build(load_recipe("demo/vanilla", TINY)).model
+    for action in (
+        lambda: as_image_set((x, y), num_classes=10),
+        lambda: ImageSet(x, y, 10, "bad", peak=1.0),
+        lambda: PGD(Linf(0.1))(model, x, y),
+    ):
+        with pytest.raises(ValueError) as caught:
+            action()
+        assert "\n" not in str(caught.value)
+
+
+# --- the machine
+
+
+def test_a_full_disk_names_the_file(refused, tmp_path, monkeypatch):
+    real = os.fsync
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    line = refused(*TRAIN, "--out", tmp_path / "run")
+    assert "No space left on device" in line
+    assert runs.RECIPE in line
+    assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    monkeypatch.setattr(os, "fsync", real)
+    assert main([*TRAIN, "--out", str(tmp_path / "run")]) == 0  # nothing stands in the way
+
+
+def test_a_disk_that_fills_up_in_training_leaves_a_run_that_can_go_on(
+    finished, tmp_path, monkeypatch, capsys
+):
+    real = os.fsync
+    calls = iter(range(1000))
+
+    def filling(descriptor):
+        if next(calls) >= 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    path = tmp_path / "run"
+    monkeypatch.setattr(os, "fsync", filling)
+    assert main([*TRAIN, "--out", str(path)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "No space left on device" in line
+    assert "checkpoints" in line
+    assert not (path / runs.RESULT).exists()
+    monkeypatch.setattr(os, "fsync", real)
+    assert main([*TRAIN, "--out", str(path), "--resume"]) == 0
+    weights = [p / runs.BEST / "model.safetensors" for p in (path, finished)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_a_folder_that_cannot_be_written(refused, tmp_path):
+    (tmp_path / "file").write_text("")
+    line = refused(*TRAIN, "--out", tmp_path / "file" / "run")
+    assert "file" in line
+
+
+def test_an_interrupt_is_one_line_that_says_how_to_go_on(refused, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spikeguard.runs.train_recipe", interrupt)
+    line = refused(*TRAIN, "--out", tmp_path / "a b", code=130)
+    assert line.endswith(f"--out '{tmp_path / 'a b'}' --resume")
+    monkeypatch.setattr("spikeguard.runs.Run.load", interrupt)
+    line = refused("attack", "x", code=130)
+    assert line.endswith("continue with: spikeguard attack x")
+
+
+# --- bugs are not mistakes
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def bug(*args, **kwargs):
+        return int("not a number")  # a ValueError, but not one that SpikeGuard raised
+
+    monkeypatch.setattr("spikeguard.runs.train_recipe", bug)
+    with pytest.raises(ValueError, match="invalid literal"):
+        main(TRAIN)
+
+
+def test_a_traceback_can_be_asked_for(monkeypatch, capsys):
+    monkeypatch.setenv("SPIKEGUARD_DEBUG", "1")
+    assert main(["train", "demo/vanila"]) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert shown.splitlines()[-1].startswith("spikeguard train: unknown recipe")
+
+
+# --- and through a real process
+
+
+def process(*words, **options):
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from spikeguard.cli import main; sys.exit(main())",
+            *words,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def test_a_mistake_in_a_real_process(tmp_path):
+    with process("train", "demo/vanilla", "model.neuron=lfi", cwd=tmp_path) as child:
+        out, err = child.communicate(timeout=120)
+    assert (child.returncode, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "Did you mean 'lif'?" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_in_a_real_process(tmp_path):
+    words = [*TRAIN, "train.epochs=100000", "--out", "run"]
+    with process(*words, cwd=tmp_path) as child:
+        assert child.stderr.readline().startswith("train: epoch 1/")  # it trains
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=120)
+    assert child.returncode == 130
+    last = err.splitlines()[-1]
+    assert last.startswith("spikeguard train: interrupted; continue with: spikeguard train")
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    with process("list", "recipes") as child:
+        child.stdout.close()
+        assert child.stderr.read() == ""
+        assert child.wait(timeout=120) == 0

@@ -1,0 +1,355 @@
+"""The command line, the public names and the run folder, on a network that trains in a second."""
+
+import inspect
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import spikeguard as sg
+from spikeguard import cli, runs
+from spikeguard.cli import main
+from spikeguard.commands import list as listing
+from spikeguard.config import EvaluateSection, load_recipe
+from spikeguard.environment import describe
+from spikeguard.runs import Run, attack_name
+
+TINY = [
+    "data.train_limit=60",
+    "data.test_limit=12",
+    "model.T=2",
+    "model.width=2",
+    "model.hidden=8",
+    "train.epochs=2",
+    "evaluate.suite=quick",
+    "evaluate.eps=0.1",
+    "evaluate.limit=",
+]
+TRAIN = ["train", "demo/vanilla", *TINY]
+COMMANDS = ["demo", "train", "attack", "audit", "report", "list"]
+HELP = [[name] for name in COMMANDS] + [["data", "download"], ["data", "check"]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished tiny run; tests may add to it, never change what is there."""
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main([*TRAIN, "--out", str(path)]) == 0
+    return path
+
+
+def weights(path):
+    return load_file(path / runs.BEST / "model.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def text_of(words, capsys):
+    assert main(words) == 0
+    return capsys.readouterr().out
+
+
+# --- help, names
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["list", "recipes"], ["--version"]]
+)
+def test_help_needs_no_torch(words):
+    code = (
+        "import sys; from spikeguard.cli import main\n"
+        f"assert main({words!r}) == 0\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("words", HELP, ids=" ".join)
+def test_every_command_has_help_whose_examples_can_be_parsed(words, capsys):
+    text = text_of([*words, "--help"], capsys)
+    shown = [line.strip() for line in text.splitlines() if line.strip().startswith("spikeguard ")]
+    assert shown
+    for example in shown:
+        command, _, _ = cli.app.parse_args(
+            shlex.split(example)[1:], exit_on_error=False, print_error=False
+        )
+        assert command.__name__.rstrip("_") == words[-1]
+
+
+def test_every_command_is_listed_with_a_line_of_help(capsys):
+    text = text_of(["--help"], capsys)
+    for name in [*COMMANDS, "data"]:
+        assert f" {name} " in text
+
+
+def test_version(capsys):
+    assert text_of(["--version"], capsys).strip() == sg.__version__
+
+
+@pytest.mark.parametrize("name", sg.__all__)
+def test_every_public_name_can_be_used(name):
+    assert getattr(sg, name) is not None
+    assert name in dir(sg)
+
+
+def test_an_unknown_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = sg.nonsense
+
+
+def test_modules_and_functions_do_not_shadow_each_other():
+    assert inspect.isfunction(sg.train)
+    assert inspect.isfunction(sg.evaluate)
+    assert inspect.isfunction(sg.report)
+    assert inspect.ismodule(sg.neurons)
+    assert inspect.ismodule(sg.attacks)
+
+
+# --- list, data
+
+
+@pytest.mark.parametrize("kind", [*listing._REGISTRIES, "recipes"])
+def test_list_describes_every_entry(kind, capsys):
+    lines = text_of(["list", kind], capsys).splitlines()
+    overview = text_of(["list"], capsys)
+    names = list(listing._described(kind))
+    assert len(lines) == len(names) + 1
+    start = lines[0].index("what it is")
+    for name, line in zip(names, lines[1:], strict=True):
+        assert line.split()[0] == name
+        assert line[start:].strip()  # every entry says what it is, in the same column
+        assert line[start - 1] == " "
+    assert all(name in overview for name in names if kind != "recipes")
+
+
+def test_data_check_reads_what_is_there(capsys, tmp_path):
+    text = text_of(["data", "check", "--data-root", str(tmp_path)], capsys)
+    assert "complete" in next(line for line in text.splitlines() if line.startswith("digits"))
+    assert "not found" in next(line for line in text.splitlines() if line.startswith("mnist"))
+
+
+# --- train
+
+
+def test_training_leaves_a_complete_run_folder_and_says_what_is_next(tmp_path, capsys):
+    path = tmp_path / "run"
+    assert main([*TRAIN, "--out", str(path)]) == 0
+    shown = capsys.readouterr()
+    for command in ("attack", "audit", "report"):
+        assert f"spikeguard {command} {path}" in shown.out
+    epochs = [line for line in shown.err.splitlines() if line.startswith("train: epoch")]
+    assert len(epochs) == 2  # without a terminal one plain line an epoch
+    for name in (runs.RECIPE, runs.ENVIRONMENT, runs.METRICS, runs.RESULT):
+        assert (path / name).is_file()
+    assert len((path / runs.METRICS).read_text().splitlines()) == 2
+    assert json.loads((path / runs.ENVIRONMENT).read_text())["seed"] == 0
+    assert not list(path.rglob("*.tmp"))
+
+
+def test_a_run_is_repeated_from_its_own_recipe(run, tmp_path):
+    assert main(["train", str(run / runs.RECIPE), "--out", str(tmp_path / "again")]) == 0
+    assert same(weights(tmp_path / "again"), weights(run))
+    assert (tmp_path / "again" / runs.RECIPE).read_text() == (run / runs.RECIPE).read_text()
+
+
+def test_the_default_folder_is_named_after_the_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*TRAIN, "train.epochs=1"]) == 0
+    assert (tmp_path / "runs/demo/vanilla" / runs.RESULT).is_file()
+
+
+def test_an_interrupted_training_ends_like_one_that_never_stopped(
+    run, tmp_path, monkeypatch, capsys
+):
+    path = tmp_path / "run"
+    planted = list(TRAIN)
+
+    def interrupt(self, done, total, what):
+        if done >= 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("spikeguard.commands.train.progress", _Calling(interrupt))
+        assert main([*planted, "train.checkpoint_seconds=0", "--out", str(path)]) == 130
+    told = capsys.readouterr().err.strip()
+    assert told.count("\n") == 0
+    assert not (path / runs.RESULT).exists()
+    command = shlex.split(told.partition("continue with: ")[2])
+    assert command[0] == "spikeguard"
+    assert command[-1] == "--resume"
+    assert main(command[1:]) == 0  # the line can be used as it is
+    assert same(weights(path), weights(run))
+
+
+def test_resume_returns_a_finished_run_as_it_is(run):
+    before = {path: path.stat().st_mtime_ns for path in (run / runs.CHECKPOINTS).rglob("*")}
+    assert main([*TRAIN, "--out", str(run), "--resume"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (run / runs.CHECKPOINTS).rglob("*")} == before
+
+
+def test_resume_refuses_another_recipe_but_takes_another_evaluation(run, capsys):
+    assert main([*TRAIN, "train.lr=1e-3", "--out", str(run), "--resume"]) == 2
+    assert "train.lr" in capsys.readouterr().err
+    assert main([*TRAIN, "evaluate.batch_size=7", "--out", str(run), "--resume"]) == 0
+    assert load_recipe(run / runs.RECIPE).evaluate.batch_size == 7
+    assert main([*TRAIN, "--out", str(run), "--resume"]) == 0
+
+
+# --- attack, audit, report
+
+
+def test_a_run_is_loaded_with_its_best_weights(run):
+    loaded = Run.load(run)
+    assert same(dict(loaded.model.state_dict()), weights(run))
+    assert loaded.recipe == load_recipe(run / runs.RECIPE)
+    assert len(loaded.data.test) == 12
+
+
+def test_attack_stores_a_result_and_reads_it_back(run, capsys, monkeypatch):
+    words = ["attack", str(run), "--eps", "0.05,8/255", "--suite", "quick", "--limit", "6"]
+    first = text_of(words, capsys)
+    assert "pgd10" in first
+    stems = {path.stem for path in (run / runs.ATTACKS).glob("*.json")}
+    assert {"quick-linf-0.05-first6", "quick-linf-8_255-first6"} <= stems
+    stored = json.loads((run / runs.ATTACKS / "quick-linf-0.05-first6.json").read_text())
+    assert stored["samples"] == 6
+    assert stored["suite"] == "quick"
+
+    def never(*args, **kwargs):
+        raise AssertionError("a finished attack was computed again")
+
+    monkeypatch.setattr("spikeguard.evaluation.evaluate", never)
+    assert text_of(words, capsys) == first
+
+
+def test_attack_results_are_told_apart_by_name():
+    plans = [
+        EvaluateSection(),
+        EvaluateSection(norm="l2"),
+        EvaluateSection(limit=5),
+        EvaluateSection(eot=3),
+        EvaluateSection(draws=4),
+    ]
+    names = {attack_name("quick", eps, plan) for plan in plans for eps in (0.1, 8 / 255)}
+    assert len(names) == 2 * len(plans)
+    assert all(Path(name).name == name for name in names)
+    other_batch = EvaluateSection(batch_size=3)
+    assert attack_name("quick", 0.1, other_batch) == attack_name("quick", 0.1, plans[0])
+
+
+@pytest.mark.parametrize(
+    ("status", "strict", "code"),
+    [
+        ("reliable", True, 0),
+        ("inconclusive", True, 0),
+        ("unreliable", True, 1),
+        ("unreliable", False, 0),
+    ],
+)
+def test_audit_tells_its_verdict_by_exit_code_only_when_strict(
+    run, monkeypatch, capsys, status, strict, code
+):
+    class Verdict:
+        sentence = f"The verdict is {status}."
+
+        def table(self):
+            return "the table"
+
+    Verdict.status = status
+    monkeypatch.setattr(Run, "audit", lambda self, **options: Verdict())
+    words = ["audit", str(run), *(["--strict"] if strict else [])]
+    assert main(words) == code
+    out = capsys.readouterr().out
+    assert "the table" in out
+    assert Verdict.sentence in out
+    assert (run / runs.MEMBRANE).is_file()
+
+
+def test_audit_keeps_its_verdict_in_the_run(run, capsys):
+    text_of(["audit", str(run), "--limit", "6"], capsys)
+    assert json.loads((run / runs.AUDIT).read_text())["status"] in (
+        "reliable",
+        "unreliable",
+        "inconclusive",
+    )
+
+
+def test_report_writes_one_page_for_one_run_or_several(run, tmp_path, capsys):
+    out = text_of(["report", str(run)], capsys)
+    assert str(run / runs.REPORT) in out
+    assert (run / runs.REPORT).read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype")
+    page = tmp_path / "both.html"
+    text_of(["report", str(run), str(run), "--out", str(page)], capsys)
+    assert page.is_file()
+
+
+# --- demo
+
+
+def test_the_demo_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    from spikeguard import demo
+
+    monkeypatch.setattr(demo, "RECIPES", ("demo/vanilla", "demo/at"))
+    monkeypatch.setattr(demo, "_QUICK", tuple(TINY))
+    out = ["demo", "--quick", "--out", str(tmp_path / "demo")]
+
+    def interrupt(self, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "audit", interrupt)
+        assert main(out) == 130
+    told = capsys.readouterr().err
+    assert "continue with: spikeguard demo --quick" in told
+    assert sum("] demo/vanilla, train: epoch" in line for line in told.splitlines()) == 2
+    first = text_of(out, capsys)
+    for name in ("vanilla", "at"):
+        assert (tmp_path / "demo" / name / runs.AUDIT).is_file()
+    assert (tmp_path / "demo" / runs.REPORT).is_file()
+
+    def never(*args, **kwargs):
+        raise AssertionError("a finished stage was computed again")
+
+    monkeypatch.setattr("spikeguard.evaluation.evaluate", never)
+    monkeypatch.setattr("spikeguard.auditing.audit", never)
+    assert text_of(out, capsys) == first
+
+
+# --- environment
+
+
+def test_the_environment_names_versions_and_no_person(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    told = describe(["spikeguard", "train", "/home/somebody/x y.yaml"], seed=7)
+    assert told["command"] == "spikeguard train '~/x y.yaml'"
+    assert told["torch"] == torch.__version__
+    assert told["seed"] == 7
+    assert "somebody" not in json.dumps(told)
+
+
+def test_a_machine_without_git_has_no_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert describe("x")["commit"] is None
+
+
+class _Calling:
+    """Stands in for ``progress``: a context manager whose callback is the given function."""
+
+    def __init__(self, update):
+        self.update = update
+
+    def __call__(self, task, **options):
+        return self
+
+    def __enter__(self):
+        return lambda done, total, what: self.update(self, done, total, what)
+
+    def __exit__(self, *error):
+        return False

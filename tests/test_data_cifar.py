@@ -1,0 +1,255 @@
+"""CIFAR files of both versions, written here in small; pickles that must not be obeyed."""
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from spikeguard.data import load
+from spikeguard.data.cifar import CIFAR10, CIFAR100, read_cifar
+from spikeguard.data.pickles import read_pickle
+
+TINY = {
+    "cifar10": replace(CIFAR10, train_rows=4, test_rows=3),
+    "cifar100": replace(CIFAR100, train_rows=4, test_rows=3),
+}
+
+
+def rows(count, first):
+    """Row i of a file holds the bytes first + i, first + i + 1, ... modulo 256."""
+    return (np.arange(3072) + (first + np.arange(count))[:, None]).astype(np.uint8)
+
+
+def contents(release):
+    """Every file of a release: its pixels and its class numbers."""
+    parts = [(name, release.train_rows) for name in release.train] + [
+        (release.test, release.test_rows)
+    ]
+    return {
+        name: (rows(count, 10 * k), [(k + i) % release.num_classes for i in range(count)])
+        for k, (name, count) in enumerate(parts)
+    }
+
+
+def write(release, root, version, protocol=2):
+    folder = root / getattr(release, version)
+    folder.mkdir(parents=True)
+    for name, (pixels, labels) in contents(release).items():
+        if version == "binary":
+            head = np.array(labels, np.uint8)[:, None]
+            if release.labels == 2:
+                head = np.concatenate([head * 0 + 19, head], 1)
+            (folder / f"{name}.bin").write_bytes(np.concatenate([head, pixels], 1).tobytes())
+        else:
+            content = {b"data": pixels, release.key: labels, b"batch_label": name.encode()}
+            (folder / name).write_bytes(pickle.dumps(content, protocol=protocol))
+    return folder
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("version", ["binary", "python"])
+@pytest.mark.parametrize("name", TINY)
+def test_both_versions_give_the_images_in_order(name, version, nested, tmp_path):
+    release = TINY[name]
+    folder = write(release, tmp_path / name if nested else tmp_path, version)
+    for root in (tmp_path, folder):  # the data root, or the official folder itself
+        train, test = read_cifar(release, root)
+        want = list(contents(release).values())
+        pixels = np.concatenate([p for p, _ in want[:-1]]).reshape(-1, 3, 32, 32)
+        assert torch.equal(train.images, torch.from_numpy(pixels))
+        assert train.labels.tolist() == [y for _, labels in want[:-1] for y in labels]
+        assert torch.equal(test.images, torch.from_numpy(want[-1][0].reshape(-1, 3, 32, 32)))
+        assert test.labels.tolist() == want[-1][1]
+        assert (test.num_classes, test.name) == (release.num_classes, f"{name}/test")
+
+
+def test_a_red_pixel_of_the_file_is_a_red_pixel_of_the_image(tmp_path):
+    """Planes are red, green, blue, each row by row: byte 1024 + 32 * 2 + 5 is green at (2, 5)."""
+    release = replace(TINY["cifar10"], train=("data_batch_1",), train_rows=1, test_rows=1)
+    folder = tmp_path / release.binary
+    folder.mkdir()
+    row = np.zeros(3073, np.uint8)
+    row[1 + 1024 + 32 * 2 + 5] = 200
+    for file in ("data_batch_1", "test_batch"):
+        (folder / f"{file}.bin").write_bytes(row.tobytes())
+    assert read_cifar(release, tmp_path)[1].images.nonzero().tolist() == [[0, 1, 2, 5]]
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_every_pickle_protocol_of_an_array_is_read(protocol, tmp_path):
+    write(TINY["cifar10"], tmp_path, "python", protocol)
+    assert len(read_cifar(TINY["cifar10"], tmp_path)[0]) == 20
+
+
+def test_strings_of_python_2_are_read(tmp_path):
+    """The official files were written by Python 2: byte strings, and numpy.core by its old name."""
+    pixels = rows(1, 0)
+    path = tmp_path / "batch"
+    path.write_bytes(
+        b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
+        b"(K\x01K\x01M\x00\x0c\x86cnumpy\ndtype\n(U\x02u1K\x00K\x01tR"
+        b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
+        b"T\x00\x0c\x00\x00" + pixels.tobytes() + b"tbU\x06labels]K\x07au."
+    )
+    content = read_pickle(path)
+    assert np.array_equal(content[b"data"], pixels)
+    assert content[b"labels"] == [7]
+
+
+def test_an_array_in_fortran_order_is_read(tmp_path):
+    pixels = np.asfortranarray(rows(3, 0))
+    (tmp_path / "batch").write_bytes(pickle.dumps({b"data": pixels}, protocol=2))
+    assert np.array_equal(read_pickle(tmp_path / "batch")[b"data"], pixels)
+
+
+@pytest.mark.parametrize("cut", [1, 3073, 3072])
+def test_a_truncated_binary_file_is_named_with_its_sizes(cut, tmp_path):
+    path = write(TINY["cifar10"], tmp_path, "binary") / "data_batch_3.bin"
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(
+        ValueError, match=f"= 12292 bytes, got {12292 - cut}; .*truncated"
+    ) as caught:
+        read_cifar(TINY["cifar10"], tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_binary_file_that_is_too_long_is_refused(tmp_path):
+    path = write(TINY["cifar100"], tmp_path, "binary") / "test.bin"
+    path.write_bytes(path.read_bytes() + bytes(3074))
+    with pytest.raises(ValueError, match="too long"):
+        read_cifar(TINY["cifar100"], tmp_path)
+
+
+def test_the_real_releases_ask_for_the_official_sizes(tmp_path):
+    assert CIFAR10.sizes["data_batch_5.bin"] == CIFAR10.sizes["test_batch.bin"] == 30_730_000
+    assert CIFAR100.sizes == {"train.bin": 153_700_000, "test.bin": 30_740_000}
+    write(TINY["cifar10"], tmp_path, "binary")
+    with pytest.raises(ValueError, match="expected 10000 rows of 3073 bytes"):
+        load("cifar10", tmp_path)
+
+
+def test_a_label_out_of_range_names_the_row(tmp_path):
+    path = write(TINY["cifar10"], tmp_path, "binary") / "data_batch_2.bin"
+    data = bytearray(path.read_bytes())
+    data[2 * 3073] = 10
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"data_batch_2.bin: row 2 has label 10, .* 0 .. 9"):
+        read_cifar(TINY["cifar10"], tmp_path)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_missing_files_tell_where_and_how(name, tmp_path):
+    with pytest.raises(ValueError, match=f"run 'spikeguard data download {name}'") as caught:
+        load(name, tmp_path)
+    assert str(tmp_path / TINY[name].binary) in str(caught.value)
+    assert str(tmp_path / TINY[name].python) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("version", "file"), [("binary", "test_batch.bin"), ("python", "data_batch_4")]
+)
+def test_one_missing_file_is_named(version, file, tmp_path):
+    folder = write(TINY["cifar10"], tmp_path, version)
+    (folder / file).unlink()
+    with pytest.raises(ValueError, match=f"cifar10: {file} not found in {folder};"):
+        read_cifar(TINY["cifar10"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({b"data": rows(3, 0)}, r"expected data of shape \(4, 3072\), got \(3, 3072\)"),
+        ({b"data": None}, "got NoneType"),
+        ({b"labels": [0, 1]}, "a list of 4 under b'labels', got 2"),
+        ({b"labels": None}, "got NoneType"),
+        ({b"labels": [0, 1, 2, 300]}, "something else than class numbers"),
+        ({b"labels": [0, 1, 2, b"3"]}, "something else than class numbers"),
+        ({b"labels": [0, 1, 2, 10]}, "row 3 has label 10"),
+    ],
+)
+def test_python_files_of_the_wrong_content_are_refused(change, message, tmp_path):
+    folder = write(TINY["cifar10"], tmp_path, "python")
+    content = {b"data": rows(4, 0), b"labels": [0, 1, 2, 3]}
+    (folder / "data_batch_1").write_bytes(pickle.dumps({**content, **change}, protocol=2))
+    with pytest.raises(ValueError, match=message):
+        read_cifar(TINY["cifar10"], tmp_path)
+
+
+class Command:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return self.target[0], self.target[1]
+
+
+def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path):
+    import os
+
+    bait = tmp_path / "executed"
+    folder = write(TINY["cifar10"], tmp_path, "python")
+    code = pickle.dumps({b"data": Command((os.mkdir, (str(bait),)))}, protocol=2)
+    (folder / "data_batch_1").write_bytes(code)
+    with pytest.raises(
+        ValueError, match=r"refused: this pickle wants to build \w+\.mkdir; a CIFAR"
+    ):
+        read_cifar(TINY["cifar10"], tmp_path)
+    assert not bait.exists()
+    pickle.loads(code)  # the bait does bite an ordinary reader
+    assert bait.exists()
+
+
+ARRAY = pickle.dumps({b"data": rows(1, 0)}, protocol=2)
+REFUSED = {
+    "os.system": (b"cos\nsystem\n(S'true'\ntR.", "wants to build os.system;"),
+    "eval": (b"cbuiltins\neval\n(S'1'\ntR.", "wants to build builtins.eval"),
+    "instance": (b"(S'true'\nios\nsystem\n.", "wants to build os.system"),
+    "dotted": (b"\x80\x04\x8c\x05numpy\x8c\x09f2py.exec\x93.", "wants to build numpy.f2py.exec"),
+    "elsewhere": (b"Pname\n.", "load an object from elsewhere"),
+    "objects": (
+        pickle.dumps({b"data": np.array([{}])}, protocol=2),
+        "array of type 'O8', not uint8",
+    ),
+    "floats": (pickle.dumps({b"data": np.eye(2)}, protocol=2), "array of type 'f8', not uint8"),
+    "strings": (pickle.dumps({b"data": np.array(["a"])}, protocol=2), "not uint8"),
+    "shape": (
+        ARRAY.replace(b"K\x01M\x00\x0c\x86", b"K\x01M\x01\x0c\x86"),
+        "3072 bytes for an array of",
+    ),
+    "codec": (b"c_codecs\nencode\n(Vabc\nVrot13\ntR.", "wants to encode with 'rot13'"),
+    "frozen": (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\ntRI1\nb.",
+        "not made of bytes",
+    ),
+    "subclass": (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\ndtype\ntR.", "of its own kind"),
+    "list": (pickle.dumps([1, 2]), "holds a list, not a dict"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_nothing_but_byte_arrays_and_containers_is_built(case, tmp_path):
+    code, message = REFUSED[case]
+    (tmp_path / "batch").write_bytes(code)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_pickle(tmp_path / "batch")
+    assert str(tmp_path / "batch") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [0, 1, 20, len(ARRAY) // 2, len(ARRAY) - 1])
+def test_a_truncated_pickle_is_refused(length, tmp_path):
+    (tmp_path / "batch").write_bytes(ARRAY[:length])
+    with pytest.raises(ValueError, match=r"batch: not a whole pickle \(.*\); fetch it again"):
+        read_pickle(tmp_path / "batch")
+
+
+@pytest.mark.parametrize("name", ["ndarray", "dtype"])
+def test_a_pickle_cannot_change_the_reader(name, tmp_path):
+    """BUILD on a name itself would set attributes on it, and later files would meet them."""
+    (tmp_path / "bad").write_bytes(b"cnumpy\n" + name.encode() + b"\n(N}S'x'\nI1\nstb.")
+    with pytest.raises(ValueError, match=r"refused|not a whole pickle"):
+        read_pickle(tmp_path / "bad")
+    (tmp_path / "good").write_bytes(ARRAY)
+    assert np.array_equal(read_pickle(tmp_path / "good")[b"data"], rows(1, 0))

@@ -1,0 +1,104 @@
+"""The IDX reader on files written here, whole and damaged."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from spikeguard.data import load
+from spikeguard.data.idx import read_idx, read_mnist
+
+PIXELS = (np.arange(5 * 28 * 28) % 251).astype(np.uint8).reshape(5, 28, 28)
+LABELS = np.array([3, 0, 9, 1, 3], np.uint8)
+
+
+def idx(array, *, shape=None, kind=8):
+    shape = array.shape if shape is None else shape
+    header = bytes([0, 0, kind, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
+    return header + array.tobytes()
+
+
+def write(folder, *, zipped=False, images=PIXELS, labels=LABELS):
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in ("train", "t10k"):
+        for stem, array in (("images-idx3", images), ("labels-idx1", labels)):
+            path = folder / f"{part}-{stem}-ubyte{'.gz' if zipped else ''}"
+            path.write_bytes(gzip.compress(idx(array)) if zipped else idx(array))
+
+
+@pytest.mark.parametrize("place", ["MNIST/raw", "mnist", ""])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_every_layout_gives_the_same_images(place, zipped, tmp_path):
+    write(tmp_path / place, zipped=zipped)
+    train, test = read_mnist(tmp_path)
+    for part in (train, test):
+        assert torch.equal(part.images, torch.from_numpy(PIXELS.copy())[:, None])
+        assert part.labels.tolist() == [3, 0, 9, 1, 3]
+        assert (part.num_classes, part.shape, part.peak) == (10, (1, 28, 28), 255.0)
+    assert (train.name, test.name) == ("mnist/train", "mnist/test")
+
+
+WHOLE = idx(PIXELS)
+DAMAGED = {
+    "empty": (b"", "got an empty file"),
+    "text": (b"<html>not found</html>", r"magic 00000803\), got 3c68746d"),
+    "labels": (idx(LABELS), r"magic 00000803\), got 00000801"),
+    "floats": (idx(PIXELS, kind=13), "got 00000d03"),
+    "header": (WHOLE[:9], "header has 16 bytes, got 9"),
+    "size": (idx(PIXELS[:, :14]), r"expected shape \(N, 28, 28\) with N > 0, got \(5, 14, 28\)"),
+    "none": (idx(PIXELS[:0]), "N > 0"),
+    "truncated": (WHOLE[:-1], "asks for 3920 bytes, the file holds only 3919"),
+    "longer": (WHOLE + b"\0", "asks for 3920 bytes, the file holds more"),
+    "boast": (idx(PIXELS, shape=(4_000_000_000, 28, 28)), "holds only 3920"),
+}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("fault", DAMAGED)
+def test_damaged_files_are_named_with_what_was_expected_and_found(fault, zipped, tmp_path):
+    data, message = DAMAGED[fault]
+    path = tmp_path / ("images.gz" if zipped else "images")
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_idx(path, (28, 28))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+ZIPPED = gzip.compress(WHOLE)
+BROKEN = {
+    "empty": b"",
+    "plain": WHOLE,
+    "truncated": ZIPPED[: len(ZIPPED) // 2],
+    "checksum": ZIPPED[:-8] + bytes([ZIPPED[-8] ^ 1]) + ZIPPED[-7:],
+    "garbled": ZIPPED[:10] + b"\xff" * 10 + ZIPPED[20:],  # no such kind of deflate block
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_broken_gzip_files_are_refused(fault, tmp_path):
+    path = tmp_path / "images.gz"
+    path.write_bytes(BROKEN[fault])
+    with pytest.raises(ValueError, match=r"images\.gz: .*(not a whole gzip|an empty file)"):
+        read_idx(path, (28, 28))
+
+
+def test_a_missing_file_tells_where_it_was_looked_for_and_how_to_get_it(tmp_path):
+    write(tmp_path / "MNIST" / "raw")
+    (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(ValueError, match=r"mnist: t10k-labels-idx1-ubyte.* not found") as caught:
+        load("mnist", tmp_path)
+    assert str(tmp_path / "MNIST" / "raw") in str(caught.value)
+    assert "spikeguard data download mnist" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(LABELS[:4], "5 images, but .* 4 labels"), (LABELS + 1, r"labels lie in 0 .. 9, got 10")],
+)
+def test_labels_that_do_not_fit_are_refused(labels, message, tmp_path):
+    write(tmp_path, labels=labels)
+    with pytest.raises(ValueError, match=message):
+        read_mnist(tmp_path)

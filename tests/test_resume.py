@@ -1,0 +1,281 @@
+"""A run killed with SIGKILL at any point ends, once resumed, as one that was never killed.
+
+The tests read the outcome of one process that imports torch once and forks a child for every run;
+a child kills itself at the n-th call of something: a forward pass, an optimiser step, or an operation
+on the file system.
+"""
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCENARIOS = ("files", "steps", "chains")
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, __file__, str(folder)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_killed_run_ends_as_if_it_had_never_been_killed(outcome, scenario):
+    """Weights, optimiser state, metrics, result and the files themselves are equal to the bit."""
+    assert outcome[scenario]["different"] == []
+    assert outcome[scenario]["runs"] > 5
+
+
+def test_every_operation_on_the_file_system_was_a_moment_of_death(outcome):
+    kinds = outcome["files"]["kinds"]
+    assert set(kinds) == {"mkdir", "write", "fsync", "rename", "replace", "unlink", "rmdir"}
+    assert outcome["files"]["runs"] == outcome["files"]["killed"] == sum(kinds.values())
+    assert kinds["rename"] >= 6  # two checkpoints, each once without and once with a predecessor
+
+
+def test_runs_were_killed_between_step_and_checkpoint_and_inside_steps(outcome):
+    assert outcome["steps"]["killed"] == outcome["steps"]["runs"]
+    assert outcome["chains"]["killed"] > 2 * outcome["chains"]["runs"]
+
+
+# The process that trains, kills and resumes
+
+
+def train_once(out, seconds):
+    """Train a tiny noisy network adversarially with TGO; go on where it stands."""
+    import torch
+
+    from spikeguard.data import ImageSet, RandomCrop, Splits
+    from spikeguard.defences import AT, TGO
+    from spikeguard.models import CNN
+    from spikeguard.neurons import NoisyLIF
+    from spikeguard.rng import stream
+    from spikeguard.training import TrainOptions, train
+
+    def images(count, name):
+        x = torch.rand(count, 1, 4, 4, generator=stream(0, name))
+        return ImageSet(x, torch.arange(count) % 2, 2, name, peak=1.0)
+
+    data = Splits(
+        images(6, "train"), images(4, "val"), images(1, "test"), (0.5,), (0.5,), RandomCrop(1)
+    )
+    neuron = NoisyLIF(0.5, sigma=0.2, v_th=0.3)
+    model = CNN(1, 2, T=2, width=2, hidden=3, image_size=4, neuron=neuron)
+    objective = AT(eps=0.1, steps=2) | TGO(lambda_max=0.4)
+    options = TrainOptions(epochs=2, batch_size=4, lr=0.05, checkpoint_seconds=seconds)
+    train(model, data, objective, options, out=out, resume=True)
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def count_files(report, kill_at=None):
+    """Count operations on the file system; die before the ``kill_at``-th, a write halfway."""
+    count = 0
+
+    def reached(kind):
+        nonlocal count
+        count += 1
+        report(kind)
+        return count == kill_at
+
+    def counted(name):
+        call = getattr(os, name)
+
+        def wrapper(*args, **kwargs):
+            if reached(name):
+                die()
+            return call(*args, **kwargs)
+
+        setattr(os, name, wrapper)
+
+    for name in ("mkdir", "fsync", "rename", "replace", "unlink", "rmdir"):
+        counted(name)
+    opened = io.open
+
+    def watched(file, mode="r", *args, **kwargs):
+        handle = opened(file, mode, *args, **kwargs)
+        if "w" not in mode:
+            return handle
+        write = handle.write
+
+        def torn(data):
+            if reached("write"):
+                write(data[: len(data) // 2])
+                handle.flush()
+                die()
+            return write(data)
+
+        return Torn(handle, torn)
+
+    io.open = watched
+
+
+class Torn:
+    """A file whose write is another."""
+
+    def __init__(self, handle, write):
+        self._handle, self.write = handle, write
+
+    def __getattr__(self, name):
+        return getattr(self._handle, name)
+
+    def __enter__(self):
+        self._handle.__enter__()
+        return self
+
+    def __exit__(self, *args):
+        return self._handle.__exit__(*args)
+
+
+def count_calls(report, kill_at=None, *, what):
+    """Count forward passes, or finished optimiser steps; die at the ``kill_at``-th."""
+    import torch
+
+    count = 0
+
+    def reached(*_):
+        nonlocal count
+        count += 1
+        report(what)
+        if count == kill_at:
+            die()
+
+    if what == "forward":
+        torch.nn.modules.module.register_module_forward_pre_hook(reached)
+    else:
+        torch.optim.Optimizer.__init__ = with_post_hook(torch.optim.Optimizer.__init__, reached)
+
+
+def with_post_hook(init, hook):
+    def wrapped(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        self.register_step_post_hook(hook)
+
+    return wrapped
+
+
+def child(out, seconds, watch=None, kill_at=None):
+    """Run in a fork; return what was counted and whether the child was killed."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(reading)
+            if watch is not None:
+                watch(lambda kind: os.write(writing, kind.encode() + b"\n"), kill_at)
+            train_once(out, seconds)
+            status = 0
+        finally:
+            os._exit(status) if status == 0 else None
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        kinds = pipe.read().decode().split()
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return kinds, True
+    assert os.WEXITSTATUS(status) == 0, f"the child at {out} failed"
+    return kinds, False
+
+
+def content(out):
+    """Every file of a run, without what depends on the clock."""
+
+    def timeless(value):
+        if isinstance(value, dict):
+            return {k: timeless(v) for k, v in value.items() if k != "seconds"}
+        return [timeless(v) for v in value] if isinstance(value, list) else value
+
+    found = {}
+    for path in sorted(out.rglob("*")):
+        name = str(path.relative_to(out))
+        if path.is_dir():
+            found[name] = "folder"
+        elif path.suffix == ".safetensors":
+            found[name] = path.read_bytes()
+        else:
+            lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+            found[name] = [timeless(json.loads(line)) for line in lines]
+    return found
+
+
+def main(folder):
+    import torch
+
+    from spikeguard.engine import Engine
+
+    torch.set_num_threads(1)
+    Engine()  # imports Fabric; nothing differentiates in this process, so that it can be forked
+    rare, often = 1e9, 0.0
+
+    def forward(report, kill_at=None):
+        count_calls(report, kill_at, what="forward")
+
+    def step(report, kill_at=None):
+        count_calls(report, kill_at, what="step")
+
+    counts, expected = {}, {}
+    for seconds in (rare, often):
+        for watch in (count_files, forward, step):
+            out = folder / f"unbroken-{seconds}-{watch.__name__}"
+            counts[watch, seconds], killed = child(out, seconds, watch)
+            assert not killed
+            found = content(out)
+            assert expected.setdefault(seconds, found) == found
+
+    def story(out, seconds, deaths):
+        """Die at each of the points, then finish; return how often it was killed."""
+        killed = sum(child(out, seconds, *death)[1] for death in deaths)
+        child(out, seconds)
+        return killed, content(out) == expected[seconds]
+
+    stories = {
+        "files": [(rare, [(count_files, n + 1)]) for n in range(len(counts[count_files, rare]))],
+        "steps": [
+            (seconds, [(watch, n + 1)])
+            for seconds in (rare, often)
+            for watch, every in ((step, 1), (forward, 17))
+            for n in range(0, len(counts[watch, seconds]), every)
+        ],
+        "chains": [],
+    }
+    chooser = random.Random(20240607)
+    for _ in range(8):
+        watches = chooser.choices((count_files, forward, step), k=6)
+        stories["chains"].append(
+            (often, [(w, chooser.randint(1, len(counts[w, often]) // 2)) for w in watches])
+        )
+    report = {}
+    for scenario, told in stories.items():
+        ends = [story(folder / f"{scenario}-{number}", *plot) for number, plot in enumerate(told)]
+        report[scenario] = {
+            "runs": len(ends),
+            "killed": sum(killed for killed, _ in ends),
+            "different": [number for number, (_, equal) in enumerate(ends) if not equal],
+        }
+    kinds = counts[count_files, rare]
+    report["files"]["kinds"] = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+    sys.stdout.write(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,612 @@
+"""train(): its steps against hand-made ones, what it writes, what it refuses, how it stops."""
+
+import errno
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from spikeguard import checkpoint
+from spikeguard.checkpoint import load_model
+from spikeguard.data import ImageSet, RandomCrop, Splits
+from spikeguard.defences import AT, TGO, Piece, Vanilla
+from spikeguard.engine import Engine
+from spikeguard.learner import Learner
+from spikeguard.models import CNN, MLP
+from spikeguard.neurons import LIF, NoisyLIF, Rectangular
+from spikeguard.position import Position
+from spikeguard.resumption import difference, require_new_folder
+from spikeguard.rng import stream
+from spikeguard.training import TrainingDiverged, TrainOptions, train
+
+QUICK = TrainOptions(epochs=2, batch_size=4, lr=0.05)
+
+
+def images(count, name, size=4):
+    x = torch.rand(count, 1, size, size, generator=stream(0, name))
+    return ImageSet(x, torch.arange(count) % 3, 3, name, peak=1.0)
+
+
+def small_data(train=10, val=6, **kwargs):
+    parts = (images(train, "train"), images(val, "val"), images(3, "test"))
+    return Splits(*parts, mean=(0.0,), std=(1.0,), **kwargs)
+
+
+def linear():
+    """A linear classifier: the gradients of its cross-entropy are known."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=stream(0, "w")))
+    return model
+
+
+def mlp(neuron=None, **kwargs):
+    neuron = NoisyLIF(0.5, sigma=0.3, v_th=0.3) if neuron is None else neuron
+    return MLP(num_classes=3, T=2, hidden=(6, 5), in_shape=(1, 4, 4), neuron=neuron, **kwargs)
+
+
+def cnn():
+    neuron = NoisyLIF(0.5, sigma=0.2, v_th=0.3)
+    return CNN(1, 3, T=2, width=2, hidden=4, image_size=4, neuron=neuron)
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(a, b, tolerance=0.0):
+    torch.testing.assert_close(dict(a), dict(b), rtol=tolerance, atol=tolerance)
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(history):
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in history]
+
+
+# What a step does
+
+
+def test_one_sgd_step_on_a_linear_model_is_the_formula(tmp_path):
+    """W' = W - lr (mean (p - onehot) x^T + wd W); one batch, one epoch."""
+    model, data = linear(), small_data()
+    w, b = (p.detach().clone() for p in model.parameters())
+    x, y = data.train.batch(slice(None))
+    error = (x.flatten(1) @ w.t() + b).softmax(1) - functional.one_hot(y, 3)
+    options = TrainOptions(epochs=1, batch_size=10, lr=0.1, weight_decay=0.01)
+    train(model, data, Vanilla(), options, out=tmp_path / "run")
+    same(
+        weights(model),
+        {
+            "1.weight": w - 0.1 * (error.t() @ x.flatten(1) / 10 + 0.01 * w),
+            "1.bias": b - 0.1 * (error.mean(0) + 0.01 * b),
+        },
+        1e-6,
+    )
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_run_is_the_plain_torch_loop(name, tmp_path):
+    """Same shuffle, same augmentation, same cosine: a loop written out by hand, to the bit."""
+    data = small_data(augment=RandomCrop(1))
+    options = TrainOptions(epochs=3, batch_size=4, optimizer=name, lr=0.01, seed=5)
+    model, other = linear(), linear()
+    result = train(model, data, Vanilla(), options, out=tmp_path / "run")
+    if name == "sgd":
+        optimizer = torch.optim.SGD(other.parameters(), lr=1, momentum=0.9, weight_decay=5e-4)
+    else:
+        optimizer = torch.optim.Adam(other.parameters(), lr=1, weight_decay=5e-4)
+    done = 0
+    for epoch in range(3):
+        order = torch.randperm(10, generator=stream(5, "shuffle", epoch))
+        for step in range(3):
+            x, y = data.train.batch(order[4 * step : 4 * step + 4])
+            x = data.augment(x, stream(5, "augment", epoch, step))
+            for group in optimizer.param_groups:
+                group["lr"] = 0.5 * 0.01 * (1 + math.cos(math.pi * done / 9))
+            optimizer.zero_grad()
+            functional.cross_entropy(other(x), y).backward()
+            optimizer.step()
+            done += 1
+        assert result.history[epoch]["lr"] == optimizer.param_groups[0]["lr"]
+    load_model(tmp_path / "run" / "checkpoints" / "last", model)
+    same(weights(model), weights(other))
+
+
+def test_constant_schedule_keeps_the_rate(tmp_path):
+    options = replace(QUICK, schedule="constant")
+    result = train(linear(), small_data(), Vanilla(), options, out=tmp_path / "run")
+    assert [line["lr"] for line in result.history] == [0.05, 0.05]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_accumulated_gradients_are_those_of_the_whole_batch(parts, tmp_path):
+    """No batch normalisation, no noise: only rounding differs. The last batch has two images."""
+    results = []
+    for accumulate in (1, parts):
+        model = mlp(LIF(0.5, v_th=0.3))
+        objective = TGO(lambda_max=0.4) | AT(eps=0.05)
+        options = replace(QUICK, accumulate=accumulate)
+        result = train(model, small_data(), objective, options, out=tmp_path / str(accumulate))
+        results.append((weights(model), result.history[-1]["terms"]))
+    same(results[0][0], results[1][0], 1e-5)
+    assert results[0][1] == pytest.approx(results[1][1], rel=1e-4)
+
+
+def test_two_runs_are_equal_to_the_bit_and_the_seed_matters(tmp_path):
+    runs = []
+    for number, seed in enumerate((1, 1, 2)):
+        model = cnn()
+        options = replace(QUICK, seed=seed)
+        objective = AT(eps=0.1, steps=2) | TGO()
+        train(model, small_data(), objective, options, out=tmp_path / str(number))
+        runs.append(weights(model))
+    same(runs[0], runs[1])
+    assert any((runs[0][k] != runs[2][k]).any() for k in runs[0])
+
+
+def test_nothing_is_printed_and_the_global_generator_stands_still(tmp_path, capfd):
+    before = torch.get_rng_state()
+    options = replace(QUICK, precision="bf16")
+    train(cnn(), small_data(), AT(eps=0.1), options, out=tmp_path / "run")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_constraints_are_applied_after_each_step(tmp_path):
+    model, calls = linear(), []
+
+    @dataclass(frozen=True)
+    class Count(Piece):
+        name: ClassVar[str] = "count"
+
+        def constrain(self, model):
+            calls.append(torch.is_grad_enabled())
+
+    train(model, small_data(), Count(), QUICK, out=tmp_path / "run")
+    assert calls == [False] * 6
+
+
+# What it reports and writes
+
+
+def test_metrics_result_and_progress(tmp_path):
+    out, heard = tmp_path / "run", []
+    data, objective = small_data(), AT(eps=0.05) | TGO(lambda_max=0.4)
+    result = train(cnn(), data, objective, QUICK, out=out, progress=lambda *a: heard.append(a))
+    history = lines(out)
+    assert history == result.history
+    assert [line["epoch"] for line in history] == [1, 2]
+    assert [line["step"] for line in history] == [3, 6]
+    assert [line["progress"] for line in history] == [0.5, 1.0]
+    for line in history:
+        assert list(line["terms"]) == ["cross_entropy", "tgo"]
+        assert line["train_loss"] == pytest.approx(sum(line["terms"].values()))
+        assert line["train_accuracy"] * 10 == pytest.approx(round(line["train_accuracy"] * 10))
+        assert 0 <= line["val_accuracy"] <= 1
+    assert json.loads((out / "result.json").read_text()) == {
+        "best_epoch": result.best_epoch,
+        "val_accuracy": result.val_accuracy,
+        "epochs": 2,
+        "parameters": sum(p.numel() for p in cnn().parameters()),
+        "train_samples": 10,
+        "val_samples": 6,
+        "seconds": sum(line["seconds"] for line in history),
+        "objective": repr(objective),
+    }
+    assert [(done, total) for done, total, _ in heard] == [(n, 6) for n in (1, 2, 3, 3, 4, 5, 6, 6)]
+    assert heard[0][2].startswith("epoch 1/2  loss ")
+    assert heard[-1][2].startswith("epoch 2/2  validation ")
+    assert sorted(p.name for p in out.iterdir()) == ["checkpoints", "metrics.jsonl", "result.json"]
+    assert sorted(p.name for p in (out / "checkpoints").iterdir()) == ["best", "last"]
+
+
+def test_the_measured_loss_is_the_mean_over_the_images(tmp_path):
+    """One step an epoch: its loss is the loss of the start, whatever the step does."""
+    model, data = linear(), small_data()
+    x, y = data.train.batch(slice(None))
+    expected = functional.cross_entropy(model(x), y).item()
+    right = (model(x).argmax(1) == y).float().mean().item()
+    options = TrainOptions(epochs=1, batch_size=10)
+    result = train(model, data, Vanilla(), options, out=tmp_path / "run")
+    assert result.history[0]["train_loss"] == pytest.approx(expected)
+    assert result.history[0]["train_accuracy"] == pytest.approx(right)
+    x, y = data.val.batch(slice(None))
+    after = functional.cross_entropy(model(x), y).item()
+    assert result.history[0]["val_loss"] == pytest.approx(after, rel=1e-5)
+    assert result.val_accuracy == (model(x).argmax(1) == y).sum().item() / 6
+
+
+def test_the_best_epoch_is_the_earliest_of_the_best():
+    history = [{"epoch": e, "val_accuracy": a} for e, a in enumerate((0.5, 0.7, 0.6, 0.7), 1)]
+    assert Position(history=history).best()["epoch"] == 2
+
+
+def test_the_returned_model_has_the_weights_of_the_best_epoch(tmp_path):
+    out, seen = tmp_path / "run", {}
+    model = cnn()
+
+    def keep(done, total, text):
+        if "validation" in text:
+            seen[done // 3] = weights(model)
+
+    options = TrainOptions(epochs=5, batch_size=4, lr=0.2)
+    result = train(model, small_data(val=30), AT(eps=0.1), options, out=out, progress=keep)
+    accuracies = [line["val_accuracy"] for line in result.history]
+    assert result.best_epoch == 1 + accuracies.index(max(accuracies))
+    assert not model.training
+    same(weights(model), seen[result.best_epoch])
+    load_model(out / "checkpoints" / "last", model)
+    same(weights(model), seen[5])
+
+
+def test_validation_draws_the_same_noise_whatever_the_batch_size():
+    model, data, at = mlp(), small_data(val=7), Position()
+    scores = []
+    for size in (1, 3, 7, 7):
+        options = replace(QUICK, batch_size=size)
+        learner = Learner.create(model, data, Vanilla(), options, Engine())
+        scores.append(learner.validate(at))
+    assert scores[2] == scores[3]
+    assert all(score == pytest.approx(scores[3], rel=1e-5) for score in scores)
+    other = Learner.create(model, data, Vanilla(), replace(QUICK, seed=1), Engine())
+    assert other.validate(at)[0] != scores[0][0]  # the noise is on
+
+
+# Precision
+
+
+def test_attacks_and_training_run_under_the_same_autocast(tmp_path):
+    model, types = mlp(), set()
+    model.classifier[1].register_forward_hook(lambda m, _, y: types.add((m.training, y.dtype)))
+    options = replace(QUICK, precision="bf16")
+    result = train(model, small_data(), AT(eps=0.1, steps=2), options, out=tmp_path / "run")
+    assert types == {(True, torch.bfloat16), (False, torch.bfloat16)}
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert all(math.isfinite(line["train_loss"]) for line in result.history)
+
+
+def test_float16_needs_a_gpu():
+    if torch.cuda.is_available():
+        assert Engine("16").overflow_is_normal
+    else:
+        with pytest.raises(ValueError, match="'16' needs a CUDA device; use 'bf16' or '32'"):
+            Engine("16")
+    with pytest.raises(ValueError, match="precision is one of 32, bf16, 16; got '64'"):
+        Engine("64")
+
+
+# Stopping and going on
+
+
+def stop_after(steps, error):
+    def progress(done, total, text):
+        if done == steps:
+            raise error
+
+    return progress
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 5])
+@pytest.mark.parametrize("seconds", [0.0, 300.0])
+def test_ctrl_c_and_resume_end_where_an_unbroken_run_does(steps, seconds, tmp_path):
+    options = replace(QUICK, checkpoint_seconds=seconds)
+    objective, data = AT(eps=0.1) | TGO(), small_data(augment=RandomCrop(1))
+    straight = cnn()
+    expected = train(straight, data, objective, options, out=tmp_path / "straight")
+    with pytest.raises(KeyboardInterrupt):
+        stop = stop_after(steps, KeyboardInterrupt())
+        train(cnn(), data, objective, options, out=tmp_path / "run", progress=stop)
+    model, heard = cnn(), []
+    result = train(
+        model,
+        data,
+        objective,
+        options,
+        out=tmp_path / "run",
+        resume=True,
+        progress=lambda *a: heard.append(a[0]),
+    )
+    same(weights(model), weights(straight))
+    assert timeless(lines(tmp_path / "run")) == timeless(expected.history)
+    assert timeless(result.history) == timeless(expected.history)
+    # A stop comes before the checkpoint of its own step, so that step is done again.
+    assert heard[0] == (max(steps, 1) if seconds == 0 else 1 if steps <= 3 else 4)
+
+
+def test_time_triggered_checkpoints_change_nothing(tmp_path):
+    models = []
+    for seconds in (0.0, 1e9):
+        models.append(cnn())
+        options = replace(QUICK, checkpoint_seconds=seconds)
+        train(models[-1], small_data(), AT(eps=0.1), options, out=tmp_path / str(seconds))
+    same(weights(models[0]), weights(models[1]))
+
+
+def test_a_finished_run_gives_its_result_without_training(tmp_path):
+    first = train(cnn(), small_data(), TGO(), QUICK, out=tmp_path / "run")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+    def never(*_):
+        raise AssertionError("a finished run was trained")
+
+    model = cnn()
+    again = train(
+        model, small_data(), TGO(), QUICK, out=tmp_path / "run", resume=True, progress=never
+    )
+    assert (again.best_epoch, again.val_accuracy, again.history) == (
+        first.best_epoch,
+        first.val_accuracy,
+        first.history,
+    )
+    same(weights(model), weights(first.model))
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_lost_metrics_and_result_are_written_again_on_resume(tmp_path):
+    out = tmp_path / "run"
+    train(cnn(), small_data(), TGO(), QUICK, out=out)
+    metrics, result = ((out / n).read_bytes() for n in ("metrics.jsonl", "result.json"))
+    (out / "metrics.jsonl").write_bytes(metrics + metrics[:20])  # one line too many, torn
+    (out / "result.json").unlink()
+    (out / ".metrics.jsonl.0f0f.tmp").write_text("left by a killed writer")
+    train(cnn(), small_data(), TGO(), QUICK, out=out, resume=True)
+    assert (out / "metrics.jsonl").read_bytes() == metrics
+    assert (out / "result.json").read_bytes() == result
+    assert not list(out.glob(".*"))
+
+
+def test_resume_without_a_checkpoint_starts(tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "recipe.yaml").write_text("name: mine\n")
+    half = out / "checkpoints" / ".last.new"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    model, other = cnn(), cnn()
+    train(model, small_data(), TGO(), QUICK, out=out, resume=True)
+    train(other, small_data(), TGO(), QUICK, out=tmp_path / "fresh")
+    same(weights(model), weights(other))
+    assert sorted(p.name for p in (out / "checkpoints").iterdir()) == ["best", "last"]
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "recipe.yaml").write_text("name: mine\n")
+    (out / "environment.json").write_text("{}")
+    train(cnn(), small_data(), TGO(), QUICK, out=out)
+    message = r"run exists; resume it with resume=True \(--resume\) or choose another folder"
+    with pytest.raises(ValueError, match=message):
+        train(cnn(), small_data(), TGO(), QUICK, out=out)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file is a file; choose a folder"):
+        require_new_folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"options": replace(QUICK, epochs=3)}, "options.epochs was 2 and is now 3"),
+        ({"options": replace(QUICK, lr=0.1)}, "options.lr was 0.05 and is now 0.1"),
+        ({"objective": Vanilla()}, r"objective was TGO\(.*\) and is now Vanilla\(\)"),
+        ({"recipe": {"a": {"b": 2}}}, "recipe.a.b was 1 and is now 2"),
+        ({"recipe": None}, "recipe was .* and is now None"),
+        ({"data": small_data(train=11)}, "data.train.images was 10 and is now 11"),
+        (
+            {"data": small_data(augment=RandomCrop(1))},
+            r"data.augment was None and is now RandomCrop\(",
+        ),
+        ({"model": mlp(NoisyLIF(0.9))}, r"model.layers\[\d+\] was \(2\): NoisyLIF\(decay=0.5"),
+    ],
+)
+def test_a_run_is_resumed_only_as_itself(change, message, tmp_path):
+    def run(**changed):
+        settings = {
+            "model": mlp(),
+            "data": small_data(),
+            "objective": TGO(),
+            "options": QUICK,
+            "recipe": {"a": {"b": 1}},
+        }
+        return train(out=tmp_path / "run", **(settings | changed))
+
+    run()
+    with pytest.raises(ValueError, match=message):
+        run(resume=True, **change)
+    run(resume=True)
+
+
+def test_other_pixels_and_another_number_of_steps_are_another_run(tmp_path):
+    data = small_data()
+    train(mlp(), data, TGO(), QUICK, out=tmp_path / "run")
+    changed = replace(data, train=replace(data.train, images=1 - data.train.images))
+    with pytest.raises(ValueError, match=r"data\.train\.digest was"):
+        train(mlp(), changed, TGO(), QUICK, out=tmp_path / "run", resume=True)
+    longer = mlp()
+    longer.T = 3
+    with pytest.raises(ValueError, match=r"model\.T was 2 and is now 3"):
+        train(longer, data, TGO(), QUICK, out=tmp_path / "run", resume=True)
+
+
+def test_differences_are_named():
+    assert difference({"a": 1}, {"a": 1}) is None
+    assert difference({"a": [1, 2]}, {"a": [1, 3]}) == "a[1] was 2 and is now 3"
+    assert difference({"a": [1]}, {"a": [1, 3]}) == "a was [1] and is now [1, 3]"
+    assert difference({"a": {}}, {"a": {"b": 0}}) == "a.b was None and is now 0"
+    assert difference({"a": {"b": 0}}, {"a": 3}) == "a was {'b': 0} and is now 3"
+
+
+def test_a_full_disk_stops_the_run_and_spares_the_checkpoint(tmp_path, monkeypatch):
+    out, saves, write = tmp_path / "run", [], checkpoint.write_synced
+
+    def full(path, data):
+        if path.parent.name == ".last.new":
+            saves.append(path.name)
+        if len(saves) > 3:  # three files in the first one
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_synced", full)
+        with pytest.raises(OSError, match=r"No space left.*the one before it stands.*last'"):
+            train(cnn(), small_data(), TGO(), QUICK, out=out)
+    assert checkpoint.load(out / "checkpoints" / "last").info["position"]["epoch"] == 1
+    model, other = cnn(), cnn()
+    train(model, small_data(), TGO(), QUICK, out=out, resume=True)
+    train(other, small_data(), TGO(), QUICK, out=tmp_path / "straight")
+    same(weights(model), weights(other))
+
+
+def test_the_checkpoint_says_how_to_go_on(tmp_path):
+    train(mlp(), small_data(), TGO(), QUICK, out=tmp_path / "run")
+    card = json.loads((tmp_path / "run/checkpoints/last/state.json").read_text())
+    assert "resume=True" in card["info"]["resume"]
+    assert "--resume" in card["info"]["resume"]
+
+
+# Numbers that are not finite
+
+
+@dataclass(frozen=True)
+class Plant(Piece):
+    """Plants a fault at a share of the training: a loss, a gradient or a weight not finite."""
+
+    name: ClassVar[str] = "plant"
+    what: str
+    at: float
+    model: nn.Module
+
+    def term(self, clean, perturbed, y, progress):
+        seen = clean if perturbed is None else perturbed
+        if progress < self.at or self.what not in ("loss", "gradient"):
+            return seen.logits.sum() * 0
+        if self.what == "loss":
+            return seen.logits.sum() * math.inf
+        return (self.model.classifier[3].weight * 0).sqrt().sum()  # 0, but its slope is not
+
+
+def run_with(what, at, out, neuron=None, objective=None, options=QUICK, heal=True):
+    """Train with a fault; weights are planted from the progress callback, after a step."""
+    model = mlp(neuron)
+    before = {}
+
+    def progress(done, total, text):
+        before.update(weights(model))
+        if what in ("weight", "statistic") and done / total >= at and "loss" in text:
+            with torch.no_grad():
+                model.classifier[3].weight[0, 0] = math.nan
+
+    plant = Plant(what, at, model)
+    objective = plant if objective is None else plant | objective
+    with pytest.raises(TrainingDiverged) as caught:
+        train(model, small_data(), objective, options, out=out, progress=progress)
+    return caught.value, model, before
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_bad_loss_or_gradient_stops_before_the_step(what, tmp_path):
+    out = tmp_path / "run"
+    error, model, before = run_with(what, 0.6, out)
+    assert (error.epoch, error.step) == (2, 2)  # steps 0 to 5; 4 is the first at 0.6 or later
+    text = str(error)
+    assert "\n" not in text
+    assert "epoch 2, step 2" in text
+    assert "checkpoints/last stands" in text
+    assert "Try a smaller lr than 0.05" in text
+    if what == "loss":
+        assert error.term == "plant"
+        assert "loss term 'plant' is " in text
+    else:
+        assert error.term is None
+        assert error.layer == "classifier.3"
+        assert "gradients are not finite from classifier.3.weight backwards" in text
+    same(weights(model), before)  # the weights were not moved
+    found = checkpoint.load(out / "checkpoints" / "last")
+    assert found.info["position"]["epoch"] == 1
+    assert all(t.isfinite().all() for t in found.model.values() if t.is_floating_point())
+
+
+@pytest.mark.parametrize("objective", [None, TGO(), AT(eps=0.1, steps=2)])
+@pytest.mark.parametrize("neuron", [None, LIF(0.5, v_th=0.3, surrogate=Rectangular(0.5))])
+def test_a_bad_weight_is_found_although_spikes_hide_it(objective, neuron, tmp_path):
+    """NaN fires no spike, so logits and loss can stay finite; the weight is found all the same."""
+    error, _, _ = run_with("weight", 0.6, tmp_path / "run", neuron, objective)
+    assert (error.epoch, error.step) == (2, 2)
+    assert error.layer == "classifier.3"
+    assert "classifier.3.weight is not finite" in str(error)
+    assert "potentials or outputs that are not is classifier.3" in str(error)
+    found = checkpoint.load(tmp_path / "run" / "checkpoints" / "last")
+    assert found.info["position"]["epoch"] == 1
+
+
+def test_a_weight_that_broke_in_the_last_step_is_not_stored(tmp_path):
+    """Planted after the last step of the epoch: caught before it is validated or saved."""
+    error, _, _ = run_with("weight", 0.5, tmp_path / "run")
+    assert "a weight or a statistic is not finite" in str(error)
+    assert "no checkpoint was written yet" in str(error)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_bad_weight_is_not_stored_by_a_timed_checkpoint(tmp_path):
+    options = replace(QUICK, checkpoint_seconds=0.0)
+    error, _, _ = run_with("weight", 0.6, tmp_path / "run", options=options)
+    assert error.epoch == 2
+    found = checkpoint.load(tmp_path / "run" / "checkpoints" / "last")
+    assert (found.info["position"]["epoch"], found.info["position"]["batch"]) == (1, 0)
+
+
+def test_bad_statistics_of_a_batch_norm_are_found(tmp_path):
+    model = cnn()
+
+    def progress(done, total, text):
+        if done == 2:
+            model.features[1].running_var.fill_(math.inf)
+
+    with pytest.raises(TrainingDiverged, match=r"features\.1\.running_var is not finite"):
+        train(model, small_data(), Vanilla(), QUICK, out=tmp_path / "run", progress=progress)
+
+
+def test_the_first_bad_layer_is_named_when_potentials_overflow(tmp_path):
+    """Weights are finite, their products are not."""
+    model = mlp()
+    with torch.no_grad():
+        model.classifier[3].weight.fill_(3e38)
+        model.classifier[3].bias.fill_(3e38)
+    with pytest.raises(TrainingDiverged) as caught:
+        train(model, small_data(), TGO(delta=1.0), QUICK, out=tmp_path / "run")
+    assert caught.value.layer == "classifier.3"
+    assert caught.value.epoch == 1
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epochs": 0}, "epochs is a whole number >= 1, got 0"),
+        ({"batch_size": 1.5}, "batch_size is a whole number >= 1, got 1.5"),
+        ({"accumulate": 5, "batch_size": 4}, "accumulate=5 parts need a batch_size of at least 5"),
+        ({"optimizer": "lion"}, "optimizer is one of sgd, adam; got 'lion'"),
+        ({"schedule": "step"}, "schedule is one of cosine, constant; got 'step'"),
+        ({"precision": "64"}, "precision is one of 32, bf16, 16; got '64'"),
+        ({"lr": 0.0}, "lr must be positive, got 0"),
+        ({"lr": math.inf}, "lr must be positive, got inf"),
+        ({"momentum": 1.0}, r"momentum lies in \[0, 1\), got 1"),
+        ({"weight_decay": -1.0}, "weight_decay is >= 0, got -1"),
+        ({"checkpoint_seconds": -1.0}, "checkpoint_seconds is >= 0, got -1"),
+    ],
+)
+def test_options_are_checked(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        TrainOptions(**wrong)
