@@ -315,7 +315,7 @@ def test_every_state_a_kill_can_leave_is_read_and_tidied_up(versions, arranged, 
     before = sorted(run.iterdir())
     assert weight_in(run / "last") == expected
     assert sorted(run.iterdir()) == before  # a reader changes nothing
-    folders.recover(run / "last", checkpoint._complete)
+    checkpoint.recover(run / "last")
     assert weight_in(run / "last") == expected
     assert [p.name for p in run.iterdir()] == ([] if expected is None else ["last"])
     checkpoint.save(run / "last", linear(3.0))

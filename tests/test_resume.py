@@ -1,10 +1,11 @@
 """A run killed with SIGKILL at any point ends, once resumed, as one that was never killed.
 
-The tests read the outcome of one process that imports torch once and forks a child for every run;
-a child kills itself at the n-th call of something: a forward pass, an optimiser step, or an operation
-on the file system.
+The tests read the outcome of one process that imports torch once and forks a child for every run.
+A child kills itself at the n-th call of something: a forward pass, an optimiser step, or an
+operation on the file system.
 """
 
+import functools
 import io
 import json
 import os
@@ -57,29 +58,36 @@ def test_runs_were_killed_between_step_and_checkpoint_and_inside_steps(outcome):
 # The process that trains, kills and resumes
 
 
-def train_once(out, seconds):
-    """Train a tiny noisy network adversarially with TGO; go on where it stands."""
+def prepare():
+    """Import everything once and return the function that trains, or goes on where a run stands."""
     import torch
 
     from spikeguard.data import ImageSet, RandomCrop, Splits
     from spikeguard.defences import AT, TGO
+    from spikeguard.engine import Engine
     from spikeguard.models import CNN
     from spikeguard.neurons import NoisyLIF
     from spikeguard.rng import stream
     from spikeguard.training import TrainOptions, train
 
+    torch.set_num_threads(1)
+    Engine()  # imports Fabric; nothing is differentiated here, so this process can be forked
+
     def images(count, name):
         x = torch.rand(count, 1, 4, 4, generator=stream(0, name))
         return ImageSet(x, torch.arange(count) % 2, 2, name, peak=1.0)
 
-    data = Splits(
-        images(6, "train"), images(4, "val"), images(1, "test"), (0.5,), (0.5,), RandomCrop(1)
-    )
+    parts = images(6, "train"), images(4, "val"), images(1, "test")
+    data = Splits(*parts, mean=(0.5,), std=(0.5,), augment=RandomCrop(1))
     neuron = NoisyLIF(0.5, sigma=0.2, v_th=0.3)
-    model = CNN(1, 2, T=2, width=2, hidden=3, image_size=4, neuron=neuron)
     objective = AT(eps=0.1, steps=2) | TGO(lambda_max=0.4)
-    options = TrainOptions(epochs=2, batch_size=4, lr=0.05, checkpoint_seconds=seconds)
-    train(model, data, objective, options, out=out, resume=True)
+
+    def train_once(out, seconds):
+        model = CNN(1, 2, T=2, width=2, hidden=3, image_size=4, neuron=neuron)
+        options = TrainOptions(epochs=2, batch_size=4, lr=0.05, checkpoint_seconds=seconds)
+        train(model, data, objective, options, out=out, resume=True)
+
+    return train_once
 
 
 def die():
@@ -172,20 +180,16 @@ def with_post_hook(init, hook):
     return wrapped
 
 
-def child(out, seconds, watch=None, kill_at=None):
+def child(train_once, out, seconds, watch=None, kill_at=None):
     """Run in a fork; return what was counted and whether the child was killed."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        status = 1
-        try:
-            os.close(reading)
-            if watch is not None:
-                watch(lambda kind: os.write(writing, kind.encode() + b"\n"), kill_at)
-            train_once(out, seconds)
-            status = 0
-        finally:
-            os._exit(status) if status == 0 else None
+        os.close(reading)
+        if watch is not None:
+            watch(lambda kind: os.write(writing, kind.encode() + b"\n"), kill_at)
+        train_once(out, seconds)
+        os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         kinds = pipe.read().decode().split()
@@ -219,12 +223,7 @@ def content(out):
 
 
 def main(folder):
-    import torch
-
-    from spikeguard.engine import Engine
-
-    torch.set_num_threads(1)
-    Engine()  # imports Fabric; nothing differentiates in this process, so that it can be forked
+    run = functools.partial(child, prepare())
     rare, often = 1e9, 0.0
 
     def forward(report, kill_at=None):
@@ -237,15 +236,15 @@ def main(folder):
     for seconds in (rare, often):
         for watch in (count_files, forward, step):
             out = folder / f"unbroken-{seconds}-{watch.__name__}"
-            counts[watch, seconds], killed = child(out, seconds, watch)
+            counts[watch, seconds], killed = run(out, seconds, watch)
             assert not killed
             found = content(out)
             assert expected.setdefault(seconds, found) == found
 
     def story(out, seconds, deaths):
         """Die at each of the points, then finish; return how often it was killed."""
-        killed = sum(child(out, seconds, *death)[1] for death in deaths)
-        child(out, seconds)
+        killed = sum(run(out, seconds, *death)[1] for death in deaths)
+        run(out, seconds)
         return killed, content(out) == expected[seconds]
 
     stories = {

@@ -18,9 +18,18 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from spikeguard import folders
 from spikeguard.folders import places, replaced, write_synced
 
-__all__ = ["Checkpoint", "CheckpointError", "load", "load_model", "restore_model", "save"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "load",
+    "load_model",
+    "recover",
+    "restore_model",
+    "save",
+]
 
 MODEL, STATE, INFO = "model.safetensors", "state.safetensors", "state.json"
 FORMAT = 1
@@ -88,6 +97,11 @@ def load(folder: str | Path) -> Checkpoint | None:
     if folder.exists():
         return _read(folder)
     return next((_read(place) for place in others if _complete(place)), None)
+
+
+def recover(folder: str | Path) -> None:
+    """Finish or undo what a killed writer began, and remove what it left."""
+    folders.recover(Path(folder), _complete)
 
 
 def load_model(path: str | Path, model: nn.Module) -> None:

@@ -60,6 +60,8 @@ class RunFolder:
         """
         for leftover in self.path.glob(".*.tmp"):  # what a killed writer could not remove
             leftover.unlink()
+        for name in ("best", "last"):
+            checkpoint.recover(self._checkpoint(name))
         found = checkpoint.load(self._checkpoint("last"))
         if found is None:
             return Position()

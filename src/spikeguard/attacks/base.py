@@ -32,6 +32,10 @@ class AttackError(RuntimeError):
     """The model cannot be attacked: its logits or gradients are not finite, or there is no gradient."""
 
 
+class NoGradientError(AttackError):
+    """No gradient reaches the input: the model detaches it."""
+
+
 class Attack(Protocol):
     """A search for adversarial inputs: ``attack(model, x, y, generator=g) -> x_adv``."""
 
@@ -64,25 +68,29 @@ LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin}
 
 
 @contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode, without parameter gradients, its neurons "under attack".
-
-    Every module's own flag and every parameter's ``requires_grad`` are restored one by one, also after
-    an exception: a batch norm frozen on purpose stays frozen.
-    """
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode; every module's own flag is restored, also after an exception."""
     modes = [(module, module.training) for module in model.modules()]
-    grads = [(weight, weight.requires_grad) for weight in model.parameters()]
     try:
         model.eval()
-        for weight, _ in grads:
-            weight.requires_grad_(False)
-        with under_attack(model):
-            yield
+        yield
     finally:
         for module, mode in modes:
             module.training = mode
-        for weight, wanted in grads:
-            weight.requires_grad_(wanted)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no parameter gradients, neurons "under attack"; all restored one by one."""
+    wanted = [(weight, weight.requires_grad) for weight in model.parameters()]
+    try:
+        for weight, _ in wanted:
+            weight.requires_grad_(False)
+        with evaluating(model), under_attack(model):
+            yield
+    finally:
+        for weight, flag in wanted:
+            weight.requires_grad_(flag)
 
 
 @contextmanager

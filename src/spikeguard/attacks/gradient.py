@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import AttackError, Loss
+from spikeguard.attacks.base import AttackError, Loss, NoGradientError
 from spikeguard.neurons import Surrogate, backward_mode
 
 __all__ = ["Backprop", "EoT", "Gradient", "SwapSurrogate"]
@@ -39,13 +39,11 @@ class Backprop:
                     "attack: the model's logits are not finite; check its weights before attacking it."
                 )
             losses = loss(logits, y)
-            if not losses.requires_grad:
-                raise AttackError(
-                    "attack: no gradient reaches the input; the model detaches it (a no_grad encoder?)."
-                )
-            (grad,) = torch.autograd.grad(losses.sum(), x, allow_unused=True)
+            grad = None
+            if losses.requires_grad:
+                (grad,) = torch.autograd.grad(losses.sum(), x, allow_unused=True)
         if grad is None:
-            raise AttackError(
+            raise NoGradientError(
                 "attack: no gradient reaches the input; the model detaches it (a no_grad encoder?)."
             )
         if not bool(torch.isfinite(grad).all()):

@@ -1,0 +1,249 @@
+"""Where the membrane potentials of a network lie, seen from the threshold."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from spikeguard.data import Data, as_image_set
+from spikeguard.files import write_npz
+from spikeguard.neurons import LayerTrace, record
+from spikeguard.rng import SampleStreams, key, randomness
+
+__all__ = ["NEAR", "LayerCounts", "MembraneHistogram", "default_edges", "membrane_histogram"]
+
+NEAR = 0.2  # "near the threshold": |v / v_th - 1| below this
+_COUNTED = ("near", "active", "spikes")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCounts:
+    """Integer counts over all steps, images and neurons of one layer, or of several together.
+
+    Attributes:
+        counts: Potentials in each bin, int64 [bins]; their sum is the number of potentials.
+        near: Potentials with |v / v_th - 1| < 0.2.
+        active: Potentials at which the layer's surrogate is > 0, so that a gradient can pass.
+        spikes: Spikes.
+    """
+
+    counts: NDArray[np.int64]
+    near: int
+    active: int
+    spikes: int
+
+    def __add__(self, other: LayerCounts) -> LayerCounts:
+        return LayerCounts(
+            self.counts + other.counts,
+            self.near + other.near,
+            self.active + other.active,
+            self.spikes + other.spikes,
+        )
+
+    @property
+    def potentials(self) -> int:
+        """How many potentials were counted."""
+        return int(self.counts.sum())
+
+    @property
+    def near_threshold(self) -> float:
+        """Share of potentials near the threshold, in [0, 1]."""
+        return self.near / self.potentials
+
+    @property
+    def surrogate_active(self) -> float:
+        """Share of potentials at which the surrogate is > 0, in [0, 1]."""
+        return self.active / self.potentials
+
+    @property
+    def firing_rate(self) -> float:
+        """Spikes a neuron and step, in [0, 1]."""
+        return self.spikes / self.potentials
+
+
+@dataclass(frozen=True, eq=False)
+class MembraneHistogram:
+    """Histogram of v / v_th - 1 for every spiking layer; v is the potential before reset.
+
+    Attributes:
+        layers: Counts by layer name, in network order.
+        edges: Bin edges, float64 [bins + 1], from -inf to inf; a bin holds its lower edge. The
+            threshold, 0, is an edge: potentials from there on fire.
+        samples: Images that were shown.
+    """
+
+    layers: Mapping[str, LayerCounts]
+    edges: NDArray[np.float64]
+    samples: int
+
+    @property
+    def pooled(self) -> LayerCounts:
+        """All layers together; a layer weighs as much as it has neurons."""
+        return reduce(LayerCounts.__add__, self.layers.values())
+
+    @property
+    def near_threshold(self) -> float:
+        """Share of all potentials with |v / v_th - 1| < 0.2."""
+        return self.pooled.near_threshold
+
+    @property
+    def surrogate_active(self) -> float:
+        """Share of all potentials at which the surrogate is > 0."""
+        return self.pooled.surrogate_active
+
+    @property
+    def firing_rate(self) -> float:
+        """Spikes a neuron and step, over all layers."""
+        return self.pooled.firing_rate
+
+    def save(self, path: str | Path) -> None:
+        """Write an ``.npz`` without pickles, atomically."""
+        rows = list(self.layers.values())
+        write_npz(
+            path,
+            layers=np.array(list(self.layers), dtype=np.str_),
+            edges=self.edges,
+            samples=np.int64(self.samples),
+            counts=np.stack([row.counts for row in rows]),
+            **{name: np.array([getattr(row, name) for row in rows]) for name in _COUNTED},
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> MembraneHistogram:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: If the file is damaged or something else; it names the file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                names = [str(name) for name in stored["layers"]]
+                columns = [stored[name] for name in ("counts", *_COUNTED)]
+                rows = [
+                    LayerCounts(counts.astype(np.int64), *map(int, rest))
+                    for counts, *rest in zip(*columns, strict=True)
+                ]
+                layers = dict(zip(names, rows, strict=True))
+                return cls(layers, stored["edges"].astype(np.float64), int(stored["samples"]))
+        except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path}: no membrane histogram, or a damaged one ({error}); delete it and measure "
+                "again."
+            ) from error
+
+
+def default_edges(span: int = 4, per_unit: int = 20) -> NDArray[np.float64]:
+    """Return edges from -span to span, ``per_unit`` bins for each v_th, and -inf and inf around."""
+    inner = np.arange(-span * per_unit, span * per_unit + 1) / per_unit
+    return np.concatenate([[-np.inf], inner, [np.inf]])
+
+
+def membrane_histogram(
+    model: nn.Module,
+    data: Data,
+    *,
+    limit: int | None = 256,
+    bins: Sequence[float] | NDArray[np.float64] | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> MembraneHistogram:
+    r"""Count where the membrane potentials of a network lie on clean images.
+
+    .. math:: x = (v[t] - v_{th}) / v_{th}
+
+    v is the potential before reset, noise included: what the threshold sees. x >= 0 fires, -1 is rest.
+    Runs in evaluation mode without gradients; the model is left as it was.
+
+    Args:
+        model: A network with spiking layers.
+        data: An ImageSet or a pair (x [N, C, H, W] in [0, 1], y [N]).
+        limit: Show only the first so many images; None shows all.
+        bins: Inner bin edges in units of v_th, increasing; -inf and inf are put around them. Default
+            :func:`default_edges`: 20 bins for each v_th from -4 to 4.
+        batch_size: Images at once; the counts do not depend on it.
+        seed: Names the noise of stochastic layers: one stream an image.
+
+    Raises:
+        ValueError: If the network has no spiking layer, a potential is NaN, or an argument is out of
+            range.
+
+    Example:
+        >>> from spikeguard.neurons import LIF
+        >>> found = membrane_histogram(LIF(decay=0.5), (torch.ones(2, 1, 1, 1), torch.zeros(2).int()))
+        >>> found.firing_rate, found.near_threshold
+        (1.0, 1.0)
+    """
+    images = as_image_set(data)
+    edges = _checked(default_edges() if bins is None else np.asarray(bins, dtype=np.float64))
+    if batch_size < 1 or (limit is not None and limit < 1):
+        raise ValueError(
+            f"membrane_histogram: limit and batch_size must be >= 1, got {limit} and {batch_size}."
+        )
+    samples = len(images) if limit is None else min(limit, len(images))
+    streams = SampleStreams(key(seed, "membrane"), torch.arange(samples))
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    layers: dict[str, LayerCounts] = {}
+    with _evaluating(model), torch.no_grad(), record(model) as trace:
+        for index in torch.arange(samples).split(batch_size):
+            with randomness(model, streams.take(index)):
+                model(images.batch(index)[0].to(device))
+            for name, seen in trace.items():
+                found = _count(name, seen, edges)
+                layers[name] = layers[name] + found if name in layers else found
+    if not layers:
+        raise ValueError(
+            f"membrane_histogram: {type(model).__name__} has no spiking layer; pass a network of "
+            "spikeguard.models."
+        )
+    return MembraneHistogram(layers, edges, samples)
+
+
+def _count(name: str, seen: LayerTrace, edges: NDArray[np.float64]) -> LayerCounts:
+    """Count one layer's potentials of one batch."""
+    distance = seen.v - seen.v_th  # its sign is exact, that of v / v_th - 1 is not
+    if bool(distance.isnan().any()):
+        raise ValueError(f"membrane_histogram: layer {name!r} has a potential that is NaN.")
+    x = distance / seen.v_th
+    inner = torch.as_tensor(edges[1:-1], dtype=x.dtype, device=x.device)
+    places = torch.bucketize(x.flatten().contiguous(), inner, right=True)
+    return LayerCounts(
+        torch.bincount(places, minlength=len(edges) - 1).cpu().numpy(),
+        _true(x.abs() < NEAR),
+        _true(seen.surrogate(distance) > 0),
+        int(seen.spikes.sum(dtype=torch.float64)),
+    )
+
+
+def _true(mask: Tensor) -> int:
+    return int(mask.sum())
+
+
+def _checked(edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return edges from -inf to inf, strictly increasing."""
+    if edges.ndim != 1 or edges.size < 1 or np.isnan(edges).any():
+        raise ValueError("membrane_histogram: bins is a list of numbers, at least one.")
+    inner = edges[np.isfinite(edges)]
+    if (np.diff(edges) <= 0).any() or inner.size == 0:
+        raise ValueError("membrane_histogram: bins must increase and hold a finite edge.")
+    return np.concatenate([[-np.inf], inner, [np.inf]])
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode; each module's own flag is restored."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in before.items():
+            module.training = flag

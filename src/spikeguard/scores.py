@@ -1,0 +1,197 @@
+"""Accuracies with their intervals, and the result of an evaluation as it is kept on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikeguard.files import write_json, write_npz
+
+__all__ = ["Evaluation", "Score", "wilson"]
+
+PARTS = ".parts"  # folder of the finished batches of an unfinished evaluation
+RESERVED = ("labels", "index")  # arrays beside the outcomes
+
+
+def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion (z = 1.96: 95 %).
+
+    Args:
+        successes: Number of successes in [0, n]; a sum of fractions is taken as it is.
+        n: Sample count, >= 1.
+        z: Normal quantile.
+
+    Source: Wilson, "Probable inference ...", JASA 1927.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"wilson: needs 0 <= successes <= n and n >= 1, got {successes:g} of {n}.")
+    p, z2 = successes / n, z * z
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True)
+class Score:
+    """An accuracy with its Wilson 95 % interval; all in [0, 1], over ``n`` samples."""
+
+    accuracy: float
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def of(cls, right: Tensor) -> Score:
+        """Score outcomes [N] in [0, 1]."""
+        total, n = float(right.sum()), len(right)
+        low, high = wilson(min(total, float(n)), n)
+        return cls(total / n, low, high, n)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval (low, high)."""
+        return self.low, self.high
+
+    def __str__(self) -> str:
+        return f"{100 * self.accuracy:5.1f} %  [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out. Robust accuracies are upper bounds: a stronger attack may go lower.
+
+    Attributes:
+        outcomes: For "clean", every attack and "worst_case": the share of fresh noise draws on which each
+            sample is classified rightly, float64 [N]; 0 or 1 for a deterministic model.
+        labels: True labels [N].
+        index: Places of the samples in the data set [N].
+        settings: Every attack's settings, as plain data.
+        seconds: Time spent in each attack.
+        threat: The norm and eps the attacks share.
+        zero_gradient: Share of samples whose input gradient is exactly zero on the clean input.
+        stochastic: Whether the model draws noise.
+        draws: Noise draws every score was taken on.
+        seed: Names the random streams.
+        adversarial: The adversarial inputs of every attack, where they were kept.
+    """
+
+    outcomes: dict[str, Tensor]
+    labels: Tensor
+    index: Tensor
+    settings: dict[str, Any]
+    seconds: dict[str, float]
+    threat: dict[str, Any]
+    zero_gradient: float
+    stochastic: bool
+    draws: int
+    seed: int
+    adversarial: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples N."""
+        return len(self.labels)
+
+    @property
+    def clean(self) -> Score:
+        """Accuracy without an attack."""
+        return Score.of(self.outcomes["clean"])
+
+    @property
+    def worst_case(self) -> Score:
+        """Accuracy when every sample meets the attack that hurts it most."""
+        return Score.of(self.outcomes["worst_case"])
+
+    @property
+    def attacks(self) -> dict[str, Score]:
+        """Accuracy under each attack."""
+        return {name: Score.of(self.outcomes[name]) for name in self.settings}
+
+    def table(self) -> str:
+        """Return an aligned plain-text table."""
+        rows = [("clean", self.clean), *self.attacks.items(), ("worst case", self.worst_case)]
+        wide = max(len(name) for name, _ in rows)
+        head = f"{'attack':<{wide}}  accuracy  95 % interval   (n = {self.samples})"
+        return "\n".join([head, *(f"{name:<{wide}}   {score}" for name, score in rows)])
+
+    def save(self, path: str | Path, **extra: Any) -> None:
+        """Write ``path.json`` (scores and settings) and ``path.npz`` (per-sample outcomes), atomically.
+
+        Args:
+            path: Where, without a suffix.
+            **extra: Further plain data for the JSON file, for example the command.
+        """
+        path = Path(path)
+        arrays = {name: values.numpy() for name, values in self.outcomes.items()}
+        arrays |= {f"adversarial:{name}": x.numpy() for name, x in self.adversarial.items()}
+        arrays |= {"labels": self.labels.numpy(), "index": self.index.numpy()}
+        write_npz(_suffixed(path, ".npz"), **arrays)
+        attacks = {
+            name: {**vars(score), "settings": self.settings[name], "seconds": self.seconds[name]}
+            for name, score in self.attacks.items()
+        }
+        card = {
+            "samples": self.samples,
+            "seed": self.seed,
+            "stochastic": self.stochastic,
+            "draws": self.draws,
+            "threat": self.threat,
+            "clean": vars(self.clean),
+            "attacks": attacks,
+            "worst_case": vars(self.worst_case),
+            "zero_gradient": self.zero_gradient,
+        }
+        write_json(_suffixed(path, ".json"), {**card, **extra})
+        if (path / PARTS).is_dir():
+            shutil.rmtree(path / PARTS)
+            if not any(path.iterdir()):
+                path.rmdir()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Evaluation:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: If a file is missing or damaged.
+        """
+        path = Path(path)
+        try:
+            card = json.loads(_suffixed(path, ".json").read_text())
+            with np.load(_suffixed(path, ".npz"), allow_pickle=False) as stored:
+                arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
+            return cls(
+                outcomes={
+                    name: values
+                    for name, values in arrays.items()
+                    if name not in RESERVED and not name.startswith("adversarial:")
+                },
+                labels=arrays["labels"],
+                index=arrays["index"],
+                settings={name: entry["settings"] for name, entry in card["attacks"].items()},
+                seconds={name: entry["seconds"] for name, entry in card["attacks"].items()},
+                threat=card["threat"],
+                zero_gradient=card["zero_gradient"],
+                stochastic=card["stochastic"],
+                draws=card["draws"],
+                seed=card["seed"],
+                adversarial={
+                    name.removeprefix("adversarial:"): values
+                    for name, values in arrays.items()
+                    if name.startswith("adversarial:")
+                },
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: is no complete evaluation ({error}).") from error
+
+
+def _suffixed(path: Path, suffix: str) -> Path:
+    """Append a suffix to a name that may hold dots."""
+    return path.with_name(path.name + suffix)
