@@ -229,6 +229,42 @@ def test_attack_stores_a_result_and_reads_it_back(run, capsys, monkeypatch):
     assert text_of(words, capsys) == first
 
 
+def test_an_interrupted_attack_goes_on_at_the_next_batch(run, tmp_path, monkeypatch, capsys):
+    from spikeguard.evaluation import _Job
+
+    words = ["attack", str(run), "--eps", "0.06", "--suite", "baseline"]
+    whole, path = _Job.run, run / runs.ATTACKS / "baseline-linf-0.06"
+    recipe = load_recipe(run / runs.RECIPE, ["evaluate.batch_size=4"])
+    monkeypatch.setattr("spikeguard.runs.load_recipe", lambda *args: recipe)
+    batches = []
+
+    def counting(self, images, index, *rest):
+        batches.append(index.tolist())
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        return whole(self, images, index, *rest)
+
+    monkeypatch.setattr(_Job, "run", counting)
+    assert main(words) == 130
+    assert f"continue with: spikeguard attack {run}" in capsys.readouterr().err
+    assert not path.with_name(f"{path.name}.json").exists()
+    assert main(words) == 0
+    assert [index[0] for index in batches] == [0, 4, 4, 8]
+    assert path.with_name(f"{path.name}.json").exists()
+    assert not path.exists()  # the parts are gone
+
+
+def test_a_stored_result_of_other_attacks_is_not_passed_off_as_this_one(run, capsys):
+    words = ["attack", str(run), "--eps", "0.07", "--suite", "baseline"]
+    text_of(words, capsys)
+    path = run / runs.ATTACKS / "baseline-linf-0.07.json"
+    stored = json.loads(path.read_text())
+    stored["attacks"]["noise"]["settings"]["draws"] = 3
+    path.write_text(json.dumps(stored))
+    assert main(words) == 2
+    assert "other attack settings" in capsys.readouterr().err
+
+
 def test_attack_results_are_told_apart_by_name():
     plans = [
         EvaluateSection(),

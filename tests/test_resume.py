@@ -6,6 +6,7 @@ operation on the file system.
 """
 
 import functools
+import gc
 import io
 import json
 import os
@@ -40,7 +41,7 @@ def outcome(tmp_path_factory):
 def test_a_killed_run_ends_as_if_it_had_never_been_killed(outcome, scenario):
     """Weights, optimiser state, metrics, result and the files themselves are equal to the bit."""
     assert outcome[scenario]["different"] == []
-    assert outcome[scenario]["runs"] > 5
+    assert outcome[scenario]["runs"] >= 5
 
 
 def test_every_operation_on_the_file_system_was_a_moment_of_death(outcome):
@@ -71,6 +72,7 @@ def prepare():
     from spikeguard.training import TrainOptions, train
 
     torch.set_num_threads(1)
+    gc.freeze()  # keeps the pages of this process shared with its forks
     Engine()  # imports Fabric; nothing is differentiated here, so this process can be forked
 
     def images(count, name):
@@ -80,7 +82,7 @@ def prepare():
     parts = images(6, "train"), images(4, "val"), images(1, "test")
     data = Splits(*parts, mean=(0.5,), std=(0.5,), augment=RandomCrop(1))
     neuron = NoisyLIF(0.5, sigma=0.2, v_th=0.3)
-    objective = AT(eps=0.1, steps=2) | TGO(lambda_max=0.4)
+    objective = AT(eps=0.1, steps=1, random_start=True) | TGO(lambda_max=0.4)
 
     def train_once(out, seconds):
         model = CNN(1, 2, T=2, width=2, hidden=3, image_size=4, neuron=neuron)
@@ -252,14 +254,14 @@ def main(folder):
         "steps": [
             (seconds, [(watch, n + 1)])
             for seconds in (rare, often)
-            for watch, every in ((step, 1), (forward, 17))
+            for watch, every in ((step, 1), (forward, 29))
             for n in range(0, len(counts[watch, seconds]), every)
         ],
         "chains": [],
     }
     chooser = random.Random(20240607)
-    for _ in range(8):
-        watches = chooser.choices((count_files, forward, step), k=6)
+    for _ in range(5):
+        watches = chooser.choices((count_files, forward, step), k=5)
         stories["chains"].append(
             (often, [(w, chooser.randint(1, len(counts[w, often]) // 2)) for w in watches])
         )

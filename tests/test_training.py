@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn import functional
 
 from spikeguard import checkpoint
+from spikeguard.attacks import NoGradientError
 from spikeguard.checkpoint import load_model
 from spikeguard.data import ImageSet, RandomCrop, Splits
-from spikeguard.defences import AT, TGO, Piece, Vanilla
+from spikeguard.defences import AT, TGO, Objective, Piece, Vanilla
 from spikeguard.engine import Engine
 from spikeguard.learner import Learner
 from spikeguard.models import CNN, MLP
@@ -161,6 +162,19 @@ def test_nothing_is_printed_and_the_global_generator_stands_still(tmp_path, capf
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_model_that_detaches_its_input_is_not_called_divergent(tmp_path):
+    class Detached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = linear()
+
+        def forward(self, x):
+            return self.inner(x.detach())
+
+    with pytest.raises(NoGradientError):
+        train(Detached(), small_data(), AT(eps=0.1), QUICK, out=tmp_path / "run")
+
+
 def test_constraints_are_applied_after_each_step(tmp_path):
     model, calls = linear(), []
 
@@ -253,11 +267,11 @@ def test_validation_draws_the_same_noise_whatever_the_batch_size():
     scores = []
     for size in (1, 3, 7, 7):
         options = replace(QUICK, batch_size=size)
-        learner = Learner.create(model, data, Vanilla(), options, Engine())
+        learner = Learner.create(model, data, Objective(), options, Engine())
         scores.append(learner.validate(at))
     assert scores[2] == scores[3]
     assert all(score == pytest.approx(scores[3], rel=1e-5) for score in scores)
-    other = Learner.create(model, data, Vanilla(), replace(QUICK, seed=1), Engine())
+    other = Learner.create(model, data, Objective(), replace(QUICK, seed=1), Engine())
     assert other.validate(at)[0] != scores[0][0]  # the noise is on
 
 
@@ -282,6 +296,46 @@ def test_float16_needs_a_gpu():
             Engine("16")
     with pytest.raises(ValueError, match="precision is one of 32, bf16, 16; got '64'"):
         Engine("64")
+
+
+def half_precision(engine):
+    """Give a CPU engine the precision that a GPU has under "16"; CPU autocast can do it too."""
+    from lightning_fabric.plugins.precision import MixedPrecision
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
+    plugin = MixedPrecision("16-mixed", device="cpu", scaler=scaler)
+    engine._fabric.strategy.precision = plugin
+    return plugin.scaler
+
+
+def test_overflow_under_float16_skips_a_step_and_lowers_the_scale_until_it_diverges(tmp_path):
+    model, data = mlp(LIF(0.5, v_th=0.3)), small_data()
+    options = replace(QUICK, batch_size=10)
+    engine = Engine()
+    scaler = half_precision(engine)
+    learner = Learner.create(model, data, Objective(), options, engine)
+    assert engine.overflow_is_normal
+    before, scale, at = weights(model), scaler.get_scale(), Position()
+    learner.step(torch.arange(10), at, 0.0)
+    same(weights(model), before)
+    assert scaler.get_scale() == scale / 2
+    assert engine.state()["scale"] == scale / 2
+    steps = 1
+    while all((weights(model)[k] == before[k]).all() for k in before):
+        learner.step(torch.arange(10), at, 0.0)
+        steps += 1
+    assert scaler.get_scale() == scale / 2 ** (steps - 1)  # the last one went well
+    assert 1 < scaler.get_scale() < 2.0**100
+
+    other = Engine()
+    half_precision(other)
+    other.load_state(engine.state())
+    assert other.state() == engine.state()
+
+    scaler.update(0.5)  # no scale is left to lower: an overflow is a divergence now
+    model.classifier[3].weight.register_hook(lambda grad: grad * math.inf)
+    with pytest.raises(TrainingDiverged, match="a gradient is not finite"):
+        learner.step(torch.arange(10), at, 0.0)
 
 
 # Stopping and going on

@@ -32,6 +32,7 @@ __all__ = [
     "eps_text",
     "load_data",
     "load_recipe",
+    "require_images",
 ]
 
 
@@ -71,10 +72,7 @@ def build(recipe: Recipe, data_root: str | Path | None = None) -> Built:
     options = call(TrainOptions, recipe.train, Where("train", recipe.label), seed=recipe.seed)
     objective = build_objective(recipe)
     data = load_data(recipe, data_root)
-    limit, images = recipe.evaluate.limit, len(data.test)
-    if limit is not None and limit > images:
-        where = Where("evaluate.limit", recipe.label)
-        raise ConfigError(f"{where}: there are {images} test images, got {limit}.")
+    require_images(recipe.evaluate.limit, data, Where("evaluate.limit", recipe.label))
     return Built(build_model(recipe, data), data, objective, options)
 
 
@@ -87,6 +85,12 @@ def load_data(recipe: Recipe, data_root: str | Path | None = None) -> Splits:
         return load(recipe.data.name, data_root, seed=recipe.seed, **settings)
     except ValueError as error:
         raise ConfigError(f"data in {recipe.label}: {error}") from error
+
+
+def require_images(limit: int | None, data: Splits, where: Where | str = "limit") -> None:
+    """Refuse a limit above the number of test images: its results would not be what they say."""
+    if limit is not None and limit > len(data.test):
+        raise ConfigError(f"{where}: there are {len(data.test)} test images, got {limit}.")
 
 
 def build_model(recipe: Recipe, data: Splits) -> SNN:

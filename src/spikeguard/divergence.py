@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from spikeguard.neurons import Neuron, record
+from spikeguard.neurons import record
 
 __all__ = ["TrainingDiverged", "all_finite", "bad_term", "diagnose"]
 
@@ -89,19 +89,16 @@ def _bad_layer(model: nn.Module, x: Tensor) -> str | None:
     so there the potential is looked at.
     """
     found: list[str] = []
-    leaves = [(n, m) for n, m in model.named_modules() if next(m.children(), None) is None]
+    names = {m: name for name, m in model.named_modules() if next(m.children(), None) is None}
     with record(model) as trace:
 
-        def watch(name: str, layer: nn.Module, output: object) -> None:
-            spiking = isinstance(layer, Neuron) and name in trace
-            seen = trace[name].v if spiking else output
+        def watch(layer: nn.Module, _inputs: object, output: object) -> None:
+            name = names[layer]
+            seen = trace[name].v if name in trace else output
             if isinstance(seen, Tensor) and not all_finite([seen]):
                 found.append(name)
 
-        handles = [
-            layer.register_forward_hook(lambda m, _, output, name=name: watch(name, m, output))  # type: ignore[misc]
-            for name, layer in leaves
-        ]
+        handles = [layer.register_forward_hook(watch) for layer in names]
         try:
             model(x)
         finally:

@@ -1,7 +1,8 @@
-r"""Encoders turn an image into a drive over time: ``encoder(x [B, ...] in [0, 1], T) -> [T, B, ...]``.
+r"""Encoders turn an image into a drive over time: ``encoder(x [B, ...], T) -> [T, B, ...]``.
 
-They are part of the model, so that an attack in pixel space differentiates through them. Where coding is
-random or rounds, the backward pass is straight-through: the code passes the gradient of its mean.
+They are part of the model, so that an attack in pixel space differentiates through them. Where
+coding is random or rounds, the backward pass is straight-through: every step passes its gradient to
+the pixel unchanged. Pixels x lie in [0, 1].
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class Encoder(Protocol):
     """What a model asks of its encoder.
 
     Attributes:
-        constant: Every step shows the same image, so stateless layers may run once for all steps.
+        constant: All steps are equal. The model then asks for one step, and the layers before its
+            first neuron run once instead of T times.
         normalised: The image is normalised (mean, std) before it is encoded; codes that read pixels
             as probabilities or bits take them as they are and are not normalised.
     """
@@ -47,7 +49,7 @@ class Direct(nn.Module):
 
 
 class Poisson(nn.Module):
-    """Fire at each step with probability x (Bernoulli); gradient straight-through: d spike / dx = 1.
+    """Fire at each step with probability x (Bernoulli); straight-through: d spike / dx = 1.
 
     The draws come from the source that ``randomness(model, source)`` binds.
 
@@ -73,18 +75,19 @@ class Poisson(nn.Module):
 class Phase(nn.Module):
     r"""Send the bits of a pixel, most significant first, one each step; step K + 1 starts over.
 
-    The pixel is rounded to q = round(x (2^K - 1)), which is the stored byte for K = 8. Step t carries bit
-    b[t mod K]; with ``weighted`` it is multiplied by omega(t) = 2^-(1 + t mod K), so that one period sums
-    to q / 2^K. The backward pass takes d b / dx = 1.
+    The pixel is rounded to q = round(x (2^K - 1)), which is the stored byte for K = 8. Step t
+    carries bit b[t mod K]; with ``weighted`` it is multiplied by omega(t) = 2^-(1 + t mod K), so
+    that one period sums to q / 2^K. The backward pass takes d b / dx = 1.
 
     Args:
         bits: Bits K per pixel, 1 to 16.
-        weighted: Multiply bit t by omega(t). The formula does, the public code does not; default off.
+        weighted: Multiply bit t by omega(t). The formula does, the public code does not.
 
     Raises:
         ValueError: If bits is outside 1 to 16.
 
-    Source: Kim et al., "Deep neural networks with weighted spikes", 2018; gradient-trail (arXiv:2509.23762).
+    Source: Kim et al., "Deep neural networks with weighted spikes", 2018; used so in
+    arXiv:2509.23762.
     """
 
     constant = False
@@ -113,7 +116,8 @@ class Phase(nn.Module):
 
 def _straight_through(value: Tensor, slope: Tensor) -> Tensor:
     """Return exactly ``value``, with the gradient of ``slope``."""
-    return _Replace.apply(value, slope)  # type: ignore[no-any-return]
+    replaced: Tensor = _Replace.apply(value, slope)  # type: ignore[no-untyped-call]
+    return replaced
 
 
 class _Replace(torch.autograd.Function):

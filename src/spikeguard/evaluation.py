@@ -1,7 +1,7 @@
 """evaluate(): clean accuracy, accuracy under every attack, and the per-sample worst case.
 
-Sample i draws from streams named by the seed, the attack and i, so that its outcome depends neither on
-the batch size nor on its neighbours. An evaluation that is killed goes on at the next batch.
+Sample i draws from streams named by the seed, the attack and i, so that its outcome depends neither
+on the batch size nor on its neighbours. An evaluation that is killed goes on at the next batch.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from spikeguard.attacks import (
     Attack,
     AttackError,
-    Backprop,
     NoGradientError,
     cross_entropy,
     describe,
     evaluating,
     frozen,
 )
+from spikeguard.attacks.gradient import BACKPROP
 from spikeguard.data import ImageSet, as_image_set
 from spikeguard.files import write_json, write_npz
 from spikeguard.rng import SampleStreams, key, randomness
@@ -53,10 +53,11 @@ def evaluate(
 ) -> Evaluation:
     """Attack a model and count what survives.
 
-    The model is evaluated in evaluation mode and left as it was. A deterministic model's sample that is
-    wrong without an attack counts as wrong under every attack and is not attacked. A stochastic model's
-    adversarial inputs are scored on fresh draws; its per-sample worst case is the attack with the fewest
-    right draws, scored once more on new draws, because the minimum of noisy counts is biased.
+    The model is evaluated in evaluation mode and left as it was. A deterministic model's sample
+    that is wrong without an attack counts as wrong under every attack and is not attacked. A
+    stochastic model's adversarial inputs are scored on fresh draws; its per-sample worst case is
+    the attack with the fewest right draws, scored once more on new draws, because the minimum of
+    noisy counts is biased.
 
     Args:
         model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``.
@@ -182,7 +183,9 @@ class _Job:
 
     @torch.no_grad()
     def _right(self, x: Tensor, y: Tensor, index: Tensor, name: str) -> Tensor:
-        """Return the share of fresh draws on which each sample is right, float64 [B], on the CPU."""
+        """Return the share of fresh draws on which each sample is right, float64 [B], on the
+        CPU.
+        """
         streams = SampleStreams(key(self.seed, "score", name), index)
         right = torch.zeros(len(x), dtype=torch.float64)
         with randomness(self.model, streams):
@@ -200,10 +203,10 @@ class _Job:
         streams = SampleStreams(key(self.seed, "zero gradient"), index)
         with frozen(self.model), randomness(self.model, streams):
             try:
-                _, grad = Backprop()(self.model, x, y, cross_entropy)
+                _, grad = BACKPROP(self.model, x, y, cross_entropy)
             except NoGradientError:
                 return np.ones(len(x), dtype=bool)
-        return (grad.flatten(1).abs().amax(1) == 0).cpu().numpy()  # type: ignore[no-any-return]
+        return (grad.flatten(1).abs().amax(1) == 0).cpu().numpy()
 
 
 def _store(out: str | Path, identity: dict[str, Any], model: nn.Module, images: ImageSet) -> Path:
@@ -218,8 +221,8 @@ def _store(out: str | Path, identity: dict[str, Any], model: nn.Module, images: 
         changed = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
         if changed:
             raise ValueError(
-                f"evaluate: {folder} holds an unfinished evaluation with other {', '.join(changed)}; "
-                "finish that one, remove the folder, or choose another."
+                f"evaluate: {folder} holds an unfinished evaluation with other "
+                f"{', '.join(changed)}; finish that one, remove the folder, or choose another."
             )
     else:
         folder.mkdir(parents=True, exist_ok=True)

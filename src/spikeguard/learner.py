@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikeguard.attacks import AttackError
+from spikeguard.attacks import AttackError, NoGradientError
 from spikeguard.data import Splits
 from spikeguard.defences import Objective, Outcome
 from spikeguard.divergence import TrainingDiverged, all_finite, bad_term, diagnose
@@ -104,7 +104,8 @@ class Learner:
         self.model.eval()
         streams = SampleStreams(key(self.options.seed, "validation"), torch.arange(len(data)))
         loss, correct = 0.0, 0
-        for index in torch.arange(len(data)).split(self.options.batch_size):
+        for start in range(0, len(data), self.options.batch_size):
+            index = torch.arange(start, min(start + self.options.batch_size, len(data)))
             x, y = (part.to(device) for part in data.batch(index))
             bound = randomness(self.model, streams.take(index))
             with torch.no_grad(), bound, self.engine.autocast():
@@ -129,6 +130,8 @@ class Learner:
         try:
             with self.engine.autocast():
                 outcome = self.objective(self.model, x, y, progress=progress, generator=generator)
+        except NoGradientError:  # a fault of the model, not of its numbers
+            raise
         except AttackError as error:
             why = f"no training images could be crafted ({error})"
             raise self._diverged(x, at, why) from error

@@ -2,12 +2,12 @@
 
 Nothing in SpikeGuard reads or moves torch's global generator. There are two sources:
 
-* ``stream(seed, "attack", epoch, step)`` gives a ``torch.Generator`` that depends on its name alone.
-  A killed run finds its streams again, and a draw added in one place shifts no other.
+* ``stream(seed, "attack", epoch, step)`` gives a ``torch.Generator`` that depends on its name
+  alone. A killed run finds its streams again, and a draw added in one place shifts no other.
 * :class:`SampleStreams` gives every sample of a batch a stream of its own, so that what a sample
   draws does not depend on its neighbours, on its place in the batch or on the batch size.
 
-Stochastic modules hold a :class:`RandomSource`; ``with randomness(model, source):`` binds all of them.
+Stochastic modules hold a :class:`RandomSource`; ``with randomness(model, source):`` binds them all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RandomSource", "Randomness", "SampleStreams", "key", "normal", "randomness", "stream"]
+__all__ = [
+    "RandomSource",
+    "Randomness",
+    "SampleStreams",
+    "key",
+    "normal",
+    "random_sources",
+    "randomness",
+    "stream",
+    "uniform",
+]
 
 _GOLDEN = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed 64-bit number
 _MIX_1 = -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9
@@ -29,7 +39,8 @@ _MIX_2 = -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
 
 def key(seed: int, *name: str | int) -> int:
     """Return a 63-bit number that depends on ``seed`` and ``name`` alone (BLAKE2b)."""
-    text = "\x1f".join([f"{seed:d}", *(f"{type(part).__name__}:{part}" for part in name)])
+    parts = (f"str:{part}" if isinstance(part, str) else f"int:{part:d}" for part in name)
+    text = "\x1f".join([f"{seed:d}", *parts])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
@@ -47,12 +58,16 @@ def stream(seed: int, *name: str | int, device: torch.device | str = "cpu") -> t
 class SampleStreams:
     """One random stream for every sample of a batch.
 
-    Sample ``i`` draws the sequence splitmix64(seed, ids[i]): a counter-based generator, so the same
-    sample gets the same numbers in any batch, in any order and on any device.
+    Sample ``i`` draws the splitmix64 sequence named by (seed, ids[i]). The generator is
+    counter-based, so the same sample gets the same numbers in any batch, in any order and on any
+    device (``normal`` up to the device's rounding of log and cos).
 
     Args:
         seed: Any integer; together with an id it names a stream.
         ids: One integer for each sample [B], for example its index in the data set.
+
+    Raises:
+        ValueError: If ids is not [B]; at a draw, if the sample axis has another length.
 
     Example:
         >>> both, alone = SampleStreams(0, [7, 9]), SampleStreams(0, [9])
@@ -66,19 +81,24 @@ class SampleStreams:
         self.ids = torch.as_tensor(ids, dtype=torch.int64).cpu()
         if self.ids.ndim != 1:
             raise ValueError(
-                f"SampleStreams: ids is one number a sample [B], got {self.ids.shape}."
+                f"SampleStreams: ids is one number a sample [B], got {list(self.ids.shape)}."
             )
         self.seed = seed
-        start = _splitmix(self.ids * _GOLDEN + (key(seed, "sample") | 1))
-        self._state = start
+        self._state = _splitmix(self.ids * _GOLDEN + (key(seed, "sample") | 1))
         self._drawn = 0
 
     @classmethod
     def of(cls, source: Randomness | None, batch: int) -> SampleStreams:
-        """Turn any source into per-sample streams: a generator gives one number, which seeds them."""
+        """Turn any source into per-sample streams.
+
+        Streams are returned as they are. A generator gives one number, which seeds new streams with
+        ids 0 to batch - 1; None seeds them with 0, the same for every batch.
+        """
         if isinstance(source, SampleStreams):
             if len(source) != batch:
-                raise ValueError(f"SampleStreams: made for {len(source)} samples, got {batch}.")
+                raise ValueError(
+                    f"SampleStreams: made for {len(source)} samples, got a batch of {batch}."
+                )
             return source
         if source is None:
             return cls(0, torch.arange(batch))
@@ -97,25 +117,26 @@ class SampleStreams:
         return part
 
     def fork(self, *name: str | int) -> SampleStreams:
-        """Return fresh streams for the same samples under another name."""
+        """Return fresh streams for the same samples under another name.
+
+        What these streams have drawn plays no part: the same name gives the same numbers again.
+        """
         return SampleStreams(key(self.seed, *name), self.ids)
 
     def bits(self, shape: Sequence[int], *, dim: int, device: torch.device | str = "cpu") -> Tensor:
         """Return 64 random bits for each element; ``shape[dim]`` is the sample axis."""
-        shape = list(shape)
-        dim %= len(shape)
-        if shape[dim] != len(self):
+        if not -len(shape) <= dim < len(shape) or shape[dim] != len(self):
             raise ValueError(
-                f"SampleStreams: axis {dim} of {tuple(shape)} is the sample axis and must have "
-                f"length {len(self)}."
+                f"SampleStreams: axis {dim} is the sample axis and must have length {len(self)}, "
+                f"got shape {list(shape)}."
             )
-        row = shape[:dim] + shape[dim + 1 :]
-        count = math.prod(row)
-        index = torch.arange(self._drawn + 1, self._drawn + count + 1, device=device)
-        self._drawn += count
-        index = index.mul_(_GOLDEN).view(shape[:dim] + [1] + shape[dim + 1 :])
-        state = self._state.to(device).view([-1] + [1] * (len(shape) - dim - 1))
-        return _splitmix(index + state)
+        dim %= len(shape)
+        before, after = shape[:dim], shape[dim + 1 :]
+        first = self._drawn + 1
+        self._drawn += math.prod(before) * math.prod(after)
+        index = torch.arange(first, self._drawn + 1, device=device).mul_(_GOLDEN)
+        state = self._state.to(device).view(-1, *[1] * len(after))
+        return _splitmix(index.view(*before, 1, *after) + state)
 
     def uniform(
         self, shape: Sequence[int], *, dim: int = 0, device: torch.device | str = "cpu"
@@ -126,7 +147,7 @@ class SampleStreams:
     def normal(
         self, shape: Sequence[int], *, dim: int = 0, device: torch.device | str = "cpu"
     ) -> Tensor:
-        """Return float32 numbers from N(0, 1) (Box-Muller)."""
+        """Return float32 numbers from N(0, 1) (Box-Muller; none lies beyond 5.8)."""
         bits = self.bits(shape, dim=dim, device=device)
         radius = (1 - _unit(bits >> 40)).log_().mul_(-2).sqrt_()
         angle = _unit(bits >> 8).mul_(2 * math.pi)
@@ -187,11 +208,10 @@ def randomness(model: nn.Module, source: Randomness) -> Iterator[None]:
     """Let every stochastic module of ``model`` draw from ``source`` inside the block.
 
     Args:
-        model: Any module; its sub-modules with a ``random`` attribute of type RandomSource are bound.
+        model: Any module; its sub-modules whose attribute ``random`` is a RandomSource are bound.
         source: A generator, or SampleStreams for numbers that do not depend on the batch.
     """
-    sources = [s for s in (getattr(m, "random", None) for m in model.modules()) if s is not None]
-    sources = [s for s in sources if isinstance(s, RandomSource)]
+    sources = random_sources(model)
     before = [s.bound for s in sources]
     try:
         for s in sources:
@@ -200,6 +220,12 @@ def randomness(model: nn.Module, source: Randomness) -> Iterator[None]:
     finally:
         for s, old in zip(sources, before, strict=True):
             s.bound = old
+
+
+def random_sources(model: nn.Module) -> list[RandomSource]:
+    """Return the sources of all stochastic modules, in network order."""
+    held = (getattr(module, "random", None) for module in model.modules())
+    return [source for source in held if isinstance(source, RandomSource)]
 
 
 def _splitmix(z: Tensor) -> Tensor:

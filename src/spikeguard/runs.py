@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from spikeguard.config import (
     eps_text,
     load_data,
     load_recipe,
+    require_images,
 )
 from spikeguard.environment import describe
 from spikeguard.files import write_json
@@ -126,12 +128,14 @@ class Run:
         from spikeguard.evaluation import Evaluation, evaluate
 
         plan = self.recipe.evaluate if plan is None else plan
+        require_images(plan.limit, self.data)
         battery = attacks.suite(suite, eps=eps, norm=plan.norm, eot=plan.eot)
         name = attack_name(suite, eps, plan)
         stem = self.path / ATTACKS / name
         if stem.with_name(f"{name}.json").exists():
             found = Evaluation.load(stem)
-            if found.settings != {key: attacks.describe(part) for key, part in battery.items()}:
+            settings = {key: attacks.describe(part) for key, part in battery.items()}
+            if found.settings != json.loads(json.dumps(settings)):
                 raise ConfigError(
                     f"{stem}.json was made with other attack settings; move it away and run again."
                 )

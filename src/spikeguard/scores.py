@@ -69,8 +69,8 @@ class Evaluation:
     """What came out. Robust accuracies are upper bounds: a stronger attack may go lower.
 
     Attributes:
-        outcomes: For "clean", every attack and "worst_case": the share of fresh noise draws on which each
-            sample is classified rightly, float64 [N]; 0 or 1 for a deterministic model.
+        outcomes: For "clean", every attack and "worst_case": the share of fresh noise draws on
+            which each sample is classified rightly, float64 [N]; 0 or 1 for a deterministic model.
         labels: True labels [N].
         index: Places of the samples in the data set [N].
         settings: Every attack's settings, as plain data.
@@ -123,7 +123,8 @@ class Evaluation:
         return "\n".join([head, *(f"{name:<{wide}}   {score}" for name, score in rows)])
 
     def save(self, path: str | Path, **extra: Any) -> None:
-        """Write ``path.json`` (scores and settings) and ``path.npz`` (per-sample outcomes), atomically.
+        """Write ``path.json`` (scores and settings) and ``path.npz`` (per-sample outcomes),
+        atomically.
 
         Args:
             path: Where, without a suffix.

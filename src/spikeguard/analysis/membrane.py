@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from spikeguard.attacks.base import evaluating
 from spikeguard.data import Data, as_image_set
 from spikeguard.files import write_npz
 from spikeguard.neurons import LayerTrace, record
@@ -125,7 +125,7 @@ class MembraneHistogram:
             ValueError: If the file is damaged or something else; it names the file.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 names = [str(name) for name in stored["layers"]]
                 columns = [stored[name] for name in ("counts", *_COUNTED)]
                 rows = [
@@ -160,27 +160,29 @@ def membrane_histogram(
 
     .. math:: x = (v[t] - v_{th}) / v_{th}
 
-    v is the potential before reset, noise included: what the threshold sees. x >= 0 fires, -1 is rest.
-    Runs in evaluation mode without gradients; the model is left as it was.
+    v is the potential before reset, noise included: what the threshold sees. x >= 0 fires, -1 is
+    rest. Runs in evaluation mode without gradients; the model is left as it was.
 
     Args:
         model: A network with spiking layers.
         data: An ImageSet or a pair (x [N, C, H, W] in [0, 1], y [N]).
         limit: Show only the first so many images; None shows all.
-        bins: Inner bin edges in units of v_th, increasing; -inf and inf are put around them. Default
-            :func:`default_edges`: 20 bins for each v_th from -4 to 4.
+        bins: Inner bin edges in units of v_th, increasing; -inf and inf are put around them.
+            Default :func:`default_edges`: 20 bins for each v_th from -4 to 4.
         batch_size: Images at once; the counts do not depend on it.
         seed: Names the noise of stochastic layers: one stream an image.
 
     Raises:
-        ValueError: If the network has no spiking layer, a potential is NaN, or an argument is out of
-            range.
+        ValueError: If the network has no spiking layer, a potential is NaN, or an argument is out
+            of range.
 
     Example:
-        >>> from spikeguard.neurons import LIF
-        >>> found = membrane_histogram(LIF(decay=0.5), (torch.ones(2, 1, 1, 1), torch.zeros(2).int()))
-        >>> found.firing_rate, found.near_threshold
-        (1.0, 1.0)
+        >>> from spikeguard.models import MLP
+        >>> model = MLP(in_features=4, hidden=[3], in_shape=[1, 2, 2])
+        >>> dark = torch.zeros(5, 1, 2, 2), torch.zeros(5, dtype=torch.int64)
+        >>> found = membrane_histogram(model, dark)  # no input and no bias: all at rest
+        >>> list(found.layers), found.pooled.potentials, found.firing_rate
+        (['classifier.2'], 60, 0.0)
     """
     images = as_image_set(data)
     edges = _checked(default_edges() if bins is None else np.asarray(bins, dtype=np.float64))
@@ -192,8 +194,9 @@ def membrane_histogram(
     streams = SampleStreams(key(seed, "membrane"), torch.arange(samples))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     layers: dict[str, LayerCounts] = {}
-    with _evaluating(model), torch.no_grad(), record(model) as trace:
-        for index in torch.arange(samples).split(batch_size):
+    with evaluating(model), torch.no_grad(), record(model) as trace:
+        for start in range(0, samples, batch_size):
+            index = torch.arange(start, min(start + batch_size, samples))
             with randomness(model, streams.take(index)):
                 model(images.batch(index)[0].to(device))
             for name, seen in trace.items():
@@ -235,15 +238,3 @@ def _checked(edges: NDArray[np.float64]) -> NDArray[np.float64]:
     if (np.diff(edges) <= 0).any() or inner.size == 0:
         raise ValueError("membrane_histogram: bins must increase and hold a finite edge.")
     return np.concatenate([[-np.inf], inner, [np.inf]])
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode; each module's own flag is restored."""
-    before = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, flag in before.items():
-            module.training = flag

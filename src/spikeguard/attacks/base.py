@@ -29,7 +29,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class AttackError(RuntimeError):
-    """The model cannot be attacked: its logits or gradients are not finite, or there is no gradient."""
+    """The model cannot be attacked: its logits or gradients are not finite, or there is no
+    gradient.
+    """
 
 
 class NoGradientError(AttackError):
@@ -69,7 +71,9 @@ LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin}
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode; every module's own flag is restored, also after an exception."""
+    """Put a model in evaluation mode; every module's own flag is restored, also after an
+    exception.
+    """
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()

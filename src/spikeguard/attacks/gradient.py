@@ -1,4 +1,6 @@
-"""How an attack differentiates the model: as trained, with another surrogate, or averaged over noise."""
+"""How an attack differentiates the model: as trained, with another surrogate, or averaged over
+noise.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from spikeguard.attacks.base import AttackError, Loss, NoGradientError
 from spikeguard.neurons import Surrogate, backward_mode
 
-__all__ = ["Backprop", "EoT", "Gradient", "SwapSurrogate"]
+__all__ = ["BACKPROP", "Backprop", "EoT", "Gradient", "SwapSurrogate"]
 
 
 class Gradient(Protocol):
@@ -36,7 +38,7 @@ class Backprop:
             logits = model(x)
             if not bool(torch.isfinite(logits).all()):
                 raise AttackError(
-                    "attack: the model's logits are not finite; check its weights before attacking it."
+                    "attack: the model's logits are not finite; check its weights first."
                 )
             losses = loss(logits, y)
             grad = None
@@ -50,6 +52,9 @@ class Backprop:
             rows = int((~torch.isfinite(grad)).flatten(1).any(1).sum())
             raise AttackError(f"attack: the gradient is not finite for {rows} of {len(x)} samples.")
         return losses.detach(), grad
+
+
+BACKPROP = Backprop()
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class SwapSurrogate:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """Return the losses [B] and the input gradient."""
         with backward_mode(model, self.surrogate):
-            return Backprop()(model, x, y, loss)
+            return BACKPROP(model, x, y, loss)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class EoT:
     """
 
     draws: int
-    inner: Gradient = Backprop()
+    inner: Gradient = BACKPROP
 
     def __post_init__(self) -> None:
         if self.draws < 1:

@@ -26,7 +26,8 @@ class UniformNoise:
     Raises:
         ValueError: If draws is below 1.
 
-    Source: Carlini et al., "On evaluating adversarial robustness", 2019 (arXiv:1902.06705), Section 4.
+    Source: Carlini et al., "On evaluating adversarial robustness", 2019 (arXiv:1902.06705), Section
+        4.
     """
 
     threat: Threat

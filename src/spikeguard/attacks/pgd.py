@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import Loss, crafting, cross_entropy
-from spikeguard.attacks.gradient import Backprop, Gradient
+from spikeguard.attacks.gradient import BACKPROP, Gradient
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams
 
@@ -40,7 +40,7 @@ class FGSM:
 
     threat: Threat
     loss: Loss = cross_entropy
-    gradient: Gradient = Backprop()
+    gradient: Gradient = BACKPROP
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
@@ -54,18 +54,18 @@ class FGSM:
 class RFGSM:
     r"""R+FGSM: a random step, then a gradient step. The name has seven meanings; see ``variant``.
 
-    ============================  =================================================================
-    ``tramer``                    x' = x + a sign(N), then a step eps - a; a = eps/2 (Tramèr et al., 2018)
-    ``torchattacks-3.2``          x' = x + a sign(N), then one step a; a = eps: half the budget is wasted
-    ``torchattacks-3.4``          x' = x + a sign(N), then ten steps a; a = eps/4: really a PGD
-    ``snn-rat``                   as ``tramer`` with a = eps/2 (SNN-RAT, FEEL, RGA, HART)
-    ``stog``                      x' = x + a N, then a step eps - a; a = eps/2
-    ``stable-snn``                x' = x + a N, then a step eps; a = eps
-    ``stable-snn-train``          x' = x + 0.001 N, then a step eps: FGSM with a jitter
-    ============================  =================================================================
+    ====================  ====================================================================
+    ``tramer``            x' = x + a sign(N), then a step eps - a; a = eps/2
+    ``torchattacks-3.2``  x' = x + a sign(N), then one step a; a = eps: half the budget is lost
+    ``torchattacks-3.4``  x' = x + a sign(N), then ten steps a; a = eps/4: really a PGD
+    ``snn-rat``           as ``tramer`` with a = eps/2 (SNN-RAT, FEEL, RGA, HART)
+    ``stog``              x' = x + a N, then a step eps - a; a = eps/2
+    ``stable-snn``        x' = x + a N, then a step eps; a = eps
+    ``stable-snn-train``  x' = x + 0.001 N, then a step eps: FGSM with a jitter
+    ====================  ====================================================================
 
-    N is standard normal. The last three leave the ball in their public code; here every variant is projected
-    back into the threat set. Numbers under different variants are not comparable.
+    N is standard normal. The last three leave the ball in their public code; here every variant is
+    projected back into the threat set. Numbers under different variants are not comparable.
 
     Args:
         threat: The set the adversary may use.
@@ -75,7 +75,8 @@ class RFGSM:
         gradient: How it is differentiated.
 
     Raises:
-        ValueError: If the variant is unknown, or alpha is negative, or above eps where eps - a is a step.
+        ValueError: If the variant is unknown, or alpha is negative, or above eps where eps - a is a
+            step.
 
     Source: Tramèr et al., "Ensemble adversarial training", ICLR 2018 (arXiv:1705.07204).
     """
@@ -84,17 +85,19 @@ class RFGSM:
     variant: RFGSMVariant = "tramer"
     alpha: float | None = None
     loss: Loss = cross_entropy
-    gradient: Gradient = Backprop()
+    gradient: Gradient = BACKPROP
 
     def __post_init__(self) -> None:
         if self.variant not in get_args(RFGSMVariant):
             raise ValueError(
-                f"RFGSM: unknown variant {self.variant!r}; known: {', '.join(get_args(RFGSMVariant))}."
+                f"RFGSM: unknown variant {self.variant!r}; "
+                f"known: {', '.join(get_args(RFGSMVariant))}."
             )
-        splits = self.variant in ("tramer", "snn-rat", "stog")
-        if self.alpha is not None and not 0 <= self.alpha <= (self.threat.eps if splits else 1):
+        splits = self.variant in ("tramer", "snn-rat", "stog")  # a step of eps - a must be left
+        limit = self.threat.eps if splits else 1.0
+        if self.alpha is not None and not 0 <= self.alpha <= limit:
             raise ValueError(
-                f"RFGSM: alpha is the random step, in [0, eps] = [0, {self.threat.eps:g}], "
+                f"RFGSM: alpha is the length of the random step, in [0, {limit:g}], "
                 f"got {self.alpha:g}."
             )
 
@@ -161,7 +164,7 @@ class PGD:
     restarts: int = 1
     random_start: bool = True
     loss: Loss = cross_entropy
-    gradient: Gradient = Backprop()
+    gradient: Gradient = BACKPROP
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -211,4 +214,5 @@ def _rank(model: nn.Module, x_adv: Tensor, y: Tensor, loss: Loss) -> Tensor:
     """Order restarts: fooled before not fooled, then by loss [B]."""
     logits = model(x_adv)
     fooled = (logits.argmax(1) != y).to(logits.dtype)
-    return torch.atan(loss(logits, y).double()) + 4 * fooled
+    rank: Tensor = torch.atan(loss(logits, y).double()) + 4 * fooled
+    return rank

@@ -93,7 +93,9 @@ def _quick(plan: _Plan) -> dict[str, Attack]:
 
 
 def _surrogates(plan: _Plan) -> dict[str, Attack]:
-    """PGD with the model's own surrogate and with every half-width: does the number depend on it?"""
+    """PGD with the model's own surrogate and with every half-width: does the number depend on
+    it?
+    """
     return plan.sweep(plan.steps)
 
 

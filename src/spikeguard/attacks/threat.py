@@ -1,7 +1,7 @@
 r"""Threat sets: what the adversary may do to an input. All live in the box [0, 1] of pixels.
 
-A threat set owns projection, random starts and the direction of steepest ascent, and it is enforced:
-``check`` is called on every adversarial batch before it is scored.
+A threat set owns projection, random starts and the direction of steepest ascent, and it is
+enforced: ``check`` is called on every adversarial batch before it is scored.
 """
 
 from __future__ import annotations
@@ -143,7 +143,9 @@ class L2(_Ball):
         _require_eps(self, self.eps)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Shrink to the ball, then clip to the box, which can only shorten; inside both, not nearest."""
+        """Shrink to the ball, then clip to the box, which can only shorten; inside both, not
+        nearest.
+        """
         delta = x_adv - x
         length = _rows(delta.flatten(1).norm(dim=1), delta)
         factor = (self.eps / length.clamp_min(1e-12)).clamp_max(1)

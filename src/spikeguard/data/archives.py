@@ -7,19 +7,22 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from spikeguard.files import atomic
 
 __all__ = ["extract"]
 
+_CHUNK = 1 << 20
+
 
 def extract(archive: Path, folder: Path, members: Mapping[str, int]) -> None:
     """Write the regular files ``<folder name>/<member>`` of a gzipped tar to ``folder``.
 
     The archive decides nothing: names and sizes are the caller's, each file is written under its
-    own name, and whatever else the archive holds is left in it. Its checksum is for the caller to
-    compare beforehand: not every flipped bit breaks an archive.
+    own name, and whatever else the archive holds is left in it. The files get their names together,
+    when the archive has been read to its checksum at the end.
 
     Args:
         archive: The ``.tar.gz`` file.
@@ -28,11 +31,11 @@ def extract(archive: Path, folder: Path, members: Mapping[str, int]) -> None:
 
     Raises:
         ValueError: If a wanted file is missing, is a link or a device, has another size, or the
-            archive is damaged.
+            archive is damaged; nothing is written then.
     """
     missing = dict(members)
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with tarfile.open(archive, "r:gz") as tar, ExitStack() as pending:
             for entry in tar:
                 parent, _, name = entry.name.removeprefix("./").rpartition("/")
                 if parent != folder.name or name not in missing:
@@ -43,15 +46,23 @@ def extract(archive: Path, folder: Path, members: Mapping[str, int]) -> None:
                         f"{archive}: refused: {entry.name} should be a regular file of {size} "
                         f"bytes, got type {entry.type!r} with {entry.size}; fetch it again."
                     )
-                _write(tar, entry, folder / name)
+                _copy(tar, entry, pending.enter_context(atomic(folder / name)))
+            if missing:
+                raise ValueError(f"{archive}: {', '.join(missing)} is not in the archive.")
+            _read_to_the_end(tar)
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{archive}: not a whole archive ({error}); fetch it again.") from error
-    if missing:
-        raise ValueError(f"{archive}: {', '.join(missing)} is not in the archive.")
 
 
-def _write(tar: tarfile.TarFile, entry: tarfile.TarInfo, target: Path) -> None:
+def _copy(tar: tarfile.TarFile, entry: tarfile.TarInfo, target: Path) -> None:
     source = tar.extractfile(entry)
     assert source is not None  # a regular file has content
-    with source, atomic(target) as temporary, temporary.open("wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
+    with source, target.open("wb") as file:
+        shutil.copyfileobj(source, file, _CHUNK)
+
+
+def _read_to_the_end(tar: tarfile.TarFile) -> None:
+    """Read what is left: gzip compares its checksum with the last byte."""
+    assert tar.fileobj is not None  # open
+    while tar.fileobj.read(_CHUNK):
+        pass

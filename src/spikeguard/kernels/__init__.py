@@ -1,7 +1,7 @@
 """The membrane recurrence over T, forward and backward: one signature, several kernels.
 
-``integrate_and_fire`` checks its input once and hands it to a kernel. ``reference`` is the definition;
-``multistep`` computes the same with one autograd node and a fraction of the memory.
+``integrate_and_fire`` checks its input once and hands it to a kernel. ``reference`` is the
+definition; ``multistep`` computes the same with one autograd node and a fraction of the memory.
 """
 
 from __future__ import annotations
@@ -46,12 +46,14 @@ def integrate_and_fire(
     r"""Integrate an input current over T steps and fire.
 
     .. math::
-        v[t] = \lambda[t]\,u[t-1] + g[t]\,I[t] + n[t],\quad s[t] = H(v[t] - v_{th}),\quad u[t] = reset(v, s)
+        v[t] = \lambda[t]\,u[t-1] + g[t]\,I[t] + n[t],\quad
+        s[t] = H(v[t] - v_{th}),\quad u[t] = reset(v[t], s[t])
 
     Args:
         current: Input I [T, *N], floating point. Below float32 the membrane is kept in float32.
-        decay: Leak factor in [0, 1]: a number, a scalar tensor, or a tensor with as many axes as
-            ``current`` that broadcasts to it ([T, 1, ...] per step, [1, 1, C, 1, 1] per channel).
+        decay: Leak factor, usually in [0, 1]: a number, a scalar tensor, or a tensor with as many
+            axes as ``current`` that broadcasts to it ([T, 1, ...] per step, [1, 1, C, 1, 1] per
+            channel).
         surrogate: Derivative h(v - v_th) that stands in for H' in the backward pass.
         v_th: Threshold, in membrane units, > 0. A tie fires.
         gate: Factor g on the input, shaped like a tensor ``decay``; or None for 1.
@@ -62,13 +64,16 @@ def integrate_and_fire(
         kernel: Name of a kernel; None takes the default (see ``use_kernel``).
 
     Returns:
-        ``Firing(spikes, v)``: spikes [T, *N] in the precision of ``current``, v [T, *N] before reset in
-        the membrane's, both differentiable in current, decay, gate and noise.
+        ``Firing(spikes, v)``: spikes [T, *N] in the precision of ``current``, v [T, *N] before
+        reset in the membrane's; both differentiable in current, decay, gate and noise.
 
     Raises:
-        ValueError: On an empty or integer current, shapes that do not fit, or an unknown kernel.
+        ValueError: On a current without steps or of integers, shapes that do not fit, or an unknown
+            reset or kernel.
 
-    Source: Wu et al., 2018, doi:10.3389/fnins.2018.00331 (hard reset); TGO Eqs. 1 to 3 and 15 (noise).
+    Source: Wu et al., 2018, doi:10.3389/fnins.2018.00331 (hard reset); TGO (arXiv:2602.20548) Eqs.
+        1
+    to 3 and 15 (noise).
     """
     if current.ndim < 1 or len(current) == 0:
         raise ValueError(
@@ -76,7 +81,8 @@ def integrate_and_fire(
         )
     if not current.is_floating_point():
         raise ValueError(
-            f"integrate_and_fire: current must be floating point, got {current.dtype}; use x.float()."
+            f"integrate_and_fire: current must be floating point, got {current.dtype}; "
+            "use current.float()."
         )
     if reset not in ("hard", "soft"):
         raise ValueError(f"integrate_and_fire: reset is 'hard' or 'soft', got {reset!r}.")
@@ -86,19 +92,19 @@ def integrate_and_fire(
     if gate is not None:
         gate = gate.to(dtype)
         _require_broadcast("gate", gate, current)
-    if noise is not None and noise.shape != current.shape:
-        raise ValueError(
-            f"integrate_and_fire: noise must be shaped like current {tuple(current.shape)}, "
-            f"got {tuple(noise.shape)}."
-        )
+    if noise is not None:
+        noise = noise.to(dtype)
+        if noise.shape != current.shape:
+            raise ValueError(
+                f"integrate_and_fire: noise must be shaped like current {tuple(current.shape)}, "
+                f"got {tuple(noise.shape)}."
+            )
     name = _default if kernel is None else kernel
     if name not in KERNELS:
         raise ValueError(
             f"integrate_and_fire: unknown kernel {name!r}; known: {', '.join(KERNELS)}."
         )
     arguments = (current, factor, gate, noise, float(v_th), reset, detach_reset, surrogate)
-    if name == "reference":
-        return reference(*arguments)
     return KERNELS[name](*arguments, potentials=potentials)
 
 
@@ -122,6 +128,6 @@ def _require_broadcast(what: str, x: Tensor, current: Tensor) -> None:
     )
     if not fits:
         raise ValueError(
-            f"integrate_and_fire: {what} must be a scalar or broadcast to the current axis by axis; "
-            f"current is {tuple(current.shape)}, got {tuple(x.shape)}."
+            f"integrate_and_fire: {what} must be a scalar or broadcast to current "
+            f"{tuple(current.shape)} axis by axis, got {tuple(x.shape)}."
         )

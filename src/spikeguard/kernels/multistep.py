@@ -1,19 +1,20 @@
 """The recurrence over all T as one autograd.Function in pure torch: fast enough to be the default.
 
 It saves its inputs and nothing else; the backward pass runs the recurrence once more to get the
-potentials back. That trade is the memory: autograd through the plain loop keeps about six tensors of
-the size of the input current, this keeps the current alone.
+potentials back. Time buys memory: autograd through the plain loop keeps several tensors of the size
+of the input current, this keeps the current alone. It can be differentiated once; for second
+derivatives take ``use_kernel("reference")``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from spikeguard.kernels.reference import Firing, Reset, membrane_dtype, reset_potential
+from spikeguard.kernels.reference import Firing, Reset, membrane_dtype, reset_potential, step
 
 __all__ = ["multistep"]
 
@@ -31,10 +32,8 @@ def multistep(
     potentials: bool = True,
 ) -> Firing:
     """Run the recurrence; same arguments and result as the reference kernel."""
-    spikes, v = _MultiStep.apply(
-        current, decay, gate, noise, (v_th, reset, detach_reset, surrogate, potentials)
-    )
-    return Firing(spikes, v)
+    options = (v_th, reset, detach_reset, surrogate, potentials)
+    return Firing(*_MultiStep.apply(current, decay, gate, noise, options))  # type: ignore[no-untyped-call]
 
 
 class _MultiStep(torch.autograd.Function):
@@ -62,26 +61,24 @@ class _MultiStep(torch.autograd.Function):
         v = _empty_like_membrane(current)
         for t, v_t in _potentials(current, decay, gate, noise, v_th, reset):
             v[t] = v_t
-        dtype = v.dtype
-        # dv is dL/dv[t] in full: what arrives from outside, through the spike, and from step t+1.
+        # dv is dL/dv[t] in full: through the spike s[t], through u[t] (from step t+1), from
+        # outside.
         dv = torch.empty_like(v)
         du: Tensor | None = None
         for t in reversed(range(len(v))):
-            s = (v[t] >= v_th).to(dtype)
-            ds = None if grad_spikes is None else grad_spikes[t].to(dtype)
+            ds = None if grad_spikes is None else grad_spikes[t].to(v.dtype)
             if du is not None and not detach_reset:
                 through_reset = du * (-v[t] if reset == "hard" else -v_th)
                 ds = through_reset if ds is None else ds + through_reset
-            total = dv[t]
             if ds is None:
-                total.zero_()
+                dv[t] = 0
             else:
-                torch.mul(ds, surrogate(v[t] - v_th), out=total)
+                torch.mul(ds, surrogate(v[t] - v_th), out=dv[t])
             if grad_v is not None:
-                total += grad_v[t]
+                dv[t] += grad_v[t]
             if du is not None:
-                total += du * (1 - s) if reset == "hard" else du
-            du = total * _at(decay, t)
+                dv[t] += du * (1 - (v[t] >= v_th).to(v.dtype)) if reset == "hard" else du
+            du = dv[t] * step(decay, t)
         needs = ctx.needs_input_grad
         d_current = d_decay = d_gate = d_noise = None
         if needs[0]:
@@ -95,15 +92,22 @@ class _MultiStep(torch.autograd.Function):
         return d_current, d_decay, d_gate, d_noise, None
 
 
-def _potentials(current, decay, gate, noise, v_th, reset):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _potentials(
+    current: Tensor,
+    decay: Tensor,
+    gate: Tensor | None,
+    noise: Tensor | None,
+    v_th: float,
+    reset: Reset,
+) -> Iterator[tuple[int, Tensor]]:
     """Yield (t, v[t]) of the recurrence, in the order of operations of the reference."""
     dtype = membrane_dtype(current.dtype)
-    u = None
+    u: Tensor | None = None
     for t in range(len(current)):
         drive = current[t].to(dtype)
         if gate is not None:
-            drive = _at(gate, t) * drive
-        v = drive if u is None else torch.add(_at(decay, t) * u, drive)
+            drive = step(gate, t) * drive
+        v = drive if u is None else step(decay, t) * u + drive
         if noise is not None:
             v = v + noise[t]
         yield t, v
@@ -116,13 +120,6 @@ def _decay_gradient(dv: Tensor, v: Tensor, decay: Tensor, v_th: float, reset: Re
     product = torch.zeros_like(dv)
     torch.mul(u, dv[1:], out=product[1:])
     return product.sum_to_size(decay.shape)
-
-
-def _at(x: Tensor, t: int) -> Tensor:
-    """Return step t of a per-step tensor, or the one value shared by all steps."""
-    if x.ndim == 0:
-        return x
-    return x[t if x.shape[0] > 1 else 0]
 
 
 def _empty_like_membrane(current: Tensor) -> Tensor:

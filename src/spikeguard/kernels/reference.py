@@ -3,7 +3,8 @@ r"""The membrane recurrence, defined. Every other kernel is tested against this 
 .. math::
     v[t] &= \lambda[t]\, u[t-1] + g[t]\, I[t] + n[t], \qquad u[-1] = 0 \\
     s[t] &= H(v[t] - v_{th}) \qquad (\text{a tie } v = v_{th} \text{ fires}) \\
-    u[t] &= (1 - s[t])\, v[t] \ \text{(hard reset)} \quad\text{or}\quad v[t] - v_{th}\, s[t] \ \text{(soft)}
+    u[t] &= (1 - s[t])\, v[t] \ \text{(hard reset)} \quad\text{or}\quad
+            v[t] - v_{th}\, s[t] \ \text{(soft)}
 
 The derivative of H is the surrogate. With ``detach_reset`` no gradient flows through s into u.
 """
@@ -16,13 +17,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Firing", "Reset", "membrane_dtype", "reference", "reset_potential"]
+__all__ = ["Firing", "Reset", "membrane_dtype", "reference", "reset_potential", "step"]
 
 Reset = Literal["hard", "soft"]
 
 
 class Firing(NamedTuple):
-    """What a kernel returns: ``spikes`` [T, *N] in {0, 1}, and ``v`` [T, *N] before reset, or None."""
+    """What a kernel returns: ``spikes`` [T, *N] in {0, 1}; ``v`` [T, *N] before reset, or None."""
 
     spikes: Tensor
     v: Tensor | None
@@ -53,6 +54,13 @@ def reset_potential(v: Tensor, s: Tensor, v_th: float, reset: Reset) -> Tensor:
     return v * (1 - s) if reset == "hard" else v - v_th * s
 
 
+def step(x: Tensor, t: int) -> Tensor:
+    """Return step t of a per-step tensor, or the one value shared by all steps."""
+    if x.ndim == 0:
+        return x
+    return x[t if len(x) > 1 else 0]
+
+
 def reference(
     current: Tensor,
     decay: Tensor,
@@ -62,19 +70,20 @@ def reference(
     reset: Reset,
     detach_reset: bool,
     surrogate: Callable[[Tensor], Tensor],
+    *,
+    potentials: bool = True,
 ) -> Firing:
     """Run the recurrence as a plain loop; arguments as ``integrate_and_fire`` prepares them."""
     membrane = current.to(membrane_dtype(current.dtype))
     drive = membrane if gate is None else gate * membrane
-    steady = decay.ndim == 0 or decay.shape[0] == 1
     u = torch.zeros_like(drive[0])
-    spikes, potentials = [], []
+    spikes, v = [], []
     for t in range(len(current)):
-        v = (decay if decay.ndim == 0 else decay[0 if steady else t]) * u + drive[t]
+        v_t = step(decay, t) * u + drive[t]
         if noise is not None:
-            v = v + noise[t]
-        s = _Step.apply(v - v_th, surrogate)
-        u = reset_potential(v, s.detach() if detach_reset else s, v_th, reset)
+            v_t = v_t + noise[t]
+        s: Tensor = _Step.apply(v_t - v_th, surrogate)  # type: ignore[no-untyped-call]
+        u = reset_potential(v_t, s.detach() if detach_reset else s, v_th, reset)
         spikes.append(s)
-        potentials.append(v)
-    return Firing(torch.stack(spikes).to(current.dtype), torch.stack(potentials))
+        v.append(v_t)
+    return Firing(torch.stack(spikes).to(current.dtype), torch.stack(v) if potentials else None)

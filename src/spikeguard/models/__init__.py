@@ -1,4 +1,5 @@
-"""Networks: each function returns an :class:`SNN`, an ordinary classifier ``model(x) -> logits``."""
+"""Networks: each function returns an :class:`SNN`, an ordinary classifier ``model(x) ->
+logits``."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ def feedforward(
         T: Time steps.
         neuron: Prototype, copied for every layer; default ``LIF(0.5)``.
         encoder: Default ``Direct()``.
-        readout: "logits" averages the last linear layer's output over T; "rate" puts a neuron after it
-            and averages its spikes.
+        readout: "logits" averages the last linear layer's output over T; "rate" puts a neuron after
+            it and averages its spikes.
         mean: Per-channel input mean, subtracted inside the model.
         std: Per-channel input standard deviation, divided by inside the model.
         generator: Draws the weights; None is a fixed stream.
@@ -210,7 +210,8 @@ def VGG5(
     std: Sequence[float] = (1.0,),
     generator: torch.Generator | None = None,
 ) -> SNN:
-    """VGG5 of the SNN-RAT family: 64 A 128 128 A, then 4096, 4096, K; six weight layers, its name aside.
+    """VGG5 of the SNN-RAT family: 64 A 128 128 A, then 4096, 4096, K; six weight layers, its name
+    aside.
 
     Args:
         in_channels: Channels of an image.

@@ -41,8 +41,8 @@ class ConvexCombination(nn.Module):
 class _Block(Temporal):
     """BN - neuron - conv - BN - neuron - conv beside a shortcut, joined by a ConvexCombination.
 
-    Where the number of channels changes, the activated input feeds both branches and the shortcut is a 1x1
-    convolution; elsewhere the shortcut is the raw input.
+    Where the number of channels changes, the activated input feeds both branches and the shortcut
+    is a 1x1 convolution; elsewhere the shortcut is the raw input.
     """
 
     def __init__(self, channels: int, out_channels: int, stride: int, neuron: Neuron | None):
@@ -82,7 +82,8 @@ def WRN16_4(
     std: Sequence[float] = (1.0,),
     generator: torch.Generator | None = None,
 ) -> SNN:
-    """Wide ResNet 16-4: conv 16, three stages of two blocks (64, 128, 256; strides 1, 2, 2), BN - neuron.
+    """Wide ResNet 16-4: conv 16, three stages of two blocks (64, 128, 256; strides 1, 2, 2), BN -
+    neuron.
 
     The mean over the final feature map (8x8 for 32x32 images) feeds one linear layer.
 

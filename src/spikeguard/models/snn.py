@@ -20,10 +20,11 @@ Readout = Literal["logits", "rate"]
 
 
 class Temporal(nn.Module):
-    """Marks a module that works on time itself: ``module(x [T or 1, B, ...], T) -> [T or 1, B, ...]``.
+    """Marks a module that works on time itself: ``module(x [T or 1, B, ...], T) -> [T or 1, B,
+    ...]``.
 
-    A first axis of length 1 stands for T equal steps: under direct coding nothing before the first neuron
-    depends on t, so it is computed once.
+    A first axis of length 1 stands for T equal steps: under direct coding nothing before the first
+    neuron depends on t, so it is computed once.
     """
 
 
@@ -46,7 +47,8 @@ class SNN(nn.Module):
     """A spiking network as an ordinary classifier; no state survives a call.
 
     Args:
-        stages: Named parts of the network, run in order; their names head the layer names of ``record``.
+        stages: Named parts of the network, run in order; their names head the layer names of
+            ``record``.
         T: Time steps, >= 1.
         num_classes: Length K of the logits.
         encoder: Default ``Direct()``.

@@ -1,4 +1,5 @@
-"""Spiking neurons: neuron = dynamics + surrogate; all run on one recurrence (``spikeguard.kernels``)."""
+"""Spiking neurons: neuron = dynamics + surrogate; one recurrence (``spikeguard.kernels``) for
+all."""
 
 from __future__ import annotations
 

@@ -38,6 +38,7 @@ class LayerTrace:
         v_th: The layer's threshold.
         surrogate: The surrogate its backward pass used.
         reset: "hard" or "soft".
+        detach_reset: Whether the layer blocks the gradient through its reset term.
     """
 
     current: Tensor
@@ -47,11 +48,13 @@ class LayerTrace:
     v_th: float
     surrogate: Surrogate
     reset: Reset
+    detach_reset: bool = False
 
     @property
     def u(self) -> Tensor:
-        """Membrane potential after reset."""
-        return reset_potential(self.v, self.spikes, self.v_th, self.reset)
+        """Membrane potential after reset, differentiable as in the layer itself."""
+        spikes = self.spikes.detach() if self.detach_reset else self.spikes
+        return reset_potential(self.v, spikes, self.v_th, self.reset)
 
     @property
     def v_before_noise(self) -> Tensor:
@@ -65,8 +68,8 @@ Trace = Mapping[str, LayerTrace]
 class Neuron(nn.Module):
     """Base of all spiking layers: ``neuron(current [T, B, *N]) -> spikes [T, B, *N]``.
 
-    Every call starts at rest; there is no state to reset between calls. A subclass says what its decay,
-    gate and noise are; the recurrence itself is the kernel's.
+    Every call starts at rest; there is no state to reset between calls. A subclass says what its
+    decay, gate and noise are; the recurrence itself is the kernel's.
 
     Args:
         v_th: Firing threshold in membrane units, > 0; fires at v >= v_th.
@@ -101,7 +104,7 @@ class Neuron(nn.Module):
 
     @property
     def phase(self) -> Phase:
-        """ "train", "attack" (inside an attack's search) or "test"."""
+        """What the call is for: "train", "attack" (inside an attack's search) or "test"."""
         if self.attacked:
             return "attack"
         return "train" if self.training else "test"
@@ -128,14 +131,24 @@ class Neuron(nn.Module):
         )
         if self._recorders:
             assert v is not None
-            seen = LayerTrace(current, v, spikes, noise, self.v_th, self.surrogate, self.reset)
+            seen = LayerTrace(
+                current,
+                v,
+                spikes,
+                noise,
+                self.v_th,
+                self.surrogate,
+                self.reset,
+                self.detach_reset,
+            )
             for recorder in self._recorders:
                 recorder.add(self, seen)
         return spikes
 
     def extra_repr(self) -> str:
         """Show the settings in ``print(model)``."""
-        return f"v_th={self.v_th:g}, surrogate={self.surrogate}, reset={self.reset!r}"
+        reset = f"{self.reset!r}, detach_reset={self.detach_reset}"
+        return f"v_th={self.v_th:g}, surrogate={self.surrogate}, reset={reset}"
 
 
 class _Recorder(Mapping[str, LayerTrace]):
@@ -172,9 +185,9 @@ class _Recorder(Mapping[str, LayerTrace]):
 def record(model: nn.Module) -> Iterator[Trace]:
     """Record currents, potentials and spikes of every spiking layer.
 
-    The trace is a mapping from module names to :class:`LayerTrace`, in network order; it holds the last
-    forward pass and stays readable after the block. Closed, it costs nothing: potentials are not even
-    stored.
+    The trace is a mapping from module names to :class:`LayerTrace`, in network order; it holds the
+    last forward pass and stays readable after the block. Closed, it costs nothing: potentials are
+    not even stored.
 
     Example:
         >>> with record(model) as trace:                           # doctest: +SKIP
@@ -195,14 +208,19 @@ def backward_mode(model: nn.Module, surrogate: Surrogate | float) -> Iterator[No
 
     Args:
         model: A network with spiking layers; its forward pass does not change.
-        surrogate: A surrogate for all layers, or a factor that widens each layer's own.
+        surrogate: A surrogate for all layers, or a factor > 0 that widens each layer's own.
+
+    Raises:
+        ValueError: If the factor is not positive.
     """
-    neurons = [m for m in model.modules() if isinstance(m, Neuron)]
+    neurons = _neurons(model)
     before = [n.surrogate for n in neurons]
     try:
         for n in neurons:
-            wide = isinstance(surrogate, int | float)
-            n.surrogate = n.surrogate.widened(surrogate) if wide else surrogate  # type: ignore[arg-type,assignment]
+            if isinstance(surrogate, int | float):
+                n.surrogate = n.surrogate.widened(surrogate)
+            else:
+                n.surrogate = surrogate
         yield
     finally:
         for n, old in zip(neurons, before, strict=True):
@@ -212,7 +230,7 @@ def backward_mode(model: nn.Module, surrogate: Surrogate | float) -> Iterator[No
 @contextmanager
 def under_attack(model: nn.Module) -> Iterator[None]:
     """Tell every spiking layer that its caller is an attack (NoisyLIF can be quiet there)."""
-    neurons = [m for m in model.modules() if isinstance(m, Neuron)]
+    neurons = _neurons(model)
     before = [n.attacked for n in neurons]
     try:
         for n in neurons:
@@ -224,9 +242,9 @@ def under_attack(model: nn.Module) -> Iterator[None]:
 
 
 def decay_from_tau(tau: float) -> float:
-    """Convert a membrane time constant tau >= 1, in steps, to the leak factor 1 - 1/tau."""
-    if not (tau >= 1 and math.isfinite(tau)):
-        raise ValueError(f"from_tau: tau is a time constant in steps, >= 1, got {tau:g}.")
+    """Convert a membrane time constant tau > 1, in steps, to the leak factor 1 - 1/tau."""
+    if not (tau > 1 and math.isfinite(tau)):
+        raise ValueError(f"from_tau: tau is a time constant in steps, > 1, got {tau:g}.")
     return 1 - 1 / tau
 
 
@@ -238,3 +256,7 @@ def require_decay(owner: str, decay: float) -> float:
     if decay > 1:
         hint = f" If it is a time constant, pass {1 - 1 / decay:.4g} (= 1 - 1/tau) or use from_tau."
     raise ValueError(f"{owner}: decay is a leak factor in (0, 1], got {decay:g}.{hint}")
+
+
+def _neurons(model: nn.Module) -> list[Neuron]:
+    return [m for m in model.modules() if isinstance(m, Neuron)]

@@ -15,14 +15,14 @@ __all__ = ["DLIF"]
 
 
 class DLIF(Neuron):
-    r"""Dynamic LIF: one unconstrained trainable scalar a[t] per layer and time step, 1 at the start.
+    r"""Dynamic LIF: one trainable factor a[t] per layer and time step, 1 at the start, unbounded.
 
     .. math::
         v[t] = \lambda\,u[t-1] + a[t]\,I[t] \ \text{(gate="input")} \quad\text{or}\quad
         v[t] = \lambda\,a[t]\,u[t-1] + I[t] \ \text{(gate="leak")}
 
-    The paper's formula gates the leak; its text and its public code gate the input. Both are here, the
-    code's reading is the default. With all gates 1 it is a LIF neuron.
+    The paper's formula gates the leak; its text and its public code gate the input. Both are here,
+    the code's reading is the default. With all gates 1 it is a LIF neuron.
 
     Args:
         T: Number of time steps, >= 1: one gate each.
@@ -63,7 +63,8 @@ class DLIF(Neuron):
         """Map a current [T, *N] to spikes [T, *N]."""
         if len(current) != len(self.a):
             raise ValueError(
-                f"DLIF: built with gates for T = {len(self.a)} steps, got a current of {len(current)}."
+                f"DLIF: built with gates for T = {len(self.a)} steps, got a current of "
+                f"{len(current)}; pass T={len(current)}."
             )
         per_step = self.a.view(-1, *[1] * (current.ndim - 1))
         if self.gate == "leak":

@@ -19,21 +19,22 @@ class LIF(Neuron):
     r"""Leaky integrate-and-fire neuron.
 
     .. math::
-        v[t] = \lambda\,u[t-1] + k\,I[t], \quad s[t] = H(v[t] - v_{th}), \quad u[t] = (1 - s[t])\,v[t]
+        v[t] = \lambda\,u[t-1] + k\,I[t], \quad
+        s[t] = H(v[t] - v_{th}), \quad u[t] = (1 - s[t])\,v[t]
 
     Every call starts at rest (u = 0): there is no state to reset between batches.
 
     Args:
-        decay: Leak factor lambda per time step, in (0, 1]; ``1`` is an IF neuron. Not a time constant:
-            see :meth:`from_tau`.
+        decay: Leak factor lambda per time step, in (0, 1]; ``1`` is an IF neuron. Not a time
+            constant: see :meth:`from_tau`.
         v_th: Firing threshold, in membrane units, > 0. The neuron fires at ``v >= v_th``.
         surrogate: Stands in for H' in the backward pass only.
         detach_reset: Block the gradient that flows through the reset term.
         reset: "hard" or "soft".
-        input_scale: Factor k on the input current; 1 except for ``from_tau(..., decay_input=True)``.
+        input_scale: Factor k > 0 on the input current, as ``from_tau(..., decay_input=True)`` sets.
 
     Raises:
-        ValueError: If ``decay`` or ``v_th`` is outside its range.
+        ValueError: If an argument is outside its range.
 
     Example:
         >>> LIF(decay=0.5)(torch.full((3, 1), 0.6)).flatten()
@@ -54,6 +55,8 @@ class LIF(Neuron):
     ):
         super().__init__(v_th, surrogate=surrogate, detach_reset=detach_reset, reset=reset)
         self.decay = require_decay(type(self).__name__, decay)
+        if not (input_scale > 0 and math.isfinite(input_scale)):
+            raise ValueError(f"LIF: input_scale must be positive, got {input_scale:g}.")
         self.input_scale = float(input_scale)
 
     @classmethod
@@ -76,6 +79,9 @@ class LIF(Neuron):
             surrogate: As for the constructor.
             detach_reset: As for the constructor.
             reset: As for the constructor.
+
+        Raises:
+            ValueError: If tau is not above 1.
         """
         return cls(
             decay_from_tau(tau),
@@ -93,7 +99,8 @@ class LIF(Neuron):
 
     def extra_repr(self) -> str:
         """Show the settings in ``print(model)``."""
-        return f"decay={self.decay:g}, {super().extra_repr()}"
+        scale = "" if self.input_scale == 1 else f"input_scale={self.input_scale:g}, "
+        return f"decay={self.decay:g}, {scale}{super().extra_repr()}"
 
 
 class IF(Neuron):

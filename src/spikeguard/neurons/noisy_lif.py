@@ -27,10 +27,10 @@ class NoisyLIF(Neuron):
 
     Args:
         decay: Leak factor per time step, in (0, 1].
-        sigma: Standard deviation of the noise, in membrane units, >= 0. The paper's "variance 0.4" is
-            the default, sigma = 0.632; if its 0.4 was a deviation, pass 0.4.
+        sigma: Standard deviation of the noise, in membrane units, >= 0. The paper's "variance 0.4"
+            is the default, sigma = 0.632; if its 0.4 was a deviation, pass 0.4.
         v_th: Firing threshold, in membrane units, > 0.
-        noise_in: Phases with noise, out of "train", "attack" (inside an attack's search) and "test".
+        noise_in: Phases with noise, out of "train", "attack" (inside an attack's search), "test".
         surrogate: Stands in for H' in the backward pass only.
         detach_reset: Block the gradient that flows through the reset term.
         reset: "hard" or "soft".
@@ -79,4 +79,5 @@ class NoisyLIF(Neuron):
 
     def extra_repr(self) -> str:
         """Show the settings in ``print(model)``."""
-        return f"decay={self.decay:g}, sigma={self.sigma:g}, noise_in={self.noise_in}, {super().extra_repr()}"
+        noise = f"sigma={self.sigma:g}, noise_in={self.noise_in}"
+        return f"decay={self.decay:g}, {noise}, {super().extra_repr()}"

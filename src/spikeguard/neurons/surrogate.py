@@ -1,4 +1,4 @@
-r"""Surrogate gradients: what stands in for the derivative of the Heaviside step in the backward pass.
+r"""Surrogate gradients: what stands in for H', the derivative of the step, in the backward pass.
 
 A surrogate is a frozen dataclass that is *called* with ``x = v - v_th`` and returns the derivative
 h(x) >= 0. Each has a half-width ``width``: triangular and rectangular are zero outside it; for the
@@ -29,7 +29,7 @@ __all__ = [
 
 @runtime_checkable
 class Surrogate(Protocol):
-    """The derivative used for H'(x), x = v - v_th; ``half_width`` is where it has died down."""
+    """The derivative used for H'(x), x = v - v_th; ``half_width`` says where it has died down."""
 
     @property
     def half_width(self) -> float:
@@ -39,18 +39,22 @@ class Surrogate(Protocol):
         """Return h(x), shaped like ``x``."""
 
     def widened(self, factor: float) -> Surrogate:
-        """Return the same family with its half-width multiplied by ``factor``."""
+        """Return the same family with its half-width multiplied by ``factor`` > 0."""
 
 
-def _positive(owner: object, **values: float) -> None:
-    for name, value in values.items():
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{type(owner).__name__}: {name} must be positive, got {value:g}.")
+def _positive(what: str, value: float) -> float:
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{what} must be positive, got {value:g}.")
+    return value
+
+
+def _factor(value: float) -> float:
+    return _positive("widened: factor", value)
 
 
 @dataclass(frozen=True)
 class Triangular:
-    r"""h(x) = max(0, width - \|x\|) / width^2: area 1 on (-width, width); "ZIF" in the SNN-RAT family.
+    r"""h(x) = max(0, width - \|x\|) / width^2: area 1; "ZIF" in the SNN-RAT family.
 
     Args:
         width: Half-width in membrane units, > 0.
@@ -61,7 +65,7 @@ class Triangular:
     width: float = 1.0
 
     def __post_init__(self) -> None:
-        _positive(self, width=self.width)
+        _positive("Triangular: width", self.width)
 
     @property
     def half_width(self) -> float:
@@ -74,7 +78,7 @@ class Triangular:
 
     def widened(self, factor: float) -> Triangular:
         """Return the triangle ``factor`` times as wide, area 1."""
-        return replace(self, width=self.width * factor)
+        return replace(self, width=self.width * _factor(factor))
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Rectangular:
     width: float = 0.5
 
     def __post_init__(self) -> None:
-        _positive(self, width=self.width)
+        _positive("Rectangular: width", self.width)
 
     @property
     def half_width(self) -> float:
@@ -103,7 +107,7 @@ class Rectangular:
 
     def widened(self, factor: float) -> Rectangular:
         """Return the rectangle ``factor`` times as wide, area 1."""
-        return replace(self, width=self.width * factor)
+        return replace(self, width=self.width * _factor(factor))
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class ATan:
     alpha: float = 2.0
 
     def __post_init__(self) -> None:
-        _positive(self, alpha=self.alpha)
+        _positive("ATan: alpha", self.alpha)
 
     @property
     def half_width(self) -> float:
@@ -132,7 +136,7 @@ class ATan:
 
     def widened(self, factor: float) -> ATan:
         """Return the arctangent ``factor`` times as wide, area 1."""
-        return replace(self, alpha=self.alpha / factor)
+        return replace(self, alpha=self.alpha / _factor(factor))
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ class Sigmoid:
     alpha: float = 4.0
 
     def __post_init__(self) -> None:
-        _positive(self, alpha=self.alpha)
+        _positive("Sigmoid: alpha", self.alpha)
 
     @property
     def half_width(self) -> float:
@@ -160,7 +164,7 @@ class Sigmoid:
 
     def widened(self, factor: float) -> Sigmoid:
         """Return the sigmoid ``factor`` times as wide, area 1."""
-        return replace(self, alpha=self.alpha / factor)
+        return replace(self, alpha=self.alpha / _factor(factor))
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,7 @@ class Gaussian:
     sigma: float = 0.5
 
     def __post_init__(self) -> None:
-        _positive(self, sigma=self.sigma)
+        _positive("Gaussian: sigma", self.sigma)
 
     @property
     def half_width(self) -> float:
@@ -188,37 +192,37 @@ class Gaussian:
 
     def widened(self, factor: float) -> Gaussian:
         """Return the Gaussian ``factor`` times as wide, area 1."""
-        return replace(self, sigma=self.sigma * factor)
+        return replace(self, sigma=self.sigma * _factor(factor))
 
 
 @dataclass(frozen=True)
 class SuperSpike:
-    r"""h(x) = (beta / 2) exp(-beta \|x\|): two-sided exponential, area 1.
+    r"""h(x) = (beta / 2) / (1 + beta \|x\|)^2: derivative of the fast sigmoid, scaled to area 1.
 
     Args:
         beta: Sharpness, > 0.
 
-    Source: Shrestha and Orchard, "SLAYER", NeurIPS 2018. (Zenke and Ganguli's SuperSpike, 2018, has
-    the same cusp at the threshold with algebraic tails.)
+    Source: Zenke and Ganguli, "SuperSpike", 2018, doi:10.1162/neco_a_01086 (there the peak is 1,
+    here it is beta / 2).
     """
 
     beta: float = 2.0
 
     def __post_init__(self) -> None:
-        _positive(self, beta=self.beta)
+        _positive("SuperSpike: beta", self.beta)
 
     @property
     def half_width(self) -> float:
-        """H falls to half its peak at log 2 / beta."""
-        return math.log(2) / self.beta
+        """H falls to half its peak at (sqrt 2 - 1) / beta."""
+        return (math.sqrt(2) - 1) / self.beta
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return h(x)."""
-        return (self.beta / 2) * torch.exp(-self.beta * x.abs())
+        return (self.beta / 2) / (1 + self.beta * x.abs()).square()
 
     def widened(self, factor: float) -> SuperSpike:
-        """Return the exponential ``factor`` times as wide, area 1."""
-        return replace(self, beta=self.beta / factor)
+        """Return the SuperSpike ``factor`` times as wide, area 1."""
+        return replace(self, beta=self.beta / _factor(factor))
 
 
 @dataclass(frozen=True)
@@ -236,6 +240,7 @@ class StraightThrough:
 
     def widened(self, factor: float) -> StraightThrough:
         """Nothing is wider than everywhere."""
+        _factor(factor)
         return self
 
 
