@@ -72,7 +72,7 @@ def prepare():
     from spikeguard.training import TrainOptions, train
 
     torch.set_num_threads(1)
-    gc.freeze()  # keeps the pages of this process shared with its forks
+    assert "lightning_fabric" not in sys.modules, "Fabric is imported before it is needed"
     Engine()  # imports Fabric; nothing is differentiated here, so this process can be forked
 
     def images(count, name):
@@ -89,6 +89,7 @@ def prepare():
         options = TrainOptions(epochs=2, batch_size=4, lr=0.05, checkpoint_seconds=seconds)
         train(model, data, objective, options, out=out, resume=True)
 
+    gc.freeze()  # keeps the pages of this process shared with its forks
     return train_once
 
 
@@ -182,15 +183,15 @@ def with_post_hook(init, hook):
     return wrapped
 
 
-def child(train_once, out, seconds, watch=None, kill_at=None):
-    """Run in a fork; return what was counted and whether the child was killed."""
+def fork(work, watch=None, kill_at=None):
+    """Call ``work`` in a fork; return what was counted and whether it was killed."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(reading)
         if watch is not None:
             watch(lambda kind: os.write(writing, kind.encode() + b"\n"), kill_at)
-        train_once(out, seconds)
+        work()
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
@@ -199,7 +200,7 @@ def child(train_once, out, seconds, watch=None, kill_at=None):
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
         return kinds, True
-    assert os.WEXITSTATUS(status) == 0, f"the child at {out} failed"
+    assert os.WEXITSTATUS(status) == 0, "a child failed"
     return kinds, False
 
 
@@ -225,7 +226,7 @@ def content(out):
 
 
 def main(folder):
-    run = functools.partial(child, prepare())
+    train_once = prepare()
     rare, often = 1e9, 0.0
 
     def forward(report, kill_at=None):
@@ -238,16 +239,11 @@ def main(folder):
     for seconds in (rare, often):
         for watch in (count_files, forward, step):
             out = folder / f"unbroken-{seconds}-{watch.__name__}"
-            counts[watch, seconds], killed = run(out, seconds, watch)
+            work = functools.partial(train_once, out, seconds)
+            counts[watch, seconds], killed = fork(work, watch)
             assert not killed
             found = content(out)
             assert expected.setdefault(seconds, found) == found
-
-    def story(out, seconds, deaths):
-        """Die at each of the points, then finish; return how often it was killed."""
-        killed = sum(run(out, seconds, *death)[1] for death in deaths)
-        run(out, seconds)
-        return killed, content(out) == expected[seconds]
 
     stories = {
         "files": [(rare, [(count_files, n + 1)]) for n in range(len(counts[count_files, rare]))],
@@ -265,14 +261,24 @@ def main(folder):
         stories["chains"].append(
             (often, [(w, chooser.randint(1, len(counts[w, often]) // 2)) for w in watches])
         )
-    report = {}
+
+    report, begun = {}, {}
     for scenario, told in stories.items():
-        ends = [story(folder / f"{scenario}-{number}", *plot) for number, plot in enumerate(told)]
-        report[scenario] = {
-            "runs": len(ends),
-            "killed": sum(killed for killed, _ in ends),
-            "different": [number for number, (_, equal) in enumerate(ends) if not equal],
-        }
+        report[scenario] = {"runs": len(told), "killed": 0, "different": []}
+        for number, (seconds, deaths) in enumerate(told):
+            out = folder / f"{scenario}-{number}"
+            begun[out] = scenario, number, seconds
+            work = functools.partial(train_once, out, seconds)
+            report[scenario]["killed"] += sum(fork(work, *death)[1] for death in deaths)
+
+    def finish():
+        for out, (_, _, seconds) in begun.items():
+            train_once(out, seconds)
+
+    fork(finish)
+    for out, (scenario, number, seconds) in begun.items():
+        if content(out) != expected[seconds]:
+            report[scenario]["different"].append(number)
     kinds = counts[count_files, rare]
     report["files"]["kinds"] = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
     sys.stdout.write(json.dumps(report))

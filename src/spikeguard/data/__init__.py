@@ -60,7 +60,9 @@ class DataSet:
     Args:
         read: Takes the data root and returns the training and the test images.
         mean: Per-channel mean of the training pixels, in [0, 1] units.
-        std: Per-channel standard deviation of the training pixels, in [0, 1] units.
+        std: Per-channel scale that the model divides by, in [0, 1] units: the standard deviation
+            of the training pixels, but for CIFAR-10 the smaller numbers in general use (the mean
+            deviation within an image), with which published networks were trained.
     """
 
     read: Callable[[Path], tuple[ImageSet, ImageSet]]

@@ -45,7 +45,7 @@ def read_pickle(path: Path) -> Any:
         raise ValueError(f"{path}: not a whole pickle ({reason}); fetch it again.") from error
 
 
-class _Refused(Exception):  # noqa: N818 - a verdict, not an error of ours
+class _Refused(Exception):
     """The pickle wants something that an array of bytes does not need."""
 
 

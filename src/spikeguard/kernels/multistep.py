@@ -61,8 +61,7 @@ class _MultiStep(torch.autograd.Function):
         v = _empty_like_membrane(current)
         for t, v_t in _potentials(current, decay, gate, noise, v_th, reset):
             v[t] = v_t
-        # dv is dL/dv[t] in full: through the spike s[t], through u[t] (from step t+1), from
-        # outside.
+        # dv[t] is dL/dv[t] in full: from outside, through the spike s[t] and through u[t].
         dv = torch.empty_like(v)
         du: Tensor | None = None
         for t in reversed(range(len(v))):

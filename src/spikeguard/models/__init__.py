@@ -1,5 +1,4 @@
-"""Networks: each function returns an :class:`SNN`, an ordinary classifier ``model(x) ->
-logits``."""
+"""Networks: each function returns an :class:`SNN`, a classifier ``model(x) -> logits``."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -15,6 +16,8 @@ from spikeguard.models.snn import (
     TimeSequential,
     initialise,
     quiet_construction,
+    readout_layers,
+    scaled,
     spiking,
 )
 from spikeguard.neurons import Neuron
@@ -58,12 +61,14 @@ def feedforward(
         generator: Draws the weights; None is a fixed stream.
 
     Raises:
-        ValueError: If a width is not positive, or the image is too small for the poolings.
+        ValueError: If a width is not positive, the image is too small for the poolings, or readout
+            is unknown.
     """
-    if readout not in ("logits", "rate"):
-        raise ValueError(f"readout is 'logits' or 'rate', got {readout!r}.")
-    if any(w != "A" and w < 1 for w in (*layers, *hidden, num_classes)):
-        raise ValueError(f"widths must be >= 1, got {layers}, {hidden} and {num_classes} classes.")
+    if any(w != "A" and w < 1 for w in (*in_shape, *layers, *hidden, num_classes)):
+        raise ValueError(
+            f"sizes must be >= 1, got inputs {tuple(in_shape)}, widths {tuple(layers)} and "
+            f"{tuple(hidden)}, {num_classes} classes."
+        )
     channels, *size = in_shape
     with quiet_construction():
         convolutional: list[nn.Module] = []
@@ -73,7 +78,7 @@ def feedforward(
                 size = [s // 2 for s in size]
                 if min(size) < 1:
                     raise ValueError(
-                        f"an image of {tuple(in_shape[1:])} is too small for {layers}."
+                        f"an image of {tuple(in_shape[1:])} is too small for {tuple(layers)}."
                     )
             else:
                 convolutional += [
@@ -82,16 +87,12 @@ def feedforward(
                     spiking(neuron),
                 ]
                 channels = layer
-        features = channels
-        for s in size:
-            features *= s
+        features = math.prod((channels, *size))
         classifier: list[nn.Module] = [nn.Flatten()]
         for width in hidden:
             classifier += [nn.Linear(features, width), spiking(neuron)]
             features = width
-        classifier.append(nn.Linear(features, num_classes))
-        if readout == "rate":
-            classifier.append(spiking(neuron))
+        classifier += readout_layers(features, num_classes, readout, neuron)
     stages = {"features": TimeSequential(*convolutional)} if convolutional else {}
     stages["classifier"] = TimeSequential(*classifier)
     model = SNN(
@@ -210,8 +211,7 @@ def VGG5(
     std: Sequence[float] = (1.0,),
     generator: torch.Generator | None = None,
 ) -> SNN:
-    """VGG5 of the SNN-RAT family: 64 A 128 128 A, then 4096, 4096, K; six weight layers, its name
-    aside.
+    """VGG5 of the SNN-RAT family: 64 A 128 128 A, then 4096, 4096, K: six weight layers, not five.
 
     Args:
         in_channels: Channels of an image.
@@ -228,7 +228,7 @@ def VGG5(
     """
     return feedforward(
         _scaled(_VGG5, width),
-        _scaled((4096, 4096), width),  # type: ignore[arg-type]
+        [scaled(4096, width)] * 2,
         in_shape=(in_channels, image_size, image_size),
         num_classes=num_classes,
         T=T,
@@ -261,7 +261,7 @@ def VGG11(
     """
     return feedforward(
         _scaled(_VGG11, width),
-        _scaled((4096, 4096), width),  # type: ignore[arg-type]
+        [scaled(4096, width)] * 2,
         in_shape=(in_channels, image_size, image_size),
         num_classes=num_classes,
         T=T,
@@ -275,7 +275,4 @@ def VGG11(
 
 
 def _scaled(layers: Sequence[Layer], width: float) -> list[Layer]:
-    """Multiply the widths of a layer list, at least 1 each."""
-    if not width > 0:
-        raise ValueError(f"width is a multiplier > 0, got {width:g}.")
-    return ["A" if w == "A" else max(1, round(w * width)) for w in layers]
+    return ["A" if w == "A" else scaled(w, width) for w in layers]

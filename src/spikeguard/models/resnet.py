@@ -16,6 +16,8 @@ from spikeguard.models.snn import (
     fold,
     initialise,
     quiet_construction,
+    readout_layers,
+    scaled,
     spiking,
 )
 from spikeguard.neurons import Neuron
@@ -82,10 +84,10 @@ def WRN16_4(
     std: Sequence[float] = (1.0,),
     generator: torch.Generator | None = None,
 ) -> SNN:
-    """Wide ResNet 16-4: conv 16, three stages of two blocks (64, 128, 256; strides 1, 2, 2), BN -
-    neuron.
+    """Wide ResNet 16-4: conv 16, three stages of two blocks, BN - neuron.
 
-    The mean over the final feature map (8x8 for 32x32 images) feeds one linear layer.
+    The stages have 64, 128 and 256 channels and strides 1, 2 and 2. The mean over the final feature
+    map (8x8 for 32x32 images) feeds one linear layer.
 
     Args:
         in_channels: Channels of an image.
@@ -105,13 +107,9 @@ def WRN16_4(
 
     Source: Zagoruyko and Komodakis, BMVC 2016; SNN-RAT's public code for the joins.
     """
-    if not width > 0:
-        raise ValueError(f"WRN16_4: width is a multiplier > 0, got {width:g}.")
     if image_size < 4 or image_size % 4:
         raise ValueError(f"WRN16_4: image_size must be a multiple of 4, got {image_size}.")
-    if readout not in ("logits", "rate"):
-        raise ValueError(f"WRN16_4: readout is 'logits' or 'rate', got {readout!r}.")
-    stem, *widths = (max(1, round(w * width)) for w in (16, 64, 128, 256))
+    stem, *widths = (scaled(w, width) for w in (16, 64, 128, 256))
     with quiet_construction():
         features: list[nn.Module] = [nn.Conv2d(in_channels, stem, 3, padding=1, bias=False)]
         channels = stem
@@ -123,10 +121,8 @@ def WRN16_4(
         classifier: list[nn.Module] = [
             nn.AvgPool2d(image_size // 4),
             nn.Flatten(),
-            nn.Linear(channels, num_classes),
+            *readout_layers(channels, num_classes, readout, neuron),
         ]
-        if readout == "rate":
-            classifier.append(spiking(neuron))
     model = SNN(
         {"features": TimeSequential(*features), "classifier": TimeSequential(*classifier)},
         T=T,

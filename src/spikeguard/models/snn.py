@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
@@ -12,19 +13,31 @@ from torch import Tensor, nn
 
 from spikeguard.encoders import Direct, Encoder
 from spikeguard.neurons import LIF, Neuron
-from spikeguard.rng import RandomSource, stream
+from spikeguard.rng import random_sources, stream
 
-__all__ = ["SNN", "Readout", "Temporal", "TimeSequential", "fold", "initialise", "spiking"]
+__all__ = [
+    "SNN",
+    "Readout",
+    "Temporal",
+    "TimeSequential",
+    "fold",
+    "initialise",
+    "quiet_construction",
+    "readout_layers",
+    "scaled",
+    "spiking",
+]
 
 Readout = Literal["logits", "rate"]
 
 
 class Temporal(nn.Module):
-    """Marks a module that works on time itself: ``module(x [T or 1, B, ...], T) -> [T or 1, B,
-    ...]``.
+    """Marks a module that works on time itself: ``module(x, T)`` maps [T or 1, B, ...] to the same.
 
     A first axis of length 1 stands for T equal steps: under direct coding nothing before the first
-    neuron depends on t, so it is computed once.
+    neuron depends on t, so it is computed once. Batch normalisation there sees B samples instead of
+    T equal copies of them: the same mean and variance, but the unbiased variance it keeps for
+    evaluation is n / (n - 1) times that of n values, not of T n.
     """
 
 
@@ -47,18 +60,22 @@ class SNN(nn.Module):
     """A spiking network as an ordinary classifier; no state survives a call.
 
     Args:
-        stages: Named parts of the network, run in order; their names head the layer names of
-            ``record``.
+        stages: Named parts of the network, run in order; the layer names of ``record`` begin with
+            these.
         T: Time steps, >= 1.
         num_classes: Length K of the logits.
+        in_shape: Shape of one input, to catch a wrong one early.
         encoder: Default ``Direct()``.
         mean: Per-channel mean of the inputs (or one number for all), subtracted inside the model.
         std: Per-channel standard deviation, > 0, divided by inside the model.
-        in_shape: Shape of one input, to catch a wrong one early.
 
     Raises:
-        ValueError: If T < 1, or mean and std do not fit; at a call, if x has another shape.
+        ValueError: If T < 1, or mean and std do not fit; at a call, if x has another shape or holds
+            integers.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -75,7 +92,7 @@ class SNN(nn.Module):
         if T < 1:
             raise ValueError(f"SNN: T must be >= 1 time steps, got {T}.")
         channels = in_shape[0]
-        if len(mean) != len(std) or len(mean) not in (1, channels) or min(std) <= 0:
+        if len(mean) != len(std) or len(mean) not in (1, channels) or not all(s > 0 for s in std):
             raise ValueError(
                 f"SNN: mean and std need 1 or {channels} numbers and std > 0, got {mean} and {std}."
             )
@@ -89,19 +106,21 @@ class SNN(nn.Module):
         self._stages = tuple(stages)
         for name, stage in stages.items():
             self.add_module(name, stage)
-        sources = (getattr(m, "random", None) for m in self.modules())
-        for number, source in enumerate(s for s in sources if isinstance(s, RandomSource)):
+        for number, source in enumerate(random_sources(self)):
             source.seed = number  # unbound, each layer draws a sequence of its own
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [B, *in_shape] in [0, 1] to logits [B, K]."""
         if tuple(x.shape[1:]) != self.in_shape:
+            shape = ", ".join(["B", *map(str, self.in_shape)])
+            raise ValueError(f"SNN: expects inputs [{shape}], got {list(x.shape)}.")
+        if not x.is_floating_point():
             raise ValueError(
-                f"SNN: expects inputs [B, {', '.join(map(str, self.in_shape))}], got {list(x.shape)}."
+                f"SNN: expects floating-point inputs in [0, 1], got {x.dtype}; use x.float() / 255."
             )
         if self.encoder.normalised:
             x = (x - self.mean) / self.std
-        drive = x.unsqueeze(0) if self.encoder.constant else self.encoder(x, self.T)
+        drive = self.encoder(x, 1 if self.encoder.constant else self.T)
         for name in self._stages:
             drive = getattr(self, name)(drive, self.T)
         return drive.mean(0)
@@ -115,12 +134,29 @@ class SNN(nn.Module):
 def fold(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Run a layer that knows no time on [T, B, ...], with time folded into the batch."""
     y = layer(x.flatten(0, 1))
-    return y.unflatten(0, x.shape[:2])
+    return y.view(*x.shape[:2], *y.shape[1:])
 
 
 def spiking(prototype: Neuron | None) -> Neuron:
     """Return a fresh neuron like the prototype; None is ``LIF(0.5)``, the field's usual neuron."""
     return LIF(0.5) if prototype is None else copy.deepcopy(prototype)
+
+
+def readout_layers(
+    features: int, num_classes: int, readout: Readout, neuron: Neuron | None
+) -> list[nn.Module]:
+    """Return the last linear layer, and for "rate" the neuron after it."""
+    if readout not in ("logits", "rate"):
+        raise ValueError(f"readout is 'logits' or 'rate', got {readout!r}.")
+    last = nn.Linear(features, num_classes)
+    return [last, spiking(neuron)] if readout == "rate" else [last]
+
+
+def scaled(channels: int, width: float) -> int:
+    """Multiply a layer's width, to at least 1."""
+    if not (width > 0 and math.isfinite(width)):
+        raise ValueError(f"width is a multiplier > 0, got {width:g}.")
+    return max(1, round(channels * width))
 
 
 @contextmanager

@@ -1,5 +1,4 @@
-"""Spiking neurons: neuron = dynamics + surrogate; one recurrence (``spikeguard.kernels``) for
-all."""
+"""Spiking neurons: neuron = dynamics + surrogate, all on the one recurrence of the kernels."""
 
 from __future__ import annotations
 

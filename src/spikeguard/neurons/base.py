@@ -26,7 +26,7 @@ __all__ = [
 Phase = Literal["train", "attack", "test"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerTrace:
     """What one spiking layer did in one forward pass; every tensor [T, B, *N], all differentiable.
 
@@ -166,7 +166,7 @@ class _Recorder(Mapping[str, LayerTrace]):
 
     def close(self) -> None:
         for neuron in self._name:
-            neuron._recorders.remove(self)
+            neuron._recorders = [r for r in neuron._recorders if r is not self]
 
     def __getitem__(self, name: str) -> LayerTrace:
         if name not in self._seen:

@@ -1,0 +1,155 @@
+"""What an audit says: a Finding for every check, and the Verdict that follows from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from spikeguard.files import write_json
+
+__all__ = ["Finding", "Verdict", "conclude"]
+
+FindingStatus = Literal["pass", "fail", "not run"]
+VerdictStatus = Literal["reliable", "unreliable", "inconclusive"]
+
+# Which failure explains the others: broken numbers first, then broken models, then weak attacks.
+_HEADLINES = ("G27", "S1", "G29", "G19", "S4", "G15", "G5", "G1", "G4")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check measured.
+
+    Attributes:
+        code: The check's name, a key of ``CHECKS``.
+        title: What holds for a healthy model and a fair attack.
+        status: "pass", "fail" or "not run".
+        measured: What was measured, in words and numbers.
+        threshold: When the check passes.
+        meaning: What the measurement says, as one plain clause.
+        remedy: What to do about it; empty when the check passed.
+        evidence: The numbers behind it, as plain data.
+        seconds: Time the check took.
+    """
+
+    code: str
+    title: str
+    status: FindingStatus
+    measured: str
+    threshold: str = ""
+    meaning: str = ""
+    remedy: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a robustness number can be believed.
+
+    Attributes:
+        status: "unreliable" when a check failed, else "inconclusive" when one did not run, else
+            "reliable".
+        findings: One for every check, in the order they ran.
+        sentence: The verdict for people, one sentence.
+        upper_bound: Accuracy under the per-sample worst of the audit's attacks at the audited eps, in
+            [0, 1]: an upper bound on robust accuracy; None when no attack ran.
+        settings: How the audit was made.
+    """
+
+    status: VerdictStatus
+    findings: tuple[Finding, ...]
+    sentence: str
+    upper_bound: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reliable(self) -> bool:
+        """Whether every check ran and passed."""
+        return self.status == "reliable"
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Codes of the checks that failed."""
+        return tuple(f.code for f in self.findings if f.status == "fail")
+
+    def table(self) -> str:
+        """Return the findings as aligned plain text; what did not pass comes with its remedy."""
+        rows = [("check", "result", "what should hold", "measured")]
+        rows += [(f.code, _SHOWN[f.status], f.title, f.measured) for f in self.findings]
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        lines = []
+        for row, finding in zip(rows, (None, *self.findings), strict=True):
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+            lines.append("  ".join([*cells, row[3]]).rstrip())
+            if finding is not None and finding.status == "fail":
+                lines += [f"{' ' * widths[0]}  passes when: {finding.threshold}"]
+                lines += [f"{' ' * widths[0]}  remedy: {finding.remedy}"]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as plain data that strict JSON can hold."""
+        return {
+            "status": self.status,
+            "reliable": self.reliable,
+            "sentence": self.sentence,
+            "upper_bound": self.upper_bound,
+            "settings": _plain(self.settings),
+            "findings": [_plain(asdict(finding)) for finding in self.findings],
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the verdict as JSON, atomically."""
+        write_json(path, self.to_json())
+
+
+_SHOWN: dict[FindingStatus, str] = {"pass": "pass", "fail": "FAIL", "not run": "not run"}
+
+
+def conclude(
+    findings: Sequence[Finding],
+    *,
+    upper_bound: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Verdict:
+    """Draw the verdict: any failure is "unreliable", any check not run is "inconclusive"."""
+    settings = {} if settings is None else settings
+    found = tuple(findings)
+    failed = [f for f in found if f.status == "fail"]
+    skipped = [f for f in found if f.status == "not run"]
+    status: VerdictStatus = "reliable"
+    bound = "" if upper_bound is None else f" of {100 * upper_bound:.1f} %"
+    if failed:
+        status = "unreliable"
+        head = min(failed, key=_rank)
+        sentence = f"Unreliable ({', '.join(f.code for f in failed)}): {head.meaning}."
+    elif skipped:
+        status = "inconclusive"
+        sentence = (
+            f"Inconclusive: no check failed, but {', '.join(f.code for f in skipped)} did not run "
+            f"({skipped[0].measured}), so the robust accuracy{bound} is an untested upper bound."
+        )
+    else:
+        sentence = (
+            f"Reliable as far as {len(found)} checks can tell: no sign of hidden gradients or a weak "
+            f"attack; the robust accuracy{bound} is an upper bound, as under any attack."
+        )
+    return Verdict(status, found, sentence, upper_bound, settings)
+
+
+def _rank(finding: Finding) -> int:
+    return _HEADLINES.index(finding.code) if finding.code in _HEADLINES else len(_HEADLINES)
+
+
+def _plain(value: Any) -> Any:
+    """Turn evidence into what strict JSON can hold; a number that is not finite becomes None."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,10 @@
+"""The report's charts, as plotly figures; a colour and a shape stand for the same network everywhere."""
+
+from __future__ import annotations
+
+from spikeguard.reporting.charts.accuracy import against_radius, per_attack
+from spikeguard.reporting.charts.base import Chart, Look, looks
+from spikeguard.reporting.charts.membrane import membranes
+from spikeguard.reporting.charts.training import curves
+
+__all__ = ["Chart", "Look", "against_radius", "curves", "looks", "membranes", "per_attack"]

@@ -1,0 +1,98 @@
+"""What all charts share: looks of the networks, axes, fonts, colours."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from spikeguard.reporting.collect import Network
+
+__all__ = ["INK", "SHADE", "SOFT", "Chart", "Look", "blank", "literal", "looks", "tint"]
+
+INK, SOFT, GRID, SHADE = "#1c2430", "#566070", "#e7eaef", "#f4f1ea"
+
+# Okabe and Ito's colours for the colour-blind, darkened where they are too light for white paper.
+_COLOURS = ("#0072b2", "#d55e00", "#007a5a", "#a8518a", "#4a4a4a", "#3a94cc", "#b87d00")
+_SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star")
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour and marker of one network."""
+
+    colour: str
+    shape: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure and what is written around it.
+
+    Attributes:
+        id: Of its element on the page.
+        title: Heading above it.
+        summary: What it shows, in words.
+        figure: The plotly figure.
+    """
+
+    id: str
+    title: str
+    summary: str
+    figure: go.Figure
+
+
+def looks(networks: Sequence[Network]) -> dict[str, Look]:
+    """Give every network a look of its own: seven colours; each round pairs them with other shapes."""
+    pairs = []
+    for number in range(len(networks)):
+        turn, place = divmod(number, len(_COLOURS))
+        pairs.append(Look(_COLOURS[place], _SHAPES[(place + turn) % len(_SHAPES)]))
+    return {network.label: look for network, look in zip(networks, pairs, strict=True)}
+
+
+def blank(height: int) -> go.Figure:
+    """Return an empty figure with the report's axes; it fills the width it is given."""
+    figure = go.Figure()
+    axis: dict[str, Any] = {
+        "gridcolor": GRID,
+        "zeroline": False,
+        "linecolor": "#9aa3b0",
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": "#9aa3b0",
+        "tickfont": {"size": 12, "color": SOFT},
+        "title_font": {"size": 13, "color": INK},
+        "fixedrange": True,
+        "automargin": True,
+    }
+    figure.update_layout(
+        template="none",
+        height=height,
+        autosize=True,
+        margin={"l": 8, "r": 12, "t": 8, "b": 8},
+        font={"family": _FONT, "size": 12, "color": INK},
+        hoverlabel={"font": {"family": _FONT, "size": 13}, "bgcolor": "#ffffff", "namelength": -1},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        showlegend=False,
+        dragmode=False,
+    )
+    figure.update_xaxes(**axis, showline=True)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def literal(text: str) -> str:
+    """Return text that plotly shows as it is: its labels know tags and entities."""
+    return html.escape(text, quote=False)
+
+
+def tint(colour: str, share: float) -> str:
+    """Return a colour "#rrggbb" mixed with white: 1 leaves it as it is, 0 is white."""
+    parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return "#" + "".join(f"{round(255 - share * (255 - part)):02x}" for part in parts)

@@ -1,0 +1,87 @@
+"""Histograms of membrane potentials around the threshold, on the same axes for all networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikeguard.analysis.membrane import NEAR, MembraneHistogram
+from spikeguard.reporting import words
+from spikeguard.reporting.charts.base import INK, Chart, Look, blank, tint
+from spikeguard.reporting.collect import Network
+
+__all__ = ["membranes"]
+
+_TAIL = 0.005  # share of potentials that may lie outside the chart on either side
+
+
+def membranes(networks: Sequence[Network], look: Mapping[str, Look]) -> dict[str, Chart]:
+    """Return a histogram for every network whose potentials were measured, by label."""
+    found = {n.label: n.membrane for n in networks if n.membrane is not None}
+    spans = [_span(histogram) for histogram in found.values()]
+    span = [min((low for low, _ in spans), default=-1), max((high for _, high in spans), default=1)]
+    top = 1.08 * max((_shares(h, span)[1].max() for h in found.values()), default=1.0)
+    return {
+        label: _chart(label, histogram, look, span=span, top=top)
+        for label, histogram in found.items()
+    }
+
+
+def _chart(
+    label: str,
+    histogram: MembraneHistogram,
+    look: Mapping[str, Look],
+    *,
+    span: list[float],
+    top: float,
+) -> Chart:
+    x, y, width = _shares(histogram, span)
+    colour = look[label].colour
+    figure = blank(height=240)
+    figure.add_bar(
+        x=x,
+        y=y,
+        width=width,
+        marker={
+            "color": [colour if near else tint(colour, 0.4) for near in np.abs(x) < NEAR],
+            "line": {"width": 0},
+        },
+        hovertemplate="%{x:.3f}: %{y:.2f} %<extra></extra>",
+    )
+    figure.add_vline(0, line={"color": INK, "width": 1.5, "dash": "dash"})
+    figure.add_annotation(
+        x=0, y=1, yref="paper", text="threshold", showarrow=False, xanchor="left", xshift=5
+    )
+    figure.update_layout(bargap=0)
+    figure.update_xaxes(title_text="Membrane potential, v / v_th − 1", range=span, dtick=1, tick0=0)
+    figure.update_yaxes(title_text="Potentials (%)", range=[0, top])
+    share = words.percent(histogram.near_threshold)
+    return Chart(
+        f"membrane-{list(look).index(label)}",
+        label,
+        f"Histogram of the membrane potentials of {label}; {share} lie within {NEAR:g} v_th of "
+        "the threshold.",
+        figure,
+    )
+
+
+def _span(histogram: MembraneHistogram) -> tuple[float, float]:
+    """Return where all but a small tail on either side lies, in finite edges around -1 .. 0.5."""
+    done = np.cumsum(histogram.pooled.counts) / histogram.pooled.potentials
+    inner = histogram.edges[1:-1]
+    low = inner[min(int(np.searchsorted(done, _TAIL)), len(inner)) - 1] if done[0] < _TAIL else inner[0]
+    high = inner[min(int(np.searchsorted(done, 1 - _TAIL)), len(inner) - 1)]
+    return min(float(low), -1.25), max(float(high), 0.5)
+
+
+def _shares(
+    histogram: MembraneHistogram, span: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return centres, shares in % and widths of the finite bins inside ``span``."""
+    inner = histogram.edges[1:-1]
+    shares = 100 * histogram.pooled.counts[1:-1] / histogram.pooled.potentials
+    centres, widths = (inner[1:] + inner[:-1]) / 2, np.diff(inner)
+    inside = (centres > span[0]) & (centres < span[1])
+    return centres[inside], shares[inside], widths[inside]

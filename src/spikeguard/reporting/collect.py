@@ -1,0 +1,288 @@
+"""What a run folder holds, read into frozen dataclasses; a damaged file is an error that names it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spikeguard.analysis.membrane import MembraneHistogram
+from spikeguard.config import ConfigError, Recipe, load_recipe
+from spikeguard.runs import ATTACKS, AUDIT, ENVIRONMENT, MEMBRANE, METRICS, RECIPE, RESULT
+from spikeguard.scores import Score
+
+__all__ = ["Attacked", "Audited", "Epoch", "Finding", "Network", "Trained", "collect"]
+
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of metrics.jsonl; accuracies in [0, 1]."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    terms: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What result.json holds."""
+
+    best_epoch: int
+    val_accuracy: float
+    epochs: int
+    parameters: int
+    train_samples: int
+    val_samples: int
+    seconds: float
+    objective: str
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """One result in ``attacks/``.
+
+    Attributes:
+        name: The file's name without its suffix.
+        suite: The suite it was made with, or "" where the file does not say.
+        norm: Norm of the threat set.
+        eps: Its radius, in pixel units.
+        draws: Noise draws every image was scored on.
+        eot: Gradients averaged in every attack step.
+        limit: The attacked images are the first so many; None is all test images.
+        clean: Accuracy without an attack.
+        attacks: Accuracy under each attack.
+        widths: For each attack: the half-widths or names of the surrogates it put in the place of
+            the network's own; empty for an attack with the own one.
+        worst_case: Accuracy when every image meets the attack that hurts it most.
+        zero_gradient: Share of images whose input gradient is exactly zero.
+    """
+
+    name: str
+    suite: str
+    norm: str
+    eps: float
+    draws: int
+    eot: int
+    limit: int | None
+    clean: Score
+    attacks: Mapping[str, Score]
+    widths: Mapping[str, tuple[str, ...]]
+    worst_case: Score
+    zero_gradient: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check of the audit: "pass", "fail" or "not run"."""
+
+    code: str
+    title: str
+    status: str
+    measured: str
+    threshold: str
+    meaning: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What audit.json holds: "reliable", "unreliable" or "inconclusive", and why."""
+
+    status: str
+    sentence: str
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """One run folder. What was not run is empty or None.
+
+    Attributes:
+        path: The run folder.
+        label: What the report calls it: the recipe's title, made unique.
+        recipe: What was trained.
+        recipe_text: The recipe as it is written in the folder.
+        trained: The outcome of the training.
+        environment: Versions, machine, command.
+        epochs: The training curves.
+        attacked: Results of attacks.
+        audited: The audit's verdict.
+        membrane: Where the membrane potentials lie.
+    """
+
+    path: Path
+    label: str
+    recipe: Recipe
+    recipe_text: str
+    trained: Trained
+    environment: Mapping[str, Any]
+    epochs: tuple[Epoch, ...]
+    attacked: tuple[Attacked, ...]
+    audited: Audited | None
+    membrane: MembraneHistogram | None
+
+
+def collect(runs: Sequence[str | Path]) -> tuple[Network, ...]:
+    """Read run folders.
+
+    Args:
+        runs: Folders of finished trainings, at least one, none twice.
+
+    Raises:
+        ValueError: If a folder is no finished run, or a file is missing or damaged: one line that
+            names it.
+    """
+    paths = [Path(run) for run in runs]
+    if not paths:
+        raise ValueError("report: name at least one run folder.")
+    places = [path.resolve() for path in paths]
+    for path, place in zip(paths, places, strict=True):
+        if places.count(place) > 1:
+            raise ValueError(f"report: {path} is named twice; name every run folder once.")
+    recipes = [_recipe(path) for path in paths]
+    titles = [recipe.title or recipe.name for recipe in recipes]
+    titles = [t if titles.count(t) == 1 else f"{t} ({p.name})" for t, p in zip(titles, paths, strict=True)]
+    titles = [t if titles.count(t) == 1 else f"{t} [{i}]" for i, t in enumerate(titles, start=1)]
+    return tuple(map(_network, paths, titles, recipes))
+
+
+def _network(path: Path, label: str, recipe: Recipe) -> Network:
+    audit, membrane = path / AUDIT, path / MEMBRANE
+    results = sorted((path / ATTACKS).glob("*.json")) if (path / ATTACKS).is_dir() else []
+    return Network(
+        path=path,
+        label=label,
+        recipe=recipe,
+        recipe_text=(path / RECIPE).read_text(encoding="utf-8"),
+        trained=_trained(path / RESULT),
+        environment=_json(path / ENVIRONMENT),
+        epochs=_epochs(path / METRICS),
+        attacked=tuple(map(_attacked, results)),
+        audited=_audited(audit) if audit.exists() else None,
+        membrane=MembraneHistogram.load(membrane) if membrane.exists() else None,
+    )
+
+
+def _recipe(path: Path) -> Recipe:
+    if not path.is_dir():
+        raise ValueError(f"{path}: no such run folder.")
+    if not (path / RECIPE).is_file():
+        raise ValueError(f"{path}: not a run folder, it holds no {RECIPE}.")
+    try:
+        return load_recipe(path / RECIPE)
+    except ConfigError as error:
+        raise ValueError(f"{path / RECIPE}: {error}") from error
+
+
+def _trained(path: Path) -> Trained:
+    card = _json(path)
+    with _reading(path):
+        return Trained(
+            best_epoch=int(card["best_epoch"]),
+            val_accuracy=float(card["val_accuracy"]),
+            epochs=int(card["epochs"]),
+            parameters=int(card["parameters"]),
+            train_samples=int(card["train_samples"]),
+            val_samples=int(card["val_samples"]),
+            seconds=float(card["seconds"]),
+            objective=str(card["objective"]),
+        )
+
+
+def _epochs(path: Path) -> tuple[Epoch, ...]:
+    lines = [line for line in _text(path).splitlines() if line.strip()]
+    with _reading(path):
+        return tuple(
+            Epoch(
+                epoch=int(card["epoch"]),
+                train_loss=float(card["train_loss"]),
+                train_accuracy=float(card["train_accuracy"]),
+                val_loss=float(card["val_loss"]),
+                val_accuracy=float(card["val_accuracy"]),
+                terms={str(name): float(value) for name, value in card["terms"].items()},
+            )
+            for card in map(json.loads, lines)
+        )
+
+
+def _attacked(path: Path) -> Attacked:
+    card = _json(path)
+    with _reading(path):
+        attacks = card["attacks"]
+        limit = card.get("limit")
+        return Attacked(
+            name=path.stem,
+            suite=str(card.get("suite", "")),
+            norm=str(card["threat"]["norm"]),
+            eps=float(card["threat"]["eps"]),
+            draws=int(card["draws"]),
+            eot=int(card.get("eot", 1)),
+            limit=None if limit is None else int(limit),
+            clean=_score(card["clean"]),
+            attacks={str(name): _score(entry) for name, entry in attacks.items()},
+            widths={str(n): tuple(_swapped(entry["settings"])) for n, entry in attacks.items()},
+            worst_case=_score(card["worst_case"]),
+            zero_gradient=float(card["zero_gradient"]),
+        )
+
+
+def _score(entry: Mapping[str, Any]) -> Score:
+    score = Score(*(float(entry[key]) for key in ("accuracy", "low", "high")), n=int(entry["n"]))
+    ordered = 0 <= score.low <= score.accuracy + _ROUNDING and score.accuracy <= score.high + _ROUNDING
+    if not (ordered and score.accuracy <= 1 and score.high <= 1 and score.n >= 1):
+        raise ValueError(f"an accuracy lies in [0, 1] and in its interval, n >= 1; got {dict(entry)}")
+    return score
+
+
+def _swapped(settings: Any) -> Iterator[str]:
+    """Find the surrogates that an attack puts in the place of the network's own."""
+    if isinstance(settings, Mapping):
+        if settings.get("kind") == "SwapSurrogate":
+            other = settings["surrogate"]
+            named = isinstance(other, Mapping)
+            yield str(other.get("width", other.get("kind"))) if named else f"{other} x own"
+        for inner in settings.values():
+            yield from _swapped(inner)
+
+
+def _audited(path: Path) -> Audited:
+    card = _json(path)
+    with _reading(path):
+        keys = ("code", "title", "status", "measured", "threshold", "meaning", "remedy")
+        findings = tuple(Finding(*(str(entry[k]) for k in keys)) for entry in card["findings"])
+        return Audited(str(card["status"]), str(card["sentence"]), findings)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    text = _text(path)
+    with _reading(path):
+        card = json.loads(text)
+        if not isinstance(card, dict):
+            raise TypeError(f"expected an object, got {type(card).__name__}")
+        return card
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise ValueError(f"{path}: missing; is the training of this run finished?")
+    with _reading(path):
+        return path.read_text(encoding="utf-8")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever is wrong with a file's content into one line that names the file."""
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"{path}: damaged: it holds no {error}.") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: damaged: {error}.") from error

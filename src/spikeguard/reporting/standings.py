@@ -1,0 +1,143 @@
+"""Where every network stands at every radius: what a paper would print beside the worst case."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from spikeguard.reporting.collect import Attacked, Network
+from spikeguard.scores import Score
+
+__all__ = ["Radius", "Standing", "radii"]
+
+_ORDER = ("noise", "fgsm", "rfgsm")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One network at one radius; the attacks of all suites together.
+
+    Attributes:
+        clean: Accuracy without an attack.
+        attacks: Accuracy under each attack, from weak to strong. Where two suites use one name, the
+            lower number.
+        own: Names of the attacks that use the network's own surrogate.
+        worst_case: The lowest worst case of the suites: an upper bound on robust accuracy.
+        zero_gradient: Share of images whose input gradient is exactly zero.
+        left_out: Results on another number of images, which are not used.
+    """
+
+    clean: Score
+    attacks: Mapping[str, Score]
+    own: frozenset[str]
+    worst_case: Score
+    zero_gradient: float
+    left_out: tuple[str, ...]
+
+    @property
+    def printed(self) -> str | None:
+        """Name of the attack a paper would print: PGD of the most steps with the own surrogate."""
+        steps = {name: re.fullmatch(r"pgd(\d+)", name) for name in self.own}
+        found = {name: int(match[1]) for name, match in steps.items() if match}
+        return max(found, key=found.__getitem__) if found else None
+
+    @property
+    def gap(self) -> float | None:
+        """How much the printed number exceeds the worst case, on the same images."""
+        if self.printed is None:
+            return None
+        return self.attacks[self.printed].accuracy - self.worst_case.accuracy
+
+    @property
+    def swept(self) -> bool:
+        """Whether any attack used another surrogate than the network's own."""
+        return len(self.own) < len(self.attacks)
+
+
+@dataclass(frozen=True)
+class Radius:
+    """One threat set, and the networks that were attacked in it, by label.
+
+    Attributes:
+        norm: Its norm.
+        eps: Its radius, in pixel units.
+        standings: One for every network, in the report's order; None where it was not attacked.
+    """
+
+    norm: str
+    eps: float
+    standings: Mapping[str, Standing | None]
+
+    @property
+    def attacked(self) -> dict[str, Standing]:
+        """The networks that were attacked."""
+        return {label: found for label, found in self.standings.items() if found is not None}
+
+    @property
+    def printed(self) -> str | None:
+        """The attack in the column "as papers print it": that of the most networks."""
+        names = [s.printed for s in self.attacked.values() if s.printed is not None]
+        return max(names, key=names.count) if names else None
+
+    @property
+    def attacks(self) -> list[str]:
+        """All attacks, from weak to strong."""
+        names = {name for standing in self.attacked.values() for name in standing.attacks}
+        return sorted(names, key=_strength)
+
+
+def radii(networks: Sequence[Network]) -> list[Radius]:
+    """Return every radius at which a network was attacked, by norm and size."""
+    places = {(result.norm, result.eps) for network in networks for result in network.attacked}
+    return [
+        Radius(norm, eps, {network.label: _standing(network, norm, eps) for network in networks})
+        for norm, eps in sorted(places, key=lambda place: (place[0] != "linf", place))
+    ]
+
+
+def _standing(network: Network, norm: str, eps: float) -> Standing | None:
+    """Merge a network's results at one radius, over those made on the same number of images.
+
+    Of several numbers of images, the one with a surrogate sweep counts, then the largest.
+    """
+    results = [r for r in network.attacked if (r.norm, r.eps) == (norm, eps)]
+    merged = [_merged(n, results) for n in {result.clean.n for result in results}]
+    whole = [(found.swept and found.printed is not None, found.clean.n) for found in merged]
+    return merged[whole.index(max(whole))] if merged else None
+
+
+def _merged(n: int, results: Sequence[Attacked]) -> Standing:
+    used = [result for result in results if result.clean.n == n]
+    attacks: dict[str, Score] = {}
+    for name, score in (item for result in used for item in result.attacks.items()):
+        if name not in attacks or score.accuracy < attacks[name].accuracy:
+            attacks[name] = score
+    return Standing(
+        clean=used[0].clean,
+        attacks={name: attacks[name] for name in sorted(attacks, key=_strength)},
+        own=_own(used),
+        worst_case=min((result.worst_case for result in used), key=lambda score: score.accuracy),
+        zero_gradient=used[0].zero_gradient,
+        left_out=tuple(result.name for result in results if result.clean.n != n),
+    )
+
+
+def _own(results: Sequence[Attacked]) -> frozenset[str]:
+    names = ((name, widths) for result in results for name, widths in result.widths.items())
+    return frozenset(name for name, widths in names if not widths)
+
+
+def _strength(name: str) -> tuple[int, int, str, float, str]:
+    """Sort key: noise, single steps, PGD by steps, then PGD with other surrogates by width."""
+    base, _, variant = name.partition("/")
+    place = _ORDER.index(base) if base in _ORDER else len(_ORDER)
+    steps = re.search(r"\d+", base)
+    width = re.search(r"[\d.]+", variant)
+    return (
+        place + 10 * bool(variant),
+        int(steps[0]) if steps else 0,
+        base,
+        float(width[0]) if width else 0.0,
+        name,
+    )
