@@ -3,6 +3,7 @@
 import inspect
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -317,13 +318,15 @@ def test_audit_keeps_its_verdict_in_the_run(run, capsys):
     )
 
 
-def test_report_writes_one_page_for_one_run_or_several(run, tmp_path, capsys):
+def test_report_writes_one_page_for_one_run_or_several(run, tmp_path, capsys, monkeypatch):
     out = text_of(["report", str(run)], capsys)
     assert str(run / runs.REPORT) in out
     assert (run / runs.REPORT).read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype")
-    page = tmp_path / "both.html"
-    text_of(["report", str(run), str(run), "--out", str(page)], capsys)
-    assert page.is_file()
+    shutil.copytree(run, tmp_path / "runs/first")
+    shutil.copytree(run, tmp_path / "runs/second")
+    monkeypatch.chdir(tmp_path)
+    text_of(["report", "runs/first", str(tmp_path / "runs/second")], capsys)
+    assert (tmp_path / "runs" / runs.REPORT).is_file()  # in the folder that both share
 
 
 # --- demo

@@ -87,7 +87,9 @@ def test_the_margin_is_each_layers_own_surrogate_half_width():
     v = torch.tensor([[[1.3]]])
     assert TGO().penalty(layer(v, surrogate=Rectangular(0.5))).item() == pytest.approx(0.2)
     width = 2 / (math.pi * 2)  # ATan(2): half-width at half maximum
-    assert TGO().penalty(layer(v, surrogate=ATan(2.0))).item() == pytest.approx(width - 0.3, rel=1e-5)
+    assert TGO().penalty(layer(v, surrogate=ATan(2.0))).item() == pytest.approx(
+        width - 0.3, rel=1e-5
+    )
 
 
 def test_a_surrogate_without_end_needs_an_explicit_margin():

@@ -13,7 +13,7 @@ from spikeguard.neurons import record
 __all__ = ["TrainingDiverged", "all_finite", "bad_term", "diagnose"]
 
 
-class TrainingDiverged(RuntimeError):  # noqa: N818 - what happened, in words
+class TrainingDiverged(RuntimeError):
     """Training met a number that is not finite and stopped before it moved a weight by it.
 
     Attributes:

@@ -73,7 +73,7 @@ class RunFolder:
                 "choose another folder."
             )
         checkpoint.restore_model(learner.model, found.model, where=str(self._checkpoint("last")))
-        pass
+        restore_optimizer(learner.optimizer, learner.model, found.state, found.info["optimizer"])
         learner.engine.load_state(found.info["scaler"])
         at = Position(**found.info["position"])
         self.write_metrics(at)

@@ -26,11 +26,12 @@ from spikeguard.attacks import (
     evaluating,
     frozen,
 )
-from spikeguard.evaluation import evaluate, wilson
+from spikeguard.auditing.findings import Finding
+from spikeguard.evaluation import evaluate
 from spikeguard.neurons import Surrogate
 from spikeguard.rng import SampleStreams, key, randomness
 
-__all__ = ["EOT", "Attacked", "Check", "Context", "exceeds", "half_width", "percent", "title"]
+__all__ = ["EOT", "Attacked", "Check", "Context", "title"]
 
 EOT = 4  # gradients averaged in every step against a stochastic model
 
@@ -207,28 +208,9 @@ class Context:
         }
 
 
-Check = Callable[[Context], Any]
+Check = Callable[[Context], Finding]
 
 
 def title(check: Check) -> str:
     """Return the first line of a check's docstring: what should hold."""
     return (check.__doc__ or check.__name__).partition("\n")[0].strip().rstrip(".")
-
-
-def half_width(accuracy: float, n: int) -> float:
-    """Return half the width of the Wilson 95 % interval: what a difference must exceed to count."""
-    low, high = wilson(accuracy * n, n)
-    return (high - low) / 2
-
-
-def exceeds(count: int, n: int, share: float) -> bool:
-    """Whether a count of n is above a share for more than chance: its Wilson interval lies above.
-
-    With 100 samples and a share of 1 %, two exceptions pass and three do not.
-    """
-    return count > 0 and wilson(count, n)[0] > share
-
-
-def percent(share: float) -> str:
-    """Write a share for people: 0.425 as "42.5 %", 0.6 as "60 %"."""
-    return f"{100 * share:.1f}".removesuffix(".0") + " %"

@@ -26,7 +26,8 @@ def report(*runs: Path, out: Path | None = None) -> int:
         raise ConfigError("name at least one run folder, for example runs/demo/tgo.")
     for run in runs:
         require_finished(run)
-    shared = Path(os.path.commonpath(runs)) if len(runs) > 1 else runs[0]
+    places = [run.resolve() for run in runs]
+    shared = Path(os.path.commonpath(places)) if len(runs) > 1 else runs[0]
     page = shared / REPORT if out is None else out
     command = ["spikeguard", "report", *map(str, runs)]
     command += [] if out is None else ["--out", str(out)]

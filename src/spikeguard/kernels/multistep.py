@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from spikeguard.kernels.reference import Firing, Reset, membrane_dtype, reset_potential, step
 
@@ -52,8 +51,12 @@ class _MultiStep(torch.autograd.Function):
         return spikes, v
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_spikes, grad_v):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        if torch.is_grad_enabled():  # the caller wrote create_graph=True
+            raise RuntimeError(
+                "multistep: this kernel is differentiable once; run the model inside "
+                "spikeguard.kernels.use_kernel('reference') for second derivatives."
+            )
         current, decay, gate, noise = ctx.saved_tensors
         v_th, reset, detach_reset, surrogate, _ = ctx.options
         if grad_spikes is None and grad_v is None:

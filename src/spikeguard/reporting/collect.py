@@ -1,4 +1,4 @@
-"""What a run folder holds, read into frozen dataclasses; a damaged file is an error that names it."""
+"""What a run folder holds, in frozen dataclasses; a damaged file is an error that names it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from spikeguard.analysis.membrane import MembraneHistogram
+from spikeguard.auditing.findings import Finding, FindingStatus, Verdict, VerdictStatus
 from spikeguard.config import ConfigError, Recipe, load_recipe
 from spikeguard.runs import ATTACKS, AUDIT, ENVIRONMENT, MEMBRANE, METRICS, RECIPE, RESULT
 from spikeguard.scores import Score
 
-__all__ = ["Attacked", "Audited", "Epoch", "Finding", "Network", "Trained", "collect"]
+__all__ = ["Attacked", "Epoch", "Network", "Trained", "collect"]
 
 _ROUNDING = 1e-9
 
@@ -80,28 +81,6 @@ class Attacked:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One check of the audit: "pass", "fail" or "not run"."""
-
-    code: str
-    title: str
-    status: str
-    measured: str
-    threshold: str
-    meaning: str
-    remedy: str
-
-
-@dataclass(frozen=True)
-class Audited:
-    """What audit.json holds: "reliable", "unreliable" or "inconclusive", and why."""
-
-    status: str
-    sentence: str
-    findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True)
 class Network:
     """One run folder. What was not run is empty or None.
 
@@ -126,7 +105,7 @@ class Network:
     environment: Mapping[str, Any]
     epochs: tuple[Epoch, ...]
     attacked: tuple[Attacked, ...]
-    audited: Audited | None
+    audited: Verdict | None
     membrane: MembraneHistogram | None
 
 
@@ -149,7 +128,9 @@ def collect(runs: Sequence[str | Path]) -> tuple[Network, ...]:
             raise ValueError(f"report: {path} is named twice; name every run folder once.")
     recipes = [_recipe(path) for path in paths]
     titles = [recipe.title or recipe.name for recipe in recipes]
-    titles = [t if titles.count(t) == 1 else f"{t} ({p.name})" for t, p in zip(titles, paths, strict=True)]
+    titles = [
+        t if titles.count(t) == 1 else f"{t} ({p.name})" for t, p in zip(titles, paths, strict=True)
+    ]
     titles = [t if titles.count(t) == 1 else f"{t} [{i}]" for i, t in enumerate(titles, start=1)]
     return tuple(map(_network, paths, titles, recipes))
 
@@ -235,10 +216,15 @@ def _attacked(path: Path) -> Attacked:
 
 
 def _score(entry: Mapping[str, Any]) -> Score:
-    score = Score(*(float(entry[key]) for key in ("accuracy", "low", "high")), n=int(entry["n"]))
-    ordered = 0 <= score.low <= score.accuracy + _ROUNDING and score.accuracy <= score.high + _ROUNDING
+    accuracy, low, high = (float(entry[key]) for key in ("accuracy", "low", "high"))
+    score = Score(accuracy, low, high, int(entry["n"]))
+    ordered = (
+        0 <= score.low <= score.accuracy + _ROUNDING and score.accuracy <= score.high + _ROUNDING
+    )
     if not (ordered and score.accuracy <= 1 and score.high <= 1 and score.n >= 1):
-        raise ValueError(f"an accuracy lies in [0, 1] and in its interval, n >= 1; got {dict(entry)}")
+        raise ValueError(
+            f"an accuracy lies in [0, 1] and in its interval, n >= 1; got {dict(entry)}"
+        )
     return score
 
 
@@ -253,12 +239,28 @@ def _swapped(settings: Any) -> Iterator[str]:
             yield from _swapped(inner)
 
 
-def _audited(path: Path) -> Audited:
+def _audited(path: Path) -> Verdict:
     card = _json(path)
     with _reading(path):
-        keys = ("code", "title", "status", "measured", "threshold", "meaning", "remedy")
-        findings = tuple(Finding(*(str(entry[k]) for k in keys)) for entry in card["findings"])
-        return Audited(str(card["status"]), str(card["sentence"]), findings)
+        return Verdict(
+            status=_one_of(card["status"], get_args(VerdictStatus)),
+            findings=tuple(map(_finding, card["findings"])),
+            sentence=str(card["sentence"]),
+            upper_bound=card.get("upper_bound"),
+            settings=dict(card.get("settings") or {}),
+        )
+
+
+def _finding(entry: Mapping[str, Any]) -> Finding:
+    words = {key: str(entry[key]) for key in ("code", "title", "measured")}
+    words |= {key: str(entry.get(key, "")) for key in ("threshold", "meaning", "remedy")}
+    return Finding(status=_one_of(entry["status"], get_args(FindingStatus)), **words)
+
+
+def _one_of(word: Any, known: tuple[Any, ...]) -> Any:
+    if word not in known:
+        raise ValueError(f"unknown status {word!r}; known: {', '.join(known)}")
+    return word
 
 
 def _json(path: Path) -> dict[str, Any]:

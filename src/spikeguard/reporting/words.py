@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 from spikeguard.config import eps_text
 from spikeguard.scores import Score
 
-__all__ = ["attack", "count", "duration", "interval", "norm", "percent", "points", "radius", "scored"]
+__all__ = [
+    "attack",
+    "count",
+    "duration",
+    "interval",
+    "norm",
+    "percent",
+    "points",
+    "radius",
+    "scored",
+    "shell",
+]
 
 _NORMS = {"linf": "L∞", "l2": "L2"}
 _ATTACKS = {
@@ -74,3 +86,8 @@ def attack(name: str) -> str:
     if width:
         return f"{written}, width {width[1]}"
     return f"{written}, {variant}" if variant else written
+
+
+def shell(*parts: str) -> str:
+    """Write a command line that a shell reads back as it is."""
+    return shlex.join(parts)

@@ -1,4 +1,4 @@
-"""The report's charts, as plotly figures; a colour and a shape stand for the same network everywhere."""
+"""The report's charts, as plotly figures; a network has one colour and one shape in all of them."""
 
 from __future__ import annotations
 

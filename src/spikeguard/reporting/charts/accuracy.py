@@ -111,7 +111,13 @@ def _other(figure: go.Figure, places: Sequence[Radius], label: str) -> None:
 
 
 def _line(
-    figure: go.Figure, scores: Mapping[float, Score], name: str, *, colour: str, dash: str, symbol: str
+    figure: go.Figure,
+    scores: Mapping[float, Score],
+    name: str,
+    *,
+    colour: str,
+    dash: str,
+    symbol: str,
 ) -> None:
     figure.add_scatter(
         name=name,

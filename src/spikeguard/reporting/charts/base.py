@@ -47,7 +47,7 @@ class Chart:
 
 
 def looks(networks: Sequence[Network]) -> dict[str, Look]:
-    """Give every network a look of its own: seven colours; each round pairs them with other shapes."""
+    """Give every network a look of its own: seven colours, paired with other shapes each round."""
     pairs = []
     for number in range(len(networks)):
         turn, place = divmod(number, len(_COLOURS))

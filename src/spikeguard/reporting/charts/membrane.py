@@ -71,7 +71,11 @@ def _span(histogram: MembraneHistogram) -> tuple[float, float]:
     """Return where all but a small tail on either side lies, in finite edges around -1 .. 0.5."""
     done = np.cumsum(histogram.pooled.counts) / histogram.pooled.potentials
     inner = histogram.edges[1:-1]
-    low = inner[min(int(np.searchsorted(done, _TAIL)), len(inner)) - 1] if done[0] < _TAIL else inner[0]
+    low = (
+        inner[min(int(np.searchsorted(done, _TAIL)), len(inner)) - 1]
+        if done[0] < _TAIL
+        else inner[0]
+    )
     high = inner[min(int(np.searchsorted(done, 1 - _TAIL)), len(inner) - 1)]
     return min(float(low), -1.25), max(float(high), 0.5)
 

@@ -29,8 +29,22 @@ def curves(networks: Sequence[Network], look: Mapping[str, Look]) -> list[Chart]
         x = [epoch.epoch for epoch in epochs]
         _line(loss, x, [e.train_loss for e in epochs], f"{name}, training", colour, "dot")
         _line(loss, x, [e.val_loss for e in epochs], f"{name}, validation", colour, "solid")
-        _line(accuracy, x, [100 * e.train_accuracy for e in epochs], f"{name}, training", colour, "dot")
-        _line(accuracy, x, [100 * e.val_accuracy for e in epochs], f"{name}, validation", colour, "solid")
+        _line(
+            accuracy,
+            x,
+            [100 * e.train_accuracy for e in epochs],
+            f"{name}, training",
+            colour,
+            "dot",
+        )
+        _line(
+            accuracy,
+            x,
+            [100 * e.val_accuracy for e in epochs],
+            f"{name}, validation",
+            colour,
+            "solid",
+        )
         best = [e for e in epochs if e.epoch == network.trained.best_epoch]
         accuracy.add_scatter(
             name=f"{name}, best epoch",
@@ -51,10 +65,14 @@ def curves(networks: Sequence[Network], look: Mapping[str, Look]) -> list[Chart]
         figure.update_xaxes(title_text="Epoch", range=[0, 1.03 * last], nticks=8)
     charts = [
         Chart("loss", "Loss", "Training and validation loss over the epochs.", loss),
-        Chart("accuracy", "Accuracy", "Training and validation accuracy over the epochs.", accuracy),
+        Chart(
+            "accuracy", "Accuracy", "Training and validation accuracy over the epochs.", accuracy
+        ),
     ]
     if terms(networks):
-        charts.append(Chart("terms", "Loss terms", "Terms of the training loss over the epochs.", parts))
+        charts.append(
+            Chart("terms", "Loss terms", "Terms of the training loss over the epochs.", parts)
+        )
     return charts
 
 
