@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,14 @@ from torch import Tensor, nn
 
 from spikeguard.attacks import (
     Attack,
-    AttackError,
     NoGradientError,
+    ThreatViolation,
+    classify,
     cross_entropy,
     describe,
     evaluating,
     frozen,
+    require_finite_weights,
 )
 from spikeguard.attacks.gradient import BACKPROP
 from spikeguard.data import ImageSet, as_image_set
@@ -64,7 +67,7 @@ def evaluate(
         data: An ImageSet or a pair (x, y).
         attacks: ``{name: attack}``, all with the same threat set, for example from ``suite``.
         seed: Names the random streams of the attacks and of the scores.
-        limit: Use only the first so many samples, >= 1.
+        limit: Use at most the first so many samples, >= 1.
         batch_size: Samples at once; results do not depend on it.
         draws: Noise draws every input is scored on; None is 10 for a stochastic model, else 1.
         out: A folder; finished batches are kept in it until the result is saved, so that a killed
@@ -75,9 +78,10 @@ def evaluate(
     Raises:
         ValueError: If an argument is out of range, or ``out`` holds parts of another evaluation.
         ThreatViolation: If an attack leaves its threat set.
-        AttackError: If logits or gradients are not finite.
+        AttackError: If weights, logits or gradients are not finite, or there is no gradient.
     """
     images = as_image_set(data)
+    require_finite_weights(model)
     if limit is not None and limit < 1:
         raise ValueError(f"evaluate: limit counts samples, >= 1, got {limit}.")
     if batch_size < 1 or (draws is not None and draws < 1):
@@ -92,7 +96,7 @@ def evaluate(
     n = len(images) if limit is None else min(limit, len(images))
     settings = {name: describe(attack) for name, attack in attacks.items()}
     with evaluating(model):
-        stochastic = bool(getattr(model, "stochastic", False))
+        stochastic = any(getattr(module, "stochastic", False) for module in model.modules())
         draws = draws if draws is not None else (10 if stochastic else 1)
         job = _Job(model, dict(attacks), seed, stochastic, draws, keep_adversarial)
         identity = {
@@ -109,7 +113,7 @@ def evaluate(
         for start in range(0, n, batch_size):
             index = torch.arange(start, min(start + batch_size, n))
             kept = store / f"{start:08d}.npz" if store is not None else None
-            part = _read(kept)
+            part = _read(kept) if kept is not None and kept.exists() else None
             if part is None:
                 done = start * (len(attacks) + 1)
                 part = job.run(images, index, progress, done, total)
@@ -151,7 +155,8 @@ class _Job:
         self, images: ImageSet, index: Tensor, progress: Progress | None, done: int, total: int
     ) -> dict[str, np.ndarray[Any, Any]]:
         """Return the batch's outcomes as arrays."""
-        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        weights = (*self.model.parameters(), *self.model.buffers())
+        device = weights[0].device if weights else torch.device("cpu")
         x, y = (part.to(device) for part in images.batch(index))
         clean = self._right(x, y, index, "clean")
         right = {"clean": clean}
@@ -166,8 +171,11 @@ class _Job:
             if len(open_):
                 streams = SampleStreams(key(self.seed, "attack", name), index[open_])
                 at = open_.to(device)
-                found = attack(self.model, x[at], y[at], generator=streams)
-                attack.threat.check(found, x[at])
+                found = attack(self.model, x[at], y[at], generator=streams).detach()
+                try:
+                    attack.threat.check(found, x[at])
+                except ThreatViolation as error:
+                    raise ThreatViolation(f"evaluate: attack {name!r}: {error}") from error
                 x_adv[at] = found
                 right[name][open_] = self._right(found, y[at], index[open_], name)
             part[f"seconds:{name}"] = np.array([time.monotonic() - began])
@@ -183,19 +191,12 @@ class _Job:
 
     @torch.no_grad()
     def _right(self, x: Tensor, y: Tensor, index: Tensor, name: str) -> Tensor:
-        """Return the share of fresh draws on which each sample is right, float64 [B], on the
-        CPU.
-        """
+        """Return the share of fresh draws on which each sample is right, float64 [B], on CPU."""
         streams = SampleStreams(key(self.seed, "score", name), index)
         right = torch.zeros(len(x), dtype=torch.float64)
-        with randomness(self.model, streams):
+        with evaluating(self.model), randomness(self.model, streams):
             for _ in range(self.draws):
-                logits = self.model(x)
-                if not bool(torch.isfinite(logits).all()):
-                    raise AttackError(
-                        f"evaluate: the model's logits are not finite ({name}); check its weights."
-                    )
-                right += (logits.argmax(1) == y).cpu()
+                right += (classify(self.model, x, y).argmax(1) == y).cpu()
         return right / self.draws
 
     def _zero(self, x: Tensor, y: Tensor, index: Tensor) -> np.ndarray[Any, Any]:
@@ -212,12 +213,19 @@ class _Job:
 def _store(out: str | Path, identity: dict[str, Any], model: nn.Module, images: ImageSet) -> Path:
     """Return the folder of finished batches; refuse one that belongs to another evaluation."""
     folder = Path(out) / PARTS
-    weights = _digest(*model.state_dict().values())
-    pixels = _digest(images.images, images.labels)
-    wanted = json.loads(json.dumps({**identity, "weights": weights, "data": pixels}))
+    state = model.state_dict()
+    wanted = {
+        **identity,
+        "model": _digest(repr(model).encode(), repr(getattr(model, "T", None)).encode()),
+        "weights": _digest(*(part for name in state for part in (name.encode(), state[name]))),
+        "data": _digest(images.images, images.labels, repr(images.peak).encode()),
+    }
     card = folder / "identity.json"
     if card.exists():
-        found = json.loads(card.read_text())
+        try:
+            found = json.loads(card.read_text())
+        except ValueError as error:
+            raise ValueError(f"evaluate: {card} is damaged; remove {folder}.") from error
         changed = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
         if changed:
             raise ValueError(
@@ -230,17 +238,21 @@ def _store(out: str | Path, identity: dict[str, Any], model: nn.Module, images: 
     return folder
 
 
-def _read(path: Path | None) -> dict[str, np.ndarray[Any, Any]] | None:
-    """Read a finished batch; None where there is none."""
-    if path is None or not path.exists():
-        return None
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+def _read(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Read a finished batch."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"evaluate: {path} is damaged; remove it and run again.") from error
 
 
-def _digest(*tensors: Tensor) -> str:
-    """Return the SHA-256 of the tensors' contents."""
+def _digest(*parts: Tensor | bytes) -> str:
+    """Return the SHA-256 of tensors, their types and shapes included, and of bytes."""
     total = hashlib.sha256()
-    for tensor in tensors:
-        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for part in parts:
+        if isinstance(part, Tensor):
+            total.update(f"{part.dtype} {tuple(part.shape)}".encode())
+            part = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        total.update(hashlib.sha256(part).digest())
     return total.hexdigest()

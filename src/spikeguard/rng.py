@@ -35,6 +35,7 @@ __all__ = [
 _GOLDEN = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed 64-bit number
 _MIX_1 = -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9
 _MIX_2 = -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
+_PIECE = 1 << 14  # numbers of 64 bits worked on at once: they fit a core's cache
 
 
 def key(seed: int, *name: str | int) -> int:
@@ -84,7 +85,7 @@ class SampleStreams:
                 f"SampleStreams: ids is one number a sample [B], got {list(self.ids.shape)}."
             )
         self.seed = seed
-        self._state = _splitmix(self.ids * _GOLDEN + (key(seed, "sample") | 1))
+        self._state = _splitmix_(self.ids * _GOLDEN + (key(seed, "sample") | 1))
         self._drawn = 0
 
     @classmethod
@@ -125,18 +126,10 @@ class SampleStreams:
 
     def bits(self, shape: Sequence[int], *, dim: int, device: torch.device | str = "cpu") -> Tensor:
         """Return 64 random bits for each element; ``shape[dim]`` is the sample axis."""
-        if not -len(shape) <= dim < len(shape) or shape[dim] != len(self):
-            raise ValueError(
-                f"SampleStreams: axis {dim} is the sample axis and must have length {len(self)}, "
-                f"got shape {list(shape)}."
-            )
-        dim %= len(shape)
-        before, after = shape[:dim], shape[dim + 1 :]
-        first = self._drawn + 1
-        self._drawn += math.prod(before) * math.prod(after)
-        index = torch.arange(first, self._drawn + 1, device=device).mul_(_GOLDEN)
+        before, after = self._row(shape, dim)
+        counter = self._counter(math.prod(before) * math.prod(after), device)
         state = self._state.to(device).view(-1, *[1] * len(after))
-        return _splitmix(index.view(*before, 1, *after) + state)
+        return _splitmix_(counter.view(*before, 1, *after) + state)
 
     def uniform(
         self, shape: Sequence[int], *, dim: int = 0, device: torch.device | str = "cpu"
@@ -147,11 +140,40 @@ class SampleStreams:
     def normal(
         self, shape: Sequence[int], *, dim: int = 0, device: torch.device | str = "cpu"
     ) -> Tensor:
-        """Return float32 numbers from N(0, 1) (Box-Muller; none lies beyond 5.8)."""
-        bits = self.bits(shape, dim=dim, device=device)
-        radius = (1 - _unit(bits >> 40)).log_().mul_(-2).sqrt_()
-        angle = _unit(bits >> 8).mul_(2 * math.pi)
-        return radius.mul_(angle.cos_())
+        """Return float32 numbers from N(0, 1); none lies beyond 5.8.
+
+        64 bits make a Box-Muller pair: a sample's first half are the cosines, its second half the
+        sines. Done in pieces that stay in the cache, it is nearly as fast as torch.randn.
+        """
+        before, after = self._row(shape, dim)
+        count = math.prod(before) * math.prod(after)
+        pairs = (count + 1) // 2
+        counter, state = self._counter(pairs, device), self._state.to(device)[:, None]
+        drawn = torch.empty(len(self), 2 * pairs, device=device)
+        piece = max(1, _PIECE // max(1, pairs)) if counter.device.type == "cpu" else len(self)
+        for rows, start in zip(torch.split(drawn, piece), torch.split(state, piece), strict=True):
+            bits = _splitmix_(counter + start)
+            radius = _unit(bits >> 40).mul_(-1).add_(1).log_().mul_(-2).sqrt_()
+            angle = _unit(bits.bitwise_right_shift_(8)).mul_(2 * math.pi)
+            torch.mul(radius, angle.cos(), out=rows[:, :pairs])
+            torch.mul(radius, angle.sin_(), out=rows[:, pairs:])
+        return drawn[:, :count].reshape(-1, *before, *after).movedim(0, len(before))
+
+    def _row(self, shape: Sequence[int], dim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Split a shape at its sample axis into what comes before it and after it."""
+        if not -len(shape) <= dim < len(shape) or shape[dim] != len(self):
+            raise ValueError(
+                f"SampleStreams: axis {dim} is the sample axis and must have length {len(self)}, "
+                f"got shape {list(shape)}."
+            )
+        dim %= len(shape)
+        return tuple(shape[:dim]), tuple(shape[dim + 1 :])
+
+    def _counter(self, count: int, device: torch.device | str) -> Tensor:
+        """Take the next places in the sequences: what splitmix64 adds to the state at each."""
+        first = self._drawn + 1
+        self._drawn += count
+        return torch.arange(first, self._drawn + 1, device=device).mul_(_GOLDEN)
 
 
 Randomness = torch.Generator | SampleStreams
@@ -228,16 +250,15 @@ def random_sources(model: nn.Module) -> list[RandomSource]:
     return [source for source in held if isinstance(source, RandomSource)]
 
 
-def _splitmix(z: Tensor) -> Tensor:
-    """Mix 64 bits (the output function of splitmix64); int64 arithmetic wraps as unsigned does."""
-    z = (z ^ _shift(z, 30)).mul_(_MIX_1)
-    z = (z ^ _shift(z, 27)).mul_(_MIX_2)
-    return z ^ _shift(z, 31)
-
-
-def _shift(z: Tensor, by: int) -> Tensor:
-    """Logical (unsigned) right shift."""
-    return (z >> by).bitwise_and_((1 << (64 - by)) - 1)
+def _splitmix_(z: Tensor) -> Tensor:
+    """Mix 64 bits in place (the output function of splitmix64); int64 wraps as unsigned does."""
+    shifted = torch.empty_like(z)
+    for by, factor in ((30, _MIX_1), (27, _MIX_2), (31, None)):
+        torch.bitwise_right_shift(z, by, out=shifted)
+        z ^= shifted.bitwise_and_((1 << (64 - by)) - 1)  # a logical shift
+        if factor is not None:
+            z *= factor
+    return z
 
 
 def _unit(bits: Tensor) -> Tensor:

@@ -12,11 +12,13 @@ from spikeguard.attacks.base import (
     AttackError,
     Loss,
     NoGradientError,
+    classify,
     crafting,
     cross_entropy,
     evaluating,
     frozen,
     margin,
+    require_finite_weights,
 )
 from spikeguard.attacks.gradient import Backprop, EoT, Gradient, SwapSurrogate
 from spikeguard.attacks.noise import UniformNoise
@@ -45,12 +47,14 @@ __all__ = [
     "Threat",
     "ThreatViolation",
     "UniformNoise",
+    "classify",
     "crafting",
     "cross_entropy",
     "describe",
     "evaluating",
     "frozen",
     "margin",
+    "require_finite_weights",
     "suite",
 ]
 

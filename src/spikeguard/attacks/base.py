@@ -19,19 +19,21 @@ __all__ = [
     "Attack",
     "AttackError",
     "Loss",
+    "NoGradientError",
     "crafting",
+    "classify",
     "cross_entropy",
+    "evaluating",
     "frozen",
     "margin",
+    "require_finite_weights",
 ]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class AttackError(RuntimeError):
-    """The model cannot be attacked: its logits or gradients are not finite, or there is no
-    gradient.
-    """
+    """The model cannot be attacked: something is NaN or infinite, or there is no gradient."""
 
 
 class NoGradientError(AttackError):
@@ -53,7 +55,7 @@ class Attack(Protocol):
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """Return the cross-entropy of each sample [B]: -log softmax(z)_y."""
-    return functional.cross_entropy(logits, y, reduction="none")
+    return functional.cross_entropy(_at_least_float32(logits), y, reduction="none")
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
@@ -61,9 +63,14 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
     Source: Carlini and Wagner, "Towards evaluating the robustness of neural networks", 2017.
     """
+    logits = _at_least_float32(logits)
     own = logits.gather(1, y[:, None])[:, 0]
     other = logits.masked_fill(functional.one_hot(y, logits.shape[1]).bool(), -torch.inf)
     return other.amax(1) - own
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin}
@@ -71,9 +78,7 @@ LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin}
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode; every module's own flag is restored, also after an
-    exception.
-    """
+    """Evaluation mode inside the block; every module's own flag is restored, whatever happens."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
@@ -114,27 +119,73 @@ def crafting(
 
     Raises:
         ValueError: If x is no float in [0, 1], holds a NaN, or y does not fit.
+        AttackError: If a weight is not finite.
     """
     require_inputs(x, y)
+    require_finite_weights(model)
     streams = SampleStreams.of(generator, len(x))
-    with frozen(model), randomness(model, streams.fork("noise")):
+    with frozen(model), randomness(model, streams.fork("noise")), torch.no_grad():
         yield streams.fork("search")
+
+
+def classify(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the logits [B, K] of one forward pass.
+
+    Raises:
+        ValueError: If they have another shape, or a label has no logit.
+        AttackError: If they are not finite.
+    """
+    logits: Tensor = model(x)
+    if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
+        raise ValueError(
+            f"attack: the model must return logits [B, K], K >= 2, for {len(x)} inputs, got "
+            f"{list(logits.shape)}."
+        )
+    if int(y.max()) >= logits.shape[1]:
+        raise ValueError(
+            f"attack: labels go up to {int(y.max())}, but the model has {logits.shape[1]} classes."
+        )
+    if not bool(torch.isfinite(logits).all()):
+        raise AttackError("attack: the model's logits are not finite; check its weights first.")
+    return logits
+
+
+def require_finite_weights(model: nn.Module) -> None:
+    """Refuse NaN weights and statistics: a spiking layer swallows them, and the logits look well.
+
+    A NaN potential is below every threshold, so the neuron is silent and all that follows finite.
+
+    Raises:
+        AttackError: It names the first of them.
+    """
+    named = [*model.named_parameters(), *model.named_buffers()]
+    named = [(name, weight) for name, weight in named if weight.is_floating_point()]
+    if not named:
+        return
+    broken = torch.stack([weight.detach().isnan().any() for _, weight in named])
+    if bool(broken.any()):
+        name = named[int(broken.int().argmax())][0]
+        raise AttackError(f"attack: {name} holds NaN; the model cannot be attacked or scored.")
 
 
 def require_inputs(x: Tensor, y: Tensor) -> None:
     """Refuse inputs outside [0, 1], NaN, and labels that do not fit, in one line."""
+    if x.ndim < 2 or not x.numel():
+        raise ValueError(f"attack: inputs are [B, ...] and not empty, got shape {list(x.shape)}.")
     if not x.is_floating_point():
         raise ValueError(
             f"attack: inputs must be floating point in [0, 1], got {x.dtype}; use x / 255."
         )
     if not bool(torch.isfinite(x).all()):
         raise ValueError("attack: inputs hold NaN or infinity; clean the data first.")
-    if x.numel() and (float(x.min()) < 0 or float(x.max()) > 1):
+    if float(x.min()) < 0 or float(x.max()) > 1:
         raise ValueError(
             f"attack: inputs must lie in [0, 1], got {float(x.min()):.4g} to {float(x.max()):.4g}; "
             "normalise inside the model, not before it."
         )
-    if y.shape != x.shape[:1] or y.is_floating_point():
+    if y.shape != x.shape[:1] or y.dtype != torch.int64:
         raise ValueError(
-            f"attack: labels are {len(x)} integers, got {y.dtype} of shape {list(y.shape)}."
+            f"attack: labels are int64 [{len(x)}], got {y.dtype} {list(y.shape)}; use y.long()."
         )
+    if int(y.min()) < 0:
+        raise ValueError(f"attack: labels start at 0, got {int(y.min())}.")

@@ -1,17 +1,16 @@
-"""How an attack differentiates the model: as trained, with another surrogate, or averaged over
-noise.
-"""
+"""How an attack differentiates a model: as trained, with another surrogate, averaged over noise."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import AttackError, Loss, NoGradientError
-from spikeguard.neurons import Surrogate, backward_mode
+from spikeguard.attacks.base import AttackError, Loss, NoGradientError, classify
+from spikeguard.neurons import Neuron, Surrogate, backward_mode
 
 __all__ = ["BACKPROP", "Backprop", "EoT", "Gradient", "SwapSurrogate"]
 
@@ -35,12 +34,7 @@ class Backprop:
         """
         x = x.detach().requires_grad_()
         with torch.enable_grad():
-            logits = model(x)
-            if not bool(torch.isfinite(logits).all()):
-                raise AttackError(
-                    "attack: the model's logits are not finite; check its weights first."
-                )
-            losses = loss(logits, y)
+            losses = loss(classify(model, x, y), y)
             grad = None
             if losses.requires_grad:
                 (grad,) = torch.autograd.grad(losses.sum(), x, allow_unused=True)
@@ -64,17 +58,26 @@ class SwapSurrogate:
     Args:
         surrogate: A surrogate for all layers, or a factor by which each layer's own is widened.
 
+    Raises:
+        ValueError: If a factor is not positive; at a call, if the model has no spiking layer.
+
     Source: Özdenizci and Legenstein, TMLR 2024 (arXiv:2311.09266), who take the worst over many.
     """
 
     surrogate: Surrogate | float
 
     def __post_init__(self) -> None:
-        if isinstance(self.surrogate, int | float) and not self.surrogate > 0:
-            raise ValueError(f"SwapSurrogate: a factor must be positive, got {self.surrogate:g}.")
+        factor = self.surrogate
+        if isinstance(factor, int | float) and not (factor > 0 and math.isfinite(factor)):
+            raise ValueError(f"SwapSurrogate: a factor must be positive, got {factor:g}.")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """Return the losses [B] and the input gradient."""
+        if not any(isinstance(module, Neuron) for module in model.modules()):
+            raise ValueError(
+                "SwapSurrogate: the model has no spiking layer of spikeguard.neurons, hence no "
+                "surrogate to exchange; use Backprop(), for example with suite 'papers'."
+            )
         with backward_mode(model, self.surrogate):
             return BACKPROP(model, x, y, loss)
 

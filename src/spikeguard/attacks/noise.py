@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import Loss, crafting, margin
+from spikeguard.attacks.base import Loss, classify, crafting, margin
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness
 
@@ -26,8 +26,7 @@ class UniformNoise:
     Raises:
         ValueError: If draws is below 1.
 
-    Source: Carlini et al., "On evaluating adversarial robustness", 2019 (arXiv:1902.06705), Section
-        4.
+    Source: Carlini et al., "On evaluating adversarial robustness", 2019 (arXiv:1902.06705).
     """
 
     threat: Threat
@@ -42,12 +41,12 @@ class UniformNoise:
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
     ) -> Tensor:
         """Return noisy inputs shaped like ``x``; ``model`` is left as it was."""
-        with crafting(model, x, y, generator) as streams, torch.no_grad():
+        with crafting(model, x, y, generator) as streams:
             worst = self.threat.sample(x, streams)
-            highest = self.loss(model(worst), y)
+            highest = self.loss(classify(model, worst, y), y)
             for _ in range(self.draws - 1):
                 drawn = self.threat.sample(x, streams)
-                height = self.loss(model(drawn), y)
+                height = self.loss(classify(model, drawn, y), y)
                 higher = height > highest
                 worst = torch.where(higher.view(-1, *[1] * (x.ndim - 1)), drawn, worst)
                 highest = torch.where(higher, height, highest)

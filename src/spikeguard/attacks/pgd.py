@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import Loss, crafting, cross_entropy
-from spikeguard.attacks.gradient import BACKPROP, Gradient
+from spikeguard.attacks.base import Loss, classify, crafting, cross_entropy
+from spikeguard.attacks.gradient import BACKPROP, EoT, Gradient
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams
 
@@ -58,19 +60,20 @@ class RFGSM:
     ``tramer``            x' = x + a sign(N), then a step eps - a; a = eps/2
     ``torchattacks-3.2``  x' = x + a sign(N), then one step a; a = eps: half the budget is lost
     ``torchattacks-3.4``  x' = x + a sign(N), then ten steps a; a = eps/4: really a PGD
-    ``snn-rat``           as ``tramer`` with a = eps/2 (SNN-RAT, FEEL, RGA, HART)
+    ``snn-rat``           as ``tramer``, a = eps/2 (SNN-RAT, FEEL, RGA, HART)
     ``stog``              x' = x + a N, then a step eps - a; a = eps/2
     ``stable-snn``        x' = x + a N, then a step eps; a = eps
-    ``stable-snn-train``  x' = x + 0.001 N, then a step eps: FGSM with a jitter
+    ``stable-snn-train``  x' = x + a N, then a step eps; a = 0.001: FGSM with a jitter
     ====================  ====================================================================
 
-    N is standard normal. The last three leave the ball in their public code; here every variant is
-    projected back into the threat set. Numbers under different variants are not comparable.
+    N is standard normal; under L2, sign(N) becomes N / ||N|| and a step follows the gradient's own
+    direction. The last three can leave the ball in their public code; here every variant ends with
+    the projection into the threat set. Numbers under different variants are not comparable.
 
     Args:
         threat: The set the adversary may use.
         variant: Which of the definitions.
-        alpha: The a above; None is the value in the table.
+        alpha: The a above, in input units; None is the value in the table.
         loss: Per-sample loss to maximise.
         gradient: How it is differentiated.
 
@@ -78,7 +81,8 @@ class RFGSM:
         ValueError: If the variant is unknown, or alpha is negative, or above eps where eps - a is a
             step.
 
-    Source: Tramèr et al., "Ensemble adversarial training", ICLR 2018 (arXiv:1705.07204).
+    Source: Tramèr et al., "Ensemble adversarial training", ICLR 2018 (arXiv:1705.07204); the other
+        variants are read from public code.
     """
 
     threat: Threat
@@ -93,8 +97,7 @@ class RFGSM:
                 f"RFGSM: unknown variant {self.variant!r}; "
                 f"known: {', '.join(get_args(RFGSMVariant))}."
             )
-        splits = self.variant in ("tramer", "snn-rat", "stog")  # a step of eps - a must be left
-        limit = self.threat.eps if splits else 1.0
+        limit = self.threat.eps if _VARIANTS[self.variant].step == "rest" else 1.0
         if self.alpha is not None and not 0 <= self.alpha <= limit:
             raise ValueError(
                 f"RFGSM: alpha is the length of the random step, in [0, {limit:g}], "
@@ -105,34 +108,38 @@ class RFGSM:
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
     ) -> Tensor:
         """Return adversarial inputs shaped like ``x``; ``model`` is left as it was."""
-        eps, alpha = self.threat.eps, self._alpha()
+        kind, eps = _VARIANTS[self.variant], self.threat.eps
+        alpha = kind.alpha(eps) if self.alpha is None else self.alpha
+        length = {"rest": eps - alpha, "alpha": alpha, "eps": eps}[kind.step]
         with crafting(model, x, y, generator) as streams:
             noise = streams.normal(x.shape, device=x.device).to(x.dtype)
-            if self.variant in ("tramer", "snn-rat", "torchattacks-3.2", "torchattacks-3.4"):
+            if kind.start == "sign":
                 noise = self.threat.steepest(noise)
             x_adv = (x + alpha * noise).clamp(0, 1)
-            if not self.variant.startswith("stable-snn") and self.variant != "stog":
-                x_adv = self.threat.project(x_adv, x)
-            for _ in range(10 if self.variant == "torchattacks-3.4" else 1):
-                step = {
-                    "torchattacks-3.2": alpha,
-                    "torchattacks-3.4": alpha,
-                    "stable-snn": eps,
-                    "stable-snn-train": eps,
-                }.get(self.variant, eps - alpha)
-                x_adv = _step(self, model, x_adv, x, y, step)
+            for _ in range(kind.steps):
+                x_adv = _step(self, model, x_adv, x, y, length)
             return x_adv
 
-    def _alpha(self) -> float:
-        if self.alpha is not None:
-            return self.alpha
-        eps = self.threat.eps
-        shares = {"torchattacks-3.2": eps, "torchattacks-3.4": eps / 4, "stable-snn": eps}
-        return (
-            min(0.001, eps)
-            if self.variant == "stable-snn-train"
-            else shares.get(self.variant, eps / 2)
-        )
+
+@dataclass(frozen=True)
+class _Variant:
+    """How an R+FGSM starts, and how long its steps are: "rest" is eps - alpha."""
+
+    start: Literal["sign", "normal"]
+    alpha: Callable[[float], float]
+    step: Literal["rest", "alpha", "eps"]
+    steps: int = 1
+
+
+_VARIANTS: dict[str, _Variant] = {
+    "tramer": _Variant("sign", lambda eps: eps / 2, "rest"),
+    "torchattacks-3.2": _Variant("sign", lambda eps: eps, "alpha"),
+    "torchattacks-3.4": _Variant("sign", lambda eps: eps / 4, "alpha", steps=10),
+    "snn-rat": _Variant("sign", lambda eps: eps / 2, "rest"),
+    "stog": _Variant("normal", lambda eps: eps / 2, "rest"),
+    "stable-snn": _Variant("normal", lambda eps: eps, "eps"),
+    "stable-snn-train": _Variant("normal", lambda eps: 0.001, "eps"),
+}
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,8 @@ class PGD:
         gradient: How the loss is differentiated.
 
     Raises:
-        ValueError: If steps or restarts is below 1, or step_size is not positive.
+        ValueError: If steps or restarts is below 1, step_size is not positive, or there are several
+            restarts and nothing random about them.
 
     Source: Madry et al., "Towards deep learning models resistant ...", 2018 (arXiv:1706.06083).
     """
@@ -171,7 +179,12 @@ class PGD:
             raise ValueError(f"PGD: steps must be >= 1, got {self.steps}.")
         if self.restarts < 1:
             raise ValueError(f"PGD: restarts must be >= 1, got {self.restarts}.")
-        if self.step_size is not None and not self.step_size > 0:
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError(
+                f"PGD: {self.restarts} restarts without a random start are the same search; set "
+                "random_start=True or restarts=1."
+            )
+        if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise ValueError(f"PGD: step_size must be positive, got {self.step_size:g}.")
 
     def __call__(
@@ -182,23 +195,29 @@ class PGD:
             best = self._search(model, x, y, streams)
             if self.restarts == 1:
                 return best
-            best_rank = _rank(model, best, y, self.loss)
+            fooled, loss = self._outcome(model, best, y)
             for _ in range(self.restarts - 1):
                 found = self._search(model, x, y, streams)
-                rank = _rank(model, found, y, self.loss)
-                better = rank > best_rank
+                now_fooled, now_loss = self._outcome(model, found, y)
+                better = (now_fooled > fooled) | ((now_fooled == fooled) & (now_loss > loss))
                 best = torch.where(better.view(-1, *[1] * (x.ndim - 1)), found, best)
-                best_rank = torch.where(better, rank, best_rank)
+                fooled = torch.where(better, now_fooled, fooled)
+                loss = torch.where(better, now_loss, loss)
             return best
 
     def _search(self, model: nn.Module, x: Tensor, y: Tensor, streams: SampleStreams) -> Tensor:
-        step_size = (
-            self.step_size if self.step_size is not None else 2.5 * self.threat.eps / self.steps
-        )
+        step_size = 2.5 * self.threat.eps / self.steps if self.step_size is None else self.step_size
         x_adv = self.threat.sample(x, streams) if self.random_start else x
         for _ in range(self.steps):
             x_adv = _step(self, model, x_adv, x, y, step_size)
         return x_adv
+
+    def _outcome(self, model: nn.Module, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how often each sample fools the model, and its loss, summed over the draws [B]."""
+        draws = self.gradient.draws if isinstance(self.gradient, EoT) else 1
+        logits = [classify(model, x_adv, y) for _ in range(draws)]
+        fooled = torch.stack([z.argmax(1) != y for z in logits]).sum(0)
+        return fooled, torch.stack([self.loss(z, y) for z in logits]).sum(0)
 
 
 def _step(
@@ -207,12 +226,3 @@ def _step(
     """Take one projected step of the given length."""
     _, grad = attack.gradient(model, x_adv, y, attack.loss)
     return attack.threat.project(x_adv + length * attack.threat.steepest(grad), x)
-
-
-@torch.no_grad()
-def _rank(model: nn.Module, x_adv: Tensor, y: Tensor, loss: Loss) -> Tensor:
-    """Order restarts: fooled before not fooled, then by loss [B]."""
-    logits = model(x_adv)
-    fooled = (logits.argmax(1) != y).to(logits.dtype)
-    rank: Tensor = torch.atan(loss(logits, y).double()) + 4 * fooled
-    return rank

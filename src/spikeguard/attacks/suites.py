@@ -71,6 +71,8 @@ def suite(
         raise ValueError(f"suite: norm is one of {', '.join(THREATS)}; got {norm!r}.")
     if eot < 1:
         raise ValueError(f"suite: eot counts gradients, >= 1, got {eot}.")
+    if len(set(widths)) < len(widths):
+        raise ValueError(f"suite: widths must differ, got {list(widths)}.")
     return SUITES[name](_Plan(THREATS[norm](eps), eot, tuple(widths), steps))
 
 
@@ -93,9 +95,7 @@ def _quick(plan: _Plan) -> dict[str, Attack]:
 
 
 def _surrogates(plan: _Plan) -> dict[str, Attack]:
-    """PGD with the model's own surrogate and with every half-width: does the number depend on
-    it?
-    """
+    """PGD with the model's own surrogate and every half-width: does it decide the result?"""
     return plan.sweep(plan.steps)
 
 

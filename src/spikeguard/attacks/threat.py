@@ -17,8 +17,7 @@ from spikeguard.rng import SampleStreams
 
 __all__ = ["THREATS", "L2", "Linf", "Threat", "ThreatViolation"]
 
-_RELATIVE = 1e-6  # of eps: room for the rounding of x + delta - x
-_ROUNDING = 1e-6  # of the pixels, which are of order 1 in float32
+_RELATIVE = 1e-6  # of eps: room for rounding, beside the resolution of the pixels themselves
 
 
 class ThreatViolation(ValueError):
@@ -64,16 +63,27 @@ def _breach(threat: Threat, x_adv: Tensor, x: Tensor) -> str | None:
     """Say what is wrong with a batch, or None."""
     if x_adv.shape != x.shape or x_adv.dtype != x.dtype:
         return f"has shape {list(x_adv.shape)} and {x_adv.dtype}, not {list(x.shape)} and {x.dtype}"
+    if not x.numel():
+        return None
     if not bool(torch.isfinite(x_adv).all()):
         rows = int((~torch.isfinite(x_adv)).flatten(1).any(1).sum())
         return f"holds NaN or infinity in {rows} of {len(x)} samples"
     low, high = float(x_adv.min()), float(x_adv.max())
-    if x_adv.numel() and (low < 0 or high > 1):
+    if low < 0 or high > 1:
         return f"leaves the box [0, 1]: pixels from {low:.6g} to {high:.6g}"
-    far = float(threat.distance(x_adv, x).max()) if len(x) else 0.0
-    if far > threat.eps * (1 + _RELATIVE) + _ROUNDING:
-        return f"leaves the ball: distance {far:.6g}, eps {threat.eps:.6g}"
+    far = threat.distance(x_adv, x)
+    if bool((far > threat.eps * (1 + _RELATIVE) + _resolution(threat, x)).any()):
+        return (
+            f"leaves the ball in sample {int(far.argmax())}: distance {float(far.max()):.7g}, "
+            f"eps {threat.eps:.7g}"
+        )
     return None
+
+
+def _resolution(threat: Threat, x: Tensor) -> float:
+    """Return how far x + delta can be rounded: pixels up to 1 have steps of finfo.eps."""
+    pixels = 1 if threat.norm == "linf" else x[0].numel() ** 0.5
+    return float(torch.finfo(x.dtype).eps * pixels)
 
 
 class _Ball:
@@ -122,7 +132,7 @@ class Linf(_Ball):
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Return the largest change of a pixel [B]."""
-        return (x_adv - x).abs().flatten(1).amax(1)
+        return (_precise(x_adv) - _precise(x)).abs().flatten(1).amax(1)
 
 
 @dataclass(frozen=True)
@@ -143,29 +153,37 @@ class L2(_Ball):
         _require_eps(self, self.eps)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Shrink to the ball, then clip to the box, which can only shorten; inside both, not
-        nearest.
+        """Shrink to the ball, then clip to the box; the result is in both.
+
+        Clipping can only shorten. Where it does, a nearer point of the intersection may exist.
         """
         delta = x_adv - x
         length = _rows(delta.flatten(1).norm(dim=1), delta)
-        factor = (self.eps / length.clamp_min(1e-12)).clamp_max(1)
+        factor = (self.eps / length.clamp_min(torch.finfo(x.dtype).tiny)).clamp_max(1)
         return (x + delta * factor).clamp(0, 1)
 
     def sample(self, x: Tensor, streams: SampleStreams) -> Tensor:
         """Draw uniformly from the ball: a Gaussian direction, radius eps U^(1/d)."""
         direction = streams.normal(x.shape, device=x.device).to(x.dtype)
         u = streams.uniform((len(x), 1), device=x.device).to(x.dtype)[:, 0]
-        radius = self.eps * u ** (1 / max(1, x[0].numel())) if len(x) else u
+        radius = self.eps * u ** (1 / x[0].numel())
         return self.project(x + self.steepest(direction) * _rows(radius, x), x)
 
     def steepest(self, grad: Tensor) -> Tensor:
         """Return grad / ||grad||."""
-        length = _rows(grad.flatten(1).norm(dim=1), grad)
-        return torch.where(length > 0, grad / length.clamp_min(1e-30), torch.zeros_like(grad))
+        peak = _rows(grad.flatten(1).abs().amax(1), grad)
+        scaled = grad / torch.where(peak > 0, peak, 1)  # so that no square under- or overflows
+        unit: Tensor = scaled / _rows(scaled.flatten(1).norm(dim=1), grad).clamp_min(1)
+        return unit
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Return the length of the perturbation [B]."""
-        return (x_adv - x).flatten(1).norm(dim=1)
+        length: Tensor = (_precise(x_adv) - _precise(x)).flatten(1).norm(dim=1)
+        return length
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _rows(values: Tensor, like: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks import Threat, ThreatViolation
 from spikeguard.auditing.chance import determinism
-from spikeguard.auditing.context import Attacked, Check, Context, title
+from spikeguard.auditing.context import Attacked, Check, Context, reason, title
 from spikeguard.auditing.findings import Finding, Verdict, conclude
 from spikeguard.auditing.gradients import zero_gradient
 from spikeguard.auditing.invariance import batch_invariance
@@ -52,8 +52,9 @@ def audit(
 ) -> Verdict:
     """Check whether the robustness of a model, as attacks measure it, can be believed.
 
-    The model is examined in evaluation mode and its mode is restored. A check that cannot run, because
-    the model raises or has no gradient, is "not run" and says why; the fault itself fails another check.
+    The model is examined in evaluation mode and its mode is restored. A check that cannot run,
+    because the model raises or has no gradient, is "not run" and says why; a check that looks for
+    the fault itself fails.
 
     Args:
         model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``.
@@ -92,7 +93,13 @@ def audit(
         findings.append(_run(code, check, context))
     if progress is not None:
         progress(len(CHECKS), len(CHECKS), "done")
-    return conclude(findings, upper_bound=_upper_bound(context), settings=context.settings())
+    single = context.made.get(context.pgd())
+    return conclude(
+        findings,
+        upper_bound=_upper_bound(context),
+        single=None if single is None else single.accuracy,
+        settings=context.settings(),
+    )
 
 
 def _run(code: str, check: Check, context: Context) -> Finding:
@@ -103,8 +110,7 @@ def _run(code: str, check: Check, context: Context) -> Finding:
     except (RuntimeError, ThreatViolation) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        reason = str(error).partition("\n")[0]
-        finding = Finding(code, title(check), "not run", reason)
+        finding = Finding(code, title(check), "not run", reason(error))
     return replace(finding, seconds=time.monotonic() - began)
 
 

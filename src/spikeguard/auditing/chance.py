@@ -2,84 +2,41 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from spikeguard.attacks import Backprop
-from spikeguard.auditing.context import EOT, Context, title
+from spikeguard.auditing.context import EOT, Context, judged
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.shares import half_width, percent
 
-__all__ = ["Source", "determinism", "source_of_change"]
+__all__ = ["determinism", "source_of_change"]
 
 _SAMPLES = 64
 _FORWARDS = 5
 _DISTANCE = 1e-4
 
 
-class Source(Enum):
-    """Why a model answers the same question differently."""
-
-    NOISE = "noise"
-    STATE = "state"
-
-
 def determinism(context: Context) -> Finding:
     """The model is deterministic, or random and attacked as such.
 
-    A deterministic model answers equally every time. A random one says so (``stochastic``), so that every
-    adversarial input is scored on fresh draws; and against it a gradient of one draw may point anywhere,
-    so PGD with the gradient averaged over draws must not be clearly stronger.
+    A deterministic model answers equally every time. A random one says so (``stochastic``), so that
+    adversarial inputs are scored on fresh draws. The gradient of one draw may point anywhere, so
+    PGD along the mean gradient of several draws must not be clearly stronger than along one.
 
-    Source: Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420); AutoAttack's flag for random defences.
+    Source: Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420); Croce and Hein, 2020 (AutoAttack's
+    flag for random defences).
     """
-    heading = title(determinism)
-    if context.stochastic:
-        return _averaged(context, heading)
-    index = torch.arange(min(_SAMPLES, len(context)))
-    logits = [context.logits(index, name=f"forward {i}") for i in range(_FORWARDS)]
-    unit = [torch.nn.functional.normalize(z.double(), dim=1) for z in logits]
-    distance = max(float((z - unit[0]).norm(dim=1).max()) for z in unit)
-    classes = torch.stack([z.argmax(1) for z in logits])
-    changed = int((classes != classes[0]).any(0).sum())
-    failed = not distance <= _DISTANCE or changed > 0
-    evidence: dict[str, object] = {"distance": distance, "changed_class": changed}
-    meaning = remedy = ""
-    if failed:
-        source = source_of_change(context, index)
-        evidence["source"] = source.value
-        if source is Source.NOISE:
-            meaning = (
-                "the model is random but does not say so, so chance errors count as success of the attack "
-                "and noise hides the gradient"
-            )
-            remedy = (
-                "give it an attribute stochastic = True: inputs are then scored on fresh draws and "
-                "gradients averaged (EoT)"
-            )
-        else:
-            meaning = (
-                "the model answers differently each time, and not because of noise: it keeps state"
-            )
-            remedy = "reset all membrane potentials at the start of every forward pass; see S1"
-    return Finding(
-        "G19",
-        heading,
-        "fail" if failed else "pass",
-        f"{_FORWARDS} forward passes differ by up to {distance:.2g}, {changed} samples change class",
-        f"normalised logits within {_DISTANCE:g}, no class changes",
-        meaning,
-        remedy,
-        evidence,
-    )
+    return _averaged(context) if context.stochastic else _repeated(context)
 
 
-def source_of_change(context: Context, index: Tensor) -> Source:
+def source_of_change(context: Context, index: Tensor) -> Literal["noise", "state"]:
     """Tell noise from state: noise repeats itself when all generators start from the same numbers.
 
-    The global generator is put back to where it was.
+    The global generator is left where it was.
     """
     cuda = [context.device] if context.device.type == "cuda" else []
 
@@ -90,28 +47,59 @@ def source_of_change(context: Context, index: Tensor) -> Source:
 
     first = seeded()
     context.logits(index, mirrored=True)
-    again = seeded()
-    return Source.NOISE if torch.equal(first, again) else Source.STATE
+    return "noise" if torch.equal(first, seeded()) else "state"
 
 
-def _averaged(context: Context, heading: str) -> Finding:
+def _repeated(context: Context) -> Finding:
+    """Compare several forward passes of a model that says it is deterministic."""
+    index = torch.arange(min(_SAMPLES, len(context)))
+    logits = [context.logits(index, name=f"forward {i}") for i in range(_FORWARDS)]
+    unit = torch.stack([normalize(z.double(), dim=1) for z in logits])
+    distance = float((unit - unit[0]).norm(dim=2).max())
+    classes = torch.stack([z.argmax(1) for z in logits])
+    changed = int((classes != classes[0]).any(0).sum())
+    failed = not distance <= _DISTANCE or changed > 0
+    source = source_of_change(context, index) if failed else None
+    fault = "the model answers differently each time, and not because of noise: it keeps state"
+    remedy = "reset all membrane potentials at the start of every forward pass; see S1"
+    if source == "noise":
+        fault = (
+            "the model is random but does not say so: its chance errors count as successes of the "
+            "attack, and its noise hides the gradient"
+        )
+        remedy = (
+            "give it an attribute stochastic = True, so that inputs are scored on fresh draws and "
+            "gradients averaged over draws (EoT)"
+        )
+    return judged(
+        "G19",
+        determinism,
+        failed=failed,
+        measured=f"{_FORWARDS} forward passes differ by {distance:.2g} at most; {changed} of "
+        f"{len(index)} samples change class",
+        threshold=f"normalised logits within {_DISTANCE:g}, and no class changes",
+        sound="the same input always gets the same answer",
+        fault=fault,
+        remedy=remedy,
+        evidence={"distance": distance, "changed_class": changed, "source": source},
+    )
+
+
+def _averaged(context: Context) -> Finding:
     """Compare PGD along the gradient of one draw with PGD along the mean of several."""
     single = context.attacked(context.pgd(gradient=Backprop())).accuracy
     mean = context.attacked(context.pgd()).accuracy
     room = half_width(single, len(context))
-    failed = mean < single - room
-    return Finding(
+    return judged(
         "G19",
-        heading,
-        "fail" if failed else "pass",
-        f"random; PGD leaves {percent(single)} with one draw a step, {percent(mean)} with {EOT}",
-        f"{EOT} draws lower accuracy by at most {percent(room)}",
-        f"the noise hides the gradient: averaged over {EOT} draws the attack leaves {percent(mean)} instead "
-        f"of {percent(single)}"
-        if failed
-        else "",
-        "use EoT: average the gradient over draws (eot=8 or more) in every attack"
-        if failed
-        else "",
-        {"one_draw": single, "eot": mean, "draws": EOT},
+        determinism,
+        failed=mean < single - room,
+        measured=f"random; PGD leaves {percent(single)} with 1 draw a step, {percent(mean)} with "
+        f"{EOT}",
+        threshold=f"{EOT} draws lower accuracy by at most {100 * room:.1f} points",
+        sound=f"the noise does not hide the gradient: {EOT} draws a step find no more than one",
+        fault=f"the noise hides the gradient: with {EOT} draws a step PGD leaves {percent(mean)} "
+        f"instead of {percent(single)}",
+        remedy="use EoT: average the gradient over draws (eot=8 or more) in every attack",
+        evidence={"one_draw": single, "eot": mean, "draws": EOT},
     )

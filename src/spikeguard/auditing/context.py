@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +15,7 @@ from spikeguard.attacks import (
     FGSM,
     PGD,
     Attack,
+    AttackError,
     Backprop,
     EoT,
     Gradient,
@@ -31,7 +32,7 @@ from spikeguard.evaluation import evaluate
 from spikeguard.neurons import Surrogate
 from spikeguard.rng import SampleStreams, key, randomness
 
-__all__ = ["EOT", "Attacked", "Check", "Context", "title"]
+__all__ = ["EOT", "Attacked", "Check", "Context", "judged", "reason", "title"]
 
 EOT = 4  # gradients averaged in every step against a stochastic model
 
@@ -111,12 +112,14 @@ class Context:
         eps: float | None = None,
         surrogate: Surrogate | float | None = None,
         gradient: Gradient | None = None,
+        restarts: int = 1,
         random_start: bool = True,
     ) -> Attack:
         """Return PGD; by default at the audited eps, with the surrogate as handed over."""
         return PGD(
             self.threat if eps is None else replace(self.threat, eps=eps),  # type: ignore[type-var]
             steps=self.steps,
+            restarts=restarts,
             gradient=self.gradient(surrogate) if gradient is None else gradient,
             random_start=random_start,
         )
@@ -147,8 +150,8 @@ class Context:
     def worst(self, outcomes: list[Attacked]) -> Tensor:
         """Return the per-sample worst of several attacks [N].
 
-        With noise the lowest of several noisy scores is too low, so the input it chose is scored once
-        more on fresh draws.
+        With noise the lowest of several noisy scores is too low, so the input it chose is scored
+        once more on fresh draws.
         """
         rights = torch.stack([outcome.right for outcome in outcomes])
         lowest, which = rights.min(0)
@@ -167,7 +170,8 @@ class Context:
 
     def batches(self) -> Iterator[Tensor]:
         """Yield the positions of the samples, a batch at a time."""
-        yield from torch.arange(len(self)).split(self.batch_size)
+        for start in range(0, len(self), self.batch_size):
+            yield torch.arange(start, min(start + self.batch_size, len(self)))
 
     def logits(self, index: Tensor, *, name: str = "forward", mirrored: bool = False) -> Tensor:
         """Return the logits of one batch from one forward pass in evaluation mode.
@@ -176,10 +180,15 @@ class Context:
             index: Positions of the samples.
             name: Names the noise: a sample draws the same in every batch under the same name.
             mirrored: Show other images in their place, with the pixels turned to 1 - x.
+
+        Raises:
+            AttackError: If the logits are not finite.
         """
         x = self.x[index].to(self.device)
         with evaluating(self.model), self.streams(index, name), torch.no_grad():
             logits: Tensor = self.model(1 - x if mirrored else x)
+        if not bool(torch.isfinite(logits).all()):
+            raise AttackError("the model's logits are not finite; see G27")
         return logits.cpu()
 
     @contextmanager
@@ -214,3 +223,33 @@ Check = Callable[[Context], Finding]
 def title(check: Check) -> str:
     """Return the first line of a check's docstring: what should hold."""
     return (check.__doc__ or check.__name__).partition("\n")[0].strip().rstrip(".")
+
+
+def reason(error: Exception) -> str:
+    """Return what an exception says, in one line."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def judged(
+    code: str,
+    check: Check,
+    *,
+    failed: bool,
+    measured: str,
+    threshold: str,
+    sound: str,
+    fault: str,
+    remedy: str,
+    evidence: Mapping[str, Any],
+) -> Finding:
+    """Return a finding that means ``sound`` or, if it failed, ``fault`` with its remedy."""
+    return Finding(
+        code,
+        title(check),
+        "fail" if failed else "pass",
+        measured,
+        threshold,
+        fault if failed else sound,
+        remedy if failed else "",
+        evidence,
+    )

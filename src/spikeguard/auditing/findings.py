@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from spikeguard.auditing.shares import percent
 from spikeguard.files import write_json
 
 __all__ = ["Finding", "Verdict", "conclude"]
@@ -55,8 +56,8 @@ class Verdict:
             "reliable".
         findings: One for every check, in the order they ran.
         sentence: The verdict for people, one sentence.
-        upper_bound: Accuracy under the per-sample worst of the audit's attacks at the audited eps, in
-            [0, 1]: an upper bound on robust accuracy; None when no attack ran.
+        upper_bound: Accuracy under the per-sample worst of the audit's attacks at the audited eps,
+            in [0, 1]: an upper bound on robust accuracy; None when no attack ran.
         settings: How the audit was made.
     """
 
@@ -113,31 +114,46 @@ def conclude(
     findings: Sequence[Finding],
     *,
     upper_bound: float | None = None,
+    single: float | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Verdict:
-    """Draw the verdict: any failure is "unreliable", any check not run is "inconclusive"."""
-    settings = {} if settings is None else settings
+    """Draw the verdict: any failure is "unreliable", any check not run is "inconclusive".
+
+    Args:
+        findings: One for every check.
+        upper_bound: Accuracy under the per-sample worst of all attacks.
+        single: Accuracy under one run of PGD, which is what a paper would print.
+        settings: How the audit was made.
+    """
     found = tuple(findings)
     failed = [f for f in found if f.status == "fail"]
     skipped = [f for f in found if f.status == "not run"]
+    bound = ""
+    if upper_bound is not None:
+        bound = (
+            f"; robust accuracy is at most {percent(upper_bound)}, the worst of all attacks made"
+        )
+    if single is not None:
+        bound += f" ({percent(single)} under one PGD alone)"
     status: VerdictStatus = "reliable"
-    bound = "" if upper_bound is None else f" of {100 * upper_bound:.1f} %"
+    sentence = (
+        f"Reliable as far as {len(found)} checks can tell: no sign of hidden gradients or a weak "
+        f"attack{bound}."
+    )
     if failed:
         status = "unreliable"
-        head = min(failed, key=_rank)
-        sentence = f"Unreliable ({', '.join(f.code for f in failed)}): {head.meaning}."
+        sentence = f"Unreliable ({_codes(failed)}): {min(failed, key=_rank).meaning}."
     elif skipped:
         status = "inconclusive"
         sentence = (
-            f"Inconclusive: no check failed, but {', '.join(f.code for f in skipped)} did not run "
-            f"({skipped[0].measured}), so the robust accuracy{bound} is an untested upper bound."
+            f"Inconclusive: no check failed, but {_codes(skipped)} did not run "
+            f"({skipped[0].measured}){bound}."
         )
-    else:
-        sentence = (
-            f"Reliable as far as {len(found)} checks can tell: no sign of hidden gradients or a weak "
-            f"attack; the robust accuracy{bound} is an upper bound, as under any attack."
-        )
-    return Verdict(status, found, sentence, upper_bound, settings)
+    return Verdict(status, found, sentence, upper_bound, {} if settings is None else settings)
+
+
+def _codes(findings: Sequence[Finding]) -> str:
+    return ", ".join(finding.code for finding in findings)
 
 
 def _rank(finding: Finding) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks import AttackError, Loss, cross_entropy, margin
-from spikeguard.auditing.context import Context, title
+from spikeguard.auditing.context import Context, judged
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.shares import percent
 from spikeguard.neurons import record
@@ -14,69 +14,67 @@ from spikeguard.neurons import record
 __all__ = ["dead_surrogates", "zero_gradient"]
 
 _DEAD = 1e-6  # a surrogate derivative below this passes nothing on
-_THRESHOLD = "0 samples with a zero gradient, none missing or not finite"
+_THRESHOLD = "no sample with a zero gradient, none missing or not finite"
 
 
 def zero_gradient(context: Context) -> Finding:
     """Every sample has an input gradient.
 
-    A sample whose gradient is exactly zero is never attacked: it counts as robust whatever the network
-    does nearby. Spiking networks lose gradients where no membrane comes near the threshold, so that the
-    surrogate derivative is zero in a whole layer.
+    A sample whose gradient is exactly zero is never attacked: it counts as robust whatever the
+    network does nearby. Spiking networks lose gradients where no membrane comes near the threshold,
+    so that the surrogate derivative is zero in a whole layer.
 
-    Source: Croce et al. (AutoAttack's flags); Pintor et al., "Indicators of attack failure", 2022
-    (arXiv:2106.09947).
+    Source: Croce and Hein, 2020 (AutoAttack's flags); Pintor et al., "Indicators of attack
+    failure", 2022 (arXiv:2106.09947).
     """
-    heading = title(zero_gradient)
     try:
         grad = _gradients(context, cross_entropy)
     except AttackError as error:
-        return Finding(
+        return judged(
             "G15",
-            heading,
-            "fail",
-            str(error),
-            _THRESHOLD,
-            "no gradient attack can work on this model, so its robustness is unknown",
-            "let gradients flow from the logits to the input: no detach, no_grad or rounding without a "
-            "straight-through gradient, and finite weights",
-            {"error": str(error)},
+            zero_gradient,
+            failed=True,
+            measured=str(error),
+            threshold=_THRESHOLD,
+            sound="",
+            fault="no gradient attack can work on this model, so its robustness is unknown",
+            remedy="let finite gradients flow from the logits to the input: no detach or no_grad, "
+            "and a straight-through gradient where the model rounds or draws",
+            evidence={"error": str(error)},
         )
-    zero = grad.flatten(1).abs().amax(1) == 0
+    zero = _all_zero(grad)
+    share = float(zero.double().mean())
     dead = dead_surrogates(context)
     evidence = {
         "samples": int(zero.sum()),
-        "share": float(zero.double().mean()),
+        "share": share,
         "coordinates": float((grad == 0).double().mean()),
         "dead_surrogate": dead,
     }
-    if not bool(zero.any()):
-        return Finding("G15", heading, "pass", f"0 of {len(zero)}", _THRESHOLD, evidence=evidence)
-    other = _gradients(context, margin).flatten(1).abs().amax(1) == 0
-    evidence["samples_with_margin_loss"] = int(other.sum())
-    remedy = "attack with a wider surrogate (SwapSurrogate)"
-    if not bool(other.any()):
-        remedy = "the cross-entropy is saturated: attack with loss=margin"
-    elif dead:
+    remedy = "attack with a wider surrogate"
+    if dead:
         layer = max(dead, key=lambda name: dead[name])
-        remedy += (
-            f"; in layer {layer} the surrogate is zero for {percent(dead[layer])} of potentials"
-        )
-    return Finding(
+        remedy += f"; in {layer} the surrogate is zero for {percent(dead[layer])} of the potentials"
+    if share:
+        left = int(_all_zero(_gradients(context, margin)).sum())
+        evidence["samples_with_margin_loss"] = left
+        remedy = remedy if left else "the cross-entropy is saturated: attack with the margin loss"
+    return judged(
         "G15",
-        heading,
-        "fail",
-        f"{int(zero.sum())} of {len(zero)} gradients are zero",
-        _THRESHOLD,
-        f"{percent(evidence['share'])} of the samples have no input gradient at all and count as robust "
-        "only because the attack cannot move them",
-        remedy,
-        evidence,
+        zero_gradient,
+        failed=share > 0,
+        measured=f"{int(zero.sum())} of {len(zero)} input gradients are zero",
+        threshold=_THRESHOLD,
+        sound="the attack has a direction to follow for every sample",
+        fault=f"{percent(share)} of the samples have no input gradient and count as robust only "
+        "because the attack cannot move them",
+        remedy=remedy,
+        evidence=evidence,
     )
 
 
 def dead_surrogates(context: Context) -> dict[str, float]:
-    """Return, for every spiking layer, the share of (neuron, step) whose surrogate passes nothing."""
+    """Return, by spiking layer, the share of (neuron, step) whose surrogate passes nothing on."""
     dead: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         for index in context.batches():
@@ -84,7 +82,8 @@ def dead_surrogates(context: Context) -> dict[str, float]:
                 context.model(x)
             for name, layer in trace.items():
                 slope = layer.surrogate(layer.v - layer.v_th)
-                dead.setdefault(name, []).append((slope.abs() < _DEAD).float().flatten(1).mean(0))
+                per_sample = (slope.abs() < _DEAD).double().transpose(0, 1).flatten(1).mean(1)
+                dead.setdefault(name, []).append(per_sample)
     return {name: float(torch.cat(parts).mean()) for name, parts in dead.items()}
 
 
@@ -95,3 +94,8 @@ def _gradients(context: Context, loss: Loss) -> Tensor:
         with context.searching(index) as (x, y):
             grads.append(context.gradient()(context.model, x, y, loss)[1].cpu())
     return torch.cat(grads)
+
+
+def _all_zero(grad: Tensor) -> Tensor:
+    """Say for each sample whether its gradient is exactly zero [N]."""
+    return grad.flatten(1).abs().amax(1) == 0

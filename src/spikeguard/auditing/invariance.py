@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spikeguard.auditing.chance import Source, source_of_change
-from spikeguard.auditing.context import Context, title
+from spikeguard.attacks import AttackError
+from spikeguard.auditing.chance import source_of_change
+from spikeguard.auditing.context import Context, judged, reason, title
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.shares import percent
 
@@ -16,68 +19,59 @@ __all__ = ["batch_invariance"]
 _SAMPLES = 40
 _ALONE = 20
 _MOVED = 0.05  # rounding differs with the batch size; a spike at the very threshold may flip
-_THRESHOLD = f"logits move for at most {percent(_MOVED)} of the samples"
+_AFTER = "after another batch"
 
 
 def batch_invariance(context: Context) -> Finding:
     """A sample's logits depend on that sample alone.
 
-    The same samples are shown again after another batch (does state survive a call?), alone, in other
-    company and in another order (do samples share statistics?), all in evaluation mode and with the same
-    noise for the same sample. Accuracies measured on a model that fails are accuracies of its batches.
+    The same samples are shown again after another batch (does state survive a call?), alone, in
+    other company and in another order (do samples share statistics?), all in evaluation mode and
+    with the same noise for the same sample. Accuracies of a model that fails are accuracies of its
+    batches.
 
-    Source: known faults of stateful spiking networks and of evaluations in training mode.
+    Source: faults reported against stateful spiking networks and evaluations in training mode.
     """
-    heading = title(batch_invariance)
     n = min(_SAMPLES, len(context))
     if n < 2:
-        return Finding("S1", heading, "not run", "needs at least 2 samples")
+        return _not_run("needs at least 2 samples")
     index = torch.arange(n)
     try:
         moved = _moved(context, index)
-        source = source_of_change(context, index) if moved["after another batch"] else None
+        source = source_of_change(context, index) if moved[_AFTER] else None
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, AttackError | torch.OutOfMemoryError):
             raise
         return _failure(
-            heading,
-            f"the model raises when the batch changes: {str(error).splitlines()[0]}",
-            "the model keeps state between calls, and it does not fit the next batch",
+            f"raises when the batch changes: {reason(error)}",
+            "the model cannot be shown batches of any size, as if it kept state between calls",
             "reset all membrane potentials at the start of every forward pass",
             {},
         )
-    evidence = {"moved": moved, "samples": n}
-    name = max(moved, key=lambda variant: moved[variant])
-    measured = f"logits move for {percent(moved[name])} of the samples {name}"
-    if moved[name] <= _MOVED:
-        return Finding("S1", heading, "pass", measured, _THRESHOLD, evidence=evidence)
-    if source is Source.NOISE:
-        return Finding(
-            "S1",
-            heading,
-            "not run",
-            "the noise does not come from per-sample streams, so batches cannot be compared; see G19",
-            _THRESHOLD,
-            evidence=evidence,
-        )
-    if source is Source.STATE:
+    most = max(moved, key=lambda variant: moved[variant])
+    measured = "no logits move, whatever the batch"
+    if moved[most]:
+        measured = f"logits move for {percent(moved[most])} of the samples {most}"
+    evidence = {"moved": moved, "samples": n, "source": source}
+    if moved[most] <= _MOVED:
+        return _finding(False, measured, "", "", evidence)
+    if source == "noise":
+        return _not_run("its noise has no stream for each sample, so batches cannot be compared")
+    if source == "state":
         return _failure(
-            heading,
             measured,
-            "what the model saw before changes what it says now, so its accuracy depends on the order of "
-            "the evaluation",
+            "what the model saw before changes what it says now, so its accuracy depends on the "
+            "order of the evaluation",
             "reset all membrane potentials and counters at the start of every forward pass",
             evidence,
         )
     training = _in_training_mode(context, index)
-    evidence["in_training_mode"] = training
-    where = f": {', '.join(training[:3])} normalise with batch statistics" if training else ""
+    where = f": {', '.join(training[:3])} in training mode" if training else ""
     return _failure(
-        heading,
         measured,
         f"a sample's result depends on its neighbours in the batch{where}",
-        "put the model, batch norm above all, in evaluation mode inside forward too",
-        evidence,
+        "keep every layer, batch norm above all, in evaluation mode inside forward too",
+        {**evidence, "in_training_mode": training},
     )
 
 
@@ -87,9 +81,9 @@ def _moved(context: Context, index: Tensor) -> dict[str, float]:
     reference = context.logits(index)
     context.logits(index[: n // 2 + 1], mirrored=True)
     after = context.logits(index)
-    alone = torch.cat([context.logits(i) for i in index[:_ALONE].split(1)])
+    alone = torch.cat([context.logits(index[i : i + 1]) for i in range(min(_ALONE, n))])
     return {
-        "after another batch": _share(after, reference),
+        _AFTER: _share(after, reference),
         "when shown alone": _share(alone, reference[:_ALONE]),
         "in other company": _share(context.logits(index[: n // 2]), reference[: n // 2]),
         "in another order": _share(context.logits(index.flip(0)).flip(0), reference),
@@ -104,7 +98,7 @@ def _share(logits: Tensor, reference: Tensor) -> float:
 
 
 def _in_training_mode(context: Context, index: Tensor) -> list[str]:
-    """Return the names of normalising layers that run in training mode although the model is in eval."""
+    """Return the batch norms that run in training mode although the model is in evaluation mode."""
     found: set[str] = set()
     handles = []
     for name, module in context.model.named_modules():
@@ -123,7 +117,25 @@ def _in_training_mode(context: Context, index: Tensor) -> list[str]:
     return sorted(found)
 
 
-def _failure(
-    heading: str, measured: str, meaning: str, remedy: str, evidence: dict[str, object]
+def _failure(measured: str, fault: str, remedy: str, evidence: Mapping[str, object]) -> Finding:
+    return _finding(True, measured, fault, remedy, evidence)
+
+
+def _finding(
+    failed: bool, measured: str, fault: str, remedy: str, evidence: Mapping[str, object]
 ) -> Finding:
-    return Finding("S1", heading, "fail", measured, _THRESHOLD, meaning, remedy, evidence)
+    return judged(
+        "S1",
+        batch_invariance,
+        failed=failed,
+        measured=measured,
+        threshold=f"logits move for at most {percent(_MOVED)} of the samples",
+        sound="results do not depend on batch size, order or what the model saw before",
+        fault=fault,
+        remedy=remedy,
+        evidence=evidence,
+    )
+
+
+def _not_run(reason: str) -> Finding:
+    return Finding("S1", title(batch_invariance), "not run", reason)

@@ -137,15 +137,16 @@ def collect(runs: Sequence[str | Path]) -> tuple[Network, ...]:
 
 def _network(path: Path, label: str, recipe: Recipe) -> Network:
     audit, membrane = path / AUDIT, path / MEMBRANE
+    trained = _trained(path / RESULT)
     results = sorted((path / ATTACKS).glob("*.json")) if (path / ATTACKS).is_dir() else []
     return Network(
         path=path,
         label=label,
         recipe=recipe,
         recipe_text=(path / RECIPE).read_text(encoding="utf-8"),
-        trained=_trained(path / RESULT),
+        trained=trained,
         environment=_json(path / ENVIRONMENT),
-        epochs=_epochs(path / METRICS),
+        epochs=_epochs(path / METRICS, trained.epochs),
         attacked=tuple(map(_attacked, results)),
         audited=_audited(audit) if audit.exists() else None,
         membrane=MembraneHistogram.load(membrane) if membrane.exists() else None,
@@ -178,20 +179,24 @@ def _trained(path: Path) -> Trained:
         )
 
 
-def _epochs(path: Path) -> tuple[Epoch, ...]:
-    lines = [line for line in _text(path).splitlines() if line.strip()]
-    with _reading(path):
-        return tuple(
-            Epoch(
-                epoch=int(card["epoch"]),
-                train_loss=float(card["train_loss"]),
-                train_accuracy=float(card["train_accuracy"]),
-                val_loss=float(card["val_loss"]),
-                val_accuracy=float(card["val_accuracy"]),
-                terms={str(name): float(value) for name, value in card["terms"].items()},
+def _epochs(path: Path, epochs: int) -> tuple[Epoch, ...]:
+    found = []
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        with _reading(path, f"line {number}: "):
+            card = json.loads(line)
+            found.append(
+                Epoch(
+                    epoch=int(card["epoch"]),
+                    train_loss=float(card["train_loss"]),
+                    train_accuracy=float(card["train_accuracy"]),
+                    val_loss=float(card["val_loss"]),
+                    val_accuracy=float(card["val_accuracy"]),
+                    terms={str(name): float(value) for name, value in card["terms"].items()},
+                )
             )
-            for card in map(json.loads, lines)
-        )
+    if len(found) != epochs:
+        raise ValueError(f"{path}: damaged: it holds {len(found)} of {epochs} epochs.")
+    return tuple(found)
 
 
 def _attacked(path: Path) -> Attacked:
@@ -252,7 +257,7 @@ def _audited(path: Path) -> Verdict:
 
 
 def _finding(entry: Mapping[str, Any]) -> Finding:
-    words = {key: str(entry[key]) for key in ("code", "title", "measured")}
+    words: dict[str, Any] = {key: str(entry[key]) for key in ("code", "title", "measured")}
     words |= {key: str(entry.get(key, "")) for key in ("threshold", "meaning", "remedy")}
     return Finding(status=_one_of(entry["status"], get_args(FindingStatus)), **words)
 
@@ -280,11 +285,11 @@ def _text(path: Path) -> str:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Path, where: str = "") -> Iterator[None]:
     """Turn whatever is wrong with a file's content into one line that names the file."""
     try:
         yield
     except KeyError as error:
-        raise ValueError(f"{path}: damaged: it holds no {error}.") from error
+        raise ValueError(f"{path}: damaged: {where}it holds no {error}.") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: damaged: {error}.") from error
+        raise ValueError(f"{path}: damaged: {where}{error}.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -147,7 +148,7 @@ def facts(networks: Sequence[Network]) -> list[Fact]:
 def environments(networks: Sequence[Network]) -> list[Fact]:
     """Return what the trainings ran on, line by line."""
     return [
-        Fact(name, tuple(_plain(network.environment.get(key)) for network in networks))
+        Fact(name, tuple(_place(network.environment.get(key)) for network in networks))
         for key, name in _ENVIRONMENT.items()
     ]
 
@@ -220,6 +221,12 @@ def _facts(network: Network) -> dict[str, str]:
         "Seed": str(recipe.seed),
         "Source": recipe.source or "not named",
     }
+
+
+def _place(value: Any) -> str:
+    """Write a value of environment.json; a time as "2026-01-02 03:04:05"."""
+    text = _plain(value)
+    return re.sub(r"^(\d{4}-\d\d-\d\d)T([\d:]+)\+00:00$", r"\1 \2", text)
 
 
 def _entry(entry: Any) -> str:

@@ -22,7 +22,7 @@ def per_attack(radius: Radius, look: Mapping[str, Look]) -> Chart:
     """Bars of accuracy under each attack, with intervals, one bar a network."""
     names = ["clean", *radius.attacks, "worst_case"]
     rows = {name: words.attack(name) for name in names}
-    figure = blank(height=64 + len(names) * (16 + 12 * len(radius.attacked)))
+    figure = blank(height=64 + len(names) * (16 + 10 * len(radius.attacked)))
     for label, standing in radius.attacked.items():
         scores = {"clean": standing.clean, **standing.attacks, "worst_case": standing.worst_case}
         shown = {rows[name]: scores[name] for name in names if name in scores}
@@ -36,12 +36,14 @@ def per_attack(radius: Radius, look: Mapping[str, Look]) -> Chart:
             customdata=[words.scored(score) for score in shown.values()],
             hovertemplate="<b>%{y}</b><br>%{customdata}<extra>%{fullData.name}</extra>",
         )
-    last = len(names) - 1
+    last, strong = len(names) - 1, (radius.printed, "worst_case")
     figure.add_hrect(last - 0.5, last + 0.5, fillcolor=SHADE, line_width=0, layer="below")
     figure.update_layout(barmode="group", bargap=0.26, bargroupgap=0.1)
     figure.update_xaxes(title_text="Accuracy (%)", range=[0, 101], dtick=20)
     figure.update_yaxes(
-        title_text="Attack",
+        title={"text": "Attack", "standoff": 12},
+        tickvals=list(rows.values()),
+        ticktext=[f"<b>{row}</b>" if name in strong else row for name, row in rows.items()],
         categoryorder="array",
         categoryarray=list(rows.values()),
         range=[len(names) - 0.5, -0.5],
@@ -126,7 +128,12 @@ def _line(
         y=[100 * score.accuracy for score in scores.values()],
         error_y={**_errors(list(scores.values())), "color": colour, "thickness": 1.25},
         line={"color": colour, "width": 2.25, "dash": dash},
-        marker={"color": colour, "size": 8, "symbol": symbol, "line": {"width": 2}},
+        marker={
+            "color": colour,
+            "size": 8,
+            "symbol": symbol,
+            "line": {"width": 2, "color": colour},
+        },
         customdata=[words.scored(score) for score in scores.values()],
         hovertemplate="ε = %{x:.4g}: %{customdata}<extra>%{fullData.name}</extra>",
     )

@@ -55,8 +55,10 @@ def _chart(
         x=0, y=1, yref="paper", text="threshold", showarrow=False, xanchor="left", xshift=5
     )
     figure.update_layout(bargap=0)
-    figure.update_xaxes(title_text="Membrane potential, v / v_th − 1", range=span, dtick=1, tick0=0)
-    figure.update_yaxes(title_text="Potentials (%)", range=[0, top])
+    figure.update_xaxes(
+        title_text="Membrane potential, v / v<sub>th</sub> − 1", range=span, dtick=1, tick0=0
+    )
+    figure.update_yaxes(title_text="Potentials (% per bin)", range=[0, top])
     share = words.percent(histogram.near_threshold)
     return Chart(
         f"membrane-{list(look).index(label)}",
