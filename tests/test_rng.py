@@ -102,20 +102,23 @@ def test_a_sample_draws_the_same_in_any_batch_and_order(ids, order, seed):
             assert torch.equal(first[row], second[shuffled.index(sample)])
 
 
-@pytest.mark.parametrize("count", [1, 5, 100, 1000])
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 100, 1001, 6000, 40_001])
 def test_normal_numbers_do_not_depend_on_the_batch_to_the_last_bit(count):
-    together = SampleStreams(0, range(7)).normal((7, count))
-    for i in range(7):
+    """However many samples are worked on at a time: from several at once to less than one."""
+    together = SampleStreams(0, range(23)).normal((23, count))
+    assert together.shape == (23, count)
+    for i in (0, 1, 9, 22):
         assert torch.equal(together[i], SampleStreams(0, [i]).normal((1, count))[0])
 
 
+@pytest.mark.parametrize("draw", [SampleStreams.uniform, SampleStreams.normal])
 @pytest.mark.parametrize(("dim", "shape"), [(0, (3, 4, 5)), (1, (4, 3, 5)), (-1, (4, 5, 3))])
-def test_the_sample_axis_may_be_any(dim, shape):
+def test_the_sample_axis_may_be_any(dim, shape, draw):
     """What a sample draws is its row in order, wherever the sample axis lies."""
-    found = SampleStreams(1, [10, 20, 30]).uniform(shape, dim=dim)
+    found = draw(SampleStreams(1, [10, 20, 30]), shape, dim=dim)
     assert found.shape == shape and found.dtype == torch.float32
     for i, sample in enumerate((10, 20, 30)):
-        alone = SampleStreams(1, [sample]).uniform((1, 20))
+        alone = draw(SampleStreams(1, [sample]), (1, 20))
         assert torch.equal(found.select(dim, i).flatten(), alone[0])
 
 
@@ -123,6 +126,16 @@ def test_draws_go_on_where_the_last_one_ended():
     whole = SampleStreams(0, [1, 2]).uniform((2, 7))
     parts = SampleStreams(0, [1, 2])
     assert torch.equal(torch.cat([parts.uniform((2, n)) for n in (3, 0, 4)], dim=1), whole)
+
+
+def test_no_number_is_drawn_twice():
+    """Normals after normals and uniforms after normals are fresh, also after an odd count."""
+    streams = SampleStreams(0, [1])
+    parts = [streams.normal((1, n)) for n in (5, 0, 4, 1)]
+    assert torch.cat(parts, dim=1).unique().numel() == 10
+    streams, twin = SampleStreams(0, [1]), SampleStreams(0, [1])
+    streams.normal((1, 5))  # three pairs of 64 bits each
+    assert torch.equal(streams.uniform((1, 2)), twin.uniform((1, 5))[:, 3:])
 
 
 def test_take_goes_on_and_leaves_the_others_alone():
@@ -224,6 +237,14 @@ def test_samples_seeds_names_and_steps_are_uncorrelated():
     r = torch.corrcoef(torch.cat(rows).double())
     r[0, -1] = r[-1, 0] = 0  # the normal numbers are made of the bits of the first row
     assert r.fill_diagonal_(0).abs().max() < 5 / math.sqrt(n)
+
+
+def test_the_two_normal_numbers_made_of_the_same_bits_are_independent():
+    """Neither they nor their squares are correlated: |r| < 5 / sqrt(n)."""
+    n = 50_000
+    a, b = SampleStreams(0, [0]).normal((1, 2 * n)).double().view(2, n)
+    for pair in ((a, b), (a.square(), b.square()), (a.abs(), b)):
+        assert torch.corrcoef(torch.stack(pair))[0, 1].abs() < 5 / math.sqrt(n)
 
 
 # ----------------------------------------------------------------------- sources of modules

@@ -157,7 +157,7 @@ class SampleStreams:
             angle = _unit(bits.bitwise_right_shift_(8)).mul_(2 * math.pi)
             torch.mul(radius, angle.cos(), out=rows[:, :pairs])
             torch.mul(radius, angle.sin_(), out=rows[:, pairs:])
-        return drawn[:, :count].reshape(-1, *before, *after).movedim(0, len(before))
+        return drawn[:, :count].reshape(len(self), *before, *after).movedim(0, len(before))
 
     def _row(self, shape: Sequence[int], dim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Split a shape at its sample axis into what comes before it and after it."""

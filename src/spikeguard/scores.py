@@ -117,11 +117,21 @@ class Evaluation:
         return {name: Score.of(self.outcomes[name]) for name in self.settings}
 
     def table(self) -> str:
-        """Return an aligned plain-text table."""
+        """Return an aligned plain-text table, with what to know before its numbers are believed."""
         rows = [("clean", self.clean), *self.attacks.items(), ("worst case", self.worst_case)]
         wide = max(len(name) for name, _ in rows)
         head = f"{'attack':<{wide}}  accuracy  95 % interval   (n = {self.samples})"
-        return "\n".join([head, *(f"{name:<{wide}}   {score}" for name, score in rows)])
+        lines = [head, *(f"{name:<{wide}}   {score}" for name, score in rows)]
+        if self.stochastic:
+            lines.append(
+                f"noisy model: scored on {self.draws} draws, the worst case on as many more"
+            )
+        if self.zero_gradient > 0:
+            lines.append(
+                f"{100 * self.zero_gradient:.1f} % of the input gradients are exactly zero: "
+                "those samples look robust because the attack cannot move them"
+            )
+        return "\n".join(lines)
 
     def save(self, path: str | Path, **extra: Any) -> None:
         """Write ``path.json`` (scores and settings) and ``path.npz`` (per-sample outcomes),

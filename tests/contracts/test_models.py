@@ -41,11 +41,15 @@ class Repeat(nn.Module):
 
 
 def build(name, **options):
-    """Return a network in eval mode, its batch statistics set by a few training passes."""
+    """Return a network in eval mode, its batch statistics set by one training pass."""
     model = BUILD[name](neuron=options.pop("neuron", EASY), **options)
+    batch_norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for m in batch_norms:
+        m.momentum = 1.0
     with randomness(model, stream(0, "statistics")), torch.no_grad():
-        for _ in range(20):
-            model(images(name, 32))
+        model(images(name, 32))
+    for m in batch_norms:
+        m.momentum = 0.1
     return model.eval()
 
 

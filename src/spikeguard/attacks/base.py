@@ -178,9 +178,10 @@ def require_inputs(x: Tensor, y: Tensor) -> None:
         )
     if not bool(torch.isfinite(x).all()):
         raise ValueError("attack: inputs hold NaN or infinity; clean the data first.")
-    if float(x.min()) < 0 or float(x.max()) > 1:
+    low, high = (float(value) for value in x.detach().aminmax())
+    if low < 0 or high > 1:
         raise ValueError(
-            f"attack: inputs must lie in [0, 1], got {float(x.min()):.4g} to {float(x.max()):.4g}; "
+            f"attack: inputs must lie in [0, 1], got {low:.4g} to {high:.4g}; "
             "normalise inside the model, not before it."
         )
     if y.shape != x.shape[:1] or y.dtype != torch.int64:

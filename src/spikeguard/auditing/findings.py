@@ -17,7 +17,7 @@ FindingStatus = Literal["pass", "fail", "not run"]
 VerdictStatus = Literal["reliable", "unreliable", "inconclusive"]
 
 # Which failure explains the others: broken numbers first, then broken models, then weak attacks.
-_HEADLINES = ("G27", "S1", "G29", "G19", "S4", "G15", "G5", "G1", "G4")
+_HEADLINES = ("G27", "S1", "G29", "S4", "G15", "G19", "G5", "G1", "G4")
 
 
 @dataclass(frozen=True)

@@ -52,13 +52,19 @@ def iterative_beats_single_step(context: Context) -> Finding:
 
 
 def noise_is_weaker(context: Context) -> Finding:
-    """Random noise fools no sample that PGD does not.
+    """Random noise fools no sample that the gradient does not.
+
+    The worst of ten random points of the threat set is compared with FGSM and PGD together. An
+    exact gradient leaves no exception; 1 % is allowed for samples that lie at the boundary.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705); Athalye, Carlini and Wagner, 2018
     (arXiv:1802.00420).
     """
-    noise, pgd = (context.attacked(attack) for attack in (context.noise(), context.pgd()))
-    n, only = len(context), int((pgd.right - noise.right > 0.5).sum())
+    noise, single, several = (
+        context.attacked(attack) for attack in (context.noise(), context.fgsm(), context.pgd())
+    )
+    n, guided = len(context), torch.minimum(single.right, several.right)
+    only = int((guided - noise.right > 0.5).sum())
     return judged(
         "G4",
         noise_is_weaker,
@@ -66,9 +72,9 @@ def noise_is_weaker(context: Context) -> Finding:
         measured=f"noise leaves {percent(noise.accuracy)}; {only} of {n} fooled by noise alone",
         threshold=f"fooled by noise alone: not above {percent(_LUCK)}",
         sound="following the gradient beats guessing",
-        fault="ten random points fool samples that the gradient attack leaves right",
+        fault="ten random points fool samples that the gradient attacks leave right",
         remedy="look for a gradient that points the wrong way; attack with other surrogates",
-        evidence={"noise": noise.accuracy, "pgd": pgd.accuracy, "noise_only": only},
+        evidence={"noise": noise.accuracy, "noise_only": only},
     )
 
 

@@ -29,7 +29,7 @@ from spikeguard.reporting.tables import (
     facts,
     score_table,
 )
-from spikeguard.reporting.verdict import Badge, Card, badge, cards, command
+from spikeguard.reporting.verdict import Badge, Card, audited_at, badge, cards, command
 
 __all__ = ["Page", "gather"]
 
@@ -78,6 +78,10 @@ class Page:
     def badge(self, status: str) -> Badge:
         """Return the badge of a check's status."""
         return badge(status)
+
+    def audited_at(self, network: Network) -> str:
+        """Say where a network's audit was made."""
+        return audited_at(network.audited)
 
     @property
     def charts(self) -> list[Chart]:

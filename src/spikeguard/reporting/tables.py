@@ -13,7 +13,7 @@ from spikeguard.config import eps_text
 from spikeguard.reporting import words
 from spikeguard.reporting.collect import Network
 from spikeguard.reporting.standings import Radius, Standing
-from spikeguard.reporting.verdict import Badge, badge, command
+from spikeguard.reporting.verdict import Badge, audited_at, badge, command
 from spikeguard.scores import Score
 
 __all__ = [
@@ -160,7 +160,7 @@ def _row(standing: Standing, names: Sequence[str], network: Network) -> list[Cel
         *(_cell(standing.attacks.get(name)) for name in names),
         _cell(standing.worst_case),
         Cell(words.percent(standing.zero_gradient)),
-        Cell("", badge=badge(None if audited is None else audited.status)),
+        Cell("", audited_at(audited), badge(None if audited is None else audited.status)),
         Cell(words.count(standing.clean.n)),
     ]
 
@@ -216,7 +216,7 @@ def _facts(network: Network) -> dict[str, str]:
         "Optimiser": _options(recipe.train) or "default",
         "Epochs": words.count(trained.epochs),
         "Best epoch": words.count(trained.best_epoch),
-        "Validation accuracy there": words.percent(trained.val_accuracy),
+        "Validation accuracy then": words.percent(trained.val_accuracy),
         "Training time": words.duration(trained.seconds),
         "Seed": str(recipe.seed),
         "Source": recipe.source or "not named",

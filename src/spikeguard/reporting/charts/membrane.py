@@ -54,6 +54,17 @@ def _chart(
     figure.add_annotation(
         x=0, y=1, yref="paper", text="threshold", showarrow=False, xanchor="left", xshift=5
     )
+    for beyond, end, arrow in zip(_outside(histogram, span), span, ("◂ {}", "{} ▸"), strict=True):
+        if beyond > _TAIL:
+            figure.add_annotation(
+                x=end,
+                y=0,
+                yshift=10,
+                text=arrow.format(words.percent(beyond)),
+                showarrow=False,
+                xanchor="left" if end == span[0] else "right",
+                bgcolor="rgba(255,255,255,0.8)",
+            )
     figure.update_layout(bargap=0)
     figure.update_xaxes(
         title_text="Membrane potential, v / v<sub>th</sub> − 1", range=span, dtick=1, tick0=0
@@ -70,16 +81,20 @@ def _chart(
 
 
 def _span(histogram: MembraneHistogram) -> tuple[float, float]:
-    """Return where all but a small tail on either side lies, in finite edges around -1 .. 0.5."""
+    """Return finite edges around -1.25 .. 0.5 between which all but small tails lie."""
     done = np.cumsum(histogram.pooled.counts) / histogram.pooled.potentials
+    first, last = np.searchsorted(done, [_TAIL, 1 - _TAIL])
     inner = histogram.edges[1:-1]
-    low = (
-        inner[min(int(np.searchsorted(done, _TAIL)), len(inner)) - 1]
-        if done[0] < _TAIL
-        else inner[0]
-    )
-    high = inner[min(int(np.searchsorted(done, 1 - _TAIL)), len(inner) - 1)]
+    low, high = np.clip(histogram.edges[[first, last + 1]], inner[0], inner[-1])
     return min(float(low), -1.25), max(float(high), 0.5)
+
+
+def _outside(histogram: MembraneHistogram, span: Sequence[float]) -> tuple[float, float]:
+    """Return the shares of potentials below and above what the chart shows."""
+    counts, edges = histogram.pooled.counts, histogram.edges
+    total = histogram.pooled.potentials
+    below, above = counts[edges[1:] <= span[0]].sum(), counts[edges[:-1] >= span[1]].sum()
+    return float(below / total), float(above / total)
 
 
 def _shares(

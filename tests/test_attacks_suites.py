@@ -1,0 +1,133 @@
+"""Suites: which attacks they hold, with which settings, and how settings are told."""
+
+import json
+
+import pytest
+
+from spikeguard.attacks import (
+    ATTACKS,
+    FGSM,
+    PGD,
+    RFGSM,
+    SUITES,
+    Backprop,
+    EoT,
+    Linf,
+    SwapSurrogate,
+    UniformNoise,
+    describe,
+    margin,
+    suite,
+)
+from spikeguard.neurons import Triangular
+
+NAMES = {
+    "papers": ["fgsm", "rfgsm", "pgd7", "pgd10", "pgd20", "pgd40"],
+    "quick": ["fgsm", "pgd10", *(f"pgd10/width{w}" for w in ("0.5", "1", "2", "4"))],
+    "surrogates": ["pgd40", *(f"pgd40/width{w}" for w in ("0.5", "1", "2", "4"))],
+    "baseline": ["noise"],
+    "demo": [
+        *("noise", "fgsm", "pgd10", "pgd40"),
+        *(f"pgd20/width{w}" for w in ("0.5", "1", "2", "4")),
+    ],
+}
+
+
+def test_every_suite_is_listed_here():
+    assert set(NAMES) == set(SUITES)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_suite_holds_its_attacks_on_one_threat_set(name, norm):
+    attacks = suite(name, eps=0.1, norm=norm)
+    assert sorted(attacks) == sorted(NAMES[name])
+    assert {(a.threat.norm, a.threat.eps) for a in attacks.values()} == {(norm, 0.1)}
+
+
+@pytest.mark.parametrize(("eps", "step"), [(8 / 255, 0.01), (4 / 255, 0.005), (0.1, 0.31875 * 0.1)])
+def test_the_papers_step_is_their_alpha_scaled_with_eps(eps, step):
+    """0.01 at 8/255, whatever the number of steps."""
+    attacks = suite("papers", eps=eps)
+    assert isinstance(attacks["fgsm"], FGSM)
+    assert attacks["rfgsm"] == RFGSM(Linf(eps), variant="tramer")
+    for steps in (7, 10, 20, 40):
+        pgd = attacks[f"pgd{steps}"]
+        assert (pgd.steps, pgd.step_size) == (steps, pytest.approx(step))
+
+
+def test_widths_are_the_attackers_triangles():
+    attacks = suite("surrogates", eps=0.1, widths=(0.25, 3), steps=5)
+    assert list(attacks) == ["pgd5", "pgd5/width0.25", "pgd5/width3"]
+    assert attacks["pgd5"].gradient == Backprop()
+    assert attacks["pgd5/width3"].gradient == SwapSurrogate(Triangular(3))
+    assert all(attack.steps == 5 for attack in attacks.values())
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"baseline"}))
+def test_eot_wraps_every_gradient(name):
+    plain, averaged = suite(name, eps=0.1), suite(name, eps=0.1, eot=8)
+    for key, attack in averaged.items():
+        if not isinstance(attack, UniformNoise):
+            assert attack.gradient == EoT(8, plain[key].gradient)
+
+
+def test_radius_zero_is_a_suite_too():
+    assert {attack.threat.eps for attack in suite("demo", eps=0).values()} == {0}
+    assert suite("papers", eps=0)["pgd7"].threat.eps == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"name": "paper"}, "Did you mean 'papers'"),
+        ({"name": "standard"}, "Known: papers, quick"),
+        ({"name": "snn"}, "Known: papers, quick"),
+        ({"norm": "l1"}, "linf, l2"),
+        ({"eot": 0}, "eot"),
+        ({"eps": -1}, "eps"),
+        ({"steps": 0, "name": "surrogates"}, "steps"),
+        ({"widths": (1, 1.0)}, "widths"),
+        ({"widths": (0,)}, "width"),
+    ],
+    ids=str,
+)
+def test_what_no_suite_can_be_is_refused_in_one_line(arguments, says):
+    with pytest.raises(ValueError, match=says) as error:
+        suite(**{"name": "quick", "eps": 0.1, **arguments})
+    assert "\n" not in str(error.value)
+
+
+def test_settings_are_told_completely_as_plain_data():
+    attack = PGD(
+        Linf(0.1), steps=3, loss=margin, gradient=EoT(4, SwapSurrogate(Triangular(width=2.0)))
+    )
+    told = describe(attack)
+    assert told == {
+        "kind": "PGD",
+        "threat": {"kind": "Linf", "eps": 0.1},
+        "steps": 3,
+        "step_size": None,
+        "restarts": 1,
+        "random_start": True,
+        "loss": "margin",
+        "gradient": {
+            "kind": "EoT",
+            "draws": 4,
+            "inner": {"kind": "SwapSurrogate", "surrogate": {"kind": "Triangular", "width": 2.0}},
+        },
+    }
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_settings_survive_json_and_tell_attacks_apart(name):
+    told = {key: describe(attack) for key, attack in suite(name, eps=0.1, eot=2).items()}
+    assert json.loads(json.dumps(told)) == told
+    assert len({json.dumps(settings) for settings in told.values()}) == len(told)
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_every_registered_attack_needs_a_threat_set_only(name):
+    attack = ATTACKS[name](Linf(0.1))
+    assert attack.threat == Linf(0.1)
+    assert hash(attack) == hash(ATTACKS[name](Linf(0.1)))

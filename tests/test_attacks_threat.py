@@ -1,0 +1,211 @@
+"""Threat sets: projections, starts and steepest steps in closed form; the guard against faults."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spikeguard.attacks import L2, THREATS, Linf, ThreatViolation
+from spikeguard.rng import SampleStreams, stream
+
+SETS = {"linf": Linf(0.1), "l2": L2(0.7)}
+SHAPES = [(3, 5), (2, 1, 4, 4), (2, 3, 2, 4, 4)]
+
+every_set = pytest.mark.parametrize("name", sorted(SETS))
+quick = settings(max_examples=40, deadline=None)
+
+
+@st.composite
+def pairs(draw):
+    """Return x in the box, any x_adv, and a radius."""
+    shape = draw(st.sampled_from(SHAPES))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    x = torch.rand(shape, generator=generator)
+    if draw(st.booleans()):
+        x = x.round()  # corners of the box
+    spread = draw(st.sampled_from([0.01, 0.3, 5.0]))
+    x_adv = x + spread * torch.randn(shape, generator=generator)
+    return x, x_adv, draw(st.sampled_from([0.0, 1e-4, 8 / 255, 0.3, 2.0]))
+
+
+@every_set
+@quick
+@given(pair=pairs())
+def test_projection_lands_inside_and_stays(name, pair):
+    x, x_adv, eps = pair
+    threat = THREATS[name](eps)
+    once = threat.project(x_adv, x)
+    threat.check(once, x)
+    torch.testing.assert_close(threat.project(once, x), once, rtol=0, atol=3e-7)
+
+
+@every_set
+@quick
+@given(pair=pairs())
+def test_a_point_of_the_set_is_left_where_it_is(name, pair):
+    x, x_adv, eps = pair
+    threat = THREATS[name](eps)
+    x_adv = x_adv.clamp(0, 1)
+    inside = threat.distance(x_adv, x) <= eps
+    projected = threat.project(x_adv, x)
+    torch.testing.assert_close(projected[inside], x_adv[inside], rtol=0, atol=3e-7)
+
+
+@quick
+@given(pair=pairs())
+def test_linf_projection_is_the_closest_point(pair):
+    """Pixel by pixel: the nearest number of [max(x - eps, 0), min(x + eps, 1)]."""
+    x, x_adv, eps = pair
+    x, x_adv = x.double(), x_adv.double()
+    low, high = (x - eps).clamp_min(0), (x + eps).clamp_max(1)
+    expected = torch.where(x_adv < low, low, torch.where(x_adv > high, high, x_adv))
+    assert torch.equal(Linf(eps).project(x_adv, x), expected)
+
+
+@quick
+@given(pair=pairs())
+def test_l2_projection_is_the_closest_point_away_from_the_box(pair):
+    """On a ball inside the box: x + eps d / ||d||; no point of the ball is nearer."""
+    _, far, _ = pair
+    x, eps = torch.full_like(far, 0.5).double(), 0.4
+    x_adv = far.double()
+    projected = L2(eps).project(x_adv, x)
+    length = (x_adv - x).flatten(1).norm(dim=1)
+    found = (projected - x_adv).flatten(1).norm(dim=1)
+    torch.testing.assert_close(found, (length - eps).clamp_min(0), rtol=1e-12, atol=1e-12)
+
+
+def test_l2_projection_at_the_box_shrinks_first_and_clips_then():
+    """x = (0.9, 0.5), delta (0.6, 0.8) eps 0.5: shrunk (0.3, 0.4), clipped to (1.0, 0.9)."""
+    x = torch.tensor([[0.9, 0.5]], dtype=torch.float64)
+    found = L2(0.5).project(x + torch.tensor([[0.6, 0.8]]), x)
+    torch.testing.assert_close(found, torch.tensor([[1.0, 0.9]], dtype=torch.float64))
+
+
+@every_set
+@quick
+@given(pair=pairs(), seed=st.integers(0, 2**32))
+def test_random_starts_lie_inside(name, pair, seed):
+    x, _, eps = pair
+    threat = THREATS[name](eps)
+    threat.check(threat.sample(x, SampleStreams(seed, torch.arange(len(x)))), x)
+
+
+def test_linf_starts_are_uniform():
+    """Mean 0, variance eps^2 / 3, ends at +-eps; five standard errors."""
+    x = torch.full((1, 40000), 0.5)
+    delta = (Linf(0.3).sample(x, SampleStreams(0, [3])) - x)[0].double()
+    assert abs(float(delta.mean())) < 5 * 0.3 / math.sqrt(3 * 40000)
+    assert float(delta.var()) == pytest.approx(0.03, rel=0.03)
+    assert 0.2999 < float(delta.abs().max()) <= 0.3 + 1e-7
+
+
+def test_l2_starts_are_uniform_in_the_ball():
+    """In d dimensions (r / eps)^d is uniform: its mean is 1/2; and no direction is preferred."""
+    x = torch.full((4000, 3), 0.5)
+    delta = (L2(0.4).sample(x, SampleStreams(0, torch.arange(4000))) - x).double()
+    share = (delta.norm(dim=1) / 0.4) ** 3
+    assert float(share.mean()) == pytest.approx(0.5, abs=5 / math.sqrt(12 * 4000))
+    assert float(share.var()) == pytest.approx(1 / 12, rel=0.1)
+    assert (delta.mean(0).abs() < 5 * 0.4 / math.sqrt(3 * 4000)).all()
+
+
+@every_set
+@pytest.mark.parametrize("shape", SHAPES)
+def test_steepest_maximises_the_inner_product(name, shape):
+    """The largest <g, d> over the unit ball is the dual norm of g: L1 for Linf, L2 for L2."""
+    threat = THREATS[name](1.0)
+    grad = torch.randn(shape, generator=stream(0, "grad"), dtype=torch.float64)
+    unit = threat.steepest(grad)
+    zero = torch.zeros_like(grad)
+    norm = threat.distance(unit, zero)
+    torch.testing.assert_close(norm, torch.ones_like(norm))
+    dual = grad.flatten(1).norm(p=1 if name == "linf" else 2, dim=1)
+    torch.testing.assert_close((grad * unit).flatten(1).sum(1), dual)
+    for i in range(50):
+        other = torch.randn(shape, generator=stream(i, "other"), dtype=torch.float64)
+        other /= threat.distance(other, zero).view(-1, *[1] * (len(shape) - 1))
+        assert ((grad * other).flatten(1).sum(1) <= dual + 1e-12).all()
+
+
+@every_set
+def test_steepest_of_a_zero_gradient_is_zero_and_of_a_tiny_one_is_not(name):
+    """1e-30 squared is 0 in float32: the direction must not be lost."""
+    grad = torch.zeros(3, 4)
+    grad[1], grad[2] = 1e-30, 1e30
+    unit = THREATS[name](1.0).steepest(grad)
+    full = 1.0 if name == "linf" else 0.5
+    torch.testing.assert_close(unit, torch.tensor([[0.0], [full], [full]]).expand(3, 4))
+
+
+def test_distances_are_the_norms():
+    x, x_adv = (
+        torch.zeros(2, 1, 2, 2),
+        torch.tensor([[[[0.3, -0.4], [0, 0]]], [[[0, 0], [0, 1.0]]]]),
+    )
+    torch.testing.assert_close(Linf(1).distance(x_adv, x), torch.tensor([0.4, 1.0]))
+    torch.testing.assert_close(L2(1).distance(x_adv, x), torch.tensor([0.5, 1.0]))
+
+
+def planted(fault, threat, x):
+    """Return an adversarial batch with one fault in its last sample."""
+    x_adv = threat.project(x + 0.05, x)
+    if fault == "outside the ball":
+        step = threat.steepest(torch.ones_like(x[-1:]))
+        x_adv[-1] = (x[-1:] + 1.00002 * threat.eps * step)[0]
+    elif fault == "outside the box":
+        x[-1, 0], x_adv[-1, 0] = 0, -1e-7
+    elif fault == "NaN":
+        x_adv[-1, -1] = torch.nan
+    elif fault == "wrong shape":
+        x_adv = x_adv[:, :-1]
+    elif fault == "wrong dtype":
+        x_adv = x_adv.double()
+    return x_adv
+
+
+@every_set
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("outside the ball", "leaves the ball in sample 2"),
+        ("outside the box", r"leaves the box \[0, 1\]"),
+        ("NaN", "holds NaN or infinity in 1 of 3"),
+        ("wrong shape", "has shape"),
+        ("wrong dtype", "float64"),
+    ],
+)
+def test_the_guard_fires_on_every_planted_fault(name, fault, says):
+    threat, x = SETS[name], torch.full((3, 6), 0.5)
+    x_adv = planted(fault, threat, x)
+    assert not threat.contains(x_adv, x)
+    with pytest.raises(ThreatViolation, match=says) as error:
+        threat.check(x_adv, x)
+    assert "\n" not in str(error.value)
+
+
+@every_set
+def test_the_guard_is_silent_on_the_healthy_twin(name):
+    threat, x = SETS[name], torch.full((3, 6), 0.5)
+    assert threat.contains(planted("none", threat, x), x)
+    assert threat.check(planted("none", threat, x), x) is None
+
+
+@every_set
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_rounding_of_other_precisions_is_no_breach(name, dtype):
+    x = torch.rand(8, 50, generator=stream(0, "x")).to(dtype)
+    threat = SETS[name]
+    far = x + torch.randn(8, 50, generator=stream(0, "far")).to(dtype)
+    threat.check(threat.project(far, x), x)
+    assert THREATS[name](0.0).project(far, x).equal(x)
+
+
+@every_set
+@pytest.mark.parametrize("eps", [-0.1, math.nan, math.inf, "8/255", None])
+def test_a_radius_that_is_none_is_refused(name, eps):
+    with pytest.raises(ValueError, match="eps") as error:
+        THREATS[name](eps)
+    assert "\n" not in str(error.value)
