@@ -6,7 +6,7 @@ import numpy as np
 
 from spikeguard.analysis import LayerCounts, MembraneHistogram, default_edges
 from spikeguard.auditing.findings import Finding, conclude
-from spikeguard.files import write_json, write_npz, write_text
+from spikeguard.files import write_json, write_text
 from spikeguard.scores import wilson
 
 CHECKS = {
@@ -185,11 +185,6 @@ def truncate(path):
     """Cut a file in half, as a copy that broke off."""
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-
-
-def plant_outcomes(path, n=500):
-    """Write the per-sample arrays beside an evaluation; the report does not need them."""
-    write_npz(path.with_suffix(".npz"), clean=np.ones(n))
 
 
 def _epoch(epoch, epochs, terms, hardness):

@@ -1,5 +1,6 @@
 """FGSM, the seven R+FGSMs, PGD and noise on models whose answer is known."""
 
+from dataclasses import dataclass
 from typing import get_args
 
 import pytest
@@ -11,6 +12,7 @@ from spikeguard.attacks import (
     L2,
     PGD,
     RFGSM,
+    Backprop,
     EoT,
     Linf,
     UniformNoise,
@@ -137,12 +139,25 @@ def test_pgd_walks_steps_of_the_given_length(steps, step_size, reaches):
 
 
 def test_the_default_step_is_two_and_a_half_eps_over_steps():
-    """With eps held wide and one of ten steps left out of the sum: 2.5 eps / 10 each."""
-    one = PGD(Linf(EPS), steps=100, random_start=False)(Linear(), GREY, Y)
-    torch.testing.assert_close(one, GREY + EPS * SIGNS)
-    eleven = PGD(Linf(0.25), steps=11, step_size=2.5 * 0.25 / 11, random_start=False)
-    default = PGD(Linf(0.25), steps=11, random_start=False)
-    assert torch.equal(eleven(Linear(), GREY, Y), default(Linear(), GREY, Y))
+    """From a start opposite to w, at -eps, four steps of eps / 4 lead back to the middle."""
+
+    @dataclass(frozen=True)
+    class Opposite(Linf):
+        def sample(self, x, streams):
+            return x - self.eps * SIGNS
+
+    found = PGD(Opposite(EPS), steps=1, step_size=EPS / 4)(Linear(), GREY, Y)
+    torch.testing.assert_close(found, GREY - 0.75 * EPS * SIGNS)
+    found = PGD(Opposite(EPS), steps=10)(Linear(), GREY, Y)  # -1 + 2.5, cut off at 1
+    torch.testing.assert_close(found, GREY + EPS * SIGNS)
+    on = iter([1.0] * 4 + [0.0] * 6)
+
+    def four_steps(model, x, y, loss):
+        losses, grad = Backprop()(model, x, y, loss)
+        return losses, grad * next(on)
+
+    found = PGD(Opposite(EPS), steps=10, gradient=four_steps)(Linear(), GREY, Y)
+    torch.testing.assert_close(found, GREY)
 
 
 def test_pgd_starts_at_the_threat_sets_sample():
@@ -202,7 +217,8 @@ def test_restarts_against_noise_are_ranked_on_as_many_draws_as_the_gradient_take
         attack = PGD(Linf(0.5), steps=1, restarts=2, gradient=EoT(draws))
         return float(attack(Coin(), x, y, generator=stream(0, "coin")).mean())
 
-    # U1, U2 uniform: E max = 2/3; chosen by one draw each it is E[U1^2 + U1 (1 - U2)] ~ 0.583.
+    # U1, U2 uniform: E max = 2/3. One draw each moves on only if it fools where the first did not:
+    # E U1 + E (U2 - U1) U2 (1 - U1) = 1/2 + 1/12.
     assert mean(64) == pytest.approx(2 / 3, abs=0.05)
     assert mean(1) == pytest.approx(7 / 12, abs=0.05)
 

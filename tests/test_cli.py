@@ -337,7 +337,7 @@ def test_the_demo_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(demo, "RECIPES", ("demo/vanilla", "demo/at"))
     monkeypatch.setattr(demo, "_QUICK", tuple(TINY))
-    out = ["demo", "--quick", "--out", str(tmp_path / "demo")]
+    out = ["demo", "--quick", "--workers", "1", "--out", str(tmp_path / "demo")]
 
     def interrupt(self, **options):
         raise KeyboardInterrupt

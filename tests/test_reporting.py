@@ -161,6 +161,22 @@ def test_attacks_with_the_own_surrogate_only_are_called_that(tmp_path):
     assert f"not run: spikeguard attack {path} --suite surrogates" in text
 
 
+def test_gap_below_a_point_is_not_called_one(tmp_path):
+    path = plant_run(tmp_path / "run", "Run")
+    plant_attacks(path, 0.1, 90.0, (40.0, 60.0, 39.2), names=("pgd40", "pgd20/width2"))
+    text = text_of(report([path], tmp_path / "report.html"))
+    assert "PGD-40 with its own surrogate comes within 1 point of the worst case" in text
+    assert "too optimistic" not in text
+
+
+def test_audit_is_shown_with_the_radius_it_was_made_at(tmp_path):
+    path = plant_run(tmp_path / "run", "Run")
+    plant_attacks(path, 0.2, 90.0, NETWORKS["AT"][0.2])
+    plant_audit(path)
+    text = text_of(report([path], tmp_path / "report.html"))
+    assert text.count("at ε = 0.1, n = 100") == 3  # the card, the table at 0.2, the audit's section
+
+
 def test_suites_on_the_same_images_are_merged_and_others_left_out(tmp_path):
     path = plant_run(tmp_path / "run", "Run")
     first = plant_attacks(path, 0.1, 90.0, (60.0, 55.0, 50.0), names=("pgd10", "pgd20/width2"))

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import multiprocessing
+import queue
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spikeguard.config import Recipe, eps_text, load_recipe
-from spikeguard.runs import AUDIT, REPORT, Run, Update, train_recipe
+from spikeguard.runs import AUDIT, REPORT, Run, train_recipe
 
 if TYPE_CHECKING:
-    from spikeguard.evaluation import Score
+    from spikeguard.scores import Evaluation
 
 __all__ = ["RECIPES", "DemoResult", "DemoRow", "run_demo"]
 
 RECIPES = ("demo/vanilla", "demo/tgo", "demo/at", "demo/at-tgo")
 
 _QUICK = (
-    "data.train_limit=300",
-    "data.test_limit=50",
-    "model.width=4",
-    "model.hidden=16",
-    "train.epochs=2",
-    "evaluate.limit=50",
+    "data.train_limit=600",
+    "data.test_limit=60",
+    "model.width=8",
+    "model.hidden=64",
+    "train.epochs=4",
+    "evaluate.limit=40",
+    "evaluate.eps=[0.1]",
 )
 
-Stage = Callable[[str], AbstractContextManager[Update]]
+Progress = Callable[[str, int, int, str], None]
+Message = tuple[str, int, int, str]
 
 
 @dataclass(frozen=True)
@@ -37,82 +45,151 @@ class DemoRow:
 
     Attributes:
         name: Its recipe's title.
-        clean: Accuracy on clean test images.
-        worst: Worst-case accuracy at each radius.
+        results: Its evaluation at each radius.
         near_threshold: Share of membrane potentials near the threshold.
-        zero_gradient: Share of test images with a zero input gradient.
         verdict: The audit's status.
     """
 
     name: str
-    clean: float
-    worst: tuple[Score, ...]
+    results: tuple[Evaluation, ...]
     near_threshold: float
-    zero_gradient: float
     verdict: str
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The demonstration's rows, the radii they were attacked at, and the report."""
+    """The demonstration's rows and the report."""
 
     rows: tuple[DemoRow, ...]
-    eps: tuple[float, ...]
     report: Path
 
 
-@contextmanager
-def _quiet(task: str) -> Iterator[Update]:
-    yield lambda done, total, what: None
-
-
-def run_demo(out: str | Path, *, quick: bool = False, progress: Stage = _quiet) -> DemoResult:
+def run_demo(
+    out: str | Path,
+    *,
+    quick: bool = False,
+    workers: int = 2,
+    progress: Progress = lambda task, done, total, what: None,
+) -> DemoResult:
     """Run the demonstration, or what is left of it: finished stages are read back.
+
+    The networks are small, so each is computed by one thread and ``workers`` of them side by side;
+    the results do not depend on how many.
 
     Args:
         out: Folder for one run folder a recipe and the report.
         quick: Few images and epochs, to see every stage work; the numbers mean nothing.
-        progress: Opened for every stage with its name; gives a callback (done, total, what).
+        workers: Processes, >= 1; 1 stays in this process.
+        progress: Called with (task, done, total, what).
 
     Raises:
+        ValueError: If workers is below 1.
         ConfigError: If ``out`` holds a demonstration with other recipes.
     """
     from spikeguard.reporting import report
 
+    if workers < 1:
+        raise ValueError(f"demo: workers counts processes, >= 1, got {workers}.")
     out = Path(out)
     recipes = [load_recipe(name, _QUICK if quick else ()) for name in RECIPES]
-    paths = [out / Path(recipe.name).name for recipe in recipes]
-    rows = []
-    for place, (recipe, path) in enumerate(zip(recipes, paths, strict=True), start=1):
-
-        def stage(verb: str, number: int = place, name: str = recipe.name) -> str:
-            return f"[{number}/{len(RECIPES)}] {name}, {verb}"
-
-        with progress(stage("train")) as update:
-            train_recipe(recipe, path, resume=True, progress=update)
-        rows.append(_examined(recipe, Run.load(path), lambda verb: progress(stage(verb))))
+    jobs = [
+        (recipe, out / Path(recipe.name).name, f"[{place}/{len(recipes)}] {recipe.name}")
+        for place, recipe in enumerate(recipes, start=1)
+    ]
+    if workers == 1:
+        with _one_thread():
+            rows = [_row(*job, progress) for job in jobs]
+    else:
+        rows = _side_by_side(jobs, workers, progress)
     page = report(
-        paths, out / REPORT, title="SpikeGuard demo", command=f"spikeguard demo --out {out}"
+        [path for _, path, _ in jobs],
+        out / REPORT,
+        title="SpikeGuard demo",
+        command=f"spikeguard demo --out {out}" + (" --quick" if quick else ""),
     )
-    return DemoResult(tuple(rows), recipes[0].evaluate.eps, page)
+    return DemoResult(tuple(rows), page)
 
 
-def _examined(recipe: Recipe, run: Run, progress: Stage) -> DemoRow:
-    """Attack, audit and measure one run; what its folder holds already is read back."""
-    suite = recipe.evaluate.suite[0]
-    results = []
-    for eps in recipe.evaluate.eps:
-        with progress(f"attack at eps {eps_text(eps)}") as update:
-            results.append(run.evaluate(suite, eps=eps, progress=update))
-    stored = run.path / AUDIT
+def _row(recipe: Recipe, path: Path, task: str, progress: Progress) -> DemoRow:
+    """Train, attack, audit and measure one network; what its folder holds already is read back."""
+    train_recipe(recipe, path, resume=True, progress=partial(progress, f"{task}, train"))
+    run = Run.load(path)
+    results = [
+        run.evaluate(
+            suite, eps=eps, progress=partial(progress, f"{task}, attack at {eps_text(eps)}")
+        )
+        for eps in recipe.evaluate.eps
+        for suite in recipe.evaluate.suite
+    ]
+    stored = path / AUDIT
     if not stored.exists():
-        with progress("audit") as update:
-            run.audit(progress=update)
+        run.audit(progress=partial(progress, f"{task}, audit"))
     return DemoRow(
         name=recipe.title or recipe.name,
-        clean=results[0].clean.accuracy,
-        worst=tuple(result.worst_case for result in results),
+        results=tuple(results),
         near_threshold=run.membrane().near_threshold,
-        zero_gradient=results[0].zero_gradient,
         verdict=json.loads(stored.read_text(encoding="utf-8"))["status"],
     )
+
+
+def _side_by_side(
+    jobs: Iterable[tuple[Recipe, Path, str]], workers: int, progress: Progress
+) -> list[DemoRow]:
+    """Run the jobs in processes of one thread each and pass on what they tell."""
+    context = multiprocessing.get_context("spawn")
+    told: Queue[Message] = context.Queue()
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(told,))
+    try:
+        futures = [pool.submit(_in_worker, *job) for job in jobs]
+        while not all(future.done() for future in futures) and not _failed(futures):
+            try:
+                progress(*told.get(timeout=0.2))
+            except queue.Empty:
+                continue
+        failed = _failed(futures)
+        return [future.result() for future in ([failed] if failed else futures)]
+    except BaseException:
+        for child in multiprocessing.active_children():
+            child.terminate()  # what a run has done is on the disk
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _failed(futures: Iterable[Future[DemoRow]]) -> Future[DemoRow] | None:
+    """Return the first job that ended in an error."""
+    return next((f for f in futures if f.done() and f.exception() is not None), None)
+
+
+_told: Queue[Message] | None = None  # of a worker process: where it tells how far it is
+
+
+def _start_worker(told: Queue[Message]) -> None:
+    """Set up a worker: one thread, and Ctrl-C is left to the process that started it."""
+    import torch
+
+    global _told
+    _told = told
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _in_worker(recipe: Recipe, path: Path, task: str) -> DemoRow:
+    def tell(stage: str, done: int, total: int, what: str) -> None:
+        assert _told is not None
+        _told.put((stage, done, total, what))
+
+    return _row(recipe, path, task, tell)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread inside the block, as the workers do."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -5,15 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from spikeguard.building import ConfigError, number
 
-__all__ = ["note", "numbers", "progress", "say", "table", "words"]
+__all__ = ["note", "numbers", "progress", "progress_board", "say", "table", "words"]
 
 Update = Callable[[int, int, str], None]
 
@@ -49,15 +57,23 @@ def progress(task: str) -> Iterator[Update]:
 
     Without a terminal there is no bar, but a plain line for every epoch and every new ``what``.
     """
+    with progress_board() as board:
+        yield partial(board, task)
+
+
+@contextmanager
+def progress_board() -> Iterator[Callable[[str, int, int, str], None]]:
+    """Show several tasks at once, ``update(task, done, total, what)``; a finished one is hidden."""
     console = _errors()
     if not console.is_terminal:
         seen: set[str] = set()
 
-        def write(done: int, total: int, what: str) -> None:
+        def write(task: str, done: int, total: int, what: str) -> None:
             inside_epoch = what.startswith("epoch ") and "validation" not in what
-            if what and not inside_epoch and what not in seen:
-                seen.add(what)
-                note(f"{task}: {what}")
+            line = f"{task}: {what}"
+            if what and not inside_epoch and line not in seen:
+                seen.add(line)
+                note(line)
 
         yield write
         return
@@ -68,11 +84,19 @@ def progress(task: str) -> Iterator[Update]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
-        row = bar.add_task(task, total=None)
+    with Progress(*columns, console=console, transient=True) as bars:
+        rows: dict[str, TaskID] = {}
 
-        def update(done: int, total: int, what: str) -> None:
-            bar.update(row, completed=done, total=total, description=f"{task}: {what}")
+        def update(task: str, done: int, total: int, what: str) -> None:
+            if task not in rows:
+                rows[task] = bars.add_task(task, total=None)
+            bars.update(
+                rows[task],
+                completed=done,
+                total=total,
+                description=f"{task}: {what}",
+                visible=done < total,
+            )
 
         yield update
 

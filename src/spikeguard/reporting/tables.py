@@ -216,7 +216,7 @@ def _facts(network: Network) -> dict[str, str]:
         "Optimiser": _options(recipe.train) or "default",
         "Epochs": words.count(trained.epochs),
         "Best epoch": words.count(trained.best_epoch),
-        "Validation accuracy then": words.percent(trained.val_accuracy),
+        "Its validation accuracy": words.percent(trained.val_accuracy),
         "Training time": words.duration(trained.seconds),
         "Seed": str(recipe.seed),
         "Source": recipe.source or "not named",

@@ -1,0 +1,576 @@
+"""evaluate(): counts that are known beforehand, noise without bias, and what survives a kill."""
+
+import json
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from spikeguard.attacks import (
+    FGSM,
+    L2,
+    PGD,
+    AttackError,
+    Linf,
+    SwapSurrogate,
+    ThreatViolation,
+    UniformNoise,
+    suite,
+)
+from spikeguard.data import ImageSet
+from spikeguard.evaluation import Evaluation, Score, evaluate, wilson
+from spikeguard.models import CNN
+from spikeguard.neurons import NoisyLIF, Triangular
+from spikeguard.rng import RandomSource, stream
+
+EPS = 0.2
+#               right, by how much           wrong without an attack
+PIXELS = [0.9, 0.65, 0.55, 0.1, 0.35, 0.45, 0.8, 0.2]
+LABELS = [1, 1, 1, 0, 0, 0, 0, 1]
+
+
+class Sign(nn.Module):
+    """Class 1 above 1/2: sample i is fooled by whoever moves it across."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(4.0))
+
+    def forward(self, x):
+        score = self.scale * (x.flatten(1).mean(1) - 0.5)
+        return torch.stack([-score, score], 1)
+
+
+class Noisy(nn.Module):
+    """Right with probability 3/4 whatever the input; or 1/4 where ``hears`` and the input is dark."""
+
+    stochastic = True
+
+    def __init__(self, hears=False):
+        super().__init__()
+        self.random = RandomSource()
+        self.hears = hears
+
+    def forward(self, x):
+        level = x.flatten(1).mean(1)
+        p = torch.where(level < 0.4, 0.25, 0.75) if self.hears else torch.full_like(level, 0.75)
+        right = (self.random.uniform(level, dim=0) < p).to(x.dtype)
+        return torch.stack([right, 1 - right], 1) + 0 * x.flatten(1).sum(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Move every pixel by a constant."""
+
+    by: float
+    threat: Linf = Linf(EPS)
+    seen: list = field(default_factory=list, compare=False)
+
+    def __call__(self, model, x, y, *, generator=None):
+        self.seen.append(generator.ids.tolist())
+        return (x + self.by).clamp(0, 1)
+
+
+def pair(pixels=PIXELS, labels=LABELS):
+    return torch.tensor(pixels).view(-1, 1, 1, 1).repeat(1, 1, 2, 2), torch.tensor(labels)
+
+
+def spiking(sigma=0.0):
+    neuron = NoisyLIF(0.5, sigma, v_th=0.3)
+    model = CNN(1, 3, T=2, width=4, hidden=6, image_size=8, neuron=neuron, generator=stream(0, "w"))
+    model(torch.rand(16, 1, 8, 8, generator=stream(0, "statistics")))
+    return model.eval()
+
+
+@pytest.fixture
+def images():
+    """Images that the spiking model gets right, but for one in four."""
+    x = torch.rand(12, 1, 8, 8, generator=stream(0, "x"))
+    with torch.no_grad():
+        y = spiking()(x).argmax(1)
+    y[::4] = (y[::4] + 1) % 3
+    return ImageSet(x, y, 3, "random", peak=1.0)
+
+
+def same(one, other):
+    assert one.outcomes.keys() == other.outcomes.keys()
+    for name in one.outcomes:
+        assert torch.equal(one.outcomes[name], other.outcomes[name]), name
+    left, right = replace(one, seconds={}, outcomes={}), replace(other, seconds={}, outcomes={})
+    assert torch.equal(left.labels, right.labels)
+    assert torch.equal(left.index, right.index)
+    for name in ("settings", "threat", "zero_gradient", "stochastic", "draws", "seed"):
+        assert getattr(left, name) == getattr(right, name), name
+
+
+# --- intervals
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [
+        (8, 10, 0.490, 0.943),
+        (81, 263, 0.2553, 0.3662),  # these four: Newcombe, Statistics in Medicine 17, 1998, Table I
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_gives_the_published_intervals(successes, n, low, high):
+    found = wilson(successes, n)
+    assert found == pytest.approx((low, high), abs=6e-4 if n == 10 else 6e-5)
+    assert wilson(n - successes, n) == pytest.approx((1 - found[1], 1 - found[0]))
+
+
+def test_wilson_stays_in_the_unit_interval_and_holds_the_share():
+    for successes in (0, 0.25, 3, 7.5, 10):
+        low, high = wilson(successes, 10)
+        assert 0 <= low <= successes / 10 <= high <= 1
+
+
+@pytest.mark.parametrize(("successes", "n"), [(1, 0), (-1, 10), (11, 10), (float("nan"), 10)])
+def test_wilson_refuses_what_is_no_share(successes, n):
+    with pytest.raises(ValueError, match="wilson"):
+        wilson(successes, n)
+
+
+# --- counts known beforehand
+
+
+def test_outcomes_are_those_worked_out_by_hand():
+    """eps 0.2: down fools 0.65 and 0.55, up fools 0.35 and 0.45; 0.8 and 0.2 are wrong anyway."""
+    result = evaluate(Sign(), pair(), {"down": Shift(-EPS), "up": Shift(EPS)}, batch_size=3)
+    expected = {
+        "clean": [1, 1, 1, 1, 1, 1, 0, 0],
+        "down": [1, 0, 0, 1, 1, 1, 0, 0],
+        "up": [1, 1, 1, 1, 0, 0, 0, 0],
+        "worst_case": [1, 0, 0, 1, 0, 0, 0, 0],
+    }
+    assert {name: right.int().tolist() for name, right in result.outcomes.items()} == expected
+    assert result.clean.accuracy == 6 / 8
+    assert result.attacks["down"].accuracy == result.attacks["up"].accuracy == 4 / 8
+    assert result.worst_case == Score(2 / 8, *wilson(2, 8), 8)
+    assert result.worst_case.interval == wilson(2, 8)
+    assert (result.samples, result.stochastic, result.draws, result.seed) == (8, False, 1, 0)
+    assert result.threat == {"norm": "linf", "eps": EPS}
+    assert result.index.tolist() == list(range(8))
+    assert result.labels.tolist() == LABELS
+
+
+def test_samples_wrong_without_an_attack_are_not_attacked():
+    attack = Shift(-EPS)
+    evaluate(Sign(), pair(), {"down": attack}, batch_size=4)
+    assert attack.seen == [[0, 1, 2, 3], [4, 5]]
+
+
+def test_a_batch_without_a_right_sample_needs_no_attack():
+    attack = Shift(-EPS)
+    result = evaluate(Sign(), pair([0.8, 0.2, 0.9], [0, 1, 1]), {"down": attack}, batch_size=2)
+    assert attack.seen == [[2]]
+    assert result.outcomes["worst_case"].tolist() == [0, 0, 1]
+
+
+def test_the_worst_case_is_never_better_than_an_attack(images):
+    result = evaluate(spiking(), images, suite("quick", eps=0.1), batch_size=5)
+    assert result.attacks
+    for name, right in result.outcomes.items():
+        assert (result.outcomes["worst_case"] <= right).all(), name
+    lowest = torch.stack([result.outcomes[name] for name in result.attacks]).amin(0)
+    assert torch.equal(result.outcomes["worst_case"], lowest)
+
+
+def test_zero_gradient_is_the_share_of_samples_without_one():
+    class Half(Sign):
+        def forward(self, x):
+            return super().forward(x.clamp_min(0.5))
+
+    result = evaluate(Half(), pair(), {"up": Shift(EPS)})
+    assert result.zero_gradient == 4 / 8  # 0.1, 0.35, 0.45 and 0.2 lie below the clamp
+    assert "50.0 % of the input gradients are exactly zero" in result.table()
+    assert evaluate(Sign(), pair(), {"up": Shift(EPS)}).zero_gradient == 0
+
+
+def test_limit_takes_the_first_samples():
+    result = evaluate(Sign(), pair(), {"up": Shift(EPS)}, limit=3)
+    assert result.samples == 3
+    assert result.labels.tolist() == LABELS[:3]
+    assert evaluate(Sign(), pair(), {"up": Shift(EPS)}, limit=99).samples == 8
+
+
+# --- what a result must not depend on
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3], ids=["quiet", "noisy"])
+def test_results_do_not_depend_on_the_batch_size(sigma, images):
+    attacks = suite("baseline", eps=0.1) | {"pgd": PGD(Linf(0.1), steps=2)}
+    whole = evaluate(spiking(sigma), images, attacks, draws=3, batch_size=100)
+    for batch_size in (1, 5):
+        same(whole, evaluate(spiking(sigma), images, attacks, draws=3, batch_size=batch_size))
+
+
+def test_the_seed_names_the_noise(images):
+    attacks = {"noise": UniformNoise(Linf(0.3), draws=1)}
+    outcomes = [
+        evaluate(spiking(0.3), images, attacks, seed=s).outcomes["noise"] for s in (0, 0, 1)
+    ]
+    assert torch.equal(outcomes[0], outcomes[1])
+    assert not torch.equal(outcomes[0], outcomes[2])
+
+
+def test_a_model_left_in_train_mode_gives_eval_numbers_and_is_left_in_it(
+    images, untouched_global_generator
+):
+    attacks = {"pgd": PGD(Linf(0.1), steps=2)}
+    model = spiking()
+    expected = evaluate(model, images, attacks)
+    model.train()
+    model.features[1].eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    flags = [module.training for module in model.modules()]
+    same(expected, evaluate(model, images, attacks))
+    assert flags == [module.training for module in model.modules()]
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_an_attack_that_leaves_the_model_in_train_mode_spoils_no_score(images):
+    @dataclass(frozen=True)
+    class Careless(FGSM):
+        def __call__(self, model, x, y, *, generator=None):
+            x_adv = super().__call__(model, x, y, generator=generator)
+            model.train()
+            return x_adv
+
+    model = spiking()
+    expected = evaluate(model, images, {"a": FGSM(Linf(0.1)), "b": FGSM(Linf(0.1))}, batch_size=4)
+    found = evaluate(
+        model, images, {"a": Careless(Linf(0.1)), "b": Careless(Linf(0.1))}, batch_size=4
+    )
+    for name in expected.outcomes:
+        assert torch.equal(expected.outcomes[name], found.outcomes[name]), name
+    assert not model.training
+
+
+# --- noise
+
+
+def test_a_noisy_model_that_ignores_its_input_keeps_its_clean_accuracy():
+    """400 samples x 10 draws at p = 3/4: standard error 0.0068; the bound is five of them.
+
+    The planted fault, the minimum over the attacks' noisy scores, falls far below the bound.
+    """
+    x, y = torch.full((400, 1, 2, 2), 0.5), torch.zeros(400, dtype=torch.int64)
+    attacks = {f"noise{i}": UniformNoise(Linf(0.1), draws=2) for i in range(8)}
+    result = evaluate(Noisy(), (x, y), attacks)
+    bound = 5 * (0.75 * 0.25 / 4000) ** 0.5
+    assert result.stochastic
+    assert result.draws == 10
+    for score in (result.clean, result.worst_case, *result.attacks.values()):
+        assert abs(score.accuracy - 0.75) < bound
+    naive = torch.stack([result.outcomes[name] for name in ("clean", *attacks)]).amin(0)
+    assert float(naive.mean()) < 0.75 - 4 * bound
+
+
+def test_a_noisy_model_that_is_fooled_is_seen_to_be():
+    """Dark inputs are right with probability 1/4: the worst case is the attack that darkens."""
+    x, y = torch.full((400, 1, 2, 2), 0.5), torch.zeros(400, dtype=torch.int64)
+    attacks = {"brighten": Shift(EPS), "darken": Shift(-EPS)}
+    result = evaluate(Noisy(hears=True), (x, y), attacks, draws=20)
+    bound = 5 * (0.75 * 0.25 / 8000) ** 0.5
+    assert abs(result.attacks["brighten"].accuracy - 0.75) < bound
+    assert abs(result.attacks["darken"].accuracy - 0.25) < bound
+    # brightening comes out lower than darkening, by chance, in fewer than 1 sample of 100
+    assert abs(result.worst_case.accuracy - 0.25) < bound + 0.01
+
+
+def test_scores_of_a_noisy_model_are_shares_of_fresh_draws(images):
+    result = evaluate(spiking(0.3), images, {"fgsm": FGSM(Linf(0.1))}, draws=4)
+    assert result.draws == 4
+    for right in result.outcomes.values():
+        assert torch.equal((right * 4).round() / 4, right)
+    assert 0 < float(result.outcomes["clean"].frac().sum())
+
+
+def test_noise_inside_a_wrapper_is_noticed(images):
+    result = evaluate(nn.Sequential(spiking(0.3)), images, {"fgsm": FGSM(Linf(0.1))})
+    assert (result.stochastic, result.draws) == (True, 10)
+    result = evaluate(nn.Sequential(spiking()), images, {"fgsm": FGSM(Linf(0.1))})
+    assert (result.stochastic, result.draws) == (False, 1)
+
+
+def test_noise_in_training_alone_is_no_noise_here(images):
+    neuron = NoisyLIF(0.5, 0.3, v_th=0.3, noise_in=("train",))
+    model = CNN(1, 3, T=2, width=4, hidden=6, image_size=8, neuron=neuron).train()
+    result = evaluate(model, images, {"fgsm": FGSM(Linf(0.1))})
+    assert (result.stochastic, result.draws) == (False, 1)
+
+
+# --- faults
+
+
+@pytest.mark.parametrize("by", [0.201, -0.201])
+def test_an_attack_that_leaves_its_set_is_named_and_not_scored(by):
+    with pytest.raises(ThreatViolation, match=r"attack 'cheat'.*leaves the ball") as error:
+        evaluate(Sign(), pair(), {"cheat": Shift(by)})
+    assert "\n" not in str(error.value)
+
+
+def test_weights_that_are_nan_are_an_error_though_the_logits_are_finite(images):
+    model = spiking()
+    with torch.no_grad():
+        model.features[0].weight[0] = torch.nan
+        assert model(images.batch([0])[0]).isfinite().all()
+    with pytest.raises(AttackError, match=r"features\.0\.weight"):
+        evaluate(model, images, {"noise": UniformNoise(Linf(0.1))})
+
+
+def test_logits_that_are_nan_are_an_error():
+    class Log(Sign):
+        def forward(self, x):
+            return super().forward(x) * torch.tensor(-1.0).log()
+
+    with pytest.raises(AttackError, match="logits are not finite"):
+        evaluate(Log(), pair(), {"up": Shift(EPS)})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"limit": 0}, "limit"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"draws": 0}, "draws"),
+        ({"attacks": {"clean": Shift(0)}}, "'clean'"),
+        ({"attacks": {"worst_case": Shift(0)}}, "'worst_case'"),
+        ({"attacks": {"labels": Shift(0)}}, "'labels'"),
+        ({"attacks": {"a": Shift(0), "b": Shift(0, Linf(0.1))}}, "one threat set"),
+        ({"attacks": {"a": Shift(0), "b": Shift(0, L2(EPS))}}, "one threat set"),
+        ({"data": pair([1.5], [0])}, r"\[0, peak=1\]"),
+        ({"data": pair([0.5], [7])}, "labels go up to 7"),
+    ],
+    ids=str,
+)
+def test_a_callers_mistake_is_told_in_one_line(options, says):
+    arguments = {"data": pair(), "attacks": {"up": Shift(EPS)}, **options}
+    data, attacks = arguments.pop("data"), arguments.pop("attacks")
+    with pytest.raises(ValueError, match=says) as error:
+        evaluate(Sign(), data, attacks, **arguments)
+    assert "\n" not in str(error.value)
+
+
+# --- killed and continued
+
+
+def fragile(*dies_at):
+    """Return attacks of which the second dies at the given calls, and the list of its calls."""
+
+    @dataclass(frozen=True)
+    class Attack(PGD):
+        def __call__(self, model, x, y, *, generator=None):
+            calls.append(generator.ids.tolist())
+            if len(calls) in dies_at:
+                raise KeyboardInterrupt
+            return super().__call__(model, x, y, generator=generator)
+
+    calls = []
+    return {"noise": UniformNoise(Linf(0.1)), "fragile": Attack(Linf(0.1), steps=2)}, calls
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3], ids=["quiet", "noisy"])
+def test_a_killed_evaluation_goes_on_and_ends_the_same(sigma, images, tmp_path):
+    options = {"batch_size": 3, "draws": 2, "keep_adversarial": True}
+    attacks, whole_calls = fragile()
+    whole = evaluate(spiking(sigma), images, attacks, **options)
+    attacks, calls = fragile(3)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(spiking(sigma), images, attacks, out=tmp_path / "out", **options)
+    assert len(calls) == 3
+    finished = evaluate(spiking(sigma), images, attacks, out=tmp_path / "out", **options)
+    same(whole, finished)
+    for name in attacks:
+        assert torch.equal(whole.adversarial[name], finished.adversarial[name])
+    assert calls == [*whole_calls[:2], whole_calls[2], *whole_calls[2:]]  # batch 3 alone again
+    again = evaluate(spiking(sigma), images, attacks, out=tmp_path / "out", **options)
+    same(whole, again)
+    assert len(calls) == 5, "nothing is computed a second time"
+
+
+@pytest.fixture
+def begun(images, tmp_path):
+    """An evaluation that was killed in its second batch."""
+    attacks, _ = fragile(2)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(spiking(), images, attacks, batch_size=4, out=tmp_path / "out")
+    return tmp_path / "out"
+
+
+def other_weights(model):
+    with torch.no_grad():
+        model.classifier[1].weight[0, 0] += 1e-6
+    return model
+
+
+def other_surrogate(model):
+    model.classifier[2].surrogate = Triangular(0.5)
+    return model
+
+
+def other_T(model):
+    model.T = 3
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"draws": 2}, "draws"),
+        ({"batch_size": 5}, "batch_size"),
+        ({"limit": 11}, "samples"),
+        ({"keep_adversarial": True}, "keep_adversarial"),
+        ({"attacks": lambda a: {**a, "fragile": replace(a["fragile"], steps=3)}}, "attacks"),
+        ({"attacks": lambda a: {"noise": a["noise"]}}, "attacks"),
+        ({"model": other_weights}, "weights"),
+        ({"model": other_surrogate}, "model"),
+        ({"model": other_T}, "model"),
+        ({"data": lambda d: d.subset([1, 0, *range(2, 12)])}, "data"),
+        ({"data": lambda d: replace(d, peak=2.0)}, "data"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_parts_of_another_evaluation_are_refused(change, says, begun, images):
+    change = dict(change)
+    attacks, calls = fragile()
+    attacks = change.pop("attacks", lambda a: a)(attacks)
+    model = change.pop("model", lambda m: m)(spiking())
+    data = change.pop("data", lambda d: d)(images)
+    with pytest.raises(ValueError, match=f"with other {says}; .*choose another") as error:
+        evaluate(model, data, attacks, **{"batch_size": 4, "out": begun, **change})
+    assert "\n" not in str(error.value)
+    assert calls == []
+
+
+def test_a_damaged_part_is_named(begun, images):
+    part = next((begun / ".parts").glob("*.npz"))
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(ValueError, match=f"{part.name} is damaged"):
+        evaluate(spiking(), images, fragile()[0], batch_size=4, out=begun)
+
+
+# --- kept on disk
+
+
+def test_a_saved_evaluation_reads_back_the_same_and_its_parts_are_gone(images, tmp_path):
+    path = tmp_path / "attacks" / "quick-eps-0.1"  # a name with a dot
+    attacks = suite("quick", eps=0.1, widths=(0.5,))
+    result = evaluate(spiking(), images, attacks, out=path, batch_size=5, keep_adversarial=True)
+    assert (path / ".parts").is_dir()
+    result.save(path, suite="quick", command="x")
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        f"{path.name}.json",
+        f"{path.name}.npz",
+    ]
+    back = Evaluation.load(path)
+    same(result, back)
+    assert back.seconds == result.seconds
+    for name in attacks:
+        assert torch.equal(back.adversarial[name], result.adversarial[name])
+
+
+def test_files_beside_the_parts_stay(images, tmp_path):
+    result = evaluate(spiking(), images, {"noise": UniformNoise(Linf(0.1))}, out=tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    result.save(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_files_have_the_documented_layout(images, tmp_path):
+    result = evaluate(spiking(0.3), images, {"pgd": PGD(Linf(0.1), steps=1)}, draws=2, seed=4)
+    result.save(tmp_path / "r", suite="none")
+    card = json.loads((tmp_path / "r.json").read_text())
+    score = {"accuracy", "low", "high", "n"}
+    assert set(card) == {
+        *("samples", "seed", "stochastic", "draws", "threat", "clean", "attacks"),
+        *("worst_case", "zero_gradient", "suite"),
+    }
+    assert set(card["clean"]) == set(card["worst_case"]) == score
+    assert set(card["attacks"]["pgd"]) == {*score, "settings", "seconds"}
+    assert card["threat"] == {"norm": "linf", "eps": 0.1}
+    assert (card["samples"], card["seed"], card["draws"], card["stochastic"]) == (12, 4, 2, True)
+    with np.load(tmp_path / "r.npz", allow_pickle=False) as arrays:
+        assert set(arrays.files) == {"clean", "pgd", "worst_case", "labels", "index"}
+        assert arrays["pgd"].dtype == np.float64
+        assert arrays["worst_case"].mean() == pytest.approx(card["worst_case"]["accuracy"])
+
+
+def test_kept_adversarial_inputs_give_the_same_score_again(images):
+    model, threat = spiking(), Linf(0.1)
+    result = evaluate(model, images, suite("quick", eps=0.1), keep_adversarial=True, batch_size=5)
+    x, y = images.batch(slice(None))
+    right = result.outcomes["clean"].bool()
+    for name, x_adv in result.adversarial.items():
+        threat.check(x_adv, x)
+        assert torch.equal(x_adv[~right], x[~right])
+        with torch.no_grad():
+            again = (model(x_adv).argmax(1) == y).double()
+        assert torch.equal(again, result.outcomes[name])
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz"])
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_damaged_result_is_named(suffix, damage, tmp_path):
+    path = tmp_path / "result"
+    evaluate(Sign(), pair(), {"up": Shift(EPS)}).save(path)
+    file = path.with_name(path.name + suffix)
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"result: is no complete evaluation") as error:
+        Evaluation.load(path)
+    assert "\n" not in str(error.value)
+
+
+# --- what a user sees
+
+
+def test_the_table_is_aligned():
+    attacks = {"down": Shift(-EPS), "a longer name": Shift(EPS)}
+    lines = evaluate(Sign(), pair(), attacks).table().splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        *("attack", "clean", "down", "a longer name", "worst case")
+    ]
+    assert len({line.index("%") for line in lines[1:]}) == 1
+    assert len({line.index("[") for line in lines[1:]}) == 1
+    assert lines[0].endswith("(n = 8)")
+    assert "75.0 %" in lines[1]
+    assert "25.0 %" in lines[-1]
+
+
+def test_the_table_of_a_noisy_model_says_how_it_was_scored():
+    x, y = torch.full((20, 1, 2, 2), 0.5), torch.zeros(20, dtype=torch.int64)
+    text = evaluate(Noisy(hears=True), (x, y), {"down": Shift(-EPS)}, draws=3).table()
+    assert "noisy model: scored on 3 draws" in text
+
+
+def test_progress_counts_up_to_the_whole(images, tmp_path):
+    for _ in range(2):  # the second time everything is read back
+        seen = []
+        evaluate(
+            spiking(),
+            images,
+            {"a": FGSM(Linf(0.1)), "b": FGSM(Linf(0.1))},
+            batch_size=5,
+            out=tmp_path,
+            progress=lambda *told: seen.append(told),
+        )
+        assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
+        assert {total for _, total, _ in seen} == {36}
+        assert seen[-1][0] == 36
+
+
+def test_a_surrogate_sweep_of_a_network_without_spikes_is_refused():
+    attacks = {"sweep": FGSM(Linf(EPS), gradient=SwapSurrogate(Triangular(1.0)))}
+    with pytest.raises(ValueError, match="no spiking layer"):
+        evaluate(Sign(), pair(), attacks)
