@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spikeguard import (
+        analysis,
         attacks,
         auditing,
         data,
@@ -43,6 +44,7 @@ __all__ = [
     "TrainOptions",
     "TrainResult",
     "Verdict",
+    "analysis",
     "attacks",
     "audit",
     "auditing",
@@ -67,6 +69,7 @@ __all__ = [
 ]
 
 _MODULES = [
+    "analysis",
     "attacks",
     "auditing",
     "data",

@@ -241,7 +241,7 @@ def _store(out: str | Path, identity: dict[str, Any], model: nn.Module, images: 
 def _read(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Read a finished batch."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"evaluate: {path} is damaged; remove it and run again.") from error

@@ -164,7 +164,7 @@ class Run:
         """Audit the run and keep the verdict in ``audit.json``.
 
         Args:
-            eps: Radius of the threat set; the first of the recipe's evaluate section when left out.
+            eps: Radius of the threat set; the largest of the recipe's when left out.
             limit: Number of test images; the audit's own default when left out.
             progress: Called with (done, total, what).
         """
@@ -172,7 +172,7 @@ class Run:
         from spikeguard.auditing import audit
 
         plan = self.recipe.evaluate.changed(eps=eps, limit=limit)
-        threat = THREATS[plan.norm](plan.eps[0])
+        threat = THREATS[plan.norm](max(plan.eps))
         images = {} if limit is None else {"limit": limit}
         verdict = audit(
             self.model,

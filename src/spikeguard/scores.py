@@ -37,7 +37,9 @@ def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]
     p, z2 = successes / n, z * z
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low = max(0.0, centre - half) if successes > 0 else 0.0  # exact at the ends, where
+    high = min(1.0, centre + half) if successes < n else 1.0  # centre and half cancel
+    return low, high
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,8 @@ class Evaluation:
         path = Path(path)
         try:
             card = json.loads(_suffixed(path, ".json").read_text())
-            with np.load(_suffixed(path, ".npz"), allow_pickle=False) as stored:
+            file = _suffixed(path, ".npz")
+            with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
                 arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
             return cls(
                 outcomes={

@@ -289,6 +289,13 @@ def test_a_check_is_silent_on_a_healthy_twin(code, twin, twins):
     assert not finding.remedy
 
 
+def test_the_twins_are_what_they_are_called(twins):
+    """Plain training falls under every surrogate at the large eps; adversarial training holds."""
+    fallen = CHECKS["S4"](twins["plain"]).evidence
+    assert max(fallen["own"], *fallen["accuracy"].values()) < 0.2
+    assert CHECKS["S4"](twins["adversarial"]).evidence["worst"] > 0.3
+
+
 @pytest.mark.parametrize("code", ["S1", "G19", "G15", "G29", "G27"])
 def test_a_check_is_silent_on_a_declared_noisy_network(code, weights):
     model = network(NoisyLIF(0.5, sigma=0.1))

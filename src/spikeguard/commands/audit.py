@@ -27,7 +27,7 @@ def audit(
 
     Args:
         run: Run folder.
-        eps: Radius of the threat set, such as 8/255; the first of the run's recipe when left out.
+        eps: Radius of the threat set, such as 8/255; the largest of the run's recipe when left out.
         limit: Number of test images.
         strict: Exit with code 1 when the verdict is "unreliable".
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.

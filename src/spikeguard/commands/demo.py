@@ -36,7 +36,7 @@ def demo(
     path = Path("runs") / ("demo-quick" if quick else "demo") if out is None else out
     with progress_board() as update:
         result = run_demo(path, quick=quick, workers=workers, progress=update)
-    head = ("network", "eps", "clean", "FGSM", "PGD-40, own surrogate", "worst case", "audit")
+    head = ("network", "eps", "clean", "FGSM", "PGD, own surrogate", "worst case", "audit")
     table(
         head,
         [
@@ -45,7 +45,11 @@ def demo(
                 f"{found.threat['eps']:g}",
                 f"{found.clean.accuracy:.1%}",
                 f"{found.attacks['fgsm'].accuracy:.1%}",
-                str(found.attacks["pgd40"]),
+                str(
+                    next(
+                        score for name, score in reversed(found.attacks.items()) if "/" not in name
+                    )
+                ),
                 str(found.worst_case),
                 row.verdict,
             )

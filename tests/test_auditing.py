@@ -1,0 +1,323 @@
+"""The audit as a whole: the verdict's rules, closed forms on linear models, and what it leaves alone."""
+
+import json
+import math
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from spikeguard import auditing
+from spikeguard.attacks import L2, Linf
+from spikeguard.auditing import CHECKS, Context, Finding, audit, conclude
+from spikeguard.auditing.gradients import dead_surrogates
+from spikeguard.auditing.shares import exceeds, half_width, percent
+from spikeguard.models import MLP
+from spikeguard.neurons import LIF, Triangular
+from spikeguard.rng import RandomSource, stream
+
+EPS = 0.1
+LIGHT = torch.linspace(
+    0.022, 0.198, 45
+)  # every sample's distance to the boundary, none at a radius
+LABELS = torch.arange(45) % 2
+PATTERN = torch.tensor([1.0, -1.0]).repeat(8).view(1, 1, 4, 4)
+IMAGES = 0.5 + PATTERN * (LIGHT * (2 * LABELS - 1)).view(-1, 1, 1, 1)
+
+
+class Linear(nn.Module):
+    """Classes are the sign of <pattern, x - 1/2>: Linf noise of eps fools exactly LIGHT < eps."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(PATTERN.flatten().clone())
+
+    def forward(self, x):
+        score = (x - 0.5).flatten(1) @ self.w
+        return torch.stack([-score, score], 1)
+
+
+class Coin(nn.Module):
+    """Ignores its input and is right three times out of four: no attack on it is possible."""
+
+    stochastic = True
+
+    def __init__(self):
+        super().__init__()
+        self.random = RandomSource()
+
+    def forward(self, x):
+        label = (x.flatten(1)[:, 0] > 0.5).float()  # all four corners of PATTERN agree with it
+        wrong = (self.random.uniform(x.flatten(1)[:, :1], dim=0)[:, 0] < 0.25).float()
+        score = (label + wrong) % 2 - 0.5 + 0 * x.flatten(1).sum(1)
+        return torch.stack([-score, score], 1)
+
+
+def finding(code, status, **fields):
+    return Finding(code, f"title of {code}", status, f"measured by {code}", **fields)
+
+
+# --- shares
+
+
+def test_half_width_is_that_of_the_wilson_interval():
+    z, n, p = 1.959964, 100, 0.3
+    expected = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    assert half_width(p, n) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_share_is_exceeded_only_by_more_than_chance():
+    assert not exceeds(0, 10, 0.0)
+    assert not exceeds(2, 100, 0.01)
+    assert exceeds(3, 100, 0.01)
+    assert exceeds(100, 100, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.425, "42.5 %"), (0.6, "60 %"), (1, "100 %"), (0, "0 %")]
+)
+def test_percent(share, text):
+    assert percent(share) == text
+
+
+# --- the verdict
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status"),
+    [
+        (["pass", "pass"], "reliable"),
+        (["pass", "not run"], "inconclusive"),
+        (["not run", "fail", "pass"], "unreliable"),
+        (["fail"], "unreliable"),
+    ],
+)
+def test_verdict_rule(statuses, status):
+    verdict = conclude([finding(f"G{i}", s) for i, s in enumerate(statuses)])
+    assert verdict.status == status
+    assert verdict.reliable == (status == "reliable")
+    assert verdict.sentence.startswith(status.capitalize())
+
+
+def test_the_sentence_names_all_failures_and_explains_the_one_behind_them():
+    weak = finding("G1", "fail", meaning="the attack is weak")
+    broken = finding("G27", "fail", meaning="the weights are broken")
+    verdict = conclude([weak, finding("S4", "pass"), broken])
+    assert verdict.failed == ("G1", "G27")
+    assert verdict.sentence == "Unreliable (G1, G27): the weights are broken."
+
+
+def test_robustness_is_always_called_a_bound():
+    sound = conclude([finding("G1", "pass")], upper_bound=0.31, single=0.45)
+    assert "at most 31 %" in sound.sentence
+    assert "45 % under one PGD alone" in sound.sentence
+    skipped = conclude([finding("G1", "not run")], upper_bound=0.31)
+    assert "at most 31 %" in skipped.sentence
+    assert "measured by G1" in skipped.sentence
+
+
+def test_the_table_is_aligned_and_gives_remedies_for_failures_only():
+    failed = finding("G15", "fail", threshold="0", remedy="repair it")
+    table = conclude([finding("S1", "pass"), failed, finding("G5", "not run")]).table()
+    rows = [line for line in table.splitlines() if "title of" in line or "measured" in line]
+    assert len({re.search("measured", row).start() for row in rows}) == 1
+    assert table.count("remedy: repair it") == table.count("remedy") == 1
+    assert all(line == line.rstrip() for line in table.splitlines())
+
+
+def test_the_verdict_is_strict_json(tmp_path):
+    odd = finding("G15", "fail", meaning="m", evidence={"x": math.nan, "pairs": ((0.1, math.inf),)})
+    verdict = conclude([odd], upper_bound=0.5, settings={"samples": 3})
+    verdict.save(tmp_path / "audit.json")
+    card = json.loads((tmp_path / "audit.json").read_text(), parse_constant=pytest.fail)
+    assert card == verdict.to_json()
+    assert card["status"] == "unreliable"
+    assert card["findings"][0]["evidence"] == {"x": None, "pairs": [[0.1, None]]}
+    assert set(card) == {
+        "status",
+        "reliable",
+        "sentence",
+        "upper_bound",
+        "settings",
+        "findings",
+    }
+
+
+# --- closed forms
+
+
+@pytest.fixture(scope="module")
+def linear():
+    return audit(Linear(), (IMAGES, LABELS), threat=Linf(EPS), attack_steps=10)
+
+
+def by_code(verdict):
+    return {found.code: found for found in verdict.findings}
+
+
+def test_a_linear_model_passes_all_that_can_be_asked_of_it(linear):
+    statuses = {code: found.status for code, found in by_code(linear).items()}
+    assert statuses == {code: "not run" if code == "S4" else "pass" for code in CHECKS}
+    assert linear.status == "inconclusive"
+    assert "S4 did not run" in linear.sentence
+
+
+def test_attacks_on_a_linear_model_reach_the_known_accuracy(linear):
+    curve = dict(by_code(linear)["G5"].evidence["curve"])
+    for eps in (EPS / 2, EPS, 2 * EPS):
+        assert curve[eps] == pytest.approx(float((LIGHT > eps).double().mean()))
+    assert curve[0.5] == curve[1.0] == 0
+    expected = float((LIGHT > EPS).double().mean())
+    single_step = by_code(linear)["G1"].evidence
+    assert single_step["fgsm"] == single_step["pgd"] == pytest.approx(expected)
+    assert single_step["fgsm_only"] == single_step["pgd_only"] == 0
+    assert linear.upper_bound == pytest.approx(expected)
+
+
+def test_an_l2_ball_grows_until_it_holds_every_image():
+    verdict = audit(Linear(), (IMAGES, LABELS), threat=L2(EPS), attack_steps=10)
+    found = by_code(verdict)["G5"]
+    assert found.status == "pass"
+    assert [eps for eps, _ in found.evidence["curve"]][-2:] == [2.0, 4.0]  # sqrt(16)
+
+
+def test_dead_surrogates_are_counted_per_neuron_and_step():
+    """One step at v = x: the triangle of half-width 1/4 around v_th = 1 passes 0.8 and 1 on."""
+
+    class OneStep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neuron = LIF(0.5, surrogate=Triangular(0.25))
+
+        def forward(self, x):
+            return self.neuron(x.flatten(1)[None])[0]
+
+    x = torch.tensor([0.0, 0.5, 0.8, 1.0]).view(1, 1, 2, 2).repeat(3, 1, 1, 1)
+    subject = Context(OneStep(), x, torch.zeros(3, dtype=torch.int64), Linf(EPS), batch_size=2)
+    assert dead_surrogates(subject) == {"neuron": 0.5}
+
+
+@pytest.mark.parametrize(("width", "tries"), [(1.0, 4), (0.7, 5), (0.1, 7)])
+def test_every_surrogate_is_tried_once_and_narrow_ones_are_widened(width, tries):
+    model = MLP(num_classes=2, T=2, hidden=(4,), in_shape=(1, 4, 4), neuron=spiking(width))
+    subject = Context(model.eval(), IMAGES[:4], LABELS[:4], Linf(EPS), steps=1)
+    evidence = CHECKS["S4"](subject).evidence
+    assert evidence["tries"] == 1 + len(evidence["accuracy"]) == tries
+
+
+def spiking(width):
+    return LIF(0.5, surrogate=Triangular(width))
+
+
+def test_noise_is_not_mistaken_for_success():
+    """The least of a dozen noisy scores is far below 3/4; on fresh draws it is 3/4 again."""
+    verdict = audit(Coin(), (IMAGES, LABELS), threat=Linf(0.02), attack_steps=2)
+    assert verdict.settings["stochastic"] is True
+    assert verdict.upper_bound == pytest.approx(0.75, abs=0.06)  # 450 draws: 3 deviations
+    assert by_code(verdict)["G15"].status == "fail"
+
+
+# --- the audit as a function
+
+
+def network():
+    return MLP(num_classes=2, T=2, hidden=(8,), in_shape=(1, 4, 4), generator=stream(0, "init"))
+
+
+def quick(model, **options):
+    options = {"threat": Linf(EPS), "attack_steps": 2, "limit": 12, **options}
+    return audit(model, (IMAGES, LABELS), **options)
+
+
+def test_invalid_weights_fail_and_nothing_that_depends_on_them_passes():
+    model = Linear()
+    with torch.no_grad():
+        model.w[0] = torch.nan
+    verdict = quick(model)
+    assert {"G27", "G15"} <= set(verdict.failed)
+    assert all(found.status != "pass" for found in verdict.findings)
+    assert "w is not finite" in verdict.sentence
+    assert verdict.upper_bound is None
+
+
+def test_the_verdict_does_not_depend_on_the_batch_size():
+    def said(batch_size):
+        card = quick(network(), batch_size=batch_size).to_json()
+        return [{k: v for k, v in f.items() if k != "seconds"} for f in card.pop("findings")], card
+
+    assert said(12) == said(5)
+
+
+def test_the_audit_leaves_the_model_and_the_global_generator_alone():
+    model = network().train()
+    model.classifier[2].eval()  # frozen on purpose
+    flags = {name: module.training for name, module in model.named_modules()}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    generator = torch.get_rng_state()
+    quick(model)
+    assert flags == {name: module.training for name, module in model.named_modules()}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert torch.equal(generator, torch.get_rng_state())
+
+
+def test_looking_for_the_source_of_a_change_leaves_the_global_generator_alone():
+    class Drifting(Linear):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return super().forward(x) + 0.1 * self.calls * torch.tensor([0.0, 1.0])
+
+    generator = torch.get_rng_state()
+    assert {"S1", "G19"} <= set(quick(Drifting()).failed)
+    assert torch.equal(generator, torch.get_rng_state())
+
+
+def test_progress_counts_the_checks():
+    told = []
+    quick(network(), progress=lambda done, total, what: told.append((done, total, what)))
+    assert [done for done, _, _ in told] == list(range(len(CHECKS) + 1))
+    assert {total for _, total, _ in told} == {len(CHECKS)}
+    assert told[-1][2] == "done"
+
+
+def test_a_check_that_is_stopped_is_not_run_and_says_why(monkeypatch):
+    def stopped(context):
+        """Something holds."""
+        raise RuntimeError("no room\nfor more")
+
+    monkeypatch.setitem(auditing.CHECKS, "G4", stopped)
+    found = by_code(quick(network()))["G4"]
+    assert (found.status, found.title) == ("not run", "Something holds")
+    assert found.measured == "RuntimeError: no room"
+
+
+def test_running_out_of_memory_is_no_finding(monkeypatch):
+    def stopped(context):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setitem(auditing.CHECKS, "G4", stopped)
+    with pytest.raises(torch.OutOfMemoryError):
+        quick(network())
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"limit": 0}, "limit"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"attack_steps": 0}, "attack_steps"),
+        ({"threat": Linf(0.0)}, "eps"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line(options, field):
+    with pytest.raises(ValueError, match=f"audit: .*{field}") as caught:
+        quick(network(), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_that_do_not_fit_the_model_are_the_callers_mistake():
+    with pytest.raises(ValueError, match="expects inputs"):
+        audit(network(), (torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])), threat=Linf(EPS))
