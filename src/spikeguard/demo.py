@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import queue
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -133,14 +133,15 @@ def _row(recipe: Recipe, path: Path, task: str, progress: Progress) -> DemoRow:
 
 
 def _side_by_side(
-    jobs: Iterable[tuple[Recipe, Path, str]], workers: int, progress: Progress
+    jobs: Sequence[tuple[Recipe, Path, str]], workers: int, progress: Progress
 ) -> list[DemoRow]:
     """Run the jobs in processes of one thread each and pass on what they tell."""
     context = multiprocessing.get_context("spawn")
     told: Queue[Message] = context.Queue()
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(told,))
     try:
-        futures = [pool.submit(_in_worker, *job) for job in jobs]
+        # The last recipes take longest; started first, they leave no worker idle at the end.
+        futures = [pool.submit(_in_worker, *job) for job in reversed(jobs)][::-1]
         while not all(future.done() for future in futures) and not _failed(futures):
             try:
                 progress(*told.get(timeout=0.2))

@@ -133,8 +133,8 @@ class UndeclaredNoise(Wrapper):
 class SparseView(nn.Module):
     """Sees a random 6 % of the pixels at each call: so does the gradient of one draw.
 
-    Class 1 is signed light of +0.035 a pixel, class 0 of -0.035. A pixel that is seen moves by 0.025
-    against its class: in 10 steps by 0.015 on average with one draw, by 0.055 with four.
+    Class 1 is signed light of +0.035 a pixel, class 0 of -0.035. A pixel that is seen moves by
+    0.025 against its class: in 10 steps by 0.015 on average with one draw, by 0.055 with four.
     """
 
     stochastic = True
@@ -187,7 +187,7 @@ class WrongWay(Wrapper):
 
 
 class WrongWayOffTheGrid(Wrapper):
-    """The gradient is right at clean images (whose pixels are multiples of 1/16), wrong elsewhere."""
+    """The gradient is right at clean images (pixels are multiples of 1/16), wrong elsewhere."""
 
     def forward(self, x):
         off = (16 * x).detach()
