@@ -72,7 +72,7 @@ class Run:
     Attributes:
         path: The run folder.
         recipe: What was trained.
-        model: The network with the weights of the best epoch.
+        model: The network with the weights of the epoch the recipe's evaluate section names.
         data: Training, validation and test images.
     """
 
@@ -99,7 +99,7 @@ class Run:
         recipe = load_recipe(require_finished(path) / RECIPE)
         data = load_data(recipe, data_root)
         model = build_model(recipe, data)
-        load_model(path / BEST, model)
+        load_model(path / CHECKPOINTS / recipe.evaluate.checkpoint, model)
         return cls(path, recipe, model, data)
 
     def evaluate(
@@ -151,7 +151,7 @@ class Run:
             out=stem,
             progress=progress,
         )
-        result.save(stem, suite=suite, eot=plan.eot, limit=plan.limit)
+        result.save(stem, suite=suite, eot=plan.eot, limit=plan.limit, checkpoint=plan.checkpoint)
         return result
 
     def audit(
@@ -260,6 +260,7 @@ def attack_name(suite: str, eps: float, plan: EvaluateSection) -> str:
     parts += [f"eot{plan.eot}"] if plan.eot > 1 else []
     parts += [f"draws{plan.draws}"] if plan.draws is not None else []
     parts += [f"first{plan.limit}"] if plan.limit is not None else []
+    parts += [plan.checkpoint] if plan.checkpoint != "best" else []
     return "-".join(parts)
 
 

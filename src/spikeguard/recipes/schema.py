@@ -82,6 +82,9 @@ class EvaluateSection(_Section):
         eot: Gradients averaged in every attack step, for stochastic models.
         draws: Noise draws every image is scored on; left out, 10 for stochastic models, else 1.
         batch_size: Images attacked at once; results do not depend on it.
+        checkpoint: The weights that are attacked and audited: those of the "best" epoch by clean
+            validation accuracy, or of the "last" one. A defence whose weight grows during training
+            is at its full strength in the last epoch only.
     """
 
     eps: Annotated[tuple[Radius, ...], BeforeValidator(_listed), Field(min_length=1)] = (8 / 255,)
@@ -91,6 +94,7 @@ class EvaluateSection(_Section):
     eot: Count = 1
     draws: Count | None = None
     batch_size: Count = 128
+    checkpoint: Literal["best", "last"] = "best"
 
     def changed(self, **changes: Any) -> EvaluateSection:
         """Return a copy with some fields changed and checked; None leaves a field as it is."""
