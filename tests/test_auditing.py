@@ -200,12 +200,11 @@ def test_dead_surrogates_are_counted_per_neuron_and_step():
     assert dead_surrogates(subject) == {"neuron": 0.5}
 
 
-@pytest.mark.parametrize(("width", "tries"), [(1.0, 4), (0.7, 5), (0.1, 7)])
-def test_every_surrogate_is_tried_once_and_narrow_ones_are_widened(width, tries):
+@pytest.mark.parametrize(("width", "others"), [(1.0, 3), (0.7, 4), (0.1, 6)])
+def test_every_surrogate_is_tried_once_and_narrow_ones_are_widened(width, others):
     model = MLP(num_classes=2, T=2, hidden=(4,), in_shape=(1, 4, 4), neuron=spiking(width))
     subject = Context(model.eval(), IMAGES[:4], LABELS[:4], Linf(EPS), steps=1)
-    evidence = CHECKS["S4"](subject).evidence
-    assert evidence["tries"] == 1 + len(evidence["accuracy"]) == tries
+    assert len(CHECKS["S4"](subject).evidence["accuracy"]) == others
 
 
 def spiking(width):

@@ -110,6 +110,7 @@ class Context:
         self,
         *,
         eps: float | None = None,
+        steps: int | None = None,
         surrogate: Surrogate | float | None = None,
         gradient: Gradient | None = None,
         restarts: int = 1,
@@ -118,7 +119,7 @@ class Context:
         """Return PGD; by default at the audited eps, with the surrogate as handed over."""
         return PGD(
             self.threat if eps is None else replace(self.threat, eps=eps),  # type: ignore[type-var]
-            steps=self.steps,
+            steps=self.steps if steps is None else steps,
             restarts=restarts,
             gradient=self.gradient(surrogate) if gradient is None else gradient,
             random_start=random_start,

@@ -19,8 +19,8 @@ def surrogate_sweep(context: Context) -> Finding:
 
     A network carries the surrogate it was trained with, but the attacker need not use it: PGD runs
     again with triangular surrogates of several absolute half-widths, and with the model's own made
-    wider where it is narrow. The per-sample worst case of these is compared with as many restarts
-    of PGD with the model's own, so that more tries alone make no difference.
+    wider where it is narrow. If the per-sample worst case of these is lower, it is compared with as
+    many restarts of PGD with the model's own, so that more tries alone make no difference.
 
     Source: Özdenizci and Legenstein, TMLR 2024 (arXiv:2311.09266); Xu et al. (arXiv:2209.03358).
     """
@@ -37,18 +37,21 @@ def surrogate_sweep(context: Context) -> Finding:
         name: context.attacked(context.pgd(surrogate=surrogate))
         for name, surrogate in _others(carried).items()
     }
-    tries = 1 + len(others)
     once = context.attacked(context.pgd())
-    own = context.attacked(context.pgd(restarts=tries)).accuracy
     worst = float(context.worst([once, *others.values()]).mean())
-    room = max(0.01, half_width(own, len(context)))
+    own, tries = once.accuracy, 1
+    if worst < own - _room(own, context):  # more tries alone lower it too: how far?
+        tries = 1 + len(others)
+        own = context.attacked(context.pgd(restarts=tries)).accuracy
+    room = _room(own, context)
     strongest = min(others, key=lambda name: others[name].accuracy)
     return judged(
         "S4",
         surrogate_sweep,
         failed=worst < own - room,
-        measured=f"own surrogate {percent(own)} after {tries} tries, worst of {tries} surrogates "
-        f"{percent(worst)}",
+        measured=f"own surrogate {percent(own)}"
+        + (f" after {tries} tries" if tries > 1 else "")
+        + f", worst of {1 + len(others)} surrogates {percent(worst)}",
         threshold=f"worst of the surrogates >= own - {100 * room:.1f} points",
         sound="other surrogates find no more adversarial examples than as many tries with its own",
         fault=f"with its own surrogate {percent(own)} of the samples look robust, with {strongest} "
@@ -64,6 +67,10 @@ def surrogate_sweep(context: Context) -> Finding:
             "carried": sorted(map(str, carried)),
         },
     )
+
+
+def _room(accuracy: float, context: Context) -> float:
+    return max(0.01, half_width(accuracy, len(context)))
 
 
 def _others(carried: set[Surrogate]) -> dict[str, Surrogate | float]:
