@@ -30,6 +30,7 @@ TINY = [
     "evaluate.suite=quick",
     "evaluate.eps=0.1",
     "evaluate.limit=",
+    "evaluate.checkpoint=best",
 ]
 TRAIN = ["train", "demo/vanilla", *TINY]
 COMMANDS = ["demo", "train", "attack", "audit", "report", "list"]
