@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spikeguard.commands.console import say, table
+from spikeguard.commands.console import progress, say, table
 
 __all__ = ["check", "download"]
 
@@ -18,7 +18,16 @@ def download(name: str, /, *, data_root: Path | None = None) -> int:
     """
     from spikeguard.data import download as fetch
 
-    say(f"{name} in {fetch(name, data_root)}")
+    with progress(f"download {name}") as update:
+
+        def tell(done: int, total: int | None) -> None:
+            if total:
+                update(
+                    done >> 10, total >> 10, f"{10 * (10 * done // total)} % of {total >> 20} MB"
+                )
+
+        folder = fetch(name, data_root, progress=tell)
+    say(f"{name} in {folder}")
     return 0
 
 

@@ -1,0 +1,19 @@
+"""``spikeguard data download`` tells how far it is; the transfer itself is tested with the data."""
+
+from spikeguard import data
+from spikeguard.cli import main
+
+
+def test_a_download_tells_how_far_it_is(tmp_path, monkeypatch, capsys):
+    def fetch(name, root, *, progress):
+        for done in range(0, 40 << 20, 1 << 20):
+            progress(done, 40 << 20)
+        progress(7, None)  # a server that does not say how much there is
+        return tmp_path / name
+
+    monkeypatch.setattr(data, "download", fetch)
+    assert main(["data", "download", "mnist", "--data-root", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"mnist in {tmp_path / 'mnist'}\n"
+    lines = [f"download mnist: {share} % of 40 MB" for share in range(0, 100, 10)]
+    assert told.err.splitlines() == lines
