@@ -18,7 +18,7 @@ from spikeguard.cli import main
 from spikeguard.commands import list as listing
 from spikeguard.config import EvaluateSection, load_recipe
 from spikeguard.environment import describe
-from spikeguard.runs import Run, attack_name
+from spikeguard.runs import Run, attack_name, train_recipe
 
 TINY = [
     "data.train_limit=60",
@@ -393,3 +393,20 @@ class _Calling:
 
     def __exit__(self, *error):
         return False
+
+
+def test_a_noisy_run_is_attacked_with_averaged_gradients_unless_told_otherwise(tmp_path):
+    """EoT is not something to remember: left out, it is 4 for a noisy model and 1 for any other."""
+    recipe = load_recipe("demo/tgo", [*TINY, "evaluate.eot="])
+    train_recipe(recipe, tmp_path / "noisy")
+    noisy = Run.load(tmp_path / "noisy")
+    found = noisy.evaluate("quick", eps=0.1)
+    assert found.settings["fgsm"]["gradient"]["kind"] == "EoT"
+    assert found.settings["fgsm"]["gradient"]["draws"] == 4
+    told = noisy.evaluate("quick", eps=0.1, plan=recipe.evaluate.changed(eot=1))
+    assert told.settings["fgsm"]["gradient"]["kind"] == "Backprop"
+
+
+def test_a_plain_run_is_not_averaged(run):
+    found = Run.load(run).evaluate("quick", eps=0.3)
+    assert found.settings["fgsm"]["gradient"]["kind"] == "Backprop"

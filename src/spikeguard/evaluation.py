@@ -30,6 +30,7 @@ from spikeguard.attacks import (
     frozen,
     require_finite_weights,
 )
+from spikeguard.attacks.base import is_stochastic
 from spikeguard.attacks.gradient import BACKPROP
 from spikeguard.data import ImageSet, as_image_set
 from spikeguard.files import write_json, write_npz
@@ -97,7 +98,7 @@ def evaluate(
     n = len(images) if limit is None else min(limit, len(images))
     settings = {name: describe(attack) for name, attack in attacks.items()}
     with evaluating(model):
-        stochastic = any(getattr(module, "stochastic", False) for module in model.modules())
+        stochastic = is_stochastic(model)
         draws = draws if draws is not None else (10 if stochastic else 1)
         job = _Job(model, dict(attacks), seed, stochastic, draws, keep_adversarial)
         identity = {

@@ -64,6 +64,8 @@ ANALYSIS = "analysis"
 MEMBRANE = f"{ANALYSIS}/membrane.npz"
 REPORT = "report.html"
 
+EOT = 4  # gradients averaged in every attack step against a stochastic model, if nobody says
+
 
 @dataclass(frozen=True)
 class Run:
@@ -125,11 +127,14 @@ class Run:
                 other settings.
         """
         from spikeguard import attacks
+        from spikeguard.attacks.base import is_stochastic
         from spikeguard.evaluation import Evaluation, evaluate
 
         plan = self.recipe.evaluate if plan is None else plan
         require_images(plan.limit, self.data)
-        battery = attacks.suite(suite, eps=eps, norm=plan.norm, eot=plan.eot)
+        eot = plan.eot if plan.eot is not None else EOT if is_stochastic(self.model) else 1
+        plan = plan.changed(eot=eot)
+        battery = attacks.suite(suite, eps=eps, norm=plan.norm, eot=eot)
         name = attack_name(suite, eps, plan)
         stem = self.path / ATTACKS / name
         if stem.with_name(f"{name}.json").exists():
@@ -151,7 +156,7 @@ class Run:
             out=stem,
             progress=progress,
         )
-        result.save(stem, suite=suite, eot=plan.eot, limit=plan.limit, checkpoint=plan.checkpoint)
+        result.save(stem, suite=suite, eot=eot, limit=plan.limit, checkpoint=plan.checkpoint)
         return result
 
     def audit(
@@ -257,7 +262,7 @@ def attack_name(suite: str, eps: float, plan: EvaluateSection) -> str:
         'quick-linf-8_255-first100'
     """
     parts = [suite, plan.norm, eps_text(eps).replace("/", "_")]
-    parts += [f"eot{plan.eot}"] if plan.eot > 1 else []
+    parts += [f"eot{plan.eot}"] if plan.eot is not None and plan.eot > 1 else []
     parts += [f"draws{plan.draws}"] if plan.draws is not None else []
     parts += [f"first{plan.limit}"] if plan.limit is not None else []
     parts += [plan.checkpoint] if plan.checkpoint != "best" else []

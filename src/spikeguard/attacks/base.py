@@ -88,6 +88,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def is_stochastic(model: nn.Module) -> bool:
+    """Whether two calls in evaluation mode can differ: the model, or a part of it, says so."""
+    with evaluating(model):
+        return any(getattr(module, "stochastic", False) for module in model.modules())
+
+
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, no parameter gradients, neurons "under attack"; all restored one by one."""

@@ -27,6 +27,7 @@ from spikeguard.attacks import (
     evaluating,
     frozen,
 )
+from spikeguard.attacks.base import is_stochastic
 from spikeguard.auditing.findings import Finding
 from spikeguard.evaluation import evaluate
 from spikeguard.neurons import Surrogate
@@ -85,8 +86,7 @@ class Context:
     @cached_property
     def stochastic(self) -> bool:
         """Whether the model says that two calls on the same input can differ."""
-        with evaluating(self.model):
-            return bool(getattr(self.model, "stochastic", False))
+        return is_stochastic(self.model)
 
     @cached_property
     def device(self) -> torch.device:

@@ -39,7 +39,7 @@ def attack(
         eps: Radii of the threat set in pixel units, such as 8/255; repeated or with commas.
         norm: Norm of the threat set.
         limit: Attack only the first so many test images.
-        eot: Gradients averaged in every attack step, for noisy models.
+        eot: Gradients averaged in every attack step; 4 for noisy models when left out.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
     from spikeguard.config import eps_text

@@ -79,7 +79,7 @@ class EvaluateSection(_Section):
         norm: "linf" or "l2".
         suite: Names of attack suites.
         limit: Attack only the first so many test images; or all.
-        eot: Gradients averaged in every attack step, for stochastic models.
+        eot: Gradients averaged in every attack step; left out, 4 for stochastic models, else 1.
         draws: Noise draws every image is scored on; left out, 10 for stochastic models, else 1.
         batch_size: Images attacked at once; results do not depend on it.
         checkpoint: The weights that are attacked and audited: those of the "best" epoch by clean
@@ -91,7 +91,7 @@ class EvaluateSection(_Section):
     norm: Literal["linf", "l2"] = "linf"
     suite: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)] = ("quick",)
     limit: Count | None = None
-    eot: Count = 1
+    eot: Count | None = None
     draws: Count | None = None
     batch_size: Count = 128
     checkpoint: Literal["best", "last"] = "best"
