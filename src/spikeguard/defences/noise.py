@@ -17,7 +17,7 @@ __all__ = ["GaussianNoise"]
 
 @dataclass(frozen=True)
 class GaussianNoise(Piece):
-    r"""Train on noisy images, :math:`x' = x + \sigma\,\xi,\ \xi \sim N(0, 1)`.
+    r"""Train on noisy images: x + sigma N(0, 1).
 
     The result is *not* clamped to [0, 1]: the public code does not clamp in training either (its
     Gaussian attack at test time does).
