@@ -21,8 +21,8 @@ from spikeguard.attacks import (
 )
 from spikeguard.data import ImageSet
 from spikeguard.evaluation import Evaluation, Score, evaluate, wilson
-from spikeguard.models import CNN
-from spikeguard.neurons import NoisyLIF, Triangular
+from spikeguard.models import CNN, MLP
+from spikeguard.neurons import LIF, NoisyLIF, Triangular
 from spikeguard.rng import RandomSource, stream
 
 EPS = 0.2
@@ -578,3 +578,15 @@ def test_a_surrogate_sweep_of_a_network_without_spikes_is_refused():
     attacks = {"sweep": FGSM(Linf(EPS), gradient=SwapSurrogate(Triangular(1.0)))}
     with pytest.raises(ValueError, match="no spiking layer"):
         evaluate(Sign(), pair(), attacks)
+
+
+def test_a_network_of_flat_vectors_is_evaluated_as_any_other():
+    """The same numbers, given flat to one MLP and as images to its twin, end the same."""
+    x, y = torch.rand(6, 1, 4, 4, generator=stream(0, "flat")), torch.arange(6) % 3
+    flat = MLP(16, 3, T=2, hidden=(8,), neuron=LIF(0.5, v_th=0.3))
+    image = MLP(num_classes=3, T=2, hidden=(8,), neuron=LIF(0.5, v_th=0.3), in_shape=(1, 4, 4))
+    image.load_state_dict(flat.state_dict() | {k: image.state_dict()[k] for k in ("mean", "std")})
+    attacks = {"pgd": PGD(Linf(0.1), steps=3)}
+    one = evaluate(flat, (x.flatten(1), y), attacks, seed=2)
+    two = evaluate(image, (x, y), attacks, seed=2)
+    assert torch.equal(one.outcomes["pgd"], two.outcomes["pgd"])

@@ -19,7 +19,7 @@ class ImageSet:
     """Labelled images, kept as stored and scaled to [0, 1] when a batch is asked for.
 
     Args:
-        images: [N, C, H, W], uint8 or float, values in [0, ``peak``].
+        images: [N, C, H, W], or flat [N, F], uint8 or float, values in [0, ``peak``].
         labels: [N], int64, values in 0 .. ``num_classes`` - 1.
         num_classes: Number of classes, >= 1.
         name: What messages and results call the set.
@@ -52,6 +52,8 @@ class ImageSet:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one image."""
+        if self.images.ndim != 4:
+            raise ValueError(f"{self.name}: its inputs are flat vectors, not images.")
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
@@ -115,8 +117,8 @@ def as_image_set(data: Data, *, num_classes: int | None = None, name: str = "pai
     """Return ``data`` as an ImageSet; a pair ``(x, y)`` of tensors is checked and wrapped.
 
     Args:
-        data: An ImageSet, which is returned as it is, or a pair: x [N, C, H, W] float in [0, 1]
-            and y [N] of any integer type.
+        data: An ImageSet, which is returned as it is, or a pair: x [N, C, H, W] or [N, F],
+            float in [0, 1], and y [N] of any integer type.
         num_classes: For a pair; the largest label + 1 when left out.
         name: For a pair; what messages call it.
 
@@ -200,9 +202,10 @@ def _positions(index: Tensor | Sequence[int] | slice, device: torch.device) -> T
 
 
 def _check_images(where: str, images: Tensor, peak: float) -> None:
-    if images.ndim != 4 or images.numel() == 0:
+    if images.ndim not in (2, 4) or images.numel() == 0:
         raise ValueError(
-            f"{where}: images are [N, C, H, W] and not empty, got shape {tuple(images.shape)}."
+            f"{where}: images are [N, C, H, W], or flat [N, F], and not empty, "
+            f"got shape {tuple(images.shape)}."
         )
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise ValueError(f"{where}: images are uint8 or float, got {images.dtype}.")
