@@ -1,42 +1,21 @@
 """Our attacks on networks that independent code trained and attacked: the same numbers."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
+from peers.networks import SURROGATE, load, needs_networks
 from spikeguard.attacks import PGD, Linf, suite
 from spikeguard.evaluation import evaluate
-from spikeguard.models.feedforward import feedforward
-from spikeguard.neurons import LIF, Triangular
 
-FOLDER = Path(__file__).parents[3] / "shared" / "reference"
-SURROGATE = {"natural": 1.0, "adversarial": 1.0, "masked": 0.02}
 EPS = 0.1
 
-pytestmark = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason=f"the reference networks are not on this machine ({FOLDER})"
-)
+pytestmark = needs_networks
 
 
 def reference(name):
-    """Return the network with the surrogate an attacker is handed, its images and its record."""
-    with np.load(FOLDER / f"{name}.npz") as file:
-        record = {key: torch.from_numpy(file[key]) for key in file.files}
-    model = feedforward(
-        (12, "A", 24, "A"),
-        (64,),
-        in_shape=(1, 8, 8),
-        num_classes=10,
-        T=4,
-        neuron=LIF(0.5, v_th=1.0, surrogate=Triangular(SURROGATE[name])),
-        mean=(0.3,),
-        std=(0.37,),
-    )
-    weights = {key[2:]: value for key, value in record.items() if key.startswith("w:")}
-    model.load_state_dict({**weights, "mean": model.mean, "std": model.std}, strict=True)
-    return model.eval(), (record["x"], record["y"]), record
+    """Return the network, its images and labels, and its record."""
+    model, record = load(name)
+    return model, (record["x"], record["y"]), record
 
 
 @pytest.mark.parametrize("name", sorted(SURROGATE))

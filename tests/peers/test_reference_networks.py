@@ -1,41 +1,17 @@
 """Three networks that independent code trained: same weights, same images, same logits."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
-from spikeguard.models.feedforward import feedforward
-from spikeguard.neurons import LIF, Triangular
+from peers.networks import SURROGATE, load, needs_networks
+from spikeguard.neurons import LIF
 
-FOLDER = Path(__file__).parents[3] / "shared" / "reference"
-SURROGATE = {"natural": 1.0, "adversarial": 1.0, "masked": 0.02}
-
-pytestmark = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason=f"the reference networks are not on this machine ({FOLDER})"
-)
+pytestmark = needs_networks
 
 
 @pytest.fixture(params=SURROGATE)
 def reference(request):
-    """Return the network and its record: conv 12 - A - conv 24 - A - linear 64 - linear 10."""
-    with np.load(FOLDER / f"{request.param}.npz") as file:
-        record = {name: torch.from_numpy(file[name]) for name in file.files}
-    model = feedforward(
-        (12, "A", 24, "A"),
-        (64,),
-        in_shape=(1, 8, 8),
-        num_classes=10,
-        T=4,
-        neuron=LIF(0.5, v_th=1.0, surrogate=Triangular(SURROGATE[request.param])),
-        mean=(0.3,),
-        std=(0.37,),
-    )
-    weights = {name[2:]: x for name, x in record.items() if name.startswith("w:")}
-    normalisation = {"mean": model.mean, "std": model.std}
-    model.load_state_dict({**weights, **normalisation}, strict=True)
-    return model.eval(), record
+    return load(request.param)
 
 
 def test_the_logits_are_those_of_the_independent_code(reference):
