@@ -64,11 +64,28 @@ def _described(kind: str, *, full: bool = False) -> dict[str, str]:
     module, _, registry = _REGISTRIES[kind].partition(":")
     entries: Mapping[str, Any] = getattr(import_module(module), registry)
     describe: Callable[[Any], str] = _normalisation if kind == "datasets" else _first_line
-    return {name: describe(entry) for name, entry in entries.items()}
+    found = {name: describe(entry) for name, entry in entries.items()}
+    if full and kind == "kernels":
+        return {name: f"{_state(name)}. {line}" for name, line in found.items()}
+    return found
 
 
 def _first_line(entry: Any) -> str:
     return (inspect.getdoc(entry) or "").partition("\n")[0].replace("``", "")
+
+
+def _state(kernel: str) -> str:
+    """Say where a kernel is in use on this machine, or why it is not."""
+    import torch
+
+    from spikeguard.kernels import default_kernel, why_not
+
+    reason = why_not(kernel)
+    if reason is not None:
+        return f"not available: {reason}"
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    used = [name for name in devices if default_kernel(torch.device(name)) == kernel]
+    return f"in use on {' and '.join(used)}" if used else "available"
 
 
 def _normalisation(entry: Any) -> str:

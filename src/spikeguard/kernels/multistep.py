@@ -30,7 +30,7 @@ def multistep(
     *,
     potentials: bool = True,
 ) -> Firing:
-    """Run the recurrence; same arguments and result as the reference kernel."""
+    """Pure torch, no compiler needed: all T as one autograd node that keeps its input alone."""
     options = (v_th, reset, detach_reset, surrogate, potentials)
     return Firing(*_MultiStep.apply(current, decay, gate, noise, options))  # type: ignore[no-untyped-call]
 

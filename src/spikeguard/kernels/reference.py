@@ -73,7 +73,7 @@ def reference(
     *,
     potentials: bool = True,
 ) -> Firing:
-    """Run the recurrence as a plain loop; arguments as ``integrate_and_fire`` prepares them."""
+    """The definition: a plain loop over T; arguments as ``integrate_and_fire`` prepares them."""
     membrane = current.to(membrane_dtype(current.dtype))
     drive = membrane if gate is None else gate * membrane
     u = torch.zeros_like(drive[0])

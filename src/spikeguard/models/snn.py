@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.encoders import Direct, Encoder
+from spikeguard.models import lean
 from spikeguard.neurons import LIF, Neuron
 from spikeguard.rng import random_sources, stream
 
@@ -46,11 +47,16 @@ class TimeSequential(nn.Sequential, Temporal):
 
     def forward(self, x: Tensor, T: int) -> Tensor:  # type: ignore[override]
         """Map [T or 1, B, ...] to [T or 1, B, ...]."""
-        for layer in self:
+        norm: nn.Module | None = None
+        layers = list(self)
+        for layer, following in zip(layers, [*layers[1:], None], strict=True):
             if isinstance(layer, Temporal):
                 x = layer(x, T)
             elif isinstance(layer, Neuron):
-                x = layer(x.expand(T, *x.shape[1:]))
+                x = layer(x, T=T, norm=norm)
+                norm = None
+            elif isinstance(following, Neuron) and following.absorbs(layer, x):
+                norm = layer
             else:
                 x = fold(layer, x)
         return x
@@ -133,7 +139,7 @@ class SNN(nn.Module):
 
 def fold(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Run a layer that knows no time on [T, B, ...], with time folded into the batch."""
-    y = layer(x.flatten(0, 1))
+    y = lean.run(layer, x.flatten(0, 1))
     return y.view(*x.shape[:2], *y.shape[1:])
 
 

@@ -10,7 +10,14 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from spikeguard.kernels import Reset, integrate_and_fire, reset_potential
+from spikeguard.kernels import (
+    Reset,
+    can_fuse,
+    fusing,
+    integrate_and_fire,
+    normalised,
+    reset_potential,
+)
 from spikeguard.neurons.surrogate import Surrogate, Triangular
 
 __all__ = [
@@ -69,7 +76,9 @@ class Neuron(nn.Module):
     """Base of all spiking layers: ``neuron(current [T, B, *N]) -> spikes [T, B, *N]``.
 
     Every call starts at rest; there is no state to reset between calls. A subclass says what its
-    decay, gate and noise are; the recurrence itself is the kernel's.
+    decay, gate and noise are; the recurrence itself is the kernel's. ``forward`` also takes ``T``,
+    where the one step of the current stands for T equal ones, and ``norm``, a batch normalisation
+    that comes first and that a fused kernel does in the same pass (see ``absorbs``).
 
     Args:
         v_th: Firing threshold in membrane units, > 0; fires at v >= v_th.
@@ -109,6 +118,14 @@ class Neuron(nn.Module):
             return "attack"
         return "train" if self.training else "test"
 
+    def absorbs(self, layer: nn.Module, x: Tensor) -> bool:
+        """Whether ``layer``, about to see ``x`` before this neuron, can be left to its kernel.
+
+        Not where a hook is looking at what passes between the two.
+        """
+        watched = self._forward_pre_hooks or self._forward_hooks
+        return can_fuse(layer) and fusing(x.device) and not watched
+
     def fire(
         self,
         current: Tensor,
@@ -116,6 +133,8 @@ class Neuron(nn.Module):
         decay: float | Tensor,
         gate: Tensor | None = None,
         noise: Tensor | None = None,
+        T: int | None = None,
+        norm: nn.Module | None = None,
     ) -> Tensor:
         """Run the kernel on a current [T, B, *N]; publish to open recorders; return the spikes."""
         spikes, v = integrate_and_fire(
@@ -128,11 +147,13 @@ class Neuron(nn.Module):
             detach_reset=self.detach_reset,
             surrogate=self.surrogate,
             potentials=bool(self._recorders),
+            T=T,
+            norm=norm,
         )
         if self._recorders:
             assert v is not None
             seen = LayerTrace(
-                current,
+                (current if norm is None else normalised(norm, current)).expand(v.shape),
                 v,
                 spikes,
                 noise,

@@ -59,17 +59,20 @@ class DLIF(Neuron):
         self.gate: Literal["input", "leak"] = gate
         self.a = nn.Parameter(torch.ones(T))
 
-    def forward(self, current: Tensor) -> Tensor:
+    def forward(
+        self, current: Tensor, *, T: int | None = None, norm: nn.Module | None = None
+    ) -> Tensor:
         """Map a current [T, *N] to spikes [T, *N]."""
-        if len(current) != len(self.a):
+        steps = len(current) if T is None else T
+        if steps != len(self.a):
             raise ValueError(
                 f"DLIF: built with gates for T = {len(self.a)} steps, got a current of "
-                f"{len(current)}; pass T={len(current)}."
+                f"{steps}; pass T={steps}."
             )
         per_step = self.a.view(-1, *[1] * (current.ndim - 1))
         if self.gate == "leak":
-            return self.fire(current, decay=self.decay * per_step)
-        return self.fire(current, decay=self.decay, gate=per_step)
+            return self.fire(current, decay=self.decay * per_step, T=T, norm=norm)
+        return self.fire(current, decay=self.decay, gate=per_step, T=T, norm=norm)
 
     def extra_repr(self) -> str:
         """Show the settings in ``print(model)``."""

@@ -92,10 +92,17 @@ class LIF(Neuron):
             input_scale=1 / tau if decay_input else 1.0,
         )
 
-    def forward(self, current: Tensor) -> Tensor:
+    def forward(
+        self, current: Tensor, *, T: int | None = None, norm: nn.Module | None = None
+    ) -> Tensor:
         """Map a current [T, *N] to spikes [T, *N]."""
-        scaled = current if self.input_scale == 1 else current * self.input_scale
-        return self.fire(scaled, decay=self.decay)
+        gate = None
+        if self.input_scale != 1:
+            if norm is None:
+                current = current * self.input_scale
+            else:
+                gate = torch.tensor(self.input_scale, device=current.device)
+        return self.fire(current, decay=self.decay, gate=gate, T=T, norm=norm)
 
     def extra_repr(self) -> str:
         """Show the settings in ``print(model)``."""
@@ -113,9 +120,11 @@ class IF(Neuron):
         reset: "hard" or "soft".
     """
 
-    def forward(self, current: Tensor) -> Tensor:
+    def forward(
+        self, current: Tensor, *, T: int | None = None, norm: nn.Module | None = None
+    ) -> Tensor:
         """Map a current [T, *N] to spikes [T, *N]."""
-        return self.fire(current, decay=1.0)
+        return self.fire(current, decay=1.0, T=T, norm=norm)
 
 
 class PLIF(Neuron):
@@ -157,6 +166,8 @@ class PLIF(Neuron):
         """The leak factor, a scalar tensor in (0, 1)."""
         return torch.sigmoid(self.decay_logit)
 
-    def forward(self, current: Tensor) -> Tensor:
+    def forward(
+        self, current: Tensor, *, T: int | None = None, norm: nn.Module | None = None
+    ) -> Tensor:
         """Map a current [T, *N] to spikes [T, *N]."""
-        return self.fire(current, decay=self.decay)
+        return self.fire(current, decay=self.decay, T=T, norm=norm)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import get_args
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikeguard.kernels import Reset
 from spikeguard.neurons.base import Neuron, Phase, require_decay
@@ -70,12 +70,15 @@ class NoisyLIF(Neuron):
         """Whether two calls in the present phase can differ."""
         return self.sigma > 0 and self.phase in self.noise_in
 
-    def forward(self, current: Tensor) -> Tensor:
+    def forward(
+        self, current: Tensor, *, T: int | None = None, norm: nn.Module | None = None
+    ) -> Tensor:
         """Map a current [T, B, *N] to spikes [T, B, *N]."""
         noise = None
         if self.stochastic:
-            noise = self.random.normal(current, dim=min(1, current.ndim - 1)).mul_(self.sigma)
-        return self.fire(current, decay=self.decay, noise=noise)
+            like = current if T is None else current.expand(T, *current.shape[1:])
+            noise = self.random.normal(like, dim=min(1, current.ndim - 1)).mul_(self.sigma)
+        return self.fire(current, decay=self.decay, noise=noise, T=T, norm=norm)
 
     def extra_repr(self) -> str:
         """Show the settings in ``print(model)``."""

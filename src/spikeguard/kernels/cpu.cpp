@@ -1,0 +1,551 @@
+// The membrane recurrence over all T steps, forward and backward, for the CPU. reference.py is the
+// definition; the arithmetic here follows it operation by operation (compiled without contraction),
+// so that the forward pass gives the same bits.
+//
+// A layer is [T, N] elements; the channel of element i is (i / inner) % C. Work goes in blocks of
+// elements: a block's potentials of all T steps fit in the cache, so each tensor is read once.
+// Plain C interface, data pointers only: no ABI of torch, no OpenMP runtime of its own (the caller
+// passes the entry points of the one that torch has loaded).
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#define SIMD _Pragma("GCC ivdep")
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+extern "C" {
+
+struct Side {  // decay or gate: absent, a table over (step, channel), or one value per element
+  const void* data;
+  int64_t per_step, per_channel;  // strides in elements; 0 where shared
+  int64_t full;                   // 1: data is [T or 1, N], per_step apart
+};
+
+struct Task {
+  int64_t T, S, N, C, inner;   // S: steps stored in x, T or 1 (one step that stands for all)
+  const void* x;               // [S, N]
+  const void *scale, *shift;   // [C]: the current is scale * x + shift; null: it is x
+  Side decay, gate;
+  const void* noise;           // [T, N] or null
+  double v_th;
+  int64_t soft, detach, surrogate;
+  double p;                    // the surrogate's parameter
+  void *spikes, *v;            // out [T, N]; v may be null
+  const void *d_spikes, *d_v;  // in [T, N], may be null
+  void* dx;                    // out [S, N] in the membrane's precision or that of x; may be null
+  int64_t dx_is_membrane;
+  double* sums;                // out [2, C]: sums of g and of g * x, g = dL/d current; may be null
+  double *d_decay, *d_gate;    // out [T, C] tables; may be null
+  void *d_decay_full, *d_gate_full, *d_noise;  // out [T, N]; may be null
+};
+
+struct Combine {  // dx = a[c] * g + b[c] * x + c[c]
+  int64_t steps, N, C, inner;
+  const void *g, *x;
+  void* dx;
+  const void *a, *b, *c;
+};
+
+struct Pool {  // the OpenMP runtime that torch has loaded; parallel may be null
+  void (*parallel)(void (*)(void*), void*, unsigned, unsigned);
+  int (*thread_number)();
+  int (*thread_count)();
+  int64_t threads;
+};
+
+}  // extern "C"
+
+namespace {
+
+constexpr int64_t kLongest = 512;  // elements in a block
+
+struct bfloat16 {
+  uint16_t bits;
+  operator float() const {
+    uint32_t wide = uint32_t(bits) << 16;
+    float value;
+    std::memcpy(&value, &wide, 4);
+    return value;
+  }
+  bfloat16() = default;
+  explicit bfloat16(float value) {  // to nearest, ties to even
+    uint32_t wide;
+    std::memcpy(&wide, &value, 4);
+    uint16_t rounded = uint16_t((wide + 0x7FFF + ((wide >> 16) & 1)) >> 16);
+    bits = value != value ? uint16_t(0x7FC0) : rounded;
+  }
+};
+
+inline float fused(float a, float x, float b) {
+#ifdef __FMA__
+  return __builtin_fmaf(a, x, b);  // as torch's batch normalisation in evaluation mode
+#else
+  return a * x + b;
+#endif
+}
+inline double fused(double a, double x, double b) {
+#ifdef __FMA__
+  return __builtin_fma(a, x, b);
+#else
+  return a * x + b;
+#endif
+}
+
+// exp to about 1 ulp, in a form that compilers vectorise (Cephes' reduction and polynomial).
+inline float exponential(float x) {
+  x = std::min(std::max(x, -87.0f), 88.0f);
+  float n = std::floor(x * 1.44269504088896341f + 0.5f);
+  float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float y = 1.9875691500e-4f;
+  y = y * r + 1.3981999507e-3f;
+  y = y * r + 8.3334519073e-3f;
+  y = y * r + 4.1665795894e-2f;
+  y = y * r + 1.6666665459e-1f;
+  y = y * r + 5.0000001201e-1f;
+  y = y * r * r + r + 1.0f;
+  int32_t power = (int32_t(n) + 127) << 23;
+  float scale;
+  std::memcpy(&scale, &power, 4);
+  return y * scale;
+}
+inline double exponential(double x) { return std::exp(x); }
+
+// h(x) of the seven surrogates, x = v - v_th, numbered as in cpu.py.
+template <class M>
+void slope(int64_t kind, double parameter, const M* x, M* h, int64_t n) {
+  const M p = M(parameter);
+  switch (kind) {
+    case 0: {  // triangular, p = width
+      const M peak = M(1 / (parameter * parameter));
+      SIMD for (int64_t i = 0; i < n; ++i) {
+        M height = p - std::fabs(x[i]);
+        h[i] = (height > 0 ? height : M(0)) * peak;
+      }
+      return;
+    }
+    case 1: {  // rectangular, p = width
+      const M peak = M(0.5 / parameter);
+      SIMD for (int64_t i = 0; i < n; ++i) h[i] = std::fabs(x[i]) <= p ? peak : M(0);
+      return;
+    }
+    case 2: {  // arctangent, p = alpha
+      const M peak = M(parameter / 2), by = M(M_PI / 2 * parameter);
+      SIMD for (int64_t i = 0; i < n; ++i) {
+        M z = by * x[i];
+        h[i] = peak / (1 + z * z);
+      }
+      return;
+    }
+    case 3: {  // sigmoid, p = alpha
+      SIMD for (int64_t i = 0; i < n; ++i) {
+        M s = 1 / (1 + exponential(-(p * x[i])));
+        h[i] = p * s * (1 - s);
+      }
+      return;
+    }
+    case 4: {  // Gaussian, p = sigma
+      const M peak = M(1 / (std::sqrt(2 * M_PI) * parameter));
+      SIMD for (int64_t i = 0; i < n; ++i) {
+        M z = x[i] / p;
+        h[i] = peak * exponential(M(-0.5) * (z * z));
+      }
+      return;
+    }
+    case 5: {  // SuperSpike, p = beta
+      const M peak = M(parameter / 2);
+      SIMD for (int64_t i = 0; i < n; ++i) {
+        M z = 1 + p * std::fabs(x[i]);
+        h[i] = peak / (z * z);
+      }
+      return;
+    }
+    default: {  // straight-through
+      SIMD for (int64_t i = 0; i < n; ++i) h[i] = 1;
+    }
+  }
+}
+
+// Call f(offset, length, channel, stride) for each run of a block along which the channel is
+// constant (stride 0) or counts up (stride 1).
+template <class F>
+inline void runs(int64_t first, int64_t n, int64_t C, int64_t inner, F f) {
+  if (C == 1) return f(int64_t(0), n, int64_t(0), int64_t(0));
+  for (int64_t at = 0; at < n;) {
+    int64_t i = first + at;
+    if (inner == 1) {
+      int64_t channel = i % C, length = std::min(n - at, C - channel);
+      f(at, length, channel, int64_t(1));
+      at += length;
+    } else {
+      int64_t length = std::min(n - at, inner - i % inner);
+      f(at, length, i / inner % C, int64_t(0));
+      at += length;
+    }
+  }
+}
+
+template <class M>
+void spread(const M* table, int64_t first, int64_t n, int64_t C, int64_t inner, M* out) {
+  runs(first, n, C, inner, [&](int64_t at, int64_t length, int64_t channel, int64_t stride) {
+    if (stride)
+      std::memcpy(out + at, table + channel, length * sizeof(M));
+    else
+      std::fill(out + at, out + at + length, table[channel]);
+  });
+}
+
+// Add the products of a block to its channels' sums.
+template <class A, class B>
+void gather(const A* a, const B* b, int64_t first, int64_t n, int64_t C, int64_t inner,
+            double* sums) {
+  runs(first, n, C, inner, [&](int64_t at, int64_t length, int64_t channel, int64_t stride) {
+    if (stride) {
+      double* sum = sums + channel;
+      SIMD for (int64_t i = 0; i < length; ++i) sum[i] += double(a[at + i]) * double(b[at + i]);
+    } else {
+      double part[8] = {};  // a fixed order of summation that vectorises
+      int64_t i = 0;
+      for (; i + 8 <= length; i += 8)
+        for (int64_t k = 0; k < 8; ++k) part[k] += double(a[at + i + k]) * double(b[at + i + k]);
+      for (; i < length; ++i) part[0] += double(a[at + i]) * double(b[at + i]);
+      for (double value : part) sums[channel] += value;
+    }
+  });
+}
+
+struct One {  // a vector of ones for gather()
+  double operator[](int64_t) const { return 1; }
+};
+template <class A>
+void gather(const A* a, One, int64_t first, int64_t n, int64_t C, int64_t inner, double* sums) {
+  runs(first, n, C, inner, [&](int64_t at, int64_t length, int64_t channel, int64_t stride) {
+    if (stride) {
+      double* sum = sums + channel;
+      SIMD for (int64_t i = 0; i < length; ++i) sum[i] += double(a[at + i]);
+    } else {
+      double part[8] = {};
+      int64_t i = 0;
+      for (; i + 8 <= length; i += 8)
+        for (int64_t k = 0; k < 8; ++k) part[k] += double(a[at + i + k]);
+      for (; i < length; ++i) part[0] += double(a[at + i]);
+      for (double value : part) sums[channel] += value;
+    }
+  });
+}
+
+template <class M>
+class Factor {  // decay or gate inside one block
+ public:
+  Factor(const Side& side, const Task& task, int64_t first, int64_t n)
+      : side_(side), task_(task), first_(first), n_(n) {}
+  explicit operator bool() const { return side_.data != nullptr; }
+  const M* at(int64_t t) {
+    const M* data = static_cast<const M*>(side_.data) + t * side_.per_step;
+    if (side_.full) return data + first_;
+    if (t > 0 && side_.per_step == 0 && ready_) return buffer_;
+    if (side_.per_channel)
+      spread(data, first_, n_, task_.C, task_.inner, buffer_);
+    else
+      std::fill(buffer_, buffer_ + n_, *data);
+    ready_ = true;
+    return buffer_;
+  }
+
+ private:
+  const Side& side_;
+  const Task& task_;
+  int64_t first_, n_;
+  bool ready_ = false;
+  alignas(64) M buffer_[kLongest];
+};
+
+template <class X, class M>
+class Block {  // n elements from `first` on, all T steps
+ public:
+  Block(const Task& task, int64_t first, int64_t n)
+      : k(task), first(first), n(n), decay(task.decay, task, first, n),
+        gate(task.gate, task, first, n) {
+    if (k.scale) {
+      spread(static_cast<const M*>(k.scale), first, n, k.C, k.inner, scale);
+      spread(static_cast<const M*>(k.shift), first, n, k.C, k.inner, shift);
+    }
+  }
+
+  const X* input(int64_t t) const {
+    return static_cast<const X*>(k.x) + (k.S == 1 ? 0 : t * k.N) + first;
+  }
+
+  void current(int64_t t, M* out) const {  // I[t], before the gate
+    const X* x = input(t);
+    if (k.scale) {
+      SIMD for (int64_t i = 0; i < n; ++i) out[i] = fused(scale[i], M(x[i]), shift[i]);
+    } else {
+      SIMD for (int64_t i = 0; i < n; ++i) out[i] = M(x[i]);
+    }
+  }
+
+  // v[t] from u[t-1], and u[t] in its place.
+  void integrate(int64_t t, M* v, M* u) {
+    current(t, v);
+    if (gate) {
+      const M* g = gate.at(t);
+      SIMD for (int64_t i = 0; i < n; ++i) v[i] = g[i] * v[i];
+    }
+    if (t > 0) {
+      const M* a = decay.at(t);
+      SIMD for (int64_t i = 0; i < n; ++i) v[i] = a[i] * u[i] + v[i];
+    }
+    if (k.noise) {
+      const M* noise = static_cast<const M*>(k.noise) + t * k.N + first;
+      SIMD for (int64_t i = 0; i < n; ++i) v[i] = v[i] + noise[i];
+    }
+    if (t + 1 < k.T) reset(v, u);
+  }
+
+  void reset(const M* v, M* u) const {
+    const M v_th = M(k.v_th);
+    if (k.soft) {
+      SIMD for (int64_t i = 0; i < n; ++i) u[i] = v[i] - v_th * (v[i] >= v_th ? M(1) : M(0));
+    } else {
+      SIMD for (int64_t i = 0; i < n; ++i) u[i] = v[i] * (v[i] >= v_th ? M(0) : M(1));
+    }
+  }
+
+  void forward() {
+    const M v_th = M(k.v_th);
+    alignas(64) M v[kLongest], u[kLongest];
+    for (int64_t t = 0; t < k.T; ++t) {
+      integrate(t, v, u);
+      X* spikes = static_cast<X*>(k.spikes) + t * k.N + first;
+      SIMD for (int64_t i = 0; i < n; ++i) spikes[i] = X(v[i] >= v_th ? M(1) : M(0));
+      if (k.v) std::memcpy(static_cast<M*>(k.v) + t * k.N + first, v, n * sizeof(M));
+    }
+  }
+
+  // `potentials` holds T * n values; the tables are this thread's own.
+  void backward(M* potentials, double* sums, double* d_decay, double* d_gate) {
+    const M v_th = M(k.v_th);
+    alignas(64) M h[kLongest], dv[kLongest], du[kLongest], total[kLongest], other[kLongest];
+    for (int64_t t = 0; t < k.T; ++t) integrate(t, potentials + t * n, other);
+    std::fill(total, total + n, M(0));
+    for (int64_t t = k.T - 1; t >= 0; --t) {
+      const M* v = potentials + t * n;
+      const int64_t place = t * k.N + first;
+      SIMD for (int64_t i = 0; i < n; ++i) other[i] = v[i] - v_th;
+      slope(k.surrogate, k.p, other, h, n);
+      if (k.d_spikes) {
+        const X* ds = static_cast<const X*>(k.d_spikes) + place;
+        SIMD for (int64_t i = 0; i < n; ++i) dv[i] = M(ds[i]);
+      } else {
+        std::fill(dv, dv + n, M(0));
+      }
+      const bool last = t + 1 == k.T;
+      if (!last && !k.detach) {
+        if (k.soft) {
+          SIMD for (int64_t i = 0; i < n; ++i) dv[i] = dv[i] - du[i] * v_th;
+        } else {
+          SIMD for (int64_t i = 0; i < n; ++i) dv[i] = dv[i] - du[i] * v[i];
+        }
+      }
+      SIMD for (int64_t i = 0; i < n; ++i) dv[i] = dv[i] * h[i];
+      if (k.d_v) {
+        const M* from = static_cast<const M*>(k.d_v) + place;
+        SIMD for (int64_t i = 0; i < n; ++i) dv[i] = dv[i] + from[i];
+      }
+      if (!last) {
+        if (k.soft) {
+          SIMD for (int64_t i = 0; i < n; ++i) dv[i] = dv[i] + du[i];
+        } else {
+          SIMD for (int64_t i = 0; i < n; ++i) dv[i] += du[i] * (v[i] >= v_th ? M(0) : M(1));
+        }
+      }
+      if (k.d_noise) std::memcpy(static_cast<M*>(k.d_noise) + place, dv, n * sizeof(M));
+      if (k.d_gate || k.d_gate_full) {
+        current(t, other);
+        if (k.d_gate) gather(dv, other, first, n, k.C, k.inner, d_gate + t * k.C);
+        if (k.d_gate_full) {
+          M* out = static_cast<M*>(k.d_gate_full) + place;
+          SIMD for (int64_t i = 0; i < n; ++i) out[i] = dv[i] * other[i];
+        }
+      }
+      if (k.d_decay || k.d_decay_full) {
+        if (t > 0)
+          reset(potentials + (t - 1) * n, other);
+        else
+          std::fill(other, other + n, M(0));
+        if (k.d_decay) gather(dv, other, first, n, k.C, k.inner, d_decay + t * k.C);
+        if (k.d_decay_full) {
+          M* out = static_cast<M*>(k.d_decay_full) + place;
+          SIMD for (int64_t i = 0; i < n; ++i) out[i] = dv[i] * other[i];
+        }
+      }
+      if (t > 0) {
+        const M* a = decay.at(t);
+        SIMD for (int64_t i = 0; i < n; ++i) du[i] = dv[i] * a[i];
+      }
+      if (gate) {
+        const M* g = gate.at(t);
+        SIMD for (int64_t i = 0; i < n; ++i) dv[i] = dv[i] * g[i];
+      }
+      if (k.S > 1 || k.T == 1) {
+        finish(t, dv, sums);
+      } else {
+        SIMD for (int64_t i = 0; i < n; ++i) total[i] += dv[i];
+      }
+    }
+    if (k.S == 1 && k.T > 1) finish(0, total, sums);
+  }
+
+ private:
+  void finish(int64_t t, const M* g, double* sums) const {
+    if (k.sums) {
+      gather(g, One(), first, n, k.C, k.inner, sums);
+      gather(g, input(t), first, n, k.C, k.inner, sums + k.C);
+    }
+    if (!k.dx) return;
+    if (k.dx_is_membrane) {
+      std::memcpy(static_cast<M*>(k.dx) + t * k.N + first, g, n * sizeof(M));
+    } else {
+      X* dx = static_cast<X*>(k.dx) + t * k.N + first;
+      if (k.scale) {
+        SIMD for (int64_t i = 0; i < n; ++i) dx[i] = X(g[i] * scale[i]);
+      } else {
+        SIMD for (int64_t i = 0; i < n; ++i) dx[i] = X(g[i]);
+      }
+    }
+  }
+
+  const Task& k;
+  const int64_t first, n;
+  Factor<M> decay, gate;
+  alignas(64) M scale[kLongest], shift[kLongest];
+};
+
+// Run f(first unit, last unit, thread) on every thread of the pool, units split evenly.
+template <class F>
+void parallel(const Pool& pool, int64_t units, F f) {
+  struct Shared {
+    const Pool* pool;
+    int64_t units;
+    F* f;
+  } shared{&pool, units, &f};
+  auto body = [](void* given) {
+    auto& s = *static_cast<Shared*>(given);
+    int64_t count = s.pool->thread_count(), number = s.pool->thread_number();
+    (*s.f)(s.units * number / count, s.units * (number + 1) / count, number);
+  };
+  if (pool.parallel && pool.threads > 1 && units > 1)
+    pool.parallel(body, &shared, unsigned(std::min(pool.threads, units)), 0);
+  else
+    f(int64_t(0), units, int64_t(0));
+}
+
+int64_t length_of(const Task& task) {  // potentials of a block: at most 8192, so 32 KiB in float32
+  int64_t length = std::max<int64_t>(64, 8192 / task.T / 64 * 64);
+  return std::min(length, kLongest);
+}
+
+template <class X, class M>
+void forward(const Task& task, const Pool& pool) {
+  const int64_t length = length_of(task), blocks = (task.N + length - 1) / length;
+  parallel(pool, blocks, [&](int64_t begin, int64_t end, int64_t) {
+    for (int64_t b = begin; b < end; ++b)
+      Block<X, M>(task, b * length, std::min(length, task.N - b * length)).forward();
+  });
+}
+
+template <class X, class M>
+void backward(const Task& task, const Pool& pool) {
+  const int64_t length = length_of(task), blocks = (task.N + length - 1) / length;
+  const int64_t sums = task.sums ? 2 * task.C : 0, table = task.T * task.C;
+  const int64_t decays = task.d_decay ? table : 0, gates = task.d_gate ? table : 0;
+  const int64_t each = sums + decays + gates;
+  std::vector<double> tables(std::max<int64_t>(1, pool.threads) * each, 0.0);
+  parallel(pool, blocks, [&](int64_t begin, int64_t end, int64_t thread) {
+    std::vector<M> potentials(task.T * length);
+    double* own = tables.data() + thread * each;
+    for (int64_t b = begin; b < end; ++b)
+      Block<X, M>(task, b * length, std::min(length, task.N - b * length))
+          .backward(potentials.data(), own, own + sums, own + sums + decays);
+  });
+  for (int64_t thread = 0; thread < std::max<int64_t>(1, pool.threads); ++thread) {
+    const double* own = tables.data() + thread * each;
+    for (int64_t i = 0; i < sums; ++i) task.sums[i] += own[i];
+    for (int64_t i = 0; i < decays; ++i) task.d_decay[i] += own[sums + i];
+    for (int64_t i = 0; i < gates; ++i) task.d_gate[i] += own[sums + decays + i];
+  }
+}
+
+// sums [2, C]: of x and of x * x over [steps, N]; in double, so that the variance can be had from
+// them.
+template <class X>
+void moments(const Task& task, const Pool& pool) {
+  const int64_t length = 4096, count = task.S * task.N, blocks = (count + length - 1) / length;
+  std::vector<double> tables(std::max<int64_t>(1, pool.threads) * 2 * task.C, 0.0);
+  const X* x = static_cast<const X*>(task.x);
+  parallel(pool, blocks, [&](int64_t begin, int64_t end, int64_t thread) {
+    double* own = tables.data() + thread * 2 * task.C;
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t first = b * length, n = std::min(length, count - first);
+      gather(x + first, One(), first, n, task.C, task.inner, own);
+      gather(x + first, x + first, first, n, task.C, task.inner, own + task.C);
+    }
+  });
+  for (int64_t i = 0; i < int64_t(tables.size()); ++i) task.sums[i % (2 * task.C)] += tables[i];
+}
+
+template <class X, class M>
+void combine(const Combine& task, const Pool& pool) {
+  const int64_t length = kLongest, count = task.steps * task.N;
+  const M* g = static_cast<const M*>(task.g);
+  const X* x = static_cast<const X*>(task.x);
+  const M *a = static_cast<const M*>(task.a), *b = static_cast<const M*>(task.b),
+          *c = static_cast<const M*>(task.c);
+  X* dx = static_cast<X*>(task.dx);
+  parallel(pool, (count + length - 1) / length, [&](int64_t begin, int64_t end, int64_t) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block * length, n = std::min(length, count - first);
+      runs(first, n, task.C, task.inner,
+           [&](int64_t at, int64_t size, int64_t channel, int64_t stride) {
+             const M *gi = g + first + at, *ai = a + channel, *bi = b + channel, *ci = c + channel;
+             const X* xi = x + first + at;
+             X* out = dx + first + at;
+             if (stride) {
+               SIMD for (int64_t i = 0; i < size; ++i)
+                   out[i] = X(ai[i] * gi[i] + (bi[i] * M(xi[i]) + ci[i]));
+             } else {
+               const M a0 = *ai, b0 = *bi, c0 = *ci;
+               SIMD for (int64_t i = 0; i < size; ++i)
+                   out[i] = X(a0 * gi[i] + (b0 * M(xi[i]) + c0));
+             }
+           });
+    }
+  });
+}
+
+}  // namespace
+
+// Precision of x: 0 float32, 1 float64, 2 bfloat16; that of the membrane follows.
+#define DISPATCH(precision, call)                                                       \
+  switch (precision) {                                                                  \
+    case 0: { using X = float; using M [[maybe_unused]] = float; call; return; }        \
+    case 1: { using X = double; using M [[maybe_unused]] = double; call; return; }      \
+    default: { using X = bfloat16; using M [[maybe_unused]] = float; call; return; }    \
+  }
+
+EXPORT void spikeguard_forward(const Task* task, const Pool* pool, int precision) {
+  DISPATCH(precision, (forward<X, M>(*task, *pool)))
+}
+EXPORT void spikeguard_backward(const Task* task, const Pool* pool, int precision) {
+  DISPATCH(precision, (backward<X, M>(*task, *pool)))
+}
+EXPORT void spikeguard_moments(const Task* task, const Pool* pool, int precision) {
+  DISPATCH(precision, (moments<X>(*task, *pool)))
+}
+EXPORT void spikeguard_combine(const Combine* task, const Pool* pool, int precision) {
+  DISPATCH(precision, (combine<X, M>(*task, *pool)))
+}
+EXPORT int spikeguard_layout() { return int(sizeof(Task)) * 1000 + int(sizeof(Combine)); }

@@ -1,0 +1,264 @@
+"""Batch normalisation and the membrane recurrence as one autograd node; the devices' common part.
+
+A backend does four passes over memory (fire, differentiate, moments, combine); everything that is
+an equation of batch normalisation, and not of the recurrence, is here. Saved for the backward pass
+is the input alone: not the normalised current, not the potentials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spikeguard.kernels.reference import Firing, Reset, membrane_dtype
+
+__all__ = ["Backend", "Layer", "Rule", "Slopes", "Wants", "can_fuse", "fire", "normalised"]
+
+
+class Rule(NamedTuple):
+    """What a call does, beside its tensors; fields as for ``integrate_and_fire``."""
+
+    T: int
+    v_th: float
+    reset: Reset
+    detach_reset: bool
+    surrogate: Callable[[Tensor], Tensor]
+
+
+class Layer(NamedTuple):
+    """One call. S is T, or 1 where one stored step stands for T equal ones.
+
+    Attributes:
+        rule: Steps, threshold, reset and surrogate.
+        x: [S, *N] of any floating point type; the current, or what ``scale`` and ``shift`` make
+            one.
+        scale: [C] (axis 2 of ``x``), in the membrane's precision: the current is scale x + shift.
+        shift: [C]; both or neither.
+        decay: A scalar, or as many axes as x, each as long as that of [T, *N] or 1.
+        gate: Likewise; or None.
+        noise: [T, *N]; or None.
+    """
+
+    rule: Rule
+    x: Tensor
+    scale: Tensor | None
+    shift: Tensor | None
+    decay: Tensor
+    gate: Tensor | None
+    noise: Tensor | None
+
+
+class Slopes(NamedTuple):
+    """Derivatives of the loss; None where they were not wanted.
+
+    Attributes:
+        g: By the current [S, *N], summed over T where S is 1, in the membrane's precision, where
+            sums over channels were wanted with it; else by x, in its precision.
+        sums: [2, C] in float64: the sums of the derivative g by the current, and of g x.
+        decay: Shaped like the decay.
+        gate: Shaped like the gate.
+        noise: [T, *N].
+    """
+
+    g: Tensor | None
+    sums: Tensor | None
+    decay: Tensor | None
+    gate: Tensor | None
+    noise: Tensor | None
+
+
+class Wants(NamedTuple):
+    """Which derivatives a backward pass is to return; ``raw``: g by the current, not by x."""
+
+    x: bool
+    raw: bool
+    sums: bool
+    decay: bool
+    gate: bool
+    noise: bool
+
+
+class Backend(Protocol):
+    """The passes over memory that a device must offer."""
+
+    def supports(self, x: Tensor, surrogate: object) -> bool:
+        """Whether the kernel knows the device and precision of ``x``, and the surrogate."""
+
+    def fire(self, layer: Layer, potentials: bool) -> tuple[Tensor, Tensor | None]:
+        """Return spikes [T, *N] in the precision of x, and v in the membrane's, or None."""
+
+    def differentiate(
+        self, layer: Layer, d_spikes: Tensor | None, d_v: Tensor | None, wants: Wants
+    ) -> Slopes:
+        """Return the derivatives, given those by the spikes and by v."""
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and biased variance of ``x`` [S, B, C, ...] for each channel, float64 [C]."""
+
+    def combine(self, g: Tensor, x: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        """Return a g + b x + c, channel by channel, in the precision of ``x``."""
+
+
+@dataclass
+class _Norm:
+    """What batch normalisation is to do, and the statistics it used, for the module to keep."""
+
+    module: nn.BatchNorm1d | nn.BatchNorm2d
+    mean: Tensor | None = None
+    var: Tensor | None = None
+
+    @property
+    def of_the_batch(self) -> bool:
+        return self.module.training or self.module.running_mean is None
+
+
+def can_fuse(norm: nn.Module) -> bool:
+    """Whether a module is plain batch normalisation, with nobody looking at what it returns."""
+    watched = norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks
+    return type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d) and not watched
+
+
+def normalised(norm: nn.Module, x: Tensor) -> Tensor:
+    """Return what batch normalisation makes of x [S, B, C, ...]; its statistics stay as they are.
+
+    For those who look at the current that a fused kernel never stores.
+    """
+    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+    of_the_batch = norm.training or norm.running_mean is None
+    mean, var = (None, None) if of_the_batch else (norm.running_mean, norm.running_var)
+    y = functional.batch_norm(
+        x.flatten(0, 1), mean, var, norm.weight, norm.bias, of_the_batch, 0.0, norm.eps
+    )
+    return y.view(x.shape)
+
+
+def fire(
+    backend: Backend,
+    current: Tensor,
+    decay: Tensor,
+    gate: Tensor | None,
+    noise: Tensor | None,
+    v_th: float,
+    reset: Reset,
+    detach_reset: bool,
+    surrogate: Callable[[Tensor], Tensor],
+    *,
+    potentials: bool = True,
+    T: int | None = None,
+    norm: nn.Module | None = None,
+) -> Firing:
+    """Normalise, integrate and fire in one node; arguments as ``integrate_and_fire`` checks them.
+
+    The module's running statistics are updated as torch would.
+    """
+    rule = Rule(len(current) if T is None else T, v_th, reset, detach_reset, surrogate)
+    weight = bias = plan = None
+    if norm is not None:
+        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+        weight, bias, plan = norm.weight, norm.bias, _Norm(norm)
+    tensors = (current, decay, gate, noise, weight, bias)
+    spikes, v = _Fused.apply(*tensors, rule, backend, plan, potentials)  # type: ignore[no-untyped-call]
+    if plan is not None and norm is not None and norm.training:
+        _track(plan, current[:, :, 0].numel())
+    return Firing(spikes, v)
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]  # noqa: ANN205
+        ctx,  # noqa: ANN001
+        current: Tensor,
+        decay: Tensor,
+        gate: Tensor | None,
+        noise: Tensor | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        rule: Rule,
+        backend: Backend,
+        norm: _Norm | None,
+        potentials: bool,
+    ):
+        ctx.set_materialize_grads(False)
+        ctx.rule, ctx.backend = rule, backend
+        ctx.of_the_batch = norm is not None and norm.of_the_batch
+        mean = rstd = scale = shift = None
+        if norm is not None:
+            mean, rstd, scale, shift = _affine(norm, current, weight, bias, backend)
+        ctx.save_for_backward(current, decay, gate, noise, mean, rstd, scale, shift)
+        return backend.fire(Layer(rule, current, scale, shift, decay, gate, noise), potentials)
+
+    @staticmethod
+    def backward(ctx, d_spikes, d_v):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        if torch.is_grad_enabled():  # the caller wrote create_graph=True
+            raise RuntimeError(
+                "the fused kernels are differentiable once; run the model inside "
+                "spikeguard.kernels.use_kernel('reference') for second derivatives."
+            )
+        if d_spikes is None and d_v is None:
+            return (None,) * 10
+        current, decay, gate, noise, mean, rstd, scale, shift = ctx.saved_tensors
+        layer = Layer(ctx.rule, current, scale, shift, decay, gate, noise)
+        need = ctx.needs_input_grad
+        through_statistics = ctx.of_the_batch and need[0]
+        sums = through_statistics or need[4] or need[5]
+        wants = Wants(need[0], through_statistics, sums, need[1], need[2], need[3])
+        slopes = ctx.backend.differentiate(layer, d_spikes, d_v, wants)
+        d_x, d_weight, d_bias = slopes.g, None, None
+        if sums:
+            d_bias, of_x = slopes.sums
+            d_weight = rstd * (of_x - mean * d_bias)
+            if through_statistics:
+                n = current[:, :, 0].numel()
+                slant = -scale * rstd * d_weight / n
+                level = -scale * d_bias / n - slant * mean
+                d_x = ctx.backend.combine(slopes.g, current, scale, slant, level)
+            d_weight = d_weight.to(scale.dtype) if need[4] else None
+            d_bias = d_bias.to(scale.dtype) if need[5] else None
+        found = (d_x, slopes.decay, slopes.gate, slopes.noise, d_weight, d_bias)
+        return (*found, None, None, None, None)
+
+
+def _affine(
+    norm: _Norm, x: Tensor, weight: Tensor | None, bias: Tensor | None, backend: Backend
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return mean and 1/std of the channels in float64; scale and shift as torch rounds them."""
+    module, dtype = norm.module, membrane_dtype(x.dtype)
+    if norm.of_the_batch:
+        if x[:, :, 0].numel() <= 1:
+            raise ValueError(
+                "batch normalisation in training needs more than one value per channel, got "
+                f"{list(x.shape)}; use a larger batch, or model.eval()."
+            )
+        mean, var = backend.moments(x)
+        norm.mean, norm.var = mean, var
+    else:
+        assert module.running_mean is not None and module.running_var is not None
+        mean, var = module.running_mean, module.running_var
+    rstd = torch.rsqrt(var + module.eps)
+    scale = rstd.to(dtype) if weight is None else (weight.to(rstd.dtype) * rstd).to(dtype)
+    shift = -mean.double() * scale.double()
+    if bias is not None:
+        shift = shift + bias.double()
+    return mean.double(), rstd.double(), scale, shift.to(dtype)
+
+
+@torch.no_grad()
+def _track(norm: _Norm, n: int) -> None:
+    """Move the running statistics as torch's batch normalisation does; n values a channel."""
+    module = norm.module
+    if module.running_mean is None or module.running_var is None:
+        return
+    assert norm.mean is not None and norm.var is not None
+    assert module.num_batches_tracked is not None
+    module.num_batches_tracked.add_(1)
+    share = module.momentum
+    if share is None:
+        share = 1 / float(module.num_batches_tracked)
+    unbiased = norm.var * (n / max(1, n - 1))
+    module.running_mean.lerp_(norm.mean.to(module.running_mean.dtype), share)
+    module.running_var.lerp_(unbiased.to(module.running_var.dtype), share)
