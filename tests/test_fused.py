@@ -10,7 +10,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikeguard.kernels import KERNELS, fusing, integrate_and_fire, use_kernel, why_not
+from spikeguard.kernels import (
+    KERNELS,
+    default_kernel,
+    fusing,
+    integrate_and_fire,
+    use_kernel,
+    why_not,
+)
 from spikeguard.kernels import cpu as cpu_module
 from spikeguard.models import CNN, VGG5, WRN16_4, lean
 from spikeguard.models.snn import TimeSequential
@@ -263,6 +270,17 @@ def test_every_kernel_has_a_line_and_says_why_it_cannot_be_used(monkeypatch):
         use_kernel("cpu"),
     ):
         pass
+
+
+def test_the_environment_can_name_the_kernel(monkeypatch):
+    device = torch.device("cpu")
+    monkeypatch.setenv("SPIKEGUARD_KERNEL", "reference")
+    assert default_kernel(device) == "reference" and not fusing(device)
+    with use_kernel("multistep"):
+        assert default_kernel(device) == "multistep"
+    monkeypatch.setenv("SPIKEGUARD_KERNEL", "referense")
+    with pytest.raises(ValueError, match="SPIKEGUARD_KERNEL: unknown kernel 'referense'; known: "):
+        integrate_and_fire(draw(4, 3), decay=0.5, surrogate=Triangular())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ the fastest that is available takes the call, and ``multistep`` what that one do
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -160,9 +161,19 @@ def use_kernel(name: str) -> Iterator[None]:
 
 
 def default_kernel(device: torch.device) -> str:
-    """Return the kernel ``use_kernel`` chose, else the fastest that is available on the device."""
+    """Return the kernel that takes a call on ``device``.
+
+    It is the one that ``use_kernel`` chose, else the one the environment variable SPIKEGUARD_KERNEL
+    names, else the fastest that is available.
+
+    Raises:
+        ValueError: If the variable names a kernel that is unknown or not available.
+    """
     if _chosen is not None:
         return _chosen
+    wished = os.environ.get("SPIKEGUARD_KERNEL")
+    if wished:
+        return _require_kernel(wished, "SPIKEGUARD_KERNEL")
     own = next((name for name, kind in _FUSED.items() if kind == device.type), None)
     return own if own is not None and why_not(own) is None else "multistep"
 

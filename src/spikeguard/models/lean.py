@@ -8,11 +8,10 @@ trains. And small convolutions are faster on a CPU with the channels innermost i
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.nn.grad import conv2d_input
 
 from spikeguard.kernels import fusing
 
@@ -60,17 +59,19 @@ class _FrozenConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, layer):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        settings = (layer.stride, layer.padding, layer.dilation, layer.groups)
-        y = functional.conv2d(x, layer.weight, layer.bias, *settings)
+        ctx.layer, ctx.like = layer, _Like.of(x)
         ctx.save_for_backward(layer.weight)
-        ctx.shape, ctx.dtype, ctx.settings = x.shape, y.dtype, settings
-        return y
+        return layer(x)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
         (weight,) = ctx.saved_tensors
-        weight = weight.to(grad.dtype)
-        return conv2d_input(ctx.shape, weight, grad, *ctx.settings), None  # type: ignore[no-untyped-call]
+        layer = ctx.layer
+        settings = (layer.stride, layer.padding, layer.dilation, False, (0, 0), layer.groups)
+        wanted = (True, False, False)
+        shaped, weight = ctx.like.empty(grad), weight.to(grad.dtype)
+        found = torch.ops.aten.convolution_backward(grad, shaped, weight, None, *settings, wanted)
+        return found[0], None
 
 
 class _AveragePool(torch.autograd.Function):
@@ -78,25 +79,39 @@ class _AveragePool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, layer):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        ctx.layer, ctx.shape = layer, x.shape
-        ctx.channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        ctx.layer, ctx.like = layer, _Like.of(x)
         return layer(x)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
         layer = ctx.layer
-        layout = torch.channels_last if ctx.channels_last else torch.contiguous_format
-        shaped = torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=layout)
-        return torch.ops.aten.avg_pool2d_backward(
-            grad,
-            shaped,  # never read, only asked for its shape
-            _pair(layer.kernel_size),
-            _pair(layer.stride),
-            _pair(layer.padding),
-            layer.ceil_mode,
-            layer.count_include_pad,
-            layer.divisor_override,
-        ), None
+        size, stride, padding = map(_pair, (layer.kernel_size, layer.stride, layer.padding))
+        (height, width), shaped = grad.shape[2:], ctx.like.empty(grad)
+        whole = [height * size[0], width * size[1]] == list(shaped.shape[2:])
+        if whole and size == stride and not any(padding) and not layer.divisor_override:
+            share = grad / (size[0] * size[1])  # each value goes to the one window it came from
+            windows = shaped.unflatten(3, (width, size[1])).unflatten(2, (height, size[0]))
+            windows.copy_(share[:, :, :, None, :, None])
+            return shaped, None
+        rest = (layer.ceil_mode, layer.count_include_pad, layer.divisor_override)
+        found = torch.ops.aten.avg_pool2d_backward(grad, shaped, size, stride, padding, *rest)
+        return found, None
+
+
+class _Like(NamedTuple):
+    """Shape and layout of a tensor that is not kept."""
+
+    shape: torch.Size
+    channels_last: bool
+
+    @classmethod
+    def of(cls, x: Tensor) -> _Like:
+        return cls(x.shape, x.is_contiguous(memory_format=torch.channels_last))
+
+    def empty(self, grad: Tensor) -> Tensor:
+        """Return memory of this shape and layout; costs nothing until it is written."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return torch.empty(self.shape, dtype=grad.dtype, device=grad.device, memory_format=layout)
 
 
 def _pair(size: int | tuple[int, int]) -> list[int]:
