@@ -267,6 +267,32 @@ def test_a_stored_result_of_other_attacks_is_not_passed_off_as_this_one(run, cap
     assert "other attack settings" in capsys.readouterr().err
 
 
+def test_a_cascade_and_a_bfloat16_search_have_results_of_their_own(run, capsys):
+    words = ["attack", str(run), "--eps", "0.08", "--suite", "quick"]
+    plain = text_of(words, capsys)
+    lean = text_of([*words, "--cascade", "--precision", "bf16"], capsys)
+    stem = run / runs.ATTACKS / "quick-linf-0.08-cascade-bf16"
+    stored = json.loads(stem.with_name(f"{stem.name}.json").read_text())
+    assert (stored["cascade"], stored["precision"], stored["suite"]) == (True, "bf16", "quick")
+    assert "after this and all cheaper attacks" in lean
+    assert "+ pgd10" in lean
+    assert text_of([*words, "--no-cascade", "--precision", "32"], capsys) == plain
+    assert text_of([*words, "--cascade", "--precision", "bf16"], capsys) == lean
+    before = stem.with_name("quick-linf-0.08.json").read_text()
+    stem.with_name(f"{stem.name}.json").write_text(before)  # a plain one under its name
+    assert main([*words, "--cascade", "--precision", "bf16"]) == 2
+    assert "other attack settings" in capsys.readouterr().err
+
+
+def test_a_recipe_can_ask_for_a_lean_evaluation():
+    """YAML reads a bare 32 as a number; it is meant as the name of the precision."""
+    plan = load_recipe("demo/at", ["evaluate.cascade=true", "evaluate.precision=bf16"]).evaluate
+    assert (plan.cascade, plan.precision) == (True, "bf16")
+    assert load_recipe("demo/at", ["evaluate.precision=32"]).evaluate.precision == "32"
+    with pytest.raises(ValueError, match=r"evaluate\.precision.*'32' or 'bf16', got '16'"):
+        load_recipe("demo/at", ["evaluate.precision=16"])
+
+
 def test_attack_results_are_told_apart_by_name():
     plans = [
         EvaluateSection(),
@@ -274,6 +300,9 @@ def test_attack_results_are_told_apart_by_name():
         EvaluateSection(limit=5),
         EvaluateSection(eot=3),
         EvaluateSection(draws=4),
+        EvaluateSection(cascade=True),
+        EvaluateSection(precision="bf16"),
+        EvaluateSection(cascade=True, precision="bf16"),
     ]
     names = {attack_name("quick", eps, plan) for plan in plans for eps in (0.1, 8 / 255)}
     assert len(names) == 2 * len(plans)

@@ -494,7 +494,7 @@ def test_the_files_have_the_documented_layout(images, tmp_path):
     score = {"accuracy", "low", "high", "n"}
     assert set(card) == {
         *("samples", "seed", "stochastic", "draws", "threat", "clean", "attacks"),
-        *("worst_case", "zero_gradient", "suite"),
+        *("worst_case", "zero_gradient", "suite", "cascade", "precision"),
     }
     assert set(card["clean"]) == set(card["worst_case"]) == score
     assert set(card["attacks"]["pgd"]) == {*score, "settings", "seconds"}

@@ -196,6 +196,51 @@ def test_suites_on_the_same_images_are_merged_and_others_left_out(tmp_path):
     assert standing.left_out == ("demo-linf-0.1-first1797",)
 
 
+def test_a_cascade_or_a_bfloat16_search_is_never_shown_as_the_plain_attack(tmp_path):
+    """Their numbers lie below the plain ones: whoever merged them by name would show them."""
+    run = plant_run(tmp_path / "run", "Planted")
+    plant_attacks(run, 0.1, 90.0, (80.0, 70.0, 60.0), names=("fgsm", "pgd10"))
+    for change, numbers in (
+        ({"cascade": True}, (79.0, 55.0, 55.0)),
+        ({"precision": "bf16"}, (78.0, 57.0, 57.0)),
+        ({"cascade": True, "precision": "bf16"}, (77.0, 56.0, 56.0)),
+    ):
+        plain = (run / "attacks" / "demo-linf-0.1-first500.json").read_text()
+        file = plant_attacks(run, 0.1, 90.0, numbers, names=("fgsm", "pgd10"))
+        card = json.loads(file.read_text())
+        file.with_name(
+            f"demo-{'-'.join(map(str, change))}-{change.get('precision')}.json"
+        ).write_text(json.dumps(card | change))
+        file.write_text(plain)
+    (network,) = collect([run])
+    (standing,) = radii([network])[0].standings.values()
+    shown = {name: score.accuracy for name, score in standing.attacks.items()}
+    assert shown == {
+        "fgsm": 0.8,
+        "pgd10": 0.7,
+        "fgsm + all cheaper of demo": 0.79,
+        "pgd10 + all cheaper of demo": 0.55,
+        "fgsm in bf16": 0.78,
+        "pgd10 in bf16": 0.57,
+        "fgsm in bf16 + all cheaper of demo": 0.77,
+        "pgd10 in bf16 + all cheaper of demo": 0.56,
+    }
+    assert standing.printed == "pgd10"
+    assert standing.worst_case.accuracy == 0.55
+    text = text_of(report([run], tmp_path / "report.html"))
+    assert "PGD-10 + all cheaper of demo 55.0 %" in text
+    assert "after this and all cheaper attacks of that suite, not under the attack alone" in text
+
+
+def test_a_cascade_alone_has_no_number_to_compare_with_papers(tmp_path):
+    run = plant_run(tmp_path / "run", "Planted")
+    file = plant_attacks(run, 0.1, 90.0, (80.0, 70.0, 70.0), names=("fgsm", "pgd10"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"cascade": True}))
+    text = text_of(report([run], tmp_path / "report.html"))
+    assert "PGD with its own surrogate was not run, so there is no number to compare" in text
+    assert "70.0 %" in text
+
+
 def test_same_titles_are_told_apart(tmp_path):
     paths = [plant_run(tmp_path / name, "Same") for name in ("a", "b")]
     assert [network.label for network in collect(paths)] == ["Same (a)", "Same (b)"]

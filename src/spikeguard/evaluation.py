@@ -1,19 +1,19 @@
 """evaluate(): clean accuracy, accuracy under every attack, and the per-sample worst case.
 
 Sample i draws from streams named by the seed, the attack and i, so that its outcome depends neither
-on the batch size nor on its neighbours. An evaluation that is killed goes on at the next batch.
+on the batch size nor on its neighbours. An evaluation that is killed goes on at the next part: a
+batch, or, in a cascade, several batches.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,22 +24,32 @@ from spikeguard.attacks import (
     NoGradientError,
     ThreatViolation,
     classify,
+    cost,
     cross_entropy,
     describe,
     evaluating,
     frozen,
     require_finite_weights,
 )
+from spikeguard.attacks.active import active_set, can_step
 from spikeguard.attacks.base import is_stochastic
 from spikeguard.attacks.gradient import BACKPROP
+from spikeguard.cascade import run_cascade
 from spikeguard.data import ImageSet, as_image_set
-from spikeguard.files import write_json, write_npz
+from spikeguard.files import write_npz
+from spikeguard.kernels import unfused
+from spikeguard.parts import open_parts, read_part
 from spikeguard.rng import SampleStreams, key, randomness
-from spikeguard.scores import PARTS, RESERVED, Evaluation, Score, wilson
+from spikeguard.scores import RESERVED, Evaluation, Score, wilson
 
 __all__ = ["Evaluation", "Score", "evaluate", "wilson"]
 
 Progress = Callable[[int, int, str], None]
+Precision = Literal["32", "bf16"]
+Arrays = dict[str, np.ndarray[Any, Any]]
+Tell = Callable[..., None]
+
+CHUNK = 8  # batches in a part of a cascade: a queue from which batches are filled up
 
 
 def evaluate(
@@ -53,6 +63,8 @@ def evaluate(
     draws: int | None = None,
     out: str | Path | None = None,
     keep_adversarial: bool = False,
+    cascade: bool = False,
+    precision: Precision = "32",
     progress: Progress | None = None,
 ) -> Evaluation:
     """Attack a model and count what survives.
@@ -63,6 +75,11 @@ def evaluate(
     the attack with the fewest right draws, scored once more on new draws, because the minimum of
     noisy counts is biased. Where that choice, misled by noise, does worse than one attack for all
     samples, the worst case is that attack.
+
+    A cascade is the cheap way to the worst case, and to nothing else: attacks run from cheap to
+    dear, and a sample that one has fooled meets no other. An attack's outcome is then what still
+    holds after it and all cheaper ones. A stochastic model's sample leaves only when it was wrong
+    on every draw; its outcomes are scored on draws that chose nothing.
 
     Args:
         model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``.
@@ -75,6 +92,9 @@ def evaluate(
         out: A folder; finished batches are kept in it until the result is saved, so that a killed
             evaluation goes on when it is called again with the same arguments.
         keep_adversarial: Keep the adversarial inputs in the result.
+        cascade: Attack only what cheaper attacks left, and stop searching where one succeeds.
+        precision: Precision of the attacks' passes: "32", or "bf16" for bfloat16 autocast. Scores
+            are taken in float32 either way.
         progress: Called with (done, total, what), counted in samples times attacks.
 
     Raises:
@@ -88,6 +108,11 @@ def evaluate(
         raise ValueError(f"evaluate: limit counts samples, >= 1, got {limit}.")
     if batch_size < 1 or (draws is not None and draws < 1):
         raise ValueError(f"evaluate: batch_size and draws are >= 1, got {batch_size} and {draws}.")
+    if precision not in get_args(Precision):
+        known = ", ".join(map(repr, get_args(Precision)))
+        raise ValueError(f"evaluate: precision is one of {known}; got {precision!r}.")
+    if cascade:
+        attacks = dict(sorted(attacks.items(), key=lambda item: cost(item[1])))
     reserved = {"clean", "worst_case", *RESERVED} & set(attacks)
     if reserved:
         raise ValueError(f"evaluate: an attack cannot be named {sorted(reserved)[0]!r}; rename it.")
@@ -100,7 +125,11 @@ def evaluate(
     with evaluating(model):
         stochastic = is_stochastic(model)
         draws = draws if draws is not None else (10 if stochastic else 1)
-        job = _Job(model, dict(attacks), seed, stochastic, draws, keep_adversarial)
+        job = _Job(
+            *(model, dict(attacks), seed, stochastic, draws),
+            *(batch_size, keep_adversarial, cascade, precision),
+        )
+        span = batch_size * CHUNK if cascade else batch_size
         identity = {
             "attacks": settings,
             "seed": seed,
@@ -108,14 +137,16 @@ def evaluate(
             "batch_size": batch_size,
             "samples": n,
             "keep_adversarial": keep_adversarial,
+            "cascade": span if cascade else False,
+            "precision": precision,
         }
-        store = _store(out, identity, model, images) if out is not None else None
+        store = open_parts(out, identity, model, images) if out is not None else None
         parts = []
         total = n * (len(attacks) + 1)
-        for start in range(0, n, batch_size):
-            index = torch.arange(start, min(start + batch_size, n))
+        for start in range(0, n, span):
+            index = torch.arange(start, min(start + span, n))
             kept = store / f"{start:08d}.npz" if store is not None else None
-            part = _read(kept) if kept is not None and kept.exists() else None
+            part = read_part(kept) if kept is not None and kept.exists() else None
             if part is None:
                 done = start * (len(attacks) + 1)
                 part = job.run(images, index, progress, done, total)
@@ -142,51 +173,60 @@ def evaluate(
         draws=draws,
         seed=seed,
         adversarial={name: merged[f"x:{name}"] for name in attacks} if keep_adversarial else {},
+        cascade=cascade,
+        precision=precision,
     )
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One evaluation; ``run`` does one batch of it."""
+    """One evaluation; ``run`` does one part of it."""
 
     model: nn.Module
     attacks: dict[str, Attack]
     seed: int
     stochastic: bool
     draws: int
+    batch_size: int
     keep_adversarial: bool
+    cascade: bool
+    precision: Precision
 
     def run(
         self, images: ImageSet, index: Tensor, progress: Progress | None, done: int, total: int
-    ) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the batch's outcomes as arrays."""
+    ) -> Arrays:
+        """Return the part's outcomes as arrays."""
+
+        def tell(name: str, attacks: int, samples: int = 0) -> None:
+            if progress is not None:
+                progress(done + (attacks + 1) * len(index) + samples, total, name)
+
         weights = (*self.model.parameters(), *self.model.buffers())
         device = weights[0].device if weights else torch.device("cpu")
         x, y = (part.to(device) for part in images.batch(index))
-        clean = self._right(x, y, index, "clean")
-        right = {"clean": clean}
-        part: dict[str, np.ndarray[Any, Any]] = {"zero_gradient": self._zero(x, y, index)}
+        batches = self._batches(x)
+        clean = torch.cat([self._right(x[b], y[b], index[b], "clean") for b in batches])
+        zero = np.concatenate([self._zero(x[b], y[b], index[b]) for b in batches])
+        attacked = self._cascade if self.cascade else self._each
+        return {"zero_gradient": zero} | attacked(x, y, index, clean, tell)
+
+    def _each(self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, tell: Tell) -> Arrays:
+        """Meet every sample with every attack; one batch."""
+        right, part = {"clean": clean}, Arrays()
         worst, worst_x = clean.clone(), x.clone()
         for place, (name, attack) in enumerate(self.attacks.items()):
-            if progress is not None:
-                progress(done + (place + 1) * len(index), total, name)
+            tell(name, place)
             began = time.monotonic()
             open_ = torch.arange(len(x)) if self.stochastic else clean.nonzero()[:, 0]
             x_adv, right[name] = x.clone(), torch.zeros_like(clean)
             if len(open_):
-                streams = SampleStreams(key(self.seed, "attack", name), index[open_])
-                at = open_.to(device)
-                found = attack(self.model, x[at], y[at], generator=streams).detach()
-                try:
-                    attack.threat.check(found, x[at])
-                except ThreatViolation as error:
-                    raise ThreatViolation(f"evaluate: attack {name!r}: {error}") from error
+                at = open_.to(x.device)
+                found, right[name][open_] = self._attack(name, attack, x[at], y[at], index[open_])
                 x_adv[at] = found
-                right[name][open_] = self._right(found, y[at], index[open_], name)
             part[f"seconds:{name}"] = np.array([time.monotonic() - began])
             lower = right[name] < worst
             worst = torch.where(lower, right[name], worst)
-            worst_x[lower.to(device)] = x_adv[lower.to(device)]
+            worst_x[lower.to(x.device)] = x_adv[lower.to(x.device)]
             if self.keep_adversarial:
                 part[f"x:{name}"] = x_adv.cpu().numpy()
         if self.stochastic:
@@ -194,12 +234,93 @@ class _Job:
         right["worst_case"] = worst
         return part | {f"right:{name}": values.numpy() for name, values in right.items()}
 
+    def _cascade(self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, tell: Tell) -> Arrays:
+        """Meet every attack with the samples that the attacks before it left; several batches."""
+        places = {name: place for place, name in enumerate(self.attacks)}
+
+        def hunt(name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
+            tell(name, places[name])
+            told = partial(tell, name, places[name])
+            at = rows.to(x.device)
+            return self._hunt(name, self.attacks[name], x[at], y[at], index[rows], told)
+
+        def rescore(name: str, points: Tensor, rows: Tensor) -> Tensor:
+            own, batches = y[rows.to(x.device)], self._batches(points)
+            shares = [
+                self._right(points[b], own[b], index[rows[b]], "after", name) for b in batches
+            ]
+            return torch.cat(shares)
+
+        options = {"rescore": rescore} if self.stochastic else {}
+        found = run_cascade(
+            list(self.attacks), x, clean, hunt=hunt, keep_points=self.keep_adversarial, **options
+        )
+        right = {"clean": clean, **found.right}
+        right["worst_case"] = list(right.values())[-1]
+        part = {f"right:{name}": values.numpy() for name, values in right.items()}
+        part |= {f"seconds:{name}": np.array([took]) for name, took in found.seconds.items()}
+        return part | {f"x:{name}": points.cpu().numpy() for name, points in found.points.items()}
+
+    def _hunt(
+        self, name: str, attack: Attack, x: Tensor, y: Tensor, index: Tensor, tell: Tell
+    ) -> tuple[Tensor, Tensor]:
+        """Attack and score samples in full batches; step by step where that can be done."""
+        if self.stochastic or not can_step(attack, self.model):
+            batches = self._batches(x)
+            pairs = [self._attack(name, attack, x[b], y[b], index[b]) for b in batches]
+            return torch.cat([found for found, _ in pairs]), torch.cat([r for _, r in pairs])
+        judged = torch.zeros(len(x), dtype=torch.bool)
+
+        def judge(points: Tensor, rows: Tensor) -> Tensor:
+            at = rows.to(x.device)
+            judged[rows] = True
+            tell(int(judged.sum()))
+            return self._score(name, attack, points, x[at], y[at], index[rows])
+
+        streams = SampleStreams(key(self.seed, "attack", name), index)
+        size = self.batch_size
+        with self._searching(x):
+            return active_set(
+                attack, self.model, x, y, streams=streams, batch_size=size, judge=judge
+            )
+
+    def _attack(
+        self, name: str, attack: Attack, x: Tensor, y: Tensor, index: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Attack and score one batch."""
+        streams = SampleStreams(key(self.seed, "attack", name), index)
+        with self._searching(x):
+            found = attack(self.model, x, y, generator=streams).detach()
+        return found, self._score(name, attack, found, x, y, index)
+
+    def _batches(self, x: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(torch.arange(len(x)), self.batch_size)
+
+    def _searching(self, x: Tensor) -> AbstractContextManager[None]:
+        """The precision in which attacks run."""
+        on = self.precision == "bf16"
+        return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=on)
+
+    def _score(
+        self, name: str, attack: Attack, found: Tensor, x: Tensor, y: Tensor, index: Tensor
+    ) -> Tensor:
+        """Return the share of right answers on what an attack found and its threat set allows."""
+        try:
+            attack.threat.check(found, x)
+        except ThreatViolation as error:
+            raise ThreatViolation(f"evaluate: attack {name!r}: {error}") from error
+        return self._right(found, y, index, name)
+
     @torch.no_grad()
-    def _right(self, x: Tensor, y: Tensor, index: Tensor, name: str) -> Tensor:
-        """Return the share of fresh draws on which each sample is right, float64 [B], on CPU."""
-        streams = SampleStreams(key(self.seed, "score", name), index)
+    def _right(self, x: Tensor, y: Tensor, index: Tensor, *name: str) -> Tensor:
+        """Return the share of fresh draws on which each sample is right, float64 [B], on CPU.
+
+        In float32 and with nothing fused, whatever the search before it did.
+        """
+        streams = SampleStreams(key(self.seed, "score", *name), index)
         right = torch.zeros(len(x), dtype=torch.float64)
-        with evaluating(self.model), randomness(self.model, streams):
+        exact = torch.autocast(x.device.type, enabled=False)
+        with evaluating(self.model), randomness(self.model, streams), exact, unfused():
             for _ in range(self.draws):
                 right += (classify(self.model, x, y).argmax(1) == y).cpu()
         return right / self.draws
@@ -213,51 +334,3 @@ class _Job:
             except NoGradientError:
                 return np.ones(len(x), dtype=bool)
         return (grad.flatten(1).abs().amax(1) == 0).cpu().numpy()
-
-
-def _store(out: str | Path, identity: dict[str, Any], model: nn.Module, images: ImageSet) -> Path:
-    """Return the folder of finished batches; refuse one that belongs to another evaluation."""
-    folder = Path(out) / PARTS
-    state = model.state_dict()
-    wanted = {
-        **identity,
-        "model": _digest(repr(model).encode(), repr(getattr(model, "T", None)).encode()),
-        "weights": _digest(*(part for name in state for part in (name.encode(), state[name]))),
-        "data": _digest(images.images, images.labels, repr(images.peak).encode()),
-    }
-    card = folder / "identity.json"
-    if card.exists():
-        try:
-            found = json.loads(card.read_text())
-        except ValueError as error:
-            raise ValueError(f"evaluate: {card} is damaged; remove {folder}.") from error
-        changed = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
-        if changed:
-            raise ValueError(
-                f"evaluate: {folder} holds an unfinished evaluation with other "
-                f"{', '.join(changed)}; finish that one, remove the folder, or choose another."
-            )
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(card, wanted)
-    return folder
-
-
-def _read(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """Read a finished batch."""
-    try:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"evaluate: {path} is damaged; remove it and run again.") from error
-
-
-def _digest(*parts: Tensor | bytes) -> str:
-    """Return the SHA-256 of tensors, their types and shapes included, and of bytes."""
-    total = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Tensor):
-            total.update(f"{part.dtype} {tuple(part.shape)}".encode())
-            part = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        total.update(hashlib.sha256(part).digest())
-    return total.hexdigest()

@@ -140,7 +140,8 @@ class Run:
         if stem.with_name(f"{name}.json").exists():
             found = Evaluation.load(stem)
             settings = {key: attacks.describe(part) for key, part in battery.items()}
-            if found.settings != json.loads(json.dumps(settings)):
+            wanted = json.loads(json.dumps([settings, plan.cascade, plan.precision]))
+            if [found.settings, found.cascade, found.precision] != wanted:
                 raise ConfigError(
                     f"{stem}.json was made with other attack settings; move it away and run again."
                 )
@@ -153,6 +154,8 @@ class Run:
             limit=plan.limit,
             batch_size=plan.batch_size,
             draws=plan.draws,
+            cascade=plan.cascade,
+            precision=plan.precision,
             out=stem,
             progress=progress,
         )
@@ -265,6 +268,8 @@ def attack_name(suite: str, eps: float, plan: EvaluateSection) -> str:
     parts += [f"eot{plan.eot}"] if plan.eot is not None and plan.eot > 1 else []
     parts += [f"draws{plan.draws}"] if plan.draws is not None else []
     parts += [f"first{plan.limit}"] if plan.limit is not None else []
+    parts += ["cascade"] if plan.cascade else []
+    parts += [plan.precision] if plan.precision != "32" else []
     parts += [plan.checkpoint] if plan.checkpoint != "best" else []
     return "-".join(parts)
 

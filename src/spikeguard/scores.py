@@ -71,6 +71,9 @@ class Score:
 class Evaluation:
     """What came out. Robust accuracies are upper bounds: a stronger attack may go lower.
 
+    In a cascade an attack's outcome is what holds after this attack *and all before it*, which are
+    the cheaper ones; it says nothing about the attack alone.
+
     Attributes:
         outcomes: For "clean", every attack and "worst_case": the share of fresh noise draws on
             which each sample is classified rightly, float64 [N]; 0 or 1 for a deterministic model.
@@ -83,7 +86,10 @@ class Evaluation:
         stochastic: Whether the model draws noise.
         draws: Noise draws every score was taken on.
         seed: Names the random streams.
-        adversarial: The adversarial inputs of every attack, where they were kept.
+        adversarial: The adversarial inputs of every attack, where they were kept; in a cascade,
+            with what cheaper attacks had found before.
+        cascade: Whether each attack met only the samples that the cheaper ones left.
+        precision: Precision of the attacks' passes, "32" or "bf16"; scores are float32.
     """
 
     outcomes: dict[str, Tensor]
@@ -97,6 +103,8 @@ class Evaluation:
     draws: int
     seed: int
     adversarial: dict[str, Tensor] = field(default_factory=dict)
+    cascade: bool = False
+    precision: str = "32"
 
     @property
     def samples(self) -> int:
@@ -115,15 +123,22 @@ class Evaluation:
 
     @property
     def attacks(self) -> dict[str, Score]:
-        """Accuracy under each attack."""
+        """Accuracy under each attack; in a cascade, after it and all cheaper ones."""
         return {name: Score.of(self.outcomes[name]) for name in self.settings}
 
     def table(self) -> str:
         """Return an aligned plain-text table, with what to know before its numbers are believed."""
-        rows = [("clean", self.clean), *self.attacks.items(), ("worst case", self.worst_case)]
-        wide = max(len(name) for name, _ in rows)
-        head = f"{'attack':<{wide}}  accuracy  95 % interval   (n = {self.samples})"
+        mark = "+ " if self.cascade else ""  # so that no line reads as the attack alone
+        attacks = [(f"{mark}{name}", score) for name, score in self.attacks.items()]
+        rows = [("clean", self.clean), *attacks, ("worst case", self.worst_case)]
+        first = "cascade" if self.cascade else "attack"
+        wide = max(len(name) for name, _ in (*rows, (first, None)))
+        head = f"{first:<{wide}}  accuracy  95 % interval   (n = {self.samples})"
         lines = [head, *(f"{name:<{wide}}   {score}" for name, score in rows)]
+        if self.cascade:
+            lines.append("cascade: each accuracy is after this and all cheaper attacks")
+        if self.precision != "32":
+            lines.append(f"the attacks searched in {self.precision}; all scores are float32")
         if self.stochastic:
             lines.append(
                 f"noisy model: scored on {self.draws} draws, the worst case on as many more"
@@ -162,6 +177,8 @@ class Evaluation:
             "attacks": attacks,
             "worst_case": vars(self.worst_case),
             "zero_gradient": self.zero_gradient,
+            "cascade": self.cascade,
+            "precision": self.precision,
         }
         write_json(_suffixed(path, ".json"), {**card, **extra})
         if (path / PARTS).is_dir():
@@ -202,6 +219,8 @@ class Evaluation:
                     for name, values in arrays.items()
                     if name.startswith("adversarial:")
                 },
+                cascade=card.get("cascade", False),
+                precision=card.get("precision", "32"),
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path}: is no complete evaluation ({error}).") from error

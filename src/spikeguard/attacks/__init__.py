@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from spikeguard.attacks.active import State, Step, Stepwise, Watch
 from spikeguard.attacks.base import (
+    FORWARD,
     LOSSES,
     Attack,
     AttackError,
     Loss,
     NoGradientError,
     classify,
+    cost,
     crafting,
     cross_entropy,
     evaluating,
@@ -21,6 +24,7 @@ from spikeguard.attacks.base import (
     require_finite_weights,
 )
 from spikeguard.attacks.gradient import Backprop, EoT, Gradient, SwapSurrogate
+from spikeguard.attacks.graphs import Graphed
 from spikeguard.attacks.noise import UniformNoise
 from spikeguard.attacks.pgd import FGSM, PGD, RFGSM
 from spikeguard.attacks.suites import SUITES, suite
@@ -29,6 +33,7 @@ from spikeguard.attacks.threat import L2, THREATS, Linf, Threat, ThreatViolation
 __all__ = [
     "ATTACKS",
     "FGSM",
+    "FORWARD",
     "L2",
     "LOSSES",
     "PGD",
@@ -40,14 +45,20 @@ __all__ = [
     "Backprop",
     "EoT",
     "Gradient",
+    "Graphed",
     "Linf",
     "Loss",
     "NoGradientError",
+    "State",
+    "Step",
+    "Stepwise",
     "SwapSurrogate",
     "Threat",
     "ThreatViolation",
     "UniformNoise",
+    "Watch",
     "classify",
+    "cost",
     "crafting",
     "cross_entropy",
     "describe",

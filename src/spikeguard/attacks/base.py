@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -15,6 +16,7 @@ from spikeguard.neurons import under_attack
 from spikeguard.rng import Randomness, SampleStreams, randomness
 
 __all__ = [
+    "FORWARD",
     "LOSSES",
     "Attack",
     "AttackError",
@@ -22,6 +24,7 @@ __all__ = [
     "NoGradientError",
     "crafting",
     "classify",
+    "cost",
     "cross_entropy",
     "evaluating",
     "frozen",
@@ -30,6 +33,8 @@ __all__ = [
 ]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+FORWARD = 1 / 3  # cost of a forward pass, where a gradient (forward and backward) costs 1
 
 
 class AttackError(RuntimeError):
@@ -41,7 +46,10 @@ class NoGradientError(AttackError):
 
 
 class Attack(Protocol):
-    """A search for adversarial inputs: ``attack(model, x, y, generator=g) -> x_adv``."""
+    """A search for adversarial inputs: ``attack(model, x, y, generator=g) -> x_adv``.
+
+    An attack may also have a property ``cost``, see :func:`cost`.
+    """
 
     @property
     def threat(self) -> Threat:
@@ -51,6 +59,15 @@ class Attack(Protocol):
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
     ) -> Tensor:
         """Return adversarial inputs shaped like ``x``; the model is left as it was."""
+
+
+def cost(attack: Attack) -> float:
+    """Return what an attack spends on a sample that resists to the end, in gradient evaluations.
+
+    One gradient is a forward and a backward pass; a forward pass alone counts a third. An attack
+    says it in a property ``cost``; one that does not is taken for the dearest: infinity.
+    """
+    return float(getattr(attack, "cost", math.inf))
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

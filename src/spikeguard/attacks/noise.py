@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import Loss, classify, crafting, margin
+from spikeguard.attacks.base import FORWARD, Loss, classify, crafting, margin
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness
 
@@ -36,6 +36,11 @@ class UniformNoise:
     def __post_init__(self) -> None:
         if self.draws < 1:
             raise ValueError(f"UniformNoise: draws must be >= 1, got {self.draws}.")
+
+    @property
+    def cost(self) -> float:
+        """Gradient evaluations a sample: a forward pass a draw, each a third of one."""
+        return self.draws * FORWARD
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None

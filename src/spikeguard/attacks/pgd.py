@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import Loss, classify, crafting, cross_entropy
+from spikeguard.attacks.active import State, Step, Watch
+from spikeguard.attacks.base import FORWARD, Loss, classify, crafting, cross_entropy
 from spikeguard.attacks.gradient import BACKPROP, EoT, Gradient
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams
@@ -43,6 +44,11 @@ class FGSM:
     threat: Threat
     loss: Loss = cross_entropy
     gradient: Gradient = BACKPROP
+
+    @property
+    def cost(self) -> float:
+        """Gradient evaluations a sample."""
+        return _draws(self.gradient)
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
@@ -103,6 +109,11 @@ class RFGSM:
                 f"RFGSM: alpha is the length of the random step, in [0, {limit:g}], "
                 f"got {self.alpha:g}."
             )
+
+    @property
+    def cost(self) -> float:
+        """Gradient evaluations a sample."""
+        return _VARIANTS[self.variant].steps * _draws(self.gradient)
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
@@ -187,6 +198,32 @@ class PGD:
         if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise ValueError(f"PGD: step_size must be positive, got {self.step_size:g}.")
 
+    @property
+    def cost(self) -> float:
+        """Gradient evaluations a sample; restarts are told apart by forward passes."""
+        draws = self.gradient.draws if isinstance(self.gradient, EoT) else 1
+        ranked = self.restarts * draws * FORWARD if self.restarts > 1 else 0
+        return self.restarts * self.steps * _draws(self.gradient) + ranked
+
+    @property
+    def rounds(self) -> int:
+        """Searches a sample gets at most, where it is searched step by step."""
+        return self.restarts
+
+    def begin(self, x: Tensor, y: Tensor, streams: SampleStreams, round_: int) -> State:
+        """Return the state of a restart: at the start that the plain call would draw for it."""
+        start = x
+        for _ in range(round_ + 1 if self.random_start else 0):
+            start = self.threat.sample(x, streams)
+        return {"x_adv": start, "done": torch.zeros_like(y)}
+
+    def step(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> Step:
+        """Take one step with every sample; its gradient tells whether the point it left fools."""
+        watch, here, done = Watch(self.loss), state["x_adv"], state["done"] + 1
+        there = _step(replace(self, loss=watch), model, here, x, y, self._length)
+        moved = {"x_adv": there, "done": done}
+        return Step(moved, here, watch.outcome(y), there, done == self.steps)
+
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
     ) -> Tensor:
@@ -205,11 +242,14 @@ class PGD:
                 loss = torch.where(better, now_loss, loss)
             return best
 
+    @property
+    def _length(self) -> float:
+        return 2.5 * self.threat.eps / self.steps if self.step_size is None else self.step_size
+
     def _search(self, model: nn.Module, x: Tensor, y: Tensor, streams: SampleStreams) -> Tensor:
-        step_size = 2.5 * self.threat.eps / self.steps if self.step_size is None else self.step_size
         x_adv = self.threat.sample(x, streams) if self.random_start else x
         for _ in range(self.steps):
-            x_adv = _step(self, model, x_adv, x, y, step_size)
+            x_adv = _step(self, model, x_adv, x, y, self._length)
         return x_adv
 
     def _outcome(self, model: nn.Module, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,6 +258,11 @@ class PGD:
         logits = [classify(model, x_adv, y) for _ in range(draws)]
         fooled = torch.stack([z.argmax(1) != y for z in logits]).sum(0)
         return fooled, torch.stack([self.loss(z, y) for z in logits]).sum(0)
+
+
+def _draws(gradient: Gradient) -> int:
+    """Return how many times a gradient differentiates the model."""
+    return gradient.draws * _draws(gradient.inner) if isinstance(gradient, EoT) else 1
 
 
 def _step(

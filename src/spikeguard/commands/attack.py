@@ -26,6 +26,8 @@ def attack(
     norm: Literal["linf", "l2"] | None = None,
     limit: int | None = None,
     eot: int | None = None,
+    cascade: bool | None = None,
+    precision: Literal["32", "bf16"] | None = None,
     data_root: Path | None = None,
 ) -> int:
     """Attack a trained run: clean accuracy, accuracy per attack, and the worst case per image.
@@ -40,6 +42,9 @@ def attack(
         norm: Norm of the threat set.
         limit: Attack only the first so many test images.
         eot: Gradients averaged in every attack step; 4 for noisy models when left out.
+        cascade: Only the worst case, for less time: attacks run from cheap to dear, each on the
+            images that the cheaper ones left.
+        precision: Precision of the attacks' passes; scores are float32.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
     from spikeguard.config import eps_text
@@ -52,6 +57,8 @@ def attack(
         norm=norm,
         limit=limit,
         eot=eot,
+        cascade=cascade,
+        precision=precision,
     )
     for name in plan.suite:
         for radius in plan.eps:

@@ -43,6 +43,10 @@ def _listed(value: object) -> object:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+def _written(value: object) -> object:
+    return str(value) if type(value) is int else value
+
+
 Number = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
 Radius = Annotated[
     float,
@@ -82,6 +86,9 @@ class EvaluateSection(_Section):
         eot: Gradients averaged in every attack step; left out, 4 for stochastic models, else 1.
         draws: Noise draws every image is scored on; left out, 10 for stochastic models, else 1.
         batch_size: Images attacked at once; results do not depend on it.
+        cascade: Run attacks from cheap to dear, each on what the cheaper ones left: the worst case
+            for less time, but no attack's accuracy alone.
+        precision: Precision of the attacks' passes, "32" or "bf16"; scores are float32.
         checkpoint: The weights that are attacked and audited: those of the "best" epoch by clean
             validation accuracy, or of the "last" one. A defence whose weight grows during training
             is at its full strength in the last epoch only.
@@ -94,6 +101,8 @@ class EvaluateSection(_Section):
     eot: Count | None = None
     draws: Count | None = None
     batch_size: Count = 128
+    cascade: bool = False
+    precision: Annotated[Literal["32", "bf16"], BeforeValidator(_written)] = "32"
     checkpoint: Literal["best", "last"] = "best"
 
     def changed(self, **changes: Any) -> EvaluateSection:

@@ -15,7 +15,9 @@ from spikeguard.config import ConfigError, Recipe, load_recipe
 from spikeguard.runs import ATTACKS, AUDIT, ENVIRONMENT, MEMBRANE, METRICS, RECIPE, RESULT
 from spikeguard.scores import Score
 
-__all__ = ["Attacked", "Epoch", "Network", "Trained", "collect"]
+__all__ = ["CASCADE", "Attacked", "Epoch", "Network", "Trained", "collect"]
+
+CASCADE = " + all cheaper of "  # between an attack and its suite, where it is no attack alone
 
 _ROUNDING = 1e-9
 
@@ -59,7 +61,8 @@ class Attacked:
         eot: Gradients averaged in every attack step.
         limit: The attacked images are the first so many; None is all test images.
         clean: Accuracy without an attack.
-        attacks: Accuracy under each attack.
+        attacks: Accuracy under each attack. One that is not the plain attack has a name that says
+            so: in a cascade "pgd10 + all cheaper of quick", with a bfloat16 search "pgd10 in bf16".
         widths: For each attack: the half-widths or names of the surrogates it put in the place of
             the network's own; empty for an attack with the own one.
         worst_case: Accuracy when every image meets the attack that hurts it most.
@@ -202,11 +205,14 @@ def _epochs(path: Path, epochs: int) -> tuple[Epoch, ...]:
 def _attacked(path: Path) -> Attacked:
     card = _json(path)
     with _reading(path):
-        attacks = card["attacks"]
-        limit = card.get("limit")
+        limit, suite = card.get("limit"), str(card.get("suite", ""))
+        precision = str(card.get("precision", "32"))
+        mark = f" in {precision}" if precision != "32" else ""
+        mark += f"{CASCADE}{suite or path.stem}" if card.get("cascade", False) else ""
+        attacks = {f"{name}{mark}": entry for name, entry in card["attacks"].items()}
         return Attacked(
             name=path.stem,
-            suite=str(card.get("suite", "")),
+            suite=suite,
             norm=str(card["threat"]["norm"]),
             eps=float(card["threat"]["eps"]),
             draws=int(card["draws"]),

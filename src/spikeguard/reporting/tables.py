@@ -11,7 +11,7 @@ from typing import Any
 from spikeguard.auditing.findings import Finding
 from spikeguard.config import eps_text
 from spikeguard.reporting import words
-from spikeguard.reporting.collect import Network
+from spikeguard.reporting.collect import CASCADE, Network
 from spikeguard.reporting.standings import Radius, Standing
 from spikeguard.reporting.verdict import Badge, audited_at, badge, command
 from spikeguard.scores import Score
@@ -113,7 +113,8 @@ def score_table(place: Radius, networks: Sequence[Network]) -> RadiusTable:
     full: list[tuple[str, tuple[Cell, ...]]] = []
     for name in ("clean", *place.attacks, "worst_case"):
         cells = tuple(_cell(_scores(standing).get(name)) for standing in place.attacked.values())
-        full.append((words.attack(name), cells))
+        plain, space, mark = name.partition(" ")
+        full.append((f"{words.attack(plain)}{space}{mark}", cells))
     return RadiusTable(
         id=f"{place.norm}-{place.eps:g}".replace(".", "_"),
         where=f"{words.norm(place.norm)}, {words.radius(place.eps)}",
@@ -172,6 +173,11 @@ def _notes(place: Radius) -> list[str]:
             notes.append(
                 f"{label}: no attack with another surrogate than its own was run, so that the "
                 "worst case covers that one only."
+            )
+        if any(CASCADE in name for name in standing.attacks):
+            notes.append(
+                f'{label}: "{CASCADE.strip()}" marks a cascade, in which every accuracy is after '
+                "this and all cheaper attacks of that suite, not under the attack alone."
             )
         if standing.left_out:
             names = ", ".join(standing.left_out)
