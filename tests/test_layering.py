@@ -19,17 +19,19 @@ LAYERS = [
     {
         "analysis",
         "auditing",
+        "cascade",
         "checkpoint",
         "divergence",
         "engine",
         "evaluation",
         "learner",
         "optimisation",
+        "parts",
         "resumption",
         "scores",
         "training",
     },
-    {"building", "config", "demo", "recipes", "reporting", "runs"},
+    {"benchmarking", "building", "config", "demo", "recipes", "reporting", "runs"},
     {"cli", "commands"},
 ]
 LEAVES = {"rng", "files", "environment"}  # these import nothing of ours, leaves included

@@ -33,6 +33,7 @@ __all__ = [
     "normalised",
     "reference",
     "reset_potential",
+    "unfused",
     "use_kernel",
     "why_not",
 ]
@@ -112,7 +113,10 @@ def integrate_and_fire(
     if reset not in ("hard", "soft"):
         raise ValueError(f"integrate_and_fire: reset is 'hard' or 'soft', got {reset!r}.")
     dtype = membrane_dtype(current.dtype)
-    factor = torch.as_tensor(decay, dtype=dtype, device=current.device)
+    if isinstance(decay, Tensor):
+        factor = decay.to(current.device, dtype)
+    else:  # filled on the device: a copy from the host would make a GPU wait
+        factor = torch.full((), decay, dtype=dtype, device=current.device)
     _require_broadcast("decay", factor, shape)
     if gate is not None:
         gate = gate.to(dtype)
@@ -127,7 +131,8 @@ def integrate_and_fire(
     name = _require_kernel(kernel) if kernel is not None else default_kernel(current.device)
     arguments = (factor, gate, noise, float(v_th), reset, detach_reset, surrogate)
     if name in _FUSED:
-        if _backend(name).supports(current, surrogate) and (norm is None or can_fuse(norm)):
+        known = _backend(name).supports(current.expand(shape), surrogate)
+        if known and (norm is None or can_fuse(norm)):
             options = {"T": shape[0], "norm": norm}
             return KERNELS[name](current, *arguments, potentials=potentials, **options)
         name = "multistep"
@@ -147,6 +152,16 @@ def why_not(name: str) -> str | None:
         return None
     reason: str | None = import_module(f"spikeguard.kernels.{name}").why_not()
     return reason
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Run networks as they are defined inside the block: nothing fused, no memory layout changed.
+
+    Scores are taken so; searches for adversarial inputs may take any path.
+    """
+    with use_kernel(_chosen if _chosen is not None and _chosen not in _FUSED else "multistep"):
+        yield
 
 
 @contextmanager
