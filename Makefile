@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 WORKERS ?= 2
+KERNEL := hatch_build.py src/spikeguard/kernels/cpu.cpp # compiled by the installation
 
-.PHONY: demo test lint types format check clean help
+.PHONY: demo test lint types format check clean help bench-peers
 
 help: ## Show this list.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
 
 demo: $(VENV)/.core ## Train, attack and audit four networks on embedded digits; write the report.
 	$(BIN)/spikeguard demo --out runs/demo
@@ -29,6 +30,11 @@ format: $(VENV)/.dev ## Format the code and fix what ruff can fix.
 
 check: lint types test ## Everything the gate runs.
 
+bench-peers: $(VENV)/.core ## Install what "spikeguard bench" compares with; no torchvision, no CUDA.
+	$(PIP) -e ".[bench]"
+	$(PIP) --no-deps spikingjelly norse
+	@$(BIN)/python -c 'import torch; print("torch", torch.__version__)'
+
 clean: ## Remove the environment and the caches; runs/ and data/ stay.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
@@ -37,12 +43,12 @@ $(VENV)/bin/python:
 	  { echo "SpikeGuard needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.core: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	@echo "Installing SpikeGuard into $(VENV) (once; about a minute, and a download of torch) ..."
 	$(PIP) -e .
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.dev: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	@echo "Installing SpikeGuard and its development tools into $(VENV) (once) ..."
 	$(PIP) -e ".[dev]"
 	@touch $(VENV)/.core $@

@@ -28,6 +28,7 @@ _EXAMPLES = {
     "attack": ["attack runs/mine", "attack runs/mine --suite papers,surrogates --eps 2/255,8/255"],
     "audit": ["audit runs/mine", "audit runs/mine --eps 8/255 --strict"],
     "report": ["report runs/mine", "report runs/demo/vanilla runs/demo/tgo --out compare.html"],
+    "bench": ["bench --quick", "bench --networks cnn-t10,wrn-t4 --threads 1"],
     "list": ["list", "list neurons", "list recipes"],
 }
 _HELP = {
@@ -36,6 +37,7 @@ _HELP = {
     "attack": "Attack a trained run and print what is left of its accuracy.",
     "audit": "Check whether a run's robustness can be believed.",
     "report": "Write one self-contained HTML page about one run or several.",
+    "bench": "Measure time and memory beside other libraries.",
     "list": "List what recipes and commands can name.",
 }
 _DATA = {

@@ -1,0 +1,14 @@
+"""How fast SpikeGuard is, and how much memory it needs, beside other ways to run the same network.
+
+All variants have the same weights and, in evaluation mode, the same logits; one that has not is
+left out. Times are medians of interleaved repeats in one process; memory is measured in a fresh
+process for each number.
+"""
+
+from __future__ import annotations
+
+from spikeguard.benchmarking.networks import NETWORKS, QUICK, Setup
+from spikeguard.benchmarking.store import RESULTS, Store
+from spikeguard.benchmarking.suite import Benchmark, choose
+
+__all__ = ["NETWORKS", "QUICK", "RESULTS", "Benchmark", "Setup", "Store", "choose"]

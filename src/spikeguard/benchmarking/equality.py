@@ -1,0 +1,67 @@
+"""Two variants are compared only if they compute the same thing; here it is made sure."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikeguard.benchmarking.variants import Variant, ready
+from spikeguard.kernels import use_kernel
+from spikeguard.models import SNN
+from spikeguard.neurons import record
+
+__all__ = ["Unequal", "require_equal", "tied"]
+
+_TOLERANCE = 1e-4
+_TIE = 2.0**-21  # four units in the last place of a float32 just below 1
+
+
+class Unequal(ValueError):
+    """A variant's logits are not those of the network it was built from."""
+
+
+def tied(model: SNN, x: Tensor) -> Tensor:
+    """Say for which images a potential meets its threshold to within rounding, bool [B].
+
+    There a spike may turn on the order of a sum, or on whether a tie fires: snnTorch and Norse
+    need v > v_th, SpikeGuard and SpikingJelly v >= v_th.
+    """
+    found = torch.zeros(len(x), dtype=torch.bool)
+    for place in range(0, len(x), 16):  # potentials are large
+        part = x[place : place + 16]
+        with torch.no_grad(), use_kernel("reference"), record(model) as trace:
+            model(part)
+        for layer in trace.values():
+            near = (layer.v - layer.v_th).abs() <= _TIE
+            found[place : place + 16] |= near.transpose(0, 1).flatten(1).any(1)
+    return found
+
+
+def require_equal(variant: Variant, expected: Tensor, ties: Tensor, x: Tensor) -> None:
+    """Refuse a variant whose logits in evaluation mode differ from the network's.
+
+    Args:
+        variant: What is to be measured.
+        expected: The network's own logits [B, K] on ``x``, by the reference kernel.
+        ties: Images left out of the comparison [B], see :func:`tied`.
+        x: Images [B, C, H, W].
+
+    Raises:
+        Unequal: If they differ, or ties leave nothing to compare.
+    """
+    y = torch.zeros(len(x), dtype=torch.int64)
+    with ready("eval", variant, x, y) as run:
+        logits = run()
+    if logits.shape != expected.shape:
+        shapes = f"{list(logits.shape)} instead of {list(expected.shape)}"
+        raise Unequal(f"{variant.name}: logits are {shapes}; not measured.")
+    compared = ~ties
+    if not bool(compared.any()):
+        raise Unequal(f"{variant.name}: every image has a tie, nothing to compare; not measured.")
+    difference = (logits - expected)[compared].abs()
+    allowed = _TOLERANCE * (1 + expected[compared].abs())
+    if not bool((difference <= allowed).all()):
+        raise Unequal(
+            f"{variant.name}: logits differ by up to {float(difference.max()):.2g} from the "
+            "network it was built from; not measured."
+        )

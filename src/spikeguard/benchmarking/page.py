@@ -1,0 +1,40 @@
+"""The results as a Markdown page, rewritten after every case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spikeguard.benchmarking import scaling, table, verdict
+from spikeguard.benchmarking.store import Store
+from spikeguard.files import write_text
+
+__all__ = ["PAGE", "further", "write_page"]
+
+PAGE = "table.md"
+
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+
+
+def further(cases: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """Return the tables beside the comparison, (head, lines), that hold something."""
+    found: list[Table] = [
+        (scaling.HEAD, scaling.rows(cases)),
+        (verdict.HEAD, verdict.rows(cases)),
+    ]
+    return [(head, lines) for head, lines in found if lines]
+
+
+def write_page(store: Store, folder: Path) -> None:
+    """Write what has been measured so far."""
+    told = store.identity
+    peers = ", ".join(f"{name} {version or '-'}" for name, version in told["peers"].items())
+    parts = [
+        f"{told['cpu']}, {told['threads']} threads, torch {told['torch']}, "
+        f"SpikeGuard {told['spikeguard']} ({told['commit']}), {peers}.\n",
+        table.markdown(table.HEAD, [table.cells(row) for row in table.rows(store.cases)]),
+        *(table.markdown(head, lines) for head, lines in further(store.cases)),
+        "".join(f"- {line}\n" for line in table.notes(store.cases)),
+    ]
+    write_text(folder / PAGE, "\n".join(part for part in parts if part))

@@ -1,0 +1,74 @@
+"""Results on the disk: every finished case is written at once, and a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from spikeguard.benchmarking.peers import versions
+from spikeguard.environment import describe
+from spikeguard.files import write_json
+
+__all__ = ["RESULTS", "Store", "identity"]
+
+RESULTS = "bench.json"
+
+Case = dict[str, Any]
+
+
+def identity(*, quick: bool, threads: int) -> dict[str, Any]:
+    """Return what must be equal for two measurements to stand in one table."""
+    told = describe(command="")
+    names = ("spikeguard", "torch", "python", "commit", "platform", "cpu", "cores")
+    return {
+        **{name: told[name] for name in names},
+        "peers": versions(),
+        "threads": threads,
+        "quick": quick,
+    }
+
+
+class Store:
+    """The cases of one benchmark, kept in ``bench.json``.
+
+    Args:
+        folder: Where; made when the first case is written.
+        identity: What :func:`identity` says of this benchmark; it goes on only as itself.
+
+    Raises:
+        ValueError: If the folder holds another benchmark, or a damaged one.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]):
+        self._path = folder / RESULTS
+        self.identity = identity
+        self.cases: dict[str, Case] = {}
+        if self._path.exists():
+            found = self._read()
+            old = found["identity"]
+            changed = [name for name in identity if identity[name] != old.get(name)]
+            if changed:
+                name = changed[0]
+                raise ValueError(
+                    f"bench: {folder} holds a benchmark of another {name} ({old.get(name)}, now "
+                    f"{identity[name]}); choose another --out, or remove the folder."
+                )
+            self.cases = found["cases"]
+
+    def case(self, key: str, measure: Callable[[], Case]) -> Case:
+        """Return a case; it is measured, and written, unless an earlier run has done so."""
+        if key not in self.cases:
+            self.cases[key] = measure()
+            write_json(self._path, {"identity": self.identity, "cases": self.cases})
+        return self.cases[key]
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+            if not isinstance(found["identity"], dict) or not isinstance(found["cases"], dict):
+                raise TypeError
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"bench: {self._path} is damaged; remove it.") from error
+        return dict(found)

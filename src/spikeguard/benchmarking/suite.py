@@ -1,0 +1,244 @@
+"""The whole benchmark, case after case; every case is stored as it is finished."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from spikeguard.benchmarking import scaling, verdict
+from spikeguard.benchmarking.equality import Unequal, require_equal, tied
+from spikeguard.benchmarking.memory import MeasurementFailed, peak_mib
+from spikeguard.benchmarking.networks import NETWORKS, QUICK, Setup, build, firing_rates, sample
+from spikeguard.benchmarking.peers import FLOOR, Unavailable
+from spikeguard.benchmarking.store import Case, Store, identity
+from spikeguard.benchmarking.timing import (
+    Effort,
+    faster_format,
+    in_format,
+    interleaved,
+    median_seconds,
+)
+from spikeguard.benchmarking.variants import Variant, default_variant, known_variants, variant
+from spikeguard.kernels import use_kernel
+from spikeguard.models import SNN
+
+__all__ = ["Benchmark", "choose"]
+
+Progress = Callable[[int, int, str], None]
+
+_FULL = Effort(least=3, most=9, seconds=20)
+_QUICK = Effort(least=2, most=3, seconds=2)
+_PROCESSES = 2
+_WITHOUT_MEMORY = {"vgg11-t8"}  # slow, and vgg11-t4 and the scaling with T show the same
+_MEASURED_MEMORY = ("train", "pgd")
+
+
+def choose(names: Sequence[str], *, quick: bool = False) -> dict[str, Setup]:
+    """Return the networks by name; none named are all of them.
+
+    Raises:
+        ValueError: If a name is unknown.
+    """
+    known = QUICK if quick else NETWORKS
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"bench: unknown network {name!r}.{hint} Known: {', '.join(known)}.")
+    return {name: setup for name, setup in known.items() if not names or name in names}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark of some networks.
+
+    Args:
+        networks: What is compared, by name.
+        folder: Where results go; a run that was killed goes on from there.
+        quick: Fewer repeats; no scaling, no verdict.
+        threads: Threads of torch in this process, >= 1; memory is measured with one.
+        names: The variants; None is all that can run here.
+
+    Raises:
+        ValueError: If ``threads`` is below 1.
+    """
+
+    networks: dict[str, Setup]
+    folder: Path
+    quick: bool = False
+    threads: int = 1
+    names: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"bench: threads must be >= 1, got {self.threads}.")
+
+    def run(
+        self,
+        progress: Progress = lambda done, total, what: None,
+        finished: Callable[[Store], None] = lambda store: None,
+    ) -> Store:
+        """Measure what is not measured yet.
+
+        Args:
+            progress: Called with (done, total, what).
+            finished: Called after each case, with all there are.
+
+        Raises:
+            ValueError: If the folder holds a benchmark of another machine, version or kind.
+        """
+        store = Store(self.folder, identity(quick=self.quick, threads=self.threads))
+        steps = [step for name in self.networks for step in self._network(name, store)]
+        if not self.quick:
+            steps += self._further(store)
+        with _threads(self.threads):
+            for place, (what, step) in enumerate(steps):
+                progress(place, len(steps), what)
+                step()
+                finished(store)
+        progress(len(steps), len(steps), "done")
+        return store
+
+    def _network(self, name: str, store: Store) -> Iterable[tuple[str, Callable[[], object]]]:
+        comparison = _Comparison(name, self.networks[name], self._names(name), self.quick)
+        yield f"{name}, equal logits", partial(comparison.prepare, store)
+        for work in ("eval", "pgd", "train"):  # training last: it moves weights and statistics
+            yield f"{name}, time of {work}", partial(comparison.time, work, store)
+        if name not in _WITHOUT_MEMORY:
+            yield f"{name}, memory", partial(comparison.memory, store)
+
+    def _names(self, network: str) -> list[str]:
+        if self.names is not None:
+            return list(self.names)
+        return known_variants(slow=not self.quick and network.startswith("cnn"))
+
+    def _further(self, store: Store) -> Iterable[tuple[str, Callable[[], object]]]:
+        kernel = default_variant()
+        for name, setup in scaling.SCALED.items():
+            for axis, values in scaling.AXES[name].items():
+                for value in values:
+                    if axis == "threads" and value > self.threads:
+                        continue
+                    measure = partial(scaling.point, setup, axis, value, kernel)
+                    key = f"scaling/{name}/{axis}/{value:g}"
+                    yield f"{name}, {axis} {value:g}", partial(store.case, key, measure)
+        yield "time to verdict", partial(_verdicts, store)
+
+
+class _Comparison:
+    """All variants of one network; they are built when the first case asks for them."""
+
+    def __init__(self, name: str, setup: Setup, names: Sequence[str], quick: bool):
+        self.name, self.setup, self.names = name, setup, names
+        self.effort = _QUICK if quick else _FULL
+        self._built: list[tuple[Variant, bool]] | None = None
+
+    def prepare(self, store: Store) -> Case:
+        """Find out which variants can be measured, and in which memory format."""
+        return store.case(f"equal/{self.name}", self._check)
+
+    def time(self, work: str, store: Store) -> Case:
+        """Time all variants at a piece of work."""
+        return store.case(f"time/{self.name}/{work}", partial(self._time, work, store))
+
+    def memory(self, store: Store) -> None:
+        """Measure the memory of every variant, two at once: load does not change it."""
+        formats = self.prepare(store)["channels_last"]
+        self._built = None
+        orders = [(work, name) for work in _MEASURED_MEMORY for name in formats]
+        keys = [f"memory/{self.name}/{work}/{name}" for work, name in orders]
+        left = [
+            (key, order)
+            for key, order in zip(keys, orders, strict=True)
+            if "mib" not in store.cases.get(key, {})
+        ]
+        pool = ThreadPoolExecutor(_PROCESSES)
+        try:
+            found = [pool.submit(self._peak, *order, formats[order[1]]) for _, order in left]
+            for (key, _), future in zip(left, found, strict=True):
+                store.cases.pop(key, None)  # what failed is tried again
+                store.case(key, future.result)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _peak(self, work: str, name: str, channels_last: bool) -> Case:
+        try:
+            return {"mib": peak_mib(self.setup, work, name, channels_last=channels_last)}
+        except MeasurementFailed as error:
+            return {"refused": {name: f"{self.name}, {work}: {error}"}}
+
+    def _time(self, work: str, store: Store) -> Case:
+        formats = self.prepare(store)["channels_last"]
+        built = self._variants(formats)
+        x, y = sample(self.setup)
+        inputs = [in_format(x, channels_last) for _, channels_last in built]
+        seconds = interleaved(work, [each for each, _ in built], inputs, y, self.effort)
+        return {
+            "ms": {name: 1000 * median_seconds(taken) for name, taken in seconds.items()},
+            "repeats": min(map(len, seconds.values())),
+        }
+
+    def _variants(self, formats: dict[str, bool]) -> list[tuple[Variant, bool]]:
+        if self._built is None:
+            model = build(self.setup)
+            self._built = [
+                (variant(name, model, channels_last=last), last) for name, last in formats.items()
+            ]
+        return self._built
+
+    def _check(self) -> Case:
+        model = build(self.setup)
+        x, y = sample(self.setup)
+        with torch.no_grad(), use_kernel("reference"):
+            expected = model(x)
+        ties = tied(model, x)
+        formats: dict[str, bool] = {}
+        refused: dict[str, str] = {}
+        for name in self.names:
+            try:
+                last = faster_format(partial(_in_format, name, model), x, y)
+                if name != FLOOR:
+                    made = _in_format(name, model, last)
+                    require_equal(made, expected, ties, in_format(x, last))
+                formats[name] = last
+            except Unavailable as error:
+                refused[name] = str(error)
+            except Unequal as error:
+                refused[name] = f"{self.name}: {error}"
+        rates = firing_rates(model, x)
+        return {
+            "channels_last": formats,
+            "refused": refused,
+            "ties": int(ties.sum()),
+            "firing": [min(rates), max(rates)],
+        }
+
+
+def _in_format(name: str, model: SNN, channels_last: bool) -> Variant:
+    return variant(name, model, channels_last=channels_last)
+
+
+def _verdicts(store: Store) -> None:
+    left = [way for way in verdict.WAYS if f"verdict/{way}" not in store.cases]
+    if left:
+        model, images = verdict.trained()
+        for way in left:
+            measure = partial(verdict.time_to_verdict, model, images, way)
+            store.case(f"verdict/{way}", measure)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(number)
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,111 @@
+"""Time variants against each other: interleaved repeats in one process, medians."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikeguard.benchmarking.variants import Variant, ready
+
+__all__ = ["Effort", "faster_format", "interleaved", "median_seconds"]
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure.
+
+    Args:
+        least: Repeats at least, >= 1.
+        most: Repeats at most, >= least.
+        seconds: No further repeat is begun after so many seconds.
+    """
+
+    least: int
+    most: int
+    seconds: float
+
+
+def interleaved(
+    work: str,
+    variants: Sequence[Variant],
+    inputs: Sequence[Tensor],
+    y: Tensor,
+    effort: Effort,
+    clock: Clock = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Return every variant's seconds, one for each repeat; all variants take turns.
+
+    A slow phase of the machine so falls on all of them. Each variant warms up twice, on a
+    quarter of the images and on all: SpikingJelly compiles parts of itself in its first calls.
+
+    Args:
+        work: One of ``WORKS``.
+        variants: What is measured.
+        inputs: Each variant's images [B, C, H, W], in its memory format.
+        y: Labels [B].
+        effort: How long.
+        clock: Returns seconds.
+    """
+    seconds: dict[str, list[float]] = {each.name: [] for each in variants}
+    pairs = list(zip(variants, inputs, strict=True))
+    for each, x in pairs:
+        for images in (x[: _quarter(x)], x):
+            _once(work, each, images, y[: len(images)], clock)
+    began = clock()
+    for repeat in range(effort.most):
+        if repeat >= effort.least and clock() - began > effort.seconds:
+            break
+        for each, x in pairs:
+            seconds[each.name].append(_once(work, each, x, y, clock))
+    return seconds
+
+
+def faster_format(
+    build: Callable[[bool], Variant], x: Tensor, y: Tensor, clock: Clock = time.perf_counter
+) -> bool:
+    """Return whether a variant attacks a quarter of the images faster in ``channels_last``.
+
+    Each format gets two tries.
+
+    Args:
+        build: Returns the variant, in ``channels_last`` or not.
+        x: Images [B, C, H, W].
+        y: Labels [B].
+        clock: Returns seconds.
+    """
+    found = []
+    for channels_last in (False, True):
+        images = in_format(x[: _quarter(x)], channels_last)
+        made = build(channels_last)
+        found.append(min(_once("pgd", made, images, y[: len(images)], clock) for _ in range(2)))
+    return found[1] < found[0]
+
+
+def in_format(x: Tensor, channels_last: bool) -> Tensor:
+    """Return images in the memory format."""
+    return x.contiguous(
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format
+    )
+
+
+def median_seconds(seconds: Sequence[float]) -> float:
+    """Return the median."""
+    return statistics.median(seconds)
+
+
+def _quarter(x: Tensor) -> int:
+    return max(1, len(x) // 4)
+
+
+def _once(work: str, variant: Variant, x: Tensor, y: Tensor, clock: Clock) -> float:
+    with ready(work, variant, x, y) as run:
+        began = clock()
+        run()
+        return clock() - began
