@@ -33,7 +33,7 @@ TINY = [
     "evaluate.checkpoint=best",
 ]
 TRAIN = ["train", "demo/vanilla", *TINY]
-COMMANDS = ["demo", "train", "attack", "audit", "report", "list"]
+COMMANDS = ["demo", "train", "attack", "audit", "report", "list", "bench"]
 HELP = [[name] for name in COMMANDS] + [["data", "download"], ["data", "check"]]
 
 

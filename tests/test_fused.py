@@ -21,7 +21,7 @@ from spikeguard.kernels import (
 from spikeguard.kernels import cpu as cpu_module
 from spikeguard.models import CNN, VGG5, WRN16_4, lean
 from spikeguard.models.snn import TimeSequential
-from spikeguard.neurons import LIF, NEURONS, Triangular, record
+from spikeguard.neurons import LIF, NEURONS, Triangular, are_spikes, record
 from spikeguard.rng import randomness, stream
 
 compiled = pytest.mark.skipif(why_not("cpu") is not None, reason=f"cpu: {why_not('cpu')}")
@@ -428,7 +428,7 @@ def test_a_hook_sees_what_the_layers_exchange():
         torch.testing.assert_close(seen[0].reshape(expected.shape), expected)
 
 
-def kept_bytes(model, x, kernel):
+def kept_bytes(model, x, kernel, *steps):
     """Return how much the graph of one forward pass keeps, weights apart."""
     kept = {}
 
@@ -438,7 +438,7 @@ def kept_bytes(model, x, kernel):
 
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     with use_kernel(kernel), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        model(x)
+        model(x, *steps)
     return sum(size for pointer, size in kept.items() if pointer not in own)
 
 
@@ -451,7 +451,8 @@ def test_an_attack_on_a_network_keeps_the_currents_and_nothing_else():
     currents = w * size * n + 4 * n * (2 * w * size // 4 + 4 * w * size // 16 + 16)
     small = 4096  # statistics, scales and what the normalisation of the image keeps
     assert kept_bytes(model, x, "cpu") <= 4 * (currents + x.numel()) + small
-    assert kept_bytes(model, x, "multistep") > 3 * 4 * currents
+    assert kept_bytes(model, x, "multistep") > 4 * (currents + x.numel()) + small
+    assert kept_bytes(model, x, "reference") > 3 * 4 * currents
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9)])
@@ -490,6 +491,44 @@ def test_a_lean_frozen_convolution_is_torchs(layer):
     (expected * weights).sum().backward()
     torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(a.grad, b.grad, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("spikes", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_lean_convolution_is_torchs(bias, spikes):
+    layer = nn.Conv2d(4, 6, 3, padding=1, stride=2, bias=bias).double()
+    x = draw(2, 4, 9, 8, name="x")
+    x = (x > 0).double() if spikes else x
+    found = []
+    for run in (lambda a: lean.run(layer, a, spikes=spikes), layer):
+        layer.zero_grad()
+        leaf = x.clone().requires_grad_()
+        y = run(leaf)
+        (y * draw(*y.shape, name="w")).sum().backward()
+        found.append([y.detach(), leaf.grad, *(p.grad for p in layer.parameters())])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_spikes_are_known_until_somebody_changes_them():
+    spikes = LIF()(draw(3, 4, low=0, high=2))
+    assert are_spikes(spikes) and not are_spikes(spikes * 2) and not are_spikes(draw(3))
+    spikes.mul_(2)
+    assert not are_spikes(spikes)
+    with torch.inference_mode():
+        assert not are_spikes(LIF()(draw(3, 4)))
+
+
+@compiled
+def test_training_keeps_a_byte_for_each_spike_a_convolution_sees():
+    """conv - BN - LIF - conv - BN - LIF: both currents, the input, and the spikes between."""
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), LIF()]
+    layers += [nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), LIF()]
+    model = TimeSequential(*layers)
+    x = draw(4, 2, 3, 16, 16, dtype=torch.float32)
+    n = 4 * 2 * 8 * 16 * 16
+    kept = kept_bytes(model, x, "cpu", 4)
+    assert 4 * (2 * n + x.numel()) + n <= kept <= 4 * (2 * n + x.numel()) + n + 4096
 
 
 @compiled

@@ -25,6 +25,7 @@ __all__ = [
     "KERNELS",
     "Firing",
     "Reset",
+    "as_defined",
     "can_fuse",
     "default_kernel",
     "fusing",
@@ -57,6 +58,7 @@ KERNELS: dict[str, Callable[..., Firing]] = {
 }
 _FUSED = {"cpu": "cpu", "triton": "cuda"}  # kernel -> the device it is the default on
 _chosen: str | None = None
+_plain = False
 
 
 def integrate_and_fire(
@@ -138,6 +140,8 @@ def integrate_and_fire(
         name = "multistep"
     if norm is not None:
         current = norm(current.flatten(0, 1)).view(current.shape)
+    if name == "multistep":
+        return multistep(current, *arguments, potentials=potentials, T=shape[0])
     return KERNELS[name](current.expand(shape), *arguments, potentials=potentials)
 
 
@@ -160,8 +164,20 @@ def unfused() -> Iterator[None]:
 
     Scores are taken so; searches for adversarial inputs may take any path.
     """
-    with use_kernel(_chosen if _chosen is not None and _chosen not in _FUSED else "multistep"):
-        yield
+    global _plain
+    before, _plain = _plain, True
+    try:
+        with use_kernel("reference" if _chosen == "reference" else "multistep"):
+            yield
+    finally:
+        _plain = before
+
+
+def as_defined(device: torch.device) -> bool:
+    """Whether layers between the neurons are to run as torch has them: inside ``unfused``, and
+    wherever the kernel is the reference.
+    """
+    return _plain or default_kernel(device) == "reference"
 
 
 @contextmanager

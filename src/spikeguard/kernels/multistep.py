@@ -1,21 +1,26 @@
-"""The recurrence over all T as one autograd.Function in pure torch: fast enough to be the default.
+"""The recurrence over all T as one autograd.Function in pure torch, for where nothing is compiled.
 
 It saves its inputs and nothing else; the backward pass runs the recurrence once more to get the
 potentials back. Time buys memory: autograd through the plain loop keeps several tensors of the size
-of the input current, this keeps the current alone. It can be differentiated once; for second
-derivatives take ``use_kernel("reference")``.
+of the input current, this keeps the current alone. Neurons are taken in parts whose potentials of
+all T steps stay in the cache, and every temporary is used again. It can be differentiated once; for
+second derivatives take ``use_kernel("reference")``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from spikeguard.kernels.layout import Layout
 from spikeguard.kernels.reference import Firing, Reset, membrane_dtype, reset_potential, step
 
 __all__ = ["multistep"]
+
+_PART = 32768  # neurons for each thread: torch's own grain
 
 
 def multistep(
@@ -29,25 +34,39 @@ def multistep(
     surrogate: Callable[[Tensor], Tensor],
     *,
     potentials: bool = True,
+    T: int | None = None,
 ) -> Firing:
     """Pure torch, no compiler needed: all T as one autograd node that keeps its input alone."""
-    options = (v_th, reset, detach_reset, surrogate, potentials)
+    steps = len(current) if T is None else T
+    options = (v_th, reset, detach_reset, surrogate, potentials, steps)
     return Firing(*_MultiStep.apply(current, decay, gate, noise, options))  # type: ignore[no-untyped-call]
+
+
+class _Part(NamedTuple):
+    """Some of the neurons, [T, *n] each; the current may have one step that stands for all."""
+
+    current: Tensor
+    decay: Tensor
+    gate: Tensor | None
+    noise: Tensor | None
+    more: tuple[Any, ...]
 
 
 class _MultiStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx, current, decay, gate, noise, options):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        v_th, reset, _, _, potentials = options
+        v_th, reset, _, _, potentials, T = options
         ctx.save_for_backward(current, decay, gate, noise)
         ctx.options = options
         ctx.set_materialize_grads(False)
-        spikes = torch.empty(current.shape, dtype=current.dtype, device=current.device)
-        v = _empty_like_membrane(current) if potentials else None
-        for t, v_t in _potentials(current, decay, gate, noise, v_th, reset):
-            torch.ge(v_t, v_th, out=spikes[t])
-            if v is not None:
-                v[t] = v_t
+        layout = Layout.of(current)
+        spikes = layout.empty(current, T, current.dtype)
+        v = layout.empty(current, T, membrane_dtype(current.dtype)) if potentials else None
+        for part in _parts(layout, current, decay, gate, noise, spikes, v):
+            fired, seen = part.more
+            rows = _rows(part.current, T) if seen is None else seen.unbind(0)
+            for t in _integrate(part, v_th, reset, rows):
+                torch.ge(rows[t], v_th, out=fired[t])
         return spikes, v
 
     @staticmethod
@@ -58,71 +77,120 @@ class _MultiStep(torch.autograd.Function):
                 "spikeguard.kernels.use_kernel('reference') for second derivatives."
             )
         current, decay, gate, noise = ctx.saved_tensors
-        v_th, reset, detach_reset, surrogate, _ = ctx.options
         if grad_spikes is None and grad_v is None:
             return None, None, None, None, None
-        v = _empty_like_membrane(current)
-        for t, v_t in _potentials(current, decay, gate, noise, v_th, reset):
-            v[t] = v_t
-        # dv[t] is dL/dv[t] in full: from outside, through the spike s[t] and through u[t].
-        dv = torch.empty_like(v)
-        du: Tensor | None = None
-        for t in reversed(range(len(v))):
-            ds = None if grad_spikes is None else grad_spikes[t].to(v.dtype)
-            if du is not None and not detach_reset:
-                through_reset = du * (-v[t] if reset == "hard" else -v_th)
-                ds = through_reset if ds is None else ds + through_reset
-            if ds is None:
-                dv[t] = 0
-            else:
-                torch.mul(ds, surrogate(v[t] - v_th), out=dv[t])
-            if grad_v is not None:
-                dv[t] += grad_v[t]
-            if du is not None:
-                dv[t] += du * (1 - (v[t] >= v_th).to(v.dtype)) if reset == "hard" else du
-            du = dv[t] * step(decay, t)
-        needs = ctx.needs_input_grad
-        d_current = d_decay = d_gate = d_noise = None
-        if needs[0]:
-            d_current = (dv if gate is None else dv * gate).to(current.dtype)
-        if needs[1]:
-            d_decay = _decay_gradient(dv, v, decay, v_th, reset)
-        if needs[2]:
-            d_gate = (dv * current).sum_to_size(gate.shape)
-        if needs[3]:
-            d_noise = dv
+        needs, layout, T = ctx.needs_input_grad, Layout.of(current), ctx.options[-1]
+        dtype = membrane_dtype(current.dtype)
+        d_current = layout.empty(current, len(current), current.dtype) if needs[0] else None
+        d_noise = layout.empty(current, T, dtype) if needs[3] else None
+        d_decay = torch.zeros_like(decay) if needs[1] else None
+        d_gate = torch.zeros_like(gate) if needs[2] else None
+        given = (grad_spikes, grad_v, d_current, d_noise)
+        for part in _parts(layout, current, decay, gate, noise, *given):
+            _differentiate(part, ctx.options, d_decay, d_gate)
         return d_current, d_decay, d_gate, d_noise, None
 
 
-def _potentials(
-    current: Tensor,
-    decay: Tensor,
-    gate: Tensor | None,
-    noise: Tensor | None,
-    v_th: float,
-    reset: Reset,
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield (t, v[t]) of the recurrence, in the order of operations of the reference."""
-    dtype = membrane_dtype(current.dtype)
-    u: Tensor | None = None
-    for t in range(len(current)):
-        drive = current[t].to(dtype)
-        if gate is not None:
-            drive = step(gate, t) * drive
-        v = drive if u is None else step(decay, t) * u + drive
-        if noise is not None:
-            v = v + noise[t]
-        yield t, v
-        u = reset_potential(v, (v >= v_th).to(dtype), v_th, reset)
+def _integrate(part: _Part, v_th: float, reset: Reset, rows: Sequence[Tensor]) -> Iterator[int]:
+    """Write v[t] into rows[t], in the order of operations of the reference; yield each t."""
+    u = torch.empty_like(rows[0])
+    for t, v in enumerate(rows):
+        drive = step(part.current, t).to(v.dtype)
+        if part.gate is not None:
+            drive = step(part.gate, t) * drive
+        if t == 0:
+            v.copy_(drive)
+        else:
+            torch.mul(u, step(part.decay, t), out=v).add_(drive)
+        if part.noise is not None:
+            v.add_(part.noise[t])
+        yield t
+        if reset == "hard":
+            torch.lt(v, v_th, out=u).mul_(v)
+        else:
+            torch.ge(v, v_th, out=u).mul_(-v_th).add_(v)
 
 
-def _decay_gradient(dv: Tensor, v: Tensor, decay: Tensor, v_th: float, reset: Reset) -> Tensor:
-    """dL/d decay[t] = sum of u[t-1] dL/dv[t] over the axes along which decay is shared."""
-    u = reset_potential(v[:-1], (v[:-1] >= v_th).to(v.dtype), v_th, reset)
-    product = torch.zeros_like(dv)
-    torch.mul(u, dv[1:], out=product[1:])
-    return product.sum_to_size(decay.shape)
+def _differentiate(
+    part: _Part, options: tuple[Any, ...], d_decay: Tensor | None, d_gate: Tensor | None
+) -> None:
+    """Write the derivatives by current and noise; add those by decay and gate."""
+    v_th, reset, detach_reset, surrogate, _, T = options
+    grad_spikes, grad_v, d_current, d_noise = part.more
+    dtype = membrane_dtype(part.current.dtype)
+    v = [torch.empty_like(part.current[0], dtype=dtype) for _ in range(T)]
+    for _ in _integrate(part, v_th, reset, v):
+        pass
+    du, kept, through = (torch.empty_like(v[0]) for _ in range(3))
+    total = torch.zeros_like(v[0]) if len(part.current) < T else None
+    for t in reversed(range(T)):
+        last = t == T - 1
+        # dv is dL/dv[t] in full: from outside, through the spike s[t] and through u[t].
+        dv = torch.zeros_like(v[0]) if grad_spikes is None else grad_spikes[t].to(dtype, copy=True)
+        if not last and not detach_reset:
+            if reset == "hard":
+                dv.sub_(torch.mul(du, v[t], out=through))
+            else:
+                dv.sub_(du, alpha=v_th)
+        dv.mul_(surrogate(v[t] - v_th))
+        if grad_v is not None:
+            dv.add_(grad_v[t])
+        if not last:
+            dv.add_(du if reset == "soft" else torch.lt(v[t], v_th, out=kept).mul_(du))
+        if d_noise is not None:
+            d_noise[t] = dv
+        if d_decay is not None and t > 0:
+            fired = (v[t - 1] >= v_th).to(dtype)
+            _add(d_decay, t, dv * reset_potential(v[t - 1], fired, v_th, reset))
+        if d_gate is not None:
+            _add(d_gate, t, dv * step(part.current, t))
+        if d_current is not None:
+            d_drive = dv if part.gate is None else dv * step(part.gate, t)
+            if total is None:
+                d_current[t] = d_drive
+            else:
+                total.add_(d_drive)
+        if t > 0:
+            torch.mul(dv, step(part.decay, t), out=du)
+    if total is not None and d_current is not None:
+        d_current[0] = total
 
 
-def _empty_like_membrane(current: Tensor) -> Tensor:
-    return torch.empty(current.shape, dtype=membrane_dtype(current.dtype), device=current.device)
+def _parts(layout: Layout, *tensors: Tensor | None) -> Iterator[_Part]:
+    """Cut current, decay, gate, noise and what goes with them into parts that fit the cache.
+
+    Where decay or gate differ between neurons of one step, there is one part.
+    """
+    current, decay, gate, noise, *more = tensors
+    assert current is not None and decay is not None
+    n = current[0].numel()
+    sides = [side for side in (decay, gate) if side is not None]
+    if n == 0 or any(side.numel() > max(1, len(side) if side.ndim else 1) for side in sides):
+        yield _Part(current, decay, gate, noise, tuple(more))
+        return
+
+    def flat(x: Tensor | None) -> Tensor | None:
+        if x is None:
+            return None
+        x = layout.dense(x)
+        return (x.permute(0, 1, 3, 4, 2) if layout.channels_last else x).reshape(len(x), -1)
+
+    decay, gate = (s if s is None or s.ndim == 0 else s.reshape(-1, 1) for s in (decay, gate))
+    assert decay is not None
+    whole = [flat(x) for x in (current, noise, *more)]
+    for at in range(0, n, _PART * torch.get_num_threads()):
+        end = at + _PART * torch.get_num_threads()
+        piece, noise_piece, *rest = (None if x is None else x[:, at:end] for x in whole)
+        assert piece is not None
+        yield _Part(piece, decay, gate, noise_piece, tuple(rest))
+
+
+def _rows(current: Tensor, T: int) -> list[Tensor]:
+    """Return one row of memory for the potentials of every step: nobody looks back."""
+    return [torch.empty_like(current[0], dtype=membrane_dtype(current.dtype))] * T
+
+
+def _add(total: Tensor, t: int, product: Tensor) -> None:
+    """Add a step's share to the derivative by decay or gate."""
+    room = total if total.ndim == 0 else total[t if len(total) > 1 else 0]
+    room += product.sum() if room.numel() == 1 else product.sum_to_size(room.shape)

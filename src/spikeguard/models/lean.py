@@ -2,7 +2,8 @@
 
 A convolution keeps its input for the gradient of its weight even where the weight is frozen, as in
 every attack; average pooling keeps its input for the shape alone. Both inputs are full spike
-trains. And small convolutions are faster on a CPU with the channels innermost in memory.
+trains. Where one must be kept, a byte a spike will do. And small convolutions are faster on a CPU
+with the channels innermost in memory.
 """
 
 from __future__ import annotations
@@ -13,65 +14,69 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels import fusing
+from spikeguard.kernels import as_defined
 
 __all__ = ["run"]
 
+_WORDS = ("same", "valid")  # paddings that torch resolves itself
 
-def run(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+
+def run(layer: Callable[[Tensor], Tensor], x: Tensor, *, spikes: bool = False) -> Tensor:
     """Return ``layer(x)`` for a layer that knows no time, ``x`` [B, ...].
 
-    With a kernel that is not fused (see ``spikeguard.kernels.use_kernel``) nothing is changed.
+    Args:
+        layer: A module, or a function; what is none of ours to change is called as it is, and so
+            is everything where ``spikeguard.kernels.as_defined`` says so.
+        x: Its input.
+        spikes: Whether every entry of ``x`` is 0 or 1.
     """
-    if not fusing(x.device) or not isinstance(layer, nn.Module) or _watched(layer):
+    if not isinstance(layer, nn.Module) or _watched(layer) or as_defined(x.device):
         return layer(x)
-    if type(layer) is nn.Conv2d:
+    if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and layer.padding not in _WORDS:
         channels_last = x.device.type == "cpu"
-        x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
-        convolve: Callable[..., Tensor] = _FrozenConv.apply if _frozen(layer) else _plain
-        y: Tensor = convolve(x, layer)
+        if channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        y: Tensor = _Conv.apply(x, layer.weight, layer.bias, layer, spikes)  # type: ignore[no-untyped-call]
         if channels_last:
             y = y.contiguous(memory_format=torch.channels_last)
         return y
     if type(layer) is nn.AvgPool2d:
         pooled: Tensor = _AveragePool.apply(x, layer)  # type: ignore[no-untyped-call]
         return pooled
-    return _plain(x, layer)
+    called: Tensor = layer(x)
+    return called
 
 
 def _watched(layer: nn.Module) -> bool:
     return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
 
 
-def _frozen(layer: nn.Conv2d) -> bool:
-    """Whether the input is all there is to differentiate by, and the padding is plain zeros."""
-    padded_by_zeros = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return padded_by_zeros and not any(p.requires_grad for p in layer.parameters())
-
-
-def _plain(x: Tensor, layer: nn.Module) -> Tensor:
-    y: Tensor = layer(x)
-    return y
-
-
-class _FrozenConv(torch.autograd.Function):
-    """A convolution that is differentiated by its input alone, and so need not keep it."""
+class _Conv(torch.autograd.Function):
+    """A convolution that keeps its input only for the gradient of its weight; spikes as bytes."""
 
     @staticmethod
-    def forward(ctx, x, layer):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        ctx.layer, ctx.like = layer, _Like.of(x)
-        ctx.save_for_backward(layer.weight)
+    def forward(ctx, x, weight, bias, layer, spikes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        ctx.settings = (layer.stride, layer.padding, layer.dilation, False, (0, 0), layer.groups)
+        ctx.like, ctx.bias = _Like.of(x), bias
+        kept = None
+        if ctx.needs_input_grad[1]:
+            kept = x.to(torch.uint8) if spikes else x
+        ctx.save_for_backward(weight, kept)
         return layer(x)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        (weight,) = ctx.saved_tensors
-        layer = ctx.layer
-        settings = (layer.stride, layer.padding, layer.dilation, False, (0, 0), layer.groups)
-        wanted = (True, False, False)
-        shaped, weight = ctx.like.empty(grad), weight.to(grad.dtype)
-        found = torch.ops.aten.convolution_backward(grad, shaped, weight, None, *settings, wanted)
-        return found[0], None
+        weight, kept = ctx.saved_tensors
+        x = ctx.like.empty(grad) if kept is None else kept.to(grad.dtype)
+        wanted, sizes = ctx.needs_input_grad[:3], [len(weight)]
+        d_x, d_weight, d_bias = torch.ops.aten.convolution_backward(
+            grad, x, weight.to(grad.dtype), sizes, *ctx.settings, wanted
+        )
+        if d_weight is not None:
+            d_weight = d_weight.to(weight.dtype)
+        if d_bias is not None:
+            d_bias = d_bias.to(ctx.bias.dtype)
+        return d_x, d_weight, d_bias, None, None
 
 
 class _AveragePool(torch.autograd.Function):

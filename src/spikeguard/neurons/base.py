@@ -24,6 +24,7 @@ __all__ = [
     "LayerTrace",
     "Neuron",
     "Trace",
+    "are_spikes",
     "backward_mode",
     "decay_from_tau",
     "record",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 Phase = Literal["train", "attack", "test"]
+_MARK = "spikes_at_version"
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +166,8 @@ class Neuron(nn.Module):
             )
             for recorder in self._recorders:
                 recorder.add(self, seen)
+        if not spikes.is_inference():  # such tensors count no versions
+            spikes.__dict__[_MARK] = spikes._version
         return spikes
 
     def extra_repr(self) -> str:
@@ -260,6 +264,11 @@ def under_attack(model: nn.Module) -> Iterator[None]:
     finally:
         for n, old in zip(neurons, before, strict=True):
             n.attacked = old
+
+
+def are_spikes(x: Tensor) -> bool:
+    """Whether ``x`` is what a neuron returned, unchanged: every entry is 0 or 1."""
+    return _MARK in x.__dict__ and bool(x.__dict__[_MARK] == x._version)
 
 
 def decay_from_tau(tau: float) -> float:
