@@ -37,7 +37,7 @@ class Shrink(Piece):
     name: ClassVar[str] = "shrink"
     factor: float = 0.5
 
-    def constrain(self, model):
+    def constrain(self, model, progress):
         for parameter in model.parameters():
             parameter.mul_(self.factor)
 
@@ -49,8 +49,8 @@ class Constant(Piece):
     name: ClassVar[str] = "constant"
     value: float = 2.0
 
-    def term(self, clean, perturbed, y, progress):
-        return torch.tensor(self.value * progress)
+    def term(self, step):
+        return torch.tensor(self.value * step.progress)
 
 
 def test_vanilla_is_cross_entropy_on_the_clean_batch():
@@ -172,7 +172,7 @@ def test_gaussian_noise_has_its_deviation_and_is_not_clamped():
 def test_constraints_run_after_a_step_without_gradients():
     model = nn.Linear(2, 2)
     before = [p.clone() for p in model.parameters()]
-    (Shrink() | TGO()).constrain(model)
+    (Shrink() | TGO()).constrain(model, 0.5)
     torch.testing.assert_close(list(model.parameters()), [p * 0.5 for p in before])
 
 

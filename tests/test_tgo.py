@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from spikeguard.defences import TGO
-from spikeguard.defences.base import Pass
+from spikeguard.defences.base import Pass, Step
 from spikeguard.models import MLP
 from spikeguard.neurons import (
     LIF,
@@ -70,6 +70,11 @@ def test_weight_follows_half_a_cosine():
     assert tgo.weight(0.25) == pytest.approx(0.2 * (1 - math.sqrt(0.5)))
 
 
+def at_half(clean, perturbed):
+    """What the term sees half-way through a training."""
+    return Step(nn.Identity(), clean, perturbed, torch.zeros(2), 0.5, stream(0, "step"))
+
+
 def test_term_is_the_weight_times_the_sum_over_all_spiking_layers():
     model = MLP(6, 3, T=4, hidden=(5, 4), neuron=LIF(0.5, surrogate=Triangular(0.8)))
     x = torch.rand(2, 6, generator=stream(2, "x"))
@@ -79,8 +84,8 @@ def test_term_is_the_weight_times_the_sum_over_all_spiking_layers():
     tgo = TGO(lambda_max=0.6)
     assert len(trace) == 2
     expected = 0.3 * sum(0.64 * s.surrogate(s.v - s.v_th).mean() for s in trace.values())
-    torch.testing.assert_close(tgo.term(seen, None, torch.zeros(2), 0.5), expected)
-    torch.testing.assert_close(tgo.term(None, seen, torch.zeros(2), 0.5), expected)
+    torch.testing.assert_close(tgo.term(at_half(seen, None)), expected)
+    torch.testing.assert_close(tgo.term(at_half(None, seen)), expected)
 
 
 def test_the_margin_is_each_layers_own_surrogate_half_width():
@@ -119,7 +124,7 @@ def test_before_and_after_differ_by_exactly_the_recorded_noise():
 
 def test_a_model_without_spiking_layers_is_refused():
     with pytest.raises(ValueError, match="no spiking layer"), record(nn.Linear(2, 2)) as trace:
-        TGO().term(Pass(torch.zeros(1), torch.zeros(1), trace), None, torch.zeros(1), 0.5)
+        TGO().term(at_half(Pass(torch.zeros(1), torch.zeros(1), trace), None))
 
 
 def test_presets_are_the_papers_weights():

@@ -182,7 +182,7 @@ def test_constraints_are_applied_after_each_step(tmp_path):
     class Count(Piece):
         name: ClassVar[str] = "count"
 
-        def constrain(self, model):
+        def constrain(self, model, progress):
             calls.append(torch.is_grad_enabled())
 
     train(model, small_data(), Count(), QUICK, out=tmp_path / "run")
@@ -551,9 +551,9 @@ class Plant(Piece):
     at: float
     model: nn.Module
 
-    def term(self, clean, perturbed, y, progress):
-        seen = clean if perturbed is None else perturbed
-        if progress < self.at or self.what not in ("loss", "gradient"):
+    def term(self, step):
+        seen = step.seen
+        if step.progress < self.at or self.what not in ("loss", "gradient"):
             return seen.logits.sum() * 0
         if self.what == "loss":
             return seen.logits.sum() * math.inf

@@ -73,7 +73,12 @@ def build(recipe: Recipe, data_root: str | Path | None = None) -> Built:
     objective = build_objective(recipe)
     data = load_data(recipe, data_root)
     require_images(recipe.evaluate.limit, data, Where("evaluate.limit", recipe.label))
-    return Built(build_model(recipe, data), data, objective, options)
+    model = build_model(recipe, data)
+    try:
+        objective.require(model, options)
+    except ValueError as error:
+        raise ConfigError(f"{Where('objective', recipe.label)}: {error}") from error
+    return Built(model, data, objective, options)
 
 
 def load_data(recipe: Recipe, data_root: str | Path | None = None) -> Splits:

@@ -90,7 +90,7 @@ class Learner:
             self.engine.unscale(self.optimizer)
             self._require_finite_update(x, at)
         self.engine.step(self.optimizer)
-        self.objective.constrain(self.model)
+        self.objective.constrain(self.model, progress)
 
     def validate(self, at: Position) -> tuple[float, float]:
         """Return loss and accuracy on the clean validation images, in evaluation mode.

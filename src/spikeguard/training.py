@@ -79,7 +79,8 @@ def train(
         recipe: What the run was built from; a resumed run must have the same.
 
     Raises:
-        ValueError: If the folder holds a run already, or another run than the one to be resumed.
+        ValueError: If the folder holds a run already, or another run than the one to be resumed; or
+            if a piece of the objective cannot work with the others, the model or the options.
         TrainingDiverged: If a loss, a gradient or a weight is not finite; the checkpoint stands.
         OSError: If a file cannot be written; the last checkpoint stands.
 
@@ -90,6 +91,7 @@ def train(
     """
     objective = Objective.of(Vanilla() if objective is None else objective)
     options = TrainOptions() if options is None else options
+    objective.require(model, options)
     if not resume:
         require_new_folder(out)
     engine = Engine(options.precision)

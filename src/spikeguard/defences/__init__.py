@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spikeguard.defences.adversarial import AT
-from spikeguard.defences.base import Objective, Outcome, Pass, Piece, Vanilla
+from spikeguard.defences.base import Objective, Outcome, Pass, Piece, Step, Vanilla
 from spikeguard.defences.noise import GaussianNoise
 from spikeguard.defences.tgo import TGO
 
@@ -15,6 +15,7 @@ __all__ = [
     "Outcome",
     "Pass",
     "Piece",
+    "Step",
     "TGO",
     "Vanilla",
 ]

@@ -3,8 +3,10 @@
 A *piece* is a frozen dataclass that derives from :class:`Piece` and has one or more of
 
 * ``perturb(model, x, y, generator) -> x'``: the batch that is trained on instead of the clean one,
-* ``term(clean, perturbed, y, progress) -> loss``: a scalar added to the cross-entropy,
-* ``constrain(model)``: a change of the weights after each optimiser step.
+* ``term(step) -> loss``: a scalar added to the cross-entropy,
+* ``constrain(model, progress)``: a change of the weights after each optimiser step,
+* ``clean_share``: how much of the cross-entropy is taken on the clean batch,
+* ``require(model, options)``: a refusal, before the training, of what it cannot work with.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from torch.nn import functional
 from spikeguard.neurons import Trace, record
 from spikeguard.rng import stream
 
-__all__ = ["Objective", "Outcome", "Pass", "Piece", "Vanilla"]
+__all__ = ["Objective", "Outcome", "Pass", "Piece", "Step", "Vanilla"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,40 @@ class Pass:
     x: Tensor
     logits: Tensor
     trace: Trace | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a term looks at.
+
+    Attributes:
+        model: The network, in training mode.
+        clean: The pass on the clean batch; None where a piece perturbs and none needs it.
+        perturbed: The pass on the perturbed batch; None where no piece perturbs.
+        y: Labels [B].
+        progress: Share of the training that is over, in [0, 1].
+        generator: The piece's own random stream.
+    """
+
+    model: nn.Module
+    clean: Pass | None
+    perturbed: Pass | None
+    y: Tensor
+    progress: float
+    generator: torch.Generator
+
+    @property
+    def seen(self) -> Pass:
+        """The pass that is trained on: the perturbed one where there is one."""
+        seen = self.perturbed if self.perturbed is not None else self.clean
+        assert seen is not None
+        return seen
+
+    @property
+    def both(self) -> tuple[Pass, Pass]:
+        """The clean and the perturbed pass, for a piece that ``needs_clean`` and perturbation."""
+        assert self.clean is not None and self.perturbed is not None
+        return self.clean, self.perturbed
 
 
 @dataclass(frozen=True)
@@ -61,11 +97,25 @@ class Piece:
 
     Attributes:
         name: Names the piece in recipes, its loss in the metrics and its random stream.
-        needs_trace: The term reads membrane potentials, so the pass is recorded.
+        needs_trace: The term reads membrane potentials, so the passes are recorded.
+        needs_clean: The term reads the clean pass even where another piece perturbs.
+        needs_perturbed: The term compares with a perturbed pass; without one it is refused.
+        clean_share: Share of the cross-entropy taken on the clean batch where a piece perturbs, in
+            [0, 1]; None leaves it to the others, and 0 if all do.
     """
 
     name: ClassVar[str]
     needs_trace: ClassVar[bool] = False
+    needs_clean: ClassVar[bool] = False
+    needs_perturbed: ClassVar[bool] = False
+
+    @property
+    def clean_share(self) -> float | None:
+        """Share of the cross-entropy taken on the clean batch."""
+        return None
+
+    def require(self, model: nn.Module, options: object) -> None:
+        """Raise ValueError if the piece cannot work with a model or with the training options."""
 
     def __or__(self, other: Piece | Objective) -> Objective:
         return Objective((self,)) | other
@@ -83,15 +133,13 @@ class _Perturbs(Protocol):
 class _AddsTerm(Protocol):
     name: ClassVar[str]
 
-    def term(
-        self, clean: Pass | None, perturbed: Pass | None, y: Tensor, progress: float
-    ) -> Tensor:
+    def term(self, step: Step) -> Tensor:
         """Return a scalar loss, its weight included."""
 
 
 @runtime_checkable
 class _Constrains(Protocol):
-    def constrain(self, model: nn.Module) -> None:
+    def constrain(self, model: nn.Module, progress: float) -> None:
         """Change the weights in place; runs without gradients."""
 
 
@@ -107,13 +155,16 @@ class Objective:
     """What one training step minimises: cross-entropy + the terms of the pieces.
 
     The cross-entropy, and every term, is taken on the perturbed batch where there is a perturbation
-    and on the clean batch otherwise. The order of the pieces does not matter.
+    and on the clean batch otherwise; a piece with a ``clean_share`` c makes the cross-entropy
+    c CE(clean) + (1 - c) CE(perturbed). Where a term compares the two, both run, the clean batch
+    first. The order of the pieces does not matter.
 
     Args:
         pieces: At most one of them perturbs; none is vanilla training.
 
     Raises:
-        ValueError: If two pieces perturb, two have one name, or something is no piece.
+        ValueError: If two pieces perturb, two have one name or different shares of the clean batch,
+            or something is no piece.
 
     Example:
         >>> from spikeguard.defences import AT, TGO
@@ -140,6 +191,10 @@ class Objective:
             raise ValueError(
                 f"Objective: a batch is perturbed once, got {' and '.join(perturbing)}; keep one."
             )
+        shares = {p.name: p.clean_share for p in kept if p.clean_share is not None}
+        if len(set(shares.values())) > 1:
+            told = " and ".join(f"{name} {share:g}" for name, share in shares.items())
+            raise ValueError(f"Objective: the clean batch has one share of the loss, got {told}.")
 
     @classmethod
     def of(cls, objective: Objective | Piece) -> Objective:
@@ -148,6 +203,36 @@ class Objective:
 
     def __or__(self, other: Piece | Objective) -> Objective:
         return Objective(self.pieces + Objective.of(other).pieces)
+
+    def require(self, model: nn.Module, options: object) -> None:
+        """Refuse, before the training, what cannot work together.
+
+        Args:
+            model: What is to be trained.
+            options: The ``TrainOptions``.
+
+        Raises:
+            ValueError: If a piece needs a perturbed batch and none perturbs, or a piece refuses the
+                model or the options.
+        """
+        for piece in self.pieces:
+            if piece.needs_perturbed and self._perturbing is None:
+                raise ValueError(
+                    f"Objective: {piece.name} compares the clean pass with a perturbed one; add "
+                    "what perturbs, such as at or gaussian."
+                )
+            piece.require(model, options)
+
+    @property
+    def _perturbing(self) -> _Perturbs | None:
+        return next((p for p in self.pieces if isinstance(p, _Perturbs)), None)
+
+    @property
+    def clean_share(self) -> float:
+        """Share of the cross-entropy that is taken on the clean batch."""
+        if self._perturbing is None:
+            return 1.0
+        return next((p.clean_share for p in self.pieces if p.clean_share is not None), 0.0)
 
     def __repr__(self) -> str:
         return " | ".join(map(repr, self.pieces)) or "Vanilla()"
@@ -176,20 +261,28 @@ class Objective:
         if not 0 <= progress <= 1:
             raise ValueError(f"Objective: progress is a share in [0, 1], got {progress:g}.")
         seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
-        shown = x
-        perturbing = next((p for p in self.pieces if isinstance(p, _Perturbs)), None)
+        perturbing, share = self._perturbing, self.clean_share
+        shown = clean = perturbed = None
         if perturbing is not None:
             shown = perturbing.perturb(model, x, y, stream(seed, perturbing.name)).detach()
-        recorded = any(piece.needs_trace for piece in self.pieces)
-        with record(model) if recorded else nullcontext() as trace:
-            logits = model(shown)
-        seen = Pass(shown, logits, trace)
-        clean, perturbed = (seen, None) if perturbing is None else (None, seen)
-        losses = {"cross_entropy": functional.cross_entropy(logits.float(), y)}
+        if share > 0 or any(piece.needs_clean for piece in self.pieces):
+            clean = self._pass(model, x)
+        if shown is not None:
+            perturbed = self._pass(model, shown)
+        losses = {"cross_entropy": _cross_entropy(clean, perturbed, share, y)}
         for piece in sorted(self.pieces, key=lambda piece: piece.name):
             if isinstance(piece, _AddsTerm):
-                losses[piece.name] = piece.term(clean, perturbed, y, progress)
+                own = stream(seed, piece.name, "term")
+                losses[piece.name] = piece.term(Step(model, clean, perturbed, y, progress, own))
+        seen = perturbed if perturbed is not None else clean
+        assert seen is not None
         return Outcome(losses, seen)
+
+    def _pass(self, model: nn.Module, x: Tensor) -> Pass:
+        """Run the model on a batch, recorded where a term asks for it."""
+        recorded = any(piece.needs_trace for piece in self.pieces)
+        with record(model) if recorded else nullcontext() as trace:
+            return Pass(x, model(x), trace)
 
     def losses(
         self,
@@ -204,8 +297,18 @@ class Objective:
         return self(model, x, y, progress=progress, generator=generator).losses
 
     @torch.no_grad()
-    def constrain(self, model: nn.Module) -> None:
+    def constrain(self, model: nn.Module, progress: float) -> None:
         """Let the pieces that constrain the weights do so; called after every optimiser step."""
         for piece in sorted(self.pieces, key=lambda piece: piece.name):
             if isinstance(piece, _Constrains):
-                piece.constrain(model)
+                piece.constrain(model, progress)
+
+
+def _cross_entropy(clean: Pass | None, perturbed: Pass | None, share: float, y: Tensor) -> Tensor:
+    """Return share CE(clean) + (1 - share) CE(perturbed)."""
+    parts = []
+    for seen, weight in ((clean, share), (perturbed, 1 - share)):
+        if seen is not None and weight > 0:
+            loss = functional.cross_entropy(seen.logits.float(), y)
+            parts.append(loss if weight == 1 else weight * loss)
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]

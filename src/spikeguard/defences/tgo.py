@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from spikeguard.defences.base import Pass, Piece
+from spikeguard.defences.base import Piece, Step
 from spikeguard.neurons import LayerTrace
 
 __all__ = ["TGO"]
@@ -102,13 +102,10 @@ class TGO(Piece):
             return hinge.sum() / (v.shape[0] * v.shape[1])
         return hinge.mean()
 
-    def term(
-        self, clean: Pass | None, perturbed: Pass | None, y: Tensor, progress: float
-    ) -> Tensor:
+    def term(self, step: Step) -> Tensor:
         """Return lambda(progress) times the sum of the penalties of all spiking layers."""
-        seen = perturbed if perturbed is not None else clean
-        assert seen is not None
-        if not seen.trace:
+        trace = step.seen.trace
+        if not trace:
             raise ValueError("TGO: the model has no spiking layer whose potentials could be kept.")
-        penalties = [self.penalty(layer, name) for name, layer in seen.trace.items()]
-        return self.weight(progress) * torch.stack(penalties).sum()
+        penalties = [self.penalty(layer, name) for name, layer in trace.items()]
+        return self.weight(step.progress) * torch.stack(penalties).sum()
