@@ -107,6 +107,7 @@ def plant_run(path, title, *, objective="Vanilla()", epochs=15, neuron="lif", se
     environment = {"spikeguard": "0.1.0", "torch": "2.13.0+cpu", "numpy": "2.4.1"}
     environment |= {"python": "3.11.7", "commit": "0123abc", "platform": "Linux x86_64"}
     environment |= {"cpu": "Planted CPU", "cores": 2, "threads": 1, "gpu": None, "seed": seed}
+    environment["kernel"] = "multistep"
     environment |= {"command": f"spikeguard train {path.name}", "date": "2026-01-02T03:04:05+00:00"}
     write_json(path / "environment.json", environment)
     terms = ["cross_entropy", *(["tgo"] if "TGO" in objective else [])]

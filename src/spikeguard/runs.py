@@ -244,7 +244,7 @@ def train_recipe(
     built = build(recipe, data_root)
     recipe.save(path / RECIPE)
     if not (path / ENVIRONMENT).exists():
-        write_json(path / ENVIRONMENT, describe(seed=recipe.seed))
+        write_json(path / ENVIRONMENT, {**describe(seed=recipe.seed), "kernel": _kernel()})
     return train(
         built.model,
         built.data,
@@ -286,3 +286,12 @@ def require_finished(path: Path) -> Path:
             f"{shlex.quote(str(path / RECIPE))} --out {shlex.quote(str(path))} --resume"
         )
     return path
+
+
+def _kernel() -> str:
+    """Return the membrane kernel that a training on this machine uses."""
+    import torch
+
+    from spikeguard.kernels import default_kernel
+
+    return default_kernel(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

@@ -39,6 +39,7 @@ _ENVIRONMENT = {
     "cores": "CPU cores",
     "threads": "Threads of torch",
     "gpu": "GPU",
+    "kernel": "Membrane kernel",
     "date": "Started (UTC)",
 }
 
