@@ -104,7 +104,7 @@ def test_wrong_words(refused, words, parts):
         (["model.neuron.dcay=1"], ["model.neuron in recipe", "Did you mean 'decay'?"]),
         (["model.neuron=lfi"], ["model.neuron in recipe", "Did you mean 'lif'?"]),
         (["data.name=digts"], ["data in recipe", "Did you mean 'digits'?"]),
-        (["objective=[tog]"], ["objective.0 in recipe", "Did you mean 'tgo'?"]),
+        (["objective=[tgoo]"], ["objective.0 in recipe", "Did you mean 'tgo'?"]),
         (["evaluate.suite=qiuck"], ["evaluate.suite", "Did you mean 'quick'?"]),
         (["train.epochs=some"], ["train.epochs in recipe", "valid integer, got 'some'"]),
         (["train.epochs=true"], ["train.epochs in recipe", "valid integer, got True"]),

@@ -87,7 +87,7 @@ def test_an_optimizer_goes_on_as_if_it_had_never_stopped(name, tmp_path):
 
     options = TrainOptions(optimizer=name, lr=0.01)
     straight = linear(1.0)
-    optimizer = options.build_optimizer(straight.parameters())
+    optimizer = options.build_optimizer(straight)
     step(straight, optimizer, 3)
     tensors, groups = optimizer_state(optimizer, straight)
     checkpoint.save(tmp_path / "c", straight, state=tensors, info={"groups": groups})
@@ -96,7 +96,7 @@ def test_an_optimizer_goes_on_as_if_it_had_never_stopped(name, tmp_path):
     resumed = linear(0.0)
     found = checkpoint.load(tmp_path / "c")
     load_model(tmp_path / "c", resumed)
-    optimizer = options.build_optimizer(resumed.parameters())
+    optimizer = options.build_optimizer(resumed)
     restore_optimizer(optimizer, resumed, found.state, found.info["groups"])
     step(resumed, optimizer, 3)
     same(resumed, straight)

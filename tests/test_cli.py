@@ -33,7 +33,7 @@ TINY = [
     "evaluate.checkpoint=best",
 ]
 TRAIN = ["train", "demo/vanilla", *TINY]
-COMMANDS = ["demo", "train", "attack", "audit", "report", "list", "bench"]
+COMMANDS = ["demo", "train", "attack", "audit", "report", "reproduce", "list", "bench"]
 HELP = [[name] for name in COMMANDS] + [["data", "download"], ["data", "check"]]
 
 
@@ -122,13 +122,26 @@ def test_list_describes_every_entry(kind, capsys):
     lines = text_of(["list", kind], capsys).splitlines()
     overview = text_of(["list"], capsys)
     names = list(listing._described(kind))
-    assert len(lines) == len(names) + 1
+    assert len(lines) == len(names) + (3 if kind == "recipes" else 1)
     start = lines[0].index("what it is")
-    for name, line in zip(names, lines[1:], strict=True):
+    for name, line in zip(names, lines[1 : len(names) + 1], strict=True):
         assert line.split()[0] == name
         assert line[start:].strip()  # every entry says what it is, in the same column
         assert line[start - 1] == " "
     assert all(name in overview for name in names if kind != "recipes")
+
+
+def test_list_recipes_prints_published_numbers_and_takes_a_prefix(capsys):
+    text = text_of(["list", "recipes", "tgo/cifar10-wrn16_4-at-tgo"], capsys)
+    (line,) = [each for each in text.splitlines() if each.startswith("tgo/")]
+    assert line.rstrip().endswith("88.16 / 63.03 / 42.52  (tgo, Table 1)")
+    folders = {
+        each.split("/")[0]
+        for each in text_of(["list", "recipes", "mini/"], capsys).splitlines()[1:-2]
+    }
+    assert folders == {"mini"}
+    assert main(["list", "recipes", "nowhere/"]) == 2
+    assert "no recipes begin with 'nowhere/'" in capsys.readouterr().err
 
 
 def test_data_check_reads_what_is_there(capsys, tmp_path):

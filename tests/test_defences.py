@@ -37,7 +37,7 @@ class Shrink(Piece):
     name: ClassVar[str] = "shrink"
     factor: float = 0.5
 
-    def constrain(self, model, progress):
+    def constrain(self, model, progress, generator):
         for parameter in model.parameters():
             parameter.mul_(self.factor)
 
@@ -172,7 +172,7 @@ def test_gaussian_noise_has_its_deviation_and_is_not_clamped():
 def test_constraints_run_after_a_step_without_gradients():
     model = nn.Linear(2, 2)
     before = [p.clone() for p in model.parameters()]
-    (Shrink() | TGO()).constrain(model, 0.5)
+    (Shrink() | TGO()).constrain(model, 0.5, stream(0, "constrain"))
     torch.testing.assert_close(list(model.parameters()), [p * 0.5 for p in before])
 
 

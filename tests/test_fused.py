@@ -20,6 +20,7 @@ from spikeguard.kernels import (
 )
 from spikeguard.kernels import cpu as cpu_module
 from spikeguard.models import CNN, VGG5, WRN16_4, lean
+from spikeguard.models.resnet import ConvexCombination
 from spikeguard.models.snn import TimeSequential
 from spikeguard.neurons import LIF, NEURONS, Triangular, are_spikes, record
 from spikeguard.rng import randomness, stream
@@ -315,8 +316,9 @@ def test_a_missing_stale_or_broken_library_is_named(tmp_path, monkeypatch, card,
 @pytest.mark.parametrize("name", NEURONS)
 def test_a_neuron_takes_one_step_for_all_and_a_normalisation(name):
     """As if the step had been repeated, and the normalisation done before."""
-    options = {"T": T} if name == "dlif" else {}
+    options = {"T": T} if name in ("dlif", "evolutionary_lif") else {}
     neuron = NEURONS[name](**options)
+    neuron.settle((5, 2, 2))
     x = draw(1, 4, 5, 2, 2, name="x", low=-1, high=3, dtype=torch.float32)
     norm = batch_norm(x.shape, torch.float32).eval()
     normal = norm(x[0])[None].expand(T, -1, -1, -1, -1)
@@ -410,6 +412,47 @@ def test_recording_does_not_change_a_bit_of_training_and_shows_the_current():
             v[t] = 0.5 * u + seen.current[t]
             u = v[t] * (seen.v[t] < seen.v_th)
         torch.testing.assert_close(v, seen.v, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_convex_combination_in_few_passes_is_the_plain_one(channels_last, frozen):
+    join = ConvexCombination().double().requires_grad_(not frozen)
+    with torch.no_grad():
+        join.coefficients.copy_(torch.tensor([0.3, 0.9]))
+    found = []
+    for kernel in ("reference", "multistep"):
+        join.zero_grad()
+        a, b = (draw(2, 3, 4, 5, 6, name=name).requires_grad_() for name in "ab")
+        if channels_last:
+            a, b = (
+                x.detach()
+                .flatten(0, 1)
+                .contiguous(memory_format=torch.channels_last)
+                .view(x.shape)
+                .requires_grad_()
+                for x in (a, b)
+            )
+        with use_kernel(kernel):
+            y = join(a, b)
+        (y * draw(*y.shape, name="w")).sum().backward()
+        found.append(
+            [y.detach(), a.grad, b.grad, *(p.grad for p in join.parameters() if not frozen)]
+        )
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@compiled
+def test_a_scaled_input_is_recorded_alike_on_every_kernel():
+    """The current is what enters the membrane: the scaled one."""
+    model = TimeSequential(nn.BatchNorm2d(2), LIF.from_tau(2.0, decay_input=True)).eval()
+    x = draw(3, 3, 2, 4, 4, dtype=torch.float32)
+    expected = model[0](x.flatten(0, 1)).view(x.shape) / 2
+    for kernel in [k for k in KERNELS if why_not(k) is None]:
+        with use_kernel(kernel), record(model) as trace:
+            model(x, 3)
+        torch.testing.assert_close(trace["1"].current, expected, msg=kernel)
 
 
 @compiled

@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[1] / "src" / "spikeguard"
 # From the bottom up. A module imports from the layers below its own, and from its own layer as long
 # as no circle closes. The top-level __init__.py only names what is elsewhere and stands outside.
 LAYERS = [
-    {"rng", "files", "environment", "folders", "position"},
+    {"rng", "files", "environment", "folders", "position", "published"},
     {"kernels"},
-    {"neurons", "encoders", "data"},
+    {"neurons", "encoders", "frequency", "data"},
     {"models"},
     {"attacks"},
     {"defences"},
@@ -29,9 +29,10 @@ LAYERS = [
         "parts",
         "resumption",
         "scores",
+        "seeds",
         "training",
     },
-    {"benchmarking", "building", "config", "demo", "recipes", "reporting", "runs"},
+    {"benchmarking", "building", "config", "demo", "recipes", "reporting", "reproduction", "runs"},
     {"cli", "commands"},
 ]
 LEAVES = {"rng", "files", "environment"}  # these import nothing of ours, leaves included

@@ -182,7 +182,7 @@ def test_constraints_are_applied_after_each_step(tmp_path):
     class Count(Piece):
         name: ClassVar[str] = "count"
 
-        def constrain(self, model, progress):
+        def constrain(self, model, progress, generator):
             calls.append(torch.is_grad_enabled())
 
     train(model, small_data(), Count(), QUICK, out=tmp_path / "run")

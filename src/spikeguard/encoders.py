@@ -12,9 +12,18 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from spikeguard.frequency import FrequencyEncoding
 from spikeguard.rng import RandomSource
 
-__all__ = ["ENCODERS", "Direct", "Encoder", "Phase", "Poisson"]
+__all__ = [
+    "ENCODERS",
+    "Direct",
+    "Encoder",
+    "FrequencyEncoding",
+    "Phase",
+    "Poisson",
+    "Quantised",
+]
 
 
 class Encoder(Protocol):
@@ -49,35 +58,90 @@ class Direct(nn.Module):
 
 
 class Poisson(nn.Module):
-    """Fire at each step with probability x (Bernoulli); straight-through: d spike / dx = 1.
+    r"""Fire at each step with probability x (Bernoulli); straight-through: d spike / dx = 1.
 
     The draws come from the source that ``randomness(model, source)`` binds.
 
-    Source: Sharmin et al., "Inherent adversarial robustness of deep SNNs", ECCV 2020.
+    Args:
+        signed: Rescale the pixel to r = 2 x - 1 in [-1, 1] and fire a spike of the sign of r with
+            probability \|r\|, so that its mean is r; straight-through: d spike / dr = 1.
+
+    Source: Sharmin et al., "Inherent adversarial robustness of deep SNNs", ECCV 2020, who fire
+        signed spikes.
     """
 
     constant = False
     normalised = False
     stochastic = True
 
-    def __init__(self) -> None:
+    def __init__(self, signed: bool = False) -> None:
         super().__init__()
+        self.signed = signed
         self.random = RandomSource()
 
     def forward(self, x: Tensor, T: int) -> Tensor:
         """Map [B, ...] in [0, 1] to spikes [T, B, ...]."""
-        steps = x.expand(T, *x.shape)
+        rate = 2 * x - 1 if self.signed else x
+        steps = rate.expand(T, *x.shape)
         with torch.no_grad():
-            spikes = (self.random.uniform(steps, dim=1) < steps).to(x.dtype)
+            draws = self.random.uniform(steps, dim=1)
+            if self.signed:
+                spikes = steps.sign() * (draws < steps.abs())
+            else:
+                spikes = (draws < steps).to(x.dtype)
         return _straight_through(spikes, steps)
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``print(model)``."""
+        return "signed=True" if self.signed else ""
+
+
+class Quantised(nn.Module):
+    """Round a pixel to one of ``levels`` equidistant values in [0, 1] and show it at every step.
+
+    q = round(x (levels - 1)) / (levels - 1), x clamped to [0, 1]; the backward pass takes
+    d q / dx = 1. The slope of q itself is 0, so a gradient-based attack climbs a function that is
+    not the network's: test such a network with attacks that need no gradient, too.
+
+    Args:
+        levels: Number of values, 2 to 256. 256 leaves the pixels of stored images as they are.
+
+    Raises:
+        ValueError: If levels is outside 2 to 256.
+
+    Source: Panda et al., "Discretization based solutions for secure machine learning against
+        adversarial attacks", 2019, arXiv:1902.03151 (4 levels).
+    """
+
+    constant = True
+    normalised = False
+
+    def __init__(self, levels: int = 4):
+        super().__init__()
+        if not 2 <= levels <= 256:
+            raise ValueError(f"Quantised: levels must be 2 to 256, got {levels}.")
+        self.levels = levels
+
+    def forward(self, x: Tensor, T: int) -> Tensor:
+        """Map [B, ...] to [T, B, ...], all steps equal."""
+        top = self.levels - 1
+        with torch.no_grad():
+            rounded = (x.clamp(0, 1) * top).round() / top
+        code = _straight_through(rounded, x)
+        return code.expand(T, *x.shape)
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``print(model)``."""
+        return f"levels={self.levels}"
 
 
 class Phase(nn.Module):
     r"""Send the bits of a pixel, most significant first, one each step; step K + 1 starts over.
 
-    The pixel is rounded to q = round(x (2^K - 1)), which is the stored byte for K = 8. Step t
-    carries bit b[t mod K]; with ``weighted`` it is multiplied by omega(t) = 2^-(1 + t mod K), so
-    that one period sums to q / 2^K. The backward pass takes d b / dx = 1.
+    The pixel, clamped to [0, 1], is rounded to q = round(x (2^K - 1)), which is the stored byte for
+    K = 8. Step t carries bit b[t mod K]; with ``weighted`` it is multiplied by
+    omega(t) = 2^-(1 + t mod K), so that one period sums to q / 2^K. The backward pass takes
+    d b / dx = 1.
 
     Args:
         bits: Bits K per pixel, 1 to 16.
@@ -104,7 +168,7 @@ class Phase(nn.Module):
         """Map [B, ...] in [0, 1] to bits [T, B, ...]."""
         place = torch.arange(T, device=x.device).remainder(self.bits).view(-1, *[1] * x.ndim)
         with torch.no_grad():
-            level = (x * (2**self.bits - 1)).round().to(torch.int64)
+            level = (x.clamp(0, 1) * (2**self.bits - 1)).round().to(torch.int64)
             bit = ((level >> (self.bits - 1 - place)) & 1).to(x.dtype)
         code = _straight_through(bit, x.expand(T, *x.shape))
         return code * 2.0 ** -(1.0 + place) if self.weighted else code
@@ -130,4 +194,10 @@ class _Replace(torch.autograd.Function):
         return None, grad
 
 
-ENCODERS: dict[str, type[nn.Module]] = {"direct": Direct, "poisson": Poisson, "phase": Phase}
+ENCODERS: dict[str, type[nn.Module]] = {
+    "direct": Direct,
+    "poisson": Poisson,
+    "phase": Phase,
+    "quantised": Quantised,
+    "frequency": FrequencyEncoding,
+}

@@ -53,7 +53,7 @@ class Learner:
     ) -> Self:
         """Move the model to the engine's device and build its optimiser."""
         engine.setup(model)
-        optimizer = options.build_optimizer(model.parameters())
+        optimizer = options.build_optimizer(model)
         return cls(model, data, objective, options, engine, optimizer)
 
     @property
@@ -90,7 +90,7 @@ class Learner:
             self.engine.unscale(self.optimizer)
             self._require_finite_update(x, at)
         self.engine.step(self.optimizer)
-        self.objective.constrain(self.model, progress)
+        self.objective.constrain(self.model, progress, stream(seed, "constrain", *name))
 
     def validate(self, at: Position) -> tuple[float, float]:
         """Return loss and accuracy on the clean validation images, in evaluation mode.

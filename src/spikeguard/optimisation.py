@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -27,7 +27,8 @@ class TrainOptions:
         optimizer: "sgd" or "adam".
         lr: Learning rate at the start, > 0.
         momentum: Momentum of SGD, in [0, 1); Adam does not use it.
-        weight_decay: L2 penalty on every parameter, >= 0.
+        weight_decay: L2 penalty, >= 0, on every parameter but those a module spares (its attribute
+            ``undecayed`` names them).
         schedule: "constant", or "cosine": lr (1 + cos(pi p)) / 2 with p the share of all optimiser
             steps that are done, so that the rate changes with every step and ends near 0.
         precision: "32"; "bf16" or "16" for automatic mixed precision ("16" needs a CUDA device).
@@ -85,12 +86,19 @@ class TrainOptions:
                 f"TrainOptions: checkpoint_seconds is >= 0, got {self.checkpoint_seconds:g}."
             )
 
-    def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return a fresh optimiser over ``parameters``."""
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Return a fresh optimiser over the parameters of ``model``."""
+        spared = set(_undecayed(model))
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in model.parameters() if p not in spared]}
+        ]
+        if spared:
+            rest = [p for p in model.parameters() if p in spared]
+            groups.append({"params": rest, "weight_decay": 0.0})
         if self.optimizer == "adam":
-            return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)
+            return torch.optim.Adam(groups, lr=self.lr, weight_decay=self.weight_decay)
         return torch.optim.SGD(
-            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+            groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
         )
 
     def learning_rate(self, progress: float) -> float:
@@ -103,12 +111,12 @@ class TrainOptions:
 def optimizer_state(
     optimizer: torch.optim.Optimizer, model: nn.Module
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Split the state of an optimiser over ``model.parameters()`` into tensors and plain settings.
+    """Split the state of an optimiser over a model's parameters into tensors and plain settings.
 
     Returns:
         Tensors named "parameter/slot", and the settings of each parameter group.
     """
-    names = [name for name, _ in model.named_parameters()]
+    names = _names(optimizer, model)
     whole = optimizer.state_dict()
     tensors = {
         f"{names[number]}/{slot}": value
@@ -127,7 +135,7 @@ def restore_optimizer(
     groups: Sequence[Mapping[str, Any]],
 ) -> None:
     """Undo :func:`optimizer_state` into a fresh optimiser over the same parameters."""
-    number = {name: i for i, (name, _) in enumerate(model.named_parameters())}
+    number = {name: i for i, name in enumerate(_names(optimizer, model))}
     slots: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, slot = key.rpartition("/")
@@ -137,3 +145,17 @@ def restore_optimizer(
     for own, saved in zip(whole["param_groups"], groups, strict=True):
         own.update(saved)
     optimizer.load_state_dict(whole)
+
+
+def _undecayed(model: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield the parameters that modules spare the weight decay."""
+    for module in model.modules():
+        for name in getattr(module, "undecayed", ()):
+            if getattr(module, name) is not None:
+                yield getattr(module, name)
+
+
+def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+    """Return the parameters' names in the order in which the optimiser numbers them."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return [names[p] for group in optimizer.param_groups for p in group["params"]]

@@ -6,9 +6,24 @@ import pytest
 import torch
 
 from spikeguard.data import ImageSet, Splits
-from spikeguard.defences import AT, DEFENCES, TGO, GaussianNoise, Objective, Vanilla
+from spikeguard.defences import (
+    AT,
+    DEFENCES,
+    HIRE,
+    MPDSGR,
+    MPPD,
+    RAT,
+    SR,
+    TGO,
+    TRADES,
+    GatePrior,
+    GaussianNoise,
+    Mixup,
+    Objective,
+    Vanilla,
+)
 from spikeguard.models import CNN
-from spikeguard.neurons import NoisyLIF
+from spikeguard.neurons import NoisyLIF, StoG
 from spikeguard.rng import randomness, stream
 from spikeguard.training import TrainOptions, train
 
@@ -17,18 +32,41 @@ ON = {
     "at": AT(eps=0.1, steps=2),
     "gaussian": GaussianNoise(sigma=0.1),
     "tgo": TGO(lambda_max=0.4),
+    "rat": RAT(beta=0.01),
+    "sr": SR(lamb=0.1),
+    "mpd_sgr": MPDSGR(eta=0.1),
+    "mppd": MPPD(rho=1.0),
+    "mixup": Mixup(chi=0.5),
+    "trades": TRADES(eps=0.1, steps=2),
+    "stog": GatePrior(gamma=0.1, until=1.0),
+    "hire": HIRE(eps=0.1),
 }
 OFF = {
     "vanilla": Vanilla(),
     "at": AT(eps=0.0),
     "gaussian": GaussianNoise(sigma=0.0),
     "tgo": TGO(lambda_max=0.0),
+    "rat": RAT(beta=0.0),
+    "sr": SR(lamb=0.0),
+    "mpd_sgr": MPDSGR(eta=0.0),
+    "mppd": MPPD(rho=0.0),
+    "mixup": Mixup(chi=0.0),
+    "trades": TRADES(beta=0.0),
+    "stog": GatePrior(gamma=0.0, until=1.0),
+    "hire": HIRE(eps=0.0),
 }
 NAMES = sorted(DEFENCES)
 
 
-def small_cnn():
-    neuron = NoisyLIF(0.5, sigma=0.2, v_th=0.3)
+def whole(piece, eps=0.1):
+    """The piece as an objective; one that compares with a perturbed pass gets an attack of eps."""
+    return Objective.of(piece) | (AT(eps=eps) if piece.needs_perturbed else Vanilla())
+
+
+def small_cnn(name):
+    """A small network with noise, or with the gates that one of the defences is about."""
+    gated = name == "stog"
+    neuron = StoG(0.5, p=0.8, v_th=0.3) if gated else NoisyLIF(0.5, sigma=0.2, v_th=0.3)
     return CNN(1, 3, T=2, width=2, hidden=4, image_size=8, neuron=neuron).train()
 
 
@@ -57,8 +95,8 @@ def test_every_defence_is_under_contract():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_losses_are_finite_scalars_and_reach_every_weight(name):
-    model = small_cnn()
-    result = outcome(ON[name], model)
+    model = small_cnn(name)
+    result = outcome(whole(ON[name]), model)
     assert next(iter(result.losses)) == "cross_entropy"
     assert all(loss.ndim == 0 and loss.isfinite() for loss in result.losses.values())
     result.total.backward()
@@ -70,35 +108,41 @@ def test_losses_are_finite_scalars_and_reach_every_weight(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_switched_off_it_is_plain_training_to_the_bit(name, tmp_path):
     options = TrainOptions(epochs=2, batch_size=5, lr=0.05)
-    plain, off = small_cnn(), small_cnn()
+    plain, off = small_cnn(name), small_cnn(name)
     train(plain, small_data(), Vanilla(), options, out=tmp_path / "plain")
-    train(off, small_data(), OFF[name], options, out=tmp_path / "off")
+    train(off, small_data(), whole(OFF[name], eps=0.0), options, out=tmp_path / "off")
     torch.testing.assert_close(dict(off.state_dict()), dict(plain.state_dict()), rtol=0, atol=0)
     assert any(
-        (a != b).any() for a, b in zip(plain.parameters(), small_cnn().parameters(), strict=True)
+        (a != b).any()
+        for a, b in zip(plain.parameters(), small_cnn(name).parameters(), strict=True)
     )
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "vanilla"])
 def test_switched_on_it_is_not(name):
-    plain, result = outcome(Vanilla(), small_cnn()), outcome(ON[name], small_cnn())
-    assert result.total.item() != plain.total.item()
+    def step(objective):
+        model = small_cnn(name)
+        loss = outcome(objective, model).total.item()
+        Objective.of(objective).constrain(model, 0.5, stream(1, "constrain"))
+        return loss, sum(p.sum().item() for p in model.parameters())
+
+    assert step(whole(ON[name])) != step(AT(eps=0.1) if ON[name].needs_perturbed else Vanilla())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_same_streams_same_losses_and_the_global_generator_stands_still(name):
     before = torch.get_rng_state()
-    first, again = (outcome(ON[name], small_cnn()).losses for _ in range(2))
+    first, again = (outcome(whole(ON[name]), small_cnn(name)).losses for _ in range(2))
     assert {k: v.item() for k, v in first.items()} == {k: v.item() for k, v in again.items()}
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_model_keeps_its_modes_and_flags(name):
-    model = small_cnn()
+    model = small_cnn(name)
     model.classifier.eval()
     flags = {k: m.training for k, m in model.named_modules()}
-    outcome(ON[name], model)
+    outcome(whole(ON[name]), model)
     assert {k: m.training for k, m in model.named_modules()} == flags
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 

@@ -8,8 +8,20 @@ import torch
 from torch import nn
 
 from spikeguard.encoders import ENCODERS, Direct, Poisson
-from spikeguard.models import CNN, MLP, MODELS, VGG5, VGG11, WRN16_4
-from spikeguard.neurons import DLIF, IF, LIF, Neuron, NoisyLIF, record
+from spikeguard.models import (
+    CNN,
+    MLP,
+    MODELS,
+    VGG5,
+    VGG11,
+    WRN16_4,
+    OperationalCNN,
+    OperationalMLP,
+    SEWResNet,
+    SpikingResNet,
+    SpikingVGG11,
+)
+from spikeguard.neurons import DLIF, IF, LIF, ATan, Neuron, NoisyLIF, record
 from spikeguard.rng import SampleStreams, random_sources, randomness, stream
 
 T, K = 3, 4
@@ -19,13 +31,28 @@ SHAPES = {
     "vgg5": (2, 8, 8),
     "vgg11": (2, 8, 8),
     "wrn16_4": (2, 8, 8),
+    "sew_resnet": (2, 8, 8),
+    "spiking_resnet": (2, 8, 8),
+    "spiking_vgg11": (2, 8, 8),
+    "operational_mlp": (12,),
+    "operational_cnn": (2, 8, 8),
 }
+PLAIN = {"readout": "logits", "encoder": Direct()}  # where the defaults are others
 BUILD = {
     "mlp": lambda **o: MLP(12, K, T, hidden=(9, 7), **o),
     "cnn": lambda **o: CNN(2, K, T, width=3, hidden=7, image_size=8, **o),
     "vgg5": lambda **o: VGG5(2, K, T, width=1 / 16, image_size=8, **o),
     "vgg11": lambda **o: VGG11(2, K, T, width=1 / 32, image_size=8, **o),
     "wrn16_4": lambda **o: WRN16_4(2, K, T, width=1 / 8, image_size=8, **o),
+    "sew_resnet": lambda **o: SEWResNet(2, K, T, width=1 / 8, image_size=8, **o),
+    "spiking_resnet": lambda **o: SpikingResNet(2, K, T, width=1 / 8, image_size=8, **o),
+    "spiking_vgg11": lambda **o: SpikingVGG11(
+        2, K, T, width=1 / 32, image_size=8, **{**PLAIN, **o}
+    ),
+    "operational_mlp": lambda **o: OperationalMLP(12, K, T, hidden=(9, 7), **{**PLAIN, **o}),
+    "operational_cnn": lambda **o: OperationalCNN(
+        2, K, T, width=3, hidden=7, image_size=8, **{**PLAIN, **o}
+    ),
 }
 EASY = LIF(0.5, v_th=0.3)  # fires in the deepest layer of an untrained network too
 
@@ -221,13 +248,17 @@ def test_every_layer_gets_its_own_copy_of_the_neuron(name):
     prototype = DLIF(T, v_th=0.3)
     model = BUILD[name](neuron=prototype)
     neurons = [m for m in model.modules() if isinstance(m, Neuron)]
-    assert len(neurons) == sum(isinstance(m, nn.Conv2d | nn.Linear) for m in model.modules()) - (
-        1 if name != "wrn16_4" else 4  # no neuron after the last layer; WRN: see test_models.py
-    )
+    without = {"wrn16_4": 4, "spiking_resnet": 4}.get(name, 1)  # the last layer; 3 shortcuts
+    layers = sum(isinstance(m, nn.Conv2d | nn.Linear) for m in model.modules())
+    assert len(neurons) == layers - without
     assert len({id(n.a) for n in [prototype, *neurons]}) == len(neurons) + 1
     assert all(n.v_th == 0.3 for n in neurons)
     default = [m for m in BUILD[name]().modules() if isinstance(m, Neuron)]
-    assert all(type(n) is LIF and n.decay == 0.5 for n in default)
+    if name in ("sew_resnet", "spiking_resnet"):
+        assert all(type(n) is IF and n.surrogate == ATan(2.0) for n in default)
+        assert {n.detach_reset for n in default} == {name == "sew_resnet"}
+    else:
+        assert all(type(n) is LIF and n.decay == 0.5 for n in default)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -289,8 +320,8 @@ def test_a_wrong_setting_is_refused_in_one_line(name, options, message):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_other_steps_and_neurons_are_a_matter_of_arguments(name):
-    options = {"width": 1 / 32} if name in ("vgg5", "vgg11", "wrn16_4") else {}
-    if name == "mlp":
+    options = {} if name.endswith(("mlp", "cnn")) else {"width": 1 / 32}
+    if name.endswith("mlp"):
         model = MODELS[name](12, K, T=1, neuron=IF())
     else:
         model = MODELS[name](2, K, T=1, image_size=8, neuron=IF(), **options)

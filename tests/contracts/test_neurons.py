@@ -13,8 +13,10 @@ from spikeguard.neurons import (
     LIF,
     NEURONS,
     PLIF,
+    EvolutionaryLIF,
     NoisyLIF,
     Rectangular,
+    StoG,
     backward_mode,
     record,
     under_attack,
@@ -28,9 +30,20 @@ BUILD = {  # a quiet neuron of every kind
     "plif": PLIF,
     "noisy_lif": lambda **options: NoisyLIF(sigma=0.0, **options),
     "dlif": lambda **options: DLIF(T, **options),
+    "stog": lambda **options: StoG(shape=(), **options),
+    "evolutionary_lif": lambda **options: EvolutionaryLIF(T, shape=(), **options),
 }
-DECAY = {"if": 1.0, "lif": 0.5, "plif": 0.5, "noisy_lif": 0.5, "dlif": 0.99}
-LOUD = {**BUILD, "noisy_lif": NoisyLIF}
+DECAY = {
+    "if": 1.0,
+    "lif": 0.5,
+    "plif": 0.5,
+    "noisy_lif": 0.5,
+    "dlif": 0.99,
+    "stog": 1.0,
+    "evolutionary_lif": 1.0,
+}
+FOR_STEPS = {"dlif": DLIF, "evolutionary_lif": lambda steps: EvolutionaryLIF(steps, shape=())}
+LOUD = {**BUILD, "noisy_lif": NoisyLIF, "stog": lambda: StoG(p=0.7, shape=())}
 
 
 def current(*shape, low=-0.3, high=1.5):
@@ -79,7 +92,7 @@ def test_at_the_first_step_v_is_the_input(name):
 def test_below_rheobase_it_never_fires(name):
     """v settles at I / (1 - decay), so I < (1 - decay) v_th can never reach v_th; more can."""
     steps, decay = 400, DECAY[name]
-    neuron = DLIF(steps) if name == "dlif" else BUILD[name]()
+    neuron = FOR_STEPS[name](steps) if name in FOR_STEPS else BUILD[name]()
     rheobase = (1 - decay) * neuron.v_th
     assert neuron(torch.full((steps, 1), 0.99 * rheobase - 1e-6)).sum() == 0
     assert neuron(torch.full((steps, 1), 1.05 * rheobase + 1e-2)).sum() > 0

@@ -63,7 +63,7 @@ class Setup:
 
 NETWORKS: dict[str, Setup] = {
     "cnn-t10": Setup("cnn", 10, 128),
-    "vgg11-t4": Setup("vgg11", 4, 32),
+    "vgg11-t4": Setup("vgg11", 4, 16),
     "vgg11-t8": Setup("vgg11", 8, 8),
     "wrn-t4": Setup("wrn16_4", 4, 16),
 }

@@ -33,7 +33,7 @@ __all__ = ["Benchmark", "choose"]
 
 Progress = Callable[[int, int, str], None]
 
-_FULL = Effort(least=3, most=9, seconds=20)
+_FULL = Effort(least=3, most=7, seconds=10)
 _QUICK = Effort(least=2, most=3, seconds=2)
 _PROCESSES = 2
 _WITHOUT_MEMORY = {"vgg11-t8"}  # slow, and vgg11-t4 and the scaling with T show the same
@@ -107,17 +107,17 @@ class Benchmark:
         return store
 
     def _network(self, name: str, store: Store) -> Iterable[tuple[str, Callable[[], object]]]:
-        comparison = _Comparison(name, self.networks[name], self._names(name), self.quick)
+        comparison = _Comparison(name, self.networks[name], self._names(), self.quick)
         yield f"{name}, equal logits", partial(comparison.prepare, store)
         for work in ("eval", "pgd", "train"):  # training last: it moves weights and statistics
             yield f"{name}, time of {work}", partial(comparison.time, work, store)
         if name not in _WITHOUT_MEMORY:
             yield f"{name}, memory", partial(comparison.memory, store)
 
-    def _names(self, network: str) -> list[str]:
+    def _names(self) -> list[str]:
         if self.names is not None:
             return list(self.names)
-        return known_variants(slow=not self.quick and network.startswith("cnn"))
+        return known_variants()
 
     def _further(self, store: Store) -> Iterable[tuple[str, Callable[[], object]]]:
         kernel = default_variant()

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 from spikeguard.defences.adversarial import AT
 from spikeguard.defences.base import Objective, Outcome, Pass, Piece, Step, Vanilla
+from spikeguard.defences.hire import HIRE
+from spikeguard.defences.mixup import Mixup
+from spikeguard.defences.mpd_sgr import MPDSGR
+from spikeguard.defences.mppd import MPPD
 from spikeguard.defences.noise import GaussianNoise
+from spikeguard.defences.rat import RAT
+from spikeguard.defences.sr import SR
+from spikeguard.defences.stog import GatePrior
 from spikeguard.defences.tgo import TGO
+from spikeguard.defences.trades import TRADES
 
 __all__ = [
     "AT",
     "DEFENCES",
+    "GatePrior",
     "GaussianNoise",
+    "HIRE",
+    "MPDSGR",
+    "MPPD",
+    "Mixup",
     "Objective",
     "Outcome",
     "Pass",
     "Piece",
+    "RAT",
+    "SR",
     "Step",
     "TGO",
+    "TRADES",
     "Vanilla",
 ]
 
@@ -25,4 +41,12 @@ DEFENCES: dict[str, type[Piece]] = {
     "at": AT,
     "gaussian": GaussianNoise,
     "tgo": TGO,
+    "rat": RAT,
+    "sr": SR,
+    "mpd_sgr": MPDSGR,
+    "mppd": MPPD,
+    "mixup": Mixup,
+    "trades": TRADES,
+    "stog": GatePrior,
+    "hire": HIRE,
 }

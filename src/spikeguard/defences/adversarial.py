@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import FGSM, PGD, THREATS, Attack
+from spikeguard.attacks import FGSM, PGD, RFGSM, THREATS, Attack
 from spikeguard.defences.base import Piece
 
 __all__ = ["AT"]
+
+_PGD2: dict[str, Any] = {"eps": 2 / 255, "steps": 2, "step_size": 1 / 255}
+_PRESETS: dict[str, dict[str, Any]] = {
+    "stable-snn": {"eps": 4 / 255, "jitter": 0.001},
+    "stog": {"eps": 2 / 255},
+    "feel": _PGD2,
+    "snn-rat": _PGD2,
+    "tgo": _PGD2,
+    "sr": {"eps": 8 / 255, "steps": 7, "step_size": 0.01},
+    "madry": {"eps": 8 / 255, "steps": 7, "step_size": 2 / 255},
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +34,8 @@ class AT(Piece):
               x' \approx \arg\max_{\|x' - x\| \le \epsilon} L(f_\theta(x'), y)
 
     The attack runs with the network in evaluation mode and its neurons' noise on; the training pass
-    on its result runs in training mode. One step without a random start is FGSM, all else is PGD.
+    on its result runs in training mode. One step without a random start is FGSM, with a ``jitter``
+    it is the stable-SNN paper's RFGSM, all else is PGD.
 
     Args:
         eps: Radius of the threat set, in input units, >= 0; 0 is plain training.
@@ -33,9 +45,17 @@ class AT(Piece):
         random_start: Start at a random point of the threat set; None is False for one step, True
             for more.
         norm: "linf" or "l2".
+        jitter: Standard deviation of a Gaussian start of the one step, in input units, in [0, 1].
+            0 is none; 0.001 with eps 4/255 is what the stable-SNN paper calls RFGSM. Its code does
+            not project, so that a pixel can move further than eps by its noise; this does.
 
     Raises:
-        ValueError: If a number is out of range, the norm is unknown, or FGSM is given a step size.
+        ValueError: If a number is out of range, the norm is unknown, FGSM is given a step size, or
+            a jitter goes with several steps or a random start.
+
+    Example:
+        >>> AT.preset("feel") == AT(eps=2 / 255, steps=2, step_size=1 / 255)
+        True
 
     Source: Goodfellow et al., 2015, arXiv:1412.6572 (FGSM); Madry et al., 2018, arXiv:1706.06083
         (PGD).
@@ -48,6 +68,7 @@ class AT(Piece):
     step_size: float | None = None
     random_start: bool | None = None
     norm: str = "linf"
+    jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if not (self.eps >= 0 and math.isfinite(self.eps)):
@@ -64,11 +85,37 @@ class AT(Piece):
                     "AT: one step without a random start is FGSM, whose step is eps, got "
                     f"step_size={self.step_size:g}; leave it out or set random_start=True."
                 )
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(f"AT: jitter is a deviation in [0, 1], got {self.jitter:g}.")
+        if self.jitter > 0 and not self._is_fgsm:
+            raise ValueError(
+                f"AT: jitter={self.jitter:g} is the start of a single step; set steps=1 and leave "
+                "random_start out, or leave jitter out."
+            )
+
+    @classmethod
+    def preset(cls, source: str) -> Self:
+        """Return adversarial training as a source means it.
+
+        Args:
+            source: "stable-snn" (one step of 4/255 after a jitter of 0.001), "stog" (FGSM 2/255),
+                "feel" or "snn-rat" (PGD-2, 2/255, steps of 1/255), "tgo" (the same: its text gives
+                2/255 and k = 2, the step size is an inference), "sr" (PGD-7, 8/255, steps of 0.01),
+                "madry" (PGD-7, 8/255, steps of 2/255).
+
+        Raises:
+            ValueError: If the source is unknown.
+        """
+        if source not in _PRESETS:
+            raise ValueError(f"AT: presets are {', '.join(_PRESETS)}; got {source!r}.")
+        return cls(**_PRESETS[source])
 
     @property
     def attack(self) -> Attack:
         """The attack that crafts the training images."""
         threat = THREATS[self.norm](self.eps)
+        if self.jitter > 0:
+            return RFGSM(threat, "stable-snn-train", alpha=self.jitter)
         if self._is_fgsm:
             return FGSM(threat)
         start = True if self.random_start is None else self.random_start

@@ -4,14 +4,16 @@ A *piece* is a frozen dataclass that derives from :class:`Piece` and has one or 
 
 * ``perturb(model, x, y, generator) -> x'``: the batch that is trained on instead of the clean one,
 * ``term(step) -> loss``: a scalar added to the cross-entropy,
-* ``constrain(model, progress)``: a change of the weights after each optimiser step,
+* ``constrain(model, progress, generator)``: a change of the weights after each optimiser step,
 * ``clean_share``: how much of the cross-entropy is taken on the clean batch,
+* ``frozen(model, progress)``: the parameters that a step leaves alone,
 * ``require(model, options)``: a refusal, before the training, of what it cannot work with.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -30,7 +32,7 @@ class Pass:
     """One forward pass in training mode.
 
     Attributes:
-        x: The images the model saw [B, ...].
+        x: The images the model saw [B, ...], or [T, B, ...] where every step has its own.
         logits: What it answered [B, K].
         trace: Potentials and spikes of every spiking layer; None where no term asks for them.
     """
@@ -102,6 +104,7 @@ class Piece:
         needs_perturbed: The term compares with a perturbed pass; without one it is refused.
         clean_share: Share of the cross-entropy taken on the clean batch where a piece perturbs, in
             [0, 1]; None leaves it to the others, and 0 if all do.
+        needs_input_gradient: The term differentiates logits in ``Pass.x``.
     """
 
     name: ClassVar[str]
@@ -113,6 +116,15 @@ class Piece:
     def clean_share(self) -> float | None:
         """Share of the cross-entropy taken on the clean batch."""
         return None
+
+    @property
+    def needs_input_gradient(self) -> bool:
+        """Whether the term differentiates a pass in its images."""
+        return False
+
+    def frozen(self, model: nn.Module, progress: float) -> Iterable[nn.Parameter]:
+        """Return the parameters that are not trained at this progress."""
+        return ()
 
     def require(self, model: nn.Module, options: object) -> None:
         """Raise ValueError if the piece cannot work with a model or with the training options."""
@@ -126,7 +138,7 @@ class _Perturbs(Protocol):
     name: ClassVar[str]
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the images to train on, shaped like ``x``."""
+        """Return the images to train on, like ``x`` [B, ...] or one for each step [T, B, ...]."""
 
 
 @runtime_checkable
@@ -139,7 +151,7 @@ class _AddsTerm(Protocol):
 
 @runtime_checkable
 class _Constrains(Protocol):
-    def constrain(self, model: nn.Module, progress: float) -> None:
+    def constrain(self, model: nn.Module, progress: float, generator: torch.Generator) -> None:
         """Change the weights in place; runs without gradients."""
 
 
@@ -265,21 +277,24 @@ class Objective:
         shown = clean = perturbed = None
         if perturbing is not None:
             shown = perturbing.perturb(model, x, y, stream(seed, perturbing.name)).detach()
-        if share > 0 or any(piece.needs_clean for piece in self.pieces):
-            clean = self._pass(model, x)
-        if shown is not None:
-            perturbed = self._pass(model, shown)
-        losses = {"cross_entropy": _cross_entropy(clean, perturbed, share, y)}
-        for piece in sorted(self.pieces, key=lambda piece: piece.name):
-            if isinstance(piece, _AddsTerm):
-                own = stream(seed, piece.name, "term")
-                losses[piece.name] = piece.term(Step(model, clean, perturbed, y, progress, own))
+        with _constant(p for piece in self.pieces for p in piece.frozen(model, progress)):
+            if share > 0 or any(piece.needs_clean for piece in self.pieces):
+                clean = self._pass(model, x)
+            if shown is not None:
+                perturbed = self._pass(model, shown)
+            losses = {"cross_entropy": _cross_entropy(clean, perturbed, share, y)}
+            for piece in sorted(self.pieces, key=lambda piece: piece.name):
+                if isinstance(piece, _AddsTerm):
+                    own = stream(seed, piece.name, "term")
+                    losses[piece.name] = piece.term(Step(model, clean, perturbed, y, progress, own))
         seen = perturbed if perturbed is not None else clean
         assert seen is not None
         return Outcome(losses, seen)
 
     def _pass(self, model: nn.Module, x: Tensor) -> Pass:
         """Run the model on a batch, recorded where a term asks for it."""
+        if any(piece.needs_input_gradient for piece in self.pieces):
+            x = x.detach().requires_grad_()
         recorded = any(piece.needs_trace for piece in self.pieces)
         with record(model) if recorded else nullcontext() as trace:
             return Pass(x, model(x), trace)
@@ -297,11 +312,33 @@ class Objective:
         return self(model, x, y, progress=progress, generator=generator).losses
 
     @torch.no_grad()
-    def constrain(self, model: nn.Module, progress: float) -> None:
-        """Let the pieces that constrain the weights do so; called after every optimiser step."""
-        for piece in sorted(self.pieces, key=lambda piece: piece.name):
-            if isinstance(piece, _Constrains):
-                piece.constrain(model, progress)
+    def constrain(self, model: nn.Module, progress: float, generator: torch.Generator) -> None:
+        """Let the pieces that constrain the weights do so; called after every optimiser step.
+
+        Args:
+            model: Its weights are changed in place.
+            progress: Share of the training that is over, in [0, 1].
+            generator: Every piece draws from a stream of its own that is seeded from this one.
+        """
+        constraining = [piece for piece in self.pieces if isinstance(piece, _Constrains)]
+        if not constraining:
+            return
+        seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+        for piece in sorted(constraining, key=lambda piece: piece.name):
+            piece.constrain(model, progress, stream(seed, piece.name, "constrain"))
+
+
+@contextmanager
+def _constant(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Let what is computed inside the block have no gradient by these parameters."""
+    before = [(parameter, parameter.requires_grad) for parameter in parameters]
+    try:
+        for parameter, _ in before:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, flag in before:
+            parameter.requires_grad_(flag)
 
 
 def _cross_entropy(clean: Pass | None, perturbed: Pass | None, share: float, y: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from spikeguard.encoders import Direct, Encoder
 from spikeguard.models import lean
 from spikeguard.neurons import LIF, Neuron, are_spikes
-from spikeguard.rng import random_sources, stream
+from spikeguard.rng import random_sources, randomness, stream
 
 __all__ = [
     "SNN",
@@ -114,10 +114,16 @@ class SNN(nn.Module):
             self.add_module(name, stage)
         for number, source in enumerate(random_sources(self)):
             source.seed = number  # unbound, each layer draws a sequence of its own
+        self._settle_neurons()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images [B, *in_shape] in [0, 1] to logits [B, K]."""
-        if tuple(x.shape[1:]) != self.in_shape:
+        """Map images [B, *in_shape] in [0, 1] to logits [B, K].
+
+        Where the encoder shows every step alike, as direct coding does, x may also be
+        [T, B, *in_shape]: another image for every step.
+        """
+        frames = x.ndim == len(self.in_shape) + 2 and len(x) == self.T and self.encoder.constant
+        if tuple(x.shape[2 if frames else 1 :]) != self.in_shape:
             shape = ", ".join(["B", *map(str, self.in_shape)])
             raise ValueError(f"SNN: expects inputs [{shape}], got {list(x.shape)}.")
         if not x.is_floating_point():
@@ -126,7 +132,10 @@ class SNN(nn.Module):
             )
         if self.encoder.normalised:
             x = (x - self.mean) / self.std
-        drive = self.encoder(x, 1 if self.encoder.constant else self.T)
+        if frames:
+            drive = self.encoder(x.flatten(0, 1), 1)[0].view(x.shape)
+        else:
+            drive = self.encoder(x, 1 if self.encoder.constant else self.T)
         for name in self._stages:
             drive = getattr(self, name)(drive, self.T)
         return drive.mean(0)
@@ -135,6 +144,27 @@ class SNN(nn.Module):
     def stochastic(self) -> bool:
         """Whether two calls on the same input can differ in the present phase."""
         return any(getattr(m, "stochastic", False) for m in self.modules() if m is not self)
+
+    @torch.no_grad()
+    def _settle_neurons(self) -> None:
+        """Run one black image to tell the neurons that ask for it how many of them there are."""
+        waiting = [m for m in self.modules() if isinstance(m, Neuron) and not m.settled]
+        if not waiting:
+            return
+
+        def settle(neuron: Neuron, inputs: tuple[Tensor, ...]) -> None:
+            neuron.settle(inputs[0].shape[2:])
+
+        modes = [(module, module.training) for module in self.modules()]
+        hooks = [neuron.register_forward_pre_hook(settle) for neuron in waiting]
+        try:
+            with randomness(self.eval(), stream(0, "settle")):
+                self(torch.zeros(1, *self.in_shape))
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for module, mode in modes:
+                module.training = mode
 
 
 def fold(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -12,8 +12,10 @@ from spikeguard.neurons.base import (
     under_attack,
 )
 from spikeguard.neurons.dlif import DLIF
+from spikeguard.neurons.evolutionary import EvolutionaryLIF
 from spikeguard.neurons.lif import IF, LIF, PLIF
 from spikeguard.neurons.noisy_lif import NoisyLIF
+from spikeguard.neurons.stog import StoG
 from spikeguard.neurons.surrogate import (
     SURROGATES,
     ATan,
@@ -34,12 +36,14 @@ __all__ = [
     "PLIF",
     "SURROGATES",
     "ATan",
+    "EvolutionaryLIF",
     "Gaussian",
     "LayerTrace",
     "Neuron",
     "NoisyLIF",
     "Rectangular",
     "Sigmoid",
+    "StoG",
     "StraightThrough",
     "SuperSpike",
     "Surrogate",
@@ -57,4 +61,6 @@ NEURONS: dict[str, type[Neuron]] = {
     "plif": PLIF,
     "noisy_lif": NoisyLIF,
     "dlif": DLIF,
+    "stog": StoG,
+    "evolutionary_lif": EvolutionaryLIF,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -166,9 +166,18 @@ class Neuron(nn.Module):
             )
             for recorder in self._recorders:
                 recorder.add(self, seen)
-        if not spikes.is_inference():  # such tensors count no versions
-            spikes.__dict__[_MARK] = spikes._version
-        return spikes
+        return mark_spikes(spikes)
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has all its parameters; if not, ``settle`` makes them."""
+        return True
+
+    def settle(self, shape: Sequence[int]) -> None:
+        """Make the parameters that depend on how many neurons there are: one sample's [*N].
+
+        A network does so for its neurons, once, when it is built.
+        """
 
     def extra_repr(self) -> str:
         """Show the settings in ``print(model)``."""
@@ -266,6 +275,13 @@ def under_attack(model: nn.Module) -> Iterator[None]:
             n.attacked = old
 
 
+def mark_spikes(spikes: Tensor) -> Tensor:
+    """Return the tensor, marked as one whose entries are all 0 or 1 (see ``are_spikes``)."""
+    if not spikes.is_inference():  # such tensors count no versions
+        spikes.__dict__[_MARK] = spikes._version
+    return spikes
+
+
 def are_spikes(x: Tensor) -> bool:
     """Whether ``x`` is what a neuron returned, unchanged: every entry is 0 or 1."""
     return _MARK in x.__dict__ and bool(x.__dict__[_MARK] == x._version)
@@ -286,6 +302,37 @@ def require_decay(owner: str, decay: float) -> float:
     if decay > 1:
         hint = f" If it is a time constant, pass {1 - 1 / decay:.4g} (= 1 - 1/tau) or use from_tau."
     raise ValueError(f"{owner}: decay is a leak factor in (0, 1], got {decay:g}.{hint}")
+
+
+def require_neurons(
+    owner: Neuron, values: Tensor | None, current: Tensor, *, steps: bool = False
+) -> Tensor:
+    """Check that values [*shape], or [T, *shape] with ``steps``, fit a current [T, B, *N].
+
+    Raises:
+        ValueError: If there are none yet, or shape is neither () nor N with axes of length 1.
+    """
+    name, neurons = type(owner).__name__, tuple(current.shape[2:])
+    if values is None:
+        raise ValueError(
+            f"{name}: has no shape yet; build it into a network, or pass shape={neurons}."
+        )
+    shape = tuple(values.shape[1:] if steps else values.shape)
+    fits = len(shape) == len(neurons) and all(
+        a in (1, b) for a, b in zip(shape, neurons, strict=True)
+    )
+    if shape and not fits:
+        raise ValueError(
+            f"{name}: built for neurons {shape}, got a current of {neurons}; build the network "
+            "for inputs of this size."
+        )
+    return values
+
+
+def per_neuron(values: Tensor, like: Tensor, *, steps: bool = False) -> Tensor:
+    """Shape values [*shape], or [T, *shape] with ``steps``, to broadcast to ``like`` [T, B, *N]."""
+    lead, shape = (len(values), values.shape[1:]) if steps else (1, values.shape)
+    return values.view(lead, 1, *(shape or [1] * (like.ndim - 2)))
 
 
 def _neurons(model: nn.Module) -> list[Neuron]:

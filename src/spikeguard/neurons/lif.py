@@ -96,13 +96,14 @@ class LIF(Neuron):
         self, current: Tensor, *, T: int | None = None, norm: nn.Module | None = None
     ) -> Tensor:
         """Map a current [T, *N] to spikes [T, *N]."""
-        gate = None
         if self.input_scale != 1:
-            if norm is None:
-                current = current * self.input_scale
-            else:
-                gate = torch.tensor(self.input_scale, device=current.device)
-        return self.fire(current, decay=self.decay, gate=gate, T=T, norm=norm)
+            assert norm is None  # the scale comes between the two: see absorbs
+            current = current * self.input_scale
+        return self.fire(current, decay=self.decay, T=T, norm=norm)
+
+    def absorbs(self, layer: nn.Module, x: Tensor) -> bool:
+        """As for every neuron, but a scaled input is scaled, and recorded, after the layer."""
+        return self.input_scale == 1 and super().absorbs(layer, x)
 
     def extra_repr(self) -> str:
         """Show the settings in ``print(model)``."""

@@ -1,0 +1,108 @@
+"""HIRE: noise crafted from the gradient of one segment of time is shown in the next."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks import AttackError, Linf
+from spikeguard.attacks.base import crafting, cross_entropy
+from spikeguard.defences.base import Piece
+from spikeguard.models import SNN
+
+__all__ = ["HIRE"]
+
+
+@dataclass(frozen=True)
+class HIRE(Piece):
+    r"""Show another perturbed image in every segment of the T time steps.
+
+    .. math::
+        \delta_1 = 0, \qquad
+        \delta_{n+1} = \Pi_\epsilon\Big(\delta_n + \alpha\,
+        \mathrm{sign} \sum_{t \in \text{segment } n} \frac{\partial L}{\partial x[t]}\Big), \qquad
+        x[t] = x + \delta_n \text{ for } t \in \text{segment } n
+
+    The first segment shows the image, each later one a variant built with the gradient that reached
+    the segment before it; the projection keeps it in the eps ball and in [0, 1]. The gradient of
+    segment n is that of a run which shows the variant of n to its end. The network learns from one
+    run over all variants. Its encoder must show every step alike, as direct coding does.
+
+    Two things of the paper are left out: it moves the weights after every segment, where here a
+    batch makes one step; and it takes the input gradient from the training pass itself, where here
+    it is crafted in evaluation mode, as for every attack.
+
+    Args:
+        eps: Bound on the noise, in input units, >= 0; 0 is plain training.
+        segments: Number of segments, >= 2, of T // segments steps or one more.
+        step_size: alpha, in input units, > 0; None is eps.
+
+    Raises:
+        ValueError: If a number is out of range; in training, if the model is no SNN with such
+            an encoder and at least as many time steps as segments.
+        AttackError: If a gradient is not finite.
+
+    Source: Kundu et al., "HIRE-SNN: harnessing the inherent robustness of energy-efficient deep
+        spiking neural networks by training with crafted input noise", ICCV 2021. No training code
+        is public.
+    """
+
+    name: ClassVar[str] = "hire"
+
+    eps: float = 8 / 255
+    segments: int = 2
+    step_size: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.eps >= 0 and math.isfinite(self.eps)):
+            raise ValueError(f"HIRE: eps is a radius >= 0 in input units, got {self.eps:g}.")
+        if self.segments < 2:
+            raise ValueError(
+                f"HIRE: segments must be >= 2, got {self.segments}; the first shows the image."
+            )
+        size = self.step_size
+        if size is not None and not (size > 0 and math.isfinite(size)):
+            raise ValueError(f"HIRE: step_size must be positive, got {size:g}.")
+
+    def require(self, model: nn.Module, options: object) -> None:
+        """Refuse a model that cannot be shown one image a step, or has too few steps."""
+        if not isinstance(model, SNN) or not model.encoder.constant:
+            raise ValueError(
+                "hire: shows another image at each step; use an SNN with model.encoder: direct."
+            )
+        if self.segments > model.T:
+            raise ValueError(
+                f"hire: {self.segments} segments need at least as many time steps, got "
+                f"T = {model.T}."
+            )
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return one image for every step [T, B, ...]; the model is left as it was."""
+        if self.eps == 0:
+            return x
+        self.require(model, None)
+        assert isinstance(model, SNN)
+        threat, size = Linf(self.eps), self.eps if self.step_size is None else self.step_size
+        edges = [n * model.T // self.segments for n in range(self.segments)]
+        frames = x.repeat(model.T, *[1] * x.ndim)
+        with crafting(model, x, y, generator):
+            for begin, end in pairwise(edges):
+                slope = _gradient(model, frames, y)[begin:end].sum(0)
+                frames[end:] = threat.project(frames[begin] + size * threat.steepest(slope), x)
+        return frames
+
+
+def _gradient(model: nn.Module, frames: Tensor, y: Tensor) -> Tensor:
+    """Return the derivative of the summed cross-entropy by each step's images [T, B, ...]."""
+    shown = frames.clone().requires_grad_()
+    with torch.enable_grad():
+        loss = cross_entropy(model(shown), y).sum()
+        (slope,) = torch.autograd.grad(loss, shown)
+    if not bool(torch.isfinite(slope).all()):
+        raise AttackError("hire: the gradient is not finite.")
+    return slope

@@ -1,0 +1,103 @@
+"""MPD-SGR: keep the distribution of membrane potentials out of the surrogate's range."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from spikeguard.defences.base import Pass, Piece, Step
+from spikeguard.neurons import LayerTrace
+
+__all__ = ["MPDSGR"]
+
+_EPS = 1e-5  # added to a variance, as batch normalisation does
+
+
+@dataclass(frozen=True)
+class MPDSGR(Piece):
+    r"""Penalise the share of potentials that pass a gradient, as if they were Gaussian.
+
+    .. math::
+        \Omega = \Phi\Big(\frac{\mu + g}{s}\Big) - \Phi\Big(\frac{\mu - g}{s}\Big)
+               = P(|v - v_{th}| < g), \qquad
+        L = L_{CE} + \eta \operatorname{mean}_{l,t,c} \Omega_{l,t,c}
+
+    mu and s are mean and standard deviation of v - v_th over the batch (and the feature map), one
+    pair for each layer l, step t and channel c; a neuron of a fully connected layer is a channel of
+    its own. g is the half-width of the surrogate. The mean is over steps and channels of a layer
+    and then over layers, so that a layer of 4096 neurons does not outweigh all others.
+
+    The paper leaves out the last linear layer: logits are averaged potentials there and no neuron
+    fires. In the networks here nothing follows the last linear layer, and with the readout "rate"
+    the neuron that does is left out.
+
+    Args:
+        eta: Weight of the penalty, >= 0; 0 is plain training.
+        width: Half-width g of the range, in membrane units, > 0; None is the half-width of each
+            layer's own surrogate (1.0 for the default one).
+
+    Raises:
+        ValueError: If a number is out of range; in training, if width is None and a layer's
+            surrogate has no finite half-width, or the model has no spiking layer before its
+            readout.
+
+    Source: Jiang et al., "MPD-SGR", AAAI 2026, arXiv:2511.12199; there is no public code.
+    """
+
+    name: ClassVar[str] = "mpd_sgr"
+    needs_trace: ClassVar[bool] = True
+
+    eta: float
+    width: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.eta >= 0 and math.isfinite(self.eta)):
+            raise ValueError(f"MPDSGR: eta is a weight >= 0, got {self.eta:g}.")
+        if self.width is not None and not (self.width > 0 and math.isfinite(self.width)):
+            raise ValueError(
+                f"MPDSGR: width is a half-width > 0 in membrane units, got {self.width:g}; leave "
+                "it out for that of the surrogate."
+            )
+
+    def share(self, layer: LayerTrace, where: str = "layer") -> Tensor:
+        """Return Omega [T, C] of one layer.
+
+        Args:
+            layer: What the layer did: v [T, B, C, ...].
+            where: The layer's name, for the error message.
+        """
+        g = self.width if self.width is not None else layer.surrogate.half_width
+        if not math.isfinite(g):
+            raise ValueError(
+                f"MPDSGR: {where} uses {layer.surrogate}, which has no finite half-width; pass "
+                "width, for example MPDSGR(eta=0.1, width=1.0)."
+            )
+        x = layer.v - layer.v_th
+        axes = [1, *range(3, x.ndim)]
+        mean = x.mean(axes)
+        s = (x.var(axes, correction=0) + _EPS).sqrt()
+        inside: Tensor = torch.special.ndtr((mean + g) / s) - torch.special.ndtr((mean - g) / s)
+        return inside
+
+    def term(self, step: Step) -> Tensor:
+        """Return eta times the mean share over layers, steps and channels."""
+        layers = hidden_layers(step.seen)
+        if not layers:
+            raise ValueError("MPDSGR: the model has no spiking layer before its readout.")
+        shares = [self.share(layer, name).mean() for name, layer in layers.items()]
+        return self.eta * torch.stack(shares).mean()
+
+
+def hidden_layers(seen: Pass) -> dict[str, LayerTrace]:
+    """Return the spiking layers without the one whose firing rates are the logits."""
+    layers = dict(seen.trace or {})
+    if layers:
+        last = list(layers)[-1]
+        spikes = layers[last].spikes
+        if spikes.shape[1:] == seen.logits.shape and torch.equal(spikes.mean(0), seen.logits):
+            del layers[last]
+    return layers

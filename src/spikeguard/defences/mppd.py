@@ -1,0 +1,166 @@
+"""MS-MPPD: keep what a perturbation does to the last spiking layer's membranes small."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.defences.base import Piece, Step
+from spikeguard.neurons import LayerTrace, Neuron, Trace
+
+__all__ = ["MPPD", "Distance", "perturbation_dynamics"]
+
+Distance = Literal["ms-mppd", "tasad", "std"]
+
+
+@dataclass(frozen=True)
+class MPPD(Piece):
+    r"""Penalise the distance between the clean and the perturbed pass in one spiking layer.
+
+    ``ms-mppd`` is the mean square of the membrane potential perturbation dynamics, driven by the
+    difference of the layer's input currents and free of spikes and resets:
+
+    .. math::
+        \varepsilon[t] = \lambda\,\varepsilon[t-1] + I[t] - \tilde I[t],\quad \varepsilon[0] = 0,
+        \qquad L = \rho\,\overline{\varepsilon^2}
+
+    The other two are the spike distances the paper compares with:
+
+    .. math::
+        \mathrm{TASAD} = \Bigl\| \tfrac1T \sum_t (s[t] - \tilde s[t]) \Bigr\|_2, \qquad
+        \mathrm{STD} = \sqrt{\textstyle\sum_t \| s[t] - \tilde s[t] \|_2^2}
+
+    The current is the one that enters the layer: neither a DLIF neuron's gates nor a NoisyLIF
+    neuron's own noise are in it, and lambda is a number of its own, not the layer's decay.
+
+    Args:
+        rho: Weight, >= 0; 0 is training without it, to the bit: no clean pass is run for it.
+        decay: The recursion's lambda, in [0, 1]; only ``ms-mppd`` has it.
+        distance: "ms-mppd", "tasad" or "std".
+        layer: "last", the layer that fires last; or a spiking layer's name, or its place in network
+            order, from 0, or from the end with -1.
+        detach_clean: The clean pass is a constant that the perturbed one is pulled towards, as in
+            the public code. False lets the gradient into both; the paper does not say.
+        reduction: "mean" is the public code: the mean square over steps, batch and neurons (for
+            ``tasad`` of the rate difference, for ``std`` of the spike difference). "sum" is the
+            paper's formula of one sample (Eqs. 12 to 14), mean over the batch: for ``ms-mppd``
+            larger by steps times neurons, 32768 for the last layer of VGG-11 and T = 8.
+
+    Raises:
+        ValueError: If a number is out of range or a word unknown; before the training, if nothing
+            perturbs or the model has no such spiking layer.
+
+    Source: Ding et al., "Robust stable spiking neural networks", ICML 2024, Eqs. 11 to 14 and 17,
+        and its public training code; TASAD: Kundu et al., ICCV 2021 (arXiv:2110.11417); STD: Ding
+        et al., "SNN-RAT", NeurIPS 2022.
+    """
+
+    name: ClassVar[str] = "mppd"
+    needs_trace: ClassVar[bool] = True
+    needs_clean: ClassVar[bool] = True
+    needs_perturbed: ClassVar[bool] = True
+
+    rho: float = 1.0
+    decay: float = 0.99
+    distance: Distance = "ms-mppd"
+    layer: str | int = "last"
+    detach_clean: bool = True
+    reduction: Literal["mean", "sum"] = "mean"
+
+    def __post_init__(self) -> None:
+        if not (self.rho >= 0 and math.isfinite(self.rho)):
+            raise ValueError(f"MPPD: rho is a weight >= 0, got {self.rho:g}.")
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"MPPD: decay is a leak factor in [0, 1], got {self.decay:g}.")
+        if self.distance not in get_args(Distance):
+            known = ", ".join(get_args(Distance))
+            raise ValueError(f"MPPD: distance is one of {known}; got {self.distance!r}.")
+        if self.reduction not in ("mean", "sum"):
+            raise ValueError(f"MPPD: reduction is 'mean' or 'sum', got {self.reduction!r}.")
+        if self.rho == 0:  # a second pass would move batch statistics and noise
+            object.__setattr__(self, "needs_clean", False)
+
+    def require(self, model: nn.Module, options: object) -> None:
+        """Refuse a model without the layer.
+
+        Raises:
+            ValueError: It names the spiking layers there are.
+        """
+        self._choose([name for name, m in model.named_modules() if isinstance(m, Neuron)])
+
+    def measure(self, clean: LayerTrace, perturbed: LayerTrace) -> Tensor:
+        """Return the distance of two passes in one layer, a scalar, without its weight.
+
+        Args:
+            clean: What the layer did on the clean batch; currents and spikes [T, B, *N].
+            perturbed: The same on the perturbed batch.
+        """
+        of_currents = self.distance == "ms-mppd"
+        quiet, moved = (p.current if of_currents else p.spikes for p in (clean, perturbed))
+        quiet = quiet.detach() if self.detach_clean else quiet
+        change = quiet.float() - moved.float()
+        if of_currents:
+            change = perturbation_dynamics(change, self.decay)
+        elif self.distance == "tasad":
+            change = change.mean(0, keepdim=True)
+        if self.reduction == "mean":
+            return change.square().mean()
+        of_sample = change.transpose(0, 1).flatten(1)  # [B, T * neurons]
+        if of_currents:
+            return of_sample.square().sum(1).mean()
+        length: Tensor = torch.linalg.vector_norm(of_sample, dim=1)  # its gradient at 0 is 0
+        return length.mean()
+
+    def term(self, step: Step) -> Tensor:
+        """Return rho times the distance in the chosen layer."""
+        if self.rho == 0:
+            return step.seen.logits.new_zeros(())
+        clean, perturbed = step.both
+        quiet, moved = (self._of(p.trace) for p in (clean, perturbed))
+        return self.rho * self.measure(quiet, moved)
+
+    def _of(self, trace: Trace | None) -> LayerTrace:
+        assert trace is not None
+        return trace[self._choose(list(trace))]
+
+    def _choose(self, names: list[str]) -> str:
+        """Return the name of the chosen layer out of those of all spiking layers."""
+        if not names:
+            raise ValueError("MPPD: the model has no spiking layer whose passes could be compared.")
+        if isinstance(self.layer, str):
+            name = names[-1] if self.layer == "last" else self.layer
+            if name in names:
+                return name
+        elif -len(names) <= self.layer < len(names):
+            return names[self.layer]
+        known = ", ".join(names)
+        raise ValueError(
+            f"MPPD: no spiking layer {self.layer!r}; write 'last', a place below {len(names)}, or "
+            f"one of {known}."
+        )
+
+
+def perturbation_dynamics(drive: Tensor, decay: float) -> Tensor:
+    r"""Return eps[t] = decay eps[t-1] + drive[t], eps[0] = 0, shaped like ``drive``.
+
+    A constant drive J gives J (1 - decay^t) / (1 - decay). The gain from drive to eps, both as
+    vectors over time, is the largest singular value of the lower triangular Toeplitz matrix
+    decay^(t-s): at most (1 - decay^T) / (1 - decay). The paper's smaller bound, the square root of
+    1 / (1 - decay) (Theorem 3.1), does not hold for every T.
+
+    Args:
+        drive: Difference of the input currents [T, ...].
+        decay: lambda, in [0, 1].
+
+    Example:
+        >>> perturbation_dynamics(torch.ones(3), 0.5)
+        tensor([1.0000, 1.5000, 1.7500])
+    """
+    eps = [drive[0]]
+    for now in drive[1:]:
+        eps.append(decay * eps[-1] + now)
+    return torch.stack(eps)

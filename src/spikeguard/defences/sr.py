@@ -1,0 +1,102 @@
+"""SR: sparsity regularisation, a penalty on how steeply the true class depends on the image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from spikeguard.defences.base import Piece, Step
+from spikeguard.rng import randomness, stream
+
+__all__ = ["SR"]
+
+
+@dataclass(frozen=True)
+class SR(Piece):
+    r"""Penalise the squared l1 norm of an input gradient, estimated by one finite difference.
+
+    .. math::
+        f(x) = \frac{e^{z_y}}{e^{z_y} + e^{z_c}} = \operatorname{sigmoid}(z_y - z_c), \quad
+        c = \arg\max_{j \ne y} z_j, \quad d = \operatorname{sign} \nabla_x f(x), \\
+        L = L_{CE} + \lambda \operatorname{mean}_b \Big[ \frac{f(x + h d) - f(x)}{h} \Big]^2
+
+    To first order in h the bracket is ||grad f||_1. The gradient is the surrogate's; the strongest
+    competitor c and the direction d are constants, so that the penalty reaches the weights by
+    ordinary backpropagation, through both passes. x + h d is not clamped to [0, 1].
+
+    The sign is taken of the gradient of z_y - z_c, which is that of f where f is not saturated, and
+    does not vanish where it is.
+
+    The pass at x is the one that is trained on, perturbed images included. A network that draws
+    noise is run once more at x, with the noise of the pass at x + h d: between two draws the
+    difference over h would be that of the draws. All passes are in training mode, as in the public
+    code: batch normalisation counts each of them.
+
+    Args:
+        lamb: Weight of the penalty, >= 0; 0 is plain training, without further passes.
+        h: Length of the difference, in input units, > 0.
+
+    Raises:
+        ValueError: If a number is out of range; in training, if no gradient reaches the images.
+
+    Source: Liu et al., "Enhancing adversarial robustness in SNNs with sparse gradients", ICML 2024,
+        and its public code.
+    """
+
+    name: ClassVar[str] = "sr"
+
+    lamb: float
+    h: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not (self.lamb >= 0 and math.isfinite(self.lamb)):
+            raise ValueError(f"SR: lamb is a weight >= 0, got {self.lamb:g}.")
+        if not (self.h > 0 and math.isfinite(self.h)):
+            raise ValueError(f"SR: h is a length > 0 in input units, got {self.h:g}.")
+
+    @property
+    def needs_input_gradient(self) -> bool:
+        """The direction of the difference is that of the input gradient."""
+        return self.lamb > 0
+
+    def term(self, step: Step) -> Tensor:
+        """Return lamb times the mean squared difference quotient."""
+        x, logits = step.seen.x, step.seen.logits
+        if self.lamb == 0:
+            return logits.new_zeros(())
+        seed = int(torch.randint(2**62, (1,), generator=step.generator))
+
+        def run(images: Tensor) -> Tensor:
+            with randomness(step.model, stream(seed, "noise", device=images.device)):
+                answer: Tensor = step.model(images)
+            return answer
+
+        if any(getattr(module, "stochastic", False) for module in step.model.modules()):
+            logits = run(x)
+        competitor = strongest_other(logits.detach(), step.y)
+        lead = advantage(logits, step.y, competitor)
+        if not (lead.requires_grad and x.requires_grad):
+            raise ValueError("SR: no gradient reaches the images; the model detaches them.")
+        (grad,) = torch.autograd.grad(lead.sum(), x, retain_graph=True, allow_unused=True)
+        if grad is None:
+            raise ValueError("SR: no gradient reaches the images; the model detaches them.")
+        beside = run(x.detach() + self.h * grad.sign())
+        change = advantage(beside, step.y, competitor).sigmoid() - lead.sigmoid()
+        return self.lamb * (change / self.h).square().mean()
+
+
+def strongest_other(logits: Tensor, y: Tensor) -> Tensor:
+    """Return for each sample the class with the highest logit beside ``y`` [B]."""
+    own = functional.one_hot(y, logits.shape[1]).bool()
+    return logits.masked_fill(own, -torch.inf).argmax(1)
+
+
+def advantage(logits: Tensor, y: Tensor, competitor: Tensor) -> Tensor:
+    """Return z_y - z_c for each sample [B]; its sigmoid is the two-class softmax."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return (logits.gather(1, y[:, None]) - logits.gather(1, competitor[:, None]))[:, 0]
