@@ -368,7 +368,9 @@ def process(*words, **options):
         [
             sys.executable,
             "-c",
-            "import sys; from spikeguard.cli import main; sys.exit(main())",
+            # a shell's background job ignores Ctrl-C, and so would its children
+            "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+            "from spikeguard.cli import main; sys.exit(main())",
             *words,
         ],
         stdout=subprocess.PIPE,

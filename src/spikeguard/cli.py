@@ -29,7 +29,8 @@ _EXAMPLES = {
     "audit": ["audit runs/mine", "audit runs/mine --eps 8/255 --strict"],
     "report": ["report runs/mine", "report runs/demo/vanilla runs/demo/tgo --out compare.html"],
     "bench": ["bench --quick", "bench --networks cnn-t10,wrn-t4 --threads 1"],
-    "list": ["list", "list neurons", "list recipes"],
+    "reproduce": ["reproduce mini", "reproduce mini --only cifar10-at --seeds 0,1,2 --jobs 2"],
+    "list": ["list", "list neurons", "list recipes tgo/"],
 }
 _HELP = {
     "demo": "Train, attack and audit four small networks on embedded digits; write a report.",
@@ -38,6 +39,7 @@ _HELP = {
     "audit": "Check whether a run's robustness can be believed.",
     "report": "Write one self-contained HTML page about one run or several.",
     "bench": "Measure time and memory beside other libraries.",
+    "reproduce": "Train and attack every recipe of a folder at several seeds; print one table.",
     "list": "List what recipes and commands can name.",
 }
 _DATA = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from spikeguard.config import Recipe, eps_text, load_recipe
 from spikeguard.runs import AUDIT, REPORT, Run, train_recipe
@@ -21,7 +21,7 @@ from spikeguard.runs import AUDIT, REPORT, Run, train_recipe
 if TYPE_CHECKING:
     from spikeguard.scores import Evaluation
 
-__all__ = ["RECIPES", "DemoResult", "DemoRow", "run_demo"]
+__all__ = ["RECIPES", "DemoResult", "DemoRow", "Progress", "run_demo", "side_by_side"]
 
 RECIPES = ("demo/vanilla", "demo/tgo", "demo/at", "demo/at-tgo")
 
@@ -37,6 +37,7 @@ _QUICK = (
 
 Progress = Callable[[str, int, int, str], None]
 Message = tuple[str, int, int, str]
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,9 @@ def run_demo(
         (recipe, out / Path(recipe.name).name, f"[{place}/{len(recipes)}] {recipe.name}")
         for place, recipe in enumerate(recipes, start=1)
     ]
-    if workers == 1:
-        with _one_thread():
-            rows = [_row(*job, progress) for job in jobs]
-    else:
-        rows = _side_by_side(jobs, workers, progress)
+    # The last recipes take longest; started first, they leave no worker idle at the end.
+    order = -1 if workers > 1 else 1
+    rows = side_by_side(_row, jobs[::order], workers, progress)[::order]
     page = report(
         [path for _, path, _ in jobs],
         out / REPORT,
@@ -132,16 +131,28 @@ def _row(recipe: Recipe, path: Path, task: str, progress: Progress) -> DemoRow:
     )
 
 
-def _side_by_side(
-    jobs: Sequence[tuple[Recipe, Path, str]], workers: int, progress: Progress
-) -> list[DemoRow]:
-    """Run the jobs in processes of one thread each and pass on what they tell."""
+def side_by_side(
+    work: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: int, progress: Progress
+) -> list[R]:
+    """Do jobs in processes of one thread each and pass on what they tell.
+
+    Args:
+        work: A function of a module, called as ``work(*job, progress)``.
+        jobs: Arguments that can be pickled; they are started in this order.
+        workers: Processes, >= 1; 1 stays in this process, with one thread.
+        progress: Called with (task, done, total, what).
+
+    Returns:
+        What ``work`` returned, in the order of the jobs. The first error ends all others.
+    """
+    if workers == 1:
+        with _one_thread():
+            return [work(*job, progress) for job in jobs]
     context = multiprocessing.get_context("spawn")
     told: Queue[Message] = context.Queue()
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(told,))
     try:
-        # The last recipes take longest; started first, they leave no worker idle at the end.
-        futures = [pool.submit(_in_worker, *job) for job in reversed(jobs)][::-1]
+        futures = [pool.submit(_in_worker, work, *job) for job in jobs]
         while not all(future.done() for future in futures) and not _failed(futures):
             try:
                 progress(*told.get(timeout=0.2))
@@ -157,7 +168,7 @@ def _side_by_side(
         pool.shutdown(cancel_futures=True)
 
 
-def _failed(futures: Iterable[Future[DemoRow]]) -> Future[DemoRow] | None:
+def _failed(futures: Iterable[Future[R]]) -> Future[R] | None:
     """Return the first job that ended in an error."""
     return next((f for f in futures if f.done() and f.exception() is not None), None)
 
@@ -175,12 +186,12 @@ def _start_worker(told: Queue[Message]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _in_worker(recipe: Recipe, path: Path, task: str) -> DemoRow:
+def _in_worker(work: Callable[..., R], *job: Any) -> R:
     def tell(stage: str, done: int, total: int, what: str) -> None:
         assert _told is not None
         _told.put((stage, done, total, what))
 
-    return _row(recipe, path, task, tell)
+    return work(*job, tell)
 
 
 @contextmanager

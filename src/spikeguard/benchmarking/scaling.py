@@ -27,7 +27,7 @@ AXES: dict[str, dict[str, tuple[float, ...]]] = {
 }
 HEAD = ("network", "axis", "value", "train ms", "pgd ms", "pgd MiB", "slope train / pgd / MiB")
 _FIELDS = ("train", "pgd", "mib")
-_EFFORT = Effort(least=3, most=7, seconds=1)
+_EFFORT = Effort(least=3, most=7, seconds=0.5)
 
 Measured = dict[str, float]
 

@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Literal
 
+from spikeguard.building import ConfigError
 from spikeguard.commands.console import say, table
 
 __all__ = ["list_"]
+
+_PRINTED = "printed"
 
 Kind = Literal[
     "neurons",
@@ -39,20 +42,50 @@ _REGISTRIES = {
 }
 
 
-def list_(kind: Kind | None = None, /) -> int:
+def list_(kind: Kind | None = None, prefix: str = "", /) -> int:
     """List what recipes and commands can name; without a kind, all names at a glance.
 
     Args:
-        kind: What to list, one line each.
+        kind: What to list, one line each. Recipes come with the numbers their papers print.
+        prefix: Only names that begin so, for example tgo/ of the recipes.
     """
     if kind is None:
         kinds = (*_REGISTRIES, "recipes")
-        table(("kind", "names"), [(each, ", ".join(_described(each))) for each in kinds])
+        table(("kind", "names"), [(each, _at_a_glance(each)) for each in kinds])
         say()
         say("'spikeguard list KIND' describes them.")
-    else:
-        table((kind, "what it is"), list(_described(kind, full=True).items()))
+        return 0
+    found = [row for row in _described(kind, full=True).items() if row[0].startswith(prefix)]
+    if not found:
+        raise ConfigError(f"no {kind} begin with {prefix!r}; leave it out to see all.")
+    if kind != "recipes":
+        table((kind, "what it is"), found)
+        return 0
+    table((kind, "what it is", _PRINTED), [(*row, _printed(row[0])) for row in found])
+    say()
+    say("Printed: accuracy in % that a paper prints at eps 8/255, clean / FGSM / PGD-7.")
     return 0
+
+
+def _at_a_glance(kind: str) -> str:
+    """Name all entries; of the many recipes their folders."""
+    if kind != "recipes":
+        return ", ".join(_described(kind))
+    folders = [name.partition("/")[0] for name in _described(kind)]
+    return ", ".join(f"{folder}/ ({folders.count(folder)})" for folder in dict.fromkeys(folders))
+
+
+def _printed(recipe: str) -> str:
+    """Write the numbers of the first row that a recipe names: "88.16 / 63.03 / 42.52"."""
+    from spikeguard.config import load_recipe
+    from spikeguard.published import row
+
+    for key in load_recipe(recipe).published:
+        printed = row(key)
+        numbers = (printed.accuracies.get(attack) for attack in ("clean", "fgsm", "pgd7"))
+        shown = " / ".join("-" if number is None else f"{number:g}" for number in numbers)
+        return f"{shown}  ({printed.short})"
+    return ""
 
 
 def _described(kind: str, *, full: bool = False) -> dict[str, str]:

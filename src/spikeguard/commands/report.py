@@ -6,7 +6,7 @@ import os
 import shlex
 from pathlib import Path
 
-from spikeguard.commands.console import say
+from spikeguard.commands.console import say, table
 
 __all__ = ["report"]
 
@@ -14,12 +14,16 @@ __all__ = ["report"]
 def report(*runs: Path, out: Path | None = None) -> int:
     """Write one self-contained HTML page about one run or several, from what their folders hold.
 
+    Where a recipe names rows of published tables, ours and theirs are printed side by side.
+
     Args:
         runs: Run folders; several are compared.
         out: The page; report.html in the run folder, or in the folder all runs share.
     """
     from spikeguard.config import ConfigError
     from spikeguard.reporting import report as write_report
+    from spikeguard.reporting.collect import collect
+    from spikeguard.reporting.printed import comparisons
     from spikeguard.runs import REPORT, require_finished
 
     if not runs:
@@ -31,5 +35,16 @@ def report(*runs: Path, out: Path | None = None) -> int:
     page = shared / REPORT if out is None else out
     command = ["spikeguard", "report", *map(str, runs)]
     command += [] if out is None else ["--out", str(out)]
-    say(f"report in {write_report(runs, page, command=shlex.join(command))}")
+    written = write_report(runs, page, command=shlex.join(command))
+    for found in comparisons(collect(runs)):
+        say(f"{found.label}, beside {found.source}")
+        rows = [
+            (p.attack, p.theirs, "not run" if p.ours is None else str(p.ours).strip(), p.note)
+            for p in found.pairs
+        ]
+        table(("attack", "printed, %", "ours", "about the printed number"), rows)
+        for line in (*found.notes, *([f"not run: {found.hint}"] if found.hint else [])):
+            say(line)
+        say()
+    say(f"report in {written}")
     return 0

@@ -6,6 +6,7 @@ import copy
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,30 @@ __all__ = ["dump", "merge", "override", "read", "recipe_names"]
 
 _PACKAGED = Path(str(files(__name__)))
 _SECTIONS = ("", "data", "model", "train", "evaluate")
+_OWN = ("name", "title", "published")  # what a recipe says of itself alone
 
 
-def recipe_names() -> list[str]:
-    """Return the names of the recipes that ship with SpikeGuard."""
-    found = (path.relative_to(_PACKAGED) for path in _PACKAGED.rglob("*.yaml"))
-    return sorted(path.with_suffix("").as_posix() for path in found)
+def recipe_names(prefix: str = "") -> list[str]:
+    """Return the names of the recipes that ship with SpikeGuard.
+
+    Files whose name begins with "_" are parts for others to extend and are left out.
+
+    Args:
+        prefix: Only names that begin so.
+    """
+    parts = {name for name in _packaged() if name.rpartition("/")[2].startswith("_")}
+    return sorted(name for name in _packaged() - parts if name.startswith(prefix))
 
 
 def read(recipe: str | Path) -> dict[str, Any]:
     """Read a recipe and everything it extends into one plain mapping.
 
     ``extends`` names a recipe that ships with SpikeGuard or a file, relative to the file that says
-    so. Mappings are merged, lists and values replaced, ``null`` goes back to the default; an entry
-    that changes its name starts over. A recipe without a name is called after its file; name and
-    title are not inherited.
+    so; of several, each is laid over those before it. Mappings are merged, lists and values
+    replaced, ``null`` goes back to the default; an entry that changes its name starts over. An
+    objective that is a mapping of pieces changes and adds pieces by name and keeps the others. A
+    recipe without a name is called after its file; name, title and the published rows are not
+    inherited.
 
     Args:
         recipe: A path, or the name of a recipe that ships with SpikeGuard.
@@ -40,7 +50,10 @@ def read(recipe: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: If there is no such recipe, it is no YAML mapping, or it extends itself.
     """
-    return _read(_find(str(recipe), base=None), ())
+    found = _read(_find(str(recipe), base=None), ())
+    if isinstance(found.get("objective"), Mapping):
+        found["objective"] = _pieces([], found["objective"])
+    return found
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -49,7 +62,9 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any], path: str = "") ->
         below = {}
     merged = {key: copy.deepcopy(value) for key, value in below.items() if value is not None}
     for key, value in above.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and not path and isinstance(merged.get(key), list):
+            merged[key] = _pieces(merged[key], value)
+        elif isinstance(value, Mapping):
             under = merged.get(key)
             under = {"name": under} if isinstance(under, str) else under
             inside = f"{path}.{key}" if path else str(key)
@@ -59,6 +74,23 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any], path: str = "") ->
         else:
             merged[key] = copy.deepcopy(value)
     return merged
+
+
+def _pieces(below: list[Any], above: Mapping[str, Any]) -> list[Any]:
+    """Lay pieces by name over a list of pieces; their options are merged, ``None`` removes one."""
+    entries = [{"name": piece} if isinstance(piece, str) else dict(piece) for piece in below]
+    found = {entry.get("name"): entry for entry in entries}
+    for name, options in above.items():
+        if options is None:
+            found.pop(name, None)
+        elif isinstance(options, Mapping):
+            found[name] = merge(found.get(name, {"name": name}), options, f"objective.{name}")
+        else:
+            raise ConfigError(
+                f"objective.{name}: the options of a piece are a mapping, got {options!r}; write "
+                f"{name}: {{}} for none, or a list of pieces."
+            )
+    return list(found.values())
 
 
 def override(raw: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
@@ -91,7 +123,8 @@ def dump(raw: Mapping[str, Any]) -> str:
     return yaml.dump(dict(raw), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
 
 
-def parse(text: str, what: str) -> dict[str, Any]:
+@lru_cache(maxsize=256)  # many recipes extend the same few
+def parse(text: str, what: str) -> Mapping[str, Any]:
     """Parse a YAML mapping: YAML 1.2 scalars (1e-3 is a number, "on" is text), no key twice."""
     try:
         raw = yaml.load(text, _Loader)
@@ -107,7 +140,7 @@ def _find(recipe: str, base: Path | None) -> Path:
     is_file = path.suffix in (".yaml", ".yml")
     if is_file and path.is_file():
         return path
-    if not is_file and recipe in recipe_names():
+    if not is_file and recipe in (recipe_names() if base is None else _packaged()):
         return _PACKAGED / f"{recipe}.yaml"
     if is_file:
         raise ConfigError(f"recipe {recipe}: no such file.")
@@ -119,6 +152,13 @@ def _find(recipe: str, base: Path | None) -> Path:
     )
 
 
+@cache
+def _packaged() -> frozenset[str]:
+    """Return the names of all files that ship with SpikeGuard, parts included."""
+    found = (path.relative_to(_PACKAGED) for path in _PACKAGED.rglob("*.yaml"))
+    return frozenset(path.with_suffix("").as_posix() for path in found)
+
+
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     path = path.resolve()
     chain = (*above, path)
@@ -128,14 +168,14 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"recipe {_name(path)}: not a text file in UTF-8.") from error
-    raw = parse(text, f"recipe {_name(path)}")
-    parent = raw.pop("extends", None)
+    raw = dict(parse(text, f"recipe {_name(path)}"))
+    parents = raw.pop("extends", [])
     below: dict[str, Any] = {}
-    if parent is not None:
+    for parent in parents if isinstance(parents, list) else [parents]:
         if not isinstance(parent, str):
-            raise ConfigError(f"extends in recipe {_name(path)}: one name or path, got {parent!r}.")
-        below = _read(_find(parent, base=path.parent), chain)
-        below = {key: value for key, value in below.items() if key not in ("name", "title")}
+            raise ConfigError(f"extends in recipe {_name(path)}: names or paths, got {parent!r}.")
+        inherited = _read(_find(parent, base=path.parent), chain)
+        below = merge(below, {key: v for key, v in inherited.items() if key not in _OWN})
     return {"name": _name(path), **merge(below, raw)}
 
 

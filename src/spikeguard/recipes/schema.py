@@ -19,6 +19,7 @@ from pydantic import (
 
 from spikeguard.building import ConfigError, Where, first_problem, number, unknown
 from spikeguard.files import write_text
+from spikeguard.published import row
 from spikeguard.recipes import dump, override, read
 
 __all__ = ["DataSection", "EvaluateSection", "Recipe", "eps_text", "load_recipe"]
@@ -116,11 +117,16 @@ class Recipe(_Section):
 
     Entries (the model, its neuron, surrogate and encoder, the pieces of the objective) are mappings
     with a ``name`` and the options of what it builds; :func:`build` checks them.
+
+    Attributes:
+        published: Rows of published tables that it stands for, as :mod:`spikeguard.published` names
+            them: "tgo/1/cifar10/wrn16-4/at+tgo".
     """
 
     name: str
     title: str = ""
     source: str = ""
+    published: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     seed: Annotated[int, Field(ge=0)] = 0
     data: DataSection
     model: Entry
@@ -135,6 +141,13 @@ class Recipe(_Section):
         if not name or path.is_absolute() or ".." in path.parts:
             raise ValueError("should be a name that can serve as a folder, such as 'digits-tgo'")
         return name
+
+    @field_validator("published")
+    @classmethod
+    def _known(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        for key in keys:
+            row(key)
+        return keys
 
     @property
     def label(self) -> str:

@@ -19,6 +19,7 @@ from spikeguard.reporting.charts import (
 )
 from spikeguard.reporting.charts.training import DASHES, terms
 from spikeguard.reporting.collect import Attacked, Network
+from spikeguard.reporting.printed import Comparison, comparisons
 from spikeguard.reporting.standings import radii
 from spikeguard.reporting.tables import (
     Checks,
@@ -45,6 +46,7 @@ class Page:
         look: Colour and marker of every network.
         cards: Verdict of every network.
         tables: Numbers at every radius.
+        printed: Ours beside published numbers, where a recipe names them.
         per_attack: A chart for every radius, by the id of its table.
         against_radius: Charts by norm: one for every attacked network.
         membranes: A chart for every measured network, by label.
@@ -63,6 +65,7 @@ class Page:
     look: Mapping[str, Look]
     cards: Sequence[Card]
     tables: Sequence[RadiusTable]
+    printed: Sequence[Comparison]
     per_attack: Mapping[str, Chart]
     against_radius: Mapping[str, Sequence[Chart]]
     membranes: Mapping[str, Chart]
@@ -112,6 +115,7 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
         look=look,
         cards=cards(networks, places, look),
         tables=tables,
+        printed=comparisons(networks),
         per_attack={t.id: per_attack(p, look) for t, p in zip(tables, places, strict=True)},
         against_radius={norm: charts for norm, charts in along.items() if charts},
         membranes=membranes(networks, look),

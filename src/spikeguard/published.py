@@ -1,0 +1,119 @@
+"""The numbers that papers print, so that ours can stand beside them."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+
+__all__ = ["PAPERS", "Paper", "Row", "row", "rows"]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where numbers were printed.
+
+    Attributes:
+        title: The paper.
+        protocol: How its attacks differ from those of the suite "papers", which ours are.
+    """
+
+    title: str
+    protocol: str
+
+
+PAPERS = {
+    "tgo": Paper(
+        "TGO (arXiv:2602.20548)",
+        "PGD step 0.01 at every length, one gradient a step (Table 3: three); its R+FGSM is not "
+        "defined and is printed far above FGSM, which the R+FGSM of this suite cannot be",
+    ),
+    "stable-snn": Paper(
+        "Ding et al., Robust Stable Spiking Neural Networks, ICML 2024",
+        "its code steps 2.55, 2, 1 and 0.5/255 in PGD-7, 10, 20 and 40, where ours steps 0.01; "
+        "weights of the best epoch on the test set; single runs",
+    ),
+    "gradient-trail": Paper(
+        "Luu, Accuracy-robustness trade off via SNN gradient sparsity trail (arXiv:2509.23762)",
+        "the text attacks pixels at 8/255, its code the bits of the code at 6/255, with batch "
+        "statistics of the attacked batch; ours attacks pixels; best epoch on the test set",
+    ),
+    "operational-space": Paper(
+        "Mazurek et al., Analyzing internal activity and robustness of SNNs across neuron "
+        "parameter space",
+        "clean accuracy only",
+    ),
+}
+
+
+_PLACE = ("paper", "table", "dataset", "network", "defence")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of a published table.
+
+    Attributes:
+        paper: A key of ``PAPERS``.
+        table: Number of the table.
+        dataset: As the table names it; so are the next two.
+        network: The architecture.
+        defence: The method, or what else tells the row from others.
+        accuracies: In per cent, by attack: "clean", "fgsm", "pgd7", "apgd-ce10".
+        notes: What is known to be wrong or inconsistent with a number, by attack.
+    """
+
+    paper: str
+    table: str
+    dataset: str
+    network: str
+    defence: str
+    accuracies: Mapping[str, float]
+    notes: Mapping[str, str]
+
+    @property
+    def key(self) -> str:
+        """What recipes call it: "tgo/1/cifar10/wrn16-4/at+tgo"."""
+        return "/".join(getattr(self, part) for part in _PLACE)
+
+    @property
+    def short(self) -> str:
+        """Paper and table in a few words: "operational-space, Table II"."""
+        return f"{self.paper}, Table {self.table.partition(' ')[0]}"
+
+
+def row(key: str) -> Row:
+    """Return a row by its key.
+
+    Raises:
+        ValueError: If there is none.
+
+    Example:
+        >>> row("tgo/1/cifar10/wrn16-4/at+tgo").accuracies["pgd40"]
+        20.11
+    """
+    if key not in rows():
+        close = difflib.get_close_matches(key, rows(), n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"no published row {key!r}.{hint} Rows are paper/table/data/network/name")
+    return rows()[key]
+
+
+@cache
+def rows() -> Mapping[str, Row]:
+    """Return all rows by key, in the order of the papers."""
+    text = (files("spikeguard") / "reported_results.csv").read_text(encoding="utf-8")
+    found: dict[str, Row] = {}
+    for line in csv.DictReader(text.splitlines()):
+        paper, table, dataset, network, defence = (line[part] for part in _PLACE)
+        blank = Row(paper, table, dataset, network, defence, {}, {})
+        made = found.setdefault(blank.key, blank)
+        found[blank.key] = replace(
+            made,
+            accuracies={**made.accuracies, line["attack"]: float(line["accuracy_percent"])},
+            notes={**made.notes, **({line["attack"]: line["note"]} if line["note"] else {})},
+        )
+    return found

@@ -1,0 +1,108 @@
+"""Ours beside theirs: what a run reached, next to the rows of published tables it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spikeguard.config import ConfigError, load_recipe
+from spikeguard.published import PAPERS, Row, row
+from spikeguard.recipes import recipe_names
+from spikeguard.reporting import words
+from spikeguard.reporting.collect import Attacked, Network
+from spikeguard.reporting.verdict import command
+from spikeguard.resumption import difference
+from spikeguard.scores import Score
+
+__all__ = ["Comparison", "Pair", "comparisons"]
+
+EPS = 8 / 255  # of every table, Linf
+_SUITE = "papers"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One attack: ``theirs`` as printed, in per cent; ``ours`` is None where it was not run."""
+
+    attack: str
+    theirs: str
+    ours: Score | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One network beside one row.
+
+    Attributes:
+        label: The network.
+        source: The row, in words.
+        pairs: Clean accuracy and the attacks of the row.
+        notes: What makes the two less comparable than they look.
+        hint: The command for what was not run; or empty.
+    """
+
+    label: str
+    source: str
+    pairs: tuple[Pair, ...]
+    notes: tuple[str, ...]
+    hint: str
+
+
+def comparisons(networks: Sequence[Network]) -> list[Comparison]:
+    """Compare every network with every row its recipe names."""
+    return [_compare(network, row(key)) for network in networks for key in network.recipe.published]
+
+
+def _compare(network: Network, printed: Row) -> Comparison:
+    """Pair equal attacks alone: a cascade, bfloat16 or another surrogate has another name."""
+    results = sorted(
+        (r for r in network.attacked if r.norm == "linf" and abs(r.eps - EPS) < 1e-9),
+        key=lambda result: (result.suite != _SUITE, -result.clean.n),
+    )
+    pairs = tuple(
+        Pair(
+            words.attack(attack),
+            f"{accuracy:g}",
+            _ours(results, attack),
+            printed.notes.get(attack, ""),
+        )
+        for attack, accuracy in printed.accuracies.items()
+    )
+    missing = any(pair.ours is None for pair in pairs)
+    hint = command("attack", network, "--suite", _SUITE, "--norm", "linf", "--eps", "8/255")
+    return Comparison(
+        label=network.label,
+        source=f"{printed.short}: {printed.network}, {printed.dataset}, {printed.defence}",
+        pairs=pairs,
+        notes=(f"{PAPERS[printed.paper].title}: {_protocol(printed)}.", *_differences(network)),
+        hint=hint if missing and not any(r.suite == _SUITE for r in results) else "",
+    )
+
+
+def _ours(results: Sequence[Attacked], attack: str) -> Score | None:
+    if attack == "clean":
+        return results[0].clean if results else None
+    found = (r.attacks[attack] for r in results if attack in r.attacks and not r.widths[attack])
+    return next(found, None)
+
+
+def _protocol(printed: Row) -> str:
+    return PAPERS[printed.paper].protocol
+
+
+def _differences(network: Network) -> list[str]:
+    """Say where the run left the recipe that ships, and on how much it was tested."""
+    recipe, found = network.recipe, []
+    if recipe.name in recipe_names():
+        try:
+            shipped = {**load_recipe(recipe.name).training_part(), "seed": recipe.seed}
+        except ConfigError:  # of another version of SpikeGuard
+            shipped = recipe.training_part()
+        change = difference(shipped, recipe.training_part())
+        if change:
+            found.append(f"This run does not follow the recipe {recipe.name}: {change}.")
+    limits = {result.limit for result in network.attacked if result.limit is not None}
+    if limits:
+        found.append(f"Ours: the first {words.count(max(limits))} test images; theirs: all.")
+    return found

@@ -1,0 +1,305 @@
+"""Every recipe that ships: complete, buildable, trainable; parts, pieces by name, refusals."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from spikeguard import recipes
+from spikeguard.cli import main
+from spikeguard.config import ConfigError, build, load_recipe
+from spikeguard.defences import DEFENCES
+from spikeguard.engine import Engine
+from spikeguard.learner import Learner
+from spikeguard.models import MODELS
+from spikeguard.position import Position
+from spikeguard.published import rows
+
+NAMES = recipes.recipe_names()
+NO_RECIPE = ("tgo/5/", "tgo/text A/")  # networks for event cameras
+NARROW = {
+    "cnn": ["model.width=2", "model.hidden=8"],
+    "operational_cnn": ["model.width=2", "model.hidden=8"],
+    "operational_mlp": ["model.hidden=[8, 8]"],
+}
+NETWORKS = {  # as the tables call them: as recipes do
+    "wrn16-4": ["wrn16_4"],
+    "vgg11": ["vgg11", "spiking_vgg11"],
+    "vgg5": ["vgg5"],
+    "snn-rat wrn-16": ["wrn16_4"],
+    "cnn": ["operational_cnn"],
+    "mlp": ["operational_mlp"],
+    "snn-rat vgg-11": ["vgg11"],
+    "vanilla vgg-11": ["vgg11"],
+    "hire-snn": ["vgg11"],
+    "input discretization": ["vgg11"],
+    **{f"sew-resnet{depth}": [f"sew_resnet{depth}"] for depth in (18, 34, 50)},
+    **{f"spiking-resnet{depth}": [f"spiking_resnet{depth}"] for depth in (18, 34, 50)},
+}
+DIGITS = [
+    "data.name=digits",
+    "data.augment=",
+    "data.train_limit=12",
+    "data.test_limit=4",
+    "data.val_fraction=0.3",
+    "evaluate.limit=",
+    "model.T=2",
+    "train.batch_size=4",
+]
+
+
+@cache
+def shipped(name):
+    return load_recipe(name)
+
+
+def small(name, *changes):
+    """Load a recipe at the size of a test: few narrow layers, digits, two time steps."""
+    network = shipped(name).model["name"]
+    return load_recipe(name, [*DIGITS, *NARROW.get(network, ["model.width=0.03"]), *changes])
+
+
+def trained_part(name):
+    return shipped(name).model_dump_json(include={"seed", "data", "model", "objective", "train"})
+
+
+# --- what ships
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_that_ships_says_what_it_is_and_survives_saving(name, tmp_path):
+    recipe = shipped(name)
+    assert recipe.name == name
+    assert recipe.title
+    assert recipe.source
+    recipe.save(tmp_path / "recipe.yaml")
+    again = load_recipe(tmp_path / "recipe.yaml")
+    assert again == recipe
+    assert again.to_yaml() == recipe.to_yaml()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_that_ships_takes_two_steps(name):
+    """With all its pieces; every trainable number of the network is finite and most have moved."""
+    built = build(small(name))
+    learner = Learner.create(built.model, built.data, built.objective, built.options, Engine())
+    before = [p.detach().clone() for p in built.model.parameters()]
+    at = Position()
+    for batch in range(2):
+        at.batch = batch
+        learner.step(torch.arange(4) + 4 * batch, at, progress=0.5 * batch)
+    after = list(built.model.parameters())
+    assert all(p.isfinite().all() for p in after)
+    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    named = {each["name"] for each in shipped(name).objective}
+    assert {piece.name for piece in built.objective.pieces} == named
+
+
+def test_no_two_recipes_train_the_same():
+    """But those that differ in their data set alone where a table has a row for each."""
+    parts = [trained_part(name) for name in NAMES]
+    assert len(set(parts)) == len(parts)
+
+
+def test_titles_tell_the_recipes_of_a_folder_apart():
+    for folder in {name.split("/")[0] for name in NAMES}:
+        titles = [shipped(name).title for name in recipes.recipe_names(f"{folder}/")]
+        assert len(set(titles)) == len(titles)
+
+
+def test_every_published_row_has_one_recipe():
+    named = [key for name in NAMES for key in shipped(name).published]
+    assert len(named) == len(set(named))
+    assert set(rows()) - set(named) == {key for key in rows() if key.startswith(NO_RECIPE)}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if shipped(name).published])
+def test_a_recipe_agrees_with_the_row_it_names(name):
+    """Data set, network, neuron and defence, as far as the row's own words tell them."""
+    recipe = shipped(name)
+    for key in recipe.published:
+        paper, _, dataset, network, defence = key.split("/")
+        assert recipe.data.name == dataset
+        depth = recipe.model.get("depth", "")
+        assert f"{recipe.model['name']}{depth}" in NETWORKS[network.lower()]
+        pieces = {each["name"] for each in recipe.objective}
+        words = set(defence.replace("+", " ").replace("(", " ").split())
+        if paper in ("tgo", "stable-snn"):
+            assert ("at" in pieces) == bool(words & {"at", "rat", "snn-rat"}), key
+            assert ("rat" in pieces) == bool(words & {"rat", "snn-rat"}), key
+            assert ("tgo" in pieces) == bool(words & {"tgo", "mc"}), key
+            noisy = recipe.model["neuron"]["name"] == "noisy_lif"
+            assert noisy == bool(words & {"tgo", "nlif"}), key
+            assert (recipe.model["neuron"]["name"] == "dlif") == ("dlif" in words), key
+            assert ("sr" in pieces, "stog" in pieces) == ("sr" in words, "stog" in words), key
+            rho = [float(word[4:]) for word in words if word.startswith("rho=")]
+            weight = [each["rho"] for each in recipe.objective if each["name"] == "mppd"]
+            assert (weight or [0.0]) == (rho or [0.0]), key
+        if paper == "gradient-trail" and "pooling" in words:
+            assert recipe.model["pool"] == ("avg" if "average" in words else "max")
+
+
+def test_the_thresholds_and_leaks_of_the_operational_space_are_those_of_its_grid():
+    """tau = linspace(1.001, 5, 10)[8] = 4.5557: decay = 1 - 1/tau and the input is scaled."""
+    neuron = load_recipe("operational-space/cifar10-mlp-accurate").model["neuron"]
+    assert (neuron["decay"], neuron["input_scale"]) == pytest.approx((0.8, 0.2))  # tau = 5
+    assert neuron["v_th"] == pytest.approx(0.01 + 5 * 2.99 / 9, abs=1e-3)  # printed as 1.6711
+    for name in recipes.recipe_names("operational-space/"):
+        neuron = shipped(name).model["neuron"]
+        assert neuron["decay"] + neuron["input_scale"] == pytest.approx(1, abs=2e-6)
+
+
+def test_the_strong_recipes_train_at_the_radius_they_are_attacked_at():
+    names = recipes.recipe_names("strong/")
+    assert len(names) == 16
+    for name in names:
+        recipe = shipped(name)
+        (piece,) = (each for each in recipe.objective if each["name"] in ("at", "trades"))
+        assert piece["eps"] == "8/255"
+        assert max(recipe.evaluate.eps) == 8 / 255
+
+
+# --- several parents, pieces by name
+
+
+@pytest.fixture
+def write(tmp_path):
+    def writer(name, text):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    return writer
+
+
+BASE = "data: {name: digits}\nmodel: {name: cnn, T: 4}\ntrain: {epochs: 1}\n"
+
+
+def test_of_several_parents_the_later_lies_over_the_earlier(write):
+    write("base.yaml", BASE)
+    write("a.yaml", "title: A\nmodel: {T: 2, width: 8}\n")
+    write("b.yaml", "model: {T: 3}\ntrain: {lr: 0.5}\n")
+    recipe = load_recipe(write("c.yaml", "extends: [base.yaml, a.yaml, b.yaml]\n"))
+    assert recipe.model == {"name": "cnn", "T": 3, "width": 8}
+    assert recipe.train == {"epochs": 1, "lr": 0.5}
+    assert recipe.title == ""
+
+
+def test_pieces_by_name_are_added_changed_and_removed(write):
+    write("base.yaml", BASE + "objective: [{name: at, eps: 0.1, steps: 2}, tgo]\n")
+    write("rat.yaml", "objective: {rat: {beta: 1e-3}}\n")
+    text = "extends: [base.yaml, rat.yaml]\nobjective: {at: {steps: 3}, tgo: null, sr: {lamb: 1}}\n"
+    assert load_recipe(write("c.yaml", text)).objective == (
+        {"name": "at", "eps": 0.1, "steps": 3},
+        {"name": "rat", "beta": 1e-3},
+        {"name": "sr", "lamb": 1},
+    )
+
+
+def test_a_list_of_pieces_replaces_them_all(write):
+    write("base.yaml", BASE + "objective: {at: {eps: 0.1}, tgo: {}}\n")
+    recipe = load_recipe(write("c.yaml", "extends: base.yaml\nobjective: [gaussian]\n"))
+    assert recipe.objective == ({"name": "gaussian"},)
+
+
+def test_a_list_may_stand_over_pieces_by_name_of_a_later_parent(write):
+    write("base.yaml", BASE + "objective: []\n")
+    write("part.yaml", "objective: {tgo: {delta: 1.0}}\n")
+    recipe = load_recipe(write("c.yaml", "extends: [base.yaml, part.yaml]\n"))
+    assert recipe.objective == ({"name": "tgo", "delta": 1.0},)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("extends: [base.yaml, 3]\n", "extends in recipe c: names or paths, got 3"),
+        ("extends: {a: b}\n", "names or paths, got {'a': 'b'}"),
+        ("extends: [base.yaml, base.yml]\n", "base.yml: no such file"),
+        ("extends: base.yaml\nobjective: {at: 3}\n", "objective.at: the options of a piece"),
+        ("extends: base.yaml\npublished: [tgo/1/cifar10/wrn16-4/att]\n", "no published row"),
+        ("extends: base.yaml\npublished: [tgo/1/cifar10/wrn16-4/att]\n", "Did you mean"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_line(write, text, part):
+    write("base.yaml", BASE)
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(write("c.yaml", text))
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_published_rows_are_not_inherited(write):
+    recipe = load_recipe(write("c.yaml", "extends: tgo/cifar10-wrn16_4-at\n"))
+    assert load_recipe("tgo/cifar10-wrn16_4-at").published
+    assert recipe.published == ()
+
+
+def test_parts_are_hidden_and_cannot_be_trained(capsys):
+    assert not [name for name in NAMES if name.rpartition("/")[2].startswith("_")]
+    assert recipes.recipe_names("strong/") == [n for n in NAMES if n.startswith("strong/")]
+    assert main(["train", "tgo/_at"]) == 2
+    assert "unknown recipe 'tgo/_at'" in capsys.readouterr().err
+
+
+def test_reading_a_recipe_twice_gives_it_twice_and_unchanged():
+    first = recipes.read("tgo/cifar10-wrn16_4-at-tgo")
+    first["model"]["T"] = 99
+    first["objective"].clear()
+    assert recipes.read("tgo/cifar10-wrn16_4-at-tgo")["model"]["T"] == 4
+    assert recipes.read("tgo/cifar10-wrn16_4-at-tgo")["objective"]
+
+
+# --- combinations that cannot work
+
+IMPOSSIBLE = {
+    "two perturbations": ("mini/mnist-at", ["objective=[{name: at, eps: 0.1}, gaussian]"], "once"),
+    "trades and at": ("mini/mnist-at", ["objective=[{name: at, eps: 0.1}, trades]"], "once"),
+    "rat with weight decay": (
+        "mini/mnist-at",
+        ["objective=[rat]", "train.weight_decay=1e-4"],
+        "train.weight_decay: 0",
+    ),
+    "mppd unperturbed": (
+        "mini/mnist-vanilla",
+        ["objective=[mppd]"],
+        "add what perturbs",
+    ),
+    "mixup unperturbed": (
+        "mini/mnist-vanilla",
+        ["objective=[mixup]"],
+        "add what perturbs",
+    ),
+    "mixup and trades": ("mini/mnist-vanilla", ["objective=[mixup, trades]"], "one share"),
+    "a layer that is not there": (
+        "mini/mnist-at",
+        ["objective=[{name: at, eps: 0.1}, {name: mppd, layer: nowhere}]"],
+        "no spiking layer 'nowhere'",
+    ),
+    "an evolutionary leak of another T": (
+        "mini/mnist-vanilla",
+        ["model.neuron={name: evolutionary_lif, T: 3}"],
+        "model.neuron.T",
+    ),
+    "gates of another T": ("mini/mnist-vanilla", ["model.neuron={name: dlif, T: 3}"], "leave it"),
+    "a gate prior without gates": ("mini/mnist-vanilla", ["objective=[stog]"], "stog"),
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_what_cannot_work_together_is_refused_before_the_training(case, tmp_path, capsys):
+    """By the library and by the command line: one line, exit code 2, nothing written."""
+    name, changes, part = IMPOSSIBLE[case]
+    with pytest.raises(ConfigError) as caught:
+        build(small(name, *changes))
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+    words = [*DIGITS, "model.width=2", *changes]
+    assert main(["train", name, *words, "--out", str(tmp_path / "run")]) == 2
+    assert part in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_network_and_neuron_and_defence_of_the_papers_is_in_a_recipe():
+    used = [shipped(name) for name in NAMES]
+    assert {r.model["name"] for r in used} >= set(MODELS) - {"mlp"}
+    pieces = {each["name"] for r in used for each in r.objective}
+    assert pieces >= set(DEFENCES) - {"vanilla", "mpd_sgr"}

@@ -1,0 +1,165 @@
+"""reproduce: every recipe at every seed, resumable, one table with intervals over seeds."""
+
+import json
+import math
+
+import pytest
+
+from spikeguard import reproduction
+from spikeguard.cli import main
+from spikeguard.divergence import TrainingDiverged
+from spikeguard.reproduction import reproduce
+from spikeguard.runs import Run
+from spikeguard.scores import Score, wilson
+from spikeguard.seeds import over_seeds
+
+TINY = [
+    "data.name=digits",
+    "data.augment=",
+    "data.train_limit=40",
+    "data.test_limit=8",
+    "model.T=2",
+    "model.width=2",
+    "model.hidden=8",
+    "train.epochs=1",
+    "evaluate.suite=quick",
+    "evaluate.eps=[0.1]",
+    "evaluate.limit=8",
+]
+ONLY = "mnist-vanilla"
+
+
+def score(accuracy, n=100):
+    return Score(accuracy, *wilson(accuracy * n, n), n)
+
+
+def test_the_interval_over_three_seeds_is_students():
+    """50, 60, 70 %: mean 60, deviation 10, half-width 4.303 * 10 / sqrt(3) = 24.84."""
+    found = over_seeds([score(0.5), score(0.6), score(0.7)])
+    half = 0.4303 / math.sqrt(3)
+    assert (found.mean, found.low, found.high) == pytest.approx((0.6, 0.6 - half, 0.6 + half))
+    assert str(found) == "60.0 [35.2, 84.8] (50.0, 60.0, 70.0)"
+    assert found.sampling == wilson(60, 100)
+
+
+def test_seeds_that_agree_leave_the_images_as_the_only_doubt():
+    found = over_seeds([score(0.5), score(0.5)])
+    assert (found.low, found.high) == (0.5, 0.5)
+    assert found.sampling == wilson(50, 100)
+
+
+def test_one_seed_has_no_interval_over_seeds():
+    found = over_seeds([score(0.25)])
+    assert (found.low, found.high, str(found)) == (None, None, "25.0 (25.0)")
+
+
+def test_an_interval_stays_among_the_accuracies():
+    found = over_seeds([score(0.0), score(1.0)])
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """Two finished tiny runs and their table."""
+    path = tmp_path_factory.mktemp("mini")
+    found = reproduce("mini", path, seeds=(0, 1), only=ONLY, changes=TINY, jobs=1)
+    assert [entry.recipe for entry in found.entries] == [f"mini/{ONLY}"]
+    assert found.diverged == ()
+    return path
+
+
+def test_the_table_holds_what_the_runs_hold(out):
+    card = json.loads((out / "table.json").read_text())
+    (entry,) = card["entries"]
+    runs = [Run.load(out / f"{ONLY}-s{seed}") for seed in (0, 1)]
+    for attack in ("clean", "fgsm", "worst_case"):
+        found = [run.evaluate("quick", eps=0.1) for run in runs]
+        each = [(e.attacks | {"clean": e.clean, "worst_case": e.worst_case})[attack] for e in found]
+        assert entry["scores"][attack]["seeds"] == [s.accuracy for s in each]
+    assert (entry["samples"], entry["seeds"], entry["eps"]) == (8, [0, 1], 0.1)
+    text = (out / "table.md").read_text()
+    assert f"| mini/{ONLY} | 0.1 | 8 |" in text
+
+
+def test_what_is_finished_is_not_done_again(out, monkeypatch):
+    def never(*args, **options):
+        raise AssertionError("done again")
+
+    monkeypatch.setattr(reproduction, "_run", never)
+    again = reproduce("mini", out, seeds=(0, 1), only=ONLY, changes=TINY, jobs=1)
+    assert len(again.entries) == 1
+
+
+def test_what_was_interrupted_goes_on(out, monkeypatch):
+    """The attack of seed 1 is lost: it alone is done again, with the same result."""
+    (lost,) = (out / f"{ONLY}-s1" / "attacks").glob("*.json")
+    before = json.loads(lost.read_text())
+    lost.unlink()
+    done, run = [], reproduction._run
+
+    def spy(recipe, path, *rest):
+        done.append(path.name)
+        run(recipe, path, *rest)
+
+    monkeypatch.setattr(reproduction, "_run", spy)
+    assert reproduction.table("mini", out, seeds=(0, 1), changes=TINY) == []
+    reproduce("mini", out, seeds=(0, 1), only=ONLY, changes=TINY, jobs=1)
+    assert done == [f"{ONLY}-s1"]
+    assert json.loads(lost.read_text())["worst_case"] == before["worst_case"]
+
+
+def test_another_recipe_in_the_folder_is_refused(out):
+    with pytest.raises(ValueError, match=r"begun with another recipe: train.epochs was 1"):
+        reproduce("mini", out, seeds=(0,), only=ONLY, changes=[*TINY, "train.epochs=2"], jobs=1)
+
+
+def test_a_training_that_diverges_is_told_and_ends_no_other(tmp_path):
+    """Planted in seed 0; seed 1 is trained and can be shown alone."""
+    train, seen = reproduction.train_recipe, []
+
+    def explode(recipe, path, **options):
+        seen.append(recipe.seed)
+        if recipe.seed == 0:
+            raise TrainingDiverged("the loss is nan", epoch=1, step=1, term=None, layer=None)
+        return train(recipe, path, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproduction, "train_recipe", explode)
+        found = reproduce("mini", tmp_path, seeds=(0, 1), only=ONLY, changes=TINY, jobs=1)
+    assert seen == [0, 1]
+    assert found.entries == ()
+    assert found.diverged == (f"{tmp_path / ONLY}-s0: the loss is nan",)
+    assert len(reproduction.table("mini", tmp_path, seeds=(1,), changes=TINY)) == 1
+
+
+def test_two_processes_give_the_table_of_one(out, tmp_path):
+    reproduce("mini", tmp_path, seeds=(0, 1), only=ONLY, changes=TINY, jobs=2)
+    tables = [json.loads((path / "table.json").read_text())["entries"] for path in (out, tmp_path)]
+    one, two = ({**entries[0], "seconds": None} for entries in tables)
+    assert one == two
+
+
+def test_the_command_prints_the_table(out, capsys):
+    words = ["reproduce", "mini", *TINY, "--only", ONLY, "--seeds", "0,1", "--out", str(out)]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[1].startswith(f"mini/{ONLY}")
+    assert str(out / "table.md") in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["nowhere"], "no recipe of 'nowhere'"),
+        (["mini", "--only", "imagenet"], "holds 'imagenet'"),
+        (["mini", "--jobs", "0"], "jobs counts processes, >= 1, got 0"),
+        (["mini", "--seeds", "1,1"], "none twice, got [1, 1]"),
+        (["mini", "--seeds", "a"], "--seeds: expected whole numbers, got 'a'"),
+    ],
+)
+def test_wrong_use_is_refused_in_one_line(tmp_path, capsys, words, part):
+    assert main(["reproduce", *words, "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert part in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
