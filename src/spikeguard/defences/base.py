@@ -113,6 +113,11 @@ class Piece:
     needs_perturbed: ClassVar[bool] = False
 
     @property
+    def idle(self) -> bool:
+        """Whether its weight is 0 and the training is that without the piece."""
+        return False
+
+    @property
     def clean_share(self) -> float | None:
         """Share of the cross-entropy taken on the clean batch."""
         return None
@@ -237,14 +242,18 @@ class Objective:
 
     @property
     def _perturbing(self) -> _Perturbs | None:
-        return next((p for p in self.pieces if isinstance(p, _Perturbs)), None)
+        return next((p for p in self._active if isinstance(p, _Perturbs)), None)
+
+    @property
+    def _active(self) -> tuple[Piece, ...]:
+        return tuple(piece for piece in self.pieces if not piece.idle)
 
     @property
     def clean_share(self) -> float:
         """Share of the cross-entropy that is taken on the clean batch."""
         if self._perturbing is None:
             return 1.0
-        return next((p.clean_share for p in self.pieces if p.clean_share is not None), 0.0)
+        return next((p.clean_share for p in self._active if p.clean_share is not None), 0.0)
 
     def __repr__(self) -> str:
         return " | ".join(map(repr, self.pieces)) or "Vanilla()"
@@ -278,12 +287,12 @@ class Objective:
         if perturbing is not None:
             shown = perturbing.perturb(model, x, y, stream(seed, perturbing.name)).detach()
         with _constant(p for piece in self.pieces for p in piece.frozen(model, progress)):
-            if share > 0 or any(piece.needs_clean for piece in self.pieces):
+            if share > 0 or any(piece.needs_clean for piece in self._active):
                 clean = self._pass(model, x)
             if shown is not None:
                 perturbed = self._pass(model, shown)
             losses = {"cross_entropy": _cross_entropy(clean, perturbed, share, y)}
-            for piece in sorted(self.pieces, key=lambda piece: piece.name):
+            for piece in sorted(self._active, key=lambda piece: piece.name):
                 if isinstance(piece, _AddsTerm):
                     own = stream(seed, piece.name, "term")
                     losses[piece.name] = piece.term(Step(model, clean, perturbed, y, progress, own))
@@ -293,9 +302,9 @@ class Objective:
 
     def _pass(self, model: nn.Module, x: Tensor) -> Pass:
         """Run the model on a batch, recorded where a term asks for it."""
-        if any(piece.needs_input_gradient for piece in self.pieces):
+        if any(piece.needs_input_gradient for piece in self._active):
             x = x.detach().requires_grad_()
-        recorded = any(piece.needs_trace for piece in self.pieces)
+        recorded = any(piece.needs_trace for piece in self._active)
         with record(model) if recorded else nullcontext() as trace:
             return Pass(x, model(x), trace)
 

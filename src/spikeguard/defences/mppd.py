@@ -81,8 +81,11 @@ class MPPD(Piece):
             raise ValueError(f"MPPD: distance is one of {known}; got {self.distance!r}.")
         if self.reduction not in ("mean", "sum"):
             raise ValueError(f"MPPD: reduction is 'mean' or 'sum', got {self.reduction!r}.")
-        if self.rho == 0:  # a second pass would move batch statistics and noise
-            object.__setattr__(self, "needs_clean", False)
+
+    @property
+    def idle(self) -> bool:
+        """Without weight no clean pass is run: it would move batch statistics and noise."""
+        return self.rho == 0
 
     def require(self, model: nn.Module, options: object) -> None:
         """Refuse a model without the layer.
@@ -117,8 +120,6 @@ class MPPD(Piece):
 
     def term(self, step: Step) -> Tensor:
         """Return rho times the distance in the chosen layer."""
-        if self.rho == 0:
-            return step.seen.logits.new_zeros(())
         clean, perturbed = step.both
         quiet, moved = (self._of(p.trace) for p in (clean, perturbed))
         return self.rho * self.measure(quiet, moved)

@@ -70,8 +70,11 @@ class TRADES(Piece):
             raise ValueError(f"TRADES: step_size must be positive, got {self.step_size:g}.")
         if not (self.beta >= 0 and math.isfinite(self.beta)):
             raise ValueError(f"TRADES: beta is a weight >= 0, got {self.beta:g}.")
-        if self.beta == 0:  # a method that is None is none: no second pass moves batch statistics
-            object.__setattr__(self, "perturb", None)
+
+    @property
+    def idle(self) -> bool:
+        """Without weight there is nothing to perturb for: no second pass moves batch statistics."""
+        return self.beta == 0
 
     @property
     def clean_share(self) -> float:
@@ -96,8 +99,6 @@ class TRADES(Piece):
 
     def term(self, step: Step) -> Tensor:
         """Return beta times the mean divergence of the two passes."""
-        if self.beta == 0:
-            return step.seen.logits.new_zeros(())
         clean, perturbed = step.both
         return self.beta * divergence(clean.logits, perturbed.logits).mean()
 
