@@ -3,6 +3,9 @@
 import copy
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -222,6 +225,22 @@ def test_without_openmp_one_thread_does_it_all(monkeypatch):
     expected = outcome("reference", x, norm)
     for name, value in outcome("cpu", x, norm).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-10, atol=1e-10, msg=name)
+
+
+@compiled
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_the_libraries_for_other_processors_give_the_same_bits(capability):
+    """torch is told to see a lesser processor, and the kernel takes the library for that one."""
+    contracts = Path(__file__).parent / "contracts" / "test_kernels.py"
+    words = ["-q", "-p", "no:cacheprovider", "-k", "equals_the_reference and cpu", str(contracts)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words],
+        env={**os.environ, "ATEN_CPU_CAPABILITY": capability},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 # ----------------------------------------------------------------- which kernel takes a call
