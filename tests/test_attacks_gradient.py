@@ -5,14 +5,17 @@ import torch
 from torch import nn
 
 from spikeguard.attacks import (
+    PGD,
     AttackError,
     Backprop,
     EoT,
+    Linf,
     NoGradientError,
     SwapSurrogate,
     cross_entropy,
     margin,
 )
+from spikeguard.attacks.active import can_step
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, ATan, NoisyLIF, Triangular
 from spikeguard.rng import RandomSource, SampleStreams, randomness, stream
@@ -178,6 +181,38 @@ def test_eot_draws_fresh_noise_each_time():
         once = Backprop()(model, X, Y, cross_entropy)[1]
     with randomness(model, streams()):
         assert not torch.equal(EoT(2)(model, X, Y, cross_entropy)[1], once)
+
+
+class Learning:
+    """A gradient that counts its steps."""
+
+    def __init__(self, steps=None):
+        self.steps = steps
+
+    def begin(self):
+        BEGUN.append(Learning([]))
+        return BEGUN[-1]
+
+    def __call__(self, model, x, y, loss):
+        self.steps.append(len(x))
+        return Backprop()(model, x, y, loss)
+
+
+BEGUN = []
+
+
+@pytest.mark.parametrize("draws", [None, 2], ids=["alone", "inside EoT"])
+def test_every_search_begins_a_gradient_that_learns_anew(draws):
+    BEGUN.clear()
+    gradient = Learning() if draws is None else EoT(draws, Learning())
+    PGD(Linf(0.1), steps=3, restarts=2, gradient=gradient)(spiking(Triangular(1.0)), X, Y)
+    assert [len(fresh.steps) for fresh in BEGUN] == [3 * (draws or 1)] * 2
+
+
+def test_a_gradient_that_learns_is_not_run_step_by_step():
+    model = spiking(Triangular(1.0))
+    assert can_step(PGD(Linf(0.1)), model)
+    assert not can_step(PGD(Linf(0.1), gradient=EoT(2, Learning())), model)
 
 
 def test_eot_needs_a_draw():

@@ -23,6 +23,10 @@ from spikeguard.neurons import Triangular
 
 NAMES = {
     "papers": ["fgsm", "rfgsm", "pgd7", "pgd10", "pgd20", "pgd40"],
+    "compare": [
+        *("fgsm", "rfgsm", "pgd7", "pgd10", "pgd20", "pgd40"),
+        *(f"pgd20/width{w}" for w in ("0.5", "1", "2", "4")),
+    ],
     "quick": ["fgsm", "pgd10", *(f"pgd10/width{w}" for w in ("0.5", "1", "2", "4"))],
     "surrogates": ["pgd40", *(f"pgd40/width{w}" for w in ("0.5", "1", "2", "4"))],
     "baseline": ["noise"],
@@ -81,8 +85,8 @@ def test_radius_zero_is_a_suite_too():
     ("arguments", "says"),
     [
         ({"name": "paper"}, "Did you mean 'papers'"),
-        ({"name": "standard"}, "Known: papers, quick"),
-        ({"name": "snn"}, "Known: papers, quick"),
+        ({"name": "strong"}, "Known: papers, compare, quick"),
+        ({"name": "snn"}, "Known: papers, compare, quick"),
         ({"norm": "l1"}, "linf, l2"),
         ({"eot": 0}, "eot"),
         ({"eps": -1}, "eps"),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack, Loss, crafting, frozen
+from spikeguard.attacks.gradient import BACKPROP, is_adaptive
 from spikeguard.rng import SampleStreams
 
 __all__ = ["Judge", "State", "Step", "Stepwise", "Watch", "active_set", "can_step"]
@@ -94,8 +95,11 @@ def can_step(attack: Attack, model: nn.Module) -> TypeGuard[Stepwise]:
     """Whether an attack can be run step by step against a model, to the same end.
 
     Not where the model draws noise inside an attack: one look does not tell whether it is fooled.
-    Nor where a subclass changes what the attack does when it is called.
+    Nor where a subclass changes what the attack does when it is called, or where its gradient
+    learns from step to step: that must not mix samples at different steps.
     """
+    if is_adaptive(getattr(attack, "gradient", BACKPROP)):
+        return False
     owner = next((kind for kind in type(attack).__mro__ if "__call__" in vars(kind)), object)
     with frozen(model):
         noisy = any(getattr(module, "stochastic", False) for module in model.modules())

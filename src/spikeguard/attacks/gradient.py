@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spikeguard.attacks.base import AttackError, Loss, NoGradientError, classify
 from spikeguard.neurons import Neuron, Surrogate, backward_mode
 
-__all__ = ["BACKPROP", "Backprop", "EoT", "Gradient", "SwapSurrogate"]
+__all__ = ["BACKPROP", "Backprop", "EoT", "Gradient", "SwapSurrogate", "begun", "is_adaptive"]
 
 
 class Gradient(Protocol):
@@ -20,6 +20,28 @@ class Gradient(Protocol):
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """Return the losses [B] and the gradient of their sum, shaped like ``x``."""
+
+
+def is_adaptive(gradient: Gradient) -> bool:
+    """Whether a gradient learns from step to step, and so has to be begun for each search."""
+    inner = getattr(gradient, "inner", None)
+    return hasattr(gradient, "begin") or (inner is not None and is_adaptive(inner))
+
+
+def begun(gradient: Gradient) -> Gradient:
+    """Return the gradient for one search, from its start to its end.
+
+    A gradient that learns from step to step has a method ``begin()`` that returns a fresh one which
+    keeps what it learned, per sample; so no search sees what another learned. Others are returned
+    as they are.
+    """
+    if hasattr(gradient, "begin"):
+        fresh: Gradient = gradient.begin()
+        return fresh
+    inner = getattr(gradient, "inner", None)
+    if inner is not None and is_adaptive(inner):
+        return replace(gradient, inner=begun(inner))  # type: ignore[type-var]
+    return gradient
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.active import State, Step, Watch
 from spikeguard.attacks.base import FORWARD, Loss, classify, crafting, cross_entropy
-from spikeguard.attacks.gradient import BACKPROP, EoT, Gradient
+from spikeguard.attacks.gradient import BACKPROP, EoT, Gradient, begun
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams
 
@@ -248,8 +248,9 @@ class PGD:
 
     def _search(self, model: nn.Module, x: Tensor, y: Tensor, streams: SampleStreams) -> Tensor:
         x_adv = self.threat.sample(x, streams) if self.random_start else x
+        search = replace(self, gradient=begun(self.gradient))
         for _ in range(self.steps):
-            x_adv = _step(self, model, x_adv, x, y, self._length)
+            x_adv = _step(search, model, x_adv, x, y, self._length)
         return x_adv
 
     def _outcome(self, model: nn.Module, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

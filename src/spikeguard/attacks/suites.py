@@ -37,8 +37,11 @@ class _Plan:
 
     def sweep(self, steps: int) -> dict[str, Attack]:
         """PGD with the surrogate as trained, and with a triangle of each half-width."""
-        own: dict[str, Attack] = {f"pgd{steps}": self.pgd(steps)}
-        return own | {f"pgd{steps}/width{w:g}": self.pgd(steps, w) for w in self.widths}
+        return {f"pgd{steps}": self.pgd(steps), **self.swept(steps)}
+
+    def swept(self, steps: int) -> dict[str, Attack]:
+        """PGD with a triangle of each half-width."""
+        return {f"pgd{steps}/width{w:g}": self.pgd(steps, w) for w in self.widths}
 
 
 def suite(
@@ -89,6 +92,11 @@ def _papers(plan: _Plan) -> dict[str, Attack]:
     return attacks
 
 
+def _compare(plan: _Plan) -> dict[str, Attack]:
+    """What the papers ran, and PGD-20 with every half-width: printed number beside worst case."""
+    return {**_papers(plan), **plan.swept(20)}
+
+
 def _quick(plan: _Plan) -> dict[str, Attack]:
     """FGSM and PGD-10, with the model's own surrogate and with every half-width."""
     return {"fgsm": FGSM(plan.threat, gradient=plan.gradient()), **plan.sweep(10)}
@@ -107,13 +115,13 @@ def _baseline(plan: _Plan) -> dict[str, Attack]:
 def _demo(plan: _Plan) -> dict[str, Attack]:
     """Noise, FGSM, PGD-10, PGD-40, and PGD-20 with every half-width."""
     own = {f"pgd{steps}": plan.pgd(steps) for steps in (10, plan.steps)}
-    half = max(1, plan.steps // 2)
-    swept = {f"pgd{half}/width{w:g}": plan.pgd(half, w) for w in plan.widths}
+    swept = plan.swept(max(1, plan.steps // 2))
     return {**_baseline(plan), "fgsm": FGSM(plan.threat, gradient=plan.gradient()), **own, **swept}
 
 
 SUITES: dict[str, Callable[[_Plan], dict[str, Attack]]] = {
     "papers": _papers,
+    "compare": _compare,
     "quick": _quick,
     "surrogates": _surrogates,
     "baseline": _baseline,

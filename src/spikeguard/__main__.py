@@ -1,0 +1,6 @@
+"""``python -m spikeguard``: the command, where its script is not on the path."""
+
+from spikeguard.cli import main
+
+if __name__ == "__main__":
+    main()
