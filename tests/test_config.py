@@ -196,6 +196,15 @@ def test_a_missing_parent_is_refused(write):
 # --- overrides
 
 
+def test_a_piece_is_changed_by_its_name_or_its_place():
+    by_name, by_place = (
+        load_recipe("demo/at-tgo", [f"objective.{place}.lambda_max=7"]) for place in ("tgo", "1")
+    )
+    assert by_name == by_place
+    assert by_name.objective[0] == load_recipe("demo/at-tgo").objective[0]
+    assert by_name.objective[1]["lambda_max"] == 7
+
+
 def test_overrides_reach_every_section():
     first = "seed=3 model.T=8 model.neuron.decay=0.9 objective.0.eps=8/255 train.lr=5e-4"
     second = "evaluate.eps=2/255 evaluate.suite=[quick,papers] data.train_limit=60"
@@ -241,8 +250,8 @@ def test_an_empty_value_goes_back_to_the_default():
         ("data.train_limit=many", ["data.train_limit", "valid integer, got 'many'"]),
         ("data=digits", ["data in", "got 'digits'"]),
         ("seed=-1", ["seed", "got -1"]),
-        ("objective.5.eps=1", ["objective.5", "has 2 entries, numbered from 0"]),
-        ("objective.at.eps=1", ["objective.at", "has 2 entries, numbered from 0"]),
+        ("objective.5.eps=1", ["objective.5", "there are at, tgo, also numbered from 0"]),
+        ("objective.rat.beta=1", ["objective.rat", "there are at, tgo, also numbered from 0"]),
         ("model.T.x=1", ["model.T is the value", "it has no keys"]),
         ("name=../up", ["name", "folder"]),
         ("name=/up", ["name", "folder"]),

@@ -22,7 +22,7 @@ _EXAMPLES = {
     "demo": ["demo", "demo --quick --out runs/first-look"],
     "train": [
         "train demo/tgo",
-        "train demo/tgo model.T=8 objective.0.lambda_max=10 --out runs/mine",
+        "train demo/tgo objective.tgo.lambda_max=10 --out runs/mine",
         "train my-recipe.yaml --out runs/mine --resume",
     ],
     "attack": ["attack runs/mine", "attack runs/mine --suite papers,surrogates --eps 2/255,8/255"],

@@ -120,10 +120,11 @@ def table(
     out = Path(out)
     entries: list[Entry] = []
     for name in recipe_names(f"{folder}/"):
+        if not all(_place(out, name, seed).is_dir() for seed in seeds):
+            continue  # changes that were meant for others need not fit it
         runs = [
-            (recipe, _place(out, name, seed))
+            (load_recipe(name, [*changes, f"seed={seed}"]), _place(out, name, seed))
             for seed in seeds
-            for recipe in [load_recipe(name, [*changes, f"seed={seed}"])]
         ]
         if all(_finished(recipe, path) for recipe, path in runs):
             entries += _entries(name, runs, tuple(seeds))

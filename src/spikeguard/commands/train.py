@@ -24,7 +24,7 @@ def train(
 
     Args:
         recipe: A YAML file, or a recipe that ships with SpikeGuard (see 'spikeguard list recipes').
-        changes: Changes to the recipe, key=value: model.T=8 train.lr=0.05 objective.0.eps=8/255
+        changes: Changes to the recipe, key=value: model.T=8 train.lr=0.05 objective.at.eps=8/255
         out: Run folder; runs/<name of the recipe> when left out.
         resume: Continue an interrupted training exactly where it stopped.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.

@@ -94,12 +94,12 @@ def _pieces(below: list[Any], above: Mapping[str, Any]) -> list[Any]:
 
 
 def override(raw: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
-    """Apply changes such as ``model.T=8`` or ``objective.0.eps=8/255``, from left to right.
+    """Apply changes such as ``model.T=8`` or ``objective.at.eps=8/255``, from left to right.
 
     Args:
         raw: A recipe as :func:`read` gives it; it is not changed.
-        changes: ``key=value`` with a dotted key (list places count from 0) and a value in YAML; an
-            empty value goes back to the default.
+        changes: ``key=value`` with a dotted key and a value in YAML; an entry of a list goes by
+            its name or by its place, counted from 0; an empty value goes back to the default.
 
     Raises:
         ConfigError: If a change has no ``=``, its value is no YAML, or its key leads nowhere.
@@ -193,11 +193,7 @@ def _set(raw: dict[str, Any], steps: list[str], value: object) -> None:
         path = ".".join(steps[: depth + 1])
         place: Any = step
         if isinstance(here, list):
-            if not (step.isdecimal() and int(step) < len(here)):
-                raise ConfigError(
-                    f"{path}: {'.'.join(steps[:depth])} has {len(here)} entries, numbered from 0."
-                )
-            place = int(step)
+            place = _place(here, step, path)
         if last:
             if value is None and isinstance(here, dict):
                 here.pop(place, None)
@@ -210,6 +206,20 @@ def _set(raw: dict[str, Any], steps: list[str], value: object) -> None:
             raise ConfigError(f"{'.'.join(steps)}: {path} is the value {inner!r}, it has no keys.")
         here[place] = inner
         here = inner
+
+
+def _place(entries: list[Any], step: str, path: str) -> int:
+    """Find an entry of a list by its name or its number."""
+    names = [entry.get("name") if isinstance(entry, dict) else entry for entry in entries]
+    if step in names:
+        return names.index(step)
+    if step.isdecimal() and int(step) < len(entries):
+        return int(step)
+    named = ", ".join(str(name) for name in names) or "none"
+    raise ConfigError(
+        f"{path}: there is no such entry; there are {named}, also numbered from 0. A piece is "
+        "added in a recipe of its own that extends this one."
+    )
 
 
 def _one_line(error: yaml.YAMLError) -> str:

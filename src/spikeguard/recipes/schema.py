@@ -173,7 +173,7 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         recipe: A path to a YAML file, or the name of a recipe that ships with SpikeGuard.
-        overrides: Changes such as ``"model.T=8"`` or ``"objective.0.eps=8/255"``; values are YAML,
+        overrides: Changes such as ``"model.T=8"`` or ``"objective.at.eps=8/255"``; values are YAML,
             an empty one goes back to the default.
 
     Raises:
