@@ -294,3 +294,13 @@ def test_a_copied_module_starts_its_own_sequence_and_is_not_bound():
         twin = copy.deepcopy(model)
     assert twin.random is not model.random and twin.random.bound is None
     assert torch.equal(twin(x), first)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 4, 5, 6), (3, 2, 7), (3, 2)])
+def test_normal_numbers_do_not_depend_on_the_memory_they_are_written_to(shape):
+    plain, source = SampleStreams(1, [5, 9]).normal(shape, dim=1), RandomSource()
+    turned = torch.empty(shape[::-1]).permute(*reversed(range(len(shape))))
+    source.bound = SampleStreams(1, [5, 9])
+    assert torch.equal(source.normal_(turned, dim=1), plain)
+    source.bound = stream(3)
+    assert torch.equal(source.normal_(turned, dim=1), torch.randn(shape, generator=stream(3)))

@@ -138,26 +138,37 @@ class SampleStreams:
         return _unit(self.bits(shape, dim=dim, device=device) >> 40)
 
     def normal(
-        self, shape: Sequence[int], *, dim: int = 0, device: torch.device | str = "cpu"
+        self,
+        shape: Sequence[int],
+        *,
+        dim: int = 0,
+        device: torch.device | str = "cpu",
+        out: Tensor | None = None,
     ) -> Tensor:
         """Return float32 numbers from N(0, 1); none lies beyond 5.8.
 
         64 bits make a Box-Muller pair: a sample's first half are the cosines, its second half the
         sines. Done in pieces that stay in the cache, it is nearly as fast as torch.randn.
+
+        ``out`` is memory of that shape to write them to, however it is laid out; the numbers are
+        the same.
         """
         before, after = self._row(shape, dim)
         count = math.prod(before) * math.prod(after)
         pairs = (count + 1) // 2
         counter, state = self._counter(pairs, device), self._state.to(device)[:, None]
-        drawn = torch.empty(len(self), 2 * pairs, device=device)
+        if out is None:
+            drawn = torch.empty(len(self), *before, *after, device=device)
+            out = drawn.movedim(0, len(before))
         piece = max(1, _PIECE // max(1, pairs)) if counter.device.type == "cpu" else len(self)
-        for rows, start in zip(torch.split(drawn, piece), torch.split(state, piece), strict=True):
+        places = torch.split(out.movedim(len(before), 0), piece)
+        for place, start in zip(places, torch.split(state, piece), strict=True):
             bits = _splitmix_(counter + start)
             radius = _unit(bits >> 40).mul_(-1).add_(1).log_().mul_(-2).sqrt_()
             angle = _unit(bits.bitwise_right_shift_(8)).mul_(2 * math.pi)
-            torch.mul(radius, angle.cos(), out=rows[:, :pairs])
-            torch.mul(radius, angle.sin_(), out=rows[:, pairs:])
-        return drawn[:, :count].reshape(len(self), *before, *after).movedim(0, len(before))
+            both = torch.cat([radius * angle.cos(), radius.mul_(angle.sin_())], dim=1)
+            place.copy_(both[:, :count].view(place.shape))
+        return out
 
     def _row(self, shape: Sequence[int], dim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Split a shape at its sample axis into what comes before it and after it."""
@@ -194,6 +205,16 @@ class RandomSource:
         if device not in self._own:
             self._own[device] = stream(self.seed, "own", device=device)
         return self._own[device]
+
+    def normal_(self, out: Tensor, *, dim: int) -> Tensor:
+        """Fill a tensor with N(0, 1), the same numbers however it is laid out in memory.
+
+        ``dim`` is its sample axis.
+        """
+        source = self.current(out.device)
+        if isinstance(source, SampleStreams):
+            return source.normal(out.shape, dim=dim, device=out.device, out=out)
+        return out.copy_(normal(source, out.shape, dim=dim, device=out.device))
 
     def normal(self, like: Tensor, *, dim: int) -> Tensor:
         """Draw N(0, 1) shaped like ``like``; ``dim`` is its sample axis."""

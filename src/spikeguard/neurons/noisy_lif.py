@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import get_args
 
+import torch
 from torch import Tensor, nn
 
 from spikeguard.kernels import Reset
+from spikeguard.kernels.layout import Layout
 from spikeguard.neurons.base import Neuron, Phase, require_decay
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.rng import RandomSource
@@ -76,8 +78,9 @@ class NoisyLIF(Neuron):
         """Map a current [T, B, *N] to spikes [T, B, *N]."""
         noise = None
         if self.stochastic:
-            like = current if T is None else current.expand(T, *current.shape[1:])
-            noise = self.random.normal(like, dim=min(1, current.ndim - 1)).mul_(self.sigma)
+            steps = len(current) if T is None else T
+            noise = Layout.of(current).empty(current, steps, torch.float32)
+            self.random.normal_(noise, dim=min(1, current.ndim - 1)).mul_(self.sigma)
         return self.fire(current, decay=self.decay, noise=noise, T=T, norm=norm)
 
     def extra_repr(self) -> str:
