@@ -9,8 +9,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikeguard.defences import AT, TGO, GaussianNoise, Objective, Piece, Vanilla
-from spikeguard.models import CNN
+from spikeguard.defences import (
+    AT,
+    TGO,
+    GaussianNoise,
+    MSERates,
+    Objective,
+    Piece,
+    Vanilla,
+)
+from spikeguard.models import CNN, MLP
 from spikeguard.neurons import NoisyLIF
 from spikeguard.rng import randomness, stream
 
@@ -208,7 +216,7 @@ def test_progress_is_a_share():
         (lambda: AT(eps=-0.1), "eps is a radius >= 0"),
         (lambda: AT(eps=math.nan), "eps is a radius >= 0"),
         (lambda: AT(eps=0.1, steps=0), "steps must be >= 1, got 0"),
-        (lambda: AT(eps=0.1, norm="l1"), "norm is one of linf, l2; got 'l1'"),
+        (lambda: AT(eps=0.1, norm="l3"), "norm is one of linf, l2, l1; got 'l3'"),
         (lambda: AT(eps=0.1, steps=2, step_size=0.0), "step_size must be positive"),
         (lambda: AT(eps=0.1, step_size=0.1), "is FGSM, whose step is eps, got step_size=0.1"),
         (lambda: GaussianNoise(-1.0), "sigma is a standard deviation >= 0, got -1"),
@@ -218,3 +226,27 @@ def test_progress_is_a_share():
 def test_settings_are_checked(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_rates_are_compared_with_the_one_hot_label():
+    """(0.5^2 + 0.25^2 + 0 + 1) / 4."""
+    rates = torch.tensor([[0.5, 0.25], [0.0, 0.0]])
+    assert MSERates().fit(rates, torch.tensor([0, 1])) == (0.25 + 0.0625 + 0 + 1) / 4
+
+
+def test_rates_are_asked_of_a_network_that_has_some():
+    with pytest.raises(ValueError, match="set model"):
+        Objective.of(MSERates()).require(MLP(4, 2, T=2), None)
+    Objective.of(MSERates()).require(MLP(4, 2, T=2, readout="rate"), None)
+
+
+def test_the_answers_have_one_loss():
+    @dataclass(frozen=True)
+    class Other(Piece):
+        name = "other"
+
+        def fit(self, logits, y):
+            return logits.sum()
+
+    with pytest.raises(ValueError, match="one loss, got mse_rates and other"):
+        MSERates() | Other()

@@ -34,6 +34,7 @@ LAYERS = [
     },
     {"benchmarking", "building", "config", "demo", "recipes", "reporting", "reproduction", "runs"},
     {"cli", "commands"},
+    {"__main__"},
 ]
 LEAVES = {"rng", "files", "environment"}  # these import nothing of ours, leaves included
 ONLY_IMPORTER = {"lightning_fabric": "engine.py", "lightning": "engine.py"}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from spikeguard.defences import MPDSGR
-from spikeguard.defences.base import Pass, Step
+from spikeguard.defences.piece import Pass, Step
 from spikeguard.models import CNN, MLP
 from spikeguard.neurons import (
     LIF,

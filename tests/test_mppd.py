@@ -8,8 +8,8 @@ from torch import nn
 
 from spikeguard.building import ConfigError, build_entry
 from spikeguard.defences import AT, DEFENCES, MPPD, TGO, GaussianNoise, Objective, Vanilla
-from spikeguard.defences.base import Pass, Step
 from spikeguard.defences.mppd import perturbation_dynamics
+from spikeguard.defences.piece import Pass, Step
 from spikeguard.kernels import use_kernel, why_not
 from spikeguard.models import CNN, MLP
 from spikeguard.neurons import DLIF, LIF, LayerTrace, NoisyLIF, Triangular, record

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from spikeguard.defences import AT, HIRE, SR, TGO, Objective, Piece
-from spikeguard.defences.base import Pass, Step
+from spikeguard.defences.piece import Pass, Step
 from spikeguard.kernels import use_kernel
 from spikeguard.models import CNN, MLP
 from spikeguard.neurons import LIF, NoisyLIF

@@ -11,7 +11,7 @@ from spikeguard import checkpoint
 from spikeguard.attacks import FGSM, Linf
 from spikeguard.data import ImageSet, Splits
 from spikeguard.defences import AT, GatePrior, Objective
-from spikeguard.defences.base import Pass, Step
+from spikeguard.defences.piece import Pass, Step
 from spikeguard.encoders import Poisson
 from spikeguard.models import CNN, MLP, WRN16_4
 from spikeguard.neurons import LIF, NEURONS, StoG, are_spikes, record

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from spikeguard.defences import TGO
-from spikeguard.defences.base import Pass, Step
+from spikeguard.defences.piece import Pass, Step
 from spikeguard.models import MLP
 from spikeguard.neurons import (
     LIF,

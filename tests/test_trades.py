@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from spikeguard.defences import AT, MPPD, TRADES, Mixup, Objective, Vanilla
-from spikeguard.defences.base import Pass, Step
+from spikeguard.defences.piece import Pass, Step
 from spikeguard.defences.trades import divergence
 from spikeguard.models import CNN
 from spikeguard.neurons import NoisyLIF

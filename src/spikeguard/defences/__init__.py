@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from spikeguard.defences.adversarial import AT
-from spikeguard.defences.base import Objective, Outcome, Pass, Piece, Step, Vanilla
 from spikeguard.defences.hire import HIRE
 from spikeguard.defences.mixup import Mixup
 from spikeguard.defences.mpd_sgr import MPDSGR
 from spikeguard.defences.mppd import MPPD
+from spikeguard.defences.mse import MSERates
 from spikeguard.defences.noise import GaussianNoise
+from spikeguard.defences.objective import Objective
+from spikeguard.defences.piece import Outcome, Pass, Piece, Step, Vanilla
 from spikeguard.defences.rat import RAT
 from spikeguard.defences.sr import SR
 from spikeguard.defences.stog import GatePrior
@@ -23,6 +25,7 @@ __all__ = [
     "HIRE",
     "MPDSGR",
     "MPPD",
+    "MSERates",
     "Mixup",
     "Objective",
     "Outcome",
@@ -49,4 +52,5 @@ DEFENCES: dict[str, type[Piece]] = {
     "trades": TRADES,
     "stog": GatePrior,
     "hire": HIRE,
+    "mse_rates": MSERates,
 }

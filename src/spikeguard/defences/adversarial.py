@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks import FGSM, PGD, RFGSM, THREATS, Attack
-from spikeguard.defences.base import Piece
+from spikeguard.defences.piece import Piece
 
 __all__ = ["AT"]
 

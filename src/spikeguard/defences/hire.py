@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks import AttackError, Linf
 from spikeguard.attacks.base import crafting, cross_entropy
-from spikeguard.defences.base import Piece
+from spikeguard.defences.piece import Piece
 from spikeguard.models import SNN
 
 __all__ = ["HIRE"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from spikeguard.defences.base import Piece
+from spikeguard.defences.piece import Piece
 
 __all__ = ["Mixup"]
 

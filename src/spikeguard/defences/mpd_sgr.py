@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from spikeguard.defences.base import Pass, Piece, Step
+from spikeguard.defences.piece import Pass, Piece, Step
 from spikeguard.neurons import LayerTrace
 
 __all__ = ["MPDSGR"]

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from spikeguard.defences.base import Piece
+from spikeguard.defences.piece import Piece
 from spikeguard.rng import normal
 
 __all__ = ["GaussianNoise"]

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from spikeguard.defences.base import Piece
+from spikeguard.defences.piece import Piece
 from spikeguard.models.resnet import ConvexCombination
 
 __all__ = ["RAT", "project_simplex", "retract"]

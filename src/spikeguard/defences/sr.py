@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from spikeguard.defences.base import Piece, Step
+from spikeguard.defences.piece import Piece, Step
 from spikeguard.rng import randomness, stream
 
 __all__ = ["SR"]

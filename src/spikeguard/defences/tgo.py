@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from spikeguard.defences.base import Piece, Step
+from spikeguard.defences.piece import Piece, Step
 from spikeguard.neurons import LayerTrace
 
 __all__ = ["TGO"]

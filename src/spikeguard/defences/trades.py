@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikeguard.attacks import Backprop, Linf, classify, crafting
-from spikeguard.defences.base import Piece, Step
+from spikeguard.defences.piece import Piece, Step
 
 __all__ = ["TRADES"]
 
