@@ -1,7 +1,8 @@
-"""Analyses of a trained network: where its membrane potentials lie."""
+"""Analyses of a trained network: where its potentials lie, and where its gradient dies."""
 
 from __future__ import annotations
 
+from spikeguard.analysis.gradient import OperationGradient, operation_gradients
 from spikeguard.analysis.membrane import (
     LayerCounts,
     MembraneHistogram,
@@ -9,4 +10,11 @@ from spikeguard.analysis.membrane import (
     membrane_histogram,
 )
 
-__all__ = ["LayerCounts", "MembraneHistogram", "default_edges", "membrane_histogram"]
+__all__ = [
+    "LayerCounts",
+    "MembraneHistogram",
+    "OperationGradient",
+    "default_edges",
+    "membrane_histogram",
+    "operation_gradients",
+]
