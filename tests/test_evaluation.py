@@ -23,7 +23,9 @@ from spikeguard.data import ImageSet
 from spikeguard.evaluation import Evaluation, Score, evaluate, wilson
 from spikeguard.models import CNN, MLP
 from spikeguard.neurons import LIF, NoisyLIF, Triangular
+from spikeguard.rescoring import rescore
 from spikeguard.rng import RandomSource, stream
+from spikeguard.scores import WorstSet, load_worst
 
 EPS = 0.2
 #               right, by how much           wrong without an attack
@@ -472,6 +474,7 @@ def test_a_saved_evaluation_reads_back_the_same_and_its_parts_are_gone(images, t
     assert sorted(p.name for p in path.parent.iterdir()) == [
         f"{path.name}.json",
         f"{path.name}.npz",
+        f"{path.name}.worst.npz",
     ]
     back = Evaluation.load(path)
     same(result, back)
@@ -517,6 +520,48 @@ def test_kept_adversarial_inputs_give_the_same_score_again(images):
         with torch.no_grad():
             again = (model(x_adv).argmax(1) == y).double()
         assert torch.equal(again, result.outcomes[name])
+
+
+@pytest.mark.parametrize("cascade", [False, True])
+@pytest.mark.parametrize("sigma", [0.0, 0.3], ids=["quiet", "noisy"])
+def test_the_worst_case_can_be_scored_again_from_the_disk(sigma, cascade, images, tmp_path):
+    model = spiking(sigma)
+    attacks = suite("quick", eps=0.1, widths=(0.5,))
+    result = evaluate(model, images, attacks, cascade=cascade, batch_size=5)
+    result.save(tmp_path / "r")
+    again = rescore(model, images, tmp_path / "r")
+    assert again.agrees and again.reported == result.worst.accuracy
+    if not sigma:
+        assert again.found == result.worst_case
+        assert torch.equal(result.worst.x, load_worst(tmp_path / "r").x)
+
+
+def test_inputs_that_do_not_do_what_was_reported_are_found_out(images, tmp_path):
+    """Planted: the images themselves, the images of others, and images outside the set."""
+    model = spiking()
+    result = evaluate(model, images, {"pgd": PGD(Linf(0.2), steps=5)})
+    x, y = images.batch(slice(None))
+    assert result.worst_case.accuracy < result.clean.accuracy
+
+    def saved(worst):
+        replace(result, worst=WorstSet(worst, result.worst.accuracy)).save(tmp_path / "r")
+        return tmp_path / "r"
+
+    assert not rescore(model, images, saved(x)).agrees
+    with pytest.raises(ValueError, match="do not belong to these images"):
+        rescore(model, ImageSet(x.flip(0), y.flip(0), 3, "other", 1.0), saved(result.worst.x))
+    with pytest.raises(ThreatViolation):
+        rescore(model, images, saved((x + 0.3).clamp(0, 1)))
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_damaged_inputs_are_named(damage, images, tmp_path):
+    evaluate(spiking(), images, {"pgd": PGD(Linf(0.2), steps=1)}).save(tmp_path / "r")
+    file = tmp_path / "r.worst.npz"
+    file.unlink() if damage == "gone" else file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(ValueError, match="holds no adversarial inputs") as error:
+        rescore(spiking(), images, tmp_path / "r")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".npz"])

@@ -21,10 +21,12 @@ class Cascade:
 
     Attributes:
         right: For each attack the share of right answers that is left [N].
-        points: For each attack the inputs those shares speak of, shaped like the inputs.
+        worst: The inputs that the last attack's shares speak of, shaped like the inputs.
+        points: For each attack the inputs it met or left, where they were kept.
         seconds: Time spent in each attack.
     """
 
+    worst: Tensor
     right: dict[str, Tensor] = field(default_factory=dict)
     points: dict[str, Tensor] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -50,8 +52,8 @@ def run_cascade(
             which attack is a sample's worst is chosen by noisy shares, so that they are too low.
         keep_points: Keep the inputs that each attack ends with.
     """
-    found = Cascade()
-    lowest, worst = clean.clone(), x.clone()
+    found = Cascade(x.clone())
+    lowest, worst = clean.clone(), found.worst
     holds, stale = clean.clone(), torch.full_like(clean, rescore is not None, dtype=torch.bool)
     for name in names:
         began = time.monotonic()

@@ -40,7 +40,7 @@ from spikeguard.files import write_npz
 from spikeguard.kernels import unfused
 from spikeguard.parts import open_parts, read_part
 from spikeguard.rng import SampleStreams, key, randomness
-from spikeguard.scores import RESERVED, Evaluation, Score, wilson
+from spikeguard.scores import RESERVED, Evaluation, Score, WorstSet, wilson
 
 __all__ = ["Evaluation", "Score", "evaluate", "wilson"]
 
@@ -91,7 +91,8 @@ def evaluate(
         draws: Noise draws every input is scored on; None is 10 for a stochastic model, else 1.
         out: A folder; finished batches are kept in it until the result is saved, so that a killed
             evaluation goes on when it is called again with the same arguments.
-        keep_adversarial: Keep the adversarial inputs in the result.
+        keep_adversarial: Keep the adversarial inputs of every attack in the result, beside those of
+            the worst case, which always are.
         cascade: Attack only what cheaper attacks left, and stop searching where one succeeds.
         precision: Precision of the attacks' passes: "32", or "bf16" for bfloat16 autocast. Scores
             are taken in float32 either way.
@@ -139,6 +140,7 @@ def evaluate(
             "keep_adversarial": keep_adversarial,
             "cascade": span if cascade else False,
             "precision": precision,
+            "keeps": "worst",  # what a part holds, beside outcomes
         }
         store = open_parts(out, identity, model, images) if out is not None else None
         parts = []
@@ -157,6 +159,7 @@ def evaluate(
             progress(total, total, "done")
     merged = {name: torch.from_numpy(np.concatenate([p[name] for p in parts])) for name in parts[0]}
     outcomes = {name: merged[f"right:{name}"] for name in ("clean", *attacks, "worst_case")}
+    chosen = outcomes["worst_case"]
     single = min(("clean", *attacks), key=lambda name: float(outcomes[name].mean()))
     if outcomes[single].mean() < outcomes["worst_case"].mean():
         outcomes["worst_case"] = outcomes[single].clone()
@@ -173,6 +176,7 @@ def evaluate(
         draws=draws,
         seed=seed,
         adversarial={name: merged[f"x:{name}"] for name in attacks} if keep_adversarial else {},
+        worst=WorstSet(merged["worst_x"], float(chosen.mean())),
         cascade=cascade,
         precision=precision,
     )
@@ -232,6 +236,7 @@ class _Job:
         if self.stochastic:
             worst = self._right(worst_x, y, index, "worst_case")
         right["worst_case"] = worst
+        part["worst_x"] = worst_x.cpu().numpy()
         return part | {f"right:{name}": values.numpy() for name, values in right.items()}
 
     def _cascade(self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, tell: Tell) -> Arrays:
@@ -257,7 +262,8 @@ class _Job:
         )
         right = {"clean": clean, **found.right}
         right["worst_case"] = list(right.values())[-1]
-        part = {f"right:{name}": values.numpy() for name, values in right.items()}
+        part = {"worst_x": found.worst.cpu().numpy()}
+        part |= {f"right:{name}": values.numpy() for name, values in right.items()}
         part |= {f"seconds:{name}": np.array([took]) for name, took in found.seconds.items()}
         return part | {f"x:{name}": points.cpu().numpy() for name, points in found.points.items()}
 

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from spikeguard.files import write_json, write_npz
 
-__all__ = ["Evaluation", "Score", "wilson"]
+__all__ = ["Evaluation", "Score", "WorstSet", "load_worst", "wilson"]
 
 PARTS = ".parts"  # folder of the finished batches of an unfinished evaluation
+WORST = ".worst.npz"
 RESERVED = ("labels", "index")  # arrays beside the outcomes
 
 
@@ -68,6 +69,19 @@ class Score:
 
 
 @dataclass(frozen=True)
+class WorstSet:
+    """The inputs of the worst case: anybody can score them again.
+
+    Attributes:
+        x: For each sample the input that hurt most; the clean one where nothing did [N, ...].
+        accuracy: What was scored on them, in [0, 1].
+    """
+
+    x: Tensor
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What came out. Robust accuracies are upper bounds: a stronger attack may go lower.
 
@@ -88,6 +102,7 @@ class Evaluation:
         seed: Names the random streams.
         adversarial: The adversarial inputs of every attack, where they were kept; in a cascade,
             with what cheaper attacks had found before.
+        worst: The inputs of the worst case; None where the result was read without them.
         cascade: Whether each attack met only the samples that the cheaper ones left.
         precision: Precision of the attacks' passes, "32" or "bf16"; scores are float32.
     """
@@ -103,6 +118,7 @@ class Evaluation:
     draws: int
     seed: int
     adversarial: dict[str, Tensor] = field(default_factory=dict)
+    worst: WorstSet | None = None
     cascade: bool = False
     precision: str = "32"
 
@@ -151,8 +167,8 @@ class Evaluation:
         return "\n".join(lines)
 
     def save(self, path: str | Path, **extra: Any) -> None:
-        """Write ``path.json`` (scores and settings) and ``path.npz`` (per-sample outcomes),
-        atomically.
+        """Write ``path.json`` (scores and settings), ``path.npz`` (per-sample outcomes) and
+        ``path.worst.npz`` (the inputs of the worst case), each atomically, the scores last.
 
         Args:
             path: Where, without a suffix.
@@ -163,6 +179,9 @@ class Evaluation:
         arrays |= {f"adversarial:{name}": x.numpy() for name, x in self.adversarial.items()}
         arrays |= {"labels": self.labels.numpy(), "index": self.index.numpy()}
         write_npz(_suffixed(path, ".npz"), **arrays)
+        if self.worst is not None:
+            scored = np.float64(self.worst.accuracy)
+            write_npz(_suffixed(path, WORST), x=self.worst.x.numpy(), accuracy=scored)
         attacks = {
             name: {**vars(score), "settings": self.settings[name], "seconds": self.seconds[name]}
             for name, score in self.attacks.items()
@@ -188,7 +207,7 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
-        """Read what :meth:`save` wrote.
+        """Read what :meth:`save` wrote, without the inputs of the worst case.
 
         Raises:
             ValueError: If a file is missing or damaged.
@@ -224,6 +243,23 @@ class Evaluation:
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path}: is no complete evaluation ({error}).") from error
+
+
+def load_worst(path: str | Path) -> WorstSet:
+    """Read the inputs of the worst case that :meth:`Evaluation.save` wrote.
+
+    Args:
+        path: Where, without a suffix.
+
+    Raises:
+        ValueError: If the file is missing or damaged.
+    """
+    file = _suffixed(Path(path), WORST)
+    try:
+        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
+            return WorstSet(torch.from_numpy(stored["x"]), float(stored["accuracy"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file}: holds no adversarial inputs ({error}).") from error
 
 
 def _suffixed(path: Path, suffix: str) -> Path:
