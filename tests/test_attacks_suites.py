@@ -86,8 +86,8 @@ def test_radius_zero_is_a_suite_too():
     [
         ({"name": "paper"}, "Did you mean 'papers'"),
         ({"name": "strong"}, "Known: papers, compare, quick"),
-        ({"name": "snn"}, "Known: papers, compare, quick"),
-        ({"norm": "l1"}, "linf, l2"),
+        ({"name": "snnn"}, "Did you mean 'snn'"),
+        ({"norm": "l7"}, "linf, l2, l1"),
         ({"eot": 0}, "eot"),
         ({"eps": -1}, "eps"),
         ({"steps": 0, "name": "surrogates"}, "steps"),

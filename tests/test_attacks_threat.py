@@ -7,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikeguard.attacks import L2, THREATS, Linf, ThreatViolation
+from spikeguard.attacks import L1, L2, THREATS, Linf, ThreatViolation
 from spikeguard.rng import SampleStreams, stream
 
-SETS = {"linf": Linf(0.1), "l2": L2(0.7)}
+SETS = {"linf": Linf(0.1), "l2": L2(0.7), "l1": L1(0.9)}
+DUAL = {"linf": 1, "l2": 2, "l1": math.inf}
 SHAPES = [(3, 5), (2, 1, 4, 4), (2, 3, 2, 4, 4)]
 
 every_set = pytest.mark.parametrize("name", sorted(SETS))
@@ -115,14 +116,14 @@ def test_l2_starts_are_uniform_in_the_ball():
 @every_set
 @pytest.mark.parametrize("shape", SHAPES)
 def test_steepest_maximises_the_inner_product(name, shape):
-    """The largest <g, d> over the unit ball is the dual norm of g: L1 for Linf, L2 for L2."""
+    """The largest <g, d> over the unit ball is the dual norm of g: 1 for Linf, inf for L1."""
     threat = THREATS[name](1.0)
     grad = torch.randn(shape, generator=stream(0, "grad"), dtype=torch.float64)
     unit = threat.steepest(grad)
     zero = torch.zeros_like(grad)
     norm = threat.distance(unit, zero)
     torch.testing.assert_close(norm, torch.ones_like(norm))
-    dual = grad.flatten(1).norm(p=1 if name == "linf" else 2, dim=1)
+    dual = grad.flatten(1).norm(p=DUAL[name], dim=1)
     torch.testing.assert_close((grad * unit).flatten(1).sum(1), dual)
     for i in range(50):
         other = torch.randn(shape, generator=stream(i, "other"), dtype=torch.float64)
@@ -136,8 +137,10 @@ def test_steepest_of_a_zero_gradient_is_zero_and_of_a_tiny_one_is_not(name):
     grad = torch.zeros(3, 4)
     grad[1], grad[2] = 1e-30, 1e30
     unit = THREATS[name](1.0).steepest(grad)
-    full = 1.0 if name == "linf" else 0.5
-    torch.testing.assert_close(unit, torch.tensor([[0.0], [full], [full]]).expand(3, 4))
+    step = torch.full((4,), {"linf": 1.0, "l2": 0.5, "l1": 1.0}[name])
+    if name == "l1":
+        step[1:] = 0  # one pixel, the first of equals
+    torch.testing.assert_close(unit, torch.stack([0 * step, step, step]))
 
 
 def test_distances_are_the_norms():
@@ -147,13 +150,15 @@ def test_distances_are_the_norms():
     )
     torch.testing.assert_close(Linf(1).distance(x_adv, x), torch.tensor([0.4, 1.0]))
     torch.testing.assert_close(L2(1).distance(x_adv, x), torch.tensor([0.5, 1.0]))
+    torch.testing.assert_close(L1(1).distance(x_adv, x), torch.tensor([0.7, 1.0]))
 
 
 def planted(fault, threat, x):
     """Return an adversarial batch with one fault in its last sample."""
     x_adv = threat.project(x + 0.05, x)
     if fault == "outside the ball":
-        step = threat.steepest(torch.ones_like(x[-1:]))
+        step = torch.ones_like(x[-1:])
+        step /= threat.distance(step, torch.zeros_like(step))
         x_adv[-1] = (x[-1:] + 1.00002 * threat.eps * step)[0]
     elif fault == "outside the box":
         x[-1, 0], x_adv[-1, 0] = 0, -1e-7
@@ -209,3 +214,74 @@ def test_a_radius_that_is_none_is_refused(name, eps):
     with pytest.raises(ValueError, match="eps") as error:
         THREATS[name](eps)
     assert "\n" not in str(error.value)
+
+
+# --- L1
+
+
+def nearest_by_bisection(x_adv, x, eps):
+    """The projection of one sample by its optimality conditions: shrink by lambda, clip, 200 times.
+
+    The nearest d minimises |d - delta|^2 with |d|_1 <= eps in a box that holds 0: it is
+    clip(sign(delta) max(|delta| - lambda, 0), box) for the lambda that uses up eps, or for 0.
+    """
+    delta, low, high = x_adv - x, -x, 1 - x
+
+    def shrunk(by):
+        return torch.clamp(delta.sign() * (delta.abs() - by).clamp_min(0), low, high)
+
+    if shrunk(0).abs().sum() <= eps:
+        return x + shrunk(0)
+    below, above = 0.0, float(delta.abs().max())
+    for _ in range(200):
+        middle = (below + above) / 2
+        below, above = (middle, above) if shrunk(middle).abs().sum() > eps else (below, middle)
+    return x + shrunk(above)
+
+
+@quick
+@given(pair=pairs())
+def test_l1_projection_solves_its_optimality_conditions(pair):
+    x, x_adv, eps = (part.double() if torch.is_tensor(part) else part for part in pair)
+    found = L1(eps).project(x_adv, x)
+    for i in range(len(x)):
+        expected = nearest_by_bisection(x_adv[i], x[i], eps)
+        torch.testing.assert_close(found[i], expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("eps", [0.1, 0.4, 0.9])
+def test_no_point_of_a_fine_grid_is_nearer_than_the_l1_projection(eps):
+    """Two pixels, all points of a grid of 1/400 in the set: brute force."""
+    axis = torch.linspace(0, 1, 401, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+    for i in range(40):
+        x = torch.rand(1, 2, generator=stream(i, "x"), dtype=torch.float64)
+        x_adv = x + 0.8 * torch.randn(1, 2, generator=stream(i, "far"), dtype=torch.float64)
+        found = L1(eps).project(x_adv, x)
+        inside = grid[(grid - x).abs().sum(1) <= eps]
+        nearest = (inside - x_adv).norm(dim=1).min()
+        assert (found - x_adv).norm() <= nearest + 1e-12
+        assert (found - x_adv).norm() >= nearest - 2 / 400  # and the grid is about as good
+
+
+def test_l1_projection_by_hand():
+    """delta (0.6, 0.3, -0.2), eps 0.5: lambda 0.2. With only 0.1 of room in the first pixel, 0."""
+    delta = torch.tensor([[0.6, 0.3, -0.2]], dtype=torch.float64)
+    x = torch.full((1, 3), 0.4, dtype=torch.float64)
+    moved = torch.tensor([[0.4, 0.1, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(L1(0.5).project(x + delta, x) - x, moved)
+    x[0, 0] = 0.9
+    moved = torch.tensor([[0.1, 0.25, -0.15]], dtype=torch.float64)
+    torch.testing.assert_close(L1(0.5).project(x + delta, x) - x, moved)
+
+
+def test_l1_starts_are_uniform_in_the_ball():
+    """In d dimensions (r / eps)^d is uniform; no direction and no orthant is preferred."""
+    x = torch.full((4000, 3), 0.5)
+    delta = (L1(0.4).sample(x, SampleStreams(0, torch.arange(4000))) - x).double()
+    share = (delta.abs().sum(1) / 0.4) ** 3
+    assert float(share.mean()) == pytest.approx(0.5, abs=5 / math.sqrt(12 * 4000))
+    assert float(share.var()) == pytest.approx(1 / 12, rel=0.1)
+    assert (delta.mean(0).abs() < 5 * 0.4 / math.sqrt(10 * 4000)).all()
+    part = delta.abs() / delta.abs().sum(1, keepdim=True)  # flat on the simplex: mean 1/3
+    assert (part.mean(0) - 1 / 3).abs().max() < 5 * math.sqrt(1 / 18 / 4000)

@@ -79,7 +79,7 @@ def tree(folder):
         (["train", "demo/at", "--resum"], ["--resum", "--resume"]),
         (["train", "demo/at", "--out"], ["--out"]),
         (["attack"], ["spikeguard attack: ", "RUN"]),
-        (["attack", "x", "--norm", "l1"], ["l1", "linf"]),
+        (["attack", "x", "--norm", "l7"], ["l7", "linf"]),
         (["attack", "x", "--limit", "many"], ["many"]),
         (["report"], ["spikeguard report: ", "at least one run folder"]),
         (["list", "nurons"], ["neurons"]),

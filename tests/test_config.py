@@ -245,7 +245,7 @@ def test_an_empty_value_goes_back_to_the_default():
         ),
         ("evaluate.eps=[]", ["evaluate.eps", "at least 1 item"]),
         ("evaluate.eps=big", ["evaluate.eps.0", "valid number, got 'big'"]),
-        ("evaluate.norm=l1", ["evaluate.norm", "'linf' or 'l2'", "got 'l1'"]),
+        ("evaluate.norm=l7", ["evaluate.norm", "'linf', 'l2' or 'l1'", "got 'l7'"]),
         ("data.train_limit=true", ["data.train_limit", "valid integer, got True"]),
         ("data.train_limit=many", ["data.train_limit", "valid integer, got 'many'"]),
         ("data=digits", ["data in", "got 'digits'"]),

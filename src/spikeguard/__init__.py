@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from spikeguard.config import ConfigError, Recipe, build, load_recipe
     from spikeguard.demo import run_demo
     from spikeguard.evaluation import Evaluation, evaluate
+    from spikeguard.models.adapters import foreign
     from spikeguard.neurons import backward_mode, record
+    from spikeguard.preflight import check
     from spikeguard.reporting import report
     from spikeguard.rng import SampleStreams, randomness, stream
     from spikeguard.runs import Run
@@ -50,10 +52,12 @@ __all__ = [
     "auditing",
     "backward_mode",
     "build",
+    "check",
     "data",
     "defences",
     "encoders",
     "evaluate",
+    "foreign",
     "kernels",
     "load_recipe",
     "models",
@@ -87,7 +91,9 @@ _NAMES = {
     "config": ("ConfigError", "Recipe", "build", "load_recipe"),
     "demo": ("run_demo",),
     "evaluation": ("Evaluation", "evaluate"),
+    "models.adapters": ("foreign",),
     "neurons": ("backward_mode", "record"),
+    "preflight": ("check",),
     "reporting": ("report",),
     "rng": ("SampleStreams", "randomness", "stream"),
     "runs": ("Run",),

@@ -7,6 +7,8 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from spikeguard.attacks.active import State, Step, Stepwise, Watch
+from spikeguard.attacks.apgd import APGD
+from spikeguard.attacks.assg import ASSG
 from spikeguard.attacks.base import (
     FORWARD,
     LOSSES,
@@ -23,23 +25,47 @@ from spikeguard.attacks.base import (
     margin,
     require_finite_weights,
 )
-from spikeguard.attacks.gradient import Backprop, EoT, Gradient, SwapSurrogate
+from spikeguard.attacks.fab import FAB
+from spikeguard.attacks.gradient import Backprop, EoT, Gradient, SwapSurrogate, gradient_cost
 from spikeguard.attacks.graphs import Graphed
+from spikeguard.attacks.losses import dlr, targeted_dlr, targeted_margin
+from spikeguard.attacks.momentum import MIFGSM
+from spikeguard.attacks.mtpgd import MTPGD
+from spikeguard.attacks.nes import NES
 from spikeguard.attacks.noise import UniformNoise
 from spikeguard.attacks.pgd import FGSM, PGD, RFGSM
-from spikeguard.attacks.suites import SUITES, suite
-from spikeguard.attacks.threat import L2, THREATS, Linf, Threat, ThreatViolation
+from spikeguard.attacks.rules import BPTR, HART, PDSG, RGA
+from spikeguard.attacks.sapgd import SAPGD
+from spikeguard.attacks.square import Square
+from spikeguard.attacks.suites import CASCADES, SUITES, suite
+from spikeguard.attacks.threat import L1, L2, THREATS, Linf, Threat, ThreatViolation
+from spikeguard.attacks.tuning import Tuned, tune
+from spikeguard.attacks.twin import ANNTwin
 
 __all__ = [
+    "APGD",
+    "ASSG",
     "ATTACKS",
+    "CASCADES",
+    "BPTR",
+    "FAB",
     "FGSM",
     "FORWARD",
+    "HART",
+    "L1",
     "L2",
     "LOSSES",
+    "MIFGSM",
+    "MTPGD",
+    "NES",
+    "PDSG",
     "PGD",
     "RFGSM",
+    "RGA",
+    "SAPGD",
     "SUITES",
     "THREATS",
+    "ANNTwin",
     "Attack",
     "AttackError",
     "Backprop",
@@ -49,12 +75,14 @@ __all__ = [
     "Linf",
     "Loss",
     "NoGradientError",
+    "Square",
     "State",
     "Step",
     "Stepwise",
     "SwapSurrogate",
     "Threat",
     "ThreatViolation",
+    "Tuned",
     "UniformNoise",
     "Watch",
     "classify",
@@ -62,19 +90,31 @@ __all__ = [
     "crafting",
     "cross_entropy",
     "describe",
+    "dlr",
     "evaluating",
     "frozen",
+    "gradient_cost",
     "margin",
     "require_finite_weights",
     "suite",
+    "targeted_dlr",
+    "targeted_margin",
+    "tune",
 ]
 
 ATTACKS: dict[str, Callable[..., Attack]] = {
     "fgsm": FGSM,
     "rfgsm": RFGSM,
     "pgd": PGD,
+    "apgd": APGD,
+    "mifgsm": MIFGSM,
+    "sapgd": SAPGD,
+    "mtpgd": MTPGD,
+    "fab": FAB,
+    "square": Square,
     "noise": UniformNoise,
 }
+LOSSES["dlr"] = dlr
 
 
 def describe(part: Any) -> Any:

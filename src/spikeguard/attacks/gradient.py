@@ -10,9 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import AttackError, Loss, NoGradientError, classify
-from spikeguard.neurons import Neuron, Surrogate, backward_mode
+from spikeguard.neurons import Surrogate, backward_mode, spiking_layers
 
-__all__ = ["BACKPROP", "Backprop", "EoT", "Gradient", "SwapSurrogate", "begun", "is_adaptive"]
+__all__ = [
+    "BACKPROP",
+    "Backprop",
+    "EoT",
+    "Gradient",
+    "SwapSurrogate",
+    "begun",
+    "gradient_cost",
+    "held",
+    "is_adaptive",
+]
 
 
 class Gradient(Protocol):
@@ -42,6 +52,31 @@ def begun(gradient: Gradient) -> Gradient:
     if inner is not None and is_adaptive(inner):
         return replace(gradient, inner=begun(inner))  # type: ignore[type-var]
     return gradient
+
+
+def held(gradient: Gradient) -> Gradient:
+    """Return the gradient for a repeat at the same point: what learns is not to learn twice.
+
+    A gradient that learns has a method ``hold()`` that returns one which uses what was learned.
+    """
+    if hasattr(gradient, "hold"):
+        still: Gradient = gradient.hold()
+        return still
+    inner = getattr(gradient, "inner", None)
+    if inner is not None and held(inner) is not inner:
+        return replace(gradient, inner=held(inner))  # type: ignore[type-var]
+    return gradient
+
+
+def gradient_cost(gradient: Gradient) -> float:
+    """Return what one call spends on a sample, in forward and backward passes of the model.
+
+    A gradient that takes more or less than one says so in a property ``cost``; what wraps an
+    ``inner`` gradient and does not is as dear as that.
+    """
+    inner = getattr(gradient, "inner", None)
+    own = 1.0 if inner is None else gradient_cost(inner)
+    return float(getattr(gradient, "cost", own))
 
 
 @dataclass(frozen=True)
@@ -95,10 +130,11 @@ class SwapSurrogate:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """Return the losses [B] and the input gradient."""
-        if not any(isinstance(module, Neuron) for module in model.modules()):
+        if not spiking_layers(model):
             raise ValueError(
                 "SwapSurrogate: the model has no spiking layer of spikeguard.neurons, hence no "
-                "surrogate to exchange; use Backprop(), for example with suite 'papers'."
+                "surrogate to exchange; adapt another framework's network with spikeguard.foreign, "
+                "or use Backprop(), for example with suite 'papers'."
             )
         with backward_mode(model, self.surrogate):
             return BACKPROP(model, x, y, loss)
@@ -114,7 +150,8 @@ class EoT:
 
     Args:
         draws: Number K of noise draws, >= 1.
-        inner: The gradient that is averaged.
+        inner: The gradient that is averaged. One that learns from step to step learns from the
+            first draw of a step.
 
     Source: Athalye et al., "Synthesizing robust adversarial examples", ICML 2018.
     """
@@ -126,10 +163,16 @@ class EoT:
         if self.draws < 1:
             raise ValueError(f"EoT: draws must be >= 1, got {self.draws}.")
 
+    @property
+    def cost(self) -> float:
+        """Gradient evaluations a sample."""
+        return self.draws * gradient_cost(self.inner)
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """Return the mean losses [B] and the mean gradient."""
         losses, grad = self.inner(model, x, y, loss)
+        again = held(self.inner)
         for _ in range(self.draws - 1):
-            more_losses, more_grad = self.inner(model, x, y, loss)
+            more_losses, more_grad = again(model, x, y, loss)
             losses, grad = losses + more_losses, grad + more_grad
         return losses / self.draws, grad / self.draws

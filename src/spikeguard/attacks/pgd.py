@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.active import State, Step, Watch
 from spikeguard.attacks.base import FORWARD, Loss, classify, crafting, cross_entropy
-from spikeguard.attacks.gradient import BACKPROP, EoT, Gradient, begun
+from spikeguard.attacks.gradient import BACKPROP, EoT, Gradient, begun, gradient_cost
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams
 
@@ -48,7 +48,7 @@ class FGSM:
     @property
     def cost(self) -> float:
         """Gradient evaluations a sample."""
-        return _draws(self.gradient)
+        return gradient_cost(self.gradient)
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
@@ -113,7 +113,7 @@ class RFGSM:
     @property
     def cost(self) -> float:
         """Gradient evaluations a sample."""
-        return _VARIANTS[self.variant].steps * _draws(self.gradient)
+        return _VARIANTS[self.variant].steps * gradient_cost(self.gradient)
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
@@ -127,8 +127,9 @@ class RFGSM:
             if kind.start == "sign":
                 noise = self.threat.steepest(noise)
             x_adv = (x + alpha * noise).clamp(0, 1)
+            search = replace(self, gradient=begun(self.gradient))
             for _ in range(kind.steps):
-                x_adv = _step(self, model, x_adv, x, y, length)
+                x_adv = _step(search, model, x_adv, x, y, length)
             return x_adv
 
 
@@ -203,7 +204,7 @@ class PGD:
         """Gradient evaluations a sample; restarts are told apart by forward passes."""
         draws = self.gradient.draws if isinstance(self.gradient, EoT) else 1
         ranked = self.restarts * draws * FORWARD if self.restarts > 1 else 0
-        return self.restarts * self.steps * _draws(self.gradient) + ranked
+        return self.restarts * self.steps * gradient_cost(self.gradient) + ranked
 
     @property
     def rounds(self) -> int:
@@ -259,11 +260,6 @@ class PGD:
         logits = [classify(model, x_adv, y) for _ in range(draws)]
         fooled = torch.stack([z.argmax(1) != y for z in logits]).sum(0)
         return fooled, torch.stack([self.loss(z, y) for z in logits]).sum(0)
-
-
-def _draws(gradient: Gradient) -> int:
-    """Return how many times a gradient differentiates the model."""
-    return gradient.draws * _draws(gradient.inner) if isinstance(gradient, EoT) else 1
 
 
 def _step(

@@ -6,15 +6,24 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from spikeguard.attacks.base import Attack
+from spikeguard.attacks.apgd import APGD
+from spikeguard.attacks.assg import ASSG
+from spikeguard.attacks.base import Attack, cross_entropy
+from spikeguard.attacks.fab import FAB
 from spikeguard.attacks.gradient import Backprop, EoT, Gradient, SwapSurrogate
 from spikeguard.attacks.noise import UniformNoise
 from spikeguard.attacks.pgd import FGSM, PGD, RFGSM
+from spikeguard.attacks.rules import HART, RGA
+from spikeguard.attacks.sapgd import SAPGD
+from spikeguard.attacks.square import Square
 from spikeguard.attacks.threat import THREATS, Threat
 from spikeguard.neurons import Surrogate, Triangular
 
-__all__ = ["SUITES", "suite"]
+__all__ = ["CASCADES", "SUITES", "suite"]
 
+CASCADES = frozenset({"standard", "snn"})  # made to find the worst case: run as a cascade
+
+_TARGETS = 9
 _PAPER_STEP = 0.01 / (8 / 255)  # the papers' alpha of 0.01 at eps 8/255, as a share of eps
 
 
@@ -28,7 +37,9 @@ class _Plan:
     steps: int
 
     def gradient(self, surrogate: Surrogate | None = None) -> Gradient:
-        inner: Gradient = Backprop() if surrogate is None else SwapSurrogate(surrogate)
+        return self.averaged(Backprop() if surrogate is None else SwapSurrogate(surrogate))
+
+    def averaged(self, inner: Gradient) -> Gradient:
         return inner if self.eot == 1 else EoT(self.eot, inner)
 
     def pgd(self, steps: int, width: float | None = None) -> PGD:
@@ -58,7 +69,7 @@ def suite(
     Args:
         name: One of ``SUITES``.
         eps: Radius of the threat set.
-        norm: "linf" or "l2".
+        norm: "linf", "l2" or "l1".
         eot: Gradients averaged in every step, >= 1; more than 1 for stochastic models.
         widths: Half-widths of the attacker's triangular surrogate, where the suite sweeps them.
         steps: Steps of the sweep in "surrogates" and "demo".
@@ -119,6 +130,42 @@ def _demo(plan: _Plan) -> dict[str, Attack]:
     return {**_baseline(plan), "fgsm": FGSM(plan.threat, gradient=plan.gradient()), **own, **swept}
 
 
+def _standard(plan: _Plan) -> dict[str, Attack]:
+    """The attacks and the budget of AutoAttack, with the model's own surrogate: a cascade."""
+    threat, gradient = plan.threat, plan.gradient()
+    attacks: dict[str, Attack] = {
+        "apgd-ce": APGD(threat, loss=cross_entropy, gradient=gradient),
+        "apgd-t": APGD(threat, targets=_TARGETS, gradient=gradient),
+        "fab-t": FAB(threat, targets=_TARGETS, gradient=gradient),
+    }
+    return attacks if threat.norm == "l1" else attacks | {"square": Square(threat)}
+
+
+def _snn(plan: _Plan) -> dict[str, Attack]:
+    """Standard, and the gradients made for spiking networks, from cheap to dear: a cascade."""
+    threat = plan.threat
+    swept = {f"width{w:g}": SwapSurrogate(Triangular(w)) for w in plan.widths}
+    rules: dict[str, Gradient] = {**swept, "rga": RGA(), "hart": HART(0.5), "assg": ASSG()}
+    cheap: dict[str, Attack] = {**_baseline(plan), **_quick(plan)}
+    found = {
+        f"apgd-ce/{name}": APGD(threat, loss=cross_entropy, gradient=plan.averaged(inner))
+        for name, inner in rules.items()
+    }
+    sharp = plan.averaged(ASSG())
+    targeted = {
+        f"apgd-t/{name}": APGD(threat, targets=_TARGETS, gradient=plan.averaged(rules[name]))
+        for name in ("width0.5", "assg")
+        if name in rules
+    }
+    return {
+        **cheap,
+        **found,
+        "sapgd/assg": SAPGD(threat, gradient=sharp),
+        **targeted,
+        **_standard(plan),
+    }
+
+
 SUITES: dict[str, Callable[[_Plan], dict[str, Attack]]] = {
     "papers": _papers,
     "compare": _compare,
@@ -126,4 +173,6 @@ SUITES: dict[str, Callable[[_Plan], dict[str, Attack]]] = {
     "surrogates": _surrogates,
     "baseline": _baseline,
     "demo": _demo,
+    "standard": _standard,
+    "snn": _snn,
 }

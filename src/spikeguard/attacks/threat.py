@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spikeguard.rng import SampleStreams
 
-__all__ = ["THREATS", "L2", "Linf", "Threat", "ThreatViolation"]
+__all__ = ["THREATS", "L1", "L2", "Linf", "Threat", "ThreatViolation"]
 
 _RELATIVE = 1e-6  # of eps: room for rounding, beside the resolution of the pixels themselves
 
@@ -82,7 +82,7 @@ def _breach(threat: Threat, x_adv: Tensor, x: Tensor) -> str | None:
 
 def _resolution(threat: Threat, x: Tensor) -> float:
     """Return how far x + delta can be rounded: pixels up to 1 have steps of finfo.eps."""
-    pixels = 1 if threat.norm == "linf" else x[0].numel() ** 0.5
+    pixels = {"linf": 1.0, "l2": x[0].numel() ** 0.5}.get(threat.norm, float(x[0].numel()))
     return float(torch.finfo(x.dtype).eps * pixels)
 
 
@@ -182,6 +182,83 @@ class L2(_Ball):
         return length
 
 
+@dataclass(frozen=True)
+class L1(_Ball):
+    """All pixels together may move by at most eps, inside [0, 1]: few pixels, but far.
+
+    Args:
+        eps: Radius, >= 0, for example 12: as much as twelve pixels turned from black to white.
+
+    Raises:
+        ValueError: If eps is negative or not finite.
+    """
+
+    eps: float
+    norm = "l1"
+
+    def __post_init__(self) -> None:
+        _require_eps(self, self.eps)
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        r"""Return the nearest point of the intersection of ball and box.
+
+        Each pixel's change is :math:`\min(\max(|\delta_i| - \lambda, 0), c_i)` with the sign of
+        delta, c_i being the room that the box leaves on that side, and lambda the smallest number
+        >= 0 for which their sum is at most eps. The sum falls with lambda along straight lines,
+        whose ends are sorted; so lambda is exact.
+
+        Source: Croce and Hein, "Mind the box: l1-APGD ...", ICML 2021 (arXiv:2103.01208).
+        """
+        delta = (x_adv.double() - x.double()).flatten(1)
+        size = delta.abs()
+        start = x.double().flatten(1)
+        room = torch.where(delta > 0, 1 - start, start)
+        excess = _excess(size, room, self.eps)
+        moved = (size - excess[:, None]).clamp_min(0).minimum(room)
+        length = moved.sum(1, keepdim=True)
+        moved *= torch.where(length > self.eps, self.eps / length, 1)  # rounding; and eps 0
+        return (start + moved * delta.sign()).view_as(x).to(x.dtype).clamp(0, 1)
+
+    def sample(self, x: Tensor, streams: SampleStreams) -> Tensor:
+        """Draw uniformly from the ball: Laplace numbers over their length and one more."""
+        u = 2 * streams.uniform(x.shape, device=x.device).double() - 1
+        size = -torch.log1p(-u.abs().clamp_max(1 - 2**-25))
+        more = -torch.log1p(-streams.uniform((len(x), 1), device=x.device).double())
+        length = (size.flatten(1).sum(1) + more[:, 0]).clamp_min(torch.finfo(x.dtype).tiny)
+        delta = self.eps * size * u.sign() / _rows(length, x)
+        return self.project((x + delta).to(x.dtype), x)
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        """Return the sign of the largest |g|, in its own pixel alone."""
+        flat = grad.flatten(1)
+        where = flat.abs().argmax(1, keepdim=True)
+        only = torch.zeros_like(flat).scatter(1, where, flat.gather(1, where).sign())
+        return only.view_as(grad)
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Return the sum of all changes [B]."""
+        return (_precise(x_adv) - _precise(x)).abs().flatten(1).sum(1)
+
+
+def _excess(size: Tensor, room: Tensor, eps: float) -> Tensor:
+    """Return the smallest lambda >= 0 with sum_i min(max(size_i - lambda, 0), room_i) <= eps [B].
+
+    From lambda = 0 on, a pixel's term stands still until size - room, then falls with slope -1 to 0
+    at lambda = size.
+    """
+    bends = torch.cat([(size - room).clamp_min(0), size], 1)
+    turns = torch.cat([-torch.ones_like(size), torch.ones_like(size)], 1)
+    bends, order = bends.sort(1)
+    slope = turns.gather(1, order).cumsum(1)[:, :-1]  # between a bend and the next
+    falls = (slope * bends.diff(dim=1)).cumsum(1)
+    sums = size.minimum(room).sum(1, keepdim=True) + torch.cat([falls[:, :1] * 0, falls], 1)
+    over = sums > eps
+    last = over.sum(1, keepdim=True).sub(1).clamp(0, slope.shape[1] - 1)  # the last one too large
+    steep = slope.gather(1, last).clamp_max(-1)
+    excess = bends.gather(1, last) - (sums.gather(1, last) - eps) / steep
+    return torch.where(over[:, :1], excess, 0)[:, 0]
+
+
 def _precise(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -191,4 +268,4 @@ def _rows(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
-THREATS: dict[str, type[Linf | L2]] = {"linf": Linf, "l2": L2}
+THREATS: dict[str, type[Linf | L2 | L1]] = {"linf": Linf, "l2": L2, "l1": L1}

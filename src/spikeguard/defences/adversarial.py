@@ -44,7 +44,7 @@ class AT(Piece):
             behind TGO's "2/255, k = 2" takes 1/255.
         random_start: Start at a random point of the threat set; None is False for one step, True
             for more.
-        norm: "linf" or "l2".
+        norm: "linf", "l2" or "l1".
         jitter: Standard deviation of a Gaussian start of the one step, in input units, in [0, 1].
             0 is none; 0.001 with eps 4/255 is what the stable-SNN paper calls RFGSM. Its code does
             not project, so that a pixel can move further than eps by its noise; this does.

@@ -14,7 +14,8 @@ from spikeguard.neurons import LayerTrace
 
 __all__ = ["TGO"]
 
-_PRESETS = {"vgg11": 0.6, "wrn16_4": 0.4}
+_ACTS = 10  # times the printed weight: there a mean over neurons costs what the paper reports
+_PRESETS = {"vgg11": 0.6 * _ACTS, "wrn16_4": 0.4 * _ACTS}  # the paper's weights
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class TGO(Piece):
     neurons that pass a gradient.
 
     Args:
-        lambda_max: Weight at the end of the training, >= 0; 0 is plain training.
+        lambda_max: Weight at the end of the training, >= 0; 0 is plain training. With a mean over
+            neurons the 0.4 and 0.6 of the paper hardly act. Ten times as much costs the clean
+            accuracy that its ablation shows (7 points), so that is the default and the presets.
         delta: Margin around the threshold, in membrane units, > 0; the paper gives no value. None
             is the half-width of each layer's own surrogate (1.0 for the default one).
         reduction: "mean" over T, batch and neurons. "sum" is the formula as printed, divided by T
@@ -54,7 +57,7 @@ class TGO(Piece):
     name: ClassVar[str] = "tgo"
     needs_trace: ClassVar[bool] = True
 
-    lambda_max: float = 0.4
+    lambda_max: float = 4.0
     delta: float | None = None
     reduction: Literal["mean", "sum"] = "mean"
     noise: Literal["after", "before"] = "after"
@@ -74,7 +77,7 @@ class TGO(Piece):
 
     @classmethod
     def preset(cls, network: str) -> Self:
-        """Return the paper's setting for "vgg11" or "wrn16_4"."""
+        """Return the setting for "vgg11" or "wrn16_4": ten times the paper's weight."""
         if network not in _PRESETS:
             raise ValueError(f"TGO: presets are {', '.join(_PRESETS)}; got {network!r}.")
         return cls(lambda_max=_PRESETS[network])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from spikeguard.neurons.backward import Analogue, BackwardRule, Fired, Prescription
 from spikeguard.neurons.base import (
+    HasSpikingLayers,
     LayerTrace,
     Neuron,
+    SpikingLayer,
     Trace,
     are_spikes,
     backward_mode,
+    backward_rule,
     record,
+    spiking_layers,
     under_attack,
 )
 from spikeguard.neurons.dlif import DLIF
@@ -36,13 +41,19 @@ __all__ = [
     "PLIF",
     "SURROGATES",
     "ATan",
+    "Analogue",
+    "BackwardRule",
     "EvolutionaryLIF",
+    "Fired",
     "Gaussian",
+    "HasSpikingLayers",
     "LayerTrace",
     "Neuron",
     "NoisyLIF",
+    "Prescription",
     "Rectangular",
     "Sigmoid",
+    "SpikingLayer",
     "StoG",
     "StraightThrough",
     "SuperSpike",
@@ -51,7 +62,9 @@ __all__ = [
     "Triangular",
     "are_spikes",
     "backward_mode",
+    "backward_rule",
     "record",
+    "spiking_layers",
     "under_attack",
 ]
 

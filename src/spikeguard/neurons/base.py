@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from spikeguard.kernels import (
@@ -18,16 +19,21 @@ from spikeguard.kernels import (
     normalised,
     reset_potential,
 )
+from spikeguard.neurons.backward import Analogue, BackwardRule, prescribed
 from spikeguard.neurons.surrogate import Surrogate, Triangular
 
 __all__ = [
+    "HasSpikingLayers",
     "LayerTrace",
     "Neuron",
+    "SpikingLayer",
     "Trace",
     "are_spikes",
     "backward_mode",
+    "backward_rule",
     "decay_from_tau",
     "record",
+    "spiking_layers",
     "under_attack",
 ]
 
@@ -111,6 +117,7 @@ class Neuron(nn.Module):
         self.detach_reset = detach_reset
         self.reset: Reset = reset
         self.attacked = False
+        self.rule: BackwardRule | Analogue | None = None
         self._recorders: list[_Recorder] = []
 
     @property
@@ -138,23 +145,47 @@ class Neuron(nn.Module):
         T: int | None = None,
         norm: nn.Module | None = None,
     ) -> Tensor:
-        """Run the kernel on a current [T, B, *N]; publish to open recorders; return the spikes."""
-        spikes, v = integrate_and_fire(
-            current,
-            decay=decay,
-            gate=gate,
-            noise=noise,
-            v_th=self.v_th,
-            reset=self.reset,
-            detach_reset=self.detach_reset,
-            surrogate=self.surrogate,
-            potentials=bool(self._recorders),
-            T=T,
-            norm=norm,
-        )
+        """Run the kernel on a current [T, B, *N]; publish to open recorders; return the spikes.
+
+        Inside ``backward_rule`` the spikes are the same, and the rule says how they are
+        differentiated; an ``Analogue`` takes their place.
+        """
+        if isinstance(self.rule, Analogue):
+            seen = current if norm is None else normalised(norm, current)
+            return self.rule(seen, gate=gate, v_th=self.v_th, T=T)
+        wanted = torch.is_grad_enabled() and current.requires_grad
+        rule = self.rule if wanted else None
+        with nullcontext() if rule is None else torch.no_grad():
+            spikes, v = integrate_and_fire(
+                current,
+                decay=decay,
+                gate=gate,
+                noise=noise,
+                v_th=self.v_th,
+                reset=self.reset,
+                detach_reset=self.detach_reset,
+                surrogate=self.surrogate,
+                potentials=bool(self._recorders) or rule is not None,
+                T=T,
+                norm=norm,
+            )
+        if rule is not None:
+            assert v is not None
+            spikes = prescribed(
+                rule,
+                self,
+                current if norm is None else normalised(norm, current),
+                spikes,
+                v,
+                decay=decay,
+                gate=gate,
+                v_th=self.v_th,
+                reset=self.reset,
+                detach_reset=self.detach_reset,
+            )
         if self._recorders:
             assert v is not None
-            seen = LayerTrace(
+            trace = LayerTrace(
                 (current if norm is None else normalised(norm, current)).expand(v.shape),
                 v,
                 spikes,
@@ -165,7 +196,7 @@ class Neuron(nn.Module):
                 self.detach_reset,
             )
             for recorder in self._recorders:
-                recorder.add(self, seen)
+                recorder.add(self, trace)
         return mark_spikes(spikes)
 
     @property
@@ -185,16 +216,43 @@ class Neuron(nn.Module):
         return f"v_th={self.v_th:g}, surrogate={self.surrogate}, reset={reset}"
 
 
+class SpikingLayer(Protocol):
+    """A layer whose surrogate can be exchanged and that publishes to open recorders."""
+
+    surrogate: Surrogate
+    _recorders: list[_Recorder]
+
+
+@runtime_checkable
+class HasSpikingLayers(Protocol):
+    """A module that speaks for spiking layers which are no :class:`Neuron`."""
+
+    def spiking_layers(self) -> Mapping[str, SpikingLayer]:
+        """Return them by the names that they have inside it, in network order."""
+
+
+def spiking_layers(model: nn.Module) -> dict[str, SpikingLayer]:
+    """Return all spiking layers by name, in network order: ours, and those of other frameworks."""
+    found: dict[str, SpikingLayer] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Neuron):
+            found[name] = module
+        elif isinstance(module, HasSpikingLayers):
+            prefix = f"{name}." if name else ""
+            found |= {prefix + inner: layer for inner, layer in module.spiking_layers().items()}
+    return found
+
+
 class _Recorder(Mapping[str, LayerTrace]):
     """A mapping from layer names, in network order, to what the layer did in the last forward."""
 
     def __init__(self, model: nn.Module):
-        self._name = {m: name for name, m in model.named_modules() if isinstance(m, Neuron)}
+        self._name = {layer: name for name, layer in spiking_layers(model).items()}
         self._seen: dict[str, LayerTrace] = {}
         for neuron in self._name:
             neuron._recorders.append(self)
 
-    def add(self, neuron: Neuron, seen: LayerTrace) -> None:
+    def add(self, neuron: SpikingLayer, seen: LayerTrace) -> None:
         self._seen.pop(self._name[neuron], None)
         self._seen[self._name[neuron]] = seen
 
@@ -247,7 +305,7 @@ def backward_mode(model: nn.Module, surrogate: Surrogate | float) -> Iterator[No
     Raises:
         ValueError: If the factor is not positive.
     """
-    neurons = _neurons(model)
+    neurons = list(spiking_layers(model).values())
     before = [n.surrogate for n in neurons]
     try:
         for n in neurons:
@@ -259,6 +317,27 @@ def backward_mode(model: nn.Module, surrogate: Surrogate | float) -> Iterator[No
     finally:
         for n, old in zip(neurons, before, strict=True):
             n.surrogate = old
+
+
+@contextmanager
+def backward_rule(model: nn.Module, rule: BackwardRule | Analogue) -> Iterator[None]:
+    """Differentiate every spiking layer by a rule inside the block, instead of its surrogate.
+
+    Args:
+        model: A network with spiking layers. Its forward pass does not change, unless the rule is
+            an ``Analogue``. Potentials that ``record`` shows carry no gradient then, and decays and
+            gates get none.
+        rule: Prescribes the slope ds/dv of one pass of one layer.
+    """
+    neurons = _neurons(model)
+    before = [n.rule for n in neurons]
+    try:
+        for n in neurons:
+            n.rule = rule
+        yield
+    finally:
+        for n, old in zip(neurons, before, strict=True):
+            n.rule = old
 
 
 @contextmanager

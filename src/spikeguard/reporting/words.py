@@ -21,7 +21,7 @@ __all__ = [
     "shell",
 ]
 
-_NORMS = {"linf": "L∞", "l2": "L2"}
+_NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 _ATTACKS = {
     "clean": "Clean",
     "noise": "Uniform noise",

@@ -1,0 +1,113 @@
+"""ASSG: a surrogate whose sharpness follows every neuron's potentials through an attack."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks.base import Loss
+from spikeguard.attacks.rules import differentiate
+from spikeguard.neurons import Fired, Prescription
+
+__all__ = ["ASSG"]
+
+_BETA, _RELAXED, _SMALL = 0.9, 1.5, 1e-4
+
+
+@dataclass(frozen=True)
+class ASSG:
+    r"""Adaptive sharpness surrogate gradient: an arctangent for every neuron, step and sample.
+
+    .. math::
+        M &\leftarrow 0.9\,M + 0.1\,|v - v_{th}|, \quad
+        D \leftarrow 0.9\,D + 0.1\,\big||v - v_{th}| - M\big| \\
+        \alpha &= \frac{a}{M + 1.5\,D + 10^{-4}}, \quad a = \frac{2}{\pi} \tan(\pi A), \quad
+        h = \frac{\alpha / 2}{1 + (\pi \alpha (v - v_{th}) / 2)^2}
+
+    once in every step of an attack, with M = 1 and D = 0 at the start of a search: the further from
+    the threshold a neuron's potentials lie, the wider its surrogate. The rest is backpropagation
+    through time. It learns from step to step, per sample: a search begins it afresh (``begun``),
+    and ``EoT`` lets it learn from the first of its draws. Called by itself it takes the first step
+    of a search.
+
+    Args:
+        A: How far the gradient may vanish on average: alpha |v - v_th| stays near a for usual
+            potentials. In (0, 1/2); the source searches 0.35 to 0.49.
+
+    Raises:
+        ValueError: If A is out of range; at a call, if the model has no spiking layer, or a search
+            goes on with another batch.
+
+    Source: "Towards reliable evaluation of adversarial robustness for spiking neural networks",
+        arXiv:2512.22522.
+    """
+
+    A: float = 0.425
+
+    def __post_init__(self) -> None:
+        if not 0 < self.A < 0.5:
+            raise ValueError(f"ASSG: A lies inside (0, 1/2), got {self.A:g}; usual is 0.425.")
+
+    @property
+    def sharpness(self) -> float:
+        """The number a."""
+        return 2 / math.pi * math.tan(math.pi * self.A)
+
+    def begin(self) -> _Search:
+        """Return a gradient for one search, which keeps what it learns."""
+        return _Search(self.sharpness)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """Return the losses [B] and the input gradient of a search's first step."""
+        return self.begin()(model, x, y, loss)
+
+
+class _Search:
+    """M and D of every layer; a layer that is called twice in one pass has two of each."""
+
+    def __init__(self, sharpness: float):
+        self.sharpness = sharpness
+        self.moments: dict[tuple[nn.Module, int], tuple[Tensor, Tensor]] = {}
+        self._calls: dict[nn.Module, int] = {}
+        self._learns = True
+
+    def hold(self) -> Self:
+        """Return a gradient that uses the moments and leaves them as they are."""
+        still = copy.copy(self)
+        still._learns, still._calls = False, {}
+        return still
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """Return the losses [B] and the input gradient."""
+        self._calls.clear()
+        return differentiate("ASSG", self._prescribe, model, x, y, loss)
+
+    def _prescribe(self, fired: Fired) -> Prescription:
+        call = self._calls[fired.neuron] = self._calls.get(fired.neuron, 0) + 1
+        M, D = self._updated((fired.neuron, call), (fired.v - fired.v_th).abs())
+        alpha = self.sharpness / (M + _RELAXED * D + _SMALL)
+        x = fired.v - fired.v_th
+        slope = (alpha / 2) / (1 + (math.pi / 2 * alpha * x).square())
+        return Prescription(slope, temporal=True)
+
+    def _updated(self, place: tuple[nn.Module, int], distance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return M and D after this step's potentials; where nothing is learned, as they were."""
+        if place in self.moments:
+            M, D = self.moments[place]
+            if M.shape != distance.shape:
+                raise ValueError(
+                    f"ASSG: the search began with potentials {list(M.shape)}, got "
+                    f"{list(distance.shape)}; begin a new one for another batch."
+                )
+        else:
+            M, D = torch.ones_like(distance), torch.zeros_like(distance)
+        if self._learns:
+            M = _BETA * M + (1 - _BETA) * distance
+            D = _BETA * D + (1 - _BETA) * (distance - M).abs()
+            self.moments[place] = M, D
+        return M, D

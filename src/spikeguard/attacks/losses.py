@@ -1,0 +1,96 @@
+"""Losses that attacks maximise beside cross-entropy and margin: DLR, and the targeted losses.
+
+The difference of logits ratio (DLR) divides a margin by a spread of the same logits, so that
+neither a shift nor a positive factor changes it: a model cannot hide its gradient by scaling its
+logits. Its formula breaks down where the spread vanishes. With the readout "rate" this is routine:
+rates are multiples of 1/T and tie. Those rows get the plain margin, which has no denominator. The
+readout "logits", a current averaged over time, seldom ties, but comes in steps all the same.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikeguard.attacks.base import margin
+
+__all__ = ["dlr", "targeted_dlr", "targeted_margin"]
+
+_RESOLUTION = 1e-5  # of the largest |logit|: below it, two logits are the same up to rounding
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    r"""Return the difference of logits ratio of each sample [B]; positive means fooled.
+
+    .. math::
+        \frac{\max_{i \ne y} z_i - z_y}{z_{(1)} - z_{(3)}}, \quad z_{(1)} \ge z_{(2)} \ge \dots
+
+    It lies in [-1, 0] where the model is right. The margin stands in for it in rows where the three
+    largest logits tie, where the true class ranks third (the ratio is then 1 whatever the logits,
+    and its gradient 0), and with fewer than three classes.
+
+    Args:
+        logits: Logits [B, K].
+        y: True classes [B].
+
+    Source: Croce and Hein, ICML 2020 (arXiv:2003.01690), Eq. 6.
+    """
+    plain = margin(logits, y)
+    if logits.shape[1] < 3:
+        return plain
+    logits = _exact(logits)
+    top = logits.topk(3, dim=1).values
+    own = logits.gather(1, y[:, None])[:, 0]
+    constant = (own == top[:, 2]) & (own < top[:, 0])
+    return _ratio(plain, top[:, 0] - top[:, 2], logits, constant)
+
+
+def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    r"""Return the targeted difference of logits ratio of each sample [B].
+
+    .. math:: \frac{z_t - z_y}{z_{(1)} - \frac12 (z_{(3)} + z_{(4)})}
+
+    The margin to the target stands in for it in rows where the four largest logits tie, and with
+    fewer than four classes.
+
+    Args:
+        logits: Logits [B, K].
+        y: True classes [B].
+        target: Classes to be reached [B], other than ``y``.
+
+    Source: Croce and Hein, ICML 2020 (arXiv:2003.01690), Eq. 7.
+    """
+    plain = targeted_margin(logits, y, target)
+    if logits.shape[1] < 4:
+        return plain
+    logits = _exact(logits)
+    top = logits.topk(4, dim=1).values
+    spread = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
+    return _ratio(plain, spread, logits, torch.zeros_like(y, dtype=torch.bool))
+
+
+def targeted_margin(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Return z_t - z_y for each sample [B]; positive means that the target beats the true class.
+
+    Args:
+        logits: Logits [B, K].
+        y: True classes [B].
+        target: Classes to be reached [B], other than ``y``.
+
+    Source: Gowal et al., "An alternative surrogate loss for PGD-based adversarial testing", 2019
+        (arXiv:1910.09338).
+    """
+    logits = _exact(logits)
+    both = logits.gather(1, torch.stack([target, y], 1))
+    return both[:, 0] - both[:, 1]
+
+
+def _ratio(plain: Tensor, spread: Tensor, logits: Tensor, unfit: Tensor) -> Tensor:
+    """Divide a margin by a spread, but leave it as it is in rows that are unfit or tie."""
+    tie = spread <= _RESOLUTION * logits.detach().abs().amax(1)
+    alone = tie | unfit
+    return torch.where(alone, plain, plain / torch.where(alone, 1, spread))
+
+
+def _exact(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

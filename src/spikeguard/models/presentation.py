@@ -1,0 +1,178 @@
+"""How an image is shown to a network over T steps, and how to find out which way it wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+_REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError)
+
+__all__ = ["Found", "Presentation", "present", "probe", "taken"]
+
+Presentation = Literal["sequence", "steps", "inside"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a trial found.
+
+    Attributes:
+        presentation: How the image is shown.
+        own_readout: Whether the model returns [B, K], not [T, B, K].
+    """
+
+    presentation: Presentation
+    own_readout: bool
+
+
+def taken(result: Any, element: int) -> Tensor:
+    """Return the tensor of a model's result: the element of a tuple, a list of steps stacked.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if isinstance(result, tuple):
+        if not -len(result) <= element < len(result):
+            raise ValueError(f"foreign: the model returns {len(result)} outputs, got {element=}.")
+        result = result[element]
+    if isinstance(result, list) and result and all(isinstance(r, Tensor) for r in result):
+        result = torch.stack(result)
+    if not isinstance(result, Tensor):
+        raise ValueError(f"foreign: the model returns {type(result).__name__}, not a tensor.")
+    return result
+
+
+def present(model: nn.Module, x: Tensor, T: int, how: Presentation, output: int) -> Tensor:
+    """Show x [B, ...] and return [T, B, K], or [B, K] where the model reads out itself."""
+    if how == "sequence":
+        return taken(model(x.unsqueeze(0).expand(T, *x.shape).contiguous()), output)
+    if how == "inside":
+        return taken(model(x.clone()), output)  # some networks change the shape of their argument
+    steps, state = [], None
+    for _ in range(T):
+        result = model(x) if state is None else model(x, state)
+        steps.append(taken(result, output))
+        if _returns_state(result):
+            state = result[1]
+    return torch.stack(steps)
+
+
+def probe(
+    model: nn.Module,
+    layers: Sequence[nn.Module],
+    x: Tensor,
+    T: int,
+    *,
+    wish: Presentation | Literal["auto"],
+    output: int,
+    multistep: Callable[[nn.Module], bool],
+    from_rest: Callable[[], AbstractContextManager[None]],
+) -> Found:
+    """Find out how a model wants to be shown an image, by what two and three images give.
+
+    A layer that is called once an image pass leaves the steps to us; as often as there are images,
+    it took them for steps; T times, the model makes the steps itself.
+
+    Raises:
+        ValueError: If no way fits, or the model makes another number of steps by itself.
+    """
+    two, three = x.expand(2, *x.shape[1:]), x.expand(3, *x.shape[1:])
+
+    def shown(images: Tensor, how: Presentation) -> tuple[Tensor, int]:
+        with from_rest(), _counting(layers, multistep, len(images)) as steps:
+            out = present(model, images, T, how, output)
+        return out, max(steps.values(), default=0)
+
+    if wish != "auto":
+        candidates: tuple[Presentation, ...] = (wish,)
+    elif not layers:
+        candidates = ("inside",)
+    elif any(map(multistep, layers)):
+        candidates = ("sequence", "inside")
+    else:
+        candidates = _single_step(shown, two, three)
+    tried = []
+    for how in candidates:
+        try:
+            out, steps = shown(three, how)
+            twice, _ = shown(two, how)
+        except _REFUSALS as error:
+            tried.append(f"{how}: {_line(error)}")
+            continue
+        problem = _problem(out, twice, T, how, steps)
+        if problem is None:
+            return Found(how, out.ndim == 2)
+        if "itself" in problem:
+            raise ValueError(f"foreign: {problem}, got {T}.")
+        tried.append(f"{how}: {problem}")
+    ways = ", ".join(map(repr, get_args(Presentation)))
+    raise ValueError(
+        f"foreign: the model could not be driven in T={T} steps ({'; '.join(tried)}); "
+        f"check T, or pass presentation= one of {ways}."
+    )
+
+
+def _single_step(
+    shown: Callable[[Tensor, Presentation], tuple[Tensor, int]], two: Tensor, three: Tensor
+) -> tuple[Presentation, ...]:
+    """Return the ways to try with layers that see one step in a call."""
+    try:
+        (_, first), (_, second) = shown(two, "inside"), shown(three, "inside")
+    except _REFUSALS:
+        return ("sequence", "steps")
+    if (first, second) == (2, 3):
+        return ("sequence",)
+    return ("steps", "inside") if first == second == 1 else ("inside",)
+
+
+def _problem(out: Tensor, twice: Tensor, T: int, how: Presentation, steps: int) -> str | None:
+    """Say what is wrong with the outputs for three and two images; None if they will do."""
+    own = None
+    if out.ndim == 3 and out.shape[1] == 3 and twice.shape[1] == 2:
+        own = len(out)
+    elif how == "inside" and out.ndim == 2 and len(out) == 3 and len(twice) == 2:
+        own = steps or T  # a network without a layer that we know may make any number
+    if own is not None:
+        return None if own == T else f"the model makes {own} steps itself; pass T={own}"
+    return f"it returns {list(out.shape)} for three images and {list(twice.shape)} for two"
+
+
+class _counting:  # noqa: N801 - a context manager
+    """Count the steps that every layer makes inside the block; time may be folded into a batch."""
+
+    def __init__(
+        self, layers: Sequence[nn.Module], multistep: Callable[[nn.Module], bool], batch: int
+    ):
+        self._layers, self._multistep, self._batch = layers, multistep, batch
+
+    def __enter__(self) -> dict[nn.Module, int]:
+        steps = dict.fromkeys(self._layers, 0)
+
+        def count(module: nn.Module, given: tuple[Any, ...]) -> None:
+            if not self._multistep(module):
+                steps[module] += 1
+            elif given[0].ndim > 1 and given[0].shape[1] == self._batch:
+                steps[module] += len(given[0])
+            else:
+                steps[module] += len(given[0]) // self._batch
+
+        self._handles = [layer.register_forward_pre_hook(count) for layer in self._layers]
+        return steps
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def _returns_state(result: Any) -> bool:
+    """Whether a step returned (output, state), as Norse's modules do, and not several outputs."""
+    return isinstance(result, tuple) and len(result) == 2 and not isinstance(result[1], Tensor)
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:120]
