@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from spikeguard.analysis import LayerCounts, MembraneHistogram, default_edges
-from spikeguard.auditing.findings import Finding, conclude
+from spikeguard.auditing.findings import REQUIRED, Finding, conclude
 from spikeguard.files import write_json, write_text
 from spikeguard.scores import wilson
 
@@ -137,11 +137,12 @@ def plant_attacks(path, eps, clean, accuracies, *, zero=0.0, n=500, names=NAMES,
 
 def plant_audit(path, failed=()):
     """Write an audit in which the named checks failed and the others passed."""
+    titles = dict.fromkeys(REQUIRED, "Another question that decides") | CHECKS
     findings = [
         FAILED[code]
         if code in failed
         else Finding(code, title, "pass", "as it should be", "always")
-        for code, title in CHECKS.items()
+        for code, title in titles.items()
     ]
     settings = {"samples": 100, "threat": {"norm": "linf", "eps": 0.1}}
     conclude(findings, upper_bound=0.5, settings=settings).save(path / "audit.json")

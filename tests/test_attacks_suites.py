@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from torch import nn
 
 from spikeguard.attacks import (
     ATTACKS,
+    CASCADES,
     FGSM,
     PGD,
     RFGSM,
@@ -13,12 +15,17 @@ from spikeguard.attacks import (
     Backprop,
     EoT,
     Linf,
+    Square,
     SwapSurrogate,
     UniformNoise,
+    cost,
+    cross_entropy,
     describe,
     margin,
+    suitable,
     suite,
 )
+from spikeguard.models import MLP
 from spikeguard.neurons import Triangular
 
 NAMES = {
@@ -30,6 +37,13 @@ NAMES = {
     "quick": ["fgsm", "pgd10", *(f"pgd10/width{w}" for w in ("0.5", "1", "2", "4"))],
     "surrogates": ["pgd40", *(f"pgd40/width{w}" for w in ("0.5", "1", "2", "4"))],
     "baseline": ["noise"],
+    "standard": ["apgd-ce", "apgd-t", "fab-t", "square"],
+    "snn": [
+        *("noise", "fgsm", "pgd10", *(f"pgd10/width{w}" for w in ("0.5", "1", "2", "4"))),
+        *(f"apgd-ce/width{w}" for w in ("0.5", "1", "2", "4")),
+        *("apgd-ce/rga", "apgd-ce/hart", "apgd-ce/assg", "sapgd/assg"),
+        *("apgd-t/width0.5", "apgd-t/assg", "apgd-ce", "apgd-t", "fab-t", "square"),
+    ],
     "demo": [
         *("noise", "fgsm", "pgd10", "pgd40"),
         *(f"pgd20/width{w}" for w in ("0.5", "1", "2", "4")),
@@ -72,8 +86,35 @@ def test_widths_are_the_attackers_triangles():
 def test_eot_wraps_every_gradient(name):
     plain, averaged = suite(name, eps=0.1), suite(name, eps=0.1, eot=8)
     for key, attack in averaged.items():
-        if not isinstance(attack, UniformNoise):
+        if not isinstance(attack, UniformNoise | Square):
             assert attack.gradient == EoT(8, plain[key].gradient)
+
+
+def test_standard_has_the_budget_of_autoattack():
+    attacks = suite("standard", eps=0.1)
+    assert (attacks["apgd-ce"].steps, attacks["apgd-ce"].loss) == (100, cross_entropy)
+    assert (attacks["apgd-t"].steps, attacks["apgd-t"].targets) == (100, 9)
+    assert (attacks["fab-t"].steps, attacks["fab-t"].targets) == (100, 9)
+    assert attacks["square"].queries == 5000
+    assert suite("snn", eps=0.1).items() >= attacks.items()
+
+
+def test_square_is_not_defined_in_l1():
+    assert "square" not in suite("standard", eps=1.0, norm="l1")
+
+
+def test_every_attack_of_a_cascade_says_what_it_costs():
+    for name in CASCADES:
+        assert all(0 < cost(attack) < 10_000 for attack in suite(name, eps=0.1).values())
+
+
+def test_gradients_that_a_model_cannot_be_given_are_left_out():
+    attacks = suite("snn", eps=0.1, eot=2)
+    spiking = MLP(4, 2, T=2)
+    assert suitable(attacks, spiking) == (attacks, ())
+    plain, left_out = suitable(attacks, nn.Linear(4, 2))
+    assert set(plain) == {"noise", "fgsm", "pgd10", "apgd-ce", "apgd-t", "fab-t", "square"}
+    assert {*plain, *left_out} == set(attacks)
 
 
 def test_radius_zero_is_a_suite_too():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,6 +19,7 @@ from spikeguard.cli import main
 from spikeguard.commands import list as listing
 from spikeguard.config import EvaluateSection, load_recipe
 from spikeguard.environment import describe
+from spikeguard.files import write_npz
 from spikeguard.runs import Run, attack_name, train_recipe
 
 TINY = [
@@ -295,6 +297,33 @@ def test_a_cascade_and_a_bfloat16_search_have_results_of_their_own(run, capsys):
     stem.with_name(f"{stem.name}.json").write_text(before)  # a plain one under its name
     assert main([*words, "--cascade", "--precision", "bf16"]) == 2
     assert "other attack settings" in capsys.readouterr().err
+
+
+def test_what_an_attack_costs_is_said_before_it(run, capsys):
+    assert main(["attack", str(run), "--eps", "0.055", "--suite", "baseline"]) == 0
+    assert "at most 3 gradients each" in capsys.readouterr().err
+
+
+def test_kept_inputs_are_scored_again_and_a_planted_fault_is_found(run, capsys):
+    words = ["attack", str(run), "--eps", "0.3", "--suite", "quick"]
+    text_of(words, capsys)
+    assert "scored again:" in text_of([*words, "--rescore"], capsys)
+    stem = run / runs.ATTACKS / "quick-linf-0.3"
+    with np.load(stem.with_name(f"{stem.name}.worst.npz")) as kept:
+        x, accuracy = kept["x"], kept["accuracy"]
+    write_npz(stem.with_name(f"{stem.name}.worst.npz"), x=x, accuracy=accuracy + 0.25)
+    assert main([*words, "--rescore"]) == 1
+    assert "NOT the" in capsys.readouterr().out
+    assert main(["attack", str(run), "--eps", "0.31", "--rescore"]) == 2
+    assert "attack first, without --rescore" in capsys.readouterr().err
+
+
+def test_standard_is_a_cascade_by_itself(run, capsys):
+    words = ["attack", str(run), "--eps", "0.3", "--suite", "standard", "--limit", "2"]
+    text_of(words, capsys)
+    card = json.loads((run / runs.ATTACKS / "standard-linf-0.3-first2.json").read_text())
+    assert card["cascade"] is True
+    assert attack_name("standard", 0.3, EvaluateSection(cascade=False)).endswith("each")
 
 
 def test_a_recipe_can_ask_for_a_lean_evaluation():

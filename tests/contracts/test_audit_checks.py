@@ -1,5 +1,6 @@
 """What every audit check promises: it fires on its planted fault and is silent on healthy twins."""
 
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -7,8 +8,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikeguard.attacks import PGD, Linf
-from spikeguard.auditing import CHECKS, Context, audit
+from spikeguard.attacks import APGD, PGD, Linf, cross_entropy
+from spikeguard.auditing import (
+    CHECKS,
+    FURTHER,
+    REQUIRED,
+    Attacked,
+    Context,
+    Provenance,
+    audit,
+)
 from spikeguard.data import load
 from spikeguard.models import CNN
 from spikeguard.neurons import LIF, NoisyLIF, Triangular
@@ -17,6 +26,7 @@ from spikeguard.rng import RandomSource, stream
 DIGITS = load("digits", train_limit=600, test_limit=60)
 X, Y = DIGITS.test.batch(slice(None))
 STEPS = 10
+OURS = [code for code in CHECKS if code not in FURTHER]  # those have a contract of their own
 LARGE = Linf(0.25)  # no plainly trained network withstands it
 SMALL = Linf(0.05)
 
@@ -58,14 +68,14 @@ def weights(plain):
 def twins(plain):
     """Healthy subjects: plain training at two radii, and adversarial training."""
     return {
-        "plain": context(plain),
+        "plain": context(plain, undefended=plain, substitutes={"itself": plain}),
         "plain, small eps": context(plain, SMALL),
         "adversarial": context(trained(eps=0.1), Linf(0.1)),
     }
 
 
 def context(model, threat=LARGE, **options):
-    return Context(model, X, Y, threat, **{"steps": STEPS, **options})
+    return Context(model, X, Y, threat, **{"steps": STEPS, "budget": "quick", **options})
 
 
 # --- planted faults: each takes the weights of a healthy network
@@ -194,6 +204,81 @@ class WrongWayOffTheGrid(Wrapper):
         return self.model(Turned.apply(x, ((off - off.round()).abs() > 1e-3).flatten(1).any(1)))
 
 
+class WrongWayFarOff(Wrapper):
+    """The gradient points the wrong way at more than a distance from every clean image."""
+
+    def __init__(self, model, distance):
+        super().__init__(model)
+        self.distance = distance
+
+    def forward(self, x):
+        nearest = torch.cdist(x.detach().flatten(1), X.flatten(1), p=torch.inf).amin(1)
+        return self.model(Turned.apply(x, nearest > self.distance))
+
+
+class Loud(Wrapper):
+    """Logits times 1000 make the cross-entropy's gradient underflow; the margin's does not."""
+
+    def forward(self, x):
+        return 1000 * self.model(x)
+
+
+class Lottery(nn.Module):
+    """Has no slope, and is wrong on one point in 15, wherever it lies."""
+
+    def forward(self, x):
+        light = x.flatten(1).sum(1)
+        won = ((997 * light.detach()) % 1 < 1 / 15).float()
+        score = 0.5 - won + 0 * light
+        return torch.stack([score, -score], 1)
+
+
+def lottery(weights):
+    x = torch.rand(60, 1, 4, 4, generator=stream(0, "lottery"))
+    attack = PGD(LARGE, steps=1)
+    return Context(Lottery(), x, torch.zeros(60, dtype=torch.int64), LARGE, attack=attack)
+
+
+def turned_round(weights):
+    """PGD climbs down; APGD, which remembers the best point, is harder to mislead."""
+    threat = Linf(0.35)
+    return context(WrongWay(healthy(weights)), threat, attack=PGD(threat, steps=STEPS))
+
+
+def hesitant(threat, **options):
+    """PGD whose steps are much too short to reach the edge of the ball."""
+    options = {"steps": 10, "step_size": threat.eps / 60, "random_start": False, **options}
+    return PGD(threat, **options)
+
+
+class LeastOfMeans(Context):
+    """Reports the accuracy under the best single attack."""
+
+    def upper_bound(self):
+        return min(outcome.accuracy for outcome in self.reported())
+
+
+def least_of_means(weights):
+    subject = LeastOfMeans(healthy(weights), X, Y, SMALL, steps=STEPS, budget="quick")
+    for attack in (subject.fgsm(), subject.pgd(), subject.pgd(surrogate=2.0)):
+        subject.attacked(attack)
+    return subject
+
+
+def recorded(model, outcome):
+    """The reported attack is said to have come out so."""
+    subject = context(model)
+    subject.made[subject.reference()] = outcome
+    return subject
+
+
+def repaired(weights):
+    """An attack that hands in the clean image of samples whose label is wrong, and counts it."""
+    subject = Context(healthy(weights), X, (Y + (torch.arange(len(Y)) < 3)) % 10, LARGE)
+    subject.made[subject.reference()] = Attacked(torch.ones(len(Y), dtype=torch.float64), X)
+    return subject
+
+
 class Counting(Wrapper):
     """Counts its calls in a buffer, as running statistics do."""
 
@@ -246,6 +331,50 @@ FAULTS = {
     },
     "G1": {"gradient wrong after a step": lambda w: context(WrongWayOffTheGrid(healthy(w)))},
     "G4": {"gradient turned round": lambda w: context(WrongWay(healthy(w)), Linf(0.45))},
+    "G2": {"gradient turned round": lambda w: turned_round(w)},
+    "G3": {
+        "gradient turned round": lambda w: turned_round(w),
+        "a better substitute": lambda w: context(
+            with_surrogate(w, 1e-3), substitutes={"the same, wider": healthy(w)}
+        ),
+    },
+    "G25": {
+        "steps too short": lambda w: context(
+            healthy(w), attack=hesitant(LARGE), undefended=healthy(w)
+        )
+    },
+    "G6": {"surrogate too narrow": lambda w: context(with_surrogate(w, 0.02))},
+    "G7": {
+        "gradient wrong far off": lambda w: context(WrongWayFarOff(healthy(w), 0.11), Linf(0.1))
+    },
+    "G8": {"steps too short": lambda w: context(healthy(w), attack=hesitant(LARGE))},
+    "G9": {"luck alone": lottery},
+    "G10": {
+        "steps too short": lambda w: context(healthy(w), SMALL, attack=hesitant(SMALL, steps=20))
+    },
+    "G11": {
+        "the last point is kept": lambda w: context(healthy(w), SMALL, attack=PGD(SMALL, steps=30))
+    },
+    "G12": {"steps too short": lambda w: context(healthy(w), attack=hesitant(LARGE))},
+    "G13": {"saturated loss": lambda w: context(Loud(healthy(w)))},
+    "G14": {
+        "saturated loss": lambda w: context(
+            Loud(healthy(w)), attack=APGD(LARGE, steps=20, loss=cross_entropy)
+        )
+    },
+    "G28": {
+        "another answer in a fresh process": lambda w: context(
+            healthy(w), rescore=lambda x, y: torch.ones(len(y))
+        ),
+        "inputs that do not give the number": lambda w: recorded(
+            healthy(w), Attacked(torch.ones(len(Y), dtype=torch.float64), 1 - X)
+        ),
+    },
+    "G30": {"least of the means": least_of_means},
+    "G31": {"errors repaired": repaired},
+    "G32": {
+        "chosen on the test": lambda w: context(healthy(w), tuned=Provenance("test", trials=12))
+    },
     "G5": {"surrogate too narrow": lambda w: context(with_surrogate(w, 0.02))},
     "S4": {"surrogate narrowed after training": lambda w: context(with_surrogate(w, 0.02))},
     "G29": {
@@ -263,7 +392,7 @@ FAULTS = {
 
 
 def test_every_check_has_a_planted_fault():
-    assert set(FAULTS) == set(CHECKS)
+    assert set(FAULTS) == set(OURS)
     assert all(FAULTS.values())
 
 
@@ -280,13 +409,21 @@ def test_a_check_fires_on_its_planted_fault(code, fault, weights):
 
 
 @pytest.mark.parametrize("twin", ["plain", "plain, small eps", "adversarial"])
-@pytest.mark.parametrize("code", CHECKS)
+@pytest.mark.parametrize("code", OURS)
 def test_a_check_is_silent_on_a_healthy_twin(code, twin, twins):
     finding = CHECKS[code](twins[twin])
-    assert finding.status == "pass", (finding.measured, finding.meaning)
+    assert finding.status in _ALLOWED.get((code, twin), {"pass"}), finding.measured
     assert finding.code == code
-    assert finding.meaning
-    assert not finding.remedy
+    if finding.status == "pass":
+        assert finding.meaning
+        assert not finding.remedy
+
+
+_ALLOWED = {  # nobody resists to the end; no undefended model to compare with
+    ("G10", "plain"): {"does not apply"},
+    ("G25", "plain, small eps"): {"not run"},
+    ("G25", "adversarial"): {"not run"},
+}
 
 
 def test_the_twins_are_what_they_are_called(twins):
@@ -335,23 +472,36 @@ def test_determinism_tells_state_from_noise(weights):
 
 
 def test_hidden_gradients_are_one_plain_sentence(weights):
-    verdict = audit(
-        with_surrogate(weights, 0.02), DIGITS.test, threat=Linf(0.2), attack_steps=STEPS
+    """Two thousandths of the half-width: what a network looks like that hides its gradient."""
+    subject = context(with_surrogate(weights, 0.02), Linf(0.2))
+    meaning = CHECKS["S4"](subject).meaning
+    assert re.fullmatch(
+        r"PGD with the model's own surrogate leaves [\d.]+ %, with a triangle of half-width "
+        r"[\d.]+ [\d.]+ %: the number depends on the attacker's surrogate; believe the lower one",
+        meaning,
     )
-    assert verdict.status == "unreliable"
-    assert {"S4", "G15", "G5"} <= set(verdict.failed)
-    assert "with its own surrogate" in verdict.sentence
-    assert "a surrogate of half-width" in verdict.sentence
-    assert verdict.sentence.endswith("the number is an artefact of the attacker's gradient.")
+
+
+def test_the_sentence_says_how_much_wider_the_stronger_surrogate_is(weights):
+    """Of half-width 1/4 the network hides its gradient too; a half is twice as much."""
+    subject = context(with_surrogate(weights, 0.25), Linf(0.2))
+    names = CHECKS["S4"](subject).evidence["accuracy"]
+    assert "a triangle twice as wide" in names
+    assert "a triangle of half-width 5" in names
+    assert "its own 5 times as wide" in names
 
 
 def test_a_saturated_loss_is_told_from_a_dead_surrogate(weights):
-    """Logits times 1000 make the cross-entropy's gradient underflow; the margin's does not."""
-
-    class Loud(Wrapper):
-        def forward(self, x):
-            return 1000 * self.model(x)
-
     finding = CHECKS["G15"](context(Loud(healthy(weights))))
     assert finding.status == "fail"
     assert "margin" in finding.remedy
+
+
+def test_a_quick_audit_asks_everything_that_decides(plain):
+    verdict = audit(plain, (X[:16], Y[:16]), threat=LARGE, budget="quick", attack_steps=3)
+    status = {f.code: f.status for f in verdict.findings}
+    assert list(status) == list(CHECKS)
+    skipped = {code for code, said in status.items() if said == "not run"}
+    assert not skipped & set(REQUIRED), verdict.table()
+    assert {code for code, check in CHECKS.items() if not check.quick} <= skipped
+    assert verdict.status == "reliable", verdict.sentence

@@ -37,7 +37,7 @@ from spikeguard.attacks.pgd import FGSM, PGD, RFGSM
 from spikeguard.attacks.rules import BPTR, HART, PDSG, RGA
 from spikeguard.attacks.sapgd import SAPGD
 from spikeguard.attacks.square import Square
-from spikeguard.attacks.suites import CASCADES, SUITES, suite
+from spikeguard.attacks.suites import CASCADES, SUITES, suitable, suite
 from spikeguard.attacks.threat import L1, L2, THREATS, Linf, Threat, ThreatViolation
 from spikeguard.attacks.tuning import Tuned, tune
 from spikeguard.attacks.twin import ANNTwin
@@ -96,6 +96,7 @@ __all__ = [
     "gradient_cost",
     "margin",
     "require_finite_weights",
+    "suitable",
     "suite",
     "targeted_dlr",
     "targeted_margin",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from torch import nn
 
 from spikeguard.attacks.apgd import APGD
 from spikeguard.attacks.assg import ASSG
@@ -13,17 +15,19 @@ from spikeguard.attacks.fab import FAB
 from spikeguard.attacks.gradient import Backprop, EoT, Gradient, SwapSurrogate
 from spikeguard.attacks.noise import UniformNoise
 from spikeguard.attacks.pgd import FGSM, PGD, RFGSM
-from spikeguard.attacks.rules import HART, RGA
+from spikeguard.attacks.rules import BPTR, HART, PDSG, RGA
 from spikeguard.attacks.sapgd import SAPGD
 from spikeguard.attacks.square import Square
 from spikeguard.attacks.threat import THREATS, Threat
-from spikeguard.neurons import Surrogate, Triangular
+from spikeguard.attacks.twin import ANNTwin
+from spikeguard.neurons import Neuron, Surrogate, Triangular, spiking_layers
 
-__all__ = ["CASCADES", "SUITES", "suite"]
+__all__ = ["CASCADES", "SUITES", "suitable", "suite"]
 
 CASCADES = frozenset({"standard", "snn"})  # made to find the worst case: run as a cascade
 
 _TARGETS = 9
+_RULES = (BPTR, RGA, HART, ASSG, PDSG, ANNTwin)
 _PAPER_STEP = 0.01 / (8 / 255)  # the papers' alpha of 0.01 at eps 8/255, as a share of eps
 
 
@@ -88,6 +92,35 @@ def suite(
     if len(set(widths)) < len(widths):
         raise ValueError(f"suite: widths must differ, got {list(widths)}.")
     return SUITES[name](_Plan(THREATS[norm](eps), eot, tuple(widths), steps))
+
+
+def suitable(
+    attacks: Mapping[str, Attack], model: nn.Module
+) -> tuple[dict[str, Attack], tuple[str, ...]]:
+    """Leave out the attacks whose gradient has nothing to take hold of in a model.
+
+    Another surrogate needs spiking layers, of the package or of a framework that ``foreign``
+    knows; the gradients made for spiking networks need those of the package.
+
+    Returns:
+        The attacks that can be made, and the names of the others.
+    """
+    swaps = bool(spiking_layers(model))
+    rules = any(isinstance(module, Neuron) for module in model.modules())
+    kept = {
+        name: attack
+        for name, attack in attacks.items()
+        if (swaps or not _uses(attack, SwapSurrogate)) and (rules or not _uses(attack, *_RULES))
+    }
+    return kept, tuple(name for name in attacks if name not in kept)
+
+
+def _uses(attack: Attack, *kinds: type) -> bool:
+    """Whether an attack's gradient, or what it averages, is of a kind."""
+    gradient = getattr(attack, "gradient", None)
+    while isinstance(gradient, EoT):
+        gradient = gradient.inner
+    return isinstance(gradient, kinds)
 
 
 def _papers(plan: _Plan) -> dict[str, Attack]:

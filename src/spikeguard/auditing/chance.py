@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from spikeguard.attacks import Backprop
-from spikeguard.auditing.context import EOT, Context, judged
+from spikeguard.auditing.check import judged
+from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.shares import half_width, percent
 

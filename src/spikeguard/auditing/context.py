@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks import (
+    APGD,
     FGSM,
     PGD,
     Attack,
@@ -19,21 +20,26 @@ from spikeguard.attacks import (
     Backprop,
     EoT,
     Gradient,
+    Loss,
     SwapSurrogate,
     Threat,
     ThreatViolation,
     UniformNoise,
+    cross_entropy,
     describe,
     evaluating,
     frozen,
 )
 from spikeguard.attacks.base import is_stochastic
-from spikeguard.auditing.findings import Finding
+from spikeguard.attacks.square import Square
 from spikeguard.evaluation import evaluate
 from spikeguard.neurons import Surrogate
 from spikeguard.rng import SampleStreams, key, randomness
 
-__all__ = ["EOT", "Attacked", "Check", "Context", "judged", "reason", "title"]
+__all__ = ["EOT", "Attacked", "Budget", "Context", "Provenance"]
+
+Budget = Literal["quick", "full"]
+T = TypeVar("T")
 
 EOT = 4  # gradients averaged in every step against a stochastic model
 
@@ -56,6 +62,29 @@ class Attacked:
         return float(self.right.mean())
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """How the settings of the reported attack were chosen.
+
+    Args:
+        split: The data they were chosen on, such as "validation"; "fixed" where nothing was chosen.
+        trials: How many settings were tried, >= 1.
+
+    Raises:
+        ValueError: If trials is below 1 or the split has no name.
+    """
+
+    split: str = "fixed"
+    trials: int = 1
+
+    def __post_init__(self) -> None:
+        if self.trials < 1 or not self.split:
+            raise ValueError(
+                f"Provenance: name the split and count the trials, >= 1, got {self.split!r} and "
+                f"{self.trials}; write Provenance('validation', trials=12)."
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class Context:
     """One audit's subject. Attacks are made when a check first asks for them, and kept.
@@ -68,6 +97,12 @@ class Context:
         seed: Names all random streams.
         steps: Steps of PGD.
         batch_size: Samples at once.
+        budget: "quick" or "full"; checks choose their sizes with :meth:`pick`.
+        substitutes: Other models, by name, from which attacks are transferred.
+        undefended: A plainly trained model that the same attacks must break.
+        tuned: How the settings of the reported attack were chosen.
+        attack: The attack that is reported; None is APGD.
+        rescore: ``(x_adv, y) -> correct [N]``, scored in a fresh process; None where there is none.
     """
 
     model: nn.Module
@@ -77,11 +112,51 @@ class Context:
     seed: int = 0
     steps: int = 20
     batch_size: int = 64
+    budget: Budget = "full"
+    substitutes: Mapping[str, nn.Module] = field(default_factory=dict)
+    undefended: nn.Module | None = None
+    tuned: Provenance = Provenance()
+    attack: Attack | None = None
+    rescore: Callable[[Tensor, Tensor], Tensor] | None = None
     made: dict[Attack, Attacked] = field(default_factory=dict, init=False, repr=False)
     violations: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def pick(self, *, full: T, quick: T) -> T:
+        """Return the size for this audit's budget."""
+        return full if self.budget == "full" else quick
+
+    def first(self, n: int) -> Context:
+        """Return the audit of the first n samples, with attacks of its own; of all, the same."""
+        if n >= len(self):
+            return self
+        if n not in self._parts:
+            part = replace(self, x=self.x[:n], y=self.y[:n])
+            object.__setattr__(part, "violations", self.violations)
+            self._parts[n] = part
+        return self._parts[n]
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """Return what ``make`` makes; it is made when first asked for under a name, and kept."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        kept: T = self._kept[name]
+        return kept
+
+    @cached_property
+    def _kept(self) -> dict[str, Any]:
+        return {}
+
+    @cached_property
+    def _parts(self) -> dict[int, Context]:
+        return {}
+
+    @cached_property
+    def classes(self) -> int:
+        """How many classes the model tells apart."""
+        return self.logits(torch.arange(1)).shape[1]
 
     @cached_property
     def stochastic(self) -> bool:
@@ -115,6 +190,8 @@ class Context:
         gradient: Gradient | None = None,
         restarts: int = 1,
         random_start: bool = True,
+        step_size: float | None = None,
+        loss: Loss = cross_entropy,
     ) -> Attack:
         """Return PGD; by default at the audited eps, with the surrogate as handed over."""
         return PGD(
@@ -123,7 +200,34 @@ class Context:
             restarts=restarts,
             gradient=self.gradient(surrogate) if gradient is None else gradient,
             random_start=random_start,
+            step_size=step_size,
+            loss=loss,
         )
+
+    def reference(self) -> Attack:
+        """Return the attack whose result is reported: the one handed over, or APGD."""
+        return self.attack or APGD(self.threat, steps=50, gradient=self.gradient())
+
+    @property
+    def tries(self) -> int:
+        """Restarts of the strongest attack; noise makes every one of them dear."""
+        return self.pick(full=10, quick=2 if self.stochastic else 4)
+
+    def strongest(self) -> Attack:
+        """Return the reported attack with several restarts, if it can be restarted."""
+        attack = self.reference()
+        if not hasattr(attack, "restarts"):
+            return attack
+        several: Attack = replace(attack, restarts=self.tries)  # type: ignore[type-var]
+        return several
+
+    def square(self) -> Attack:
+        """Return the attack without gradients."""
+        return Square(self.threat, queries=self.pick(full=1000, quick=300), rescale=True)
+
+    def white(self) -> list[Attacked]:
+        """Return the outcomes of the gradient attacks: FGSM, PGD and the strongest."""
+        return [self.attacked(attack) for attack in (self.fgsm(), self.pgd(), self.strongest())]
 
     def attacked(self, attack: Attack) -> Attacked:
         """Make an attack, or return what it did before; all attacks share their random numbers.
@@ -148,6 +252,43 @@ class Context:
             self.made[attack] = Attacked(result.outcomes["audit"], result.adversarial["audit"])
         return self.made[attack]
 
+    @cached_property
+    def clean(self) -> Tensor:
+        """Share of noise draws on which each clean sample is right [N]."""
+        return self.scored(self.x, "clean")
+
+    def scored(self, x: Tensor, name: str = "score") -> Tensor:
+        """Return the share of fresh draws on which the model is right about each input [N].
+
+        Args:
+            x: Inputs in place of the samples [N, ...].
+            name: Names the draws of a stochastic model.
+        """
+        found = evaluate(
+            self.model,
+            (x, self.y),
+            {},
+            seed=key(self.seed, "audit", name),
+            batch_size=self.batch_size,
+        )
+        return found.outcomes["clean"]
+
+    def upper_bound(self) -> float | None:
+        """Return the accuracy under the per-sample worst of all attacks made at the audited eps.
+
+        Of a noisy model, the choice for each sample is scored again and can do worse than one
+        attack alone; then it is that attack's.
+        """
+        made = self.reported()
+        if not made:
+            return None
+        least = min(outcome.accuracy for outcome in made)
+        return min(float(self.worst(made).mean()), least)
+
+    def reported(self) -> list[Attacked]:
+        """Return the outcomes of all attacks made at the audited eps."""
+        return [out for attack, out in self.made.items() if attack.threat.eps == self.threat.eps]
+
     def worst(self, outcomes: list[Attacked]) -> Tensor:
         """Return the per-sample worst of several attacks [N].
 
@@ -160,14 +301,7 @@ class Context:
             return lowest
         x_adv = torch.stack([outcome.x_adv for outcome in outcomes])
         chosen = x_adv[which, torch.arange(len(self))]
-        again = evaluate(
-            self.model,
-            (chosen, self.y),
-            {},
-            seed=key(self.seed, "audit", "worst"),
-            batch_size=self.batch_size,
-        )
-        return again.outcomes["clean"]
+        return self.scored(chosen, "worst")
 
     def batches(self) -> Iterator[Tensor]:
         """Yield the positions of the samples, a batch at a time."""
@@ -211,46 +345,9 @@ class Context:
             "samples": len(self),
             "seed": self.seed,
             "steps": self.steps,
+            "budget": self.budget,
             "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
             "stochastic": self.stochastic,
             "eot": EOT if self.stochastic else 1,
             "attacks": len(self.made),
         }
-
-
-Check = Callable[[Context], Finding]
-
-
-def title(check: Check) -> str:
-    """Return the first line of a check's docstring: what should hold."""
-    return (check.__doc__ or check.__name__).partition("\n")[0].strip().rstrip(".")
-
-
-def reason(error: Exception) -> str:
-    """Return what an exception says, in one line."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-
-
-def judged(
-    code: str,
-    check: Check,
-    *,
-    failed: bool,
-    measured: str,
-    threshold: str,
-    sound: str,
-    fault: str,
-    remedy: str,
-    evidence: Mapping[str, Any],
-) -> Finding:
-    """Return a finding that means ``sound`` or, if it failed, ``fault`` with its remedy."""
-    return Finding(
-        code,
-        title(check),
-        "fail" if failed else "pass",
-        measured,
-        threshold,
-        fault if failed else sound,
-        remedy if failed else "",
-        evidence,
-    )

@@ -11,13 +11,22 @@ from typing import Any, Literal
 from spikeguard.auditing.shares import percent
 from spikeguard.files import write_json
 
-__all__ = ["Finding", "Verdict", "conclude"]
+__all__ = ["REQUIRED", "Finding", "FindingStatus", "Verdict", "VerdictStatus", "conclude"]
 
-FindingStatus = Literal["pass", "fail", "not run"]
+FindingStatus = Literal["pass", "fail", "not run", "does not apply"]
 VerdictStatus = Literal["reliable", "unreliable", "inconclusive"]
 
+REQUIRED = (
+    *("G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G9", "G10", "G11"),
+    *("G15", "G27", "G28", "G29", "S1", "S4", "S6", "S11", "S15"),
+)
+"""The checks that decide. The others find out more, and warn."""
+
 # Which failure explains the others: broken numbers first, then broken models, then weak attacks.
-_HEADLINES = ("G27", "S1", "G29", "S4", "G15", "G19", "G5", "G1", "G4")
+_HEADLINES = (
+    *("G27", "S1", "G29", "G28", "G19", "G16", "S4", "G15", "S6", "S11", "G2", "S15", "G3"),
+    *("G5", "G6", "G7", "G1", "G4", "G11", "G10", "G8", "G9"),
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class Finding:
     Attributes:
         code: The check's name, a key of ``CHECKS``.
         title: What holds for a healthy model and a fair attack.
-        status: "pass", "fail" or "not run".
+        status: "pass", "fail", "not run", or "does not apply" where there is nothing to ask.
         measured: What was measured, in words and numbers.
         threshold: When the check passes.
         meaning: What the measurement says, as one plain clause.
@@ -52,8 +61,8 @@ class Verdict:
     """Whether a robustness number can be believed.
 
     Attributes:
-        status: "unreliable" when a check failed, else "inconclusive" when one did not run, else
-            "reliable".
+        status: "unreliable" when a required check failed, else "inconclusive" when one did not run,
+            else "reliable"; see ``REQUIRED``.
         findings: One for every check, in the order they ran.
         sentence: The verdict for people, one sentence.
         upper_bound: Accuracy under the per-sample worst of the audit's attacks at the audited eps,
@@ -69,13 +78,18 @@ class Verdict:
 
     @property
     def reliable(self) -> bool:
-        """Whether every check ran and passed."""
+        """Whether every required check that applies ran and passed."""
         return self.status == "reliable"
 
     @property
     def failed(self) -> tuple[str, ...]:
         """Codes of the checks that failed."""
         return tuple(f.code for f in self.findings if f.status == "fail")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Codes of the checks that failed and do not decide."""
+        return tuple(code for code in self.failed if code not in REQUIRED)
 
     def table(self) -> str:
         """Return the findings as aligned plain text; what did not pass comes with its remedy."""
@@ -107,7 +121,12 @@ class Verdict:
         write_json(path, self.to_json())
 
 
-_SHOWN: dict[FindingStatus, str] = {"pass": "pass", "fail": "FAIL", "not run": "not run"}
+_SHOWN: dict[FindingStatus, str] = {
+    "pass": "pass",
+    "fail": "FAIL",
+    "not run": "not run",
+    "does not apply": "-",
+}
 
 
 def conclude(
@@ -117,17 +136,42 @@ def conclude(
     single: float | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Verdict:
-    """Draw the verdict: any failure is "unreliable", any check not run is "inconclusive".
+    """Draw the verdict from the required checks; failures of the others are named as warnings.
 
     Args:
-        findings: One for every check.
+        findings: One for every check; a required one that is missing counts as not run.
         upper_bound: Accuracy under the per-sample worst of all attacks.
         single: Accuracy under one run of PGD, which is what a paper would print.
         settings: How the audit was made.
     """
     found = tuple(findings)
+    statuses = {f.code: f.status for f in found}
     failed = [f for f in found if f.status == "fail"]
-    skipped = [f for f in found if f.status == "not run"]
+    decisive = [f for f in failed if f.code in REQUIRED]
+    skipped = [code for code in REQUIRED if statuses.get(code, "not run") == "not run"]
+    bound = _bound(upper_bound, single)
+    warned = [f for f in failed if f.code not in REQUIRED]
+    bound += f"; but {warned[0].meaning} ({_codes(warned)})" if warned else ""
+    ran = sum(f.status in ("pass", "fail") for f in found)
+    status: VerdictStatus = "reliable"
+    sentence = (
+        f"Reliable as far as {ran} checks can tell: no sign of hidden gradients or a weak "
+        f"attack{bound}."
+    )
+    if decisive:
+        status = "unreliable"
+        sentence = f"Unreliable ({_codes(failed)}): {min(failed, key=_rank).meaning}."
+    elif skipped:
+        status = "inconclusive"
+        why = next((f.measured for f in found if f.code == skipped[0]), "left out")
+        sentence = (
+            f"Inconclusive: no required check failed, but {', '.join(skipped)} did not run "
+            f"({why}){bound}."
+        )
+    return Verdict(status, found, sentence, upper_bound, {} if settings is None else settings)
+
+
+def _bound(upper_bound: float | None, single: float | None) -> str:
     bound = ""
     if upper_bound is not None:
         bound = (
@@ -135,21 +179,7 @@ def conclude(
         )
     if single is not None:
         bound += f" ({percent(single)} under one PGD alone)"
-    status: VerdictStatus = "reliable"
-    sentence = (
-        f"Reliable as far as {len(found)} checks can tell: no sign of hidden gradients or a weak "
-        f"attack{bound}."
-    )
-    if failed:
-        status = "unreliable"
-        sentence = f"Unreliable ({_codes(failed)}): {min(failed, key=_rank).meaning}."
-    elif skipped:
-        status = "inconclusive"
-        sentence = (
-            f"Inconclusive: no check failed, but {_codes(skipped)} did not run "
-            f"({skipped[0].measured}){bound}."
-        )
-    return Verdict(status, found, sentence, upper_bound, {} if settings is None else settings)
+    return bound
 
 
 def _codes(findings: Sequence[Finding]) -> str:

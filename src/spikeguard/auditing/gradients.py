@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks import AttackError, Loss, cross_entropy, margin
-from spikeguard.auditing.context import Context, judged
+from spikeguard.auditing.check import judged
+from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.shares import percent
 from spikeguard.neurons import record

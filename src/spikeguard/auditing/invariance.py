@@ -10,7 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikeguard.attacks import AttackError
 from spikeguard.auditing.chance import source_of_change
-from spikeguard.auditing.context import Context, judged, reason, title
+from spikeguard.auditing.check import judged, not_run, reason
+from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.shares import percent
 
@@ -137,5 +138,5 @@ def _finding(
     )
 
 
-def _not_run(reason: str) -> Finding:
-    return Finding("S1", title(batch_invariance), "not run", reason)
+def _not_run(why: str) -> Finding:
+    return not_run("S1", batch_invariance, why)

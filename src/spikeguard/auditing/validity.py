@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks import PGD, AttackError, NoGradientError, ThreatViolation, cross_entropy
-from spikeguard.auditing.context import Context, judged
+from spikeguard.auditing.check import judged
+from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.neurons import record
 

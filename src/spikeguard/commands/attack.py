@@ -2,41 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from spikeguard.commands.console import numbers, progress, say, words
+from spikeguard.building import ConfigError
+from spikeguard.commands.console import note, numbers, progress, say, words
 
-__all__ = ["attack"]
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spikeguard.data import Splits
+    from spikeguard.recipes.schema import EvaluateSection
+    from spikeguard.rescoring import Rescored
+
+__all__ = ["attack", "require_one"]
 
 Repeated = Annotated[
     list[str] | None,
     Parameter(negative="", consume_multiple=False, allow_leading_hyphen=True),
 ]
+Steps = Annotated[int | None, Parameter(name="--T")]
+FrameworkName = Literal["auto", "spikingjelly", "snntorch", "norse", "stateless"]
+ReadoutName = Literal["mean", "sum", "last", "max"]
 
 
 def attack(
-    run: Path,
+    run: Path | None = None,
     /,
     *,
+    model: str | None = None,
+    weights: Path | None = None,
+    T: Steps = None,
+    framework: FrameworkName | None = None,
+    readout: ReadoutName | None = None,
+    data: str | None = None,
+    out: Path | None = None,
     suite: Repeated = None,
     eps: Repeated = None,
-    norm: Literal["linf", "l2"] | None = None,
+    norm: Literal["linf", "l2", "l1"] | None = None,
     limit: int | None = None,
     eot: int | None = None,
     cascade: bool | None = None,
     precision: Literal["32", "bf16"] | None = None,
+    rescore: bool = False,
     data_root: Path | None = None,
 ) -> int:
-    """Attack a trained run: clean accuracy, accuracy per attack, and the worst case per image.
+    """Attack a trained run, or a model of your own: accuracy clean, per attack, in the worst case.
 
     What is left out comes from the evaluate section of the run's recipe. A finished attack is read
     back, an interrupted one continues where it stopped.
 
     Args:
-        run: Run folder.
+        run: Run folder; or --model.
+        model: Factory of a network of SpikingJelly, snnTorch, Norse or plain torch, as
+            package.module:function; the function takes no arguments. It runs your code.
+        weights: Its state dict, .safetensors or a torch file that holds tensors alone.
+        T: Time steps of the network.
+        framework: What the network is built with; found out when left out.
+        readout: What is done with outputs over time; their mean when left out.
+        data: Data set to attack the model on.
+        out: Folder for the model's results; runs/<model> when left out.
         suite: Attack suites, repeated or with commas (see 'spikeguard list suites').
         eps: Radii of the threat set in pixel units, such as 8/255; repeated or with commas.
         norm: Norm of the threat set.
@@ -45,27 +74,102 @@ def attack(
         cascade: Only the worst case, for less time: attacks run from cheap to dear, each on the
             images that the cheaper ones left.
         precision: Precision of the attacks' passes; scores are float32.
+        rescore: Attack nothing: load the inputs that finished attacks kept and score them again.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
     from spikeguard.config import eps_text
-    from spikeguard.runs import ATTACKS, Run
+    from spikeguard.runs import ATTACKS, evaluate_once, rescore_once
 
-    loaded = Run.load(run, data_root=data_root)
-    plan = loaded.recipe.evaluate.changed(
-        suite=words(suite) if suite else None,
-        eps=numbers("--eps", eps) if eps else None,
-        norm=norm,
-        limit=limit,
-        eot=eot,
-        cascade=cascade,
-        precision=precision,
-    )
+    only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
+    require_one(run, model, {**only, "data": data, "out": out})
+    changes = {
+        "suite": words(suite) if suite else None,
+        "eps": numbers("--eps", eps) if eps else None,
+        "norm": norm,
+        "limit": limit,
+        "eot": eot,
+        "cascade": cascade,
+        "precision": precision,
+    }
+    if run is not None:
+        subject = _of_run(run, data_root, changes)
+    else:
+        assert model is not None
+        options = {**only, "data": data, "out": out, "data_root": data_root}
+        subject = _of_user(model, options, changes)
+    plan, folder, agreed = subject.plan, subject.path / ATTACKS, True
     for name in plan.suite:
         for radius in plan.eps:
-            with progress(f"attack with {name}, {plan.norm} {eps_text(radius)}") as update:
-                result = loaded.evaluate(name, eps=radius, plan=plan, progress=update)
-            say(f"suite {name}, {plan.norm} eps {eps_text(radius)}")
+            what = f"{name}, {plan.norm} eps {eps_text(radius)}"
+            model_, images = subject.model, subject.data
+            if rescore:
+                found = rescore_once(model_, images, name, eps=radius, plan=plan, folder=folder)
+                say(f"suite {what}")
+                agreed &= _rescored(found)
+                continue
+            with progress(f"attack with {what}") as update:
+                result = evaluate_once(
+                    *(model_, images, name),
+                    eps=radius,
+                    plan=plan,
+                    seed=subject.seed,
+                    folder=folder,
+                    progress=update,
+                    announce=note,
+                )
+            say(f"suite {what}")
             say(result.table())
             say()
-    say(f"results in {run / ATTACKS}")
-    return 0
+    say(f"results in {folder}")
+    return 0 if agreed else 1
+
+
+def _rescored(found: Rescored) -> bool:
+    """Say what came of scoring again, and whether it is what was reported."""
+    said = "as reported" if found.agrees else f"NOT the {100 * found.reported:.1f} % reported"
+    say(f"worst case, scored again: {str(found.found).strip()}, {said}")
+    say()
+    return found.agrees
+
+
+def require_one(run: Path | None, model: str | None, only: Mapping[str, object]) -> None:
+    """Refuse both of RUN and --model, neither, and options of the other.
+
+    Raises:
+        ConfigError: If so.
+    """
+    if (run is None) == (model is None):
+        both = "both" if run is not None else "neither"
+        raise ConfigError(f"expected RUN, a run folder, or --model; got {both}.")
+    given = next((name for name, value in only.items() if value is not None), None)
+    if model is None and given is not None:
+        raise ConfigError(f"--{given} goes with --model; a run has its own.")
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is attacked, where its results go, and how."""
+
+    path: Path
+    model: nn.Module
+    data: Splits
+    plan: EvaluateSection
+    seed: int
+
+
+def _of_run(run: Path, data_root: Path | None, changes: Mapping[str, object]) -> _Subject:
+    from spikeguard.runs import Run
+
+    loaded = Run.load(run, data_root=data_root)
+    plan = loaded.recipe.evaluate.changed(**changes)
+    return _Subject(run, loaded.model, loaded.data, plan, loaded.recipe.seed)
+
+
+def _of_user(model: str, options: Mapping[str, object], changes: Mapping[str, object]) -> _Subject:
+    from spikeguard.commands.foreign import load_outside
+    from spikeguard.config import EvaluateSection
+
+    plan = EvaluateSection().changed(**changes)
+    found = load_outside(model, **options)  # type: ignore[arg-type]
+    note(str(found.preflight))
+    return _Subject(found.path, found.model, found.data, plan, 0)

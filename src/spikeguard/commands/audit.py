@@ -2,45 +2,108 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from spikeguard.commands.console import numbers, progress, say
+from spikeguard.commands.attack import FrameworkName, ReadoutName, Steps, require_one
+from spikeguard.commands.console import note, numbers, progress, say
+
+if TYPE_CHECKING:
+    from spikeguard.auditing import Verdict
 
 __all__ = ["audit"]
 
 
 def audit(
-    run: Path,
+    run: Path | None = None,
     /,
     *,
+    model: str | None = None,
+    weights: Path | None = None,
+    T: Steps = None,
+    framework: FrameworkName | None = None,
+    readout: ReadoutName | None = None,
+    data: str | None = None,
+    out: Path | None = None,
     eps: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     limit: int | None = None,
+    quick: Annotated[bool, Parameter(negative="")] = False,
     strict: Annotated[bool, Parameter(negative="")] = False,
     data_root: Path | None = None,
 ) -> int:
-    """Check whether a run's robustness can be believed: hidden gradients, weak attacks, luck.
+    """Check whether a robustness can be believed: hidden gradients, weak attacks, luck.
 
-    Also measures where the membrane potentials lie, for the report.
+    Also measures where the membrane potentials of a run lie, for the report.
 
     Args:
-        run: Run folder.
+        run: Run folder; or --model.
+        model: Factory of a model of your own, as for 'spikeguard attack'; so are the next six.
+        weights: Its state dict.
+        T: Time steps of the network.
+        framework: What the network is built with.
+        readout: What is done with outputs over time.
+        data: Data set to audit the model on.
+        out: Folder for its verdict.
         eps: Radius of the threat set, such as 8/255; the largest of the run's recipe when left out.
         limit: Number of test images.
+        quick: Fewer images, steps and checks: what decides, in about a minute.
         strict: Exit with code 1 when the verdict is "unreliable".
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
     from spikeguard.runs import AUDIT, Run
 
+    only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
+    options: dict[str, object] = {**only, "data": data, "out": out}
+    require_one(run, model, options)
     radius = numbers("--eps", [eps])[0] if eps else None
+    if run is None:
+        assert model is not None
+        return _outside(model, {**options, "data_root": data_root}, radius, limit, quick, strict)
     loaded = Run.load(run, data_root=data_root)
     with progress("audit") as update:
-        verdict = loaded.audit(eps=radius, limit=limit, progress=update)
+        verdict = loaded.audit(
+            eps=radius, limit=limit, budget="quick" if quick else "full", progress=update
+        )
         loaded.membrane()
+    return _told(verdict, run / AUDIT, strict)
+
+
+def _outside(
+    model: str,
+    options: Mapping[str, object],
+    eps: float | None,
+    limit: int | None,
+    quick: bool,
+    strict: bool,
+) -> int:
+    from spikeguard.attacks import Linf
+    from spikeguard.auditing import audit as audited
+    from spikeguard.commands.foreign import load_outside
+    from spikeguard.config import EvaluateSection
+    from spikeguard.runs import AUDIT
+
+    found = load_outside(model, **options)  # type: ignore[arg-type]
+    note(str(found.preflight))
+    threat = Linf(max(EvaluateSection().eps) if eps is None else eps)
+    with progress("audit") as update:
+        verdict = audited(
+            found.model,
+            found.data.test,
+            threat=threat,
+            budget="quick" if quick else "full",
+            limit=limit,
+            progress=update,
+        )
+    verdict.save(found.path / AUDIT)
+    return _told(verdict, found.path / AUDIT, strict)
+
+
+def _told(verdict: Verdict, path: Path, strict: bool) -> int:
     say(verdict.table())
     say()
     say(verdict.sentence)
-    say(f"verdict in {run / AUDIT}")
+    say(f"verdict in {path}")
     return 1 if strict and verdict.status == "unreliable" else 0

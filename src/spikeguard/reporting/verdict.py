@@ -20,6 +20,7 @@ _SYMBOLS = {
     "fail": ("✗", "bad"),
     "inconclusive": ("?", "open"),
     "not run": ("–", "open"),
+    "does not apply": ("·", "open"),
 }
 
 _NOTABLE = 0.01  # a smaller gap can be the noise of a stochastic network's draws

@@ -1,0 +1,51 @@
+"""G2: does the white-box attack beat one that asks for no gradient?"""
+
+from __future__ import annotations
+
+from spikeguard.auditing.check import judged, not_run
+from spikeguard.auditing.context import Context
+from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.shares import exceeds, half_width, percent
+
+__all__ = ["gradients_beat_queries"]
+
+_ALWAYS = 0.002  # accuracies nearer than this are equal
+_LUCK = 0.05
+
+
+def gradients_beat_queries(context: Context) -> Finding:
+    """An attack without gradients finds nothing that the gradient attacks miss.
+
+    Square asks for logits only, so no surrogate can mislead it. Where it wins, the gradients are
+    hidden: for spiking networks the most telling single sign.
+
+    Source: Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420); Croce and Hein, 2020 (AutoAttack's
+    flag); Andriushchenko et al., ECCV 2020 (arXiv:1912.00049).
+    """
+    if context.threat.norm not in ("linf", "l2"):
+        return not_run(
+            "G2",
+            gradients_beat_queries,
+            f"Square is not defined for the norm {context.threat.norm}",
+            remedy="audit with an Linf or L2 threat too",
+        )
+    n, square = len(context), context.square()
+    guided = context.worst(context.white())
+    blind = context.attacked(square)
+    own = float(guided.mean())
+    only = int((guided - blind.right > 0.5).sum())
+    room = max(_ALWAYS, half_width(blind.accuracy, n))
+    return judged(
+        "G2",
+        gradients_beat_queries,
+        failed=own > blind.accuracy + room or exceeds(only, n, _LUCK),
+        measured=f"Square leaves {percent(blind.accuracy)}, the gradient "
+        f"attacks {percent(own)}; {only} of {n} fooled by Square alone",
+        threshold=f"gradients <= Square + {100 * room:.1f} points, and fooled by Square alone: not "
+        f"above {percent(_LUCK)}",
+        sound="following the gradient beats searching without one",
+        fault=f"an attack that sees no gradient leaves {percent(blind.accuracy)} where the "
+        f"gradient attacks leave {percent(own)}, so the gradients are hidden",
+        remedy="believe the lower number; attack with other surrogates and with Square",
+        evidence={"white": own, "black": blind.accuracy, "black_only": only},
+    )

@@ -1,0 +1,214 @@
+"""S5, S14, S15, S16: do attacks of another kind find what the reported attack misses?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from spikeguard.attacks import (
+    ASSG,
+    BPTR,
+    HART,
+    PDSG,
+    RGA,
+    ANNTwin,
+    Attack,
+    EoT,
+    Gradient,
+)
+from spikeguard.attacks.square import Square
+from spikeguard.auditing.check import Measure, does_not_apply, judged, not_run
+from spikeguard.auditing.context import EOT, Context
+from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.shares import exceeds, half_width, percent
+from spikeguard.neurons import SURROGATES, Neuron, spiking_layers
+
+__all__ = [
+    "decision",
+    "with_gradient",
+    "RULES",
+    "black_box_is_weaker",
+    "far_with_every_surrogate",
+    "rules_are_weaker",
+    "twin_is_weaker",
+]
+
+RULES: dict[str, Gradient] = {
+    "BPTR": BPTR(),
+    "RGA": RGA(),
+    "HART": HART(),
+    "ASSG": ASSG(),
+    "PDSG": PDSG(),
+}
+
+_LUCK = 0.05  # samples on which a weaker attack may be luckier than a stronger one
+_FAR_STEPS = 10
+_NO_NEURON = "the model has no spiking layer of SpikeGuard's whose derivative could be replaced"
+
+
+def rules_are_weaker(context: Context) -> Finding:
+    """Gradients made for spiking networks find no more than the reported one.
+
+    The reported attack runs again with BPTR, RGA, HART (half-width 1), ASSG and PDSG in the place
+    of its own gradient, from the same starts. All of them count in the audit's upper bound.
+
+    Source: Ding et al., 2022; Bu et al., CVPR 2023; Hao et al., ICLR 2024; arXiv:2512.22522; Lun et
+    al., CVPR 2025 (arXiv:2503.03272).
+    """
+    if not _spikes(context):
+        return does_not_apply("S5", rules_are_weaker, _NO_NEURON)
+    left = {
+        name: context.attacked(with_gradient(context, rule)).accuracy
+        for name, rule in RULES.items()
+    }
+    own = context.attacked(context.reference()).accuracy
+    room = _room(context, own)
+    best = min(left, key=lambda name: left[name])
+    return judged(
+        "S5",
+        rules_are_weaker,
+        failed=left[best] < own - room,
+        measured=f"own gradient {percent(own)}; "
+        + ", ".join(f"{name} {percent(accuracy)}" for name, accuracy in left.items()),
+        threshold=f"each >= own - {100 * room:.1f} points",
+        sound="no gradient rule of the literature finds clearly more adversarial examples",
+        fault=f"{best} leaves {percent(left[best])} where the reported attack leaves "
+        f"{percent(own)}: the reported gradient is the weaker one",
+        remedy=f"report the worst case that includes {best} (suite 'snn')",
+        evidence={"own": own, "accuracy": left},
+    )
+
+
+def twin_is_weaker(context: Context) -> Finding:
+    """Transfer from the twin without spikes is weaker than the attack on the network itself.
+
+    The twin has the network's weights and staircase activations instead of neurons. Its gradient is
+    that of another function: where it does better, the network's own gradient is hidden.
+
+    Source: Bu et al., CVPR 2023; Özdenizci and Legenstein, TMLR 2024 (arXiv:2311.09266).
+    """
+    if not _spikes(context):
+        return does_not_apply("S14", twin_is_weaker, _NO_NEURON)
+    twin = with_gradient(context, ANNTwin())
+    return _compared("S14", twin_is_weaker, context, {"the twin": twin})
+
+
+def black_box_is_weaker(context: Context) -> Finding:
+    """An attack that sees no gradient finds less than one that does.
+
+    Two searches are compared with the gradient attacks together, on the same samples: Square, which
+    keeps changes that leave the loss as it is (rates are multiples of 1/T, and most changes leave
+    them so), and in the full budget Square on the decision alone, a walk from corner to corner that
+    is told nothing but right or wrong. A surrogate is not exact, so that 5 % may be fooled by these
+    alone.
+
+    Source: Croce and Hein, 2020; Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420).
+    """
+    if context.threat.norm not in ("linf", "l2"):
+        return not_run(
+            "S15",
+            black_box_is_weaker,
+            f"Square is not defined for {context.threat.norm}",
+            remedy="audit with an Linf or L2 threat too",
+        )
+    square = Square(
+        context.threat, queries=context.pick(full=1000, quick=300), rescale=True
+    )  # the same as G2's
+    searches: dict[str, Attack] = {"Square": square}
+    if context.budget == "full":
+        searches["Square on decisions"] = replace(square, loss=decision)
+    return _compared("S15", black_box_is_weaker, context, searches)
+
+
+def far_with_every_surrogate(context: Context) -> Finding:
+    """With eps 1/2 the attack leaves no more than chance, whatever the surrogate.
+
+    With eps 1/2 every image can be turned grey. PGD starts at the clean image, in long steps, with
+    one surrogate of every family at its usual width and with the model's own.
+
+    Source: Carlini et al., 2019 (arXiv:1902.06705); Özdenizci and Legenstein, TMLR 2024
+    (arXiv:2311.09266).
+    """
+    if not spiking_layers(context.model):
+        return does_not_apply("S16", far_with_every_surrogate, _NO_NEURON)
+    if context.threat.norm not in ("linf", "l2"):
+        return not_run(
+            "S16",
+            far_with_every_surrogate,
+            f"a few steps of PGD do not cross a ball of {context.threat.norm}",
+            remedy="audit with an Linf or L2 threat too",
+        )
+    pixels = context.x[0].numel()
+    grey = (math.sqrt(pixels) if context.threat.norm == "l2" else 1.0) / 2
+    steps, n, chance = min(_FAR_STEPS, context.steps), len(context), 1 / context.classes
+    left = {}
+    for name, surrogate in {"own": None, **{n: kind() for n, kind in SURROGATES.items()}}.items():
+        attack = context.pgd(eps=grey, steps=steps, surrogate=surrogate, random_start=False)
+        left[name] = context.attacked(attack).accuracy
+    above = [name for name, accuracy in left.items() if exceeds(accuracy * n, n, chance)]
+    return judged(
+        "S16",
+        far_with_every_surrogate,
+        failed=bool(above),
+        measured=", ".join(f"{name} {percent(accuracy)}" for name, accuracy in left.items()),
+        threshold=f"none above chance ({percent(chance)}) at eps {grey:.4g}",
+        sound="every surrogate leads an attack with enough room to its end",
+        fault=f"with {', '.join(above)} an attack that may turn every image grey leaves more than "
+        "chance: a gradient that misleads there misleads at small eps too",
+        remedy="leave these surrogates out of the worst case, and do not attack with them alone",
+        evidence={"accuracy": left, "above": above, "chance": chance},
+    )
+
+
+def decision(logits: Tensor, y: Tensor) -> Tensor:
+    """Return 1 for each sample that is wrong, 0 for each that is right [B]."""
+    return (logits.argmax(1) != y).to(torch.float32)
+
+
+def with_gradient(context: Context, gradient: Gradient) -> Attack:
+    """Return the reported attack with another gradient; PGD where it has none to exchange."""
+    gradient = EoT(EOT, gradient) if context.stochastic else gradient
+    attack = context.reference()
+    if not hasattr(attack, "gradient"):
+        return context.pgd(gradient=gradient)
+    other: Attack = replace(attack, gradient=gradient)  # type: ignore[type-var]
+    return other
+
+
+def _compared(code: str, measure: Measure, context: Context, attacks: dict[str, Attack]) -> Finding:
+    """Judge attacks of another kind against the gradient attacks together."""
+    guided, n = context.worst(context.white()), len(context)
+    best = float(guided.mean())
+    left, only = {}, {}
+    for name, attack in attacks.items():
+        other = context.attacked(attack)
+        left[name], only[name] = other.accuracy, int((guided - other.right > 0.5).sum())
+    most = max(only, key=lambda name: only[name])
+    room = _room(context, left[most])
+    return judged(
+        code,
+        measure,
+        failed=best > left[most] + room or exceeds(only[most], n, _LUCK),
+        measured=f"gradients leave {percent(best)}; "
+        + ", ".join(f"{name} {percent(accuracy)}" for name, accuracy in left.items())
+        + f"; {only[most]} of {n} fooled by {most} alone",
+        threshold=f"gradients <= {most} + {100 * room:.1f} points, and fooled by it alone: not "
+        f"above {percent(_LUCK)}",
+        sound="the network's own gradient is the better guide",
+        fault=f"{most} fools samples that the network's own gradient leaves right ({only[most]} of "
+        f"{n}), so that gradient is hidden or wrong",
+        remedy="look for the dead or detached layer (S7, S12), attack with other surrogates, and "
+        f"report the worst case that includes {most}",
+        evidence={"accuracy": left, "gradient": best, "only": only},
+    )
+
+
+def _spikes(context: Context) -> bool:
+    return any(isinstance(module, Neuron) for module in context.model.modules())
+
+
+def _room(context: Context, accuracy: float) -> float:
+    return max(0.01, half_width(accuracy, len(context)))

@@ -1,0 +1,75 @@
+"""What a search sees on its way: the loss at every step, and whether the point there fools."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from spikeguard.attacks import Attack, Loss, margin
+from spikeguard.auditing.context import EOT, Context
+from spikeguard.rng import SampleStreams, key
+
+__all__ = ["Walk", "walk"]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One search of all samples; of a stochastic model the means over the draws of a step.
+
+    Attributes:
+        loss: At every point that a gradient was taken at [steps, N].
+        right: Share of draws on which the model is right there [steps, N].
+        end: Share of draws on which it is right about what the search returned [N].
+    """
+
+    loss: Tensor
+    right: Tensor
+    end: Tensor
+
+
+class _Recorder:
+    """A loss that writes down its values and whether the logits it was given are right."""
+
+    def __init__(self, loss: Loss):
+        self.loss = loss
+        self.losses: list[Tensor] = []
+        self.right: list[Tensor] = []
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        losses = self.loss(logits, y)
+        self.losses.append(losses.detach().cpu().double())
+        self.right.append((logits.detach().argmax(1) == y).cpu().double())
+        return losses
+
+
+def walk(context: Context, attack: Attack) -> Walk:
+    """Return what one search of an attack that has a field ``loss`` sees on its way; made once."""
+    if hasattr(attack, "restarts"):
+        attack = replace(attack, restarts=1)  # type: ignore[type-var]
+    return context.once(f"walk of {attack}", lambda: _walk(context, attack))
+
+
+def _walk(context: Context, attack: Attack) -> Walk:
+    parts = []
+    for index in context.batches():
+        recorder = _Recorder(getattr(attack, "loss", margin))
+        with context.searching(index) as (x, y):
+            streams = SampleStreams(key(context.seed, "audit", "walk"), index)
+            searched: Attack = replace(attack, loss=recorder)  # type: ignore[type-var]
+            found = searched(context.model, x, y, generator=streams).cpu()
+        losses, right = (_means(part, context) for part in (recorder.losses, recorder.right))
+        parts.append((losses, right, found))
+    return Walk(
+        torch.cat([loss for loss, _, _ in parts], 1),
+        torch.cat([right for _, right, _ in parts], 1),
+        context.scored(torch.cat([found for _, _, found in parts]), "walk"),
+    )
+
+
+def _means(values: list[Tensor], context: Context) -> Tensor:
+    """Return one row a step; a stochastic model is called several times in each."""
+    draws = EOT if context.stochastic else 1
+    stacked = torch.stack(values)
+    return stacked.view(-1, draws, stacked.shape[1]).mean(1)

@@ -1,0 +1,209 @@
+"""A model of the user's own on the command line: its factory, its weights, its folder."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import json
+import pickle
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks import AttackError
+from spikeguard.building import ConfigError
+from spikeguard.checkpoint import load_model, restore_model
+from spikeguard.data import Splits
+from spikeguard.data import load as load_data
+from spikeguard.files import write_json
+from spikeguard.models import SNN
+from spikeguard.models.adapters import Foreign, foreign
+from spikeguard.preflight import Preflight, check
+
+__all__ = ["CARD", "Outside", "load_outside", "load_weights", "made_by"]
+
+CARD = "model.json"
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where checkpoints keep the weights
+_CHECKED = 32
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A model that was not trained by a recipe, and the images it is attacked on.
+
+    Attributes:
+        path: Folder of its results.
+        model: The classifier.
+        data: Its images.
+        preflight: What it showed before any attack.
+    """
+
+    path: Path
+    model: nn.Module
+    data: Splits
+    preflight: Preflight
+
+
+def load_outside(
+    model: str,
+    *,
+    weights: Path | None,
+    T: int | None,
+    framework: Any,
+    readout: Any,
+    data: str | None,
+    out: Path | None,
+    data_root: Path | None,
+) -> Outside:
+    """Build, load, adapt and check a model; its folder is written when all that went well.
+
+    Raises:
+        ConfigError: If anything is wrong with it, in one line.
+    """
+    if data is None:
+        raise ConfigError("--data: name the images to attack, such as --data digits.")
+    images = load_data(data, data_root)
+    made = made_by(model)
+    if weights is not None:
+        load_weights(weights, made.model if isinstance(made, Foreign) else made)
+    adapted = _adapted(made, T, framework, readout)
+    x, y = images.test.batch(slice(_CHECKED))
+    try:
+        preflight = check(adapted, x, y)
+    except AttackError:
+        raise
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"--model: {model} cannot be shown images of {data} {list(x.shape[1:])}: {_line(error)}"
+        ) from error
+    card = {"model": model, "data": data, "weights": _digest(adapted), **preflight.driven}
+    path = Path("runs") / model.replace(":", ".") if out is None else out
+    _claim(path, card, preflight)
+    return Outside(path, adapted, images, preflight)
+
+
+def made_by(text: str) -> nn.Module:
+    """Import and call ``package.module:factory``; the current folder is searched too.
+
+    Raises:
+        ConfigError: If there is no such module or factory, or it returns no nn.Module.
+    """
+    name, _, attribute = text.partition(":")
+    if not name or not attribute:
+        raise ConfigError(f"--model: expected package.module:factory, got {text!r}.")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(name)
+        factory: Any = getattr(module, attribute, None)
+        if factory is None:
+            close = difflib.get_close_matches(attribute, vars(module), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"--model: {name} has no {attribute!r}.{hint}")
+        if not callable(factory):
+            kind = type(factory).__name__
+            raise ConfigError(
+                f"--model: {text} is no factory but of type {kind}; write a function that returns "
+                "the network."
+            )
+        made = factory()
+    except ConfigError:
+        raise
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"--model: no module named {error.name!r}; it is looked for in the current folder and "
+            "among the installed packages."
+        ) from error
+    except Exception as error:
+        raise ConfigError(f"--model: {text} raises {_line(error)}") from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"--model: {text} returns {type(made).__name__}, not an nn.Module.")
+    return made.eval()
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Load a state dict, strictly; nothing but tensors is ever unpickled.
+
+    Raises:
+        ConfigError: If the file is missing, damaged, holds code, or no state dict.
+        CheckpointError: If it is that of another model.
+    """
+    if path.suffix == ".safetensors" or path.is_dir():
+        load_model(path, model)
+        return
+    if not path.is_file():
+        raise ConfigError(f"--weights: {path}: no such file.")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            f"--weights: {path} holds pickled objects beside tensors, or is damaged; SpikeGuard "
+            "runs no code from a weights file: save torch.save(model.state_dict(), ...) or "
+            "safetensors."
+        ) from error
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise ConfigError(f"--weights: {path} cannot be read: {_line(error)}") from error
+    inside = next((k for k in _WRAPPERS if isinstance(found, dict) and k in found), None)
+    if inside is not None and isinstance(found[inside], dict):
+        found = found[inside]
+    if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
+        raise ConfigError(f"--weights: {path} holds no state dict, a table of names and tensors.")
+    if found and all(str(name).startswith("module.") for name in found):  # of DataParallel
+        found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
+    restore_model(model, found, where=f"--weights: {path}")
+
+
+def _adapted(made: nn.Module, T: int | None, framework: Any, readout: Any) -> nn.Module:
+    if isinstance(made, Foreign | SNN):
+        given = [n for n, v in (("T", T), ("framework", framework), ("readout", readout)) if v]
+        if given:
+            raise ConfigError(
+                f"--{given[0]}: the factory returns a model that already is a classifier over T "
+                "steps; leave it out."
+            )
+        return made
+    if T is None:
+        raise ConfigError("--T: pass the number of time steps the network was trained with.")
+    return foreign(made, T=T, framework=framework or "auto", readout=readout)
+
+
+def _claim(path: Path, card: dict[str, Any], preflight: Preflight) -> None:
+    """Write what the folder's results belong to; refuse one that belongs to another model."""
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path} is a file; choose another folder with --out.")
+    file = path / CARD
+    if file.exists():
+        try:
+            held = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{file}: damaged ({error}); move the folder away.") from error
+        other = next((name for name in card if held.get(name) != card[name]), None)
+        if other is not None:
+            raise ConfigError(
+                f"{path} holds results of another model: {other} was {held.get(other)!r}, is "
+                f"{card[other]!r}; choose another folder with --out."
+            )
+    elif path.is_dir() and any(path.iterdir()):
+        raise ConfigError(f"{path} holds something else; choose another folder with --out.")
+    write_json(file, {**card, "check": preflight.to_dict()})
+
+
+def _digest(model: nn.Module) -> str:
+    """Return the SHA-256 of all weights and statistics by name."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        found.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
+    return found.hexdigest()
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

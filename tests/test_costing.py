@@ -1,0 +1,57 @@
+"""What an evaluation costs at most: the sum of what its attacks say, and time to match."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from spikeguard.attacks import FGSM, MTPGD, PGD, EoT, Linf, UniformNoise
+from spikeguard.costing import Estimate, estimate
+from spikeguard.data import ImageSet
+from spikeguard.models import MLP
+from spikeguard.rng import stream
+
+T = Linf(0.1)
+
+
+@pytest.fixture
+def images():
+    return ImageSet(torch.rand(10, 6, generator=stream(0, "x")), torch.arange(10) % 3, 3, "x", 1.0)
+
+
+def test_costs_add_up(images):
+    attacks = {"fgsm": FGSM(T), "pgd": PGD(T, steps=20), "noise": UniformNoise(T, draws=9)}
+    found = estimate(MLP(6, 3, T=2), images, attacks, limit=8, batch_size=4)
+    assert (found.samples, found.gradients) == (8, pytest.approx(1 + 20 + 3))
+    assert 0 < found.seconds < math.inf
+
+
+def test_averaging_costs_its_draws(images):
+    found = estimate(MLP(6, 3, T=2), images, {"pgd": PGD(T, steps=5, gradient=EoT(4))})
+    assert (found.samples, found.gradients) == (10, 20)
+
+
+def test_what_is_not_known_is_not_guessed(images):
+    assert "does not say" in str(estimate(MLP(6, 3, T=2), images, {"mt": MTPGD(T)}))
+
+    class Blind(nn.Module):
+        def forward(self, x):
+            return torch.zeros(len(x), 3)
+
+    assert estimate(Blind(), images, {"fgsm": FGSM(T)}).seconds == math.inf
+
+
+def test_the_model_is_left_alone(images):
+    model = MLP(6, 3, T=2).train()
+    estimate(model, images, {"fgsm": FGSM(T)})
+    assert model.training and all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"), [(0.2, "up to 1 s"), (90, "up to 1.5 min"), (9000, "up to 2.5 h")]
+)
+def test_it_reads_as_a_sentence(seconds, says):
+    text = str(Estimate(500, 1234.4, seconds))
+    assert text.startswith("500 images, at most 1,234 gradients each: ")
+    assert says in text
