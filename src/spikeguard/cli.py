@@ -25,8 +25,12 @@ _EXAMPLES = {
         "train demo/tgo objective.tgo.lambda_max=10 --out runs/mine",
         "train my-recipe.yaml --out runs/mine --resume",
     ],
-    "attack": ["attack runs/mine", "attack runs/mine --suite papers,surrogates --eps 2/255,8/255"],
-    "audit": ["audit runs/mine", "audit runs/mine --eps 8/255 --strict"],
+    "attack": [
+        "attack runs/mine --suite papers,snn --eps 2/255,8/255",
+        "attack runs/mine --suite snn --rescore",
+        "attack --model my_nets:net --weights net.pt --T 4 --data mnist --suite snn --eps 0.1",
+    ],
+    "audit": ["audit runs/mine --quick", "audit runs/mine --eps 8/255 --strict"],
     "report": ["report runs/mine", "report runs/demo/vanilla runs/demo/tgo --out compare.html"],
     "bench": ["bench --quick", "bench --networks cnn-t10,wrn-t4 --threads 1"],
     "reproduce": ["reproduce mini", "reproduce mini --only cifar10-at --seeds 0,1,2 --jobs 2"],
@@ -35,7 +39,7 @@ _EXAMPLES = {
 _HELP = {
     "demo": "Train, attack and audit four small networks on embedded digits; write a report.",
     "train": "Train what a recipe describes.",
-    "attack": "Attack a trained run and print what is left of its accuracy.",
+    "attack": "Attack a trained run or a network of your own; print what is left of its accuracy.",
     "audit": "Check whether a run's robustness can be believed.",
     "report": "Write one self-contained HTML page about one run or several.",
     "bench": "Measure time and memory beside other libraries.",
