@@ -423,3 +423,33 @@ def test_the_suites_run_as_cascades():
         assert (lean.outcomes["worst_case"] <= plain.outcomes["worst_case"]).all()
         assert set(lean.settings) == set(plain.settings)
         assert replace(lean, outcomes={}).threat == plain.threat
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3], ids=["quiet", "noisy"])
+def test_a_killed_cascade_does_no_attack_twice(sigma, monkeypatch, tmp_path):
+    """One part holds all samples; the kill comes inside the second of three attacks."""
+    x = torch.rand(12, 1, 8, 8, generator=stream(0, "x"))
+    with torch.no_grad():
+        y = spiking()(x).argmax(1)
+    data = ImageSet(x, y, 3, "random", peak=1.0)
+    attacks = {f"pgd{steps}": PGD(Linf(0.02), steps=steps) for steps in (1, 2, 3)}
+    options = {"batch_size": 5, "draws": 2, "keep_adversarial": True, "cascade": True}
+    whole = evaluate(spiking(sigma), data, attacks, **options)
+    hunt, hunted = evaluation._Job._hunt, []
+
+    def fragile_hunt(self, name, *rest):
+        hunted.append(name)
+        if hunted == ["pgd1", "pgd2"]:
+            raise KeyboardInterrupt
+        return hunt(self, name, *rest)
+
+    monkeypatch.setattr(evaluation._Job, "_hunt", fragile_hunt)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(spiking(sigma), data, attacks, out=tmp_path, **options)
+    finished = evaluate(spiking(sigma), data, attacks, out=tmp_path, **options)
+    assert hunted == ["pgd1", "pgd2", "pgd2", "pgd3"]
+    same(whole, finished)
+    for name in attacks:
+        assert torch.equal(whole.adversarial[name], finished.adversarial[name])
+    assert torch.equal(whole.worst.x, finished.worst.x)
+    assert [path.name for path in (tmp_path / ".parts").iterdir() if path.suffix == ".begun"] == []

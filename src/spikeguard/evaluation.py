@@ -2,7 +2,7 @@
 
 Sample i draws from streams named by the seed, the attack and i, so that its outcome depends neither
 on the batch size nor on its neighbours. An evaluation that is killed goes on at the next part: a
-batch, or, in a cascade, several batches.
+batch, or, in a cascade, the next attack on several batches.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from spikeguard.attacks import (
 from spikeguard.attacks.active import active_set, can_step
 from spikeguard.attacks.base import is_stochastic
 from spikeguard.attacks.gradient import BACKPROP
-from spikeguard.cascade import run_cascade
+from spikeguard.cascade import Cascade, run_cascade
 from spikeguard.data import ImageSet, as_image_set
 from spikeguard.files import write_npz
 from spikeguard.kernels import unfused
@@ -151,9 +151,10 @@ def evaluate(
             part = read_part(kept) if kept is not None and kept.exists() else None
             if part is None:
                 done = start * (len(attacks) + 1)
-                part = job.run(images, index, progress, done, total)
+                part = job.run(images, index, progress, done, total, kept)
                 if kept is not None:
                     write_npz(kept, **part)
+                    _begun(kept).unlink(missing_ok=True)
             parts.append(part)
         if progress is not None:
             progress(total, total, "done")
@@ -197,9 +198,15 @@ class _Job:
     precision: Precision
 
     def run(
-        self, images: ImageSet, index: Tensor, progress: Progress | None, done: int, total: int
+        self,
+        images: ImageSet,
+        index: Tensor,
+        progress: Progress | None,
+        done: int,
+        total: int,
+        kept: Path | None,
     ) -> Arrays:
-        """Return the part's outcomes as arrays."""
+        """Return the part's outcomes as arrays; a cascade keeps beside ``kept`` how far it got."""
 
         def tell(name: str, attacks: int, samples: int = 0) -> None:
             if progress is not None:
@@ -211,8 +218,11 @@ class _Job:
         batches = self._batches(x)
         clean = torch.cat([self._right(x[b], y[b], index[b], "clean") for b in batches])
         zero = np.concatenate([self._zero(x[b], y[b], index[b]) for b in batches])
-        attacked = self._cascade if self.cascade else self._each
-        return {"zero_gradient": zero} | attacked(x, y, index, clean, tell)
+        if self.cascade:
+            attacked = self._cascade(x, y, index, clean, tell, kept)
+        else:
+            attacked = self._each(x, y, index, clean, tell)
+        return {"zero_gradient": zero} | attacked
 
     def _each(self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, tell: Tell) -> Arrays:
         """Meet every sample with every attack; one batch."""
@@ -239,7 +249,9 @@ class _Job:
         part["worst_x"] = worst_x.cpu().numpy()
         return part | {f"right:{name}": values.numpy() for name, values in right.items()}
 
-    def _cascade(self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, tell: Tell) -> Arrays:
+    def _cascade(
+        self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, tell: Tell, kept: Path | None
+    ) -> Arrays:
         """Meet every attack with the samples that the attacks before it left; several batches."""
         places = {name: place for place, name in enumerate(self.attacks)}
 
@@ -256,9 +268,16 @@ class _Job:
             ]
             return torch.cat(shares)
 
-        options = {"rescore": rescore} if self.stochastic else {}
+        file = None if kept is None else _begun(kept)
         found = run_cascade(
-            list(self.attacks), x, clean, hunt=hunt, keep_points=self.keep_adversarial, **options
+            list(self.attacks),
+            x,
+            clean,
+            hunt=hunt,
+            rescore=rescore if self.stochastic else None,
+            keep_points=self.keep_adversarial,
+            begun=Cascade.of(read_part(file), x.device) if file and file.exists() else None,
+            keep=None if file is None else lambda far: write_npz(file, **far.arrays()),
         )
         right = {"clean": clean, **found.right}
         right["worst_case"] = list(right.values())[-1]
@@ -340,3 +359,8 @@ class _Job:
             except NoGradientError:
                 return np.ones(len(x), dtype=bool)
         return (grad.flatten(1).abs().amax(1) == 0).cpu().numpy()
+
+
+def _begun(kept: Path) -> Path:
+    """Where a cascade keeps how far it got with a part."""
+    return kept.with_name(f"{kept.stem}.begun")
