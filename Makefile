@@ -30,7 +30,7 @@ format: $(VENV)/.dev ## Format the code and fix what ruff can fix.
 
 check: lint types test ## Everything the gate runs.
 
-bench-peers: $(VENV)/.core ## Install what "spikeguard bench" compares with; no torchvision, no CUDA.
+bench-peers: $(VENV)/.core ## Install what benchmarks and peer tests compare with; no torchvision, no CUDA.
 	$(PIP) -e ".[bench]"
 	$(PIP) --no-deps spikingjelly norse
 	@$(BIN)/python -c 'import torch; print("torch", torch.__version__)'

@@ -1,0 +1,51 @@
+"""Our suites on networks that independent code attacked: whom it fooled, we fool.
+
+The records say which of 200 images AutoAttack fooled, with the surrogate the attacker was handed.
+Here the first 40 of those, which is quick, because whoever is fooled leaves the cascade; all images
+and the numbers that go with them: ``benchmarks/reference_networks.py``.
+"""
+
+import pytest
+import torch
+
+from peers.networks import EPS, SURROGATE, load, needs_networks
+from spikeguard.attacks import Linf, suite
+from spikeguard.evaluation import evaluate
+
+FIRST = 40
+
+pytestmark = needs_networks
+
+
+def left(name, attacks):
+    """Return how many of the first images that AutoAttack fooled no attack of ours does."""
+    model, record = load(name)
+    fooled = (record["clean"] & ~record["autoattack"]).nonzero()[:FIRST, 0]
+    x, y = record["x"][fooled], record["y"][fooled]
+    result = evaluate(model, (x, y), attacks, cascade=True)
+    with torch.no_grad():  # the points themselves, counted by other means
+        wrong = model(result.worst.x).argmax(1) != y
+    Linf(EPS).check(result.worst.x, x)
+    assert torch.equal(wrong, result.outcomes["worst_case"] == 0)
+    return FIRST - int(wrong.sum())
+
+
+@pytest.mark.parametrize("name", SURROGATE)
+def test_snn_fools_whom_autoattack_fooled(name):
+    assert left(name, suite("snn", eps=EPS)) <= 1
+
+
+@pytest.mark.parametrize("name", ["natural", "adversarial"])
+def test_two_attacks_of_standard_fool_nine_in_ten_of_them(name):
+    """Their four, and ours from other random starts: chance may cost a few images, not many.
+
+    Not on ``masked``, where the gradient is hidden and only Square got anywhere.
+    """
+    attacks = suite("standard", eps=EPS)
+    assert left(name, {key: attacks[key] for key in ("apgd-ce", "apgd-t")}) <= FIRST // 10
+
+
+def test_a_weak_battery_is_seen_to_be_weak():
+    """FGSM and PGD-10 with the surrogate as handed over leave nearly all of ``masked``."""
+    attacks = suite("quick", eps=EPS)
+    assert left("masked", {key: attacks[key] for key in ("fgsm", "pgd10")}) > FIRST // 2
