@@ -1,6 +1,7 @@
 """Run folders with planted numbers, as the other parts of SpikeGuard write them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 
@@ -135,15 +136,53 @@ def plant_attacks(path, eps, clean, accuracies, *, zero=0.0, n=500, names=NAMES,
     return file
 
 
-def plant_audit(path, failed=()):
-    """Write an audit in which the named checks failed and the others passed."""
-    titles = dict.fromkeys(REQUIRED, "Another question that decides") | CHECKS
+LAYERS = ("features.2", "features.6", "classifier.2")
+
+
+def curves(own=0.63, worst=0.6, dead=(0.5, 0.6, 0.9)):
+    """The evidence that the report draws, as the checks write it."""
+    steps = range(50)
+    curve = {
+        "loss": [1 - 0.9**step for step in steps],
+        "low": [0.8 - 0.9**step for step in steps],
+        "high": [1.3 - 0.9**step for step in steps],
+        "right": [own + (0.95 - own) * 0.8**step for step in steps],
+    }
+    widths = {
+        "a triangle of half-width 0.25": 0.25,
+        "a triangle half as wide": 0.5,
+        "a triangle of half-width 5": 5.0,
+        "its own 5 times as wide": 3.5,
+    }
+    sweep = {"own": own - 0.02, "own_once": own, "tries": 5, "worst": worst, "half_width": widths}
+    sweep |= {"accuracy": dict.fromkeys(widths, own + 0.1) | {"a triangle of half-width 5": worst}}
+    return {
+        "G10": {"late": 0.01, "steps": 50, "last": 10, "resisting": 12, "curve": curve},
+        "G8": {"steps": 50, "once": own, "twice": own - 0.01},
+        "G7": {"curve": [[0.05, 0.9], [0.1, own], [0.2, 0.2]]},
+        "G6": {"eps": 0.5, "accuracy": 0.05, "chance": 0.1},
+        "G5": {"eps": 1.0, "accuracy": 0.0},
+        "G31": {"clean": 0.97, "healed": 0.0},
+        "S4": sweep | {"own_half_width": 0.7},
+        "S7": {"dead_surrogate": dict(zip(LAYERS, dead, strict=True))},
+        "S8": {"zero": dict(zip(LAYERS, (0.4, 0.3, 0.2), strict=True))},
+    }
+
+
+def plant_audit(path, failed=(), evidence=None):
+    """Write an audit in which the named checks failed and the others passed.
+
+    ``evidence`` is by code; that of :func:`curves` when left out.
+    """
+    kept = curves() if evidence is None else evidence
+    titles = dict.fromkeys((*REQUIRED, *kept), "Another question") | CHECKS
     findings = [
         FAILED[code]
         if code in failed
         else Finding(code, title, "pass", "as it should be", "always")
         for code, title in titles.items()
     ]
+    findings = [replace(found, evidence=kept.get(found.code, {})) for found in findings]
     settings = {"samples": 100, "threat": {"norm": "linf", "eps": 0.1}}
     conclude(findings, upper_bound=0.5, settings=settings).save(path / "audit.json")
 

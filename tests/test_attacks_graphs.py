@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikeguard.attacks import (
+    ASSG,
     PGD,
     AttackError,
     Backprop,
@@ -137,6 +138,13 @@ def test_what_is_never_recorded(snn, monkeypatch):
     next(noisy.children()).stochastic = True
     assert not graphs._can_record(noisy, OnGPU(1))
     assert graphs._can_record(snn, OnGPU(1))
+
+
+@pytest.mark.parametrize("inner", [ASSG(), EoT(2, ASSG())])
+def test_a_gradient_that_learns_is_refused_in_one_line(inner):
+    with pytest.raises(ValueError, match=r"Graphed: .* learns from step to step.*write") as caught:
+        Graphed(inner)
+    assert "\n" not in str(caught.value)
 
 
 # ------------------------------------------------------------------------------------ replay

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from spikeguard import auditing
-from spikeguard.attacks import L2, Linf
+from spikeguard.attacks import L1, L2, Linf
 from spikeguard.auditing import CHECKS, REQUIRED, Check, Context, Finding, audit, conclude
 from spikeguard.auditing.check import title
 from spikeguard.auditing.gradients import dead_surrogates
@@ -136,7 +136,8 @@ def test_the_sentence_names_all_failures_and_explains_the_one_behind_them():
     broken = finding("G27", "fail", meaning="the weights are broken")
     verdict = conclude([weak, finding("S4", "pass"), broken])
     assert verdict.failed == ("G1", "G27")
-    assert verdict.sentence == "Unreliable (G1, G27): the weights are broken."
+    assert verdict.sentence == "Unreliable: the weights are broken (G1, G27)."
+    assert conclude(verdict.findings, upper_bound=0.3).sentence == verdict.sentence
 
 
 def test_robustness_is_always_called_a_bound():
@@ -146,6 +147,18 @@ def test_robustness_is_always_called_a_bound():
     skipped = conclude(findings(G1="not run"), upper_bound=0.31)
     assert "at most 31 %" in skipped.sentence
     assert "measured by G1" in skipped.sentence
+
+
+def test_a_number_that_is_too_high_is_said_with_its_cause_and_with_what_to_believe():
+    short = finding("G10", "fail", meaning="the attack stops early")
+    high = finding("G30", "fail", meaning="others find more")
+    both = conclude([short, high], upper_bound=0.31, reported=0.85)
+    assert both.sentence == (
+        "Unreliable: 85 % under the reported attack is too high: the attack stops early; robust "
+        "accuracy is at most 31 %, the worst of all attacks made (G10, G30)."
+    )
+    alone = conclude([short], upper_bound=0.31, reported=0.35)
+    assert alone.sentence.startswith("Unreliable: the attack stops early; robust accuracy is at")
 
 
 def test_the_table_is_aligned_and_gives_remedies_for_failures_only():
@@ -216,6 +229,15 @@ def test_an_l2_ball_grows_until_it_holds_every_image():
     assert [found.evidence["eps"] for found in far.values()] == [2.0, 4.0]  # sqrt(16)
 
 
+@pytest.mark.parametrize(("code", "radius"), [("G5", 16), ("G6", 8)])
+def test_an_l1_ball_that_holds_every_image_is_crossed(code, radius):
+    """Ten steps of PGD leave 42 of the 45 images there."""
+    subject = Context(Linear(), IMAGES, LABELS, L1(EPS), steps=10)
+    found = CHECKS[code](subject)
+    assert (found.status, found.evidence["eps"]) == ("pass", radius)
+    assert found.evidence["accuracy"] == 0
+
+
 def test_dead_surrogates_are_counted_per_neuron_and_step():
     """One step at v = x: the triangle of half-width 1/4 around v_th = 1 passes 0.8 and 1 on."""
 
@@ -245,7 +267,7 @@ def spiking(width):
 
 def test_noise_is_not_mistaken_for_success():
     """The least of a dozen noisy scores is far below 3/4; on fresh draws it is 3/4 again."""
-    verdict = audit(Coin(), (IMAGES, LABELS), threat=Linf(0.02), budget="quick", attack_steps=2)
+    verdict = quick(Coin(), threat=Linf(0.02), limit=45)
     assert verdict.settings["stochastic"] is True
     assert verdict.upper_bound == pytest.approx(0.75, abs=0.06)  # 450 draws: 3 deviations
     assert by_code(verdict)["G15"].status == "fail"

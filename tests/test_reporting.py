@@ -76,7 +76,9 @@ def test_verdict_names_the_widest_gap_and_the_audit(demo):
         "at most 1.0 % hold in the worst case."
     ) in text
     assert "upper bounds" in text
-    assert "Unreliable (G15, S4): the number is an artefact of the attacker's gradient." in text
+    verdict = json.loads((demo[0][1] / "audit.json").read_text())
+    assert text.count(verdict["sentence"]) == 2  # on the card and above the findings
+    assert "the number is an artefact of the attacker's gradient" in verdict["sentence"]
     for word in (
         "✓ reliable",
         "✗ unreliable",

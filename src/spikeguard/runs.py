@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from spikeguard.data import Splits
     from spikeguard.evaluation import Evaluation
     from spikeguard.models import SNN
+    from spikeguard.neurons import Surrogate
     from spikeguard.rescoring import Rescored
     from spikeguard.training import TrainResult
 
@@ -182,10 +183,19 @@ class Run:
             seed=self.recipe.seed,
             limit=limit,
             rescore=partial(rescored, self.path, self.data_root),
+            trained_with=self.surrogates,
             progress=progress,
         )
         verdict.save(self.path / AUDIT)
         return verdict
+
+    @property
+    def surrogates(self) -> dict[str, Surrogate]:
+        """The surrogate that each spiking layer was trained with, as the recipe says."""
+        from spikeguard.neurons import spiking_layers
+
+        fresh = build_model(self.recipe, self.data)
+        return {name: layer.surrogate for name, layer in spiking_layers(fresh).items()}
 
     def membrane(self) -> MembraneHistogram:
         """Return where membrane potentials lie; kept in ``analysis/membrane.npz``."""

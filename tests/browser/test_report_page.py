@@ -93,7 +93,7 @@ def test_every_chart_is_drawn_with_titled_axes_inside_its_box(opened, name):
             fits: c.querySelector('.main-svg').getBoundingClientRect().right <= innerWidth,
         }))"""
     )
-    count = {"demo": 2 + 4 + 4 + 3, "hostile": 1 + 1 + 1 + 2}[name]
+    count = {"demo": 2 + 4 + 4 + 5 * 4 + 3, "hostile": 1 + 1 + 1 + 5 + 2}[name]
     assert len(charts) == count
     for chart in charts:
         assert chart["traces"] >= 1 and chart["points"] >= 1, chart["id"]
@@ -177,3 +177,12 @@ def test_page_has_landmarks_and_one_heading_order(opened):
     assert opened["demo"][0].evaluate(
         "['header', 'nav', 'main', 'footer'].every(tag => document.querySelector(tag))"
     )
+
+
+def test_a_code_opens_what_its_check_asks(opened):
+    tab = opened["demo"][0]
+    tab.evaluate("document.querySelector('#checks').open = false; location.hash = ''")
+    tab.locator("a.code[href='#check-S4']:visible").first.click()
+    tab.wait_for_function("document.querySelector('#checks').open")
+    assert tab.locator("#check-S4").is_visible()
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -375,9 +375,7 @@ def tuned(weights, gamma, **options):
 
 
 def said(weights, surrogate):
-    model = healthy(weights)
-    model.trained_with = surrogate
-    return context(model)
+    return context(healthy(weights), trained_with=surrogate)
 
 
 def poisson(weights, kind):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import AttackError, Loss, is_stochastic
-from spikeguard.attacks.gradient import BACKPROP, Gradient
+from spikeguard.attacks.gradient import BACKPROP, Gradient, is_adaptive
 from spikeguard.kernels import fusing
 
 __all__ = ["KEPT", "LARGEST", "Graphed"]
@@ -42,12 +42,18 @@ class Graphed:
         inner: The gradient that differentiates the model, ``Backprop()`` or ``SwapSurrogate(...)``.
 
     Raises:
+        ValueError: If the gradient learns from step to step.
         AttackError: At a call, if the model's pass cannot be recorded.
     """
 
     inner: Gradient = BACKPROP
 
     def __post_init__(self) -> None:
+        if is_adaptive(self.inner):
+            raise ValueError(
+                f"Graphed: {type(self.inner).__name__} learns from step to step, and a recorded "
+                "pass repeats what it was; write Graphed() or use that gradient alone."
+            )
         object.__setattr__(self, "_graphs", [])  # no field: it is no setting of the attack
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:

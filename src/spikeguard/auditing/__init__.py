@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks import Attack, Threat, ThreatViolation
+from spikeguard.attacks.base import is_stochastic
 from spikeguard.auditing.bookkeeping import (
     clean_errors_stay,
     each_sample_has_its_worst,
@@ -43,6 +44,7 @@ from spikeguard.auditing.surrogates import surrogate_sweep
 from spikeguard.auditing.transfer import breaks_the_undefended, transfer_is_weaker
 from spikeguard.auditing.validity import model_is_untouched, valid_numbers
 from spikeguard.data import ImageSet, as_image_set
+from spikeguard.neurons import Surrogate
 
 __all__ = [
     "CHECKS",
@@ -93,6 +95,7 @@ CHECKS: dict[str, Check] = {
 }
 
 _SAMPLES = {"full": 100, "quick": 64}
+_NOISY = {"full": 100, "quick": 24}  # every gradient and score of these is averaged over draws
 _STEPS = {"full": 20, "quick": 10}
 _OUTSIDE = "outside the quick budget; audit with budget='full'"
 
@@ -112,6 +115,7 @@ def audit(
     attack: Attack | None = None,
     tuned: Provenance | None = None,
     rescore: Callable[[Tensor, Tensor], Tensor] | None = None,
+    trained_with: Surrogate | Mapping[str, Surrogate] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Verdict:
     """Check whether the robustness of a model, as attacks measure it, can be believed.
@@ -127,8 +131,9 @@ def audit(
         budget: "full", or "quick": fewer samples, steps and queries, and only what decides. The
             verdict says less, and in a fraction of the time.
         seed: Names all random streams.
-        limit: Use only the first so many samples, >= 1; None is 100, in the quick budget 64. Fewer
-            samples mean wider intervals, hence fewer failures that depend on counts.
+        limit: Use only the first so many samples, >= 1; None is 100, in the quick budget 64, or 24
+            of a stochastic model. Fewer samples mean wider intervals, hence fewer failures that
+            depend on counts.
         batch_size: Samples at once, >= 1.
         attack_steps: Steps of PGD, >= 1; None is 20, in the quick budget 10.
         substitutes: Models trained for the same task, by name: attacks made on them must not do
@@ -138,6 +143,8 @@ def audit(
             restarts and step size are put to the test. None is APGD with 50 steps.
         tuned: How the settings of that attack were chosen; None: not at all.
         rescore: ``(x_adv, y) -> correct [N]``, bool, which answers in a fresh process.
+        trained_with: The surrogate that the network was trained with, or one for each spiking
+            layer's name; None: unknown.
         progress: Called with (checks done, checks in all, what comes next).
 
     Raises:
@@ -150,7 +157,8 @@ def audit(
     """
     if budget not in get_args(Budget):
         raise ValueError(f"audit: budget is 'quick' or 'full', got {budget!r}.")
-    limit = _SAMPLES[budget] if limit is None else limit
+    if limit is None:
+        limit = (_NOISY if is_stochastic(model) else _SAMPLES)[budget]
     attack_steps = _STEPS[budget] if attack_steps is None else attack_steps
     for name, number in (
         ("limit", limit),
@@ -175,6 +183,7 @@ def audit(
         attack=attack,
         tuned=tuned or Provenance(),
         rescore=rescore,
+        trained_with=trained_with,
     )
     findings = []
     for number, (code, check) in enumerate(CHECKS.items()):
@@ -184,10 +193,12 @@ def audit(
     if progress is not None:
         progress(len(CHECKS), len(CHECKS), "done")
     single = context.made.get(context.pgd())
+    reported = None if attack is None else context.made.get(attack)
     return conclude(
         findings,
         upper_bound=context.upper_bound(),
         single=None if single is None else single.accuracy,
+        reported=None if reported is None else reported.accuracy,
         settings=context.settings(),
     )
 

@@ -64,7 +64,9 @@ def scores_can_be_repeated(context: Context) -> Finding:
 def each_sample_has_its_worst(context: Context) -> Finding:
     """The reported number is the mean over samples of the worst attack for each.
 
-    The least of the attacks' accuracies is higher: one attack need not be the worst everywhere.
+    The least of the attacks' accuracies is higher: one attack need not be the worst everywhere. The
+    number is the audit's upper bound, or what the attack leaves that was handed over as the
+    reported one: what other attacks find, that one should have found, but for chance.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705).
     """
@@ -75,18 +77,37 @@ def each_sample_has_its_worst(context: Context) -> Finding:
     worst = least if context.stochastic else float(right.amin(0).mean())
     said = context.upper_bound()
     assert said is not None
+    alone = worst
+    if context.attack is not None:
+        alone = context.attacked(context.attack).accuracy
+    room = half_width(alone, len(context))
+    high = alone > said + room
     return judged(
         "G30",
         each_sample_has_its_worst,
-        failed=said > worst + _TINY,
+        failed=high or said > worst + _TINY,
         measured=f"{percent(said)} reported for {len(made)} attacks; per-sample worst "
-        f"{percent(worst)}, best single attack {percent(least)}",
-        threshold="the reported number is not above the per-sample worst",
+        f"{percent(worst)}, best single attack {percent(least)}"
+        + (f", the attack handed over {percent(alone)}" if context.attack is not None else ""),
+        threshold="the reported number is not above the per-sample worst"
+        + (
+            f", nor that of one attack by {100 * room:.1f} points"
+            if context.attack is not None
+            else ""
+        ),
         sound="a sample counts as robust only if no attack fools it",
-        fault=f"{percent(said)} are reported, but only {percent(worst)} of the samples withstand "
+        fault="the reported attack misses what others find"
+        if high
+        else f"{percent(said)} are reported, but only {percent(worst)} of the samples withstand "
         "every attack",
         remedy="take the least over attacks for each sample first, and the mean over samples then",
-        evidence={"reported": said, "worst": worst, "single": least, "attacks": len(made)},
+        evidence={
+            "reported": said,
+            "worst": worst,
+            "single": least,
+            "handed_over": alone if context.attack is not None else None,
+            "attacks": len(made),
+        },
     )
 
 

@@ -103,6 +103,7 @@ class Context:
         tuned: How the settings of the reported attack were chosen.
         attack: The attack that is reported; None is APGD.
         rescore: ``(x_adv, y) -> correct [N]``, scored in a fresh process; None where there is none.
+        trained_with: The surrogate of training, or one for each layer; None: unknown.
     """
 
     model: nn.Module
@@ -118,6 +119,7 @@ class Context:
     tuned: Provenance = Provenance()
     attack: Attack | None = None
     rescore: Callable[[Tensor, Tensor], Tensor] | None = None
+    trained_with: Surrogate | Mapping[str, Surrogate] | None = None
     made: dict[Attack, Attacked] = field(default_factory=dict, init=False, repr=False)
     violations: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 

@@ -13,7 +13,7 @@ from spikeguard.auditing.check import does_not_apply, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.shares import exceeds, half_width, percent
-from spikeguard.auditing.walks import walk
+from spikeguard.auditing.walks import Walk, walk
 
 __all__ = [
     "loss_has_settled",
@@ -107,8 +107,10 @@ def loss_has_settled(context: Context) -> Finding:
     seen = walk(context, attack)
     steps, last = len(seen.loss), min(_LAST, len(seen.loss) // 2)
     resisting = (context.clean > 0) & (seen.right.amin(0) > 0)
+    curve = _curve(seen, resisting, context)
     if not bool(resisting.any()) or not last:
-        return does_not_apply("G10", loss_has_settled, "every sample is fooled on the way")
+        nothing = does_not_apply("G10", loss_has_settled, "every sample is fooled on the way")
+        return replace(nothing, evidence={"steps": steps, "resisting": 0, "curve": curve})
     shares = _late(seen.loss[:, resisting], last, noisy=context.stochastic)
     late, chance = float(shares.mean()), 2 * float(shares.std(correction=0)) / len(shares) ** 0.5
     return judged(
@@ -122,7 +124,13 @@ def loss_has_settled(context: Context) -> Finding:
         fault=f"the loss is still growing when the attack ends: {percent(late)} of its gain falls "
         f"into the last {last} steps",
         remedy="more steps, and shorter ones towards the end (APGD)",
-        evidence={"late": late, "steps": steps, "resisting": int(resisting.sum())},
+        evidence={
+            "late": late,
+            "steps": steps,
+            "last": last,
+            "resisting": int(resisting.sum()),
+            "curve": curve,
+        },
     )
 
 
@@ -187,6 +195,21 @@ def step_size_is_right(context: Context) -> Finding:
         remedy=f"use steps {best:g} times as long, or an attack that adapts them (APGD)",
         evidence={"own": own, "step": length, "others": {str(f): a for f, a in others.items()}},
     )
+
+
+def _curve(seen: Walk, resisting: Tensor, context: Context) -> dict[str, list[float]]:
+    """Return mean and quartiles of the loss at every step, and the share that is still right.
+
+    The loss is that of the samples that resist, of all where none does. Without noise both are the
+    best so far: what the attack has reached by then.
+    """
+    loss = seen.loss[:, resisting] if bool(resisting.any()) else seen.loss
+    right = torch.minimum(seen.right, context.clean)
+    if not context.stochastic:
+        loss, right = loss.cummax(0).values, right.cummin(0).values
+    low, high = torch.quantile(loss, loss.new_tensor([0.25, 0.75]), dim=1)
+    parts = {"loss": loss.mean(1), "low": low, "high": high, "right": right.mean(1)}
+    return {name: part.tolist() for name, part in parts.items()}
 
 
 def _late(loss: Tensor, last: int, *, noisy: bool) -> Tensor:

@@ -104,10 +104,13 @@ def gradient_keeps_its_size(context: Context) -> Finding:
     """
     with watched(context.model) as outputs:
         squares: dict[str, float] = {}
+        zeros: dict[str, list[float]] = {}
         for index in context.batches():
             for name, grad in layer_gradients(context, index, outputs).items():
                 size = 0.0 if grad is None else float(grad.double().square().sum())
                 squares[name] = squares.get(name, 0.0) + size
+                nothing = 1.0 if grad is None else float((grad == 0).double().mean())
+                zeros.setdefault(name, []).append(nothing * len(index))
     if len(squares) < 2:
         return does_not_apply("S8", gradient_keeps_its_size, "fewer than two layers to compare")
     first, *_, last = squares
@@ -124,7 +127,11 @@ def gradient_keeps_its_size(context: Context) -> Finding:
         "gradient is rounding or noise",
         remedy="attack with a surrogate of another width (wider where gradients vanish because "
         "most are zero, narrower where its peak is small), or with BPTR",
-        evidence={"ratio": ratio, "norms": {n: s**0.5 for n, s in squares.items()}},
+        evidence={
+            "ratio": ratio,
+            "norms": {n: s**0.5 for n, s in squares.items()},
+            "zero": {n: sum(shares) / len(context) for n, shares in zeros.items()},
+        },
     )
 
 

@@ -18,15 +18,16 @@ VerdictStatus = Literal["reliable", "unreliable", "inconclusive"]
 
 REQUIRED = (
     *("G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G9", "G10", "G11"),
-    *("G15", "G27", "G28", "G29", "S1", "S4", "S6", "S11", "S15"),
+    *("G15", "G27", "G28", "G29", "G30", "S1", "S4", "S6", "S11", "S15"),
 )
 """The checks that decide. The others find out more, and warn."""
 
 # Which failure explains the others: broken numbers first, then broken models, then weak attacks.
 _HEADLINES = (
     *("G27", "S1", "G29", "G28", "G19", "G16", "S4", "G15", "S6", "S11", "G2", "S15", "G3"),
-    *("G5", "G6", "G7", "G1", "G4", "G11", "G10", "G8", "G9"),
+    *("G5", "G6", "G7", "G1", "G4", "G10", "G11", "G8", "G9", "G30"),
 )
+_BROKEN = ("G27", "S1", "G29", "G28")  # where these fail, no accuracy means anything
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def conclude(
     *,
     upper_bound: float | None = None,
     single: float | None = None,
+    reported: float | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Verdict:
     """Draw the verdict from the required checks; failures of the others are named as warnings.
@@ -142,6 +144,7 @@ def conclude(
         findings: One for every check; a required one that is missing counts as not run.
         upper_bound: Accuracy under the per-sample worst of all attacks.
         single: Accuracy under one run of PGD, which is what a paper would print.
+        reported: Accuracy under the attack that was handed over, if one was.
         settings: How the audit was made.
     """
     found = tuple(findings)
@@ -160,7 +163,7 @@ def conclude(
     )
     if decisive:
         status = "unreliable"
-        sentence = f"Unreliable ({_codes(failed)}): {min(failed, key=_rank).meaning}."
+        sentence = f"Unreliable: {_explained(failed, upper_bound, reported)} ({_codes(failed)})."
     elif skipped:
         status = "inconclusive"
         why = next((f.measured for f in found if f.code == skipped[0]), "left out")
@@ -180,6 +183,20 @@ def _bound(upper_bound: float | None, single: float | None) -> str:
     if single is not None:
         bound += f" ({percent(single)} under one PGD alone)"
     return bound
+
+
+def _explained(failed: Sequence[Finding], upper_bound: float | None, reported: float | None) -> str:
+    """Return the number that is wrong, why, and what to believe."""
+    headline = min(failed, key=_rank)
+    if headline.code in _BROKEN or upper_bound is None:
+        return headline.meaning
+    number = ""
+    if reported is not None and any(f.code == "G30" for f in failed):
+        number = f"{percent(reported)} under the reported attack is too high: "
+    return (
+        f"{number}{headline.meaning}; robust accuracy is at most {percent(upper_bound)}, the worst "
+        "of all attacks made"
+    )
 
 
 def _codes(findings: Sequence[Finding]) -> str:

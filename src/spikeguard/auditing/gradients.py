@@ -10,6 +10,7 @@ from spikeguard.auditing.check import judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.shares import percent
+from spikeguard.models.adapters import ForeignError
 from spikeguard.neurons import record
 
 __all__ = ["dead_surrogates", "zero_gradient"]
@@ -45,7 +46,10 @@ def zero_gradient(context: Context) -> Finding:
         )
     zero = _all_zero(grad)
     share = float(zero.double().mean())
-    dead = dead_surrogates(context)
+    try:
+        dead = dead_surrogates(context)
+    except ForeignError:  # potentials that cannot be recorded: the gradient is judged without
+        dead = {}
     evidence = {
         "samples": int(zero.sum()),
         "share": share,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks import cross_entropy
 from spikeguard.auditing.context import Context
-from spikeguard.neurons import Neuron
+from spikeguard.neurons import SpikingLayer, spiking_layers
 
 __all__ = ["layer_gradients", "watched"]
 
@@ -32,8 +32,12 @@ def layer_gradients(
 
 @contextmanager
 def watched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Keep the outputs of the spiking layers, or of those with weights where none spikes."""
-    named = [(n, m) for n, m in model.named_modules() if isinstance(m, Neuron)]
+    """Keep the outputs of the spiking layers, or of those with weights where none spikes.
+
+    Of a layer that is called once a step it is the output at the last one.
+    """
+    layers = spiking_layers(model).items()
+    named = [(name, _module(layer)) for name, layer in layers]
     named = named or [
         (n, m)
         for n, m in model.named_modules()
@@ -44,6 +48,8 @@ def watched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     for name, module in named:
 
         def keep(module: nn.Module, inputs: object, output: object, name: str = name) -> None:
+            if isinstance(output, tuple) and output:  # spikes, then potentials
+                output = output[0]
             if isinstance(output, Tensor):
                 outputs.pop(name, None)
                 outputs[name] = output
@@ -54,3 +60,10 @@ def watched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _module(layer: SpikingLayer) -> nn.Module:
+    """Return the module whose output a spiking layer's spikes are."""
+    module = layer if isinstance(layer, nn.Module) else getattr(layer, "module", None)
+    assert isinstance(module, nn.Module)
+    return module

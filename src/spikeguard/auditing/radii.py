@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
+from spikeguard.attacks import APGD, cross_entropy
 from spikeguard.auditing.check import judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
@@ -14,6 +16,7 @@ __all__ = ["grey_is_a_guess", "room_is_no_loss", "unbounded_attack_succeeds"]
 
 _LEFT = 0.01  # samples that may survive an attack without bounds
 _FAR_STEPS = 10  # long steps: 2.5 eps / 10 each
+_L1_STEPS = 50
 _REMEDY = "repair the attack first: wider surrogates, more steps, another loss"
 
 
@@ -22,7 +25,8 @@ def unbounded_attack_succeeds(context: Context) -> Finding:
 
     With eps 1 the attack may paint any image: what is still right was not attacked. It starts from
     the clean image, where hidden gradients hide. For an L2 threat the radius is multiplied by
-    sqrt(d), for L1 by d, so that the ball holds the same images.
+    sqrt(d), for L1 by d, so that the ball holds the same images; an L1 ball that a few steps of PGD
+    do not cross is walked by APGD, from a random start.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705); Athalye, Carlini and Wagner, 2018
     (arXiv:1802.00420); Pintor et al., 2022 (arXiv:2106.09947).
@@ -108,4 +112,7 @@ def _whole(context: Context) -> float:
 
 def _far(context: Context, eps: float) -> float:
     attack = context.pgd(eps=eps, steps=min(_FAR_STEPS, context.steps), random_start=False)
+    if context.threat.norm == "l1":  # a step along the sign moves every pixel by 1/d of the radius
+        threat = replace(context.threat, eps=eps)  # type: ignore[type-var]
+        attack = APGD(threat, steps=_L1_STEPS, loss=cross_entropy, gradient=context.gradient())
     return context.attacked(attack).accuracy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 
 import torch
@@ -199,8 +199,8 @@ def surrogate_is_the_trained_one(context: Context) -> Finding:
     """The attacker is handed the surrogate that the network was trained with.
 
     A surrogate that is narrowed after training hides the gradient from every attack that trusts
-    it. What the layers carry now is compared with what the network says it was trained with: an
-    attribute ``trained_with``, one surrogate or one for each layer's name.
+    it. What the layers carry now is compared with what ``audit(trained_with=...)`` says, one
+    surrogate or one for each layer's name; a run says it by itself, from its recipe.
 
     Source: SpikeGuard's own, after Özdenizci and Legenstein, TMLR 2024 (arXiv:2311.09266).
     """
@@ -209,18 +209,16 @@ def surrogate_is_the_trained_one(context: Context) -> Finding:
         return does_not_apply(
             "S22", surrogate_is_the_trained_one, "the model has no spiking layer of SpikeGuard's"
         )
-    said = next(
-        (m.trained_with for m in context.model.modules() if hasattr(m, "trained_with")), None
-    )
+    said = context.trained_with
     names = ", ".join(sorted(set(carried.values())))
     if said is None:
         return not_run(
             "S22",
             surrogate_is_the_trained_one,
-            f"the attacker is handed {names}; the network does not say what it was trained with",
-            remedy="set model.trained_with to the surrogate of training",
+            f"the attacker is handed {names}; what the network was trained with is unknown",
+            remedy="say it: audit(trained_with=surrogate)",
         )
-    trained = {n: str(said.get(n)) for n in carried} if isinstance(said, dict) else {}
+    trained = {n: str(said.get(n)) for n in carried} if isinstance(said, Mapping) else {}
     trained = trained or dict.fromkeys(carried, str(said))
     other = [name for name in carried if carried[name] != trained[name]]
     return judged(

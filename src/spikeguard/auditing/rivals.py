@@ -46,7 +46,8 @@ RULES: dict[str, Gradient] = {
 
 _LUCK = 0.05  # samples on which a weaker attack may be luckier than a stronger one
 _FAR_STEPS = 10
-_NO_NEURON = "the model has no spiking layer of SpikeGuard's whose derivative could be replaced"
+_NO_NEURON = "the model has no spiking layer whose derivative could be replaced"
+_FOREIGN = "the spiking layers are another framework's: their surrogates can be exchanged, no more"
 
 
 def rules_are_weaker(context: Context) -> Finding:
@@ -59,7 +60,7 @@ def rules_are_weaker(context: Context) -> Finding:
     al., CVPR 2025 (arXiv:2503.03272).
     """
     if not _spikes(context):
-        return does_not_apply("S5", rules_are_weaker, _NO_NEURON)
+        return _no_rule("S5", rules_are_weaker, context)
     left = {
         name: context.attacked(with_gradient(context, rule)).accuracy
         for name, rule in RULES.items()
@@ -91,7 +92,7 @@ def twin_is_weaker(context: Context) -> Finding:
     Source: Bu et al., CVPR 2023; Özdenizci and Legenstein, TMLR 2024 (arXiv:2311.09266).
     """
     if not _spikes(context):
-        return does_not_apply("S14", twin_is_weaker, _NO_NEURON)
+        return _no_rule("S14", twin_is_weaker, context)
     twin = with_gradient(context, ANNTwin())
     return _compared("S14", twin_is_weaker, context, {"the twin": twin})
 
@@ -204,6 +205,13 @@ def _compared(code: str, measure: Measure, context: Context, attacks: dict[str, 
         f"report the worst case that includes {most}",
         evidence={"accuracy": left, "gradient": best, "only": only},
     )
+
+
+def _no_rule(code: str, measure: Measure, context: Context) -> Finding:
+    """Say why no derivative can be prescribed: no layer spikes, or none is of this package."""
+    if spiking_layers(context.model):
+        return not_run(code, measure, _FOREIGN, remedy="build the network with spikeguard.models")
+    return does_not_apply(code, measure, _NO_NEURON)
 
 
 def _spikes(context: Context) -> bool:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import torch
+
 from spikeguard.auditing.check import judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.gradients import dead_surrogates
 from spikeguard.auditing.shares import half_width, percent
-from spikeguard.neurons import Neuron, Surrogate, Triangular
+from spikeguard.models.adapters import ForeignError
+from spikeguard.neurons import Surrogate, Triangular, spiking_layers
 
 __all__ = ["surrogate_sweep"]
 
 _WIDTHS = {"full": (0.25, 0.5, 1.0, 2.0, 3.5, 5.0), "quick": (0.5, 1.0, 2.0, 5.0)}
 _FACTORS = {"full": (0.25, 0.5, 2.0, 5.0), "quick": (2.0, 5.0)}
+_ALIKE = 1.5  # surrogates whose widths differ by less are as wide as each other
 
 
 def surrogate_sweep(context: Context) -> Finding:
@@ -24,18 +29,19 @@ def surrogate_sweep(context: Context) -> Finding:
 
     Source: Özdenizci and Legenstein, TMLR 2024 (arXiv:2311.09266); Xu et al. (arXiv:2209.03358).
     """
-    carried = {m.surrogate for m in context.model.modules() if isinstance(m, Neuron)}
+    carried = {layer.surrogate for layer in spiking_layers(context.model).values()}
     if not carried:
         return not_run(
             "S4",
             surrogate_sweep,
-            "the model has no spiking layer of SpikeGuard's whose surrogate could be exchanged",
-            remedy="build the network from spikeguard.neurons",
+            "the model has no spiking layer that is known, hence no surrogate to exchange",
+            remedy="build the network from spikeguard.neurons, or adapt it with spikeguard.foreign",
         )
     widths, factors = _WIDTHS[context.budget], _FACTORS[context.budget]
+    tried = _others(carried, widths, factors)
     others = {
         name: context.attacked(context.pgd(surrogate=surrogate))
-        for name, surrogate in _others(carried, widths, factors).items()
+        for name, surrogate in tried.items()
     }
     once = context.attacked(context.pgd())
     worst = float(context.worst([once, *others.values()]).mean())
@@ -44,22 +50,27 @@ def surrogate_sweep(context: Context) -> Finding:
         tries = 1 + len(others)
         own = context.attacked(context.pgd(restarts=tries)).accuracy
     room = _room(own, context)
+    failed = worst < own - room
     strongest = min(others, key=lambda name: others[name].accuracy)
     least = others[strongest].accuracy
-    with_it = f"with {strongest} {percent(least)}"
-    if least >= own - room:
+    if least < own - room:
+        with_it = f"with {strongest} {percent(least)}"
+        cause = _cause(context, carried, tried[strongest]) if failed else ""
+    else:
         with_it = f"the worst of {1 + len(others)} surrogates for each sample {percent(worst)}"
+        cause = "each surrogate finds samples that the others miss"
     return judged(
         "S4",
         surrogate_sweep,
-        failed=worst < own - room,
+        failed=failed,
         measured=f"own surrogate {percent(own)}"
         + (f" after {tries} tries" if tries > 1 else "")
         + f", worst of {1 + len(others)} surrogates {percent(worst)}",
         threshold=f"worst of the surrogates >= own - {100 * room:.1f} points",
         sound="other surrogates find no more adversarial examples than as many tries with its own",
-        fault=f"PGD with the model's own surrogate leaves {percent(own)}, {with_it}: the number "
-        "depends on the attacker's surrogate; believe the lower one",
+        fault=f"PGD with the model's own surrogate leaves {percent(own)}"
+        + (f" in {tries} tries" if tries > 1 else "")
+        + f", {with_it}: the first number is an artefact, because {cause}",
         remedy="report the per-sample worst case over surrogates (suite 'surrogates')",
         evidence={
             "own": own,
@@ -67,6 +78,8 @@ def surrogate_sweep(context: Context) -> Finding:
             "tries": tries,
             "worst": worst,
             "accuracy": {name: outcome.accuracy for name, outcome in others.items()},
+            "half_width": {name: _half_width(carried, other) for name, other in tried.items()},
+            "own_half_width": _half_width(carried, 1.0),
             "carried": sorted(map(str, carried)),
         },
     )
@@ -74,6 +87,49 @@ def surrogate_sweep(context: Context) -> Finding:
 
 def _room(accuracy: float, context: Context) -> float:
     return max(0.01, half_width(accuracy, len(context)))
+
+
+def _cause(context: Context, carried: set[Surrogate], stronger: Surrogate | float) -> str:
+    """Say what is wrong with the own surrogate, from the width of a stronger one."""
+    own = max(map(_spread, carried))
+    wider = stronger if isinstance(stronger, float) else _spread(stronger) / own
+    width = f", of half-width {next(iter(carried)).half_width:g}," if len(carried) == 1 else ""
+    if wider >= _ALIKE:
+        return (
+            f"its own surrogate{width} is too narrow for this network's potentials"
+            f"{_zero_at(context)} and hides the gradient"
+        )
+    if wider <= 1 / _ALIKE:
+        return f"its own surrogate{width} is so wide that it points elsewhere"
+    return f"the shape of its own surrogate{width} misleads the attack"
+
+
+def _zero_at(context: Context) -> str:
+    """Say at which share of the potentials the surrogate passes nothing on, if that is known."""
+    try:
+        dead = dead_surrogates(context)
+    except ForeignError:  # the potentials of this layer cannot be recorded
+        return ""
+    worst = max(dead, key=lambda name: dead[name], default="")
+    if not worst or not dead[worst]:
+        return ""
+    return f" (it is zero at {percent(dead[worst])} of them in {worst})"
+
+
+def _spread(surrogate: Surrogate) -> float:
+    """Return the distance from the threshold at which any surrogate falls to half its peak."""
+    x = torch.linspace(0, 20, 20001)
+    slope = surrogate(x)
+    below = (slope <= slope[0] / 2).nonzero()
+    return float(x[below[0, 0]]) if len(below) and slope[0] > 0 else float("inf")
+
+
+def _half_width(carried: set[Surrogate], other: Surrogate | float) -> float | None:
+    """Return the half-width of a surrogate or of the own times a factor; None: layers differ."""
+    if not isinstance(other, float):
+        return other.half_width
+    own = {surrogate.half_width for surrogate in carried}
+    return other * next(iter(own)) if len(own) == 1 else None
 
 
 def _others(

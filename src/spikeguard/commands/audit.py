@@ -87,6 +87,7 @@ def _outside(
 
     found = load_outside(model, **options)  # type: ignore[arg-type]
     note(str(found.preflight))
+    note("what surrogate the network was trained with is unknown: S22 stays open")
     threat = Linf(max(EvaluateSection().eps) if eps is None else eps)
     with progress("audit") as update:
         verdict = audited(

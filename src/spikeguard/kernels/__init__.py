@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from spikeguard.kernels.fused import Backend, can_fuse, normalised
 from spikeguard.kernels.fused import fire as _fire
+from spikeguard.kernels.layout import regular
 from spikeguard.kernels.multistep import multistep
 from spikeguard.kernels.reference import Firing, Reset, membrane_dtype, reference, reset_potential
 
@@ -33,6 +34,7 @@ __all__ = [
     "multistep",
     "normalised",
     "reference",
+    "regular",
     "reset_potential",
     "unfused",
     "use_kernel",
@@ -139,7 +141,7 @@ def integrate_and_fire(
             return KERNELS[name](current, *arguments, potentials=potentials, **options)
         name = "multistep"
     if norm is not None:
-        current = norm(current.flatten(0, 1)).view(current.shape)
+        current = regular(norm(regular(current.flatten(0, 1)))).view(current.shape)
     if name == "multistep":
         return multistep(current, *arguments, potentials=potentials, T=shape[0])
     return KERNELS[name](current.expand(shape), *arguments, potentials=potentials)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spikeguard.kernels.layout import regular
 from spikeguard.kernels.reference import Firing, Reset, membrane_dtype
 
 __all__ = ["Backend", "Layer", "Rule", "Slopes", "Wants", "can_fuse", "fire", "normalised"]
@@ -132,9 +133,9 @@ def normalised(norm: nn.Module, x: Tensor) -> Tensor:
     of_the_batch = norm.training or norm.running_mean is None
     mean, var = (None, None) if of_the_batch else (norm.running_mean, norm.running_var)
     y = functional.batch_norm(
-        x.flatten(0, 1), mean, var, norm.weight, norm.bias, of_the_batch, 0.0, norm.eps
+        regular(x.flatten(0, 1)), mean, var, norm.weight, norm.bias, of_the_batch, 0.0, norm.eps
     )
-    return y.view(x.shape)
+    return regular(y).view(x.shape)
 
 
 def fire(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Layout", "is_table"]
+__all__ = ["Layout", "is_table", "regular"]
 
 
 @dataclass(frozen=True)
@@ -62,3 +62,38 @@ class Layout:
 def is_table(side: Tensor) -> bool:
     """Whether a decay or gate varies along steps and channels (axes 0 and 2) only."""
     return all(n == 1 for axis, n in enumerate(side.shape) if axis not in (0, 2))
+
+
+def regular(x: Tensor) -> Tensor:
+    """Return ``x`` [B, C, H, W], itself and its gradient with the strides that a fresh tensor has.
+
+    The stride of an axis of length 1 says nothing, and views leave any number there. torch's batch
+    normalisation (2.13, CPU) guesses the layout from it: a batch of one sample whose channels are
+    innermost then meets a gradient that is read in another order, and is silently wrong.
+    """
+    if x.ndim != 4 or 1 not in x.shape:
+        return x
+    found: Tensor = _Regular.apply(x)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Regular(torch.autograd.Function):
+    """The identity; no memory is copied, unless there are gaps in it."""
+
+    @staticmethod
+    def forward(ctx, x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        return _restrided(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        return _restrided(grad)
+
+
+def _restrided(x: Tensor) -> Tensor:
+    _, c, h, w = x.shape
+    if x.is_contiguous():
+        return x.as_strided(x.shape, (c * h * w, h * w, w, 1))
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return x.as_strided(x.shape, (h * w * c, 1, w * c, c))
+    return x.contiguous()

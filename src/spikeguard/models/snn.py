@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.encoders import Direct, Encoder
+from spikeguard.kernels import regular
 from spikeguard.models import lean
 from spikeguard.neurons import LIF, Neuron, are_spikes
 from spikeguard.rng import random_sources, randomness, stream
@@ -169,7 +170,7 @@ class SNN(nn.Module):
 
 def fold(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Run a layer that knows no time on [T, B, ...], with time folded into the batch."""
-    y = lean.run(layer, x.flatten(0, 1), spikes=are_spikes(x))
+    y = regular(lean.run(layer, regular(x.flatten(0, 1)), spikes=are_spikes(x)))
     return y.view(*x.shape[:2], *y.shape[1:])
 
 

@@ -12,6 +12,7 @@ from typing import Any, get_args
 from spikeguard.analysis.membrane import MembraneHistogram
 from spikeguard.auditing.findings import Finding, FindingStatus, Verdict, VerdictStatus
 from spikeguard.config import ConfigError, Recipe, load_recipe
+from spikeguard.reporting.evidence import Evidence, evidence
 from spikeguard.runs import ATTACKS, AUDIT, ENVIRONMENT, MEMBRANE, METRICS, RECIPE, RESULT
 from spikeguard.scores import Score
 
@@ -97,6 +98,7 @@ class Network:
         epochs: The training curves.
         attacked: Results of attacks.
         audited: The audit's verdict.
+        evidence: The curves that the audit kept.
         membrane: Where the membrane potentials lie.
     """
 
@@ -109,6 +111,7 @@ class Network:
     epochs: tuple[Epoch, ...]
     attacked: tuple[Attacked, ...]
     audited: Verdict | None
+    evidence: Evidence
     membrane: MembraneHistogram | None
 
 
@@ -141,6 +144,7 @@ def collect(runs: Sequence[str | Path]) -> tuple[Network, ...]:
 def _network(path: Path, label: str, recipe: Recipe) -> Network:
     audit, membrane = path / AUDIT, path / MEMBRANE
     trained = _trained(path / RESULT)
+    audited = _audited(audit) if audit.exists() else None
     results = sorted((path / ATTACKS).glob("*.json")) if (path / ATTACKS).is_dir() else []
     return Network(
         path=path,
@@ -151,7 +155,8 @@ def _network(path: Path, label: str, recipe: Recipe) -> Network:
         environment=_json(path / ENVIRONMENT),
         epochs=_epochs(path / METRICS, trained.epochs),
         attacked=tuple(map(_attacked, results)),
-        audited=_audited(audit) if audit.exists() else None,
+        audited=audited,
+        evidence=Evidence() if audited is None else _evidence(audit, audited),
         membrane=MembraneHistogram.load(membrane) if membrane.exists() else None,
     )
 
@@ -265,7 +270,16 @@ def _audited(path: Path) -> Verdict:
 def _finding(entry: Mapping[str, Any]) -> Finding:
     words: dict[str, Any] = {key: str(entry[key]) for key in ("code", "title", "measured")}
     words |= {key: str(entry.get(key, "")) for key in ("threshold", "meaning", "remedy")}
-    return Finding(status=_one_of(entry["status"], get_args(FindingStatus)), **words)
+    kept = entry.get("evidence") or {}
+    if not isinstance(kept, Mapping):
+        raise TypeError(f"evidence is an object, got {type(kept).__name__}")
+    status = _one_of(entry["status"], get_args(FindingStatus))
+    return Finding(status=status, evidence=kept, **words)
+
+
+def _evidence(path: Path, verdict: Verdict) -> Evidence:
+    with _reading(path, "evidence: "):
+        return evidence(verdict)
 
 
 def _one_of(word: Any, known: tuple[Any, ...]) -> Any:

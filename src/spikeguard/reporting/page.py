@@ -6,12 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from spikeguard.auditing.findings import Finding, Verdict
 from spikeguard.config import eps_text
 from spikeguard.reporting import words
 from spikeguard.reporting.charts import (
+    KINDS,
     Chart,
+    Kind,
     Look,
     against_radius,
+    audited,
     curves,
     looks,
     membranes,
@@ -19,6 +23,7 @@ from spikeguard.reporting.charts import (
 )
 from spikeguard.reporting.charts.training import DASHES, terms
 from spikeguard.reporting.collect import Attacked, Network
+from spikeguard.reporting.findings import About, Group, abouts, finding_badge, groups, tally
 from spikeguard.reporting.printed import Comparison, comparisons
 from spikeguard.reporting.standings import radii
 from spikeguard.reporting.tables import (
@@ -33,6 +38,16 @@ from spikeguard.reporting.tables import (
 from spikeguard.reporting.verdict import Badge, Card, audited_at, badge, cards, command
 
 __all__ = ["Page", "gather"]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Curves of one audited network that are not there: their titles, why, and a remedy."""
+
+    label: str
+    titles: str
+    why: str
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,9 @@ class Page:
         against_radius: Charts by norm: one for every attacked network.
         membranes: A chart for every measured network, by label.
         checks: All audits side by side.
+        evidence: Curves of the audits, by kind and label; without those that no audit kept.
+        missing: Curves that an audit did not keep, and why.
+        abouts: What the checks ask, by code.
         curves: Training curves.
         terms: Names and line styles in the chart of loss terms.
         facts: What was trained.
@@ -70,6 +88,9 @@ class Page:
     against_radius: Mapping[str, Sequence[Chart]]
     membranes: Mapping[str, Chart]
     checks: Checks
+    evidence: Mapping[str, Mapping[str, Chart]]
+    missing: Sequence[Missing]
+    abouts: Mapping[str, About]
     curves: Sequence[Chart]
     terms: Mapping[str, str]
     facts: Sequence[Fact]
@@ -78,9 +99,22 @@ class Page:
     made_by: str | None
     hints: Mapping[str, Mapping[str, str]]
 
-    def badge(self, status: str) -> Badge:
-        """Return the badge of a check's status."""
-        return badge(status)
+    def badge(self, status: str | Finding) -> Badge:
+        """Return the badge of an audit or of one finding."""
+        return finding_badge(status) if isinstance(status, Finding) else badge(status)
+
+    def groups(self, verdict: Verdict) -> list[Group]:
+        """Return the findings of an audit, what decides first."""
+        return groups(verdict)
+
+    def tally(self, verdict: Verdict) -> str:
+        """Count the findings of an audit."""
+        return tally(verdict)
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """The kinds of curves of which there is one."""
+        return [kind for kind in KINDS if kind.id in self.evidence]
 
     def audited_at(self, network: Network) -> str:
         """Say where a network's audit was made."""
@@ -90,7 +124,8 @@ class Page:
     def charts(self) -> list[Chart]:
         """All charts, in the page's order."""
         along = [chart for charts in self.against_radius.values() for chart in charts]
-        return [*self.per_attack.values(), *along, *self.membranes.values(), *self.curves]
+        behind = [chart for charts in self.evidence.values() for chart in charts.values()]
+        return [*self.per_attack.values(), *along, *self.membranes.values(), *behind, *self.curves]
 
     @property
     def figures(self) -> str:
@@ -102,7 +137,7 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
     """Gather a page about run folders."""
     look, places = looks(networks), radii(networks)
     tables = [score_table(place, networks) for place in places]
-    along = {}
+    along, evidence = {}, audited(networks, look)
     for norm in dict.fromkeys(place.norm for place in places):
         same = [place for place in places if place.norm == norm and place.eps > 0]
         attacked = {label: None for place in same for label in place.attacked}
@@ -120,6 +155,9 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
         against_radius={norm: charts for norm, charts in along.items() if charts},
         membranes=membranes(networks, look),
         checks=checks(networks),
+        evidence=evidence,
+        missing=_missing(networks, evidence),
+        abouts={about.code: about for about in abouts(networks)},
         curves=curves(networks, look),
         terms={term: DASHES[n % len(DASHES)] for n, term in enumerate(terms(networks))},
         facts=facts(networks),
@@ -138,6 +176,30 @@ def _title(networks: Sequence[Network]) -> str:
     if len(networks) == 1:
         return f"Robustness of {networks[0].label}"
     return f"Robustness of {len(networks)} networks compared"
+
+
+def _missing(
+    networks: Sequence[Network], evidence: Mapping[str, Mapping[str, Chart]]
+) -> list[Missing]:
+    """Say why audited networks lack curves: what the check said, or that it kept none."""
+    lacking: dict[tuple[str, str, str], list[str]] = {}
+    for network in networks:
+        for kind in KINDS if network.audited is not None else ():
+            if network.label not in evidence.get(kind.id, {}):
+                why, hint = _why(network, kind.codes[0])
+                lacking.setdefault((network.label, why, hint), []).append(kind.title)
+    return [
+        Missing(label, "; ".join(titles), why, hint)
+        for (label, why, hint), titles in lacking.items()
+    ]
+
+
+def _why(network: Network, code: str) -> tuple[str, str]:
+    findings = network.audited.findings if network.audited is not None else ()
+    found = next((finding for finding in findings if finding.code == code), None)
+    if found is not None and found.status in ("not run", "does not apply"):
+        return f"{code} {found.status}: {found.measured}", ""
+    return "not kept by this audit; make it again:", command("audit", network)
 
 
 def _subtitle(networks: Sequence[Network]) -> str:

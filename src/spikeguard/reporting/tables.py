@@ -12,6 +12,7 @@ from spikeguard.auditing.findings import Finding
 from spikeguard.config import eps_text
 from spikeguard.reporting import words
 from spikeguard.reporting.collect import CASCADE, Network
+from spikeguard.reporting.findings import finding_badge
 from spikeguard.reporting.standings import Radius, Standing
 from spikeguard.reporting.verdict import Badge, audited_at, badge, command
 from spikeguard.scores import Score
@@ -135,8 +136,7 @@ def checks(networks: Sequence[Network]) -> Checks:
             found.setdefault(finding.code, finding.title)
     rows = []
     for code, title in found.items():
-        findings = (_finding(network, code) for network in networks)
-        badges = tuple(badge(None if f is None else f.status) for f in findings)
+        badges = tuple(finding_badge(_finding(network, code)) for network in networks)
         rows.append((code, title, badges))
     return Checks(tuple(rows))
 

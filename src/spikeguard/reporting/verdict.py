@@ -20,7 +20,7 @@ _SYMBOLS = {
     "fail": ("✗", "bad"),
     "inconclusive": ("?", "open"),
     "not run": ("–", "open"),
-    "does not apply": ("·", "open"),
+    "does not apply": ("·", "quiet"),
 }
 
 _NOTABLE = 0.01  # a smaller gap can be the noise of a stochastic network's draws

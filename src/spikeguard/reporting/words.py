@@ -19,6 +19,7 @@ __all__ = [
     "radius",
     "scored",
     "shell",
+    "unbroken",
 ]
 
 _NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
@@ -86,6 +87,11 @@ def attack(name: str) -> str:
     if width:
         return f"{written}, width {width[1]}"
     return f"{written}, {variant}" if variant else written
+
+
+def unbroken(text: str) -> str:
+    """Keep numbers and their per cent signs on one line: "50 %" with a no-break space."""
+    return re.sub(r"(?<=\d) %", "\u00a0%", text)
 
 
 def shell(*parts: str) -> str:

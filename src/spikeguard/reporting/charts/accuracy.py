@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import plotly.graph_objects as go
 
 from spikeguard.config import eps_text
 from spikeguard.reporting import words
-from spikeguard.reporting.charts.base import SHADE, Chart, Look, blank, literal, tint
+from spikeguard.reporting.charts.base import SHADE, Chart, Look, blank, errors, literal, tint
 from spikeguard.reporting.standings import Radius
 from spikeguard.scores import Score
 
@@ -31,7 +30,7 @@ def per_attack(radius: Radius, look: Mapping[str, Look]) -> Chart:
             orientation="h",
             y=list(shown),
             x=[100 * score.accuracy for score in shown.values()],
-            error_x=_errors(list(shown.values())),
+            error_x=errors(list(shown.values())),
             marker={"color": look[label].colour},
             customdata=[words.scored(score) for score in shown.values()],
             hovertemplate="<b>%{y}</b><br>%{customdata}<extra>%{fullData.name}</extra>",
@@ -126,7 +125,7 @@ def _line(
         mode="lines+markers",
         x=list(scores),
         y=[100 * score.accuracy for score in scores.values()],
-        error_y={**_errors(list(scores.values())), "color": colour, "thickness": 1.25},
+        error_y={**errors(list(scores.values())), "color": colour, "thickness": 1.25},
         line={"color": colour, "width": 2.25, "dash": dash},
         marker={
             "color": colour,
@@ -137,14 +136,3 @@ def _line(
         customdata=[words.scored(score) for score in scores.values()],
         hovertemplate="ε = %{x:.4g}: %{customdata}<extra>%{fullData.name}</extra>",
     )
-
-
-def _errors(scores: Sequence[Score]) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "array": [100 * max(0.0, score.high - score.accuracy) for score in scores],
-        "arrayminus": [100 * max(0.0, score.accuracy - score.low) for score in scores],
-        "color": "#2b323d",
-        "thickness": 1.1,
-        "width": 2.5,
-    }

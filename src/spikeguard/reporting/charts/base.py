@@ -10,8 +10,21 @@ from typing import Any
 import plotly.graph_objects as go
 
 from spikeguard.reporting.collect import Network
+from spikeguard.scores import Score
 
-__all__ = ["INK", "SHADE", "SOFT", "Chart", "Look", "blank", "literal", "looks", "tint"]
+__all__ = [
+    "INK",
+    "LEGEND",
+    "SHADE",
+    "SOFT",
+    "Chart",
+    "Look",
+    "blank",
+    "errors",
+    "literal",
+    "looks",
+    "tint",
+]
 
 INK, SOFT, GRID, SHADE = "#1c2430", "#566070", "#e7eaef", "#f4f1ea"
 
@@ -19,6 +32,16 @@ INK, SOFT, GRID, SHADE = "#1c2430", "#566070", "#e7eaef", "#f4f1ea"
 _COLOURS = ("#0072b2", "#d55e00", "#007a5a", "#a8518a", "#4a4a4a", "#3a94cc", "#b87d00")
 _SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
+
+LEGEND: dict[str, Any] = {  # one line above a chart
+    "orientation": "h",
+    "x": 0,
+    "y": 1.02,
+    "yanchor": "bottom",
+    "font": {"size": 12, "color": SOFT},
+    "itemclick": False,
+    "itemdoubleclick": False,
+}
 
 
 @dataclass(frozen=True)
@@ -96,3 +119,15 @@ def tint(colour: str, share: float) -> str:
     """Return a colour "#rrggbb" mixed with white: 1 leaves it as it is, 0 is white."""
     parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return "#" + "".join(f"{round(255 - share * (255 - part)):02x}" for part in parts)
+
+
+def errors(scores: Sequence[Score]) -> dict[str, Any]:
+    """Return error bars, in per cent, that span the intervals of accuracies."""
+    return {
+        "type": "data",
+        "array": [100 * max(0.0, score.high - score.accuracy) for score in scores],
+        "arrayminus": [100 * max(0.0, score.accuracy - score.low) for score in scores],
+        "color": "#2b323d",
+        "thickness": 1.1,
+        "width": 2.5,
+    }

@@ -1,0 +1,147 @@
+"""The curves that checks keep as evidence, where their values are known beforehand."""
+
+import pytest
+import torch
+from torch import nn
+
+from spikeguard.attacks import APGD, PGD, EoT, Linf, margin
+from spikeguard.auditing import CHECKS, Context
+from spikeguard.auditing.context import EOT
+from spikeguard.auditing.walks import walk
+from spikeguard.models import MLP
+from spikeguard.neurons import LIF, Triangular
+from spikeguard.rng import RandomSource
+
+EPS, STEPS = 0.1, 20
+LIGHT = torch.linspace(0.022, 0.198, 45)  # distances to the boundary, none at a radius
+LABELS = torch.arange(45) % 2
+PATTERN = torch.tensor([1.0, -1.0]).repeat(8).view(1, 1, 4, 4)
+IMAGES = 0.5 + PATTERN * (LIGHT * (2 * LABELS - 1)).view(-1, 1, 1, 1)
+FAR = LIGHT > EPS  # no input of the ball changes the answer
+
+
+class Linear(nn.Module):
+    """Classes are the sign of <pattern, x - 1/2>: the margin under a shift of eps is known."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(PATTERN.flatten().clone())
+
+    def forward(self, x):
+        score = (x - 0.5).flatten(1) @ self.w
+        return torch.stack([-score, score], 1)
+
+
+class Noisy(Linear):
+    stochastic = True
+
+    def __init__(self):
+        super().__init__()
+        self.random = RandomSource()
+
+    def forward(self, x):
+        score = (x - 0.5).flatten(1) @ self.w
+        score = score + 0.5 * (self.random.uniform(score[:, None], dim=0)[:, 0] - 0.5)
+        return torch.stack([-score, score], 1)
+
+
+def context(model, images=IMAGES, labels=LABELS, **options):
+    attack = options.pop("attack", None) or PGD(Linf(EPS), steps=STEPS, loss=margin)
+    return Context(model, images, labels, Linf(EPS), steps=STEPS, attack=attack, **options)
+
+
+def test_loss_and_accuracy_by_step_reach_the_closed_form():
+    """The margin of a sample at distance d under a shift of eps is -2 * 16 (d - eps)."""
+    found = CHECKS["G10"](context(Linear())).evidence
+    curve = found["curve"]
+    assert found["resisting"] == int(FAR.sum())
+    assert len(curve["loss"]) == len(curve["right"]) == found["steps"]
+    expected = -32 * (LIGHT[FAR] - EPS)
+    assert curve["loss"][-1] == pytest.approx(float(expected.mean()), abs=1e-4)
+    for name, share in (("low", 0.25), ("high", 0.75)):
+        assert curve[name][-1] == pytest.approx(float(expected.quantile(share)), abs=1e-4)
+    assert curve["right"][-1] == pytest.approx(float(FAR.double().mean()))
+    assert curve["loss"] == sorted(curve["loss"])  # the best so far
+    assert curve["right"] == sorted(curve["right"], reverse=True)
+
+
+def test_where_none_resists_the_curve_is_that_of_all():
+    near = ~FAR
+    found = CHECKS["G10"](context(Linear(), IMAGES[near], LABELS[near]))
+    assert (found.status, found.evidence["resisting"]) == ("does not apply", 0)
+    assert found.evidence["curve"]["right"][-1] == 0
+    expected = float((-32 * (LIGHT[near] - EPS)).mean())
+    assert found.evidence["curve"]["loss"][-1] == pytest.approx(expected, abs=1e-4)
+
+
+def test_clean_errors_are_never_right():
+    wrong = LABELS.clone()
+    wrong[FAR] = 1 - wrong[FAR]
+    curve = CHECKS["G10"](context(Linear(), labels=wrong)).evidence["curve"]
+    assert max(curve["right"]) <= float((~FAR).double().mean()) + 1e-9
+
+
+def test_under_noise_the_curve_is_that_of_every_step():
+    attack = APGD(Linf(EPS), steps=STEPS, loss=margin, gradient=EoT(EOT))
+    subject = context(Noisy(), attack=attack)
+    found = CHECKS["G10"](subject).evidence
+    seen = walk(subject, subject.reference())
+    resisting = (subject.clean > 0) & (seen.right.amin(0) > 0)
+    assert found["curve"]["loss"] == pytest.approx(seen.loss[:, resisting].mean(1).tolist())
+    assert found["curve"]["loss"] != sorted(found["curve"]["loss"])
+
+
+def test_every_surrogate_has_its_half_width():
+    model = MLP(num_classes=2, T=2, hidden=(4,), in_shape=(1, 4, 4), neuron=spiking(0.7)).eval()
+    found = CHECKS["S4"](context(model, IMAGES[:4], LABELS[:4])).evidence
+    assert found["own_half_width"] == 0.7
+    assert found["half_width"].keys() == found["accuracy"].keys()
+    scaled = {n: w for n, w in found["half_width"].items() if n.startswith("its own")}
+    assert sorted(scaled.values()) == pytest.approx([0.175, 0.35, 1.4])  # 5 times: a triangle's
+    triangles = set(found["half_width"].values()) - set(scaled.values())
+    assert triangles == {0.25, 0.5, 1.0, 2.0, 3.5, 5.0}
+
+
+def test_layers_of_different_widths_have_no_own_half_width():
+    model = nn.Sequential(nn.Flatten(), Step(0.7), Step(1.5))
+    labels = torch.zeros(4, dtype=torch.int64)
+    found = CHECKS["S4"](context(model, IMAGES[:4], labels)).evidence
+    assert found["own_half_width"] is None
+    scaled = [w for name, w in found["half_width"].items() if name.startswith("its own")]
+    assert scaled and set(scaled) == {None}
+
+
+class Step(nn.Module):
+    """One time step of spiking neurons."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.neuron = spiking(width)
+
+    def forward(self, x):
+        return self.neuron(2 * x[None])[0]
+
+
+def spiking(width):
+    return LIF(0.5, surrogate=Triangular(width))
+
+
+class Half(nn.Module):
+    """Two spiking layers; nothing looks at three quarters of the second one's outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = spiking(5.0), spiking(5.0)
+        mask = torch.zeros(16)
+        mask[:4] = torch.arange(1.0, 5.0)
+        self.register_buffer("mask", mask)
+
+    def forward(self, x):
+        spikes = self.second(self.first(x.flatten(1)[None]) + 0.1)[0] * self.mask
+        return torch.stack([spikes.sum(1), torch.zeros(len(x))], 1)
+
+
+def test_zero_gradients_are_counted_by_layer():
+    labels = torch.zeros(45, dtype=torch.int64)
+    found = CHECKS["S8"](context(Half(), labels=labels, batch_size=20)).evidence
+    assert found["zero"] == pytest.approx({"first": 0.75, "second": 0.75})

@@ -1,0 +1,97 @@
+"""The audit comes to a verdict about networks of other frameworks too."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import spikeguard as sg
+from spikeguard.auditing import CHECKS, Context
+from spikeguard.data import load
+from spikeguard.rng import stream
+from test_adapters import Leaky, LIFNode, Lying, SpikeFunction, Step
+
+DIGITS = load("digits", test_limit=32)
+X, Y = DIGITS.test.batch(slice(None))
+EPS = 0.1
+
+
+def of_spikingjelly(alpha):
+    node = LIFNode()
+    node.surrogate_function = SpikeFunction(alpha)
+    return node
+
+
+def of_snntorch(alpha):
+    node = Leaky()
+    node.spike_grad = lambda x: Step.apply(x, alpha, True)
+    return node
+
+
+def network(node):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), node, nn.Linear(32, 10))
+
+
+@pytest.fixture(scope="module", params=[of_spikingjelly, of_snntorch], ids=lambda f: f.__name__)
+def trained(request):
+    """Return a maker of networks with a surrogate, and the weights of training with the usual."""
+    net = network(request.param(4.0))
+    model, (x, y) = sg.foreign(net, T=4), DIGITS.train.batch(slice(None))
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=stream(0, "foreign")) * 0.2)
+    optimiser, order = torch.optim.Adam(model.parameters(), 5e-3), stream(0, "order")
+    for _ in range(6):
+        for batch in torch.randperm(len(x), generator=order).split(64):
+            optimiser.zero_grad()
+            functional.cross_entropy(model(x[batch]), y[batch]).backward()
+            optimiser.step()
+    return request.param, net.state_dict()
+
+
+def adapted(trained, alpha=4.0):
+    node, weights = trained
+    net = network(node(alpha))
+    net.load_state_dict(weights)
+    return sg.foreign(net.eval(), T=4).eval()
+
+
+def test_a_sound_network_is_reliable(trained):
+    verdict = sg.audit(adapted(trained), (X, Y), threat=sg.Linf(EPS), budget="quick")
+    assert verdict.status == "reliable", verdict.table()
+    said = {found.code: found.status for found in verdict.findings}
+    assert {said[code] for code in ("S4", "S7", "S12", "G15")} == {"pass"}
+
+
+def test_a_surrogate_narrowed_after_training_hides_the_gradient(trained):
+    """Alpha 2000 is a half-width of 0.0009: snnTorch's arctangent has long tails."""
+    verdict = sg.audit(
+        adapted(trained, 2000.0), (X, Y), threat=sg.Linf(EPS), limit=128, budget="quick"
+    )
+    assert verdict.status == "unreliable", verdict.table()
+    assert "S4" in verdict.failed
+    assert "too narrow for this network's potentials" in verdict.sentence
+
+
+@pytest.mark.parametrize("code", ["S5", "S14"])
+def test_gradient_rules_need_layers_of_the_package_and_leave_the_question_open(code):
+    subject = Context(sg.foreign(network(LIFNode()), T=4).eval(), X, Y, sg.Linf(EPS))
+    found = CHECKS[code](subject)
+    assert (found.status, "another framework's" in found.measured) == ("not run", True)
+
+
+def test_potentials_that_cannot_be_recorded_do_not_stop_the_required_checks():
+    subject = Context(sg.foreign(network(Lying()), T=4).eval(), X, Y, sg.Linf(EPS))
+    assert CHECKS["G15"](subject).status in ("pass", "fail")
+    with pytest.raises(RuntimeError, match="potentials cannot be recorded"):
+        CHECKS["S7"](subject)  # audit() makes that "not run"
+
+
+def test_every_layer_of_another_framework_is_watched():
+    net = nn.Sequential(
+        *(nn.Flatten(), nn.Linear(64, 32), LIFNode()),
+        *(nn.Linear(32, 16), LIFNode(), nn.Linear(16, 10)),
+    )
+    subject = Context(sg.foreign(net, T=4).eval(), X, Y, sg.Linf(EPS))
+    assert CHECKS["S12"](subject).evidence["layers"] == 2
+    assert set(CHECKS["S8"](subject).evidence["norms"]) == {"model.2", "model.4"}
