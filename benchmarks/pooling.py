@@ -44,7 +44,9 @@ if args.out is not None:
     bottom.set_ylabel("norm of the gradient")
     kinds = [seen.kind for seen in next(iter(found.values())).values()]
     bottom.set_xticks(range(len(kinds)), kinds, rotation=90, fontsize=7)
-    top.legend(frameon=False)
+    figure.legend(
+        *top.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False
+    )
     for axis in (top, bottom):
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
