@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from spikeguard.attacks import Attack, Loss, margin
-from spikeguard.auditing.context import EOT, Context
+from spikeguard.attacks import Attack, EoT, Loss, margin
+from spikeguard.auditing.context import Context
 from spikeguard.rng import SampleStreams, key
 
 __all__ = ["Walk", "walk"]
@@ -59,7 +59,8 @@ def _walk(context: Context, attack: Attack) -> Walk:
             streams = SampleStreams(key(context.seed, "audit", "walk"), index)
             searched: Attack = replace(attack, loss=recorder)  # type: ignore[type-var]
             found = searched(context.model, x, y, generator=streams).cpu()
-        losses, right = (_means(part, context) for part in (recorder.losses, recorder.right))
+        draws = _draws(getattr(attack, "gradient", None))
+        losses, right = (_means(part, draws) for part in (recorder.losses, recorder.right))
         parts.append((losses, right, found))
     return Walk(
         torch.cat([loss for loss, _, _ in parts], 1),
@@ -68,8 +69,12 @@ def _walk(context: Context, attack: Attack) -> Walk:
     )
 
 
-def _means(values: list[Tensor], context: Context) -> Tensor:
-    """Return one row a step; a stochastic model is called several times in each."""
-    draws = EOT if context.stochastic else 1
+def _draws(gradient: object) -> int:
+    """Return how many times a gradient asks the model in one step."""
+    return gradient.draws * _draws(gradient.inner) if isinstance(gradient, EoT) else 1
+
+
+def _means(values: list[Tensor], draws: int) -> Tensor:
+    """Return one row a step, the mean of its draws."""
     stacked = torch.stack(values)
     return stacked.view(-1, draws, stacked.shape[1]).mean(1)
