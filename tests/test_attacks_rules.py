@@ -336,7 +336,7 @@ def test_pdsg_bell_of_two_neurons_worked_by_hand():
 
 def test_pdsg_pools_a_feature_map_over_its_positions_by_channel():
     x = torch.rand(3, 2, 4, 5, 5, generator=stream(0, "maps"))
-    fired = Fired(IF(), x, x, (x >= 1).float(), torch.tensor(1.0), v_th=1.0)
+    fired = Fired(IF(), lambda: x, x, (x >= 1).float(), torch.tensor(1.0), v_th=1.0)
     slope = PDSG().prescribe(fired).slope
     for t in range(3):
         for b in range(2):

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.kernels import KERNELS, use_kernel, why_not
+from spikeguard.attacks import ASSG, cross_entropy
+from spikeguard.attacks.gradient import begun
+from spikeguard.kernels import KERNELS, slopes, use_kernel, why_not
 from spikeguard.models import CNN
 from spikeguard.neurons import (
     DLIF,
@@ -276,3 +278,88 @@ def test_a_whole_network_has_an_analogue_that_runs_one_step():
 def test_a_staircase_has_steps():
     with pytest.raises(ValueError, match="levels"):
         Analogue(0)
+
+
+# --------------------------------------------------------------------------- the compiled passes
+
+compiled = pytest.mark.skipif(why_not("cpu") is not None, reason=f"cpu kernel: {why_not('cpu')}")
+SIDES = {
+    "number": lambda shape: (),
+    "per step": lambda shape: (shape[0], *[1] * (len(shape) - 1)),
+    "per channel": lambda shape: (1, 1, shape[2], *[1] * (len(shape) - 3)),
+    "per element": lambda shape: (1, 1, *shape[2:]),
+}
+
+
+@compiled
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("detach", [False, True], ids=["attached", "detached"])
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+@pytest.mark.parametrize("shape", [(3, 5, 7), (4, 3, 6, 9, 11), (2, 600, 3)], ids=str)
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels last"])
+def test_the_compiled_way_back_is_the_definition(shape, reset, detach, side, last):
+    generator = stream(0, "retrace")
+    draw = [torch.randn(shape, generator=generator) for _ in range(3)]
+    if last and len(shape) == 5:
+        folded = [x.flatten(0, 1).contiguous(memory_format=torch.channels_last) for x in draw]
+        draw = [x.view(shape) for x in folded]
+    grad, slope, v = draw
+    decay = torch.rand(SIDES[side](shape), generator=generator)
+    scale = torch.rand(shape[2], generator=generator)
+    for factor in (None, scale):
+        for one in (slope, slope[:1]):
+            arguments = (grad, one, v, decay, 0.3, reset, detach, factor)
+            expected = slopes.defined(*arguments)
+            assert torch.equal(slopes.compiled(v).retrace(*arguments), expected)
+            assert torch.equal(slopes.retrace(*arguments), expected)
+
+
+@compiled
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_compiled_sharpness_is_the_definition(dtype):
+    """Over four steps of a search, with a draw in between that teaches nothing."""
+    model = CNN(1, 4, T=3, width=4, hidden=6, image_size=8, neuron=LIF(0.5, 0.3)).to(dtype).eval()
+    x = torch.rand(5, 1, 8, 8, generator=stream(0, "x"), dtype=dtype)
+    y = torch.arange(5) % 4
+
+    def search(kernel):
+        gradient_, found = begun(ASSG()), []
+        with use_kernel(kernel):
+            for step in range(4):
+                found.append(gradient_(model, x + 0.02 * step, y, cross_entropy)[1])
+                found.append(gradient_.hold()(model, x, y, cross_entropy)[1])
+        return torch.stack(found), gradient_.moments
+
+    (grads, moments), (expected, remembered) = search("cpu"), search("reference")
+    scale = expected.abs().amax()
+    torch.testing.assert_close(grads / scale, expected / scale, rtol=0, atol=1e-5)
+    for place, (M, D) in moments.items():
+        torch.testing.assert_close((M, D), remembered[place])
+        assert (M != 1).any() and (D != 0).any()
+
+
+def test_a_layer_after_batch_normalisation_is_differentiated_through_it():
+    """The scale of fixed statistics is applied apart; training statistics take torch's own way."""
+    for training in (False, True):
+        neuron = LIF(0.5, 0.3)
+        model = CNN(1, 4, T=3, width=4, hidden=6, image_size=8, neuron=neuron).double()
+        model.train(training)
+        x = torch.rand(5, 1, 8, 8, generator=stream(0, "x"), dtype=torch.float64)
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_var.fill_(0.3)
+        found = []
+        for kernel, rule in (("reference", None), (None, by_surrogate(Triangular()))):
+            leaf = x.clone().requires_grad_()
+            twin = copy.deepcopy(model)
+            if rule is None:
+                with use_kernel(kernel):
+                    logits = twin(leaf)
+            else:
+                with backward_rule(twin, rule):
+                    logits = twin(leaf)
+            found.append(torch.autograd.grad(logits.square().sum(), leaf)[0])
+        assert found[0].abs().max() > 0
+        torch.testing.assert_close(found[1], found[0], rtol=1e-8, atol=1e-10)

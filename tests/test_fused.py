@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from spikeguard.kernels import (
     KERNELS,
+    cpu_library,
     default_kernel,
     fusing,
     integrate_and_fire,
@@ -219,7 +220,7 @@ def test_any_number_of_threads(threads):
 
 @compiled
 def test_without_openmp_one_thread_does_it_all(monkeypatch):
-    monkeypatch.setattr(cpu_module, "_openmp", lambda: (None, None, None))
+    monkeypatch.setattr(cpu_library, "_openmp", lambda: (None, None, None))
     shape = (3, 7, 5, 33, 9)
     norm, x = batch_norm(shape), draw(*shape, name="x", low=-1, high=3)
     expected = outcome("reference", x, norm)
@@ -276,7 +277,7 @@ def test_the_fused_kernel_is_the_default_and_takes_what_it_knows(monkeypatch):
 def test_every_kernel_has_a_line_and_says_why_it_cannot_be_used(monkeypatch):
     assert all(entry.__doc__ for entry in KERNELS.values())
     assert why_not("reference") is None and why_not("multistep") is None
-    monkeypatch.setattr(cpu_module, "_library", lambda: (None, "no compiler"))
+    monkeypatch.setattr(cpu_library, "_library", lambda: (None, "no compiler"))
     x = draw(4, 3)
     out = integrate_and_fire(x, decay=0.5, surrogate=Triangular())  # multistep takes over
     assert torch.equal(
@@ -314,18 +315,18 @@ def test_the_environment_can_name_the_kernel(monkeypatch):
     ],
 )
 def test_a_missing_stale_or_broken_library_is_named(tmp_path, monkeypatch, card, reason):
-    source = Path(cpu_module.__file__).with_name("cpu.cpp").read_bytes()
+    source = Path(cpu_library.__file__).with_name("cpu.cpp").read_bytes()
     (tmp_path / "cpu.cpp").write_bytes(source)
     (tmp_path / "x.so").write_bytes(b"no library")
     if card is not None:
         digest = hashlib.sha256(source).hexdigest()
         (tmp_path / "_cpu.json").write_text(json.dumps({"source": digest, **card}))
-    monkeypatch.setattr(cpu_module, "_HERE", tmp_path)
-    cpu_module._library.cache_clear()
+    monkeypatch.setattr(cpu_library, "_HERE", tmp_path)
+    cpu_library._library.cache_clear()
     try:
-        library, said = cpu_module._library()
+        library, said = cpu_library._library()
     finally:
-        cpu_module._library.cache_clear()
+        cpu_library._library.cache_clear()
     assert library is None and reason in said and "\n" not in said
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import Loss
 from spikeguard.attacks.rules import differentiate
+from spikeguard.kernels.slopes import compiled
 from spikeguard.neurons import Fired, Prescription
 
 __all__ = ["ASSG"]
@@ -89,25 +90,32 @@ class _Search:
 
     def _prescribe(self, fired: Fired) -> Prescription:
         call = self._calls[fired.neuron] = self._calls.get(fired.neuron, 0) + 1
-        M, D = self._updated((fired.neuron, call), (fired.v - fired.v_th).abs())
+        M, D = self._remembered((fired.neuron, call), fired.v)
+        fast = compiled(fired.v)
+        if fast is not None and M.stride() == fired.v.stride():
+            numbers = {"beta": _BETA, "relaxed": _RELAXED, "small": _SMALL}
+            numbers |= {"sharpness": self.sharpness, "learns": int(self._learns)}
+            return Prescription(fast.sharpen(fired.v, M, D, fired.v_th, **numbers), temporal=True)
+        if self._learns:
+            distance = (fired.v - fired.v_th).abs()
+            M.copy_(_BETA * M + (1 - _BETA) * distance)
+            D.copy_(_BETA * D + (1 - _BETA) * (distance - M).abs())
         alpha = self.sharpness / (M + _RELAXED * D + _SMALL)
         x = fired.v - fired.v_th
         slope = (alpha / 2) / (1 + (math.pi / 2 * alpha * x).square())
         return Prescription(slope, temporal=True)
 
-    def _updated(self, place: tuple[nn.Module, int], distance: Tensor) -> tuple[Tensor, Tensor]:
-        """Return M and D after this step's potentials; where nothing is learned, as they were."""
-        if place in self.moments:
-            M, D = self.moments[place]
-            if M.shape != distance.shape:
-                raise ValueError(
-                    f"ASSG: the search began with potentials {list(M.shape)}, got "
-                    f"{list(distance.shape)}; begin a new one for another batch."
-                )
-        else:
-            M, D = torch.ones_like(distance), torch.zeros_like(distance)
-        if self._learns:
-            M = _BETA * M + (1 - _BETA) * distance
-            D = _BETA * D + (1 - _BETA) * (distance - M).abs()
-            self.moments[place] = M, D
+    def _remembered(self, place: tuple[nn.Module, int], v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return M and D of a layer, which are changed where they are; 1 and 0 at the beginning."""
+        if place not in self.moments:
+            moments = torch.ones_like(v), torch.zeros_like(v)
+            if not self._learns:
+                return moments
+            self.moments[place] = moments
+        M, D = self.moments[place]
+        if M.shape != v.shape:
+            raise ValueError(
+                f"ASSG: the search began with potentials {list(M.shape)}, got "
+                f"{list(v.shape)}; begin a new one for another batch."
+            )
         return M, D

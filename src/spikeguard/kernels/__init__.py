@@ -16,7 +16,7 @@ from importlib import import_module
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels.fused import Backend, can_fuse, normalised
+from spikeguard.kernels.fused import Backend, can_fuse, fixed_scale, normalised
 from spikeguard.kernels.fused import fire as _fire
 from spikeguard.kernels.layout import regular
 from spikeguard.kernels.multistep import multistep
@@ -29,6 +29,7 @@ __all__ = [
     "as_defined",
     "can_fuse",
     "default_kernel",
+    "fixed_scale",
     "fusing",
     "integrate_and_fire",
     "multistep",

@@ -49,6 +49,25 @@ struct Combine {  // dx = a[c] * g + b[c] * x + c[c]
   const void *a, *b, *c;
 };
 
+struct Retrace {  // back through the recurrence, given its potentials and a slope in ds/dv's place
+  int64_t T, N, C, inner;
+  const void *v, *slope, *grad;  // in [T, N]; slope is [1, N] where slope_steps is 1
+  int64_t slope_steps;
+  Side decay;
+  double v_th;
+  int64_t soft, detach;
+  const void* scale;             // [C]: what the current was multiplied by before; or null
+  void* dx;                      // out [T, N]
+};
+
+struct Sharpen {  // moments of |v - v_th|, moved if `learns`, and the arctangent's slope they make
+  int64_t count;
+  const void* v;
+  void *M, *D, *slope;
+  double v_th, sharpness, beta, relaxed, small;
+  int64_t learns;
+};
+
 struct Pool {  // the OpenMP runtime that torch has loaded; parallel may be null
   void (*parallel)(void (*)(void*), void*, unsigned, unsigned);
   int (*thread_number)();
@@ -526,6 +545,71 @@ void combine(const Combine& task, const Pool& pool) {
   });
 }
 
+template <class M>
+void retrace(const Retrace& k, const Pool& pool) {
+  const int64_t length = kLongest, blocks = (k.N + length - 1) / length;
+  const M v_th = M(k.v_th), through = M(k.detach ? 0 : k.soft ? k.v_th : 1);
+  Task shape{};  // what Factor asks for
+  shape.C = k.C, shape.inner = k.inner;
+  parallel(pool, blocks, [&](int64_t begin, int64_t end, int64_t) {
+    alignas(64) M du[kLongest], scale[kLongest];
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t first = b * length, n = std::min(length, k.N - first);
+      if (k.scale)
+        spread(static_cast<const M*>(k.scale), first, n, k.C, k.inner, scale);
+      else
+        std::fill(scale, scale + n, M(1));
+      std::fill(du, du + n, M(0));
+      Factor<M> decay(k.decay, shape, first, n);
+      for (int64_t t = k.T - 1; t >= 0; --t) {
+        const int64_t place = t * k.N + first;
+        const M* v = static_cast<const M*>(k.v) + place;
+        const M* grad = static_cast<const M*>(k.grad) + place;
+        const M* h = static_cast<const M*>(k.slope) + (k.slope_steps > 1 ? place : first);
+        const M* a = decay.at(t);
+        M* dx = static_cast<M*>(k.dx) + place;
+        if (k.soft) {
+          SIMD for (int64_t i = 0; i < n; ++i) {
+            M dv = (grad[i] - du[i] * through) * h[i] + du[i];
+            dx[i] = dv * scale[i];
+            du[i] = dv * a[i];
+          }
+        } else {
+          SIMD for (int64_t i = 0; i < n; ++i) {
+            M kept = v[i] < v_th ? du[i] : M(0);
+            M dv = (grad[i] - du[i] * (v[i] * through)) * h[i] + kept;
+            dx[i] = dv * scale[i];
+            du[i] = dv * a[i];
+          }
+        }
+      }
+    }
+  });
+}
+
+template <class M>
+void sharpen(const Sharpen& k, const Pool& pool) {
+  const int64_t length = 4096, blocks = (k.count + length - 1) / length;
+  const M v_th = M(k.v_th), sharpness = M(k.sharpness), relaxed = M(k.relaxed), small = M(k.small);
+  const M old = M(k.learns ? k.beta : 1), fresh = M(k.learns ? 1 - k.beta : 0);
+  const M by = M(M_PI / 2);
+  const M* v = static_cast<const M*>(k.v);
+  M *mean = static_cast<M*>(k.M), *spread = static_cast<M*>(k.D);
+  M* slope = static_cast<M*>(k.slope);
+  parallel(pool, blocks, [&](int64_t begin, int64_t end, int64_t) {
+    const int64_t last = std::min(end * length, k.count);
+    SIMD for (int64_t i = begin * length; i < last; ++i) {
+      M x = v[i] - v_th, distance = std::fabs(x);
+      M m = old * mean[i] + fresh * distance;
+      M d = old * spread[i] + fresh * std::fabs(distance - m);
+      M alpha = sharpness / (m + relaxed * d + small), z = by * alpha * x;
+      mean[i] = m;
+      spread[i] = d;
+      slope[i] = (alpha / 2) / (1 + z * z);
+    }
+  });
+}
+
 }  // namespace
 
 // Precision of x: 0 float32, 1 float64, 2 bfloat16; that of the membrane follows.
@@ -548,4 +632,15 @@ EXPORT void spikeguard_moments(const Task* task, const Pool* pool, int precision
 EXPORT void spikeguard_combine(const Combine* task, const Pool* pool, int precision) {
   DISPATCH(precision, (combine<X, M>(*task, *pool)))
 }
-EXPORT int spikeguard_layout() { return int(sizeof(Task)) * 1000 + int(sizeof(Combine)); }
+EXPORT void spikeguard_retrace(const Retrace* task, const Pool* pool, int precision) {
+  precision == 1 ? retrace<double>(*task, *pool) : retrace<float>(*task, *pool);
+}
+EXPORT void spikeguard_sharpen(const Sharpen* task, const Pool* pool, int precision) {
+  precision == 1 ? sharpen<double>(*task, *pool) : sharpen<float>(*task, *pool);
+}
+EXPORT int64_t spikeguard_layout() {  // of the structures, to compare with those of cpu.py
+  int64_t sizes = 0;
+  for (int64_t size : {sizeof(Task), sizeof(Combine), sizeof(Retrace), sizeof(Sharpen)})
+    sizes = sizes * 1000 + size;
+  return sizes;
+}

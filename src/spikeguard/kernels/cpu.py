@@ -7,24 +7,18 @@ says so and the pure-torch kernel does the work.
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
-import json
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from spikeguard.kernels.cpu_library import PRECISION, Combine, Side, Task, call, pointer, why_not
 from spikeguard.kernels.fused import Layer, Slopes, Wants
 from spikeguard.kernels.layout import Layout, is_table
 from spikeguard.kernels.reference import membrane_dtype
 
-__all__ = ["BACKEND", "CPUBackend", "why_not"]
+__all__ = ["BACKEND", "CPUBackend", "side_of", "why_not"]
 
-_HERE = Path(__file__).parent
-_PRECISION = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 _SURROGATES: dict[str, tuple[int, str | None]] = {  # class -> its number in cpu.cpp, its parameter
     "Triangular": (0, "width"),
     "Rectangular": (1, "width"),
@@ -34,49 +28,6 @@ _SURROGATES: dict[str, tuple[int, str | None]] = {  # class -> its number in cpu
     "SuperSpike": (5, "beta"),
     "StraightThrough": (6, None),
 }
-_LEVELS = {"AVX512": ("v4", "v3", "base"), "AVX2": ("v3", "base")}  # of torch's instruction sets
-
-
-class _Side(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p)] + [
-        (name, ctypes.c_int64) for name in ("per_step", "per_channel", "full")
-    ]
-
-
-class _Task(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("T", "S", "N", "C", "inner")),
-        *((name, ctypes.c_void_p) for name in ("x", "scale", "shift")),
-        ("decay", _Side),
-        ("gate", _Side),
-        ("noise", ctypes.c_void_p),
-        ("v_th", ctypes.c_double),
-        *((name, ctypes.c_int64) for name in ("soft", "detach", "surrogate")),
-        ("p", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("spikes", "v", "d_spikes", "d_v", "dx")),
-        ("dx_is_membrane", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("sums", "d_decay", "d_gate")),
-        *((name, ctypes.c_void_p) for name in ("d_decay_full", "d_gate_full", "d_noise")),
-    ]
-
-
-class _Combine(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("steps", "N", "C", "inner")),
-        *((name, ctypes.c_void_p) for name in ("g", "x", "dx", "a", "b", "c")),
-    ]
-
-
-class _Pool(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("parallel", "thread_number", "thread_count")),
-        ("threads", ctypes.c_int64),
-    ]
-
-
-def why_not() -> str | None:
-    """Say why the kernel cannot be used here; None if it can."""
-    return _library()[1]
 
 
 class CPUBackend:
@@ -85,48 +36,48 @@ class CPUBackend:
     def supports(self, x: Tensor, surrogate: object) -> bool:
         """CPU tensors of float32, float64 or bfloat16; the seven surrogates of the package."""
         known = type(surrogate).__module__ == "spikeguard.neurons.surrogate"
-        return known and x.device.type == "cpu" and x.dtype in _PRECISION
+        return known and x.device.type == "cpu" and x.dtype in PRECISION
 
     def fire(self, layer: Layer, potentials: bool) -> tuple[Tensor, Tensor | None]:
         """Return spikes and potentials [T, *N], laid out in memory like x."""
-        call = _Call(layer)
-        spikes = call.empty(layer.rule.T, layer.x.dtype)
-        v = call.empty(layer.rule.T, call.membrane) if potentials else None
-        call.task.spikes, call.task.v = spikes.data_ptr(), _pointer(v)
-        call.run("forward")
+        made = _Call(layer)
+        spikes = made.empty(layer.rule.T, layer.x.dtype)
+        v = made.empty(layer.rule.T, made.membrane) if potentials else None
+        made.task.spikes, made.task.v = spikes.data_ptr(), pointer(v)
+        made.run("forward")
         return spikes, v
 
     def differentiate(
         self, layer: Layer, d_spikes: Tensor | None, d_v: Tensor | None, wants: Wants
     ) -> Slopes:
         """Run the recurrence again for the potentials, then backwards."""
-        call, T = _Call(layer), layer.rule.T
-        task, membrane = call.task, call.membrane
-        task.d_spikes = _pointer(call.alike(d_spikes, layer.x.dtype))
-        task.d_v = _pointer(call.alike(d_v, membrane))
+        made, T = _Call(layer), layer.rule.T
+        task, membrane = made.task, made.membrane
+        task.d_spikes = pointer(made.alike(d_spikes, layer.x.dtype))
+        task.d_v = pointer(made.alike(d_v, membrane))
         g = sums = noise = None
         if wants.x:
-            g = call.empty(len(layer.x), membrane if wants.raw else layer.x.dtype)
+            g = made.empty(len(layer.x), membrane if wants.raw else layer.x.dtype)
             task.dx, task.dx_is_membrane = g.data_ptr(), int(wants.raw)
         if wants.sums:
-            sums = torch.zeros(2, call.task.C, dtype=torch.float64)
+            sums = torch.zeros(2, made.task.C, dtype=torch.float64)
             task.sums = sums.data_ptr()
         if wants.noise:
-            noise = call.empty(T, membrane)
+            noise = made.empty(T, membrane)
             task.d_noise = noise.data_ptr()
-        decay = call.slope("decay", layer.decay) if wants.decay else None
-        gate = call.slope("gate", layer.gate) if wants.gate and layer.gate is not None else None
-        call.run("backward")
+        decay = made.slope("decay", layer.decay) if wants.decay else None
+        gate = made.slope("gate", layer.gate) if wants.gate and layer.gate is not None else None
+        made.run("backward")
         return Slopes(g, sums, decay and decay(), gate and gate(), noise)
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Sum x and its square in double, in one pass."""
         layout = Layout.of(x)
         x = layout.dense(x)
-        task = _Task(S=len(x), N=x[0].numel(), C=layout.C, inner=layout.inner, x=x.data_ptr())
+        task = Task(S=len(x), N=x[0].numel(), C=layout.C, inner=layout.inner, x=x.data_ptr())
         sums = torch.zeros(2, layout.C, dtype=torch.float64)
         task.sums = sums.data_ptr()
-        _run("moments", task, x.dtype)
+        call("moments", task, x.dtype)
         mean, square = sums / (x.numel() // layout.C)
         return mean, (square - mean * mean).clamp_min_(0)
 
@@ -136,10 +87,10 @@ class CPUBackend:
         x, g = layout.dense(x), layout.dense(g)
         a, b, c = (part.to(membrane).contiguous() for part in (a, b, c))
         out = g if g.dtype == x.dtype else torch.empty_like(x)
-        task = _Combine(steps=len(x), N=x[0].numel(), C=layout.C, inner=layout.inner)
+        task = Combine(steps=len(x), N=x[0].numel(), C=layout.C, inner=layout.inner)
         task.g, task.x, task.dx = g.data_ptr(), x.data_ptr(), out.data_ptr()
         task.a, task.b, task.c = a.data_ptr(), b.data_ptr(), c.data_ptr()
-        _run("combine", task, x.dtype)
+        call("combine", task, x.dtype)
         return out
 
 
@@ -158,7 +109,7 @@ class _Call:
         x = self._keep(self.layout.dense(layer.x))
         self.full = (rule.T, *x.shape[1:])
         number, parameter = _SURROGATES[type(rule.surrogate).__name__]
-        self.task = _Task(
+        self.task = Task(
             T=rule.T,
             S=len(x),
             N=x[0].numel(),
@@ -174,14 +125,14 @@ class _Call:
         if layer.scale is not None and layer.shift is not None:
             self.task.scale = self._keep(layer.scale.contiguous()).data_ptr()
             self.task.shift = self._keep(layer.shift.contiguous()).data_ptr()
-        self.task.decay = self._side(layer.decay)
+        self.task.decay = side_of(layer.decay, self.layout, self.full, self._keep)
         if layer.gate is not None:
-            self.task.gate = self._side(layer.gate)
+            self.task.gate = side_of(layer.gate, self.layout, self.full, self._keep)
         if layer.noise is not None:
-            self.task.noise = _pointer(self.alike(layer.noise, self.membrane))
+            self.task.noise = pointer(self.alike(layer.noise, self.membrane))
 
     def run(self, what: str) -> None:
-        _run(what, self.task, self.precision)
+        call(what, self.task, self.precision)
 
     def empty(self, steps: int, dtype: torch.dtype) -> Tensor:
         """Return new memory for [steps, *N], laid out like x."""
@@ -210,68 +161,21 @@ class _Call:
 
         return read
 
-    def _side(self, side: Tensor) -> _Side:
-        if side.ndim == 0:
-            return _Side(self._keep(side.contiguous()).data_ptr(), 0, 0, 0)
-        steps = len(side)
-        if is_table(side):
-            side = self._keep(side.contiguous())
-            channels = side.numel() // max(1, steps)
-            return _Side(side.data_ptr(), channels if steps > 1 else 0, int(channels > 1), 0)
-        side = self._keep(self.layout.dense(side.expand(steps, *self.full[1:])))
-        return _Side(side.data_ptr(), side[0].numel() if steps > 1 else 0, 0, 1)
-
     def _keep(self, x: Tensor) -> Tensor:
         self._kept.append(x)
         return x
 
 
-def _pointer(x: Tensor | None) -> int | None:
-    return None if x is None else x.data_ptr()
-
-
-def _run(what: str, task: _Task | _Combine, precision: torch.dtype) -> None:
-    library, reason = _library()
-    if library is None:
-        raise RuntimeError(f"the CPU kernel cannot be used: {reason}.")
-    pool = _Pool(*_openmp(), torch.get_num_threads())
-    call = library[f"spikeguard_{what}"]
-    call(ctypes.byref(task), ctypes.byref(pool), ctypes.c_int(_PRECISION[precision]))
-
-
-@cache
-def _library() -> tuple[ctypes.CDLL | None, str | None]:
-    """Load the library for this processor; or None and the reason."""
-    card = _HERE / "_cpu.json"
-    if not card.exists():
-        return None, "it was not compiled when the package was installed"
-    built = json.loads(card.read_text())
-    if not built["libraries"]:
-        return None, built["reason"]
-    if built["source"] != hashlib.sha256((_HERE / "cpu.cpp").read_bytes()).hexdigest():
-        return None, "it was compiled from another cpu.cpp; install the package again"
-    wanted = _LEVELS.get(torch.backends.cpu.get_cpu_capability(), ("base",))
-    for level in wanted:
-        if level in built["libraries"]:
-            try:
-                library = ctypes.CDLL(str(_HERE / built["libraries"][level]))
-            except OSError as error:
-                return None, f"its library cannot be loaded ({error})"
-            layout = ctypes.sizeof(_Task) * 1000 + ctypes.sizeof(_Combine)
-            assert library.spikeguard_layout() == layout, "cpu.py and cpu.cpp disagree"
-            return library, None
-    return None, "no library was compiled for this processor"
-
-
-@cache
-def _openmp() -> tuple[int | None, int | None, int | None]:
-    """Find the OpenMP entry points of the runtime torch has loaded; Nones where there is none."""
-    try:
-        found = ctypes.CDLL(None)
-        names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
-        parallel, number, count = (
-            ctypes.cast(getattr(found, name), ctypes.c_void_p).value for name in names
-        )
-    except (AttributeError, OSError, TypeError):
-        return None, None, None
-    return parallel, number, count
+def side_of(
+    side: Tensor, layout: Layout, full: tuple[int, ...], keep: Callable[[Tensor], Tensor]
+) -> Side:
+    """Describe a decay or gate of [T, *N] elements; what it points into is given to ``keep``."""
+    if side.ndim == 0:
+        return Side(keep(side.contiguous()).data_ptr(), 0, 0, 0)
+    steps = len(side)
+    if is_table(side):
+        side = keep(side.contiguous())
+        channels = side.numel() // max(1, steps)
+        return Side(side.data_ptr(), channels if steps > 1 else 0, int(channels > 1), 0)
+    side = keep(layout.dense(side.expand(steps, *full[1:])))
+    return Side(side.data_ptr(), side[0].numel() if steps > 1 else 0, 0, 1)

@@ -18,7 +18,17 @@ from torch.nn import functional
 from spikeguard.kernels.layout import regular
 from spikeguard.kernels.reference import Firing, Reset, membrane_dtype
 
-__all__ = ["Backend", "Layer", "Rule", "Slopes", "Wants", "can_fuse", "fire", "normalised"]
+__all__ = [
+    "Backend",
+    "Layer",
+    "Rule",
+    "Slopes",
+    "Wants",
+    "can_fuse",
+    "fire",
+    "fixed_scale",
+    "normalised",
+]
 
 
 class Rule(NamedTuple):
@@ -136,6 +146,19 @@ def normalised(norm: nn.Module, x: Tensor) -> Tensor:
         regular(x.flatten(0, 1)), mean, var, norm.weight, norm.bias, of_the_batch, 0.0, norm.eps
     )
     return regular(y).view(x.shape)
+
+
+def fixed_scale(norm: nn.Module, x: Tensor) -> Tensor | None:
+    """Return the factor [C] by which batch normalisation multiplies each channel of x.
+
+    None where it depends on x, or where its own parameters want a gradient.
+    """
+    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+    learns = any(parameter.requires_grad for parameter in norm.parameters())
+    if norm.training or norm.running_var is None or learns:
+        return None
+    rstd = torch.rsqrt(norm.running_var + norm.eps)
+    return (rstd if norm.weight is None else norm.weight * rstd).to(membrane_dtype(x.dtype))
 
 
 def fire(

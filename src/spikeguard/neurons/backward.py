@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels import Reset
-from spikeguard.kernels.reference import step
+from spikeguard.kernels import Reset, fixed_scale, normalised
+from spikeguard.kernels.slopes import over_channels, retrace
 
 __all__ = ["Analogue", "BackwardRule", "Fired", "Prescription", "prescribed"]
 
@@ -28,7 +29,7 @@ class Fired:
 
     Attributes:
         neuron: The layer.
-        current: What the membrane integrated: input current times gate, [T, B, *N].
+        integrated: Makes ``current``; asked only if the rule wants it.
         v: Membrane potential before reset, noise included, [T, B, *N].
         spikes: In {0, 1}, [T, B, *N].
         decay: Leak factor: a scalar, or a tensor that broadcasts to [T, B, *N].
@@ -36,11 +37,16 @@ class Fired:
     """
 
     neuron: nn.Module
-    current: Tensor
+    integrated: Callable[[], Tensor]
     v: Tensor
     spikes: Tensor
     decay: Tensor
     v_th: float
+
+    @cached_property
+    def current(self) -> Tensor:
+        """What the membrane integrated: input current times gate, [T, B, *N]."""
+        return self.integrated()
 
 
 class Prescription(NamedTuple):
@@ -72,18 +78,13 @@ def prescribed(
     v_th: float,
     reset: Reset,
     detach_reset: bool,
+    norm: nn.Module | None = None,
 ) -> Tensor:
     r"""Return the spikes, differentiable in the current as the rule prescribes.
 
-    With s'[t] for the slope, a gradient g[t] by s[t] becomes one by v[t]: without time
-    dv[t] = s'[t] g[t], with it (hard reset; r is 0 where the reset is detached, else 1)
-
-    .. math::
-        du[t] = \lambda[t+1]\,dv[t+1], \quad
-        dv[t] = s'[t]\,(g[t] - r\,v[t]\,du[t]) + (1 - s[t])\,du[t]
-
-    and for a soft reset v_th in the place of v[t], and 1 in that of 1 - s[t]. Decay and gate are
-    constants: nothing but the current gets a gradient.
+    With s'[t] for the slope, a gradient g[t] by s[t] becomes s'[t] g[t] by v[t] without time; with
+    it, that of :func:`spikeguard.kernels.slopes.retrace`. Decay and gate are constants: nothing but
+    the current gets a gradient.
 
     Args:
         rule: Prescribes the slope.
@@ -96,17 +97,24 @@ def prescribed(
         v_th: Threshold.
         reset: "hard" or "soft".
         detach_reset: Block the gradient through the reset, where time is followed.
+        norm: Batch normalisation between the current and the membrane, as for the kernels; or None.
 
     Raises:
         ValueError: If the slope does not fit.
     """
     factor = torch.as_tensor(decay, dtype=v.dtype, device=v.device).detach()
-    scale = None if gate is None else gate.detach().to(v.dtype)
-    drive = current.detach().to(v.dtype).expand(v.shape)
-    if scale is not None:
-        drive = drive * scale
+    scale = None
+    if norm is not None and (scale := fixed_scale(norm, current)) is None:
+        current, norm = normalised(norm, current), None  # statistics of the batch: torch's own way
+    gain = None if gate is None else gate.detach().to(v.dtype)
+
+    def integrated() -> Tensor:
+        seen = current.detach() if norm is None else normalised(norm, current.detach())
+        drive = seen.to(v.dtype).expand(v.shape)
+        return drive if gain is None else drive * gain
+
     slope, temporal, averaged = rule(
-        Fired(neuron, drive, v.detach(), spikes.detach(), factor, v_th)
+        Fired(neuron, integrated, v.detach(), spikes.detach(), factor, v_th)
     )
     shared = zip(reversed(slope.shape), reversed(v.shape), strict=False)
     if slope.ndim > v.ndim or any(a not in (1, b) for a, b in shared):
@@ -114,15 +122,10 @@ def prescribed(
             f"backward rule: the slope must broadcast to the potentials {list(v.shape)}, got "
             f"{list(slope.shape)}."
         )
-    seen = _like_itself(current).to(v.dtype).expand(v.shape)
-    if averaged:
-        seen = _Averaged.apply(seen)  # type: ignore[no-untyped-call]
-    if scale is not None:
-        seen = seen * scale
     steps = len(slope) if slope.ndim == v.ndim else 1
     slope = slope.detach().to(v.dtype).expand(steps, *v.shape[1:])
     path = (v, factor, v_th, reset, detach_reset) if temporal else None
-    found: Tensor = _Prescribed.apply(seen, spikes, slope, path)  # type: ignore[no-untyped-call]
+    found: Tensor = _Prescribed.apply(current, spikes, slope, path, gain, averaged, scale)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -130,40 +133,51 @@ class _Prescribed(torch.autograd.Function):
     """The given spikes forward; backward the recurrence with the given slope."""
 
     @staticmethod
-    def forward(ctx, drive, spikes, slope, path):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        ctx.save_for_backward(slope, *(path[:2] if path is not None else ()))
+    def forward(ctx, current, spikes, slope, path, gain, averaged, scale):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        ctx.save_for_backward(slope, gain, scale, *(path[:2] if path is not None else ()))
         ctx.options = None if path is None else path[2:]
+        ctx.averaged = averaged
+        ctx.like = torch.empty_strided(
+            current.shape, current.stride(), dtype=current.dtype, device="meta"
+        )
         return spikes.view_as(spikes)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        slope, *path = ctx.saved_tensors
+        slope, gain, scale, *path = ctx.saved_tensors
         grad = grad.to(slope.dtype)
         if ctx.options is None:
-            return grad * slope, None, None, None
-        v, decay = path
-        v_th, reset, detach_reset = ctx.options
-        found: list[Tensor] = []
-        du: Tensor | None = None
-        for t in reversed(range(len(v))):
-            dv = grad[t]
-            if du is not None and not detach_reset:
-                dv = dv - du * (v[t] if reset == "hard" else v_th)
-            dv = dv * step(slope, t)
-            if du is not None:
-                dv = dv + (du * (v[t] < v_th) if reset == "hard" else du)
-            found.append(dv)
-            du = dv * step(decay, t)
-        return torch.stack(found[::-1]), None, None, None
+            found = grad * slope
+        else:
+            (v, decay), (v_th, reset, detach_reset) = path, ctx.options
+            early = scale if gain is None and not ctx.averaged else None  # nothing comes between
+            found = retrace(grad, slope, v, decay, v_th, reset, detach_reset, early)
+            scale = scale if early is None else None
+        if gain is not None:
+            found *= gain
+        if ctx.averaged:
+            found = found.mean(0, keepdim=True).expand_as(found)
+        if len(ctx.like) < len(found):
+            found = found.sum(0, keepdim=True)
+        if scale is not None:
+            found = found * over_channels(scale, found)
+        return _laid_out(found, ctx.like), None, None, None, None, None, None
 
 
-def _like_itself(x: Tensor) -> Tensor:
-    """Return x; its gradient is laid out in memory as x is, as the kernels lay out theirs.
+def _laid_out(x: Tensor, like: Tensor) -> Tensor:
+    """Return x in the precision and with the strides of ``like``, as the kernels' gradients are.
 
     torch's batch normalisation (2.13, CPU) needs that: a batch of one sample whose channels are
     innermost can have strides for which a gradient in another order is read in the wrong one.
     """
+    if x.stride() == like.stride() and x.dtype == like.dtype:
+        return x
+    return torch.empty_like(like, device=x.device).copy_(x)
+
+
+def _like_itself(x: Tensor) -> Tensor:
+    """Return x; its gradient is laid out in memory as x is."""
     same: Tensor = _LaidOut.apply(x)  # type: ignore[no-untyped-call]
     return same
 
@@ -179,20 +193,7 @@ class _LaidOut(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        return torch.empty_like(ctx.like, device=grad.device).copy_(grad)
-
-
-class _Averaged(torch.autograd.Function):
-    """The identity; its gradient is the mean over time, at every step."""
-
-    @staticmethod
-    def forward(ctx, x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        return x.view_as(x)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        return grad.mean(0, keepdim=True).expand_as(grad)
+        return _laid_out(grad, ctx.like)
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ class Neuron(nn.Module):
             spikes = prescribed(
                 rule,
                 self,
-                current if norm is None else normalised(norm, current),
+                current,
                 spikes,
                 v,
                 decay=decay,
@@ -182,6 +182,7 @@ class Neuron(nn.Module):
                 v_th=self.v_th,
                 reset=self.reset,
                 detach_reset=self.detach_reset,
+                norm=norm,
             )
         if self._recorders:
             assert v is not None

@@ -1,0 +1,152 @@
+"""The compiled half of the CPU kernel: how cpu.cpp's library is found, and how it is called."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+__all__ = ["Combine", "Retrace", "Sharpen", "Side", "Task", "call", "pointer", "why_not"]
+
+PRECISION = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
+
+_HERE = Path(__file__).parent
+_LEVELS = {"AVX512": ("v4", "v3", "base"), "AVX2": ("v3", "base")}  # of torch's instruction sets
+
+
+class Side(ctypes.Structure):
+    """A decay or gate, as cpu.cpp has it."""
+
+    _fields_ = [("data", ctypes.c_void_p)] + [
+        (name, ctypes.c_int64) for name in ("per_step", "per_channel", "full")
+    ]
+
+
+class Task(ctypes.Structure):
+    """One call of the recurrence, as cpu.cpp has it."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("T", "S", "N", "C", "inner")),
+        *((name, ctypes.c_void_p) for name in ("x", "scale", "shift")),
+        ("decay", Side),
+        ("gate", Side),
+        ("noise", ctypes.c_void_p),
+        ("v_th", ctypes.c_double),
+        *((name, ctypes.c_int64) for name in ("soft", "detach", "surrogate")),
+        ("p", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("spikes", "v", "d_spikes", "d_v", "dx")),
+        ("dx_is_membrane", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("sums", "d_decay", "d_gate")),
+        *((name, ctypes.c_void_p) for name in ("d_decay_full", "d_gate_full", "d_noise")),
+    ]
+
+
+class Combine(ctypes.Structure):
+    """One call of ``combine``, as cpu.cpp has it."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("steps", "N", "C", "inner")),
+        *((name, ctypes.c_void_p) for name in ("g", "x", "dx", "a", "b", "c")),
+    ]
+
+
+class _Pool(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("parallel", "thread_number", "thread_count")),
+        ("threads", ctypes.c_int64),
+    ]
+
+
+class Retrace(ctypes.Structure):
+    """One way back with slopes given, as cpu.cpp has it."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("T", "N", "C", "inner")),
+        *((name, ctypes.c_void_p) for name in ("v", "slope", "grad")),
+        ("slope_steps", ctypes.c_int64),
+        ("decay", Side),
+        ("v_th", ctypes.c_double),
+        *((name, ctypes.c_int64) for name in ("soft", "detach")),
+        *((name, ctypes.c_void_p) for name in ("scale", "dx")),
+    ]
+
+
+class Sharpen(ctypes.Structure):
+    """One step of ASSG's moments, as cpu.cpp has it."""
+
+    _fields_ = [
+        ("count", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("v", "M", "D", "slope")),
+        *((name, ctypes.c_double) for name in ("v_th", "sharpness", "beta", "relaxed", "small")),
+        ("learns", ctypes.c_int64),
+    ]
+
+
+def why_not() -> str | None:
+    """Say why the kernel cannot be used here; None if it can."""
+    return _library()[1]
+
+
+def pointer(x: Tensor | None) -> int | None:
+    """Return where a tensor's data begin; None for none."""
+    return None if x is None else x.data_ptr()
+
+
+def call(what: str, task: Task | Combine | Retrace | Sharpen, precision: torch.dtype) -> None:
+    """Run a function of the library on the threads of torch."""
+    library, reason = _library()
+    if library is None:
+        raise RuntimeError(f"the CPU kernel cannot be used: {reason}.")
+    pool = _Pool(*_openmp(), torch.get_num_threads())
+    run = library[f"spikeguard_{what}"]
+    run(ctypes.byref(task), ctypes.byref(pool), ctypes.c_int(PRECISION[precision]))
+
+
+@cache
+def _library() -> tuple[ctypes.CDLL | None, str | None]:
+    """Load the library for this processor; or None and the reason."""
+    card = _HERE / "_cpu.json"
+    if not card.exists():
+        return None, "it was not compiled when the package was installed"
+    built = json.loads(card.read_text())
+    if not built["libraries"]:
+        return None, built["reason"]
+    if built["source"] != hashlib.sha256((_HERE / "cpu.cpp").read_bytes()).hexdigest():
+        return None, "it was compiled from another cpu.cpp; install the package again"
+    wanted = _LEVELS.get(torch.backends.cpu.get_cpu_capability(), ("base",))
+    for level in wanted:
+        if level in built["libraries"]:
+            try:
+                library = ctypes.CDLL(str(_HERE / built["libraries"][level]))
+            except OSError as error:
+                return None, f"its library cannot be loaded ({error})"
+            library.spikeguard_layout.restype = ctypes.c_int64
+            assert library.spikeguard_layout() == _layout(), "cpu_library.py and cpu.cpp disagree"
+            return library, None
+    return None, "no library was compiled for this processor"
+
+
+def _layout() -> int:
+    sizes = 0
+    for structure in (Task, Combine, Retrace, Sharpen):
+        sizes = sizes * 1000 + ctypes.sizeof(structure)
+    return sizes
+
+
+@cache
+def _openmp() -> tuple[int | None, int | None, int | None]:
+    """Find the OpenMP entry points of the runtime torch has loaded; Nones where there is none."""
+    try:
+        found = ctypes.CDLL(None)
+        names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+        parallel, number, count = (
+            ctypes.cast(getattr(found, name), ctypes.c_void_p).value for name in names
+        )
+    except (AttributeError, OSError, TypeError):
+        return None, None, None
+    return parallel, number, count
