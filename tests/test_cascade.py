@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from spikeguard import evaluation
+from spikeguard import evaluation, outcomes
 from spikeguard.attacks import FGSM, PGD, Linf, ThreatViolation, UniformNoise, suite
 from spikeguard.data import ImageSet
 from spikeguard.evaluation import Evaluation, evaluate
@@ -435,7 +435,7 @@ def test_a_killed_cascade_does_no_attack_twice(sigma, monkeypatch, tmp_path):
     attacks = {f"pgd{steps}": PGD(Linf(0.02), steps=steps) for steps in (1, 2, 3)}
     options = {"batch_size": 5, "draws": 2, "keep_adversarial": True, "cascade": True}
     whole = evaluate(spiking(sigma), data, attacks, **options)
-    hunt, hunted = evaluation._Job._hunt, []
+    hunt, hunted = outcomes.Job._hunt, []
 
     def fragile_hunt(self, name, *rest):
         hunted.append(name)
@@ -443,7 +443,7 @@ def test_a_killed_cascade_does_no_attack_twice(sigma, monkeypatch, tmp_path):
             raise KeyboardInterrupt
         return hunt(self, name, *rest)
 
-    monkeypatch.setattr(evaluation._Job, "_hunt", fragile_hunt)
+    monkeypatch.setattr(outcomes.Job, "_hunt", fragile_hunt)
     with pytest.raises(KeyboardInterrupt):
         evaluate(spiking(sigma), data, attacks, out=tmp_path, **options)
     finished = evaluate(spiking(sigma), data, attacks, out=tmp_path, **options)

@@ -27,6 +27,7 @@ LAYERS = [
         "evaluation",
         "learner",
         "optimisation",
+        "outcomes",
         "parts",
         "preflight",
         "rescoring",

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.kernels import Reset
-from spikeguard.neurons.base import Neuron, require_decay
+from spikeguard.neurons.arguments import require_decay
+from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.surrogate import Surrogate
 
 __all__ = ["DLIF"]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.kernels import Reset
-from spikeguard.neurons.base import Neuron, decay_from_tau, require_decay
+from spikeguard.neurons.arguments import decay_from_tau, require_decay
+from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.surrogate import Surrogate
 
 __all__ = ["IF", "LIF", "PLIF"]

@@ -1,0 +1,128 @@
+"""All spiking layers of a model at once: watch them, or change how they are differentiated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+
+from spikeguard.neurons.backward import Analogue, BackwardRule
+from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.surrogate import Surrogate
+from spikeguard.neurons.trace import Recorder, SpikingLayer, Trace
+
+__all__ = [
+    "HasSpikingLayers",
+    "backward_mode",
+    "backward_rule",
+    "record",
+    "spiking_layers",
+    "under_attack",
+]
+
+
+@runtime_checkable
+class HasSpikingLayers(Protocol):
+    """A module that speaks for spiking layers which are no :class:`Neuron`."""
+
+    def spiking_layers(self) -> Mapping[str, SpikingLayer]:
+        """Return them by the names that they have inside it, in network order."""
+
+
+def spiking_layers(model: nn.Module) -> dict[str, SpikingLayer]:
+    """Return all spiking layers by name, in network order: ours, and those of other frameworks."""
+    found: dict[str, SpikingLayer] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Neuron):
+            found[name] = module
+        elif isinstance(module, HasSpikingLayers):
+            prefix = f"{name}." if name else ""
+            found |= {prefix + inner: layer for inner, layer in module.spiking_layers().items()}
+    return found
+
+
+@contextmanager
+def record(model: nn.Module) -> Iterator[Trace]:
+    """Record currents, potentials and spikes of every spiking layer.
+
+    The trace is a mapping from module names to :class:`LayerTrace`, in network order; it holds the
+    last forward pass and stays readable after the block. Closed, it costs nothing: potentials are
+    not even stored.
+
+    Example:
+        >>> with record(model) as trace:                           # doctest: +SKIP
+        ...     logits = model(x)
+        >>> trace["features.2"].v.shape                            # doctest: +SKIP
+        torch.Size([4, 128, 64, 32, 32])
+    """
+    recorder = Recorder(spiking_layers(model))
+    try:
+        yield recorder
+    finally:
+        recorder.close()
+
+
+@contextmanager
+def backward_mode(model: nn.Module, surrogate: Surrogate | float) -> Iterator[None]:
+    """Differentiate every spiking layer with another surrogate inside the block.
+
+    Args:
+        model: A network with spiking layers; its forward pass does not change.
+        surrogate: A surrogate for all layers, or a factor > 0 that widens each layer's own.
+
+    Raises:
+        ValueError: If the factor is not positive.
+    """
+    neurons = list(spiking_layers(model).values())
+    before = [n.surrogate for n in neurons]
+    try:
+        for n in neurons:
+            if isinstance(surrogate, int | float):
+                n.surrogate = n.surrogate.widened(surrogate)
+            else:
+                n.surrogate = surrogate
+        yield
+    finally:
+        for n, old in zip(neurons, before, strict=True):
+            n.surrogate = old
+
+
+@contextmanager
+def backward_rule(model: nn.Module, rule: BackwardRule | Analogue) -> Iterator[None]:
+    """Differentiate every spiking layer by a rule inside the block, instead of its surrogate.
+
+    Args:
+        model: A network with spiking layers. Its forward pass does not change, unless the rule is
+            an ``Analogue``. Potentials that ``record`` shows carry no gradient then, and decays and
+            gates get none.
+        rule: Prescribes the slope ds/dv of one pass of one layer.
+    """
+    neurons = _neurons(model)
+    before = [n.rule for n in neurons]
+    try:
+        for n in neurons:
+            n.rule = rule
+        yield
+    finally:
+        for n, old in zip(neurons, before, strict=True):
+            n.rule = old
+
+
+@contextmanager
+def under_attack(model: nn.Module) -> Iterator[None]:
+    """Tell every spiking layer that its caller is an attack (NoisyLIF can be quiet there)."""
+    neurons = _neurons(model)
+    before = [n.attacked for n in neurons]
+    try:
+        for n in neurons:
+            n.attacked = True
+        yield
+    finally:
+        for n, old in zip(neurons, before, strict=True):
+            n.attacked = old
+
+
+def _neurons(model: nn.Module) -> list[Neuron]:
+    return [m for m in model.modules() if isinstance(m, Neuron)]
