@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 WORKERS ?= 2
 KERNEL := hatch_build.py src/spikeguard/kernels/cpu.cpp # compiled by the installation
 
-.PHONY: demo test lint types format check clean help bench-peers
+.PHONY: demo test lint types format check clean help bench-peers test-peers
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
@@ -28,7 +28,10 @@ format: $(VENV)/.dev ## Format the code and fix what ruff can fix.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-check: lint types test ## Everything the gate runs.
+test-peers: $(VENV)/.dev bench-peers ## Test against foolbox, ART, SpikingJelly, snnTorch and Norse themselves.
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/peers tests/test_bench.py
+
+check: lint types test test-peers ## Everything the gate runs.
 
 bench-peers: $(VENV)/.core ## Install what benchmarks and peer tests compare with; no torchvision, no CUDA.
 	$(PIP) -e ".[bench]"
