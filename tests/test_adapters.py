@@ -7,12 +7,11 @@ import torch
 from torch import nn
 
 import spikeguard as sg
+from fitting import drawn, twin
 from spikeguard.attacks import SwapSurrogate, cross_entropy
 from spikeguard.attacks.gradient import BACKPROP
-from spikeguard.models import MLP
-from spikeguard.models.adapters import ForeignError
-from spikeguard.models.frameworks import recognised
-from spikeguard.models.frameworks.base import Native
+from spikeguard.models.frameworks import ForeignError, recognised
+from spikeguard.models.frameworks.surrogate import Native
 from spikeguard.neurons import IF, LIF, Sigmoid, Triangular, backward_mode, record, spiking_layers
 from spikeguard.rng import stream
 
@@ -210,11 +209,7 @@ class Explicit(nn.Module):
 
 def seeded(model, scale=2.0):
     """Draw weights that make neurons fire, from a named stream."""
-    generator = stream(0, "toy")
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.copy_(torch.randn(weight.shape, generator=generator) * scale / 4)
-    return model.eval()
+    return drawn(model, scale / 4, stream(0, "toy")).eval()
 
 
 def layers(neuron, flatten=1):
@@ -314,24 +309,13 @@ def test_a_spikingjelly_network_equals_its_twin_of_our_parts():
     """Hard reset, tau 2, input not scaled: decay 1/2. Logits, potentials and gradients agree."""
     net, (x, y) = layers(LIFNode()), images()
     theirs = sg.foreign(net, T=T).eval()
-    ours = MLP(
-        in_features=16,
-        hidden=(20,),
-        num_classes=CLASSES,
-        T=T,
-        in_shape=(1, 4, 4),
-        neuron=LIF(0.5, surrogate=Sigmoid(4.0)),
-    ).eval()
-    weights = dict(zip(ours.state_dict(), ours.state_dict().values(), strict=True))
-    values = iter(net.state_dict().values())
-    ours.load_state_dict(
-        {k: v if k in ("mean", "std") else next(values) for k, v in weights.items()}
-    )
+    neuron = LIF(0.5, surrogate=Sigmoid(4.0))
+    ours = twin(net, neuron, in_features=16, hidden=(20,), T=T, in_shape=(1, 4, 4))
     with record(theirs) as a, record(ours) as b:
         torch.testing.assert_close(theirs(x), ours(x))
-    (own,), (twin,) = a.values(), b.values()
-    torch.testing.assert_close(own.v, twin.v)
-    torch.testing.assert_close(own.u, twin.u)
+    (theirs_seen,), (ours_seen,) = a.values(), b.values()
+    torch.testing.assert_close(theirs_seen.v, ours_seen.v)
+    torch.testing.assert_close(theirs_seen.u, ours_seen.u)
     for one, two in zip(
         BACKPROP(theirs, x, y, cross_entropy), BACKPROP(ours, x, y, cross_entropy), strict=True
     ):

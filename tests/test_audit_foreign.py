@@ -1,11 +1,10 @@
 """The audit comes to a verdict about networks of other frameworks too."""
 
 import pytest
-import torch
 from torch import nn
-from torch.nn import functional
 
 import spikeguard as sg
+from fitting import drawn, fitted
 from spikeguard.auditing import CHECKS, Context
 from spikeguard.data import load
 from spikeguard.rng import stream
@@ -35,17 +34,8 @@ def network(node):
 @pytest.fixture(scope="module", params=[of_spikingjelly, of_snntorch], ids=lambda f: f.__name__)
 def trained(request):
     """Return a maker of networks with a surrogate, and the weights of training with the usual."""
-    net = network(request.param(4.0))
-    model, (x, y) = sg.foreign(net, T=4), DIGITS.train.batch(slice(None))
-    with torch.no_grad():
-        for weight in net.parameters():
-            weight.copy_(torch.randn(weight.shape, generator=stream(0, "foreign")) * 0.2)
-    optimiser, order = torch.optim.Adam(model.parameters(), 5e-3), stream(0, "order")
-    for _ in range(6):
-        for batch in torch.randperm(len(x), generator=order).split(64):
-            optimiser.zero_grad()
-            functional.cross_entropy(model(x[batch]), y[batch]).backward()
-            optimiser.step()
+    net = drawn(network(request.param(4.0)), 0.2, stream(0, "foreign"))
+    fitted(sg.foreign(net, T=4), DIGITS.train.batch(slice(None)), 6, stream(0, "order"))
     return request.param, net.state_dict()
 
 

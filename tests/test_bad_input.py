@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikeguard import runs
+from spikeguard import run_files
 from spikeguard.cli import main
 from spikeguard.config import build, load_recipe
 from spikeguard.data import ImageSet, as_image_set
@@ -150,23 +150,23 @@ def test_an_output_folder_that_exists_is_not_touched(refused, tmp_path):
 def test_what_is_no_run_folder(refused, tmp_path, command):
     assert "no such run folder" in refused(command, tmp_path / "none")
     assert "not a run folder" in refused(command, tmp_path)
-    load_recipe("demo/vanilla").save(tmp_path / runs.RECIPE)
+    load_recipe("demo/vanilla").save(tmp_path / run_files.RECIPE)
     line = refused(command, tmp_path)
     assert "not finished" in line
     assert "--resume" in line
 
 
 def test_a_checkpoint_of_another_model(refused, run):
-    recipe = run / runs.RECIPE
+    recipe = run / run_files.RECIPE
     recipe.write_text(recipe.read_text().replace("width: 2\n", "width: 3\n"))
     line = refused("attack", run)
     assert "another model" in line
     assert "features.0.weight" in line
-    assert not (run / runs.ATTACKS).exists()
+    assert not (run / run_files.ATTACKS).exists()
 
 
 def test_a_truncated_checkpoint(refused, run):
-    path = run / runs.BEST / "model.safetensors"
+    path = run / run_files.BEST / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     assert "truncated" in refused("attack", run)
 
@@ -178,7 +178,7 @@ def test_a_malicious_pickle_is_refused_and_never_run(refused, run, tmp_path):
         def __reduce__(self):
             return (os.mkdir, (str(trace),))
 
-    path = run / runs.BEST / "model.safetensors"
+    path = run / run_files.BEST / "model.safetensors"
     path.write_bytes(pickle.dumps(Evil()))
     line = refused("audit", run)
     assert "pickle" in line
@@ -188,7 +188,7 @@ def test_a_malicious_pickle_is_refused_and_never_run(refused, run, tmp_path):
 
 
 def test_a_damaged_recipe_in_a_run_folder(refused, run):
-    (run / runs.RECIPE).write_text("model: {name: cnn\n")
+    (run / run_files.RECIPE).write_text("model: {name: cnn\n")
     assert "recipe recipe: line" in refused("attack", run)
 
 
@@ -211,12 +211,12 @@ def test_a_damaged_recipe_in_a_run_folder(refused, run):
 def test_wrong_attack_options(refused, finished, options, parts):
     line = refused("attack", finished, *options)
     assert all(part in line for part in parts)
-    assert not (finished / runs.ATTACKS).exists()
+    assert not (finished / run_files.ATTACKS).exists()
 
 
 def test_a_wrong_audit_radius(refused, finished):
     assert "eps.0" in refused("audit", finished, "--eps", "-0.1")
-    assert not (finished / runs.AUDIT).exists()
+    assert not (finished / run_files.AUDIT).exists()
 
 
 # --- data
@@ -292,7 +292,7 @@ def test_a_full_disk_names_the_file(refused, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     line = refused(*TRAIN, "--out", tmp_path / "run")
     assert "No space left on device" in line
-    assert runs.RECIPE in line
+    assert run_files.RECIPE in line
     assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     monkeypatch.setattr(os, "fsync", real)
     assert main([*TRAIN, "--out", str(tmp_path / "run")]) == 0  # nothing stands in the way
@@ -315,10 +315,10 @@ def test_a_disk_that_fills_up_in_training_leaves_a_run_that_can_go_on(
     line = capsys.readouterr().err.splitlines()[-1]
     assert "No space left on device" in line
     assert "checkpoints" in line
-    assert not (path / runs.RESULT).exists()
+    assert not (path / run_files.RESULT).exists()
     monkeypatch.setattr(os, "fsync", real)
     assert main([*TRAIN, "--out", str(path), "--resume"]) == 0
-    weights = [p / runs.BEST / "model.safetensors" for p in (path, finished)]
+    weights = [p / run_files.BEST / "model.safetensors" for p in (path, finished)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
@@ -332,7 +332,7 @@ def test_an_interrupt_is_one_line_that_says_how_to_go_on(refused, tmp_path, monk
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spikeguard.runs.train_recipe", interrupt)
+    monkeypatch.setattr("spikeguard.recipe_training.train_recipe", interrupt)
     line = refused(*TRAIN, "--out", tmp_path / "a b", code=130)
     assert line.endswith(f"--out '{tmp_path / 'a b'}' --resume")
     monkeypatch.setattr("spikeguard.runs.Run.load", interrupt)
@@ -347,7 +347,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     def bug(*args, **kwargs):
         return int("not a number")  # a ValueError, but not one that SpikeGuard raised
 
-    monkeypatch.setattr("spikeguard.runs.train_recipe", bug)
+    monkeypatch.setattr("spikeguard.recipe_training.train_recipe", bug)
     with pytest.raises(ValueError, match="invalid literal"):
         main(TRAIN)
 

@@ -14,13 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 import spikeguard as sg
-from spikeguard import cli, runs
+from spikeguard import cli, run_files
+from spikeguard.attack_results import attack_name
 from spikeguard.cli import main
 from spikeguard.commands import list as listing
 from spikeguard.config import EvaluateSection, load_recipe
 from spikeguard.environment import describe
 from spikeguard.files import write_npz
-from spikeguard.runs import Run, attack_name, train_recipe
+from spikeguard.recipe_training import train_recipe
+from spikeguard.runs import Run
 
 TINY = [
     "data.train_limit=60",
@@ -48,7 +50,7 @@ def run(tmp_path_factory):
 
 
 def weights(path):
-    return load_file(path / runs.BEST / "model.safetensors")
+    return load_file(path / run_files.BEST / "model.safetensors")
 
 
 def same(a, b):
@@ -163,23 +165,24 @@ def test_training_leaves_a_complete_run_folder_and_says_what_is_next(tmp_path, c
         assert f"spikeguard {command} {path}" in shown.out
     epochs = [line for line in shown.err.splitlines() if line.startswith("train: epoch")]
     assert len(epochs) == 2  # without a terminal one plain line an epoch
-    for name in (runs.RECIPE, runs.ENVIRONMENT, runs.METRICS, runs.RESULT):
+    for name in (run_files.RECIPE, run_files.ENVIRONMENT, run_files.METRICS, run_files.RESULT):
         assert (path / name).is_file()
-    assert len((path / runs.METRICS).read_text().splitlines()) == 2
-    assert json.loads((path / runs.ENVIRONMENT).read_text())["seed"] == 0
+    assert len((path / run_files.METRICS).read_text().splitlines()) == 2
+    assert json.loads((path / run_files.ENVIRONMENT).read_text())["seed"] == 0
     assert not list(path.rglob("*.tmp"))
 
 
 def test_a_run_is_repeated_from_its_own_recipe(run, tmp_path):
-    assert main(["train", str(run / runs.RECIPE), "--out", str(tmp_path / "again")]) == 0
+    assert main(["train", str(run / run_files.RECIPE), "--out", str(tmp_path / "again")]) == 0
     assert same(weights(tmp_path / "again"), weights(run))
-    assert (tmp_path / "again" / runs.RECIPE).read_text() == (run / runs.RECIPE).read_text()
+    first, second = (path / run_files.RECIPE for path in (run, tmp_path / "again"))
+    assert second.read_text() == first.read_text()
 
 
 def test_the_default_folder_is_named_after_the_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([*TRAIN, "train.epochs=1"]) == 0
-    assert (tmp_path / "runs/demo/vanilla" / runs.RESULT).is_file()
+    assert (tmp_path / "runs/demo/vanilla" / run_files.RESULT).is_file()
 
 
 def test_an_interrupted_training_ends_like_one_that_never_stopped(
@@ -197,7 +200,7 @@ def test_an_interrupted_training_ends_like_one_that_never_stopped(
         assert main([*planted, "train.checkpoint_seconds=0", "--out", str(path)]) == 130
     told = capsys.readouterr().err.strip()
     assert told.count("\n") == 0
-    assert not (path / runs.RESULT).exists()
+    assert not (path / run_files.RESULT).exists()
     command = shlex.split(told.partition("continue with: ")[2])
     assert command[0] == "spikeguard"
     assert command[-1] == "--resume"
@@ -206,16 +209,17 @@ def test_an_interrupted_training_ends_like_one_that_never_stopped(
 
 
 def test_resume_returns_a_finished_run_as_it_is(run):
-    before = {path: path.stat().st_mtime_ns for path in (run / runs.CHECKPOINTS).rglob("*")}
+    kept = run / run_files.CHECKPOINTS
+    before = {path: path.stat().st_mtime_ns for path in kept.rglob("*")}
     assert main([*TRAIN, "--out", str(run), "--resume"]) == 0
-    assert {path: path.stat().st_mtime_ns for path in (run / runs.CHECKPOINTS).rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in kept.rglob("*")} == before
 
 
 def test_resume_refuses_another_recipe_but_takes_another_evaluation(run, capsys):
     assert main([*TRAIN, "train.lr=1e-3", "--out", str(run), "--resume"]) == 2
     assert "train.lr" in capsys.readouterr().err
     assert main([*TRAIN, "evaluate.batch_size=7", "--out", str(run), "--resume"]) == 0
-    assert load_recipe(run / runs.RECIPE).evaluate.batch_size == 7
+    assert load_recipe(run / run_files.RECIPE).evaluate.batch_size == 7
     assert main([*TRAIN, "--out", str(run), "--resume"]) == 0
 
 
@@ -225,7 +229,7 @@ def test_resume_refuses_another_recipe_but_takes_another_evaluation(run, capsys)
 def test_a_run_is_loaded_with_its_best_weights(run):
     loaded = Run.load(run)
     assert same(dict(loaded.model.state_dict()), weights(run))
-    assert loaded.recipe == load_recipe(run / runs.RECIPE)
+    assert loaded.recipe == load_recipe(run / run_files.RECIPE)
     assert len(loaded.data.test) == 12
 
 
@@ -233,9 +237,9 @@ def test_attack_stores_a_result_and_reads_it_back(run, capsys, monkeypatch):
     words = ["attack", str(run), "--eps", "0.05,8/255", "--suite", "quick", "--limit", "6"]
     first = text_of(words, capsys)
     assert "pgd10" in first
-    stems = {path.stem for path in (run / runs.ATTACKS).glob("*.json")}
+    stems = {path.stem for path in (run / run_files.ATTACKS).glob("*.json")}
     assert {"quick-linf-0.05-first6", "quick-linf-8_255-first6"} <= stems
-    stored = json.loads((run / runs.ATTACKS / "quick-linf-0.05-first6.json").read_text())
+    stored = json.loads((run / run_files.ATTACKS / "quick-linf-0.05-first6.json").read_text())
     assert stored["samples"] == 6
     assert stored["suite"] == "quick"
 
@@ -250,8 +254,8 @@ def test_an_interrupted_attack_goes_on_at_the_next_batch(run, tmp_path, monkeypa
     from spikeguard.outcomes import Job
 
     words = ["attack", str(run), "--eps", "0.06", "--suite", "baseline"]
-    whole, path = Job.run, run / runs.ATTACKS / "baseline-linf-0.06"
-    recipe = load_recipe(run / runs.RECIPE, ["evaluate.batch_size=4"])
+    whole, path = Job.run, run / run_files.ATTACKS / "baseline-linf-0.06"
+    recipe = load_recipe(run / run_files.RECIPE, ["evaluate.batch_size=4"])
     monkeypatch.setattr("spikeguard.runs.load_recipe", lambda *args: recipe)
     batches = []
 
@@ -274,7 +278,7 @@ def test_an_interrupted_attack_goes_on_at_the_next_batch(run, tmp_path, monkeypa
 def test_a_stored_result_of_other_attacks_is_not_passed_off_as_this_one(run, capsys):
     words = ["attack", str(run), "--eps", "0.07", "--suite", "baseline"]
     text_of(words, capsys)
-    path = run / runs.ATTACKS / "baseline-linf-0.07.json"
+    path = run / run_files.ATTACKS / "baseline-linf-0.07.json"
     stored = json.loads(path.read_text())
     stored["attacks"]["noise"]["settings"]["draws"] = 3
     path.write_text(json.dumps(stored))
@@ -286,7 +290,7 @@ def test_a_cascade_and_a_bfloat16_search_have_results_of_their_own(run, capsys):
     words = ["attack", str(run), "--eps", "0.08", "--suite", "quick"]
     plain = text_of(words, capsys)
     lean = text_of([*words, "--cascade", "--precision", "bf16"], capsys)
-    stem = run / runs.ATTACKS / "quick-linf-0.08-cascade-bf16"
+    stem = run / run_files.ATTACKS / "quick-linf-0.08-cascade-bf16"
     stored = json.loads(stem.with_name(f"{stem.name}.json").read_text())
     assert (stored["cascade"], stored["precision"], stored["suite"]) == (True, "bf16", "quick")
     assert "after this and all cheaper attacks" in lean
@@ -308,7 +312,7 @@ def test_kept_inputs_are_scored_again_and_a_planted_fault_is_found(run, capsys):
     words = ["attack", str(run), "--eps", "0.3", "--suite", "quick"]
     text_of(words, capsys)
     assert "scored again:" in text_of([*words, "--rescore"], capsys)
-    stem = run / runs.ATTACKS / "quick-linf-0.3"
+    stem = run / run_files.ATTACKS / "quick-linf-0.3"
     with np.load(stem.with_name(f"{stem.name}.worst.npz")) as kept:
         x, accuracy = kept["x"], kept["accuracy"]
     write_npz(stem.with_name(f"{stem.name}.worst.npz"), x=x, accuracy=accuracy + 0.25)
@@ -321,7 +325,7 @@ def test_kept_inputs_are_scored_again_and_a_planted_fault_is_found(run, capsys):
 def test_standard_is_a_cascade_by_itself(run, capsys):
     words = ["attack", str(run), "--eps", "0.3", "--suite", "standard", "--limit", "2"]
     text_of(words, capsys)
-    card = json.loads((run / runs.ATTACKS / "standard-linf-0.3-first2.json").read_text())
+    card = json.loads((run / run_files.ATTACKS / "standard-linf-0.3-first2.json").read_text())
     assert card["cascade"] is True
     assert attack_name("standard", 0.3, EvaluateSection(cascade=False)).endswith("each")
 
@@ -378,12 +382,12 @@ def test_audit_tells_its_verdict_by_exit_code_only_when_strict(
     out = capsys.readouterr().out
     assert "the table" in out
     assert Verdict.sentence in out
-    assert (run / runs.MEMBRANE).is_file()
+    assert (run / run_files.MEMBRANE).is_file()
 
 
 def test_audit_keeps_its_verdict_in_the_run(run, capsys):
     text_of(["audit", str(run), "--limit", "6"], capsys)
-    verdict = json.loads((run / runs.AUDIT).read_text())
+    verdict = json.loads((run / run_files.AUDIT).read_text())
     assert verdict["status"] in ("reliable", "unreliable", "inconclusive")
     said = {found["code"]: found["status"] for found in verdict["findings"]}
     assert said["S22"] == "pass"  # the recipe says what the network was trained with
@@ -391,13 +395,14 @@ def test_audit_keeps_its_verdict_in_the_run(run, capsys):
 
 def test_report_writes_one_page_for_one_run_or_several(run, tmp_path, capsys, monkeypatch):
     out = text_of(["report", str(run)], capsys)
-    assert str(run / runs.REPORT) in out
-    assert (run / runs.REPORT).read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype")
+    assert str(run / run_files.REPORT) in out
+    page = (run / run_files.REPORT).read_text(encoding="utf-8")
+    assert page.lstrip().lower().startswith("<!doctype")
     shutil.copytree(run, tmp_path / "runs/first")
     shutil.copytree(run, tmp_path / "runs/second")
     monkeypatch.chdir(tmp_path)
     text_of(["report", "runs/first", str(tmp_path / "runs/second")], capsys)
-    assert (tmp_path / "runs" / runs.REPORT).is_file()  # in the folder that both share
+    assert (tmp_path / "runs" / run_files.REPORT).is_file()  # in the folder that both share
 
 
 # --- demo
@@ -421,8 +426,8 @@ def test_the_demo_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     assert sum("] demo/vanilla, train: epoch" in line for line in told.splitlines()) == 2
     first = text_of(out, capsys)
     for name in ("vanilla", "at"):
-        assert (tmp_path / "demo" / name / runs.AUDIT).is_file()
-    assert (tmp_path / "demo" / runs.REPORT).is_file()
+        assert (tmp_path / "demo" / name / run_files.AUDIT).is_file()
+    assert (tmp_path / "demo" / run_files.REPORT).is_file()
 
     def never(*args, **kwargs):
         raise AssertionError("a finished stage was computed again")

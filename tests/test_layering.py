@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "src" / "spikeguard"
 # From the bottom up. A module imports from the layers below its own, and from its own layer as long
 # as no circle closes. The top-level __init__.py only names what is elsewhere and stands outside.
 LAYERS = [
-    {"rng", "files", "environment", "folders", "position", "published"},
+    {"rng", "files", "environment", "folders", "position", "published", "run_files"},
     {"kernels"},
     {"neurons", "encoders", "frequency", "data"},
     {"models"},
@@ -36,7 +36,18 @@ LAYERS = [
         "seeds",
         "training",
     },
-    {"benchmarking", "building", "config", "demo", "recipes", "reporting", "reproduction", "runs"},
+    {
+        "attack_results",
+        "benchmarking",
+        "building",
+        "config",
+        "demo",
+        "recipe_training",
+        "recipes",
+        "reporting",
+        "reproduction",
+        "runs",
+    },
     {"cli", "commands"},
     {"__main__"},
 ]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from spikeguard import folders
 from spikeguard.folders import places, replaced, write_synced
+from spikeguard.run_files import BEST
 
 __all__ = [
     "Checkpoint",
@@ -116,7 +117,7 @@ def load_model(path: str | Path, model: nn.Module) -> None:
             is left as it was.
     """
     path = Path(path)
-    best = path / "checkpoints" / "best"
+    best = path / BEST
     if best.exists():
         raise CheckpointError(f"{path}: is a run folder; its checkpoint is {best}.")
     if path.is_file():

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spikeguard.config import Recipe, eps_text, load_recipe
-from spikeguard.runs import AUDIT, REPORT, Run, train_recipe
+from spikeguard.recipe_training import train_recipe
+from spikeguard.run_files import AUDIT, REPORT
+from spikeguard.runs import Run
 
 if TYPE_CHECKING:
     from spikeguard.scores import Evaluation

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikeguard.outcomes import Job, Precision, Progress, begun
 from spikeguard.attacks import Attack, cost, describe, evaluating, require_finite_weights
 from spikeguard.attacks.base import is_stochastic
 from spikeguard.data import ImageSet, as_image_set
 from spikeguard.files import write_npz
+from spikeguard.outcomes import Job, Precision, Progress, begun
 from spikeguard.parts import open_parts, read_part
 from spikeguard.scores import RESERVED, Evaluation, Score, WorstSet, wilson
 

@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from spikeguard.attack_results import attack_name
 from spikeguard.config import ConfigError, Recipe, eps_text, load_recipe
 from spikeguard.demo import Progress, side_by_side
 from spikeguard.files import write_json, write_text
+from spikeguard.recipe_training import train_recipe
 from spikeguard.recipes import recipe_names
-from spikeguard.runs import ATTACKS, RECIPE, RESULT, Run, attack_name, train_recipe
+from spikeguard.run_files import ATTACKS, RECIPE, RESULT
+from spikeguard.runs import Run
 from spikeguard.scores import Evaluation
 from spikeguard.seeds import OverSeeds, mean, over_seeds
 

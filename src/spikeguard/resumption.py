@@ -20,10 +20,11 @@ from spikeguard.files import write_text
 from spikeguard.learner import Learner
 from spikeguard.optimisation import TrainOptions, optimizer_state, restore_optimizer
 from spikeguard.position import Position
+from spikeguard.run_files import CHECKPOINTS, ENVIRONMENT, METRICS, RECIPE
 
 __all__ = ["RunFolder", "difference", "identity", "require_new_folder"]
 
-WRITTEN_BEFORE = frozenset({"recipe.yaml", "environment.json"})
+WRITTEN_BEFORE = frozenset({RECIPE, ENVIRONMENT})
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class RunFolder:
     def write_metrics(self, at: Position) -> None:
         """Write a line for each finished epoch: the whole file, so that none is lost or doubled."""
         lines = [json.dumps(line, allow_nan=False) + "\n" for line in at.history]
-        write_text(self.path / "metrics.jsonl", "".join(lines))
+        write_text(self.path / METRICS, "".join(lines))
 
     def standing(self) -> str:
         """Say what is on the disk."""
@@ -90,7 +91,7 @@ class RunFolder:
         return f"{last} stands" if last.exists() else "no checkpoint was written yet"
 
     def _checkpoint(self, name: str) -> Path:
-        return self.path / "checkpoints" / name
+        return self.path / CHECKPOINTS / name
 
 
 def require_new_folder(out: str | Path) -> None:

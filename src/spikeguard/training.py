@@ -23,6 +23,7 @@ from spikeguard.optimisation import TrainOptions
 from spikeguard.position import Position
 from spikeguard.resumption import RunFolder, identity, require_new_folder
 from spikeguard.rng import stream
+from spikeguard.run_files import BEST
 
 __all__ = ["TrainOptions", "TrainResult", "TrainingDiverged", "require_new_folder", "train"]
 
@@ -133,7 +134,7 @@ def train(
         error.args = (f"{error}; {folder.standing()}. Try a smaller lr than {options.lr:g}.",)
         raise
 
-    checkpoint.load_model(folder.path / "checkpoints" / "best", model)
+    checkpoint.load_model(folder.path / BEST, model)
     best = at.best()
     result = {
         "best_epoch": best["epoch"],

@@ -9,8 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from spikeguard.attacks import APGD, HART, L1, PGD, Linf, dlr, margin
-from spikeguard.auditing import Context
-from spikeguard.auditing.context import Attacked, Provenance
+from spikeguard.auditing import Attacked, Context, Provenance
 from spikeguard.auditing.further import FURTHER
 from spikeguard.data import load
 from spikeguard.encoders import Poisson

@@ -4,9 +4,9 @@ from functools import cache
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 import spikeguard as sg
+from fitting import fitted
 from spikeguard.neurons import LIF, Triangular
 from spikeguard.rng import stream
 
@@ -18,7 +18,6 @@ NETWORKS = ("ordinary", "spiking")
 def trained(name):
     """Return the network, in evaluation mode, and 100 test images that it gets right."""
     data = sg.data.load("digits")
-    x, y = data.train.batch(slice(None))
     generator = stream(0, "peers", name)
     if name == "spiking":
         neuron = LIF(0.5, surrogate=Triangular(1.0))
@@ -32,13 +31,7 @@ def trained(name):
         )
     else:
         model = _ordinary(generator)
-    optimiser = torch.optim.Adam(model.parameters(), 5e-3)
-    for _ in range(6):
-        for batch in torch.randperm(len(x), generator=generator).split(64):
-            optimiser.zero_grad()
-            functional.cross_entropy(model(x[batch]), y[batch]).backward()
-            optimiser.step()
-    model.eval()
+    fitted(model, data.train.batch(slice(None)), 6, generator)
     x, y = data.test.batch(slice(None))
     with torch.no_grad():
         right = model(x).argmax(1) == y

@@ -5,14 +5,23 @@ import warnings
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 import spikeguard as sg
-from spikeguard.attacks import PGD, Linf, SwapSurrogate, cross_entropy
+from fitting import drawn
+from peers.foreign import (
+    TEST,
+    T,
+    check_attacked_alike,
+    check_driven_and_swapped,
+    check_learned,
+    check_recorded,
+    our_twin,
+    trained,
+)
+from spikeguard.attacks import SwapSurrogate, cross_entropy
 from spikeguard.attacks.gradient import BACKPROP
-from spikeguard.models import MLP
-from spikeguard.models.adapters import ForeignError
-from spikeguard.neurons import LIF, ATan, Triangular, record
+from spikeguard.models.frameworks import ForeignError
+from spikeguard.neurons import LIF, ATan, record
 from spikeguard.rng import stream
 
 with warnings.catch_warnings():
@@ -21,15 +30,9 @@ with warnings.catch_warnings():
     surrogate = pytest.importorskip("snntorch.surrogate")
     spikegen = pytest.importorskip("snntorch.spikegen")
 
-T, EPS = 4, 0.1
-
 
 def seeded(net):
-    generator = stream(0, "peer")
-    with torch.no_grad():
-        for weight in net.parameters():
-            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.2)
-    return net
+    return drawn(net, 0.2, stream(0, "peer"))
 
 
 def hidden(**options):
@@ -67,48 +70,16 @@ class Rated(Explicit):
         return spikegen.rate(x.flatten(1), num_steps=T)
 
 
-@pytest.fixture(scope="module")
-def digits():
-    data = sg.data.load("digits")
-    return data.train.batch(slice(None)), data.test.batch(slice(128))
-
-
-@pytest.fixture(scope="module")
-def trained(digits):
-    net = hidden(reset_mechanism="zero")
-    model, ((x, y), _) = sg.foreign(net, T=T), digits
-    optimiser, order = torch.optim.Adam(model.parameters(), 5e-3), stream(0, "order")
-    for _ in range(8):
-        for batch in torch.randperm(len(x), generator=order).split(64):
-            optimiser.zero_grad()
-            functional.cross_entropy(model(x[batch]), y[batch]).backward()
-            optimiser.step()
-    return net.eval()
-
-
-def test_reset_to_zero_is_our_hard_reset_detached(trained, digits):
+def test_reset_to_zero_is_our_hard_reset_detached():
     """The reset comes one step later, before the leak: the same recurrence."""
-    ours = MLP(
-        hidden=(48,),
-        num_classes=10,
-        T=T,
-        in_shape=(1, 8, 8),
-        neuron=LIF(0.5, surrogate=ATan(2.0), detach_reset=True),
-    )
-    state = trained.state_dict()
-    values = iter([state[k] for k in ("1.weight", "1.bias", "3.weight", "3.bias")])
-    own = ours.state_dict()
-    ours.load_state_dict({k: v if k in ("mean", "std") else next(values) for k, v in own.items()})
-    ours.eval()
-    model, (_, (x, y)) = sg.foreign(trained, T=T).eval(), digits
-    assert (model(x).argmax(1) == y).double().mean() > 0.85
+    net = trained(hidden(reset_mechanism="zero"))
+    model, (x, _) = sg.foreign(net, T=T).eval(), TEST
+    ours = our_twin(net, LIF(0.5, surrogate=ATan(2.0), detach_reset=True))
+    check_learned(model)
     with record(model) as a, record(ours) as b:
         torch.testing.assert_close(model(x), ours(x), rtol=0, atol=1e-5)
     torch.testing.assert_close(next(iter(a.values())).v, next(iter(b.values())).v)
-    results = [sg.evaluate(m, (x, y), {"pgd": PGD(Linf(EPS), steps=10)}) for m in (model, ours)]
-    robust = [int(result.outcomes["pgd"].sum()) for result in results]
-    assert abs(robust[0] - robust[1]) <= 2
-    assert robust[0] < int(results[0].outcomes["clean"].sum()) - 20
+    check_attacked_alike(model, ours)
 
 
 NETS = {
@@ -120,45 +91,30 @@ NETS = {
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_every_network_is_driven_swapped_and_recorded(name, digits):
-    _, (x, y) = digits
-    x, y = x[:16], y[:16]
+def test_every_network_is_driven_swapped_and_recorded(name):
     model = sg.foreign(NETS[name](), T=T).eval()
-    first = model(x)
-    assert torch.equal(model(x), first)
-    torch.testing.assert_close(model(x[:5]), first[:5])
-    assert model.presentation == ("inside" if name == "explicit" else "steps")
-    losses, own = BACKPROP(model, x, y, cross_entropy)
-    assert own.abs().amax() > 0
-    swapped, grad = SwapSurrogate(Triangular(1.0))(model, x, y, cross_entropy)
-    assert torch.equal(swapped, losses)
-    assert not torch.allclose(grad, own)
-    with record(model) as trace:
-        model(x)
-    for layer in trace.values():
-        assert layer.v.shape[:2] == (T, 16)
-    assert 0 < next(iter(trace.values())).spikes.detach().mean() < 1
-    assert sg.check(model, x, y).driven["framework"] == "snntorch"
+    check_driven_and_swapped(model, "snntorch", "inside" if name == "explicit" else "steps")
+    check_recorded(model)
 
 
-def test_the_default_surrogate_is_our_arctangent(digits):
-    _, (x, y) = digits
+def test_the_default_surrogate_is_our_arctangent():
+    x, y = TEST
     model = sg.foreign(hidden(), T=T).eval()
     _, own = BACKPROP(model, x, y, cross_entropy)
     _, same = SwapSurrogate(ATan(2.0))(model, x, y, cross_entropy)
     torch.testing.assert_close(same, own, rtol=1e-3, atol=1e-6)
 
 
-def test_potentials_as_the_output(digits):
-    _, (x, _) = digits
+def test_potentials_as_the_output():
+    x, _ = TEST
     net = seeded(Explicit())
     _, potentials = net(x)
     model = sg.foreign(net, T=T, readout="max", output=1).eval()
     torch.testing.assert_close(model(x), potentials.amax(0))
 
 
-def test_other_neurons_are_driven_and_not_recorded(digits):
-    _, (x, y) = digits
+def test_other_neurons_are_driven_and_not_recorded():
+    x, y = TEST
     neuron = snn.Synaptic(alpha=0.5, beta=0.9, init_hidden=True)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 48), neuron, nn.Linear(48, 10))
     model = sg.foreign(seeded(net), T=T).eval()
@@ -168,9 +124,9 @@ def test_other_neurons_are_driven_and_not_recorded(digits):
         model(x)
 
 
-def test_rate_coding_is_refused(digits):
+def test_rate_coding_is_refused():
     """It is random, and its gradient is exactly zero although the tensor requires one."""
-    _, (x, y) = digits
+    x, y = TEST
     rated = sg.foreign(seeded(Rated()), T=T).eval()
     with torch.random.fork_rng(devices=[]):
         _, grad = BACKPROP(rated, x, y, cross_entropy)
@@ -179,7 +135,7 @@ def test_rate_coding_is_refused(digits):
             sg.check(rated, x, y)
 
 
-def test_without_the_adapter_states_leak(digits):
-    _, (x, y) = digits
+def test_without_the_adapter_states_leak():
+    x, y = TEST
     with pytest.raises(ValueError, match=r"spikeguard\.foreign"):
         sg.check(hidden().eval(), x, y)

@@ -20,7 +20,7 @@ from spikeguard.auditing.bookkeeping import (
 )
 from spikeguard.auditing.chance import determinism
 from spikeguard.auditing.check import Check, does_not_apply, judged, not_run, reason, title
-from spikeguard.auditing.context import Attacked, Budget, Context, Provenance
+from spikeguard.auditing.context import Attacked, Context
 from spikeguard.auditing.convergence import (
     loss_has_settled,
     more_restarts_change_nothing,
@@ -40,6 +40,7 @@ from spikeguard.auditing.radii import (
     unbounded_attack_succeeds,
 )
 from spikeguard.auditing.strength import iterative_beats_single_step, noise_is_weaker
+from spikeguard.auditing.subject import Budget, Provenance
 from spikeguard.auditing.surrogates import surrogate_sweep
 from spikeguard.auditing.transfer import breaks_the_undefended, transfer_is_weaker
 from spikeguard.auditing.validity import model_is_untouched, valid_numbers

@@ -16,7 +16,7 @@ from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.shares import percent
 from spikeguard.evaluation import wilson
-from spikeguard.rng import SampleStreams, key, randomness
+from spikeguard.rng import SampleStreams
 
 __all__ = ["Binarised", "Hook", "active_test", "binarised"]
 
@@ -172,7 +172,7 @@ def binarised(context: Context, hook: Hook, index: Tensor) -> tuple[Binarised, T
     point into class 1, on every noise draw that is tried.
     """
     x = context.x[index].to(context.device)
-    streams = SampleStreams(key(context.seed, "audit", "active"), index)
+    streams = context.draws(index, "active")
     inside = replace(context.threat, eps=_INSIDE * context.threat.eps)  # type: ignore[type-var]
     edges = [_edge(context, x, streams) for _ in range(_TRIED)]
     inner = torch.stack(
@@ -190,7 +190,7 @@ def binarised(context: Context, hook: Hook, index: Tensor) -> tuple[Binarised, T
     works = torch.ones(len(index), dtype=torch.bool)
     for draw in range(EOT if context.stochastic else 1):
         for point, side in ((x, 0), (torch.stack(edges, 1)[rows, far], 1)):
-            with context.searching(index), _noise(context, index, f"works {draw}"):
+            with context.searching(index), context.streams(index, f"works {draw}"), torch.no_grad():
                 works &= (model(point).argmax(1) == side).cpu()
     return model, works
 
@@ -239,19 +239,11 @@ def _success(context: Context, model: Binarised, index: Tensor, attack: Attack) 
     """Attack the readouts of some samples; say which were found [B]."""
     x = context.x[index].to(context.device)
     y = torch.zeros(len(index), dtype=torch.int64, device=x.device)
-    streams = SampleStreams(key(context.seed, "audit", "active attack"), index)
-    x_adv = attack(model, x, y, generator=streams)
+    x_adv = attack(model, x, y, generator=context.draws(index, "active attack"))
     context.threat.check(x_adv, x)
-    with context.searching(index), _noise(context, index, "found"):
+    with context.searching(index), context.streams(index, "found"), torch.no_grad():
         found: Tensor = model(x_adv).argmax(1) == 1
     return found.cpu()
-
-
-@contextmanager
-def _noise(context: Context, index: Tensor, name: str) -> Iterator[None]:
-    streams = SampleStreams(key(context.seed, "audit", name), index)
-    with randomness(context.model, streams), torch.no_grad():
-        yield
 
 
 @contextmanager

@@ -1,45 +1,35 @@
-"""What all checks share: the model, the samples, and every attack made once."""
+"""What all checks share: the attacks on the audited model, each made once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spikeguard.attacks import (
     APGD,
     FGSM,
     PGD,
     Attack,
-    AttackError,
     Backprop,
     EoT,
     Gradient,
     Loss,
     SwapSurrogate,
-    Threat,
     ThreatViolation,
     UniformNoise,
     cross_entropy,
     describe,
-    evaluating,
-    frozen,
 )
-from spikeguard.attacks.base import is_stochastic
 from spikeguard.attacks.square import Square
+from spikeguard.auditing.subject import Subject
 from spikeguard.evaluation import evaluate
 from spikeguard.neurons import Surrogate
-from spikeguard.rng import SampleStreams, key, randomness
 
-__all__ = ["EOT", "Attacked", "Budget", "Context", "Provenance"]
-
-Budget = Literal["quick", "full"]
-T = TypeVar("T")
+__all__ = ["EOT", "Attacked", "Context"]
 
 EOT = 4  # gradients averaged in every step against a stochastic model
 
@@ -62,73 +52,15 @@ class Attacked:
         return float(self.right.mean())
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """How the settings of the reported attack were chosen.
-
-    Args:
-        split: The data they were chosen on, such as "validation"; "fixed" where nothing was chosen.
-        trials: How many settings were tried, >= 1.
-
-    Raises:
-        ValueError: If trials is below 1 or the split has no name.
-    """
-
-    split: str = "fixed"
-    trials: int = 1
-
-    def __post_init__(self) -> None:
-        if self.trials < 1 or not self.split:
-            raise ValueError(
-                f"Provenance: name the split and count the trials, >= 1, got {self.split!r} and "
-                f"{self.trials}; write Provenance('validation', trials=12)."
-            )
-
-
 @dataclass(frozen=True, eq=False)
-class Context:
-    """One audit's subject. Attacks are made when a check first asks for them, and kept.
+class Context(Subject):
+    """One audit's subject: attacks on it are made when a check first asks for them, and kept.
 
-    Args:
-        model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``.
-        x: Samples [N, ...] in [0, 1].
-        y: Labels [N].
-        threat: The set whose robustness is audited.
-        seed: Names all random streams.
-        steps: Steps of PGD.
-        batch_size: Samples at once.
-        budget: "quick" or "full"; checks choose their sizes with :meth:`pick`.
-        substitutes: Other models, by name, from which attacks are transferred.
-        undefended: A plainly trained model that the same attacks must break.
-        tuned: How the settings of the reported attack were chosen.
-        attack: The attack that is reported; None is APGD.
-        rescore: ``(x_adv, y) -> correct [N]``, scored in a fresh process; None where there is none.
-        trained_with: The surrogate of training, or one for each layer; None: unknown.
+    Its arguments are those of :class:`~spikeguard.auditing.subject.Subject`.
     """
 
-    model: nn.Module
-    x: Tensor
-    y: Tensor
-    threat: Threat
-    seed: int = 0
-    steps: int = 20
-    batch_size: int = 64
-    budget: Budget = "full"
-    substitutes: Mapping[str, nn.Module] = field(default_factory=dict)
-    undefended: nn.Module | None = None
-    tuned: Provenance = Provenance()
-    attack: Attack | None = None
-    rescore: Callable[[Tensor, Tensor], Tensor] | None = None
-    trained_with: Surrogate | Mapping[str, Surrogate] | None = None
     made: dict[Attack, Attacked] = field(default_factory=dict, init=False, repr=False)
     violations: dict[str, str] = field(default_factory=dict, init=False, repr=False)
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def pick(self, *, full: T, quick: T) -> T:
-        """Return the size for this audit's budget."""
-        return full if self.budget == "full" else quick
 
     def first(self, n: int) -> Context:
         """Return the audit of the first n samples, with attacks of its own; of all, the same."""
@@ -140,35 +72,9 @@ class Context:
             self._parts[n] = part
         return self._parts[n]
 
-    def once(self, name: str, make: Callable[[], T]) -> T:
-        """Return what ``make`` makes; it is made when first asked for under a name, and kept."""
-        if name not in self._kept:
-            self._kept[name] = make()
-        kept: T = self._kept[name]
-        return kept
-
-    @cached_property
-    def _kept(self) -> dict[str, Any]:
-        return {}
-
     @cached_property
     def _parts(self) -> dict[int, Context]:
         return {}
-
-    @cached_property
-    def classes(self) -> int:
-        """How many classes the model tells apart."""
-        return self.logits(torch.arange(1)).shape[1]
-
-    @cached_property
-    def stochastic(self) -> bool:
-        """Whether the model says that two calls on the same input can differ."""
-        return is_stochastic(self.model)
-
-    @cached_property
-    def device(self) -> torch.device:
-        """Where the model lives."""
-        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
     def gradient(self, surrogate: Surrogate | float | None = None) -> Gradient:
         """Return the attacker's gradient; a stochastic model's is averaged over ``EOT`` draws."""
@@ -223,7 +129,7 @@ class Context:
         several: Attack = replace(attack, restarts=self.tries)  # type: ignore[type-var]
         return several
 
-    def square(self) -> Attack:
+    def square(self) -> Square:
         """Return the attack without gradients."""
         return Square(self.threat, queries=self.pick(full=1000, quick=300), rescale=True)
 
@@ -254,27 +160,6 @@ class Context:
             self.made[attack] = Attacked(result.outcomes["audit"], result.adversarial["audit"])
         return self.made[attack]
 
-    @cached_property
-    def clean(self) -> Tensor:
-        """Share of noise draws on which each clean sample is right [N]."""
-        return self.scored(self.x, "clean")
-
-    def scored(self, x: Tensor, name: str = "score") -> Tensor:
-        """Return the share of fresh draws on which the model is right about each input [N].
-
-        Args:
-            x: Inputs in place of the samples [N, ...].
-            name: Names the draws of a stochastic model.
-        """
-        found = evaluate(
-            self.model,
-            (x, self.y),
-            {},
-            seed=key(self.seed, "audit", name),
-            batch_size=self.batch_size,
-        )
-        return found.outcomes["clean"]
-
     def upper_bound(self) -> float | None:
         """Return the accuracy under the per-sample worst of all attacks made at the audited eps.
 
@@ -304,42 +189,6 @@ class Context:
         x_adv = torch.stack([outcome.x_adv for outcome in outcomes])
         chosen = x_adv[which, torch.arange(len(self))]
         return self.scored(chosen, "worst")
-
-    def batches(self) -> Iterator[Tensor]:
-        """Yield the positions of the samples, a batch at a time."""
-        for start in range(0, len(self), self.batch_size):
-            yield torch.arange(start, min(start + self.batch_size, len(self)))
-
-    def logits(self, index: Tensor, *, name: str = "forward", mirrored: bool = False) -> Tensor:
-        """Return the logits of one batch from one forward pass in evaluation mode.
-
-        Args:
-            index: Positions of the samples.
-            name: Names the noise: a sample draws the same in every batch under the same name.
-            mirrored: Show other images in their place, with the pixels turned to 1 - x.
-
-        Raises:
-            AttackError: If the logits are not finite.
-        """
-        x = self.x[index].to(self.device)
-        with evaluating(self.model), self.streams(index, name), torch.no_grad():
-            logits: Tensor = self.model(1 - x if mirrored else x)
-        if not bool(torch.isfinite(logits).all()):
-            raise AttackError("the model's logits are not finite; see G27")
-        return logits.cpu()
-
-    @contextmanager
-    def streams(self, index: Tensor, name: str) -> Iterator[None]:
-        """Bind the model's noise to the streams of these samples under a name."""
-        streams = SampleStreams(key(self.seed, "audit", name), index)
-        with randomness(self.model, streams):
-            yield
-
-    @contextmanager
-    def searching(self, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Put the model into the state that an attack works in; yield x and y of the samples."""
-        with frozen(self.model), self.streams(index, "gradient"):
-            yield self.x[index].to(self.device), self.y[index].to(self.device)
 
     def settings(self) -> dict[str, Any]:
         """Return how the audit was made, as plain data."""

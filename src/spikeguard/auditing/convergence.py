@@ -12,7 +12,7 @@ from spikeguard.attacks import Attack
 from spikeguard.auditing.check import does_not_apply, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.shares import exceeds, half_width, percent
+from spikeguard.auditing.shares import exceeds, fooled_alone, percent, room_between
 from spikeguard.auditing.walks import Walk, walk
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "success_is_kept",
 ]
 
-_ALWAYS = 0.01  # a smaller difference between accuracies never counts
 _SETTLED = 0.05  # of the whole gain in loss
 _TINY = 1e-12
 _LAST = 10  # steps
@@ -45,7 +44,7 @@ def more_steps_change_nothing(context: Context) -> Finding:
         return does_not_apply("G8", more_steps_change_nothing, "the attack takes no steps")
     once = context.attacked(attack).accuracy
     twice = context.attacked(_with(attack, steps=2 * steps)).accuracy
-    room = _room(once, context)
+    room = room_between(once, len(context))
     return judged(
         "G8",
         more_steps_change_nothing,
@@ -149,7 +148,7 @@ def success_is_kept(context: Context) -> Finding:
         why = "under noise one look does not tell whether a point fools"
         return does_not_apply("G11", success_is_kept, why)
     seen, n = walk(context, attack), len(context)
-    thrown = int((torch.minimum(seen.end, context.clean) - seen.right.amin(0) > 0.5).sum())
+    thrown = fooled_alone(seen.right.amin(0), torch.minimum(seen.end, context.clean))
     return judged(
         "G11",
         success_is_kept,
@@ -181,7 +180,7 @@ def step_size_is_right(context: Context) -> Finding:
         for factor in _FACTORS
     }
     best = min(others, key=lambda factor: others[factor])
-    room = _room(own, context)
+    room = room_between(own, len(context))
     return judged(
         "G12",
         step_size_is_right,
@@ -227,8 +226,3 @@ def _late(loss: Tensor, last: int, *, noisy: bool) -> Tensor:
 def _with(attack: Attack, **changes: float) -> Attack:
     changed: Attack = replace(attack, **changes)  # type: ignore[type-var]
     return changed
-
-
-def _room(accuracy: float, context: Context) -> float:
-    """Return how far two accuracies may differ."""
-    return max(_ALWAYS, half_width(accuracy, len(context)))

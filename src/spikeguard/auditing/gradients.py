@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -10,10 +12,10 @@ from spikeguard.auditing.check import judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.shares import percent
-from spikeguard.models.adapters import ForeignError
+from spikeguard.models.frameworks import ForeignError
 from spikeguard.neurons import record
 
-__all__ = ["dead_surrogates", "zero_gradient"]
+__all__ = ["dead_surrogates", "input_gradients", "zero_gradient"]
 
 _DEAD = 1e-6  # a surrogate derivative below this passes nothing on
 _THRESHOLD = "no sample with a zero gradient, none missing or not finite"
@@ -30,7 +32,7 @@ def zero_gradient(context: Context) -> Finding:
     failure", 2022 (arXiv:2106.09947).
     """
     try:
-        grad = _gradients(context, cross_entropy)
+        grad = _all_gradients(context, cross_entropy)
     except AttackError as error:
         return judged(
             "G15",
@@ -61,7 +63,7 @@ def zero_gradient(context: Context) -> Finding:
         layer = max(dead, key=lambda name: dead[name])
         remedy += f"; in {layer} the surrogate is zero for {percent(dead[layer])} of the potentials"
     if share:
-        left = int(_all_zero(_gradients(context, margin)).sum())
+        left = int(_all_zero(_all_gradients(context, margin)).sum())
         evidence["samples_with_margin_loss"] = left
         remedy = remedy if left else "the cross-entropy is saturated: attack with the margin loss"
     return judged(
@@ -92,13 +94,18 @@ def dead_surrogates(context: Context) -> dict[str, float]:
     return {name: float(torch.cat(parts).mean()) for name, parts in dead.items()}
 
 
-def _gradients(context: Context, loss: Loss) -> Tensor:
-    """Return the input gradients [N, ...] that the attacks start from."""
-    grads = []
+def input_gradients(
+    context: Context, loss: Loss = cross_entropy
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the positions of each batch and the gradients that attacks start from, on the CPU."""
     for index in context.batches():
         with context.searching(index) as (x, y):
-            grads.append(context.gradient()(context.model, x, y, loss)[1].cpu())
-    return torch.cat(grads)
+            _, grad = context.gradient()(context.model, x, y, loss)
+        yield index, grad.cpu()
+
+
+def _all_gradients(context: Context, loss: Loss) -> Tensor:
+    return torch.cat([grad for _, grad in input_gradients(context, loss)])
 
 
 def _all_zero(grad: Tensor) -> Tensor:

@@ -6,11 +6,10 @@ from spikeguard.attacks import APGD, dlr, margin
 from spikeguard.auditing.check import judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.shares import half_width, percent
+from spikeguard.auditing.shares import percent, room_between
 
 __all__ = ["loss_does_not_decide", "targets_find_no_more"]
 
-_ALWAYS = 0.01  # a smaller difference between accuracies never counts
 _TARGETS = 9
 _SAMPLES = 50
 _STEPS = 20
@@ -31,7 +30,7 @@ def loss_does_not_decide(context: Context) -> Finding:
     }
     worst = float(context.worst([own, *others.values()]).mean())
     best = min(others, key=lambda name: others[name].accuracy)
-    least, room = others[best].accuracy, _room(own.accuracy, context)
+    least, room = others[best].accuracy, room_between(own.accuracy, len(context))
     return judged(
         "G13",
         loss_does_not_decide,
@@ -67,7 +66,7 @@ def targets_find_no_more(context: Context) -> Finding:
     free = APGD(context.threat, steps=_STEPS, restarts=tries, loss=loss, gradient=gradient)
     aimed = APGD(context.threat, steps=_STEPS, targets=tries, gradient=gradient)
     untargeted, targeted = some.attacked(free).accuracy, some.attacked(aimed).accuracy
-    room = _room(untargeted, some)
+    room = room_between(untargeted, len(some))
     return judged(
         "G14",
         targets_find_no_more,
@@ -81,8 +80,3 @@ def targets_find_no_more(context: Context) -> Finding:
         remedy="report targeted attacks too (APGD with targets=9)",
         evidence={"targeted": targeted, "untargeted": untargeted, "tries": tries},
     )
-
-
-def _room(accuracy: float, context: Context) -> float:
-    """Return how far two accuracies may differ."""
-    return max(_ALWAYS, half_width(accuracy, len(context)))

@@ -5,12 +5,11 @@ from __future__ import annotations
 from spikeguard.auditing.check import judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.shares import exceeds, half_width, percent
+from spikeguard.auditing.shares import LUCK, exceeds, fooled_alone, half_width, percent
 
 __all__ = ["gradients_beat_queries"]
 
 _ALWAYS = 0.002  # accuracies nearer than this are equal
-_LUCK = 0.05
 
 
 def gradients_beat_queries(context: Context) -> Finding:
@@ -33,16 +32,16 @@ def gradients_beat_queries(context: Context) -> Finding:
     guided = context.worst(context.white())
     blind = context.attacked(square)
     own = float(guided.mean())
-    only = int((guided - blind.right > 0.5).sum())
+    only = fooled_alone(blind.right, guided)
     room = max(_ALWAYS, half_width(blind.accuracy, n))
     return judged(
         "G2",
         gradients_beat_queries,
-        failed=own > blind.accuracy + room or exceeds(only, n, _LUCK),
+        failed=own > blind.accuracy + room or exceeds(only, n, LUCK),
         measured=f"Square leaves {percent(blind.accuracy)}, the gradient "
         f"attacks {percent(own)}; {only} of {n} fooled by Square alone",
         threshold=f"gradients <= Square + {100 * room:.1f} points, and fooled by Square alone: not "
-        f"above {percent(_LUCK)}",
+        f"above {percent(LUCK)}",
         sound="following the gradient beats searching without one",
         fault=f"an attack that sees no gradient leaves {percent(blind.accuracy)} where the "
         f"gradient attacks leave {percent(own)}, so the gradients are hidden",

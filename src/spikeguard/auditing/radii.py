@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,8 +10,9 @@ from spikeguard.auditing.check import judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.shares import exceeds, half_width, percent
+from spikeguard.neurons import Surrogate
 
-__all__ = ["grey_is_a_guess", "room_is_no_loss", "unbounded_attack_succeeds"]
+__all__ = ["far", "grey_is_a_guess", "room_is_no_loss", "unbounded_attack_succeeds"]
 
 _LEFT = 0.01  # samples that may survive an attack without bounds
 _FAR_STEPS = 10  # long steps: 2.5 eps / 10 each
@@ -31,8 +31,8 @@ def unbounded_attack_succeeds(context: Context) -> Finding:
     Source: Carlini et al., 2019 (arXiv:1902.06705); Athalye, Carlini and Wagner, 2018
     (arXiv:1802.00420); Pintor et al., 2022 (arXiv:2106.09947).
     """
-    eps, n = _whole(context), len(context)
-    left = _far(context, eps)
+    eps, n = context.reach, len(context)
+    left = far(context, eps)
     return judged(
         "G5",
         unbounded_attack_succeeds,
@@ -55,8 +55,8 @@ def grey_is_a_guess(context: Context) -> Finding:
 
     Source: Carlini et al., 2019 (arXiv:1902.06705).
     """
-    eps, n, chance = _whole(context) / 2, len(context), 1 / context.classes
-    left = _far(context, eps)
+    eps, n, chance = context.reach / 2, len(context), 1 / context.classes
+    left = far(context, eps)
     return judged(
         "G6",
         grey_is_a_guess,
@@ -81,7 +81,7 @@ def room_is_no_loss(context: Context) -> Finding:
     (arXiv:1802.00420).
     """
     eps, n = context.threat.eps, len(context)
-    radii = [e for e in (eps / 2, eps, 2 * eps) if e <= _whole(context)]
+    radii = [e for e in (eps / 2, eps, 2 * eps) if e <= context.reach]
     curve = {e: context.attacked(context.pgd(eps=e)).accuracy for e in radii}
     rises = [
         (low, high)
@@ -104,15 +104,13 @@ def room_is_no_loss(context: Context) -> Finding:
     )
 
 
-def _whole(context: Context) -> float:
-    """Return the radius of the ball that holds every image."""
-    pixels = context.x[0].numel()
-    return {"l2": math.sqrt(pixels), "l1": float(pixels)}.get(context.threat.norm, 1.0)
-
-
-def _far(context: Context, eps: float) -> float:
-    attack = context.pgd(eps=eps, steps=min(_FAR_STEPS, context.steps), random_start=False)
+def far(context: Context, eps: float, surrogate: Surrogate | None = None) -> float:
+    """Return what a few long steps from the clean images leave of the accuracy in a large ball."""
+    steps = min(_FAR_STEPS, context.steps)
+    attack = context.pgd(eps=eps, steps=steps, surrogate=surrogate, random_start=False)
     if context.threat.norm == "l1":  # a step along the sign moves every pixel by 1/d of the radius
         threat = replace(context.threat, eps=eps)  # type: ignore[type-var]
-        attack = APGD(threat, steps=_L1_STEPS, loss=cross_entropy, gradient=context.gradient())
+        attack = APGD(
+            threat, steps=_L1_STEPS, loss=cross_entropy, gradient=context.gradient(surrogate)
+        )
     return context.attacked(attack).accuracy

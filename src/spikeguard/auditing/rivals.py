@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
@@ -19,11 +18,11 @@ from spikeguard.attacks import (
     EoT,
     Gradient,
 )
-from spikeguard.attacks.square import Square
 from spikeguard.auditing.check import Measure, does_not_apply, judged, not_run
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.shares import exceeds, half_width, percent
+from spikeguard.auditing.radii import far
+from spikeguard.auditing.shares import LUCK, exceeds, fooled_alone, percent, room_between
 from spikeguard.neurons import SURROGATES, Neuron, spiking_layers
 
 __all__ = [
@@ -44,8 +43,6 @@ RULES: dict[str, Gradient] = {
     "PDSG": PDSG(),
 }
 
-_LUCK = 0.05  # samples on which a weaker attack may be luckier than a stronger one
-_FAR_STEPS = 10
 _NO_NEURON = "the model has no spiking layer whose derivative could be replaced"
 _FOREIGN = "the spiking layers are another framework's: their surrogates can be exchanged, no more"
 
@@ -66,7 +63,7 @@ def rules_are_weaker(context: Context) -> Finding:
         for name, rule in RULES.items()
     }
     own = context.attacked(context.reference()).accuracy
-    room = _room(context, own)
+    room = room_between(own, len(context))
     best = min(left, key=lambda name: left[name])
     return judged(
         "S5",
@@ -115,9 +112,7 @@ def black_box_is_weaker(context: Context) -> Finding:
             f"Square is not defined for {context.threat.norm}",
             remedy="audit with an Linf or L2 threat too",
         )
-    square = Square(
-        context.threat, queries=context.pick(full=1000, quick=300), rescale=True
-    )  # the same as G2's
+    square = context.square()
     searches: dict[str, Attack] = {"Square": square}
     if context.budget == "full":
         searches["Square on decisions"] = replace(square, loss=decision)
@@ -142,13 +137,9 @@ def far_with_every_surrogate(context: Context) -> Finding:
             f"a few steps of PGD do not cross a ball of {context.threat.norm}",
             remedy="audit with an Linf or L2 threat too",
         )
-    pixels = context.x[0].numel()
-    grey = (math.sqrt(pixels) if context.threat.norm == "l2" else 1.0) / 2
-    steps, n, chance = min(_FAR_STEPS, context.steps), len(context), 1 / context.classes
-    left = {}
-    for name, surrogate in {"own": None, **{n: kind() for n, kind in SURROGATES.items()}}.items():
-        attack = context.pgd(eps=grey, steps=steps, surrogate=surrogate, random_start=False)
-        left[name] = context.attacked(attack).accuracy
+    grey, n, chance = context.reach / 2, len(context), 1 / context.classes
+    left = {"own": far(context, grey)}
+    left |= {name: far(context, grey, kind()) for name, kind in SURROGATES.items()}
     above = [name for name, accuracy in left.items() if exceeds(accuracy * n, n, chance)]
     return judged(
         "S16",
@@ -186,18 +177,18 @@ def _compared(code: str, measure: Measure, context: Context, attacks: dict[str, 
     left, only = {}, {}
     for name, attack in attacks.items():
         other = context.attacked(attack)
-        left[name], only[name] = other.accuracy, int((guided - other.right > 0.5).sum())
+        left[name], only[name] = other.accuracy, fooled_alone(other.right, guided)
     most = max(only, key=lambda name: only[name])
-    room = _room(context, left[most])
+    room = room_between(left[most], len(context))
     return judged(
         code,
         measure,
-        failed=best > left[most] + room or exceeds(only[most], n, _LUCK),
+        failed=best > left[most] + room or exceeds(only[most], n, LUCK),
         measured=f"gradients leave {percent(best)}; "
         + ", ".join(f"{name} {percent(accuracy)}" for name, accuracy in left.items())
         + f"; {only[most]} of {n} fooled by {most} alone",
         threshold=f"gradients <= {most} + {100 * room:.1f} points, and fooled by it alone: not "
-        f"above {percent(_LUCK)}",
+        f"above {percent(LUCK)}",
         sound="the network's own gradient is the better guide",
         fault=f"{most} fools samples that the network's own gradient leaves right ({only[most]} of "
         f"{n}), so that gradient is hidden or wrong",
@@ -216,7 +207,3 @@ def _no_rule(code: str, measure: Measure, context: Context) -> Finding:
 
 def _spikes(context: Context) -> bool:
     return any(isinstance(module, Neuron) for module in context.model.modules())
-
-
-def _room(context: Context, accuracy: float) -> float:
-    return max(0.01, half_width(accuracy, len(context)))

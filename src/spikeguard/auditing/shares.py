@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from spikeguard.evaluation import wilson
 
-__all__ = ["exceeds", "half_width", "percent"]
+__all__ = ["LUCK", "exceeds", "fooled_alone", "half_width", "percent", "room_between"]
+
+LUCK = 0.05  # samples on which a weaker attack may be luckier than a stronger one
+_ALWAYS = 0.01  # a smaller difference between accuracies never counts
 
 
 def half_width(accuracy: float, n: int) -> float:
     """Return half the width of the Wilson 95 % interval: what a difference must exceed to count."""
     low, high = wilson(accuracy * n, n)
     return (high - low) / 2
+
+
+def room_between(accuracy: float, n: int) -> float:
+    """Return how far two accuracies may differ."""
+    return max(_ALWAYS, half_width(accuracy, n))
+
+
+def fooled_alone(right: Tensor, others: Tensor) -> int:
+    """Return how many samples one attack fools and the others do not.
+
+    Args:
+        right: Share of noise draws on which each sample is right under the attack [N].
+        others: The same under the others [N].
+    """
+    return int((others - right > 0.5).sum())
 
 
 def exceeds(count: float, n: int, share: float) -> bool:

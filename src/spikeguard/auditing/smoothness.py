@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -12,9 +9,9 @@ from spikeguard.attacks import Loss, classify, cross_entropy, margin
 from spikeguard.auditing.check import Measure, judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.gradients import input_gradients
 from spikeguard.auditing.shares import percent
 from spikeguard.evaluation import wilson
-from spikeguard.rng import SampleStreams, key
 
 __all__ = ["ascent", "finite_differences", "stable_predictions"]
 
@@ -44,7 +41,7 @@ def stable_predictions(context: Context) -> Finding:
     changes = []
     for index in context.batches():
         x = context.x[index]
-        streams = _streams(context, index, "cube")
+        streams = context.draws(index, "cube")
         here = _loss(context, index, x, margin)
         size = torch.where(here == 0, 1.0, here.abs())
         total = torch.zeros_like(here)
@@ -84,9 +81,9 @@ def finite_differences(context: Context) -> Finding:
     """
     pairs = _PAIRS[context.budget]
     found = []
-    for index, grad in _gradients(context):
-        x, streams = context.x[index], _streams(context, index, "pairs")
-        size = _deviation(context)
+    for index, grad in input_gradients(context):
+        x, streams = context.x[index], context.draws(index, "pairs")
+        size = context.threat.eps / 2 / context.reach
         rows = []
         for _ in range(pairs):
             u = size * streams.normal(x.shape).to(x.dtype)
@@ -134,8 +131,8 @@ def ascent(context: Context) -> Finding:
             remedy="audit with an Linf or L2 threat too",
         )
     better, rises = [], []
-    for index, grad in _gradients(context):
-        x, streams = context.x[index], _streams(context, index, "steps")
+    for index, grad in input_gradients(context):
+        x, streams = context.x[index], context.draws(index, "steps")
 
         def rise(direction: Tensor, index: Tensor = index, x: Tensor = x) -> Tensor:
             there = (x + eps / 2 * context.threat.steepest(direction)).clamp(0, 1)
@@ -195,28 +192,7 @@ def _nothing(code: str, measure: Measure, n: int) -> Finding:
     )
 
 
-def _gradients(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the positions of each batch and the gradients of its loss, on the CPU."""
-    for index in context.batches():
-        with context.searching(index) as (x, y):
-            _, grad = context.gradient()(context.model, x, y, cross_entropy)
-        yield index, grad.cpu()
-
-
 def _loss(context: Context, index: Tensor, x: Tensor, loss: Loss = cross_entropy) -> Tensor:
     """Return the true losses at other inputs [B], under the same noise each time."""
     with context.searching(index) as (_, y), torch.no_grad():
         return loss(classify(context.model, x.to(context.device), y), y).cpu()
-
-
-def _streams(context: Context, index: Tensor, name: str) -> SampleStreams:
-    return SampleStreams(key(context.seed, "audit", name), index)
-
-
-def _deviation(context: Context) -> float:
-    """Return the deviation of a pixel in a displacement of size eps/2."""
-    norm, eps = context.threat.norm, context.threat.eps
-    pixels = context.x[0].numel()
-    if norm == "linf":
-        return eps / 2
-    return eps / 2 / (math.sqrt(pixels) if norm == "l2" else pixels)

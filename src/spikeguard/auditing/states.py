@@ -16,7 +16,6 @@ from spikeguard.auditing.rivals import RULES
 from spikeguard.auditing.shares import percent
 from spikeguard.models import SNN
 from spikeguard.neurons import Neuron, record
-from spikeguard.rng import SampleStreams, key
 
 __all__ = ["attack_ignores_the_batch", "same_number_of_steps", "starts_at_rest"]
 
@@ -232,8 +231,7 @@ def _hits(context: Context, x: Tensor, index: Tensor) -> int:
 
 def _made(context: Context, attack: Attack, index: Tensor) -> Tensor:
     x, y = context.x[index].to(context.device), context.y[index].to(context.device)
-    streams = SampleStreams(key(context.seed, "audit", "batch"), index)
-    return attack(context.model, x, y, generator=streams).cpu()
+    return attack(context.model, x, y, generator=context.draws(index, "batch")).cpu()
 
 
 def _share(one: Tensor, other: Tensor) -> float:

@@ -7,11 +7,9 @@ import torch
 from spikeguard.auditing.check import judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.shares import exceeds, half_width, percent
+from spikeguard.auditing.shares import LUCK, exceeds, fooled_alone, half_width, percent
 
 __all__ = ["iterative_beats_single_step", "noise_is_weaker"]
-
-_LUCK = 0.05  # samples on which a weaker attack may be luckier than a stronger one
 
 
 def iterative_beats_single_step(context: Context) -> Finding:
@@ -26,15 +24,15 @@ def iterative_beats_single_step(context: Context) -> Finding:
     """
     single, several = (context.attacked(attack) for attack in (context.fgsm(), context.pgd()))
     n, room = len(context), half_width(single.accuracy, len(context))
-    stray = int((several.right - single.right > 0.5).sum())
+    stray = fooled_alone(single.right, several.right)
     return judged(
         "G1",
         iterative_beats_single_step,
-        failed=several.accuracy > single.accuracy + room or exceeds(stray, n, _LUCK),
+        failed=several.accuracy > single.accuracy + room or exceeds(stray, n, LUCK),
         measured=f"PGD-{context.steps} leaves {percent(several.accuracy)}, FGSM "
         f"{percent(single.accuracy)}; {stray} of {n} fooled by FGSM alone",
         threshold=f"PGD <= FGSM + {100 * room:.1f} points, and fooled by FGSM alone: not above "
-        f"{percent(_LUCK)}",
+        f"{percent(LUCK)}",
         sound="more steps make the attack stronger",
         fault=f"a single step fools samples that {context.steps} steps leave right, so the "
         "gradients mislead the attack",
@@ -43,7 +41,7 @@ def iterative_beats_single_step(context: Context) -> Finding:
             "fgsm": single.accuracy,
             "pgd": several.accuracy,
             "fgsm_only": stray,
-            "pgd_only": int((single.right - several.right > 0.5).sum()),
+            "pgd_only": fooled_alone(several.right, single.right),
         },
     )
 
@@ -62,13 +60,13 @@ def noise_is_weaker(context: Context) -> Finding:
         context.attacked(attack) for attack in (context.noise(), context.fgsm(), context.pgd())
     )
     n, guided = len(context), torch.minimum(single.right, several.right)
-    only = int((guided - noise.right > 0.5).sum())
+    only = fooled_alone(noise.right, guided)
     return judged(
         "G4",
         noise_is_weaker,
-        failed=exceeds(only, n, _LUCK),
+        failed=exceeds(only, n, LUCK),
         measured=f"noise leaves {percent(noise.accuracy)}; {only} of {n} fooled by noise alone",
-        threshold=f"fooled by noise alone: not above {percent(_LUCK)}",
+        threshold=f"fooled by noise alone: not above {percent(LUCK)}",
         sound="following the gradient beats guessing",
         fault="ten random points fool samples that the gradient attacks leave right",
         remedy="look for a gradient that points the wrong way; attack with other surrogates",

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from spikeguard.attacks.base import evaluating
 from spikeguard.auditing.context import Context
-from spikeguard.rng import SampleStreams, key, randomness, stream
+from spikeguard.rng import randomness, stream
 
 __all__ = ["distilled"]
 
@@ -59,7 +59,7 @@ class _Centred(nn.Module):
 
 def _asked(context: Context, index: Tensor, number: int) -> tuple[Tensor, Tensor]:
     """Return points around some samples, and what the model answers there."""
-    streams = SampleStreams(key(context.seed, "audit", "substitute"), index).fork("round", number)
+    streams = context.draws(index, "substitute").fork("round", number)
     x = context.x[index]
     points = context.threat.sample(x, streams)
     if number % 2:

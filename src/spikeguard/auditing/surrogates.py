@@ -8,8 +8,8 @@ from spikeguard.auditing.check import judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.gradients import dead_surrogates
-from spikeguard.auditing.shares import half_width, percent
-from spikeguard.models.adapters import ForeignError
+from spikeguard.auditing.shares import percent, room_between
+from spikeguard.models.frameworks import ForeignError
 from spikeguard.neurons import Surrogate, Triangular, spiking_layers
 
 __all__ = ["surrogate_sweep"]
@@ -46,10 +46,10 @@ def surrogate_sweep(context: Context) -> Finding:
     once = context.attacked(context.pgd())
     worst = float(context.worst([once, *others.values()]).mean())
     own, tries = once.accuracy, 1
-    if worst < own - _room(own, context):  # more tries alone lower it too: how far?
+    if worst < own - room_between(own, len(context)):  # more tries alone lower it too: how far?
         tries = 1 + len(others)
         own = context.attacked(context.pgd(restarts=tries)).accuracy
-    room = _room(own, context)
+    room = room_between(own, len(context))
     failed = worst < own - room
     strongest = min(others, key=lambda name: others[name].accuracy)
     least = others[strongest].accuracy
@@ -83,10 +83,6 @@ def surrogate_sweep(context: Context) -> Finding:
             "carried": sorted(map(str, carried)),
         },
     )
-
-
-def _room(accuracy: float, context: Context) -> float:
-    return max(0.01, half_width(accuracy, len(context)))
 
 
 def _cause(context: Context, carried: set[Surrogate], stronger: Surrogate | float) -> str:

@@ -11,15 +11,13 @@ from spikeguard.attacks import PGD, ANNTwin
 from spikeguard.auditing.check import judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.shares import exceeds, half_width, percent
+from spikeguard.auditing.shares import LUCK, exceeds, fooled_alone, half_width, percent
 from spikeguard.auditing.substitute import distilled
 from spikeguard.neurons import Neuron
-from spikeguard.rng import SampleStreams, key
 
 __all__ = ["breaks_the_undefended", "transfer_is_weaker"]
 
 _STEPS = 20
-_LUCK = 0.05
 
 
 def transfer_is_weaker(context: Context) -> Finding:
@@ -37,19 +35,19 @@ def transfer_is_weaker(context: Context) -> Finding:
         right["its twin without spikes"] = context.attacked(context.pgd(gradient=ANNTwin())).right
     own = float(guided.mean())
     accuracy = {name: float(each.mean()) for name, each in right.items()}
-    alone = {name: int((guided - each > 0.5).sum()) for name, each in right.items()}
+    alone = {name: fooled_alone(each, guided) for name, each in right.items()}
     best = min(accuracy, key=lambda name: accuracy[name])
     most = max(alone, key=lambda name: alone[name])
     room = half_width(accuracy[best], n)
     return judged(
         "G3",
         transfer_is_weaker,
-        failed=own > accuracy[best] + room or exceeds(alone[most], n, _LUCK),
+        failed=own > accuracy[best] + room or exceeds(alone[most], n, LUCK),
         measured=f"gradient attacks leave {percent(own)}; made on "
         + ", ".join(f"{name} {percent(a)}" for name, a in accuracy.items())
         + f"; {alone[most]} of {n} fooled by transfer from {most} alone",
         threshold=f"gradients <= transfer + {100 * room:.1f} points, and fooled by transfer alone: "
-        f"not above {percent(_LUCK)}",
+        f"not above {percent(LUCK)}",
         sound="knowing the model helps to attack it",
         fault=f"adversarial inputs made on {best} leave {percent(accuracy[best])} where attacks on "
         f"the model itself leave {percent(own)}: its gradient is worth less than another model's",
@@ -102,8 +100,7 @@ def transferred(context: Context, source: nn.Module) -> Tensor:
     device = next((p.device for p in source.parameters()), torch.device("cpu"))
     for index in context.batches():
         x, y = context.x[index].to(device), context.y[index].to(device)
-        streams = SampleStreams(key(context.seed, "audit", "transfer"), index)
-        parts.append(attack(source, x, y, generator=streams).cpu())
+        parts.append(attack(source, x, y, generator=context.draws(index, "transfer")).cpu())
     right = context.scored(torch.cat(parts), "transfer")
     return right if context.stochastic else torch.minimum(right, context.clean)
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from spikeguard.attacks import Attack, EoT, Loss, margin
 from spikeguard.auditing.context import Context
-from spikeguard.rng import SampleStreams, key
 
 __all__ = ["Walk", "walk"]
 
@@ -56,9 +55,8 @@ def _walk(context: Context, attack: Attack) -> Walk:
     for index in context.batches():
         recorder = _Recorder(getattr(attack, "loss", margin))
         with context.searching(index) as (x, y):
-            streams = SampleStreams(key(context.seed, "audit", "walk"), index)
             searched: Attack = replace(attack, loss=recorder)  # type: ignore[type-var]
-            found = searched(context.model, x, y, generator=streams).cpu()
+            found = searched(context.model, x, y, generator=context.draws(index, "walk")).cpu()
         draws = _draws(getattr(attack, "gradient", None))
         losses, right = (_means(part, draws) for part in (recorder.losses, recorder.right))
         parts.append((losses, right, found))

@@ -77,8 +77,9 @@ def attack(
         rescore: Attack nothing: load the inputs that finished attacks kept and score them again.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
+    from spikeguard.attack_results import evaluate_once, rescore_once
     from spikeguard.config import eps_text
-    from spikeguard.runs import ATTACKS, evaluate_once, rescore_once
+    from spikeguard.run_files import ATTACKS
 
     only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
     require_one(run, model, {**only, "data": data, "out": out})

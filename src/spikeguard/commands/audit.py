@@ -53,7 +53,8 @@ def audit(
         strict: Exit with code 1 when the verdict is "unreliable".
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
-    from spikeguard.runs import AUDIT, Run
+    from spikeguard.run_files import AUDIT
+    from spikeguard.runs import Run
 
     only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
     options: dict[str, object] = {**only, "data": data, "out": out}
@@ -83,7 +84,7 @@ def _outside(
     from spikeguard.auditing import audit as audited
     from spikeguard.commands.foreign import load_outside
     from spikeguard.config import EvaluateSection
-    from spikeguard.runs import AUDIT
+    from spikeguard.run_files import AUDIT
 
     found = load_outside(model, **options)  # type: ignore[arg-type]
     note(str(found.preflight))

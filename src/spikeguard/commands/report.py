@@ -24,7 +24,8 @@ def report(*runs: Path, out: Path | None = None) -> int:
     from spikeguard.reporting import report as write_report
     from spikeguard.reporting.collect import collect
     from spikeguard.reporting.printed import comparisons
-    from spikeguard.runs import REPORT, require_finished
+    from spikeguard.run_files import REPORT
+    from spikeguard.runs import require_finished
 
     if not runs:
         raise ConfigError("name at least one run folder, for example runs/demo/tgo.")

@@ -30,7 +30,7 @@ def train(
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
     from spikeguard.config import load_recipe
-    from spikeguard.runs import train_recipe
+    from spikeguard.recipe_training import train_recipe
 
     loaded = load_recipe(recipe, changes)
     path = Path("runs") / loaded.name if out is None else out

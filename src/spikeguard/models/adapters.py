@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from spikeguard.models.frameworks import (
-    FRAMEWORKS,
-    ForeignError,
-    ForeignNeuron,
-    Framework,
-    recognised,
-)
-from spikeguard.models.frameworks.base import kept
-from spikeguard.models.presentation import Presentation, present, probe, taken
+from spikeguard.models.frameworks import FRAMEWORKS, ForeignNeuron, Framework, recognised
+from spikeguard.models.frameworks.recording import publishing
+from spikeguard.models.frameworks.states import at_rest
+from spikeguard.models.presentation import Presentation, present, probe
 
-__all__ = ["Foreign", "ForeignError", "ForeignReadout", "foreign"]
+__all__ = ["Foreign", "ForeignReadout", "foreign"]
 
 ForeignReadout = Literal["mean", "sum", "last", "max"]
 FrameworkName = Literal["auto", "spikingjelly", "snntorch", "norse", "stateless"]
@@ -163,7 +158,7 @@ class Foreign(nn.Module):
         if not self._tried:
             self._try(x)
         assert self.presentation != "auto"
-        with self._from_rest(), self._recording():
+        with self._from_rest(), publishing(self._neurons.values(), self.T):
             out = present(self.model, x, self.T, self.presentation, self.output)
         if out.ndim == 2 and self.readout == "own":
             return out
@@ -206,61 +201,8 @@ class Foreign(nn.Module):
         self.readout = "own" if found.own_readout else self.readout or "mean"
         self._tried = True
 
-    @contextmanager
-    def _from_rest(self) -> Iterator[None]:
-        """States at rest and surrogates in place inside the block; all put back after it."""
-        with kept(self._layers):
-            for layer in self._layers:
-                self._known_by.reset(layer)
-                self._known_by.open(layer)
-            for neuron in self._neurons.values():
-                if neuron.exchanged:
-                    neuron.install()
-            yield
-
-    @contextmanager
-    def _recording(self) -> Iterator[None]:
-        """Collect what the spiking layers take and give, where somebody records; then publish."""
-        watched = [n for n in self._neurons.values() if n._recorders]
-        seen: dict[ForeignNeuron, tuple[list[Tensor], list[Tensor]]] = {}
-        handles = []
-        for neuron in watched:
-            currents, spikes = seen[neuron] = ([], [])
-
-            def note(
-                module: nn.Module,
-                given: tuple[Any, ...],
-                result: Any,
-                currents: list[Tensor] = currents,
-                spikes: list[Tensor] = spikes,
-            ) -> None:
-                currents.append(given[0])
-                spikes.append(taken(result, 0))
-
-            handles.append(neuron.module.register_forward_hook(note))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-        for neuron, (currents, spikes) in seen.items():
-            if not currents:
-                continue
-            current, fired = (self._over_time(neuron, part) for part in (currents, spikes))
-            trace = neuron.trace(current, fired)
-            for recorder in neuron._recorders:
-                recorder.add(neuron, trace)
-
-    def _over_time(self, neuron: ForeignNeuron, calls: list[Tensor]) -> Tensor:
-        """Return what several calls of one layer saw as [T, B, ...]."""
-        if not self._known_by.multistep(neuron.module):
-            return torch.stack(calls)
-        if len(calls) > 1:
-            raise ForeignError(f"record: {neuron.name} is used {len(calls)} times in one pass.")
-        whole = calls[0]
-        if len(whole) != self.T and len(whole) % self.T == 0:
-            return whole.view(self.T, -1, *whole.shape[1:])  # papers fold time into the batch
-        return whole
+    def _from_rest(self) -> AbstractContextManager[None]:
+        return at_rest(self._layers, self._neurons.values(), self._known_by)
 
     def extra_repr(self) -> str:
         """Show the settings in ``print(model)``."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from spikeguard.auditing.findings import Finding, Verdict
 from spikeguard.config import eps_text
 from spikeguard.reporting import words
+from spikeguard.reporting.attacked import Attacked
 from spikeguard.reporting.charts import (
     KINDS,
     Chart,
@@ -22,7 +23,7 @@ from spikeguard.reporting.charts import (
     per_attack,
 )
 from spikeguard.reporting.charts.training import DASHES, terms
-from spikeguard.reporting.collect import Attacked, Network
+from spikeguard.reporting.collect import Network
 from spikeguard.reporting.findings import About, Group, abouts, finding_badge, groups, tally
 from spikeguard.reporting.printed import Comparison, comparisons
 from spikeguard.reporting.standings import radii

@@ -9,7 +9,8 @@ from spikeguard.config import ConfigError, load_recipe
 from spikeguard.published import PAPERS, Row, row
 from spikeguard.recipes import recipe_names
 from spikeguard.reporting import words
-from spikeguard.reporting.collect import Attacked, Network
+from spikeguard.reporting.attacked import Attacked
+from spikeguard.reporting.collect import Network
 from spikeguard.reporting.verdict import command
 from spikeguard.resumption import difference
 from spikeguard.scores import Score

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from spikeguard.reporting.collect import Attacked, Network
+from spikeguard.reporting.attacked import Attacked
+from spikeguard.reporting.collect import Network
 from spikeguard.scores import Score
 
 __all__ = ["Radius", "Standing", "radii"]

@@ -11,7 +11,8 @@ from typing import Any
 from spikeguard.auditing.findings import Finding
 from spikeguard.config import eps_text
 from spikeguard.reporting import words
-from spikeguard.reporting.collect import CASCADE, Network
+from spikeguard.reporting.attacked import CASCADE
+from spikeguard.reporting.collect import Network
 from spikeguard.reporting.findings import finding_badge
 from spikeguard.reporting.standings import Radius, Standing
 from spikeguard.reporting.verdict import Badge, audited_at, badge, command

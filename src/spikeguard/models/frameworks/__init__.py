@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from spikeguard.models.frameworks import norse, snntorch, spikingjelly, stateless
-from spikeguard.models.frameworks.base import ForeignError, ForeignNeuron, Framework
+from spikeguard.models.frameworks.base import Framework
+from spikeguard.models.frameworks.neuron import ForeignError, ForeignNeuron
 
 __all__ = ["FRAMEWORKS", "ForeignError", "ForeignNeuron", "Framework", "recognised"]
 

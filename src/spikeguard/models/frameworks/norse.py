@@ -9,15 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeguard.models.frameworks.base import (
-    Dynamics,
-    Framework,
-    Native,
-    Site,
-    exchanged,
-    from_package,
-    one_number,
-)
+from spikeguard.models.frameworks.base import Framework, Site, from_package
+from spikeguard.models.frameworks.dynamics import Dynamics, one_number
+from spikeguard.models.frameworks.surrogate import Native, exchanged
 from spikeguard.neurons import Surrogate
 
 __all__ = ["FRAMEWORK"]

@@ -10,16 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.kernels import Reset
-from spikeguard.models.frameworks.base import (
-    Dynamics,
-    Framework,
-    Native,
-    Site,
-    exchanged,
-    from_package,
-    integrated,
-    one_number,
-)
+from spikeguard.models.frameworks.base import Framework, Site, from_package
+from spikeguard.models.frameworks.dynamics import Dynamics, integrated, one_number
+from spikeguard.models.frameworks.surrogate import Native, exchanged
 from spikeguard.neurons import Surrogate
 
 __all__ = ["FRAMEWORK"]

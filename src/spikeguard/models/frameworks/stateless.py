@@ -12,15 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from spikeguard.models.frameworks.base import (
-    Dynamics,
-    Framework,
-    Native,
-    Site,
-    exchanged,
-    integrated,
-    one_number,
-)
+from spikeguard.models.frameworks.base import Framework, Site
+from spikeguard.models.frameworks.dynamics import Dynamics, integrated, one_number
+from spikeguard.models.frameworks.surrogate import Native, exchanged
 from spikeguard.neurons import Surrogate
 
 __all__ = ["FRAMEWORK"]

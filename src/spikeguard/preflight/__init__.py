@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,21 +12,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from spikeguard.attacks import AttackError, NoGradientError, classify, cross_entropy
+from spikeguard.attacks import AttackError, classify
 from spikeguard.attacks.base import frozen, require_finite_weights, require_inputs
-from spikeguard.attacks.gradient import BACKPROP
 from spikeguard.models.adapters import Foreign
 from spikeguard.models.frameworks import ForeignNeuron
 from spikeguard.models.presentation import taken
 from spikeguard.neurons import spiking_layers
-from spikeguard.rng import SampleStreams, key, randomness, stream
+from spikeguard.preflight.gradient import require_gradient
+from spikeguard.preflight.repeats import changes, require_independence, require_same_again, state
+from spikeguard.rng import SampleStreams, key, randomness
 
 __all__ = ["Preflight", "check"]
 
 _SAMPLES = 32
-_RADII = (2 / 255, 8 / 255, 0.1, 0.3)
-_DRAWS = 4  # random directions that the gradient's has to beat
-_MOVED = 0.1  # share of samples in which rounding may flip a spike
 
 
 @dataclass(frozen=True)
@@ -94,15 +92,14 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
         raise ValueError("check: needs at least 2 images, to show them in other company.")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     x, y = x.to(device), y.to(device)
-    before = _state(model)
+    before = state(model)
     try:
         require_finite_weights(model)
         with frozen(model):
             found = _examined(model, x, y, seed)
     except AttackError as error:
         raise ValueError(f"check: {error}") from error
-    after = _state(model)
-    changed = sorted(n for n in before | after if not _equal(before.get(n), after.get(n)))
+    changed = changes(before, state(model))
     if changed:
         raise ValueError(
             f"check: calls in evaluation mode change the model ({', '.join(changed[:3])}); keep "
@@ -121,31 +118,9 @@ def _examined(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Preflight:
     graded: set[str] = set()
     with _watched(model, graded):
         first = logits(x, everyone)
-    _require_same_again(lambda: logits(x, everyone), first)
-    _require_independence(logits, x, first)
-    streams = SampleStreams(key(seed, "check"), everyone)
-    try:
-        with randomness(model, streams):
-            losses, grad = BACKPROP(model, x, y, cross_entropy)
-    except NoGradientError as error:
-        raise ValueError(
-            "check: no gradient reaches the input: an encoder under no_grad, or one that draws "
-            "spikes (PoissonEncoder, LatencyEncoder), cuts it; show the image itself at every step."
-        ) from error
-    zero = float((grad.flatten(1).abs().amax(1) == 0).double().mean())
-    if zero == 1:
-        raise ValueError(
-            "check: the input gradient is exactly zero for every image: an encoder that draws "
-            "spikes (snntorch.spikegen.rate) has derivative 0, and so has a spike without a "
-            "surrogate; show the image itself at every step, or exchange the surrogates."
-        )
-    eps, along, chance = _rises(logits, x, y, grad, float(losses.mean()), seed)
-    if not along > chance:
-        raise ValueError(
-            f"check: a step of {eps:.3g} along the gradient's sign raises the mean loss by "
-            f"{along:.3g}, one in a random direction by {chance:.3g}: the gradient is not that of "
-            "the loss; look for a detached or sampling part, or exchange the surrogates."
-        )
+    require_same_again(lambda: logits(x, everyone), first)
+    require_independence(logits, x, first)
+    zero, eps, along, chance = require_gradient(model, logits, x, y, seed)
     adapter = next((m for m in model.modules() if isinstance(m, Foreign)), None)
     names = ("framework", "T", "presentation", "readout")
     return Preflight(
@@ -158,87 +133,6 @@ def _examined(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Preflight:
         graded=tuple(sorted(graded)),
         driven={} if adapter is None else {name: getattr(adapter, name) for name in names},
     )
-
-
-def _require_same_again(again: Callable[[], Tensor], first: Tensor) -> None:
-    """Two calls agree to the bit; if not, say whether it is chance or memory."""
-    try:
-        if torch.equal(again(), first):
-            return
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            one = again()
-            torch.manual_seed(0)
-            chance = torch.equal(again(), one)
-    except RuntimeError as error:
-        if isinstance(error, AttackError | torch.OutOfMemoryError):
-            raise
-        line = str(error).partition("\n")[0]
-        raise ValueError(
-            f"check: the second call raises ({line}), as if the model kept state between calls; "
-            "adapt it with spikeguard.foreign, or reset its states at the start of forward."
-        ) from error
-    if chance:
-        raise ValueError(
-            "check: two calls on the same images differ, because the model draws from torch's "
-            "global generator: its robustness would be luck; show the image itself at every step "
-            "instead of sampled spikes, and leave dropout in evaluation mode."
-        )
-    raise ValueError(
-        "check: two calls on the same images differ: states of the first call leak into the "
-        "second; adapt the model with spikeguard.foreign, or reset its states at the start of "
-        "forward."
-    )
-
-
-def _require_independence(
-    logits: Callable[[Tensor, Tensor], Tensor], x: Tensor, first: Tensor
-) -> None:
-    """What is said of an image does not depend on its company or its place."""
-    index = torch.arange(len(x))
-    some = min(8, len(x))
-    alone = torch.cat([logits(x[i : i + 1], index[i : i + 1]) for i in range(some)])
-    turned = logits(x.flip(0), index.flip(0)).flip(0)
-    for how, other, same in (
-        ("alone", alone, first[:some]),
-        ("in another order", turned, first),
-    ):
-        close = torch.isclose(other, same, rtol=1e-4, atol=1e-5).all(1)
-        moved = float((~close).double().mean())
-        if moved > _MOVED:
-            raise ValueError(
-                f"check: logits of {100 * moved:.0f} % of the images change when they are shown "
-                f"{how}: images of a batch share statistics or states; keep batch norm in "
-                "evaluation mode and reset all states at the start of forward."
-            )
-
-
-def _rises(
-    logits: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-    y: Tensor,
-    grad: Tensor,
-    base: float,
-    seed: int,
-) -> tuple[float, float, float]:
-    """Return (eps, rise along the gradient's sign, best rise of random signs) of the mean loss.
-
-    Of the first radius at which the gradient beats chance; of the last if it never does.
-    """
-    index = torch.arange(len(x))
-    generator = stream(seed, "check", "directions")
-
-    def rise(direction: Tensor, eps: float) -> float:
-        moved = (x + eps * direction).clamp(0, 1)
-        return float(cross_entropy(logits(moved, index), y).mean()) - base
-
-    found = (0.0, 0.0, 0.0)
-    for eps in _RADII:
-        draws = torch.randint(0, 2, (_DRAWS, *x.shape), generator=generator).to(x) * 2 - 1
-        found = eps, rise(grad.sign(), eps), max(rise(draw, eps) for draw in draws)
-        if found[1] > found[2]:
-            break
-    return found
 
 
 @contextmanager
@@ -268,15 +162,3 @@ def _watched(model: nn.Module, graded: set[str]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _state(model: nn.Module) -> dict[str, Tensor | bool]:
-    named = [*model.named_parameters(), *model.named_buffers()]
-    state: dict[str, Tensor | bool] = {name: t.detach().clone() for name, t in named}
-    return state | {f"{n or 'model'}.training": m.training for n, m in model.named_modules()}
-
-
-def _equal(before: Tensor | bool | None, after: Tensor | bool | None) -> bool:
-    if isinstance(before, Tensor) and isinstance(after, Tensor):
-        return torch.equal(before, after)
-    return before is after

@@ -1,0 +1,147 @@
+"""Results of attacks in a folder: each is made once, and named after all that it was made with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spikeguard.config import ConfigError, EvaluateSection, eps_text, require_images
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spikeguard.data import Splits
+    from spikeguard.evaluation import Evaluation
+    from spikeguard.rescoring import Rescored
+
+__all__ = ["attack_name", "evaluate_once", "rescore_once"]
+
+Update = Callable[[int, int, str], None]
+
+EOT = 4  # gradients averaged in every attack step against a stochastic model, if nobody says
+
+
+def evaluate_once(
+    model: nn.Module,
+    data: Splits,
+    suite: str,
+    *,
+    eps: float,
+    plan: EvaluateSection,
+    seed: int,
+    folder: Path,
+    progress: Update | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Attack a model and keep the result in a folder; what is already there is read back.
+
+    An interrupted evaluation continues where it stopped.
+
+    Args:
+        model: The classifier.
+        data: Its test images are attacked.
+        suite: Name of an attack suite.
+        eps: Radius of the threat set.
+        plan: Norm, limit, draws and the rest.
+        seed: Names the random streams.
+        folder: Holds results of this model alone.
+        progress: Called with (done, total, what).
+        announce: Told what the attacks will cost at most, before they begin.
+
+    Raises:
+        ValueError: If the suite or the radius is refused, or a stored result was made with other
+            settings.
+    """
+    from spikeguard import attacks
+    from spikeguard.costing import estimate
+    from spikeguard.evaluation import Evaluation, evaluate
+
+    require_images(plan.limit, data)
+    plan = _with_draws(plan, model)
+    cascade = plan.cascade if plan.cascade is not None else suite in attacks.CASCADES
+    battery = attacks.suite(suite, eps=eps, norm=plan.norm, eot=plan.eot or 1)
+    battery, left_out = attacks.suitable(battery, model)
+    stem = folder / attack_name(suite, eps, plan)
+    if stem.with_name(f"{stem.name}.json").exists():
+        found = Evaluation.load(stem)
+        settings = {key: attacks.describe(part) for key, part in battery.items()}
+        wanted = json.loads(json.dumps([settings, cascade, plan.precision]))
+        if [found.settings, found.cascade, found.precision] != wanted:
+            raise ConfigError(
+                f"{stem}.json was made with other attack settings; move it away and run again."
+            )
+        return found
+    if announce is not None:
+        if left_out:
+            announce(f"left out, the model has no spiking layers for them: {', '.join(left_out)}")
+        size = plan.batch_size
+        announce(str(estimate(model, data.test, battery, limit=plan.limit, batch_size=size)))
+    result = evaluate(
+        model,
+        data.test,
+        battery,
+        seed=seed,
+        limit=plan.limit,
+        batch_size=plan.batch_size,
+        draws=plan.draws,
+        cascade=cascade,
+        precision=plan.precision,
+        out=stem,
+        progress=progress,
+    )
+    result.save(stem, suite=suite, eot=plan.eot, limit=plan.limit, checkpoint=plan.checkpoint)
+    return result
+
+
+def rescore_once(
+    model: nn.Module,
+    data: Splits,
+    suite: str,
+    *,
+    eps: float,
+    plan: EvaluateSection,
+    folder: Path,
+) -> Rescored:
+    """Score the inputs that a finished attack kept once more; arguments as for evaluate_once.
+
+    Raises:
+        ValueError: If there is no such attack, or its files are damaged or of other images.
+        ThreatViolation: If an input lies outside the threat set.
+    """
+    from spikeguard.rescoring import rescore
+
+    stem = folder / attack_name(suite, eps, _with_draws(plan, model))
+    if not stem.with_name(f"{stem.name}.json").exists():
+        raise ConfigError(f"{stem}.json: no such result; attack first, without --rescore.")
+    return rescore(model, data.test, stem)
+
+
+def attack_name(suite: str, eps: float, plan: EvaluateSection) -> str:
+    """Name the result of an evaluation by all that tells it from another of the same run.
+
+    Example:
+        >>> attack_name("quick", 8 / 255, EvaluateSection(limit=100))
+        'quick-linf-8_255-first100'
+    """
+    from spikeguard.attacks import CASCADES
+
+    parts = [suite, plan.norm, eps_text(eps).replace("/", "_")]
+    parts += [f"eot{plan.eot}"] if plan.eot is not None and plan.eot > 1 else []
+    parts += [f"draws{plan.draws}"] if plan.draws is not None else []
+    parts += [f"first{plan.limit}"] if plan.limit is not None else []
+    if plan.cascade is not None and plan.cascade != (suite in CASCADES):
+        parts.append("cascade" if plan.cascade else "each")
+    parts += [plan.precision] if plan.precision != "32" else []
+    parts += [plan.checkpoint] if plan.checkpoint != "best" else []
+    return "-".join(parts)
+
+
+def _with_draws(plan: EvaluateSection, model: nn.Module) -> EvaluateSection:
+    """Fill in how many gradients are averaged."""
+    from spikeguard.attacks.base import is_stochastic
+
+    if plan.eot is not None:
+        return plan
+    return plan.changed(eot=EOT if is_stochastic(model) else 1)

@@ -1,0 +1,61 @@
+"""The recurrence of another framework's layer: what its membrane did, given what it fired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikeguard.kernels import Reset
+
+__all__ = ["Dynamics", "integrated", "one_number"]
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """The recurrence of a layer with the reset potential as zero.
+
+    Attributes:
+        v_th: Threshold above the reset potential.
+        reset: "hard" or "soft".
+        detach_reset: Whether no gradient flows through the reset.
+        potentials: ``(current, spikes), each [T, B, *N] -> v [T, B, *N]``: potentials before reset
+            of a layer that fired so. The reset follows the spikes that are given.
+    """
+
+    v_th: float
+    reset: Reset
+    detach_reset: bool
+    potentials: Callable[[Tensor, Tensor], Tensor]
+
+
+def one_number(what: str, value: object) -> float:
+    """Return a parameter that is one number for the whole layer.
+
+    Raises:
+        ValueError: If it is one for each neuron.
+    """
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{what} differs between neurons; its potentials are not recorded.")
+        return float(value.detach())
+    return float(value)  # type: ignore[arg-type]
+
+
+def integrated(
+    current: Tensor,
+    spikes: Tensor,
+    charge: Callable[[Tensor, Tensor], Tensor],
+    v_th: float,
+    reset: Reset,
+) -> Tensor:
+    """Return v [T, ...] for ``v = charge(u, current[t])``, u reset by the given spikes."""
+    u = torch.zeros_like(current[0])
+    potentials = []
+    for drive, s in zip(current, spikes, strict=True):
+        v = charge(u, drive)
+        u = v * (1 - s) if reset == "hard" else v - v_th * s
+        potentials.append(v)
+    return torch.stack(potentials)

@@ -1,0 +1,31 @@
+"""What lies where in a run folder."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ANALYSIS",
+    "ATTACKS",
+    "AUDIT",
+    "BEST",
+    "CHECKPOINTS",
+    "ENVIRONMENT",
+    "LAST",
+    "MEMBRANE",
+    "METRICS",
+    "RECIPE",
+    "REPORT",
+    "RESULT",
+]
+
+RECIPE = "recipe.yaml"
+ENVIRONMENT = "environment.json"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+BEST = f"{CHECKPOINTS}/best"
+LAST = f"{CHECKPOINTS}/last"
+ATTACKS = "attacks"
+AUDIT = "audit.json"
+ANALYSIS = "analysis"
+MEMBRANE = f"{ANALYSIS}/membrane.npz"
+REPORT = "report.html"

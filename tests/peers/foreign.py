@@ -1,0 +1,70 @@
+"""What networks of every framework promise behind the adapter, and the data they are asked with."""
+
+import torch
+
+import spikeguard as sg
+from fitting import fitted, twin
+from spikeguard.attacks import PGD, Linf, SwapSurrogate, cross_entropy
+from spikeguard.attacks.gradient import BACKPROP
+from spikeguard.neurons import Triangular, record
+from spikeguard.rng import stream
+
+T = 4
+TRAIN = sg.data.load("digits").train.batch(slice(None))
+TEST = sg.data.load("digits").test.batch(slice(128))
+X, Y = (part[:16] for part in TEST)
+
+
+def trained(net):
+    """Return a network of linear - neuron - linear, trained for two seconds behind the adapter."""
+    fitted(sg.foreign(net, T=T), TRAIN, 8, stream(0, "order"))
+    return net.eval()
+
+
+def our_twin(net, neuron):
+    """Return our network with the same weights."""
+    return twin(net, neuron, T=T, hidden=(48,), in_shape=(1, 8, 8))
+
+
+def check_driven_and_swapped(model, framework, presentation, width=1.0, **tolerance):
+    """Calls agree, the way to drive it is found, and a triangle can take the surrogate's place.
+
+    Returns the gradient with the network's own surrogate.
+    """
+    first = model(X)
+    assert torch.equal(model(X), first)
+    torch.testing.assert_close(model(X[:5]), first[:5], **tolerance)
+    assert (model.framework, model.presentation) == (framework, presentation)
+    losses, own = BACKPROP(model, X, Y, cross_entropy)
+    assert own.abs().amax() > 0
+    swapped, grad = SwapSurrogate(Triangular(width))(model, X, Y, cross_entropy)
+    assert torch.equal(swapped, losses)
+    assert not torch.allclose(grad, own)
+    assert torch.equal(BACKPROP(model, X, Y, cross_entropy)[1], own)
+    driven = sg.check(model, X, Y).driven
+    assert (driven["framework"], driven["presentation"]) == (framework, presentation)
+    return own
+
+
+def check_recorded(model, x=X):
+    """The potentials of all spiking layers are recorded, and the first one fires; returns them."""
+    with record(model) as trace:
+        model(x)
+    layers = list(trace.values())
+    assert {layer.v.shape[:2] for layer in layers} == {(T, len(x))}
+    assert 0 < layers[0].spikes.detach().mean() < 1
+    return layers
+
+
+def check_learned(model):
+    x, y = TEST
+    assert (model(x).argmax(1) == y).double().mean() > 0.85
+
+
+def check_attacked_alike(model, ours):
+    """An attack leaves as much of both, up to two of 128 images that rounding decides."""
+    suite = {"pgd": PGD(Linf(0.1), steps=10)}
+    theirs, own = (sg.evaluate(each, TEST, suite) for each in (model, ours))
+    robust = [int(result.outcomes["pgd"].sum()) for result in (theirs, own)]
+    assert abs(robust[0] - robust[1]) <= 2
+    assert robust[0] < int(theirs.outcomes["clean"].sum()) - 20
