@@ -611,6 +611,31 @@ def test_a_check_leaves_the_model_as_it_was(code, weights):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
+class Blinking(nn.Module):
+    """An encoder that shows every second draw black, so that no gradient comes through it."""
+
+    stochastic, normalised, constant = True, True, False
+
+    def __init__(self):
+        super().__init__()
+        self.random = RandomSource()
+        self.calls = 0
+
+    def forward(self, x, T):
+        self.calls += 1
+        light = self.calls % 2
+        return (x + 0 * self.random.uniform(x, dim=0)).mul(light).expand(T, *x.shape)
+
+
+def test_a_gradient_on_one_of_the_draws_is_enough_under_noise(weights):
+    """Every second draw is black: of such a one alone every sample would be called blind."""
+    model = healthy(weights)
+    model.encoder = Blinking()
+    found = FURTHER["S6"](context(model))
+    assert found.status == "pass" and found.evidence["samples"] == 0
+    assert model.encoder.calls >= 4
+
+
 def test_layers_are_named(weights):
     assert "features.6" in FURTHER["S7"](context(dead_layer(weights))).remedy
     cut = FURTHER["S12"](context(TwoArms(healthy(weights), healthy(weights)))).evidence["cut"]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks import AttackError, cross_entropy
 from spikeguard.auditing.check import does_not_apply, judged
-from spikeguard.auditing.context import Context
+from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.gradients import dead_surrogates
 from spikeguard.auditing.layers import layer_gradients, watched
@@ -27,7 +27,8 @@ def every_step_has_a_gradient(context: Context) -> Finding:
 
     The gradient of the loss with respect to the input, and to what the encoder shows at each step:
     a sample without any is never attacked, and a step at which no sample has one is invisible to
-    the attack.
+    the attack. A model with noise is asked on as many draws as its attacks average; a gradient on
+    one of them is enough.
 
     Source: SpikeGuard's own, after AutoAttack's flag for zero gradients.
     """
@@ -136,7 +137,7 @@ def gradient_keeps_its_size(context: Context) -> Finding:
 
 
 def _per_step(context: Context, index: Tensor) -> Tensor:
-    """Say for each step and sample whether the gradient there is zero [T, B]."""
+    """Say for each step and sample whether the gradient there is zero, on every draw [T, B]."""
     network = next(m for m in context.model.modules() if isinstance(m, SNN))
     shown: list[Tensor] = []
 
@@ -148,22 +149,29 @@ def _per_step(context: Context, index: Tensor) -> Tensor:
         shown.append(steps)
         return steps
 
+    zero = torch.ones(network.T, len(index), dtype=torch.bool)
     handle = network.encoder.register_forward_hook(keep)  # type: ignore[attr-defined]
     try:
         with context.searching(index) as (x, y), torch.enable_grad():
-            x = x.detach().clone().requires_grad_()
-            loss = cross_entropy(context.model(x), y).sum()
-            grad = through = None
-            if loss.requires_grad:
-                grad, through = torch.autograd.grad(loss, (shown[-1], x), allow_unused=True)
+            for _ in range(EOT if context.stochastic else 1):
+                x = x.detach().clone().requires_grad_()
+                loss = cross_entropy(context.model(x), y).sum()
+                if loss.requires_grad:
+                    found = torch.autograd.grad(loss, (shown[-1], x), allow_unused=True)
+                    zero &= _nothing(*found)
     finally:
         handle.remove()
+    return zero
+
+
+def _nothing(grad: Tensor | None, through: Tensor | None) -> Tensor | bool:
+    """Say where no gradient comes to a step [T, B], or none goes on from there to the input."""
     if grad is None or through is None:
-        return torch.ones(network.T, len(index), dtype=torch.bool)
+        return True
     if not bool(torch.isfinite(grad).all()):
         raise AttackError("the gradient is not finite; see S18")
-    nothing = through.flatten(1).abs().amax(1) == 0
-    return ((grad.flatten(2).abs().amax(2) == 0) | nothing).cpu()
+    cut = through.flatten(1).abs().amax(1) == 0
+    return ((grad.flatten(2).abs().amax(2) == 0) | cut).cpu()
 
 
 def _mean(zero: Tensor) -> float:
