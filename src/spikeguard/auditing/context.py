@@ -12,6 +12,7 @@ from torch import Tensor
 from spikeguard.attacks import (
     APGD,
     FGSM,
+    NES,
     PGD,
     Attack,
     Backprop,
@@ -129,9 +130,13 @@ class Context(Subject):
         several: Attack = replace(attack, restarts=self.tries)  # type: ignore[type-var]
         return several
 
-    def square(self) -> Square:
-        """Return the attack without gradients."""
-        return Square(self.threat, queries=self.pick(full=1000, quick=300), rescale=True)
+    def blind(self) -> tuple[str, Attack]:
+        """Return an attack that asks for logits alone, and its name; Square is none for L1."""
+        queries = self.pick(full=1000, quick=300)
+        if self.threat.norm in ("linf", "l2"):
+            return "Square", Square(self.threat, queries=queries, rescale=True)
+        differences = NES(samples=16, sigma=0.05)
+        return "NES", APGD(self.threat, steps=queries // 33, gradient=differences)
 
     def white(self) -> list[Attacked]:
         """Return the outcomes of the gradient attacks: FGSM, PGD and the strongest."""

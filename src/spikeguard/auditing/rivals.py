@@ -17,6 +17,7 @@ from spikeguard.attacks import (
     Attack,
     EoT,
     Gradient,
+    Square,
 )
 from spikeguard.auditing.check import Measure, does_not_apply, judged, not_run
 from spikeguard.auditing.context import EOT, Context
@@ -100,22 +101,15 @@ def black_box_is_weaker(context: Context) -> Finding:
     Two searches are compared with the gradient attacks together, on the same samples: Square, which
     keeps changes that leave the loss as it is (rates are multiples of 1/T, and most changes leave
     them so), and in the full budget Square on the decision alone, a walk from corner to corner that
-    is told nothing but right or wrong. A surrogate is not exact, so that 5 % may be fooled by these
-    alone.
+    is told nothing but right or wrong. Under L1 it is APGD with differences of the loss (NES). A
+    surrogate is not exact, so that 5 % may be fooled by these alone.
 
     Source: Croce and Hein, 2020; Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420).
     """
-    if context.threat.norm not in ("linf", "l2"):
-        return not_run(
-            "S15",
-            black_box_is_weaker,
-            f"Square is not defined for {context.threat.norm}",
-            remedy="audit with an Linf or L2 threat too",
-        )
-    square = context.square()
-    searches: dict[str, Attack] = {"Square": square}
-    if context.budget == "full":
-        searches["Square on decisions"] = replace(square, loss=decision)
+    name, attack = context.blind()
+    searches = {name: attack}
+    if context.budget == "full" and isinstance(attack, Square):
+        searches["Square on decisions"] = replace(attack, loss=decision)
     return _compared("S15", black_box_is_weaker, context, searches)
 
 
