@@ -63,11 +63,19 @@ def test_a_surrogate_narrowed_after_training_hides_the_gradient(trained):
     assert "too narrow for this network's potentials" in verdict.sentence
 
 
-@pytest.mark.parametrize("code", ["S5", "S14"])
-def test_gradient_rules_need_layers_of_the_package_and_leave_the_question_open(code):
+def test_the_twin_needs_layers_of_the_package_and_leaves_the_question_open():
     subject = Context(sg.foreign(network(LIFNode()), T=4).eval(), X, Y, sg.Linf(EPS))
-    found = CHECKS[code](subject)
+    found = CHECKS["S14"](subject)
     assert (found.status, "another framework's" in found.measured) == ("not run", True)
+
+
+@pytest.mark.parametrize(("alpha", "status"), [(4.0, "pass"), (2000.0, "fail")])
+def test_assg_asks_foreign_layers_whether_their_own_gradient_is_the_weaker_one(
+    trained, alpha, status
+):
+    found = CHECKS["S5"](Context(adapted(trained, alpha), X, Y, sg.Linf(EPS)))
+    assert found.status == status, found.measured
+    assert "ASSG" in found.measured and "BPTR" not in found.measured
 
 
 def test_potentials_that_cannot_be_recorded_do_not_stop_the_required_checks():

@@ -4,8 +4,8 @@ import torch
 
 import spikeguard as sg
 from fitting import fitted, twin
-from spikeguard.attacks import PGD, Linf, SwapSurrogate, cross_entropy
-from spikeguard.attacks.gradient import BACKPROP
+from spikeguard.attacks import ASSG, PGD, Linf, SwapSurrogate, cross_entropy
+from spikeguard.attacks.gradient import BACKPROP, begun
 from spikeguard.neurons import Triangular, record
 from spikeguard.rng import stream
 
@@ -61,8 +61,20 @@ def check_learned(model):
     assert (model(x).argmax(1) == y).double().mean() > 0.85
 
 
+def check_sharpened_alike(model, ours):
+    """A search with ASSG meets the gradients that it meets on our twin, step by step."""
+    searches = [(begun(ASSG()), net) for net in (model, ours)]
+    for step in range(4):
+        x = (X + 0.02 * step).clamp(0, 1)
+        theirs, own = (search(net, x, Y, cross_entropy)[1] for search, net in searches)
+        scale = own.abs().amax()
+        assert scale > 0
+        torch.testing.assert_close(theirs / scale, own / scale, rtol=0, atol=1e-4)
+
+
 def check_attacked_alike(model, ours):
     """An attack leaves as much of both, up to two of 128 images that rounding decides."""
+    check_sharpened_alike(model, ours)
     suite = {"pgd": PGD(Linf(0.1), steps=10)}
     theirs, own = (sg.evaluate(each, TEST, suite) for each in (model, ours))
     robust = [int(result.outcomes["pgd"].sum()) for result in (theirs, own)]

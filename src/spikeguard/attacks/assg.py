@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import Loss
+from spikeguard.attacks.gradient import BACKPROP
 from spikeguard.attacks.rules import differentiate
 from spikeguard.kernels.slopes import compiled
-from spikeguard.neurons import Fired, Prescription
+from spikeguard.neurons import Fired, Neuron, Prescription, backward_mode, spiking_layers
 
 __all__ = ["ASSG"]
 
@@ -40,9 +41,13 @@ class ASSG:
         A: How far the gradient may vanish on average: alpha |v - v_th| stays near a for usual
             potentials. In (0, 1/2); the source searches 0.35 to 0.49.
 
+    The spiking layers of other frameworks get it as a surrogate of their own recurrence, in the way
+    that ``SwapSurrogate`` exchanges theirs.
+
     Raises:
         ValueError: If A is out of range; at a call, if the model has no spiking layer, or a search
             goes on with another batch.
+        ForeignError: At a call, if another framework's surrogate cannot be exchanged.
 
     Source: "Towards reliable evaluation of adversarial robustness for spiking neural networks",
         arXiv:2512.22522.
@@ -73,8 +78,8 @@ class _Search:
 
     def __init__(self, sharpness: float):
         self.sharpness = sharpness
-        self.moments: dict[tuple[nn.Module, int], tuple[Tensor, Tensor]] = {}
-        self._calls: dict[nn.Module, int] = {}
+        self.moments: dict[tuple[object, int], tuple[Tensor, Tensor]] = {}
+        self._calls: dict[object, int] = {}
         self._learns = True
 
     def hold(self) -> Self:
@@ -86,26 +91,33 @@ class _Search:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """Return the losses [B] and the input gradient."""
         self._calls.clear()
-        return differentiate("ASSG", self._prescribe, model, x, y, loss)
+        foreign = {n: s for n, s in spiking_layers(model).items() if not isinstance(s, Neuron)}
+        if not foreign:
+            return differentiate("ASSG", self._prescribe, model, x, y, loss)
+        with backward_mode(model, {name: _Sharp(self, layer) for name, layer in foreign.items()}):
+            return BACKPROP(model, x, y, loss)
 
     def _prescribe(self, fired: Fired) -> Prescription:
-        call = self._calls[fired.neuron] = self._calls.get(fired.neuron, 0) + 1
-        M, D = self._remembered((fired.neuron, call), fired.v)
-        fast = compiled(fired.v)
-        if fast is not None and M.stride() == fired.v.stride():
+        return Prescription(self.slope(fired.neuron, fired.v, fired.v_th), temporal=True)
+
+    def slope(self, layer: object, v: Tensor, v_th: float) -> Tensor:
+        """Return h for the potentials of a layer's next call in this step, and learn from them."""
+        call = self._calls[layer] = self._calls.get(layer, 0) + 1
+        M, D = self._remembered((layer, call), v)
+        fast = compiled(v)
+        if fast is not None and M.stride() == v.stride():
             numbers = {"beta": _BETA, "relaxed": _RELAXED, "small": _SMALL}
             numbers |= {"sharpness": self.sharpness, "learns": int(self._learns)}
-            return Prescription(fast.sharpen(fired.v, M, D, fired.v_th, **numbers), temporal=True)
+            found: Tensor = fast.sharpen(v, M, D, v_th, **numbers)
+            return found
         if self._learns:
-            distance = (fired.v - fired.v_th).abs()
+            distance = (v - v_th).abs()
             M.copy_(_BETA * M + (1 - _BETA) * distance)
             D.copy_(_BETA * D + (1 - _BETA) * (distance - M).abs())
         alpha = self.sharpness / (M + _RELAXED * D + _SMALL)
-        x = fired.v - fired.v_th
-        slope = (alpha / 2) / (1 + (math.pi / 2 * alpha * x).square())
-        return Prescription(slope, temporal=True)
+        return (alpha / 2) / (1 + (math.pi / 2 * alpha * (v - v_th)).square())
 
-    def _remembered(self, place: tuple[nn.Module, int], v: Tensor) -> tuple[Tensor, Tensor]:
+    def _remembered(self, place: tuple[object, int], v: Tensor) -> tuple[Tensor, Tensor]:
         """Return M and D of a layer, which are changed where they are; 1 and 0 at the beginning."""
         if place not in self.moments:
             moments = torch.ones_like(v), torch.zeros_like(v)
@@ -119,3 +131,21 @@ class _Search:
                 f"{list(v.shape)}; begin a new one for another batch."
             )
         return M, D
+
+
+@dataclass(eq=False)
+class _Sharp:
+    """The surrogate of one layer of another framework; it asks for h step by step, last first."""
+
+    search: _Search
+    layer: object
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.search.slope(self.layer, x, 0.0)
+
+    @property
+    def half_width(self) -> float:
+        return math.inf  # every neuron has its own
+
+    def widened(self, factor: float) -> Self:
+        raise ValueError("ASSG: follows the potentials; its surrogate cannot be widened.")

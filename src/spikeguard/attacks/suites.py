@@ -27,7 +27,8 @@ __all__ = ["CASCADES", "SUITES", "suitable", "suite"]
 CASCADES = frozenset({"standard", "snn"})  # made to find the worst case: run as a cascade
 
 _TARGETS = 9
-_RULES = (BPTR, RGA, HART, ASSG, PDSG, ANNTwin)
+_SWAPS = (SwapSurrogate, ASSG)  # need a surrogate that can be exchanged
+_RULES = (BPTR, RGA, HART, PDSG, ANNTwin)  # need neurons of the package
 _PAPER_STEP = 0.01 / (8 / 255)  # the papers' alpha of 0.01 at eps 8/255, as a share of eps
 
 
@@ -99,8 +100,8 @@ def suitable(
 ) -> tuple[dict[str, Attack], tuple[str, ...]]:
     """Leave out the attacks whose gradient has nothing to take hold of in a model.
 
-    Another surrogate needs spiking layers, of the package or of a framework that ``foreign``
-    knows; the gradients made for spiking networks need those of the package.
+    Another surrogate, and ASSG, need spiking layers, of the package or of a framework that
+    ``foreign`` knows; the other gradients made for spiking networks need those of the package.
 
     Returns:
         The attacks that can be made, and the names of the others.
@@ -110,7 +111,7 @@ def suitable(
     kept = {
         name: attack
         for name, attack in attacks.items()
-        if (swaps or not _uses(attack, SwapSurrogate)) and (rules or not _uses(attack, *_RULES))
+        if (swaps or not _uses(attack, *_SWAPS)) and (rules or not _uses(attack, *_RULES))
     }
     return kept, tuple(name for name in attacks if name not in kept)
 

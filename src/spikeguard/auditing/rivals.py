@@ -57,11 +57,12 @@ def rules_are_weaker(context: Context) -> Finding:
     Source: Ding et al., 2022; Bu et al., CVPR 2023; Hao et al., ICLR 2024; arXiv:2512.22522; Lun et
     al., CVPR 2025 (arXiv:2503.03272).
     """
-    if not _spikes(context):
-        return _no_rule("S5", rules_are_weaker, context)
+    if not spiking_layers(context.model):
+        return does_not_apply("S5", rules_are_weaker, _NO_NEURON)
+    rules = RULES if _spikes(context) else {"ASSG": ASSG()}  # the one that takes foreign layers
     left = {
         name: context.attacked(with_gradient(context, rule)).accuracy
-        for name, rule in RULES.items()
+        for name, rule in rules.items()
     }
     own = context.attacked(context.reference()).accuracy
     room = room_between(own, len(context))

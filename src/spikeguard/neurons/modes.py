@@ -65,24 +65,28 @@ def record(model: nn.Module) -> Iterator[Trace]:
 
 
 @contextmanager
-def backward_mode(model: nn.Module, surrogate: Surrogate | float) -> Iterator[None]:
+def backward_mode(
+    model: nn.Module, surrogate: Surrogate | float | Mapping[str, Surrogate]
+) -> Iterator[None]:
     """Differentiate every spiking layer with another surrogate inside the block.
 
     Args:
         model: A network with spiking layers; its forward pass does not change.
-        surrogate: A surrogate for all layers, or a factor > 0 that widens each layer's own.
+        surrogate: A surrogate for all layers, one for each by its name, or a factor > 0 that widens
+            each layer's own.
 
     Raises:
         ValueError: If the factor is not positive.
     """
-    neurons = list(spiking_layers(model).values())
+    layers = spiking_layers(model)
+    neurons = list(layers.values())
     before = [n.surrogate for n in neurons]
     try:
-        for n in neurons:
+        for name, n in layers.items():
             if isinstance(surrogate, int | float):
                 n.surrogate = n.surrogate.widened(surrogate)
             else:
-                n.surrogate = surrogate
+                n.surrogate = surrogate[name] if isinstance(surrogate, Mapping) else surrogate
         yield
     finally:
         for n, old in zip(neurons, before, strict=True):
