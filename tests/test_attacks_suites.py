@@ -25,6 +25,7 @@ from spikeguard.attacks import (
     suitable,
     suite,
 )
+from spikeguard.attacks.suites import member
 from spikeguard.models import MLP
 from spikeguard.neurons import Triangular
 
@@ -176,3 +177,13 @@ def test_every_registered_attack_needs_a_threat_set_only(name):
     attack = ATTACKS[name](Linf(0.1))
     assert attack.threat == Linf(0.1)
     assert hash(attack) == hash(ATTACKS[name](Linf(0.1)))
+
+
+def test_one_attack_is_found_by_the_name_its_suite_gives_it():
+    assert member("pgd40", eps=0.1) == suite("papers", eps=0.1)["pgd40"]
+    assert (
+        member("sapgd/assg", eps=0.5, norm="l2") == suite("snn", eps=0.5, norm="l2")["sapgd/assg"]
+    )
+    assert member("apgd-ce", eps=0.1, eot=3).gradient == EoT(3, Backprop())
+    with pytest.raises(ValueError, match=r"unknown attack 'pdg40'\. Did you mean 'pgd40'\?"):
+        member("pdg40", eps=0.1)

@@ -219,6 +219,12 @@ def test_a_wrong_audit_radius(refused, finished):
     assert not (finished / run_files.AUDIT).exists()
 
 
+def test_a_wrong_name_of_the_audited_attack(refused, finished):
+    line = refused("audit", finished, "--attack", "pgd-40")
+    assert all(part in line for part in ("'pgd-40'", "Did you mean 'pgd40'?", "sapgd/assg"))
+    assert not (finished / run_files.AUDIT).exists()
+
+
 # --- data
 
 

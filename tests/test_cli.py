@@ -393,6 +393,12 @@ def test_audit_keeps_its_verdict_in_the_run(run, capsys):
     assert said["S22"] == "pass"  # the recipe says what the network was trained with
 
 
+def test_audit_puts_the_number_of_a_named_attack_to_the_test(run, capsys):
+    text_of(["audit", str(run), "--quick", "--limit", "6", "--attack", "pgd7"], capsys)
+    asked = json.loads((run / run_files.AUDIT).read_text())["settings"]["reported"]
+    assert (asked["kind"], asked["steps"]) == ("PGD", 7)
+
+
 def test_report_writes_one_page_for_one_run_or_several(run, tmp_path, capsys, monkeypatch):
     out = text_of(["report", str(run)], capsys)
     assert str(run / run_files.REPORT) in out

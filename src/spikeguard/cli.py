@@ -30,7 +30,11 @@ _EXAMPLES = {
         "attack runs/mine --suite snn --rescore",
         "attack --model my_nets:net --weights net.pt --T 4 --data mnist --suite snn --eps 0.1",
     ],
-    "audit": ["audit runs/mine --quick", "audit runs/mine --eps 8/255 --strict"],
+    "audit": [
+        "audit runs/mine --quick",
+        "audit runs/mine --eps 8/255 --strict",
+        "audit runs/mine --attack pgd40",
+    ],
     "report": ["report runs/mine", "report runs/demo/vanilla runs/demo/tgo --out compare.html"],
     "bench": ["bench --quick", "bench --networks cnn-t10,wrn-t4 --threads 1"],
     "reproduce": ["reproduce mini", "reproduce mini --only cifar10-at --seeds 0,1,2 --jobs 2"],

@@ -118,6 +118,7 @@ class Run:
         eps: float | None = None,
         limit: int | None = None,
         budget: Budget = "full",
+        attack: str | None = None,
         progress: Update | None = None,
     ) -> Verdict:
         """Audit the run and keep the verdict in ``audit.json``.
@@ -126,10 +127,12 @@ class Run:
             eps: Radius of the threat set; the largest of the recipe's when left out.
             limit: Number of test images; the audit's own default when left out.
             budget: "full", or "quick" for fewer samples, steps and checks.
+            attack: The attack whose number is in question, by its name in the suites "papers" and
+                "snn"; the audit's own when left out.
             progress: Called with (done, total, what).
         """
         from spikeguard.attacks import THREATS
-        from spikeguard.auditing import audit
+        from spikeguard.auditing import audit, reported
 
         plan = self.recipe.evaluate.changed(eps=eps, limit=limit)
         threat = THREATS[plan.norm](max(plan.eps))
@@ -140,6 +143,7 @@ class Run:
             budget=budget,
             seed=self.recipe.seed,
             limit=limit,
+            attack=None if attack is None else reported(attack, self.model, threat),
             rescore=partial(rescored, self.path, self.data_root),
             trained_with=self.surrogates,
             progress=progress,

@@ -1,5 +1,6 @@
 """The checks of forward pass, spiking gradients and records: planted faults and healthy twins."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -649,3 +650,20 @@ def test_layers_are_named(weights):
     cut = FURTHER["S12"](context(TwoArms(healthy(weights), healthy(weights)))).evidence["cut"]
     assert all(name.startswith("other.") for name in cut)
     assert FURTHER["S6"](context(blind_at_the_last_step(weights))).evidence["blind_steps"] == [2]
+
+
+@pytest.mark.parametrize(("budget", "asked"), [("quick", ("BPTR",)), ("full", ())])
+def test_s5_asks_sa_pgd_with_assg_in_both_budgets_and_the_other_rules_in_the_full_one(
+    budget, asked, weights
+):
+    found = FURTHER["S5"](context(healthy(weights), budget=budget))
+    assert "SA-PGD with ASSG" in found.measured
+    assert all(name not in found.measured for name in asked)
+
+
+def test_s5_says_whether_the_gradient_or_the_search_is_the_weaker_one(weights):
+    """With a hidden gradient SA-PGD finds no more than the others, and with ASSG it does."""
+    found = FURTHER["S5"](context(narrow(weights, 0.01)))
+    own, other = found.evidence["own"], found.evidence["accuracy"]["SA-PGD with ASSG"]
+    searched = float(re.search(r"SA-PGD with the own gradient ([\d.]+) %", found.meaning)[1]) / 100
+    assert other < searched - 0.2 and abs(searched - own) < 0.2, found.meaning

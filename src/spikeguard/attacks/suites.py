@@ -22,7 +22,7 @@ from spikeguard.attacks.threat import THREATS, Threat
 from spikeguard.attacks.twin import ANNTwin
 from spikeguard.neurons import Neuron, Surrogate, Triangular, spiking_layers
 
-__all__ = ["CASCADES", "SUITES", "suitable", "suite"]
+__all__ = ["CASCADES", "SUITES", "member", "suitable", "suite"]
 
 CASCADES = frozenset({"standard", "snn"})  # made to find the worst case: run as a cascade
 
@@ -93,6 +93,22 @@ def suite(
     if len(set(widths)) < len(widths):
         raise ValueError(f"suite: widths must differ, got {list(widths)}.")
     return SUITES[name](_Plan(THREATS[norm](eps), eot, tuple(widths), steps))
+
+
+def member(name: str, *, eps: float, norm: str = "linf", eot: int = 1) -> Attack:
+    """Return one attack by the name that a suite gives it, such as "pgd40" or "sapgd/assg".
+
+    Where two suites use a name, it is the attack of "papers".
+
+    Raises:
+        ValueError: As :func:`suite`, or if no suite has an attack of this name.
+    """
+    known = suite("snn", eps=eps, norm=norm, eot=eot) | suite("papers", eps=eps, norm=norm, eot=eot)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"attack: unknown attack {name!r}.{hint} Known: {', '.join(known)}.")
+    return known[name]
 
 
 def suitable(

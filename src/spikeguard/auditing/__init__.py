@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks import Attack, Threat, ThreatViolation
 from spikeguard.attacks.base import is_stochastic
+from spikeguard.attacks.suites import member
 from spikeguard.auditing.bookkeeping import (
     clean_errors_stay,
     each_sample_has_its_worst,
@@ -20,7 +21,7 @@ from spikeguard.auditing.bookkeeping import (
 )
 from spikeguard.auditing.chance import determinism
 from spikeguard.auditing.check import Check, does_not_apply, judged, not_run, reason, title
-from spikeguard.auditing.context import Attacked, Context
+from spikeguard.auditing.context import EOT, Attacked, Context
 from spikeguard.auditing.convergence import (
     loss_has_settled,
     more_restarts_change_nothing,
@@ -63,6 +64,7 @@ __all__ = [
     "does_not_apply",
     "judged",
     "not_run",
+    "reported",
 ]
 
 CHECKS: dict[str, Check] = {
@@ -194,14 +196,26 @@ def audit(
     if progress is not None:
         progress(len(CHECKS), len(CHECKS), "done")
     single = context.made.get(context.pgd())
-    reported = None if attack is None else context.made.get(attack)
+    handed = None if attack is None else context.made.get(attack)
     return conclude(
         findings,
         upper_bound=context.upper_bound(),
         single=None if single is None else single.accuracy,
-        reported=None if reported is None else reported.accuracy,
+        reported=None if handed is None else handed.accuracy,
         settings=context.settings(),
     )
+
+
+def reported(name: str, model: nn.Module, threat: Threat) -> Attack:
+    """Return the attack of a suite by its name, for ``audit(attack=...)``.
+
+    It averages the gradient of a stochastic model over as many draws as the audit does.
+
+    Raises:
+        ValueError: If neither "papers" nor "snn" has an attack of this name.
+    """
+    eot = EOT if is_stochastic(model) else 1
+    return member(name, eps=threat.eps, norm=threat.norm, eot=eot)
 
 
 def _run(code: str, check: Check, context: Context) -> Finding:

@@ -206,4 +206,5 @@ class Context(Subject):
             "stochastic": self.stochastic,
             "eot": EOT if self.stochastic else 1,
             "attacks": len(self.made),
+            "reported": describe(self.reference()),
         }

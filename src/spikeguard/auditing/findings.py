@@ -24,7 +24,7 @@ REQUIRED = (
 
 # Which failure explains the others: broken numbers first, then broken models, then weak attacks.
 _HEADLINES = (
-    *("G27", "S1", "G29", "G28", "G19", "G16", "S4", "G15", "S6", "S11", "G2", "S15", "G3"),
+    *("G27", "S1", "G29", "G28", "G19", "G16", "S4", "S5", "G15", "S6", "S11", "G2", "S15", "G3"),
     *("G5", "G6", "G7", "G1", "G4", "G10", "G11", "G8", "G9", "G30"),
 )
 _BROKEN = ("G27", "S1", "G29", "G28")  # where these fail, no accuracy means anything
@@ -153,13 +153,14 @@ def conclude(
     decisive = [f for f in failed if f.code in REQUIRED]
     skipped = [code for code in REQUIRED if statuses.get(code, "not run") == "not run"]
     bound = _bound(upper_bound, single)
-    warned = [f for f in failed if f.code not in REQUIRED]
-    bound += f"; but {warned[0].meaning} ({_codes(warned)})" if warned else ""
+    warned = sorted((f for f in failed if f.code not in REQUIRED), key=_rank)
+    warning = f"; but {warned[0].meaning} ({_codes(warned)})" if warned else ""
     ran = sum(f.status in ("pass", "fail") for f in found)
     status: VerdictStatus = "reliable"
+    signs = "no required check saw" if warned else "no sign of"
     sentence = (
-        f"Reliable as far as {ran} checks can tell: no sign of hidden gradients or a weak "
-        f"attack{bound}."
+        f"Reliable as far as {ran} checks can tell: {signs} hidden gradients or a weak "
+        f"attack{bound}{warning}."
     )
     if decisive:
         status = "unreliable"
@@ -169,7 +170,7 @@ def conclude(
         why = next((f.measured for f in found if f.code == skipped[0]), "left out")
         sentence = (
             f"Inconclusive: no required check failed, but {', '.join(skipped)} did not run "
-            f"({why}){bound}."
+            f"({why}){bound}{warning}."
         )
     return Verdict(status, found, sentence, upper_bound, {} if settings is None else settings)
 

@@ -59,7 +59,7 @@ FURTHER: dict[str, Check] = {
     "S13": Check(coder_gradient, cost=11),
     "S11": Check(enough_draws, cost=240),
     "S20": Check(attack_ignores_the_batch, cost=8),
-    "S5": Check(rules_are_weaker, cost=300, quick=False),
+    "S5": Check(rules_are_weaker, cost=480),
     "S14": Check(twin_is_weaker, cost=570, quick=False),
     "S15": Check(black_box_is_weaker, cost=670),
     "S16": Check(far_with_every_surrogate, cost=80, quick=False),

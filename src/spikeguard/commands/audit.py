@@ -30,6 +30,7 @@ def audit(
     out: Path | None = None,
     eps: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     limit: int | None = None,
+    attack: str | None = None,
     quick: Annotated[bool, Parameter(negative="")] = False,
     strict: Annotated[bool, Parameter(negative="")] = False,
     data_root: Path | None = None,
@@ -49,6 +50,8 @@ def audit(
         out: Folder for its verdict.
         eps: Radius of the threat set, such as 8/255; the largest of the run's recipe when left out.
         limit: Number of test images.
+        attack: The attack whose number is in question, such as pgd40: a name of the suites papers
+            and snn. The audit's own, APGD-50, when left out.
         quick: Fewer images, steps and checks: what decides, in about a minute.
         strict: Exit with code 1 when the verdict is "unreliable".
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
@@ -62,11 +65,16 @@ def audit(
     radius = numbers("--eps", [eps])[0] if eps else None
     if run is None:
         assert model is not None
-        return _outside(model, {**options, "data_root": data_root}, radius, limit, quick, strict)
+        outside = {**options, "data_root": data_root}
+        return _outside(model, outside, radius, limit, attack, quick, strict)
     loaded = Run.load(run, data_root=data_root)
     with progress("audit") as update:
         verdict = loaded.audit(
-            eps=radius, limit=limit, budget="quick" if quick else "full", progress=update
+            eps=radius,
+            limit=limit,
+            budget="quick" if quick else "full",
+            attack=attack,
+            progress=update,
         )
         loaded.membrane()
     return _told(verdict, run / AUDIT, strict)
@@ -77,11 +85,13 @@ def _outside(
     options: Mapping[str, object],
     eps: float | None,
     limit: int | None,
+    attack: str | None,
     quick: bool,
     strict: bool,
 ) -> int:
     from spikeguard.attacks import Linf
     from spikeguard.auditing import audit as audited
+    from spikeguard.auditing import reported
     from spikeguard.commands.foreign import load_outside
     from spikeguard.config import EvaluateSection
     from spikeguard.run_files import AUDIT
@@ -97,6 +107,7 @@ def _outside(
             threat=threat,
             budget="quick" if quick else "full",
             limit=limit,
+            attack=None if attack is None else reported(attack, found.model, threat),
             progress=update,
         )
     verdict.save(found.path / AUDIT)
