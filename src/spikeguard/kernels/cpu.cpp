@@ -68,6 +68,13 @@ struct Sharpen {  // moments of |v - v_th|, moved if `learns`, and the arctangen
   int64_t learns;
 };
 
+struct Windows {  // average pooling, channels innermost; the windows cover the image, none twice
+  int64_t images, height, width, C;  // of the means
+  int64_t rows, columns;             // of a window
+  const void* x;
+  void* out;  // pool: means of x; unpool: shares of x, the derivative by the means
+};
+
 struct Pool {  // the OpenMP runtime that torch has loaded; parallel may be null
   void (*parallel)(void (*)(void*), void*, unsigned, unsigned);
   int (*thread_number)();
@@ -610,6 +617,45 @@ void sharpen(const Sharpen& k, const Pool& pool) {
   });
 }
 
+template <class X>
+void pool_windows(const Windows& k, const Pool& pool) {
+  const X size = X(k.rows * k.columns);
+  const int64_t line = k.width * k.columns * k.C;  // of what is pooled
+  parallel(pool, k.images * k.height, [&](int64_t begin, int64_t end, int64_t) {
+    for (int64_t row = begin; row < end; ++row) {
+      const X* from = static_cast<const X*>(k.x) + row * k.rows * line;
+      X* out = static_cast<X*>(k.out) + row * k.width * k.C;
+      for (int64_t j = 0; j < k.width; ++j, out += k.C) {
+        std::fill(out, out + k.C, X(0));
+        for (int64_t a = 0; a < k.rows; ++a)
+          for (int64_t b = 0; b < k.columns; ++b) {
+            const X* x = from + a * line + (j * k.columns + b) * k.C;
+            SIMD for (int64_t c = 0; c < k.C; ++c) out[c] += x[c];
+          }
+        SIMD for (int64_t c = 0; c < k.C; ++c) out[c] /= size;
+      }
+    }
+  });
+}
+
+template <class X>
+void unpool_windows(const Windows& k, const Pool& pool) {
+  const X size = X(k.rows * k.columns);
+  const int64_t line = k.width * k.columns * k.C;
+  parallel(pool, k.images * k.height, [&](int64_t begin, int64_t end, int64_t) {
+    for (int64_t row = begin; row < end; ++row) {
+      const X* x = static_cast<const X*>(k.x) + row * k.width * k.C;
+      X* first = static_cast<X*>(k.out) + row * k.rows * line;
+      for (int64_t j = 0; j < k.width; ++j, x += k.C) {
+        X* out = first + j * k.columns * k.C;
+        SIMD for (int64_t c = 0; c < k.C; ++c) out[c] = x[c] / size;
+        for (int64_t b = 1; b < k.columns; ++b) std::memcpy(out + b * k.C, out, k.C * sizeof(X));
+      }
+      for (int64_t a = 1; a < k.rows; ++a) std::memcpy(first + a * line, first, line * sizeof(X));
+    }
+  });
+}
+
 }  // namespace
 
 // Precision of x: 0 float32, 1 float64, 2 bfloat16; that of the membrane follows.
@@ -638,9 +684,16 @@ EXPORT void spikeguard_retrace(const Retrace* task, const Pool* pool, int precis
 EXPORT void spikeguard_sharpen(const Sharpen* task, const Pool* pool, int precision) {
   precision == 1 ? sharpen<double>(*task, *pool) : sharpen<float>(*task, *pool);
 }
+EXPORT void spikeguard_pool(const Windows* task, const Pool* pool, int precision) {
+  precision == 1 ? pool_windows<double>(*task, *pool) : pool_windows<float>(*task, *pool);
+}
+EXPORT void spikeguard_unpool(const Windows* task, const Pool* pool, int precision) {
+  precision == 1 ? unpool_windows<double>(*task, *pool) : unpool_windows<float>(*task, *pool);
+}
 EXPORT int64_t spikeguard_layout() {  // of the structures, to compare with those of cpu.py
   int64_t sizes = 0;
-  for (int64_t size : {sizeof(Task), sizeof(Combine), sizeof(Retrace), sizeof(Sharpen)})
+  for (int64_t size : {sizeof(Task), sizeof(Combine), sizeof(Retrace), sizeof(Sharpen),
+                       sizeof(Windows)})
     sizes = sizes * 1000 + size;
   return sizes;
 }

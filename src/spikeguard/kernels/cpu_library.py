@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["Combine", "Retrace", "Sharpen", "Side", "Task", "call", "pointer", "why_not"]
+__all__ = ["Combine", "Retrace", "Sharpen", "Side", "Task", "Windows", "call", "pointer", "why_not"]
 
 PRECISION = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
@@ -87,6 +87,16 @@ class Sharpen(ctypes.Structure):
     ]
 
 
+class Windows(ctypes.Structure):
+    """Pooling over windows or the way back, as cpu.cpp has it."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("images", "height", "width", "C")),
+        *((name, ctypes.c_int64) for name in ("rows", "columns")),
+        *((name, ctypes.c_void_p) for name in ("x", "out")),
+    ]
+
+
 def why_not() -> str | None:
     """Say why the kernel cannot be used here; None if it can."""
     return _library()[1]
@@ -97,7 +107,7 @@ def pointer(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
 
 
-def call(what: str, task: Task | Combine | Retrace | Sharpen, precision: torch.dtype) -> None:
+def call(what: str, task: ctypes.Structure, precision: torch.dtype) -> None:
     """Run a function of the library on the threads of torch."""
     library, reason = _library()
     if library is None:
@@ -133,7 +143,7 @@ def _library() -> tuple[ctypes.CDLL | None, str | None]:
 
 def _layout() -> int:
     sizes = 0
-    for structure in (Task, Combine, Retrace, Sharpen):
+    for structure in (Task, Combine, Retrace, Sharpen, Windows):
         sizes = sizes * 1000 + ctypes.sizeof(structure)
     return sizes
 

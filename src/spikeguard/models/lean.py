@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from spikeguard.kernels import as_defined
+from spikeguard.kernels import as_defined, windows
 
 __all__ = ["run"]
 
@@ -80,26 +81,23 @@ class _Conv(torch.autograd.Function):
 
 
 class _AveragePool(torch.autograd.Function):
-    """Average pooling that keeps the shape of its input."""
+    """Average pooling that keeps no input; compiled where its windows tile the image."""
 
     @staticmethod
     def forward(ctx, x, layer):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        ctx.layer, ctx.like = layer, _Like.of(x)
-        return layer(x)
+        ctx.layer, ctx.like, ctx.tiled = layer, _Like.of(x), windows.takes(x, layer)
+        return windows.pool(x, layer) if ctx.tiled else layer(x)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
         layer = ctx.layer
-        size, stride, padding = map(_pair, (layer.kernel_size, layer.stride, layer.padding))
-        (height, width), shaped = grad.shape[2:], ctx.like.empty(grad)
-        whole = [height * size[0], width * size[1]] == list(shaped.shape[2:])
-        if whole and size == stride and not any(padding) and not layer.divisor_override:
-            share = grad / (size[0] * size[1])  # each value goes to the one window it came from
-            for column in range(size[1]):  # beats one copy into all windows where channels are few
-                rows = shaped[:, :, :, column :: size[1]].unflatten(2, (height, size[0]))
-                rows.copy_(share[:, :, :, None])
-            return shaped, None
+        if ctx.tiled:
+            return windows.unpool(grad, layer), None
+        where = (layer.kernel_size, layer.stride, layer.padding)
+        size, stride, padding = (windows.pair(each) for each in where)
         rest = (layer.ceil_mode, layer.count_include_pad, layer.divisor_override)
+        shaped = ctx.like.empty(grad)
         found = torch.ops.aten.avg_pool2d_backward(grad, shaped, size, stride, padding, *rest)
         return found, None
 
@@ -118,7 +116,3 @@ class _Like(NamedTuple):
         """Return memory of this shape and layout; costs nothing until it is written."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return torch.empty(self.shape, dtype=grad.dtype, device=grad.device, memory_format=layout)
-
-
-def _pair(size: int | tuple[int, int]) -> list[int]:
-    return [size, size] if isinstance(size, int) else list(size)
