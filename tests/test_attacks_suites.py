@@ -46,7 +46,7 @@ NAMES = {
         *("apgd-t/width0.5", "apgd-t/assg", "apgd-ce", "apgd-t", "fab-t", "square"),
     ],
     "demo": [
-        *("noise", "fgsm", "pgd10", "pgd40"),
+        *("noise", "fgsm", "pgd10", "pgd40", "sapgd/assg"),
         *(f"pgd20/width{w}" for w in ("0.5", "1", "2", "4")),
     ],
 }

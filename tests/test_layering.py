@@ -35,6 +35,7 @@ LAYERS = [
         "scores",
         "seeds",
         "training",
+        "workers",
     },
     {
         "attack_results",

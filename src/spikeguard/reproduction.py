@@ -10,7 +10,6 @@ from pathlib import Path
 
 from spikeguard.attack_results import attack_name
 from spikeguard.config import ConfigError, Recipe, eps_text, load_recipe
-from spikeguard.demo import Progress, side_by_side
 from spikeguard.files import write_json, write_text
 from spikeguard.recipe_training import train_recipe
 from spikeguard.recipes import recipe_names
@@ -18,6 +17,7 @@ from spikeguard.run_files import ATTACKS, RECIPE, RESULT
 from spikeguard.runs import Run
 from spikeguard.scores import Evaluation
 from spikeguard.seeds import OverSeeds, mean, over_seeds
+from spikeguard.workers import Progress, side_by_side
 
 __all__ = ["PAGE", "TABLE", "Entry", "Reproduced", "reproduce", "table"]
 

@@ -174,10 +174,12 @@ def _baseline(plan: _Plan) -> dict[str, Attack]:
 
 
 def _demo(plan: _Plan) -> dict[str, Attack]:
-    """Noise, FGSM, PGD-10, PGD-40, and PGD-20 with every half-width."""
+    """Noise, FGSM, PGD-10, PGD-40, PGD-20 with every half-width, and SA-PGD with ASSG."""
     own = {f"pgd{steps}": plan.pgd(steps) for steps in (10, plan.steps)}
     swept = plan.swept(max(1, plan.steps // 2))
-    return {**_baseline(plan), "fgsm": FGSM(plan.threat, gradient=plan.gradient()), **own, **swept}
+    first = FGSM(plan.threat, gradient=plan.gradient())
+    last = SAPGD(plan.threat, steps=2 * plan.steps, gradient=plan.averaged(ASSG()))
+    return {**_baseline(plan), "fgsm": first, **own, **swept, "sapgd/assg": last}
 
 
 def _standard(plan: _Plan) -> dict[str, Attack]:

@@ -28,6 +28,7 @@ _TINY = 1e-12
 _LAST = 10  # steps
 _FACTORS = (0.25, 0.5, 2.0, 4.0)
 _FOUND = 0.05  # samples that more restarts may find
+_FEW = 0.01  # samples that resist and are too few for their loss to say anything
 _LOST = 0.01  # samples that may be found and thrown away
 
 
@@ -96,7 +97,7 @@ def loss_has_settled(context: Context) -> Finding:
 
     Their best loss so far, as a share of its whole gain, must not grow in the last ten steps. The
     best of many noisy values always grows; a stochastic model's last ten steps are compared with
-    the ten before, in the mean.
+    the ten before, in the mean. Where no more resist than 1 % by chance, nothing is asked of them.
 
     Source: Pintor et al., "Indicators of attack failure", 2022 (arXiv:2106.09947).
     """
@@ -107,9 +108,11 @@ def loss_has_settled(context: Context) -> Finding:
     steps, last = len(seen.loss), min(_LAST, len(seen.loss) // 2)
     resisting = (context.clean > 0) & (seen.right.amin(0) > 0)
     curve = _curve(seen, resisting, context)
-    if not bool(resisting.any()) or not last:
-        nothing = does_not_apply("G10", loss_has_settled, "every sample is fooled on the way")
-        return replace(nothing, evidence={"steps": steps, "resisting": 0, "curve": curve})
+    count, n = int(resisting.sum()), len(context)
+    if not exceeds(count, n, _FEW) or not last:
+        why = f"{n - count} of {n} samples are wrong at once or fooled on the way"
+        nothing = does_not_apply("G10", loss_has_settled, why)
+        return replace(nothing, evidence={"steps": steps, "resisting": count, "curve": curve})
     shares = _late(seen.loss[:, resisting], last, noisy=context.stochastic)
     late, chance = float(shares.mean()), 2 * float(shares.std(correction=0)) / len(shares) ** 0.5
     return judged(
@@ -117,7 +120,7 @@ def loss_has_settled(context: Context) -> Finding:
         loss_has_settled,
         failed=late - chance > _SETTLED,
         measured=f"{percent(late)} of the gain in loss falls into the last {last} of {steps} "
-        f"steps, for the {int(resisting.sum())} samples that resist",
+        f"steps, for the {count} samples that resist",
         threshold=f"not above {percent(_SETTLED)} by more than chance, {percent(chance)}",
         sound="the attack has climbed as high as it gets",
         fault=f"the loss is still growing when the attack ends: {percent(late)} of its gain falls "
@@ -127,7 +130,7 @@ def loss_has_settled(context: Context) -> Finding:
             "late": late,
             "steps": steps,
             "last": last,
-            "resisting": int(resisting.sum()),
+            "resisting": count,
             "curve": curve,
         },
     )

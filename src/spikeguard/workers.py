@@ -1,0 +1,106 @@
+"""Jobs in processes of their own, which tell how far they are and end with the one that began."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.queues import Queue
+from typing import Any, TypeVar
+
+__all__ = ["Progress", "side_by_side"]
+
+Progress = Callable[[str, int, int, str], None]
+Message = tuple[str, int, int, str]
+R = TypeVar("R")
+
+
+def side_by_side(
+    work: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: int, progress: Progress
+) -> list[R]:
+    """Do jobs in processes of one thread each and pass on what they tell.
+
+    Args:
+        work: A function of a module, called as ``work(*job, progress)``.
+        jobs: Arguments that can be pickled; they are started in this order.
+        workers: Processes, >= 1; 1 stays in this process, with one thread.
+        progress: Called with (task, done, total, what).
+
+    Returns:
+        What ``work`` returned, in the order of the jobs. The first error ends all others.
+    """
+    if workers == 1:
+        with _one_thread():
+            return [work(*job, progress) for job in jobs]
+    context = multiprocessing.get_context("spawn")
+    told: Queue[Message] = context.Queue()
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(told,))
+    try:
+        futures = [pool.submit(_in_worker, work, *job) for job in jobs]
+        while not all(future.done() for future in futures) and not _failed(futures):
+            try:
+                progress(*told.get(timeout=0.2))
+            except queue.Empty:
+                continue
+        failed = _failed(futures)
+        return [future.result() for future in ([failed] if failed else futures)]
+    except BaseException:
+        for child in multiprocessing.active_children():
+            child.terminate()  # what a run has done is on the disk
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _failed(futures: Iterable[Future[R]]) -> Future[R] | None:
+    """Return the first job that ended in an error."""
+    return next((f for f in futures if f.done() and f.exception() is not None), None)
+
+
+_told: Queue[Message] | None = None  # of a worker process: where it tells how far it is
+
+
+def _start_worker(told: Queue[Message]) -> None:
+    """Set up a worker: one thread; Ctrl-C is left to the process that started it; dies with it."""
+    import torch
+
+    global _told
+    _told = told
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the process that started this one: who kills it means its work too."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)  # what a run has done is on the disk
+
+
+def _in_worker(work: Callable[..., R], *job: Any) -> R:
+    def tell(stage: str, done: int, total: int, what: str) -> None:
+        assert _told is not None
+        _told.put((stage, done, total, what))
+
+    return work(*job, tell)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread inside the block, as the workers do."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,59 @@
+"""Jobs in processes of their own: their order, their errors, and that none outlives its parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from spikeguard.workers import side_by_side
+
+
+def double(number, progress):
+    progress(f"job {number}", 1, 1, "done")
+    return 2 * number
+
+
+def refuse(number, progress):
+    raise ValueError(f"job {number} is refused")
+
+
+def hang(number, progress):
+    print("ready", flush=True)
+    threading.Event().wait()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_the_order_of_the_jobs(workers):
+    told = []
+    found = side_by_side(double, [(3,), (1,), (2,)], workers, lambda *said: told.append(said))
+    assert found == [6, 2, 4]
+    assert {said[0] for said in told} <= {"job 1", "job 2", "job 3"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_first_error_is_raised(workers):
+    with pytest.raises(ValueError, match="is refused"):
+        side_by_side(refuse, [(1,), (2,)], workers, lambda *said: None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_no_worker_outlives_the_process_that_started_it():
+    """The workers hold the pipe of the parent's output: it ends when the last of them does."""
+    code = (
+        "from test_workers import hang, side_by_side\n"
+        "if __name__ == '__main__': side_by_side(hang, [(1,), (2,)], 2, print)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert [parent.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    parent.send_signal(signal.SIGKILL)
+    rest, _ = parent.communicate(timeout=60)
+    assert rest == ""
