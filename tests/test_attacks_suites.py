@@ -21,6 +21,7 @@ from spikeguard.attacks import (
     cost,
     cross_entropy,
     describe,
+    dlr,
     margin,
     suitable,
     suite,
@@ -31,6 +32,7 @@ from spikeguard.neurons import Triangular
 
 NAMES = {
     "papers": ["fgsm", "rfgsm", "pgd7", "pgd10", "pgd20", "pgd40"],
+    "stable-snn": ["fgsm", "pgd7", "pgd10", "pgd20", "pgd40", "apgd-ce10", "apgd-dlr10"],
     "compare": [
         *("fgsm", "rfgsm", "pgd7", "pgd10", "pgd20", "pgd40"),
         *(f"pgd20/width{w}" for w in ("0.5", "1", "2", "4")),
@@ -127,7 +129,7 @@ def test_radius_zero_is_a_suite_too():
     ("arguments", "says"),
     [
         ({"name": "paper"}, "Did you mean 'papers'"),
-        ({"name": "strong"}, "Known: papers, compare, quick"),
+        ({"name": "strong"}, "Known: papers, stable-snn, compare"),
         ({"name": "snnn"}, "Did you mean 'snn'"),
         ({"norm": "l7"}, "linf, l2, l1"),
         ({"eot": 0}, "eot"),
@@ -187,3 +189,11 @@ def test_one_attack_is_found_by_the_name_its_suite_gives_it():
     assert member("apgd-ce", eps=0.1, eot=3).gradient == EoT(3, Backprop())
     with pytest.raises(ValueError, match=r"unknown attack 'pdg40'\. Did you mean 'pgd40'\?"):
         member("pdg40", eps=0.1)
+
+
+def test_the_steps_of_the_stable_snn_paper_shrink_with_their_number():
+    attacks = suite("stable-snn", eps=8 / 255)
+    sizes = {name: 255 * a.step_size for name, a in attacks.items() if name.startswith("pgd")}
+    assert sizes == pytest.approx({"pgd7": 2.55, "pgd10": 2.0, "pgd20": 1.0, "pgd40": 0.5})
+    apgd = {name: (attacks[name].steps, attacks[name].loss) for name in ("apgd-ce10", "apgd-dlr10")}
+    assert apgd == {"apgd-ce10": (10, cross_entropy), "apgd-dlr10": (10, dlr)}

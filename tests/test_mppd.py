@@ -232,7 +232,7 @@ def test_a_layer_that_is_not_there_is_refused_before_the_training(wrong):
 
 def test_nothing_to_compare_with_is_refused():
     for objective in (Objective.of(MPPD()), MPPD() | TGO(), Objective.of(MPPD(rho=0.0))):
-        with pytest.raises(ValueError, match="mppd compares the clean pass with a perturbed one"):
+        with pytest.raises(ValueError, match="mppd needs a perturbed batch beside the clean one"):
             objective.require(small_cnn(), None)
 
 

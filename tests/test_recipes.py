@@ -280,6 +280,19 @@ IMPOSSIBLE = {
         "model.neuron.T",
     ),
     "gates of another T": ("mini/mnist-vanilla", ["model.neuron={name: dlif, T: 3}"], "leave it"),
+    "a margin no surrogate gives": (
+        "mini/mnist-vanilla",
+        ["objective=[tgo]", "model.neuron={name: lif, surrogate: straight_through}"],
+        "pass delta",
+    ),
+    "a width no surrogate has": (
+        "mini/mnist-vanilla",
+        [
+            "objective=[{name: mpd_sgr, eta: 0.1}]",
+            "model.neuron={name: if, surrogate: straight_through}",
+        ],
+        "pass width",
+    ),
     "a gate prior without gates": ("mini/mnist-vanilla", ["objective=[stog]"], "stog"),
 }
 

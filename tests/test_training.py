@@ -21,7 +21,7 @@ from spikeguard.learner import Learner
 from spikeguard.models import CNN, MLP
 from spikeguard.neurons import LIF, NoisyLIF, Rectangular
 from spikeguard.position import Position
-from spikeguard.resumption import difference, identity, require_new_folder
+from spikeguard.resumption import difference, differences, identity, require_new_folder
 from spikeguard.rng import stream
 from spikeguard.training import TrainingDiverged, TrainOptions, train
 
@@ -505,6 +505,8 @@ def test_images_of_any_type_have_a_fingerprint():
 
 def test_differences_are_named():
     assert difference({"a": 1}, {"a": 1}) is None
+    both = differences({"a": 1, "b": [2], "c": 3}, {"a": 0, "b": [1], "c": 3})
+    assert list(both) == ["a was 1 and is now 0", "b[0] was 2 and is now 1"]
     assert difference({"a": [1, 2]}, {"a": [1, 3]}) == "a[1] was 2 and is now 3"
     assert difference({"a": [1]}, {"a": [1, 3]}) == "a was [1] and is now [1, 3]"
     assert difference({"a": {}}, {"a": {"b": 0}}) == "a.b was None and is now 0"

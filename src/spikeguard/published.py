@@ -18,11 +18,13 @@ class Paper:
 
     Attributes:
         title: The paper.
-        protocol: How its attacks differ from those of the suite "papers", which ours are.
+        protocol: How its attacks differ from those of the suite, which ours are.
+        suite: The suite that comes nearest to its attacks.
     """
 
     title: str
     protocol: str
+    suite: str = "papers"
 
 
 PAPERS = {
@@ -33,8 +35,9 @@ PAPERS = {
     ),
     "stable-snn": Paper(
         "Ding et al., Robust Stable Spiking Neural Networks, ICML 2024",
-        "its code steps 2.55, 2, 1 and 0.5/255 in PGD-7, 10, 20 and 40, where ours steps 0.01; "
-        "weights of the best epoch on the test set; single runs",
+        "its APGD gives back the clean image where it fails; weights of the best epoch on the test "
+        "set; single runs",
+        "stable-snn",
     ),
     "gradient-trail": Paper(
         "Luu, Accuracy-robustness trade off via SNN gradient sparsity trail (arXiv:2509.23762)",

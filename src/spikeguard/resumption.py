@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -136,10 +136,15 @@ def identity(
     return json.loads(json.dumps(whole, default=str))  # type: ignore[no-any-return]
 
 
-def difference(saved: Any, now: Any, where: str = "") -> str | None:
-    """Name the first difference of two JSON values, like "options.epochs was 10 and is now 20"."""
+def difference(saved: Any, now: Any) -> str | None:
+    """Name the first difference of two JSON values, or None."""
+    return next(differences(saved, now), None)
+
+
+def differences(saved: Any, now: Any, where: str = "") -> Iterator[str]:
+    """Name the differences of two JSON values, like "options.epochs was 10 and is now 20"."""
     if saved == now:
-        return None
+        return
     if isinstance(saved, dict) and isinstance(now, dict):
         names = [*saved, *(name for name in now if name not in saved)]
         pairs = [(f".{name}", saved.get(name), now.get(name)) for name in names]
@@ -147,9 +152,10 @@ def difference(saved: Any, now: Any, where: str = "") -> str | None:
         pairs = [(f"[{number}]", *pair) for number, pair in enumerate(zip(saved, now, strict=True))]
     else:
         old, new = (value if isinstance(value, str) else repr(value) for value in (saved, now))
-        return f"{where.removeprefix('.')} was {old} and is now {new}"
-    found = (difference(old, new, where + name) for name, old, new in pairs)
-    return next(text for text in found if text)
+        yield f"{where.removeprefix('.')} was {old} and is now {new}"
+        return
+    for name, before, after in pairs:
+        yield from differences(before, after, where + name)
 
 
 def _fingerprint(images: ImageSet) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from spikeguard.attacks.assg import ASSG
 from spikeguard.attacks.base import Attack, cross_entropy
 from spikeguard.attacks.fab import FAB
 from spikeguard.attacks.gradient import Backprop, EoT, Gradient, SwapSurrogate
+from spikeguard.attacks.losses import dlr
 from spikeguard.attacks.noise import UniformNoise
 from spikeguard.attacks.pgd import FGSM, PGD, RFGSM
 from spikeguard.attacks.rules import BPTR, HART, PDSG, RGA
@@ -30,6 +31,8 @@ _TARGETS = 9
 _SWAPS = (SwapSurrogate, ASSG)  # need a surrogate that can be exchanged
 _RULES = (BPTR, RGA, HART, PDSG, ANNTwin)  # need neurons of the package
 _PAPER_STEP = 0.01 / (8 / 255)  # the papers' alpha of 0.01 at eps 8/255, as a share of eps
+
+_STABLE_STEPS = {7: 2.55, 10: 2.0, 20: 1.0, 40: 0.5}  # PGD steps: their size in 1/255 at eps 8/255
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def suite(
 def member(name: str, *, eps: float, norm: str = "linf", eot: int = 1) -> Attack:
     """Return one attack by the name that a suite gives it, such as "pgd40" or "sapgd/assg".
 
-    Where two suites use a name, it is the attack of "papers".
+    Where both suites use a name, it is the attack of "papers".
 
     Raises:
         ValueError: As :func:`suite`, or if no suite has an attack of this name.
@@ -150,6 +153,18 @@ def _papers(plan: _Plan) -> dict[str, Attack]:
     }
     for steps in (7, 10, 20, 40):
         attacks[f"pgd{steps}"] = PGD(threat, steps=steps, step_size=step, gradient=gradient)
+    return attacks
+
+
+def _stable_snn(plan: _Plan) -> dict[str, Attack]:
+    """FGSM, PGD of 7 to 40 steps that shrink with their number, APGD-10 with CE and with DLR."""
+    threat, gradient = plan.threat, plan.gradient()
+    attacks: dict[str, Attack] = {"fgsm": FGSM(threat, gradient=gradient)}
+    for steps, size in _STABLE_STEPS.items():
+        step = size / 8 * threat.eps or None
+        attacks[f"pgd{steps}"] = PGD(threat, steps=steps, step_size=step, gradient=gradient)
+    for name, loss in (("ce", cross_entropy), ("dlr", dlr)):
+        attacks[f"apgd-{name}10"] = APGD(threat, steps=10, loss=loss, gradient=gradient)
     return attacks
 
 
@@ -220,6 +235,7 @@ def _snn(plan: _Plan) -> dict[str, Attack]:
 
 SUITES: dict[str, Callable[[_Plan], dict[str, Attack]]] = {
     "papers": _papers,
+    "stable-snn": _stable_snn,
     "compare": _compare,
     "quick": _quick,
     "surrogates": _surrogates,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikeguard.defences.piece import Pass, Piece, Step
-from spikeguard.neurons import LayerTrace
+from spikeguard.neurons import LayerTrace, Neuron, Surrogate
 
 __all__ = ["MPDSGR"]
 
@@ -70,18 +70,30 @@ class MPDSGR(Piece):
             layer: What the layer did: v [T, B, C, ...].
             where: The layer's name, for the error message.
         """
-        g = self.width if self.width is not None else layer.surrogate.half_width
-        if not math.isfinite(g):
-            raise ValueError(
-                f"MPDSGR: {where} uses {layer.surrogate}, which has no finite half-width; pass "
-                "width, for example MPDSGR(eta=0.1, width=1.0)."
-            )
+        g = self._reach(layer.surrogate, where)
         x = layer.v - layer.v_th
         axes = [1, *range(3, x.ndim)]
         mean = x.mean(axes)
         s = (x.var(axes, correction=0) + _EPS).sqrt()
         inside: Tensor = torch.special.ndtr((mean + g) / s) - torch.special.ndtr((mean - g) / s)
         return inside
+
+    def require(self, model: nn.Module, options: object) -> None:
+        """Refuse a model without spiking layers, or whose surrogates have no finite width."""
+        layers = [(name, m) for name, m in model.named_modules() if isinstance(m, Neuron)]
+        if not layers:
+            raise ValueError("MPDSGR: the model has no spiking layer.")
+        for name, layer in layers:
+            self._reach(layer.surrogate, name)
+
+    def _reach(self, surrogate: Surrogate, where: str) -> float:
+        g = self.width if self.width is not None else surrogate.half_width
+        if not math.isfinite(g):
+            raise ValueError(
+                f"MPDSGR: {where} uses {surrogate}, which has no finite half-width; pass width, "
+                "for example MPDSGR(eta=0.1, width=1.0)."
+            )
+        return g
 
     def term(self, step: Step) -> Tensor:
         """Return eta times the mean share over layers, steps and channels."""

@@ -100,7 +100,7 @@ class Objective:
         for piece in self.pieces:
             if piece.needs_perturbed and self._perturbing is None:
                 raise ValueError(
-                    f"Objective: {piece.name} compares the clean pass with a perturbed one; add "
+                    f"Objective: {piece.name} needs a perturbed batch beside the clean one; add "
                     "what perturbs, such as at or gaussian."
                 )
             piece.require(model, options)

@@ -12,13 +12,12 @@ from spikeguard.reporting import words
 from spikeguard.reporting.attacked import Attacked
 from spikeguard.reporting.collect import Network
 from spikeguard.reporting.verdict import command
-from spikeguard.resumption import difference
+from spikeguard.resumption import differences
 from spikeguard.scores import Score
 
 __all__ = ["Comparison", "Pair", "comparisons"]
 
 EPS = 8 / 255  # of every table, Linf
-_SUITE = "papers"
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,10 @@ def comparisons(networks: Sequence[Network]) -> list[Comparison]:
 
 def _compare(network: Network, printed: Row) -> Comparison:
     """Pair equal attacks alone: a cascade, bfloat16 or another surrogate has another name."""
+    suite = PAPERS[printed.paper].suite
     results = sorted(
         (r for r in network.attacked if r.norm == "linf" and abs(r.eps - EPS) < 1e-9),
-        key=lambda result: (result.suite != _SUITE, -result.clean.n),
+        key=lambda result: (result.suite != suite, -result.clean.n),
     )
     pairs = tuple(
         Pair(
@@ -71,13 +71,13 @@ def _compare(network: Network, printed: Row) -> Comparison:
         for attack, accuracy in printed.accuracies.items()
     )
     missing = any(pair.ours is None for pair in pairs)
-    hint = command("attack", network, "--suite", _SUITE, "--norm", "linf", "--eps", "8/255")
+    hint = command("attack", network, "--suite", suite, "--norm", "linf", "--eps", "8/255")
     return Comparison(
         label=network.label,
         source=f"{printed.short}: {printed.network}, {printed.dataset}, {printed.defence}",
         pairs=pairs,
         notes=(f"{PAPERS[printed.paper].title}: {_protocol(printed)}.", *_differences(network)),
-        hint=hint if missing and not any(r.suite == _SUITE for r in results) else "",
+        hint=hint if missing and not any(r.suite == suite for r in results) else "",
     )
 
 
@@ -100,9 +100,10 @@ def _differences(network: Network) -> list[str]:
             shipped = {**load_recipe(recipe.name).training_part(), "seed": recipe.seed}
         except ConfigError:  # of another version of SpikeGuard
             shipped = recipe.training_part()
-        change = difference(shipped, recipe.training_part())
-        if change:
-            found.append(f"This run does not follow the recipe {recipe.name}: {change}.")
+        changes = list(differences(shipped, recipe.training_part()))
+        if changes:
+            said = "; ".join(changes)
+            found.append(f"This run does not follow the recipe {recipe.name}: {said}.")
     limits = {result.limit for result in network.attacked if result.limit is not None}
     if limits:
         found.append(f"Ours: the first {words.count(max(limits))} test images; theirs: all.")

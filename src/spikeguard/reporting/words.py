@@ -81,8 +81,8 @@ def radius(eps: float) -> str:
 def attack(name: str) -> str:
     """Write an attack's name: "pgd40/width0.5" becomes "PGD-40, width 0.5"."""
     base, _, variant = name.partition("/")
-    steps = re.fullmatch(r"pgd(\d+)", base)
-    written = f"PGD-{steps[1]}" if steps else _ATTACKS.get(base, base)
+    steps = re.fullmatch(r"(pgd|mtpgd|apgd-ce|apgd-dlr)(\d+)", base)
+    written = f"{steps[1].upper()}-{steps[2]}" if steps else _ATTACKS.get(base, base)
     width = re.fullmatch(r"width(.+)", variant)
     if width:
         return f"{written}, width {width[1]}"
