@@ -44,8 +44,14 @@ NAMES = {
     "snn": [
         *("noise", "fgsm", "pgd10", *(f"pgd10/width{w}" for w in ("0.5", "1", "2", "4"))),
         *(f"apgd-ce/width{w}" for w in ("0.5", "1", "2", "4")),
-        *("apgd-ce/rga", "apgd-ce/hart", "apgd-ce/assg", "sapgd/assg"),
+        *("apgd-ce/rga", "apgd-ce/hart", "apgd-ce/assg", "sapgd/assg", "apgd-margin/membrane"),
         *("apgd-t/width0.5", "apgd-t/assg", "apgd-ce", "apgd-t", "fab-t", "square"),
+    ],
+    "every": [
+        *("noise", "fgsm", "rfgsm", "pgd20", "mifgsm20", "apgd20", "sapgd20", "mtpgd20", "fab20"),
+        *("square", "pgd20/margin", "pgd20/dlr", "pgd20/bptr", "pgd20/rga", "pgd20/hart"),
+        *("pgd20/assg", "pgd20/pdsg", "pgd20/ann-twin", "pgd20/nes", "pgd20/membrane"),
+        *(f"pgd20/width{w}" for w in ("0.5", "1", "2", "4")),
     ],
     "demo": [
         *("noise", "fgsm", "pgd10", "pgd40", "sapgd/assg"),
@@ -113,7 +119,7 @@ def test_every_attack_of_a_cascade_says_what_it_costs():
 
 def test_gradients_that_a_model_cannot_be_given_are_left_out():
     attacks = suite("snn", eps=0.1, eot=2)
-    spiking = MLP(4, 2, T=2)
+    spiking = MLP(4, 2, T=2, readout="rate")
     assert suitable(attacks, spiking) == (attacks, ())
     plain, left_out = suitable(attacks, nn.Linear(4, 2))
     assert set(plain) == {"noise", "fgsm", "pgd10", "apgd-ce", "apgd-t", "fab-t", "square"}

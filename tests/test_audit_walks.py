@@ -1,13 +1,15 @@
 """What a search sees on its way: one row a step, however often the step asks the model."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from spikeguard.attacks import PGD, EoT, Linf
-from spikeguard.auditing import Context
-from spikeguard.auditing.walks import walk
+from spikeguard.attacks import APGD, L1, L2, PGD, SUITES, EoT, Linf, suite
+from spikeguard.auditing import CHECKS, Context
+from spikeguard.auditing.walks import unseen, walk
 from spikeguard.models import MLP
-from spikeguard.neurons import NoisyLIF
+from spikeguard.neurons import LIF, NoisyLIF
 from spikeguard.rng import stream
 
 X = torch.rand(5, 6, generator=stream(0, "x"))
@@ -27,3 +29,36 @@ def test_a_walk_has_a_row_for_every_step(attack, sigma):
     seen = walk(Context(model, X, Y, Linf(0.1), batch_size=2), attack)
     assert seen.loss.shape == seen.right.shape == (4, 5)
     assert seen.end.shape == (5,)
+
+
+NAMED = {
+    name: attack for battery in SUITES for name, attack in suite(battery, eps=0.1, steps=4).items()
+}
+
+
+@pytest.mark.parametrize("name", sorted(NAMED))
+def test_every_named_attack_can_be_the_reported_one(name):
+    """G10 and G11 look at its way, or say why there is none to look at; neither breaks."""
+    attack = NAMED[name]
+    if hasattr(attack, "queries"):
+        attack = replace(attack, queries=20)
+    model = MLP(
+        num_classes=4, T=2, hidden=(6,), in_shape=(1, 3, 3), readout="rate", neuron=LIF(0.5)
+    ).eval()
+    x = torch.rand(6, 1, 3, 3, generator=stream(0, "x"))
+    subject = Context(model, x, torch.arange(6) % 4, Linf(0.1), budget="quick", attack=attack)
+    for code in ("G10", "G11"):
+        found = CHECKS[code](subject)
+        assert found.status in ("pass", "fail", "does not apply"), found.measured
+        assert (unseen(attack) is None) or found.status == "does not apply"
+
+
+@pytest.mark.parametrize("norm", [L1, L2, Linf])
+def test_apgd_is_not_blamed_for_where_it_begins_under_l1(norm):
+    """Its first searches run in larger balls, whose points fool and are rightly given up."""
+    attack = APGD(norm(0.5), steps=30)
+    model = MLP(num_classes=4, T=2, hidden=(6,), in_shape=(1, 3, 3), neuron=LIF(0.5)).eval()
+    x = torch.rand(40, 1, 3, 3, generator=stream(0, "x"))
+    subject = Context(model, x, model(x).argmax(1), norm(0.5), attack=attack)
+    assert CHECKS["G11"](subject).status != "fail"
+    assert (CHECKS["G11"](subject).status == "does not apply") == (norm is L1)

@@ -9,7 +9,7 @@ from spikeguard import attacks
 from spikeguard.attacks import ATTACKS
 
 DOCS = Path(__file__).parents[1] / "docs"
-GRADIENTS = ("BPTR", "RGA", "HART", "ASSG", "PDSG", "ANNTwin", "NES")
+GRADIENTS = ("BPTR", "RGA", "HART", "ASSG", "PDSG", "ANNTwin", "NES", "MembraneReadout")
 PAGES = sorted([*DOCS.rglob("*.md"), DOCS.parent / "README.md"])
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         reporting,
         rng,
     )
-    from spikeguard.attacks import L2, Linf
+    from spikeguard.attacks import L1, L2, Linf
     from spikeguard.auditing import Verdict, audit
     from spikeguard.config import ConfigError, Recipe, build, load_recipe
     from spikeguard.demo import run_demo
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConfigError",
     "Evaluation",
+    "L1",
     "L2",
     "Linf",
     "Recipe",
@@ -86,7 +87,7 @@ _MODULES = [
     "rng",
 ]
 _NAMES = {
-    "attacks": ("L2", "Linf"),
+    "attacks": ("L1", "L2", "Linf"),
     "auditing": ("Verdict", "audit"),
     "config": ("ConfigError", "Recipe", "build", "load_recipe"),
     "demo": ("run_demo",),

@@ -118,6 +118,7 @@ class Run:
         eps: float | None = None,
         limit: int | None = None,
         budget: Budget = "full",
+        norm: str | None = None,
         attack: str | None = None,
         progress: Update | None = None,
     ) -> Verdict:
@@ -127,14 +128,15 @@ class Run:
             eps: Radius of the threat set; the largest of the recipe's when left out.
             limit: Number of test images; the audit's own default when left out.
             budget: "full", or "quick" for fewer samples, steps and checks.
-            attack: The attack whose number is in question, by its name in the suites "papers" and
-                "snn"; the audit's own when left out.
+            norm: Norm of the threat set; the recipe's when left out.
+            attack: The attack whose number is in question, by the name a suite gives it; the
+                audit's own when left out.
             progress: Called with (done, total, what).
         """
         from spikeguard.attacks import THREATS
         from spikeguard.auditing import audit, reported
 
-        plan = self.recipe.evaluate.changed(eps=eps, limit=limit)
+        plan = self.recipe.evaluate.changed(eps=eps, limit=limit, norm=norm)
         threat = THREATS[plan.norm](max(plan.eps))
         verdict = audit(
             self.model,

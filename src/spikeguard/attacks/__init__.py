@@ -29,6 +29,7 @@ from spikeguard.attacks.fab import FAB
 from spikeguard.attacks.gradient import Backprop, EoT, Gradient, SwapSurrogate, gradient_cost
 from spikeguard.attacks.graphs import Graphed
 from spikeguard.attacks.losses import dlr, targeted_dlr, targeted_margin
+from spikeguard.attacks.membrane import MembraneReadout
 from spikeguard.attacks.momentum import MIFGSM
 from spikeguard.attacks.mtpgd import MTPGD
 from spikeguard.attacks.nes import NES
@@ -74,6 +75,7 @@ __all__ = [
     "Graphed",
     "Linf",
     "Loss",
+    "MembraneReadout",
     "NoGradientError",
     "Square",
     "State",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks import Attack, Threat, ThreatViolation
 from spikeguard.attacks.base import is_stochastic
-from spikeguard.attacks.suites import member
+from spikeguard.attacks.suites import member, suitable
 from spikeguard.auditing.bookkeeping import (
     clean_errors_stay,
     each_sample_has_its_worst,
@@ -212,10 +212,16 @@ def reported(name: str, model: nn.Module, threat: Threat) -> Attack:
     It averages the gradient of a stochastic model over as many draws as the audit does.
 
     Raises:
-        ValueError: If neither "papers" nor "snn" has an attack of this name.
+        ValueError: If no suite has an attack of this name, or the model gives it nothing to hold.
     """
     eot = EOT if is_stochastic(model) else 1
-    return member(name, eps=threat.eps, norm=threat.norm, eot=eot)
+    attack = member(name, eps=threat.eps, norm=threat.norm, eot=eot)
+    if suitable({name: attack}, model)[1]:
+        raise ValueError(
+            f"attack: {name} needs spiking layers that this model does not have, or that are "
+            "another framework's; name one with the model's own gradient, such as pgd40."
+        )
+    return attack
 
 
 def _run(code: str, check: Check, context: Context) -> Finding:

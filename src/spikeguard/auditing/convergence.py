@@ -13,7 +13,7 @@ from spikeguard.auditing.check import does_not_apply, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.shares import exceeds, fooled_alone, percent, room_between
-from spikeguard.auditing.walks import Walk, walk
+from spikeguard.auditing.walks import Walk, unseen, walk
 
 __all__ = [
     "loss_has_settled",
@@ -102,8 +102,8 @@ def loss_has_settled(context: Context) -> Finding:
     Source: Pintor et al., "Indicators of attack failure", 2022 (arXiv:2106.09947).
     """
     attack = context.reference()
-    if not hasattr(attack, "loss"):
-        return does_not_apply("G10", loss_has_settled, "the attack climbs no loss")
+    if why := unseen(attack):
+        return does_not_apply("G10", loss_has_settled, why)
     seen = walk(context, attack)
     steps, last = len(seen.loss), min(_LAST, len(seen.loss) // 2)
     resisting = (context.clean > 0) & (seen.right.amin(0) > 0)
@@ -145,8 +145,8 @@ def success_is_kept(context: Context) -> Finding:
     Source: Pintor et al., "Indicators of attack failure", 2022 (arXiv:2106.09947).
     """
     attack = context.reference()
-    if not hasattr(attack, "loss"):
-        return does_not_apply("G11", success_is_kept, "the attack looks at no point on its way")
+    if why := unseen(attack):
+        return does_not_apply("G11", success_is_kept, why)
     if context.stochastic:
         why = "under noise one look does not tell whether a point fools"
         return does_not_apply("G11", success_is_kept, why)

@@ -120,8 +120,8 @@ def distinct_logits(context: Context) -> Finding:
         sound="no prediction hangs on the order of the classes",
         fault=f"{percent(two[most] / n)} of the {most} samples have two best logits: their loss is "
         "flat, and the order of the classes decides who is right",
-        remedy="attack with the margin loss and with a Square that accepts ties; read the membrane "
-        "potential instead of counts",
+        remedy="attack with the margin loss on the membrane potentials (MembraneReadout, in the "
+        "suite 'snn') and with a Square that accepts ties",
         evidence={
             "top_two": two,
             "top_three": three,
@@ -167,7 +167,7 @@ def rates_can_move(context: Context) -> Finding:
         fault=f"for {percent(count / n)} of the samples no output neuron is near its threshold, so "
         "the loss passes nothing on",
         remedy="widen the surrogate of the output layer, or raise its threshold, in the gradient's "
-        "computation; attack its membrane potential",
+        "computation; attack its membrane potential (MembraneReadout)",
         evidence={"stuck": count, "saturated": share},
     )
 

@@ -15,6 +15,7 @@ from spikeguard.attacks import (
     cross_entropy,
     describe,
 )
+from spikeguard.attacks.suites import suite
 from spikeguard.auditing.check import does_not_apply, judged, not_run, reason
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
@@ -165,13 +166,15 @@ def settings_are_accounted_for(context: Context) -> Finding:
 
     HART's width, ASSG's bound and the like are chosen by search in their papers, some on the test
     set. The gradients of all attacks made are compared with the settings that SpikeGuard fixes
-    beforehand: others must come with the split they were chosen on and the number of trials
-    (``audit(tuned=Provenance("validation", trials=12))``), and that split must not be the test set.
+    beforehand, here and in the suite "snn": others must come with the split they were chosen on
+    and the number of trials (``audit(tuned=Provenance("validation", trials=12))``), and that split
+    must not be the test set.
 
     Source: SpikeGuard's own, after the released scripts of HART and ASSG.
     """
-    fixed = set(RULES.values())
-    kinds = tuple(type(rule) for rule in fixed)
+    kinds = tuple(type(rule) for rule in RULES.values())
+    battery = suite("snn", eps=context.threat.eps, norm=context.threat.norm)
+    fixed = {*RULES.values(), *(part for attack in battery.values() for part in _parts(attack))}
     used = {part for attack in context.made for part in _parts(attack) if isinstance(part, kinds)}
     chosen = sorted(str(part) for part in used - fixed)
     split, trials = context.tuned.split, context.tuned.trials

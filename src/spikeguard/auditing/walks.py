@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from spikeguard.attacks import Attack, EoT, Loss, margin
+from spikeguard.attacks import APGD, MTPGD, Attack, EoT, Loss, margin
 from spikeguard.auditing.context import Context
 
-__all__ = ["Walk", "walk"]
+__all__ = ["Walk", "unseen", "walk"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,23 @@ class _Recorder:
         return losses
 
 
+def unseen(attack: Attack) -> str | None:
+    """Say why there is no walk of an attack to look at; None if there is one."""
+    if not hasattr(attack, "loss"):
+        return "the attack climbs no loss"
+    if not hasattr(attack, "gradient"):
+        return "the attack follows no gradient"
+    if getattr(attack, "targets", 0) or isinstance(attack, MTPGD):
+        return "the attack climbs another loss for every target"
+    if isinstance(attack, APGD) and attack.threat.norm == "l1":
+        return "under L1 APGD begins outside the threat set"
+    if getattr(attack, "steps", 1) < 2:
+        return "the attack takes one step"
+    return None
+
+
 def walk(context: Context, attack: Attack) -> Walk:
-    """Return what one search of an attack that has a field ``loss`` sees on its way; made once."""
+    """Return what one search of an attack that ``unseen`` allows sees on its way; made once."""
     if hasattr(attack, "restarts"):
         attack = replace(attack, restarts=1)  # type: ignore[type-var]
     return context.once(f"walk of {attack}", lambda: _walk(context, attack))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -29,6 +29,7 @@ def audit(
     data: str | None = None,
     out: Path | None = None,
     eps: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    norm: Literal["linf", "l2", "l1"] | None = None,
     limit: int | None = None,
     attack: str | None = None,
     quick: Annotated[bool, Parameter(negative="")] = False,
@@ -49,9 +50,10 @@ def audit(
         data: Data set to audit the model on.
         out: Folder for its verdict.
         eps: Radius of the threat set, such as 8/255; the largest of the run's recipe when left out.
+        norm: Norm of the threat set; the recipe's when left out, linf for a model of your own.
         limit: Number of test images.
-        attack: The attack whose number is in question, such as pgd40: a name of the suites papers
-            and snn. The audit's own, APGD-50, when left out.
+        attack: The attack whose number is in question, by the name a suite gives it, such as pgd40.
+            The audit's own, APGD-50, when left out.
         quick: Fewer images, steps and checks: what decides, in about a minute.
         strict: Exit with code 1 when the verdict is "unreliable".
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
@@ -66,11 +68,12 @@ def audit(
     if run is None:
         assert model is not None
         outside = {**options, "data_root": data_root}
-        return _outside(model, outside, radius, limit, attack, quick, strict)
+        return _outside(model, outside, (norm or "linf", radius), limit, attack, quick, strict)
     loaded = Run.load(run, data_root=data_root)
     with progress("audit") as update:
         verdict = loaded.audit(
             eps=radius,
+            norm=norm,
             limit=limit,
             budget="quick" if quick else "full",
             attack=attack,
@@ -83,13 +86,13 @@ def audit(
 def _outside(
     model: str,
     options: Mapping[str, object],
-    eps: float | None,
+    ball: tuple[str, float | None],
     limit: int | None,
     attack: str | None,
     quick: bool,
     strict: bool,
 ) -> int:
-    from spikeguard.attacks import Linf
+    from spikeguard.attacks import THREATS
     from spikeguard.auditing import audit as audited
     from spikeguard.auditing import reported
     from spikeguard.commands.foreign import load_outside
@@ -99,7 +102,8 @@ def _outside(
     found = load_outside(model, **options)  # type: ignore[arg-type]
     note(str(found.preflight))
     note("what surrogate the network was trained with is unknown: S22 stays open")
-    threat = Linf(max(EvaluateSection().eps) if eps is None else eps)
+    norm, eps = ball
+    threat = THREATS[norm](max(EvaluateSection().eps) if eps is None else eps)
     with progress("audit") as update:
         verdict = audited(
             found.model,

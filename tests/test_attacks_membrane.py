@@ -1,0 +1,75 @@
+"""MembraneReadout: where answers are counted spikes, the loss and its gradient are potentials'."""
+
+import pytest
+import torch
+from torch import nn
+
+from spikeguard.attacks import (
+    PGD,
+    AttackError,
+    Backprop,
+    Linf,
+    MembraneReadout,
+    Watch,
+    margin,
+    suitable,
+    suite,
+)
+from spikeguard.evaluation import evaluate
+from spikeguard.models import MLP
+from spikeguard.neurons import LIF, Triangular
+from spikeguard.rng import stream
+
+READOUT = MembraneReadout()
+
+
+def counting(T=1, v_th=1.0, hidden=(), surrogate=None):
+    """A network whose answers are firing rates; without hidden layers v[0] is the linear layer."""
+    neuron = LIF(0.5, v_th=v_th, surrogate=surrogate or Triangular(0.01))
+    options = {"T": T, "hidden": hidden, "in_shape": (1, 2, 2), "readout": "rate"}
+    return MLP(num_classes=3, neuron=neuron, generator=stream(0, "init"), **options).eval()
+
+
+def inputs(n=16):
+    x = torch.rand(n, 1, 2, 2, generator=stream(0, "x"))
+    return x, torch.arange(n) % 3
+
+
+def test_one_step_is_the_linear_layer_and_its_gradient():
+    """T = 1: u = W x + b, so the margin's gradient is W_j - W_y, whatever the surrogate."""
+    model, (x, y) = counting(v_th=100.0), inputs()
+    linear = next(m for m in model.modules() if isinstance(m, nn.Linear))
+    u = x.flatten(1) @ linear.weight.T + linear.bias
+    others = u.scatter(1, y[:, None], -torch.inf)
+    losses, grad = READOUT(model, x, y, margin)
+    torch.testing.assert_close(losses, others.amax(1) - u.gather(1, y[:, None])[:, 0])
+    expected = linear.weight[others.argmax(1)] - linear.weight[y]
+    torch.testing.assert_close(grad.flatten(1), expected)
+    assert not model(x).any()  # no neuron fires: every answer ties, and so does its gradient
+    assert not Backprop()(model, x, y, margin)[1].any()
+
+
+def test_who_fools_is_asked_of_the_counts():
+    model, (x, y) = counting(v_th=100.0), inputs()
+    watch = Watch(margin)
+    READOUT(model, x, y, watch)
+    assert torch.equal(watch.outcome(y), model(x).argmax(1) != y)
+
+
+def test_it_fools_where_the_rates_have_no_gradient():
+    model, (x, _) = counting(T=4, v_th=0.05, hidden=(8,)), inputs(40)
+    y = model(x).argmax(1)
+    left = {}
+    for name, gradient in (("rates", Backprop()), ("potentials", MembraneReadout(Triangular(1.0)))):
+        attack = PGD(Linf(0.3), steps=20, loss=margin, gradient=gradient)
+        left[name] = evaluate(model, (x, y), {"pgd": attack}, seed=0).outcomes["pgd"].mean()
+    assert left["potentials"] < left["rates"] - 0.2, left
+
+
+def test_a_network_that_answers_in_potentials_is_refused_and_left_out():
+    model, (x, y) = MLP(num_classes=3, T=2, hidden=(4,), in_shape=(1, 2, 2)).eval(), inputs(4)
+    with pytest.raises(AttackError, match="not those of a last spiking layer; use Backprop"):
+        READOUT(model, x, y, margin)
+    _, without = suitable(suite("snn", eps=0.1), model)
+    assert without == ("apgd-margin/membrane",)
+    assert suitable(suite("snn", eps=0.1), counting(hidden=(4,)))[1] == ()
