@@ -164,7 +164,7 @@ def test_training_leaves_a_complete_run_folder_and_says_what_is_next(tmp_path, c
     for command in ("attack", "audit", "report"):
         assert f"spikeguard {command} {path}" in shown.out
     epochs = [line for line in shown.err.splitlines() if line.startswith("train: epoch")]
-    assert len(epochs) == 2  # without a terminal one plain line an epoch
+    assert sum("validation" in line for line in epochs) == 2  # of every finished epoch
     for name in (run_files.RECIPE, run_files.ENVIRONMENT, run_files.METRICS, run_files.RESULT):
         assert (path / name).is_file()
     assert len((path / run_files.METRICS).read_text().splitlines()) == 2
@@ -322,6 +322,36 @@ def test_kept_inputs_are_scored_again_and_a_planted_fault_is_found(run, capsys):
     assert "attack first, without --rescore" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("suffix", [".worst.npz", ".npz"])
+@pytest.mark.parametrize("damage", ["gone", "garbage"])
+def test_kept_inputs_that_cannot_be_read_are_named_with_what_to_do(damage, suffix, run, capsys):
+    words = ["attack", str(run), "--eps", "0.04", "--suite", "baseline"]
+    stem = run / run_files.ATTACKS / "baseline-linf-0.04"
+    card, file = (stem.with_name(stem.name + end) for end in (".json", suffix))
+    card.unlink(missing_ok=True)
+    text_of(words, capsys)
+    file.unlink() if damage == "gone" else file.write_bytes(b"no arrays")
+    assert main([*words, "--rescore"]) == 2
+    problem = "no such file" if damage == "gone" else "damaged, not what an attack wrote"
+    advice = "move baseline-linf-0.04.json away and run the attack again."
+    assert capsys.readouterr().err == f"spikeguard attack: {file}: {problem}; {advice}\n"
+    card.unlink()
+    text_of(words, capsys)  # the advice is good
+    assert "as reported" in text_of([*words, "--rescore"], capsys)
+
+
+def test_without_a_terminal_every_batch_is_heard_of(run, capsys, monkeypatch):
+    """3 batches of 4 images, clean and with one attack: 24 units, and more than a tenth a batch."""
+    recipe = load_recipe(run / run_files.RECIPE, ["evaluate.batch_size=4"])
+    monkeypatch.setattr("spikeguard.runs.load_recipe", lambda *args: recipe)
+    assert main(["attack", str(run), "--eps", "0.045", "--suite", "baseline"]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "attack with" in line]
+    assert [line.partition(": ")[2].partition(",")[0].rstrip(")") for line in told] == [
+        *("noise (4/24", "noise (12/24", "noise (20/24", "done (24/24")
+    ]
+    assert [" left)" in line for line in told] == [False, True, True, False]
+
+
 def test_standard_is_a_cascade_by_itself(run, capsys):
     words = ["attack", str(run), "--eps", "0.3", "--suite", "standard", "--limit", "2"]
     text_of(words, capsys)
@@ -429,7 +459,8 @@ def test_the_demo_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
         assert main(out) == 130
     told = capsys.readouterr().err
     assert "continue with: spikeguard demo --quick" in told
-    assert sum("] demo/vanilla, train: epoch" in line for line in told.splitlines()) == 2
+    trained = [line for line in told.splitlines() if "] demo/vanilla, train: epoch" in line]
+    assert sum("validation" in line for line in trained) == 2
     first = text_of(out, capsys)
     for name in ("vanilla", "at"):
         assert (tmp_path / "demo" / name / run_files.AUDIT).is_file()

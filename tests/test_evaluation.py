@@ -559,7 +559,7 @@ def test_damaged_inputs_are_named(damage, images, tmp_path):
     evaluate(spiking(), images, {"pgd": PGD(Linf(0.2), steps=1)}).save(tmp_path / "r")
     file = tmp_path / "r.worst.npz"
     file.unlink() if damage == "gone" else file.write_bytes(file.read_bytes()[:50])
-    with pytest.raises(ValueError, match="holds no adversarial inputs") as error:
+    with pytest.raises(ValueError, match=r"r\.worst\.npz: .*; move r\.json away and run") as error:
         rescore(spiking(), images, tmp_path / "r")
     assert "\n" not in str(error.value)
 
@@ -574,9 +574,11 @@ def test_a_damaged_result_is_named(suffix, damage, tmp_path):
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"result: is no complete evaluation") as error:
+    problem = "no such file" if damage == "gone" else "damaged, not what an attack wrote"
+    with pytest.raises(ValueError, match=rf"result\{suffix}: {problem};.* run the attack") as error:
         Evaluation.load(path)
     assert "\n" not in str(error.value)
+    assert ("move result.json away" in str(error.value)) == path.with_name("result.json").exists()
 
 
 # --- what a user sees

@@ -114,7 +114,7 @@ def _row(recipe: Recipe, path: Path, task: str, progress: Progress) -> DemoRow:
     ]
     stored = path / AUDIT
     if not stored.exists():
-        run.audit(progress=partial(progress, f"{task}, audit"))
+        run.audit(budget="quick", progress=partial(progress, f"{task}, audit"))
     return DemoRow(
         name=recipe.title or recipe.name,
         results=tuple(results),

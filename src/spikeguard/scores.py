@@ -6,6 +6,9 @@ import json
 import math
 import shutil
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ __all__ = ["Evaluation", "Score", "WorstSet", "load_worst", "wilson"]
 PARTS = ".parts"  # folder of the finished batches of an unfinished evaluation
 WORST = ".worst.npz"
 RESERVED = ("labels", "index")  # arrays beside the outcomes
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, EOFError)
 
 
 def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -213,19 +217,19 @@ class Evaluation:
             ValueError: If a file is missing or damaged.
         """
         path = Path(path)
-        try:
-            card = json.loads(_suffixed(path, ".json").read_text())
-            file = _suffixed(path, ".npz")
-            with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-                arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
+        with _arrays(path, ".npz") as stored:
+            arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
+            labels, index = arrays["labels"], arrays["index"]
+        with _reading(path, ".json") as file:
+            card = json.loads(file.read_text())
             return cls(
                 outcomes={
                     name: values
                     for name, values in arrays.items()
                     if name not in RESERVED and not name.startswith("adversarial:")
                 },
-                labels=arrays["labels"],
-                index=arrays["index"],
+                labels=labels,
+                index=index,
                 settings={name: entry["settings"] for name, entry in card["attacks"].items()},
                 seconds={name: entry["seconds"] for name, entry in card["attacks"].items()},
                 threat=card["threat"],
@@ -241,8 +245,6 @@ class Evaluation:
                 cascade=card.get("cascade", False),
                 precision=card.get("precision", "32"),
             )
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: is no complete evaluation ({error}).") from error
 
 
 def load_worst(path: str | Path) -> WorstSet:
@@ -254,12 +256,34 @@ def load_worst(path: str | Path) -> WorstSet:
     Raises:
         ValueError: If the file is missing or damaged.
     """
-    file = _suffixed(Path(path), WORST)
+    with _arrays(Path(path), WORST) as stored:
+        return WorstSet(torch.from_numpy(stored["x"]), float(stored["accuracy"]))
+
+
+@contextmanager
+def _arrays(path: Path, suffix: str) -> Iterator[Any]:
+    with (
+        _reading(path, suffix) as file,
+        file.open("rb") as handle,
+        np.load(handle, allow_pickle=False) as stored,
+    ):
+        yield stored
+
+
+@contextmanager
+def _reading(path: Path, suffix: str) -> Iterator[Path]:
+    """Give a file of a finished evaluation; say in one line what is wrong with it."""
+    file, card = _suffixed(path, suffix), _suffixed(path, ".json")
     try:
-        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            return WorstSet(torch.from_numpy(stored["x"]), float(stored["accuracy"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file}: holds no adversarial inputs ({error}).") from error
+        yield file
+    except (OSError, *_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
+        problem = "damaged, not what an attack wrote"
+        if isinstance(error, FileNotFoundError):
+            problem = "no such file"
+        elif isinstance(error, OSError) and error.filename is not None:
+            raise ValueError(f"{file}: {error.strerror}.") from error
+        first = f"move {card.name} away and " if card.exists() else ""  # else it is read back
+        raise ValueError(f"{file}: {problem}; {first}run the attack again.") from error
 
 
 def _suffixed(path: Path, suffix: str) -> Path:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 from rich.console import Console
@@ -24,8 +27,10 @@ from spikeguard.building import ConfigError, number
 __all__ = ["note", "numbers", "progress", "progress_board", "say", "table", "words"]
 
 Update = Callable[[int, int, str], None]
+Clock = Callable[[], float]  # seconds
 
 _PLAIN_WIDTH = 160  # where there is no terminal to fit
+_LINES = 10  # plain lines in which a task is told, beside those for its stages
 
 
 def say(text: str = "") -> None:
@@ -52,30 +57,24 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 @contextmanager
-def progress(task: str) -> Iterator[Update]:
+def progress(task: str, *, clock: Clock = time.monotonic) -> Iterator[Update]:
     """Show how far ``update(done, total, what)`` has come, with the time left.
 
-    Without a terminal there is no bar, but a plain line for every epoch and every new ``what``.
+    Without a terminal there is no bar, but a plain line for every epoch, for every new ``what`` and
+    for every further tenth of the whole.
     """
-    with progress_board() as board:
+    with progress_board(clock=clock) as board:
         yield partial(board, task)
 
 
 @contextmanager
-def progress_board() -> Iterator[Callable[[str, int, int, str], None]]:
+def progress_board(
+    *, clock: Clock = time.monotonic
+) -> Iterator[Callable[[str, int, int, str], None]]:
     """Show several tasks at once, ``update(task, done, total, what)``; a finished one is hidden."""
     console = _errors()
     if not console.is_terminal:
-        seen: set[str] = set()
-
-        def write(task: str, done: int, total: int, what: str) -> None:
-            inside_epoch = what.startswith("epoch ") and "validation" not in what
-            line = f"{task}: {what}"
-            if what and not inside_epoch and line not in seen:
-                seen.add(line)
-                note(line)
-
-        yield write
+        yield _Lines(clock)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -119,6 +118,50 @@ def numbers(option: str, given: Sequence[str]) -> list[float]:
 def words(given: Sequence[str]) -> list[str]:
     """Split an option that may be repeated or hold commas."""
     return [word.strip() for part in given for word in part.split(",") if word.strip()]
+
+
+@dataclass
+class _Course:
+    """A task's way to ``total``: where and when it began, where it is, where a line told so."""
+
+    total: int
+    first: int
+    began: float  # seconds
+    done: int
+    shown: int
+
+    def left(self, now: float) -> str:
+        """Say how long the rest takes at the pace since the beginning; nothing without a pace."""
+        if not self.first < self.done < self.total:
+            return ""
+        pace = (now - self.began) / (self.done - self.first)
+        return f", {timedelta(seconds=round(pace * (self.total - self.done)))} left"
+
+
+class _Lines:
+    """Progress where there is no terminal: ``task: what (done/total, time left)``.
+
+    By share and not by time, so that what is written does not depend on the machine's speed.
+    """
+
+    def __init__(self, clock: Clock):
+        self._clock = clock
+        self._courses: dict[str, _Course] = {}
+        self._said: set[str] = set()
+
+    def __call__(self, task: str, done: int, total: int, what: str) -> None:
+        line = f"{task}: {what}"
+        course = self._courses.get(task)
+        begins = course is None or course.total != total or done < course.done
+        if course is None or begins:  # a download begins again with every file
+            course = self._courses[task] = _Course(total, done, self._clock(), done, done)
+        course.done = done
+        inside_epoch = what.startswith("epoch ") and "validation" not in what
+        stage = not inside_epoch and line not in self._said
+        if begins or stage or _LINES * (done - course.shown) >= total:
+            course.shown = done
+            self._said.add(line)
+            note(f"{line} ({done}/{total}{course.left(self._clock())})")
 
 
 class _Output(Console):
