@@ -361,6 +361,19 @@ def test_the_input_is_left_alone_although_the_network_changes_its_argument():
     assert torch.equal(x, before)
 
 
+class FramesOnly(nn.Module):
+    """Takes [T, B, ...] alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(16, CLASSES)
+
+    def forward(self, x):
+        if len(x) != T:
+            raise RuntimeError("no time axis")
+        return self.layer(x.flatten(2))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -382,7 +395,15 @@ def test_the_input_is_left_alone_although_the_network_changes_its_argument():
         ),
         (
             lambda: sg.foreign(layers(LIFNode()), T=4, output=1, example=torch.zeros(2, 7)),
-            "could not be driven in T=4 steps",
+            r"cannot be shown images \[7\] in T=4 steps \(.*\); check their shape, and T",
+        ),
+        (
+            lambda: sg.foreign(seeded(Explicit()), T=4, output=2, example=images()[0]),
+            "could not be driven .*the model returns 2 outputs, got element=2",
+        ),
+        (
+            lambda: sg.foreign(FramesOnly(), T=4, presentation="inside", example=images()[0]),
+            "could not be driven in T=4 steps .* pass presentation= one of 'sequence'",
         ),
         (
             lambda: sg.foreign(layers(LIFNode()), T=4)(torch.zeros(2, 16, dtype=torch.int64)),
@@ -550,6 +571,15 @@ class Writing(nn.Module):
 def test_every_fault_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         sg.check(seeded(make()), *images())
+
+
+def test_a_mode_switched_in_the_trial_is_named_and_the_statistics_stay():
+    network = seeded(Training())
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(ValueError, match=r"^check: a BatchNorm1d runs in training mode") as error:
+        sg.check(sg.foreign(network, T=T), *images())
+    assert str(error.value).endswith("switch no mode inside forward.")
+    torch.testing.assert_close(dict(network.state_dict()), before, rtol=0, atol=0)
 
 
 def test_another_batch_size_that_breaks_a_state_is_a_leak():

@@ -1,5 +1,6 @@
 """``spikeguard attack --model``: a network of the user's own, its weights, its folder."""
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -36,6 +37,24 @@ def adapted():
 
 def blind():
     return nn.Sequential(nn.Flatten(), nn.Linear(100, 10))
+
+def colours():
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 10))
+
+class Switching(Net):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(64)
+
+    def forward(self, x):
+        self.norm.train()
+        return super().forward(self.norm(x.flatten(1)))
+
+class Turned(Net):
+    """Wants [T, B, ...]: the shape is right, the way it is shown is not."""
+
+    def forward(self, x):
+        return self.layer(x.flatten(2))
 
 def boom():
     raise OSError("no such\\ncamera")
@@ -146,7 +165,21 @@ def test_a_factory_may_return_an_adapted_model(capsys):
         (["--model", "my_nets:three", "--T", "4", "--data", "digits"], "is no factory but of type"),
         (["--model", "my_nets:number", "--T", "4", "--data", "digits"], "returns int, not an nn.M"),
         (["--model", "my_nets:boom", "--T", "4", "--data", "digits"], "raises OSError: no such"),
-        (["--model", "my_nets:blind", "--T", "4", "--data", "digits"], "could not be driven in"),
+        (
+            ["--model", "my_nets:blind", "--T", "4", "--data", "digits"],
+            "my_nets:blind cannot be shown images of digits [1, 8, 8] in T=4 steps: RuntimeError: "
+            "mat1 and mat2 shapes cannot be multiplied (3x64 and 100x10)",
+        ),
+        (
+            ["--model", "my_nets:colours", "--T", "4", "--data", "digits"],
+            "expected input[3, 1, 8, 8] to have 3 channels, but got 1 channels instead",
+        ),
+        (["--model", "my_nets:Turned", "--T", "4", "--data", "digits"], "could not be driven in"),
+        (
+            ["--model", "my_nets:Switching", "--T", "4", "--data", "digits"],
+            "check: a BatchNorm1d runs in training mode although the model is in evaluation mode; "
+            "switch no mode inside forward.",
+        ),
         (["--model", "my_nets:net", "--T", "3", "--data", "digits"], "makes 4 steps itself; pass"),
         (["--model", "my_nets:net", "--T", "4", "--data", "digit"], "Did you mean 'digits'?"),
     ],
@@ -173,6 +206,56 @@ def test_wrong_weights_are_refused_and_no_code_runs(content, message, capsys):
     assert shown.out == ""
     assert message in shown.err.strip()
     assert "\n" not in shown.err.strip()
+
+
+SPIKING = """
+import torch
+from torch import nn
+from test_adapters import LIFNode, SpikeFunction
+
+ALPHA = 4.0
+
+def net():
+    torch.manual_seed(0)
+    node = LIFNode()
+    node.surrogate_function = SpikeFunction(ALPHA)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), node, nn.Linear(32, 10))
+"""
+
+
+@pytest.fixture
+def spiking(folder, monkeypatch):
+    """A second module, whose network has a spiking layer; returns it for changes."""
+    (folder / "my_spikes.py").write_text(SPIKING, encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    yield importlib.import_module("my_spikes")
+    del sys.modules["my_spikes"]
+    monkeypatch.undo()
+
+
+def test_every_neuron_is_written_down_and_another_surrogate_is_another_model(spiking, capsys):
+    words = ("--model", "my_spikes:net", "--T", "4", "--data", "digits", "--out", "mine")
+    assert attack(*words) == 0
+    card = json.loads(Path("mine/model.json").read_text(encoding="utf-8"))
+    own = "SpikingJelly SpikeFunction(alpha=4.0)"
+    known = {"reset": "hard", "surrogate": own, "fires": "v >= v_th"}
+    assert card["neurons"] == {"model.2": known}
+    assert card["arguments"] == list(words[:-2])
+    assert set(card["check"]["surrogates"]) == {"eps", "left", "worst", "room"}
+    spiking.ALPHA = 2.0  # the weights are the same, what attacks find is not
+    capsys.readouterr()
+    assert attack(*words) == 2
+    assert f"another model: surrogate of model.2 was {own!r}, is" in _line(capsys)
+
+
+def test_a_card_that_says_nothing_of_neurons_is_completed(spiking, capsys):
+    words = ("--model", "my_spikes:net", "--T", "4", "--data", "digits", "--out", "mine")
+    assert attack(*words) == 0
+    first = json.loads(Path("mine/model.json").read_text(encoding="utf-8"))
+    older = {name: value for name, value in first.items() if name not in ("neurons", "arguments")}
+    Path("mine/model.json").write_text(json.dumps(older), encoding="utf-8")
+    assert attack(*words) == 0
+    assert json.loads(Path("mine/model.json").read_text(encoding="utf-8")) == first
 
 
 def test_a_folder_with_something_else_is_left_alone(folder, capsys):

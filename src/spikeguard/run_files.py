@@ -12,12 +12,14 @@ __all__ = [
     "LAST",
     "MEMBRANE",
     "METRICS",
+    "MODEL",
     "RECIPE",
     "REPORT",
     "RESULT",
 ]
 
 RECIPE = "recipe.yaml"
+MODEL = "model.json"  # in the place of a recipe, where a model of the user's own was attacked
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"

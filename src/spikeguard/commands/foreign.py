@@ -23,11 +23,12 @@ from spikeguard.data import load as load_data
 from spikeguard.files import write_json
 from spikeguard.models import SNN
 from spikeguard.models.adapters import Foreign, foreign
+from spikeguard.models.presentation import ImagesRefused
 from spikeguard.preflight import Preflight, check
+from spikeguard.run_files import MODEL
 
-__all__ = ["CARD", "Outside", "load_outside", "load_weights", "made_by"]
+__all__ = ["Outside", "load_outside", "load_weights", "made_by"]
 
-CARD = "model.json"
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where checkpoints keep the weights
 _CHECKED = 32
 
@@ -77,13 +78,21 @@ def load_outside(
         preflight = check(adapted, x, y)
     except AttackError:
         raise
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ImagesRefused) as error:
+        steps = f" in T={adapted.T} steps" if isinstance(adapted, Foreign) else ""
+        raised = (error.__cause__ if isinstance(error, ImagesRefused) else None) or error
         raise ConfigError(
-            f"--model: {model} cannot be shown images of {data} {list(x.shape[1:])}: {_line(error)}"
+            f"--model: {model} cannot be shown images of {data} {list(x.shape[1:])}{steps}: "
+            f"{_line(raised)}"
         ) from error
     card = {"model": model, "data": data, "weights": _digest(adapted), **preflight.driven}
+    card["neurons"] = preflight.neurons
     path = Path("runs") / model.replace(":", ".") if out is None else out
-    _claim(path, card, preflight)
+    given = {"model": model, "weights": weights, "T": T, "framework": framework}
+    given |= {"readout": readout, "data": data}
+    words = [word for n, v in given.items() if v is not None for word in (f"--{n}", str(v))]
+    shown = {name: v for name, v in preflight.to_dict().items() if name not in card}
+    _claim(path, card, {"arguments": words, "check": shown})
     return Outside(path, adapted, images, preflight)
 
 
@@ -173,25 +182,34 @@ def _adapted(made: nn.Module, T: int | None, framework: Any, readout: Any) -> nn
     return foreign(made, T=T, framework=framework or "auto", readout=readout)
 
 
-def _claim(path: Path, card: dict[str, Any], preflight: Preflight) -> None:
+def _claim(path: Path, card: dict[str, Any], more: dict[str, Any]) -> None:
     """Write what the folder's results belong to; refuse one that belongs to another model."""
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file; choose another folder with --out.")
-    file = path / CARD
+    file = path / MODEL
     if file.exists():
         try:
             held = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ConfigError(f"{file}: damaged ({error}); move the folder away.") from error
-        other = next((name for name in card if held.get(name) != card[name]), None)
+        was = _flat(held)
+        now = _flat(card if "neurons" in held else {**card, "neurons": {}})  # older ones lack it
+        other = next((name for name in now if was.get(name) != now[name]), None)
         if other is not None:
             raise ConfigError(
-                f"{path} holds results of another model: {other} was {held.get(other)!r}, is "
-                f"{card[other]!r}; choose another folder with --out."
+                f"{path} holds results of another model: {other} was {was.get(other)!r}, is "
+                f"{now[other]!r}; choose another folder with --out."
             )
     elif path.is_dir() and any(path.iterdir()):
         raise ConfigError(f"{path} holds something else; choose another folder with --out.")
-    write_json(file, {**card, "check": preflight.to_dict()})
+    write_json(file, {**card, **more})
+
+
+def _flat(card: dict[str, Any]) -> dict[str, Any]:
+    """Return a card in which what is known of layers stands beside the rest."""
+    layers = card.get("neurons", {}).items()
+    flat = {name: value for name, value in card.items() if name != "neurons"}
+    return flat | {f"{what} of {layer}": v for layer, known in layers for what, v in known.items()}
 
 
 def _digest(model: nn.Module) -> str:

@@ -17,20 +17,22 @@ def report(*runs: Path, out: Path | None = None) -> int:
     Where a recipe names rows of published tables, ours and theirs are printed side by side.
 
     Args:
-        runs: Run folders; several are compared.
+        runs: Run folders, or folders of models of your own that were attacked or audited; several
+            are compared.
         out: The page; report.html in the run folder, or in the folder all runs share.
     """
     from spikeguard.config import ConfigError
     from spikeguard.reporting import report as write_report
     from spikeguard.reporting.collect import collect
     from spikeguard.reporting.printed import comparisons
-    from spikeguard.run_files import REPORT
+    from spikeguard.run_files import MODEL, REPORT
     from spikeguard.runs import require_finished
 
     if not runs:
         raise ConfigError("name at least one run folder, for example runs/demo/tgo.")
     for run in runs:
-        require_finished(run)
+        if not (run / MODEL).is_file():
+            require_finished(run)
     places = [run.resolve() for run in runs]
     shared = Path(os.path.commonpath(places)) if len(runs) > 1 else runs[0]
     page = shared / REPORT if out is None else out

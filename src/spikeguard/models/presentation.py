@@ -12,9 +12,17 @@ from torch import Tensor, nn
 
 _REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError)
 
-__all__ = ["Found", "Presentation", "present", "probe", "taken"]
+__all__ = ["Found", "ImagesRefused", "Presentation", "present", "probe", "taken"]
 
 Presentation = Literal["sequence", "steps", "inside"]
+
+
+class ImagesRefused(ValueError):
+    """The model raises however it is shown images of this shape; the cause is its first error."""
+
+
+class _ResultRefused(ValueError):
+    """The model took the images; what it returned cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +46,14 @@ def taken(result: Any, element: int) -> Tensor:
     """
     if isinstance(result, tuple):
         if not -len(result) <= element < len(result):
-            raise ValueError(f"foreign: the model returns {len(result)} outputs, got {element=}.")
+            raise _ResultRefused(
+                f"foreign: the model returns {len(result)} outputs, got {element=}."
+            )
         result = result[element]
     if isinstance(result, list) and result and all(isinstance(r, Tensor) for r in result):
         result = torch.stack(result)
     if not isinstance(result, Tensor):
-        raise ValueError(f"foreign: the model returns {type(result).__name__}, not a tensor.")
+        raise _ResultRefused(f"foreign: the model returns {type(result).__name__}, not a tensor.")
     return result
 
 
@@ -79,6 +89,7 @@ def probe(
     it took them for steps; T times, the model makes the steps itself.
 
     Raises:
+        ImagesRefused: If the model raises in every way, those included that were not to be tried.
         ValueError: If no way fits, or the model makes another number of steps by itself.
     """
     two, three = x.expand(2, *x.shape[1:]), x.expand(3, *x.shape[1:])
@@ -97,12 +108,15 @@ def probe(
     else:
         candidates = _single_step(shown, two, three)
     tried = []
+    raised: dict[Presentation, Exception] = {}
     for how in candidates:
         try:
             out, steps = shown(three, how)
             twice, _ = shown(two, how)
         except _REFUSALS as error:
             tried.append(f"{how}: {_line(error)}")
+            if not isinstance(error, _ResultRefused):
+                raised[how] = error
             continue
         problem = _problem(out, twice, T, how, steps)
         if problem is None:
@@ -110,6 +124,15 @@ def probe(
         if "itself" in problem:
             raise ValueError(f"foreign: {problem}, got {T}.")
         tried.append(f"{how}: {problem}")
+    others = (how for how in get_args(Presentation) if how not in candidates)
+    if len(raised) == len(candidates) and all(
+        _refuses(shown, three.clone(), how) for how in others
+    ):
+        cause = raised[candidates[0]]
+        raise ImagesRefused(
+            f"foreign: the model cannot be shown images {list(x.shape[1:])} in T={T} steps "
+            f"({_line(cause)}); check their shape, and T."
+        ) from cause
     ways = ", ".join(map(repr, get_args(Presentation)))
     raise ValueError(
         f"foreign: the model could not be driven in T={T} steps ({'; '.join(tried)}); "
@@ -128,6 +151,17 @@ def _single_step(
     if (first, second) == (2, 3):
         return ("sequence",)
     return ("steps", "inside") if first == second == 1 else ("inside",)
+
+
+def _refuses(
+    shown: Callable[[Tensor, Presentation], tuple[Tensor, int]], x: Tensor, how: Presentation
+) -> bool:
+    """Whether the model raises when it is shown the images this way."""
+    try:
+        shown(x, how)
+    except _REFUSALS as error:
+        return not isinstance(error, _ResultRefused)
+    return False
 
 
 def _problem(out: Tensor, twice: Tensor, T: int, how: Presentation, steps: int) -> str | None:

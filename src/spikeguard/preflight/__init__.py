@@ -20,6 +20,7 @@ from spikeguard.models.presentation import taken
 from spikeguard.neurons import spiking_layers
 from spikeguard.preflight.gradient import require_gradient
 from spikeguard.preflight.repeats import changes, require_independence, require_same_again, state
+from spikeguard.preflight.surrogates import Compared, compare
 from spikeguard.rng import SampleStreams, key, randomness
 
 __all__ = ["Preflight", "check"]
@@ -39,7 +40,9 @@ class Preflight:
         along_gradient: Rise of the mean loss after a step of length eps along the gradient's sign.
         along_random: The largest rise after steps of the same length in random directions.
         graded: Spiking layers that give other values than 0 and 1.
+        surrogates: What a short PGD leaves with three surrogates, or why they were not compared.
         driven: How a network of another framework is driven: T, framework, presentation, readout.
+        neurons: What is known of its spiking layers, by name: reset, surrogate, what fires.
     """
 
     samples: int
@@ -49,7 +52,14 @@ class Preflight:
     along_gradient: float
     along_random: float
     graded: tuple[str, ...]
+    surrogates: Compared | str
     driven: dict[str, Any]
+    neurons: dict[str, dict[str, str | None]]
+
+    @property
+    def warning(self) -> str:
+        """What makes the results of attacks not trustworthy; empty if nothing is known."""
+        return self.surrogates.warning if isinstance(self.surrogates, Compared) else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -62,7 +72,15 @@ class Preflight:
             f"{driven or 'a classifier'}: {100 * self.accuracy:.1f} % of {self.samples} images "
             f"right, {100 * self.zero_gradient:.0f} % without a gradient; a step of {self.eps:.3g} "
             f"along the gradient raises the loss by {self.along_gradient:.3g}, in a random "
-            f"direction by {self.along_random:.3g}{graded}"
+            f"direction by {self.along_random:.3g}{graded}; {self._swept()}"
+        )
+
+    def _swept(self) -> str:
+        if isinstance(self.surrogates, str):
+            return f"surrogates not compared: {self.surrogates}"
+        return self.warning or (
+            f"PGD at eps {self.surrogates.eps:.3g} leaves {100 * self.surrogates.left['own']:.1f} "
+            f"% with its own surrogate, {100 * self.surrogates.worst:.1f} % in the worst of three"
         )
 
 
@@ -70,15 +88,16 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
     """Refuse a model whose attack would measure something else than its robustness.
 
     It must give the same logits when it is asked again, in other company and in another order; have
-    an input gradient that raises the loss more than chance; and stay as it is. The first 32 images
-    are shown.
+    an input gradient that raises the loss more than chance; and stay as it is. Where three
+    surrogates lead a short PGD to clearly different numbers, the result has a ``warning``. The
+    first 32 images are shown.
 
     Args:
         model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``, such as
             :func:`spikeguard.foreign` makes; it is examined in evaluation mode and left as it was.
         x: Images [B, ...] in [0, 1], B >= 2.
         y: Labels [B].
-        seed: Names the random directions.
+        seed: Names the random directions and starts.
 
     Raises:
         ValueError: If the model fails; the message says in what and what to do about it.
@@ -97,7 +116,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
         require_finite_weights(model)
         with frozen(model):
             found = _examined(model, x, y, seed)
-    except AttackError as error:
+    except (AttackError, _TrainingModeError) as error:
         raise ValueError(f"check: {error}") from error
     changed = changes(before, state(model))
     if changed:
@@ -131,8 +150,16 @@ def _examined(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Preflight:
         along_gradient=along,
         along_random=chance,
         graded=tuple(sorted(graded)),
+        surrogates=compare(model, logits, x, y, seed),
         driven={} if adapter is None else {name: getattr(adapter, name) for name in names},
+        neurons={}
+        if adapter is None
+        else {name: layer.described() for name, layer in adapter.spiking_layers().items()},
     )
+
+
+class _TrainingModeError(Exception):
+    """A layer switched its mode: no kind of error that the trial of a foreign model expects."""
 
 
 @contextmanager
@@ -141,8 +168,8 @@ def _watched(model: nn.Module, graded: set[str]) -> Iterator[None]:
 
     def require_evaluation(module: nn.Module, given: object) -> None:
         if module.training:
-            raise ValueError(
-                f"check: a {type(module).__name__} runs in training mode although the model is in "
+            raise _TrainingModeError(
+                f"a {type(module).__name__} runs in training mode although the model is in "
                 "evaluation mode; switch no mode inside forward."
             )
 

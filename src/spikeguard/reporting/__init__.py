@@ -31,7 +31,7 @@ def report(
     runs it. The same folders give the same bytes.
 
     Args:
-        runs: Folders of finished trainings.
+        runs: Folders of finished trainings, or of models of the user's own that were attacked.
         out: The page to write or replace, atomically.
         title: Heading; what is compared, when left out.
         command: The command line that made the page, to be shown on it.

@@ -13,23 +13,34 @@ from spikeguard.config import ConfigError, Recipe, load_recipe
 from spikeguard.reporting.attacked import Attacked, read_attacked
 from spikeguard.reporting.audited import read_audited, read_evidence
 from spikeguard.reporting.evidence import Evidence
+from spikeguard.reporting.outside import Outside, read_outside
 from spikeguard.reporting.reading import read_json
 from spikeguard.reporting.trained import Epoch, Trained, read_epochs, read_trained
-from spikeguard.run_files import ATTACKS, AUDIT, ENVIRONMENT, MEMBRANE, METRICS, RECIPE, RESULT
+from spikeguard.run_files import (
+    ATTACKS,
+    AUDIT,
+    ENVIRONMENT,
+    MEMBRANE,
+    METRICS,
+    MODEL,
+    RECIPE,
+    RESULT,
+)
 
 __all__ = ["Network", "collect"]
 
 
 @dataclass(frozen=True)
 class Network:
-    """One run folder. What was not run is empty or None.
+    """One run folder, or that of a model of the user's own. What was not run is empty or None.
 
     Attributes:
         path: The run folder.
-        label: What the report calls it: the recipe's title, made unique.
-        recipe: What was trained.
+        label: What the report calls it: the recipe's title or the model's name, made unique.
+        recipe: What was trained; None for a model of the user's own, and so are the next two.
         recipe_text: The recipe as it is written in the folder.
         trained: The outcome of the training.
+        outside: What is known of a model of the user's own; None for a run.
         environment: Versions, machine, command.
         epochs: The training curves.
         attacked: Results of attacks.
@@ -40,9 +51,10 @@ class Network:
 
     path: Path
     label: str
-    recipe: Recipe
-    recipe_text: str
-    trained: Trained
+    recipe: Recipe | None
+    recipe_text: str | None
+    trained: Trained | None
+    outside: Outside | None
     environment: Mapping[str, Any]
     epochs: tuple[Epoch, ...]
     attacked: tuple[Attacked, ...]
@@ -50,12 +62,21 @@ class Network:
     evidence: Evidence
     membrane: MembraneHistogram | None
 
+    @property
+    def data(self) -> str:
+        """Name of the data set."""
+        if self.outside is not None:
+            return self.outside.data
+        assert self.recipe is not None
+        return self.recipe.data.name
+
 
 def collect(runs: Sequence[str | Path]) -> tuple[Network, ...]:
     """Read run folders.
 
     Args:
-        runs: Folders of finished trainings, at least one, none twice.
+        runs: Folders of finished trainings or of models of the user's own, at least one, none
+            twice.
 
     Raises:
         ValueError: If a folder is no finished run, or a file is missing or damaged: one line that
@@ -68,28 +89,30 @@ def collect(runs: Sequence[str | Path]) -> tuple[Network, ...]:
     for path, place in zip(paths, places, strict=True):
         if places.count(place) > 1:
             raise ValueError(f"report: {path} is named twice; name every run folder once.")
-    recipes = [_recipe(path) for path in paths]
-    titles = [recipe.title or recipe.name for recipe in recipes]
+    sources = [_source(path) for path in paths]
+    titles = [s.model if isinstance(s, Outside) else s.title or s.name for s in sources]
     titles = [
         t if titles.count(t) == 1 else f"{t} ({p.name})" for t, p in zip(titles, paths, strict=True)
     ]
     titles = [t if titles.count(t) == 1 else f"{t} [{i}]" for i, t in enumerate(titles, start=1)]
-    return tuple(map(_network, paths, titles, recipes))
+    return tuple(map(_network, paths, titles, sources))
 
 
-def _network(path: Path, label: str, recipe: Recipe) -> Network:
+def _network(path: Path, label: str, source: Recipe | Outside) -> Network:
     audit, membrane = path / AUDIT, path / MEMBRANE
-    trained = read_trained(path / RESULT)
+    recipe, outside = (None, source) if isinstance(source, Outside) else (source, None)
+    trained = None if recipe is None else read_trained(path / RESULT)
     audited = read_audited(audit) if audit.exists() else None
     results = sorted((path / ATTACKS).glob("*.json")) if (path / ATTACKS).is_dir() else []
     return Network(
         path=path,
         label=label,
         recipe=recipe,
-        recipe_text=(path / RECIPE).read_text(encoding="utf-8"),
+        recipe_text=None if recipe is None else (path / RECIPE).read_text(encoding="utf-8"),
         trained=trained,
-        environment=read_json(path / ENVIRONMENT),
-        epochs=read_epochs(path / METRICS, trained.epochs),
+        outside=outside,
+        environment={} if trained is None else read_json(path / ENVIRONMENT),
+        epochs=() if trained is None else read_epochs(path / METRICS, trained.epochs),
         attacked=tuple(map(read_attacked, results)),
         audited=audited,
         evidence=Evidence() if audited is None else read_evidence(audit, audited),
@@ -97,9 +120,11 @@ def _network(path: Path, label: str, recipe: Recipe) -> Network:
     )
 
 
-def _recipe(path: Path) -> Recipe:
+def _source(path: Path) -> Recipe | Outside:
     if not path.is_dir():
         raise ValueError(f"{path}: no such run folder.")
+    if (path / MODEL).is_file():
+        return read_outside(path / MODEL)
     if not (path / RECIPE).is_file():
         raise ValueError(f"{path}: not a run folder, it holds no {RECIPE}.")
     try:

@@ -117,6 +117,11 @@ class Page:
         """The kinds of curves of which there is one."""
         return [kind for kind in KINDS if kind.id in self.evidence]
 
+    @property
+    def subject(self) -> str:
+        """What happened to the networks: trained here, or only attacked here."""
+        return "trained" if self.curves else "attacked"
+
     def audited_at(self, network: Network) -> str:
         """Say where a network's audit was made."""
         return audited_at(network.audited)
@@ -137,6 +142,7 @@ class Page:
 def gather(networks: Sequence[Network], *, title: str | None, made_by: str | None) -> Page:
     """Gather a page about run folders."""
     look, places = looks(networks), radii(networks)
+    measured = [network for network in networks if network.outside is None]
     tables = [score_table(place, networks) for place in places]
     along, evidence = {}, audited(networks, look)
     for norm in dict.fromkeys(place.norm for place in places):
@@ -168,7 +174,7 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
         hints={
             "attack": {n.label: command("attack", n) for n in networks if not n.attacked},
             "audit": {n.label: command("audit", n) for n in networks if n.audited is None},
-            "membrane": {n.label: command("audit", n) for n in networks if n.membrane is None},
+            "membrane": {n.label: command("audit", n) for n in measured if n.membrane is None},
         },
     )
 
@@ -204,7 +210,7 @@ def _why(network: Network, code: str) -> tuple[str, str]:
 
 
 def _subtitle(networks: Sequence[Network]) -> str:
-    sets = dict.fromkeys(network.recipe.data.name for network in networks)
+    sets = dict.fromkeys(network.data for network in networks)
     results = [result for network in networks for result in network.attacked]
     parts = [f"{len(networks)} network" + "s" * (len(networks) > 1), ", ".join(sets)]
     for norm in dict.fromkeys(result.norm for result in results):

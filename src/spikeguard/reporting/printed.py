@@ -51,7 +51,12 @@ class Comparison:
 
 def comparisons(networks: Sequence[Network]) -> list[Comparison]:
     """Compare every network with every row its recipe names."""
-    return [_compare(network, row(key)) for network in networks for key in network.recipe.published]
+    return [
+        _compare(network, row(key))
+        for network in networks
+        if network.recipe is not None
+        for key in network.recipe.published
+    ]
 
 
 def _compare(network: Network, printed: Row) -> Comparison:
@@ -95,6 +100,7 @@ def _protocol(printed: Row) -> str:
 def _differences(network: Network) -> list[str]:
     """Say where the run left the recipe that ships, and on how much it was tested."""
     recipe, found = network.recipe, []
+    assert recipe is not None
     if recipe.name in recipe_names():
         try:
             shipped = {**load_recipe(recipe.name).training_part(), "seed": recipe.seed}

@@ -143,15 +143,18 @@ def checks(networks: Sequence[Network]) -> Checks:
 
 
 def facts(networks: Sequence[Network]) -> list[Fact]:
-    """Return what was trained, line by line."""
+    """Return what was trained, line by line; of another's model what is known of it."""
     columns = [_facts(network) for network in networks]
-    return [Fact(name, tuple(column[name] for column in columns)) for name in columns[0]]
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [Fact(name, tuple(column.get(name, "unknown") for column in columns)) for name in names]
 
 
 def environments(networks: Sequence[Network]) -> list[Fact]:
-    """Return what the trainings ran on, line by line."""
+    """Return what the trainings ran on, line by line; nothing where nothing was trained."""
+    if all(network.outside is not None for network in networks):
+        return []
     return [
-        Fact(name, tuple(_place(network.environment.get(key)) for network in networks))
+        Fact(name, tuple(_place(network.environment.get(key, "unknown")) for network in networks))
         for key, name in _ENVIRONMENT.items()
     ]
 
@@ -205,7 +208,10 @@ def _finding(network: Network, code: str) -> Finding | None:
 
 
 def _facts(network: Network) -> dict[str, str]:
+    if network.outside is not None:
+        return dict(network.outside.facts)
     recipe, trained = network.recipe, network.trained
+    assert recipe is not None and trained is not None
     model = dict(recipe.model)
     name, T = str(model.pop("name")), model.pop("T", None)
     parts = {part: model.pop(part, None) for part in ("neuron", "encoder")}

@@ -75,7 +75,10 @@ def audited_at(verdict: Verdict | None) -> str:
 
 
 def command(verb: str, network: Network, *options: str) -> str:
-    """Write a command line on a run folder."""
+    """Write a command line on a run folder, or on a model of the user's own."""
+    if network.outside is not None:
+        options = (*network.outside.arguments, "--out", str(network.path), *options)
+        return words.shell("spikeguard", verb, *options)
     return words.shell("spikeguard", verb, str(network.path), *options)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spikeguard.models.frameworks.base import Framework
@@ -72,6 +74,37 @@ class ForeignNeuron:
         site = self.framework.site(self.module)
         assert site is not None and self._chosen is not None
         site.install(self._chosen)
+
+    def described(self) -> dict[str, str | None]:
+        """Return what is known of it, None for what is not.
+
+        "reset" is "hard" or "soft"; "surrogate" that of its backward pass; "fires" is "v >= v_th"
+        or "v > v_th", as its spike function does at the threshold.
+        """
+        try:
+            reset: str | None = self.framework.dynamics(self.module).reset
+        except (ValueError, TypeError):  # a type that cannot be recorded
+            reset = None
+        return {"reset": reset, "surrogate": self._label(), "fires": self._fires()}
+
+    def _label(self) -> str | None:
+        try:
+            own = self.surrogate
+        except (ValueError, RuntimeError):  # it cannot be read: a parameter for each neuron
+            return None
+        label = own.label if isinstance(own, Native) and own.factor == 1 else str(own)
+        return re.sub(r" at 0x[0-9a-f]+", "", label)  # of a function: another in every process
+
+    def _fires(self) -> str | None:
+        site = self.framework.site(self.module)
+        if site is None:
+            return None
+        try:
+            with torch.no_grad():
+                at = float(site.native().spike(torch.zeros(1)))
+        except (ValueError, RuntimeError):  # the like, or it takes no other shape than its own
+            return None
+        return {0.0: "v > v_th", 1.0: "v >= v_th"}.get(at)
 
     def trace(self, current: Tensor, spikes: Tensor) -> LayerTrace:
         """Return what the layer did, from what went in and came out, [T, B, *N] each.

@@ -24,6 +24,9 @@ def terms(networks: Sequence[Network]) -> list[str]:
 
 def curves(networks: Sequence[Network], look: Mapping[str, Look]) -> list[Chart]:
     """Return loss and accuracy over the epochs, and the loss terms where there are several."""
+    networks = [network for network in networks if network.epochs]
+    if not networks:  # none was trained here
+        return []
     loss, accuracy, parts = (blank(height=280) for _ in range(3))
     for network in networks:
         epochs, name, colour = network.epochs, literal(network.label), look[network.label].colour
@@ -46,6 +49,7 @@ def curves(networks: Sequence[Network], look: Mapping[str, Look]) -> list[Chart]
             colour,
             "solid",
         )
+        assert network.trained is not None
         best = [e for e in epochs if e.epoch == network.trained.best_epoch]
         accuracy.add_scatter(
             name=f"{name}, best epoch",
