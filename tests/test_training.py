@@ -503,6 +503,13 @@ def test_images_of_any_type_have_a_fingerprint():
     assert len(seen) == 4
 
 
+def test_data_that_are_no_splits_are_refused_before_anything_is_written(tmp_path):
+    pair = (torch.rand(4, 1, 4, 4), torch.zeros(4, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"data are Splits, got tuple; write sg\.data\.load"):
+        train(mlp(), pair, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_differences_are_named():
     assert difference({"a": 1}, {"a": 1}) is None
     both = differences({"a": 1, "b": [2], "c": 3}, {"a": 0, "b": [1], "c": 3})

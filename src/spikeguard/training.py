@@ -80,8 +80,9 @@ def train(
         recipe: What the run was built from; a resumed run must have the same.
 
     Raises:
-        ValueError: If the folder holds a run already, or another run than the one to be resumed; or
-            if a piece of the objective cannot work with the others, the model or the options.
+        ValueError: If data are no Splits; if the folder holds a run already, or another run than
+            the one to be resumed; or if a piece of the objective cannot work with the others, the
+            model or the options.
         TrainingDiverged: If a loss, a gradient or a weight is not finite; the checkpoint stands.
         OSError: If a file cannot be written; the last checkpoint stands.
 
@@ -90,6 +91,11 @@ def train(
         >>> result.val_accuracy                                                   # doctest: +SKIP
         0.93
     """
+    if not isinstance(data, Splits):
+        raise ValueError(
+            f"train: data are Splits, got {type(data).__name__}; write sg.data.load('mnist'), or "
+            "Splits(train, val, test, mean, std) of ImageSet(images, labels)."
+        )
     objective = Objective.of(Vanilla() if objective is None else objective)
     options = TrainOptions() if options is None else options
     objective.require(model, options)
