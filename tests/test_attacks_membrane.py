@@ -1,12 +1,10 @@
 """MembraneReadout: where answers are counted spikes, the loss and its gradient are potentials'."""
 
-import pytest
 import torch
 from torch import nn
 
 from spikeguard.attacks import (
     PGD,
-    AttackError,
     Backprop,
     Linf,
     MembraneReadout,
@@ -66,10 +64,12 @@ def test_it_fools_where_the_rates_have_no_gradient():
     assert left["potentials"] < left["rates"] - 0.2, left
 
 
-def test_a_network_that_answers_in_potentials_is_refused_and_left_out():
+def test_a_network_that_answers_in_potentials_is_backpropagated_and_left_out_of_suites():
     model, (x, y) = MLP(num_classes=3, T=2, hidden=(4,), in_shape=(1, 2, 2)).eval(), inputs(4)
-    with pytest.raises(AttackError, match="not those of a last spiking layer; use Backprop"):
-        READOUT(model, x, y, margin)
+    for ours, theirs in zip(
+        READOUT(model, x, y, margin), Backprop()(model, x, y, margin), strict=True
+    ):
+        assert torch.equal(ours, theirs)
     _, without = suitable(suite("snn", eps=0.1), model)
     assert without == ("apgd-margin/membrane",)
     assert suitable(suite("snn", eps=0.1), counting(hidden=(4,)))[1] == ()

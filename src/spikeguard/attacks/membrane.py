@@ -28,15 +28,16 @@ class MembraneReadout:
 
     Rates are multiples of 1/T: they tie, saturate, and do not move with a small step. Potentials
     before the reset do. A search reads its losses off them too, with ``margin`` the distance of two
-    potentials; whether a point fools is still asked of the model's own answers.
+    potentials; whether a point fools is still asked of the model's own answers. Where the last
+    layer does not spike the answers are taken as they are, and this is backpropagation.
 
     Args:
         surrogate: A surrogate for the layers below, or a factor by which each layer's own is
             widened; None leaves them as they are.
 
     Raises:
-        AttackError: At a call, if the model's answers are not those of a last spiking layer, or the
-            gradient is not finite.
+        AttackError: At a call, if logits or gradients are not finite, or no gradient reaches the
+            input.
 
     Source: SpikeGuard's own; the potential as a readout is that of Neftci et al., 2019
         (arXiv:1901.09948).
@@ -64,10 +65,7 @@ class MembraneReadout:
 
 
 def _potentials(layers: list[LayerTrace], logits: Tensor) -> Tensor:
-    """Return the mean potentials [B, K] of the last layer."""
+    """Return the mean potentials [B, K] of the last layer, or the answers if they are no rates."""
     if not layers or layers[-1].v.shape[1:] != logits.shape:
-        raise AttackError(
-            "MembraneReadout: the answers are not those of a last spiking layer; use Backprop(), "
-            "or set model.readout to rate."
-        )
+        return logits
     return layers[-1].v.mean(0)
