@@ -558,6 +558,19 @@ def test_under_l1_differences_of_the_loss_take_the_place_of_square(code, checks,
     assert "NES" in sound.measured and "Square" not in sound.measured
 
 
+@pytest.mark.parametrize("code", [*CHECKS])
+def test_a_check_leaves_a_model_in_training_as_it_was(code, weights):
+    """Statistics of normalisation move with one forward pass in training mode."""
+    model = healthy(weights).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    CHECKS[code](Context(model, X[:12], Y[:12], SMALL, steps=2, budget="quick"))
+    assert all(module.training for module in model.modules())
+    assert hooks == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(getattr(module, "attacked", False) for module in model.modules())
+
+
 def test_a_model_without_parts_has_no_calls_to_count():
     assert FURTHER["G22"](context(Plain())).status == "not run"
 

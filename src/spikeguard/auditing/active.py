@@ -45,7 +45,8 @@ def active_test(context: Context) -> Finding:
     (arXiv:2206.13991).
     """
     n = min(_SAMPLES, len(context))
-    hook = Hook.on(context.model, context.x[:1].to(context.device))
+    with context.searching(torch.arange(1)) as (first, _):
+        hook = Hook.on(context.model, first)
     if hook is None:
         return does_not_apply(
             "G26", active_test, "the model has no last linear layer whose input could be read out"
