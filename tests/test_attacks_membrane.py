@@ -1,5 +1,6 @@
 """MembraneReadout: where answers are counted spikes, the loss and its gradient are potentials'."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -13,6 +14,7 @@ from spikeguard.attacks import (
     suitable,
     suite,
 )
+from spikeguard.attacks.membrane import answers_in_spikes
 from spikeguard.evaluation import evaluate
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, Triangular
@@ -64,8 +66,9 @@ def test_it_fools_where_the_rates_have_no_gradient():
     assert left["potentials"] < left["rates"] - 0.2, left
 
 
-def test_a_network_that_answers_in_potentials_is_backpropagated_and_left_out_of_suites():
-    model, (x, y) = MLP(num_classes=3, T=2, hidden=(4,), in_shape=(1, 2, 2)).eval(), inputs(4)
+@pytest.mark.parametrize("hidden", [4, 3])  # 3 is as wide as the answers
+def test_a_network_that_answers_in_potentials_is_backpropagated_and_left_out_of_suites(hidden):
+    model, (x, y) = MLP(num_classes=3, T=2, hidden=(hidden,), in_shape=(1, 2, 2)).eval(), inputs(4)
     for ours, theirs in zip(
         READOUT(model, x, y, margin), Backprop()(model, x, y, margin), strict=True
     ):
@@ -73,3 +76,12 @@ def test_a_network_that_answers_in_potentials_is_backpropagated_and_left_out_of_
     _, without = suitable(suite("snn", eps=0.1), model)
     assert without == ("apgd-margin/membrane",)
     assert suitable(suite("snn", eps=0.1), counting(hidden=(4,)))[1] == ()
+
+
+def test_a_last_neuron_may_have_parts_of_its_own():
+    """As those of SpikingJelly hold their surrogate."""
+    model = counting()
+    *_, last = model.modules()
+    last.add_module("surrogate_function", nn.Identity())
+    assert answers_in_spikes(model)
+    assert not answers_in_spikes(nn.Sequential(model, nn.Linear(3, 3)))

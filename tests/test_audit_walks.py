@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spikeguard.attacks import APGD, L1, L2, PGD, SUITES, EoT, Linf, suite
+from spikeguard.attacks import APGD, ASSG, L1, L2, PGD, SAPGD, SUITES, EoT, Linf, suite
 from spikeguard.auditing import CHECKS, Context
 from spikeguard.auditing.walks import unseen, walk
 from spikeguard.models import MLP
@@ -51,6 +51,16 @@ def test_every_named_attack_can_be_the_reported_one(name):
         found = CHECKS[code](subject)
         assert found.status in ("pass", "fail", "does not apply"), found.measured
         assert (unseen(attack) is None) or found.status == "does not apply"
+    if unseen(attack) is None:
+        assert len(walk(subject, attack).loss) in (attack.steps, attack.steps + 1)
+
+
+def test_under_noise_the_last_look_of_sa_pgd_is_no_step():
+    attack = SAPGD(Linf(0.1), steps=6, gradient=EoT(3, ASSG()))
+    model = MLP(6, 3, T=2, hidden=(8,), neuron=NoisyLIF(0.5, 0.3), generator=stream(0, "w")).eval()
+    subject = Context(model, X, Y, Linf(0.1), attack=attack)
+    assert walk(subject, attack).loss.shape == (6, 5)
+    assert CHECKS["G10"](subject).status != "not run"
 
 
 @pytest.mark.parametrize("norm", [L1, L2, Linf])

@@ -75,7 +75,9 @@ def evaluate_once(
         return found
     if announce is not None:
         if left_out:
-            announce(f"left out, the model has no spiking layers for them: {', '.join(left_out)}")
+            announce(
+                f"left out, no spiking layers or counted spikes for them: {', '.join(left_out)}"
+            )
         size = plan.batch_size
         announce(str(estimate(model, data.test, battery, limit=plan.limit, batch_size=size)))
     result = evaluate(

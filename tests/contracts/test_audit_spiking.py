@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikeguard.attacks import APGD, HART, L1, PGD, Linf, dlr, margin
+from spikeguard.attacks import APGD, ASSG, HART, L1, PGD, SAPGD, Linf, dlr, margin
 from spikeguard.auditing import CHECKS, Attacked, Context, Provenance
 from spikeguard.auditing.further import FURTHER
 from spikeguard.data import load
@@ -680,3 +680,12 @@ def test_s5_says_whether_the_gradient_or_the_search_is_the_weaker_one(weights):
     own, other = found.evidence["own"], found.evidence["accuracy"]["SA-PGD with ASSG"]
     searched = float(re.search(r"SA-PGD with the own gradient ([\d.]+) %", found.meaning)[1]) / 100
     assert other < searched - 0.2 and abs(searched - own) < 0.2, found.meaning
+
+
+def test_s5_calls_own_only_what_follows_the_own_gradient(weights):
+    """With ASSG's attack handed over it must not stand on both sides."""
+    handed = SAPGD(LARGE, steps=30, gradient=ASSG())
+    found = FURTHER["S5"](context(narrow(weights, 0.01), attack=handed))
+    plain = FURTHER["S5"](context(narrow(weights, 0.01), attack=APGD(LARGE, steps=50)))
+    assert found.evidence["own"] == pytest.approx(plain.evidence["own"], abs=0.1)
+    assert found.status == "fail"

@@ -16,8 +16,8 @@ __all__ = ["MembraneReadout", "answers_in_spikes"]
 
 def answers_in_spikes(model: nn.Module) -> bool:
     """Whether the last part of a model is a spiking layer, so that its answers are rates."""
-    *_, (name, _) = model.named_modules()
-    return name in spiking_layers(model)
+    *_, (last, _) = model.named_modules()
+    return any(last == name or last.startswith(f"{name}.") for name in spiking_layers(model))
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class MembraneReadout:
         mode = nullcontext() if swapped is None else backward_mode(model, swapped)
         with torch.enable_grad(), mode, record(model) as trace:
             logits = classify(model, x, y)
-            losses = loss(_potentials(list(trace.values()), logits), y)
+            read = _potentials(list(trace.values()), logits) if answers_in_spikes(model) else logits
+            losses = loss(read, y)
             grad = None
             if losses.requires_grad:
                 (grad,) = torch.autograd.grad(losses.sum(), x, allow_unused=True)
@@ -65,7 +66,7 @@ class MembraneReadout:
 
 
 def _potentials(layers: list[LayerTrace], logits: Tensor) -> Tensor:
-    """Return the mean potentials [B, K] of the last layer, or the answers if they are no rates."""
+    """Return the mean potentials [B, K] of the last layer; the answers if it is none of theirs."""
     if not layers or layers[-1].v.shape[1:] != logits.shape:
         return logits
     return layers[-1].v.mean(0)

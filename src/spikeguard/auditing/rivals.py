@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks import (
+    APGD,
     ASSG,
     BPTR,
     HART,
@@ -22,7 +23,7 @@ from spikeguard.attacks import (
     Square,
 )
 from spikeguard.auditing.check import Measure, does_not_apply, judged, not_run
-from spikeguard.auditing.context import EOT, Context
+from spikeguard.auditing.context import EOT, Attacked, Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.radii import far
 from spikeguard.auditing.shares import LUCK, exceeds, fooled_alone, percent, room_between
@@ -70,7 +71,7 @@ def rules_are_weaker(context: Context) -> Finding:
         rules = RULES if _spikes(context) else {"ASSG": ASSG()}  # the one that takes foreign layers
         rivals |= {name: with_gradient(context, rule) for name, rule in rules.items()}
     others = {name: context.attacked(attack) for name, attack in rivals.items()}
-    guided, n = context.worst(context.white()), len(context)
+    guided, n = context.worst(_own(context)), len(context)
     own = float(guided.mean())
     room = room_between(own, n)
     left = {name: other.accuracy for name, other in others.items()}
@@ -208,6 +209,17 @@ def _compared(code: str, measure: Measure, context: Context, attacks: dict[str, 
         f"report the worst case that includes {most}",
         evidence={"accuracy": left, "gradient": best, "only": only},
     )
+
+
+def _own(context: Context) -> list[Attacked]:
+    """Return the outcomes of FGSM, PGD and the strongest attack with the own gradient."""
+    strongest = context.strongest()
+    gradient = getattr(strongest, "gradient", None)
+    while isinstance(gradient, EoT):
+        gradient = gradient.inner
+    if not isinstance(gradient, Backprop):  # the reported attack follows another one
+        strongest = APGD(context.threat, steps=50, gradient=context.gradient())
+    return [context.attacked(attack) for attack in (context.fgsm(), context.pgd(), strongest)]
 
 
 def _stable(context: Context, gradient: Gradient) -> Attack:

@@ -7,7 +7,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from spikeguard.attacks import APGD, MTPGD, Attack, EoT, Loss, margin
+from spikeguard.attacks import (
+    APGD,
+    MTPGD,
+    NES,
+    ANNTwin,
+    Attack,
+    EoT,
+    Loss,
+    MembraneReadout,
+    margin,
+)
 from spikeguard.auditing.context import Context
 
 __all__ = ["Walk", "unseen", "walk"]
@@ -55,6 +65,11 @@ def unseen(attack: Attack) -> str | None:
         return "under L1 APGD begins outside the threat set"
     if getattr(attack, "steps", 1) < 2:
         return "the attack takes one step"
+    gradient = attack.gradient
+    while isinstance(gradient, EoT):
+        gradient = gradient.inner
+    if isinstance(gradient, ANNTwin | MembraneReadout | NES):
+        return "the attack climbs the loss of something else than the model's answers at a point"
     return None
 
 
@@ -89,5 +104,5 @@ def _draws(gradient: object) -> int:
 
 def _means(values: list[Tensor], draws: int) -> Tensor:
     """Return one row a step, the mean of its draws."""
-    stacked = torch.stack(values)
+    stacked = torch.stack(values[: len(values) // draws * draws])  # a last look is one alone
     return stacked.view(-1, draws, stacked.shape[1]).mean(1)

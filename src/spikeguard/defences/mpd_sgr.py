@@ -80,10 +80,11 @@ class MPDSGR(Piece):
 
     def require(self, model: nn.Module, options: object) -> None:
         """Refuse a model without spiking layers, or whose surrogates have no finite width."""
-        layers = [(name, m) for name, m in model.named_modules() if isinstance(m, Neuron)]
+        *_, last = model.modules()  # a neuron there makes the rates, which are left alone
+        layers = {n: m for n, m in model.named_modules() if isinstance(m, Neuron) and m is not last}
         if not layers:
-            raise ValueError("MPDSGR: the model has no spiking layer.")
-        for name, layer in layers:
+            raise ValueError("MPDSGR: the model has no spiking layer before its readout.")
+        for name, layer in layers.items():
             self._reach(layer.surrogate, name)
 
     def _reach(self, surrogate: Surrogate, where: str) -> float:

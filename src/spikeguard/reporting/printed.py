@@ -70,27 +70,31 @@ def _compare(network: Network, printed: Row) -> Comparison:
         Pair(
             words.attack(attack),
             f"{accuracy:g}",
-            _ours(results, attack),
-            printed.notes.get(attack, ""),
+            *_ours(results, attack, suite, printed.notes.get(attack, "")),
         )
         for attack, accuracy in printed.accuracies.items()
     )
-    missing = any(pair.ours is None for pair in pairs)
     hint = command("attack", network, "--suite", suite, "--norm", "linf", "--eps", "8/255")
     return Comparison(
         label=network.label,
         source=f"{printed.short}: {printed.network}, {printed.dataset}, {printed.defence}",
         pairs=pairs,
         notes=(f"{PAPERS[printed.paper].title}: {_protocol(printed)}.", *_differences(network)),
-        hint=hint if missing and not any(r.suite == suite for r in results) else "",
+        hint="" if any(r.suite == suite for r in results) else hint,
     )
 
 
-def _ours(results: Sequence[Attacked], attack: str) -> Score | None:
+def _ours(
+    results: Sequence[Attacked], attack: str, suite: str, note: str
+) -> tuple[Score | None, str]:
+    """Return our number, and the note; of another suite, whose steps may differ, it says so."""
     if attack == "clean":
-        return results[0].clean if results else None
-    found = (r.attacks[attack] for r in results if attack in r.attacks and not r.widths[attack])
-    return next(found, None)
+        return (results[0].clean if results else None), note
+    for result in results:
+        if attack in result.attacks and not result.widths[attack]:
+            other = "" if result.suite == suite else f"ours: suite {result.suite}"
+            return result.attacks[attack], "; ".join(filter(None, (note, other)))
+    return None, note
 
 
 def _protocol(printed: Row) -> str:
