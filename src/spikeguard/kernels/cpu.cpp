@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #define SIMD _Pragma("GCC ivdep")
@@ -199,22 +200,30 @@ void slope(int64_t kind, double parameter, const M* x, M* h, int64_t n) {
 template <class F>
 inline void runs(int64_t first, int64_t n, int64_t C, int64_t inner, F f) {
   if (C == 1) return f(int64_t(0), n, int64_t(0), int64_t(0));
-  for (int64_t at = 0; at < n;) {
-    int64_t i = first + at;
-    if (inner == 1) {
-      int64_t channel = i % C, length = std::min(n - at, C - channel);
+  if (inner == 1) {
+    for (int64_t at = 0, channel = first % C; at < n; channel = 0) {
+      const int64_t length = std::min(n - at, C - channel);
       f(at, length, channel, int64_t(1));
       at += length;
-    } else {
-      int64_t length = std::min(n - at, inner - i % inner);
-      f(at, length, i / inner % C, int64_t(0));
-      at += length;
     }
+    return;
+  }
+  for (int64_t at = 0; at < n;) {
+    const int64_t i = first + at, length = std::min(n - at, inner - i % inner);
+    f(at, length, i / inner % C, int64_t(0));
+    at += length;
   }
 }
 
 template <class M>
 void spread(const M* table, int64_t first, int64_t n, int64_t C, int64_t inner, M* out) {
+  if (inner == 1 && C < n) {  // one round of the table, then what stands, copied behind itself
+    const int64_t channel = first % C;
+    std::rotate_copy(table, table + channel, table + C, out);
+    for (int64_t done = C; done < n; done *= 2)
+      std::memcpy(out + done, out, std::min(done, n - done) * sizeof(M));
+    return;
+  }
   runs(first, n, C, inner, [&](int64_t at, int64_t length, int64_t channel, int64_t stride) {
     if (stride)
       std::memcpy(out + at, table + channel, length * sizeof(M));
@@ -603,7 +612,7 @@ void sharpen(const Sharpen& k, const Pool& pool) {
   const M* v = static_cast<const M*>(k.v);
   M *mean = static_cast<M*>(k.M), *spread = static_cast<M*>(k.D);
   M* slope = static_cast<M*>(k.slope);
-  parallel(pool, blocks, [&](int64_t begin, int64_t end, int64_t) {
+  parallel(pool, blocks, [=](int64_t begin, int64_t end, int64_t) {
     const int64_t last = std::min(end * length, k.count);
     SIMD for (int64_t i = begin * length; i < last; ++i) {
       M x = v[i] - v_th, distance = std::fabs(x);
@@ -617,6 +626,16 @@ void sharpen(const Sharpen& k, const Pool& pool) {
   });
 }
 
+// Call f(offset, width) for the channels [0, C), sixteen, eight or one at a time; the width is a
+// constant to the compiler, so that the sums of a window stay in registers.
+template <class F>
+inline void chunks(int64_t C, F f) {
+  int64_t c = 0;
+  for (; c + 16 <= C; c += 16) f(c, std::integral_constant<int, 16>());
+  for (; c + 8 <= C; c += 8) f(c, std::integral_constant<int, 8>());
+  for (; c < C; ++c) f(c, std::integral_constant<int, 1>());
+}
+
 template <class X>
 void pool_windows(const Windows& k, const Pool& pool) {
   const X size = X(k.rows * k.columns);
@@ -625,14 +644,16 @@ void pool_windows(const Windows& k, const Pool& pool) {
     for (int64_t row = begin; row < end; ++row) {
       const X* from = static_cast<const X*>(k.x) + row * k.rows * line;
       X* out = static_cast<X*>(k.out) + row * k.width * k.C;
-      for (int64_t j = 0; j < k.width; ++j, out += k.C) {
-        std::fill(out, out + k.C, X(0));
-        for (int64_t a = 0; a < k.rows; ++a)
-          for (int64_t b = 0; b < k.columns; ++b) {
-            const X* x = from + a * line + (j * k.columns + b) * k.C;
-            SIMD for (int64_t c = 0; c < k.C; ++c) out[c] += x[c];
-          }
-        SIMD for (int64_t c = 0; c < k.C; ++c) out[c] /= size;
+      for (int64_t j = 0; j < k.width; ++j, out += k.C, from += k.columns * k.C) {
+        chunks(k.C, [&](int64_t c, auto wide) {
+          X sum[wide] = {};
+          for (int64_t a = 0; a < k.rows; ++a)
+            for (int64_t b = 0; b < k.columns; ++b) {
+              const X* x = from + a * line + b * k.C + c;
+              for (int i = 0; i < wide; ++i) sum[i] += x[i];
+            }
+          for (int i = 0; i < wide; ++i) out[c + i] = sum[i] / size;
+        });
       }
     }
   });
@@ -645,13 +666,16 @@ void unpool_windows(const Windows& k, const Pool& pool) {
   parallel(pool, k.images * k.height, [&](int64_t begin, int64_t end, int64_t) {
     for (int64_t row = begin; row < end; ++row) {
       const X* x = static_cast<const X*>(k.x) + row * k.width * k.C;
-      X* first = static_cast<X*>(k.out) + row * k.rows * line;
-      for (int64_t j = 0; j < k.width; ++j, x += k.C) {
-        X* out = first + j * k.columns * k.C;
-        SIMD for (int64_t c = 0; c < k.C; ++c) out[c] = x[c] / size;
-        for (int64_t b = 1; b < k.columns; ++b) std::memcpy(out + b * k.C, out, k.C * sizeof(X));
+      X* out = static_cast<X*>(k.out) + row * k.rows * line;
+      for (int64_t j = 0; j < k.width; ++j, x += k.C, out += k.columns * k.C) {
+        chunks(k.C, [&](int64_t c, auto wide) {
+          X share[wide];
+          for (int i = 0; i < wide; ++i) share[i] = x[c + i] / size;
+          for (int64_t a = 0; a < k.rows; ++a)
+            for (int64_t b = 0; b < k.columns; ++b)
+              std::copy(share, share + wide, out + a * line + b * k.C + c);
+        });
       }
-      for (int64_t a = 1; a < k.rows; ++a) std::memcpy(first + a * line, first, line * sizeof(X));
     }
   });
 }
