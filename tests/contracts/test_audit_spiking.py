@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikeguard.attacks import APGD, ASSG, HART, L1, PGD, SAPGD, Linf, dlr, margin
+from spikeguard.attacks import APGD, ASSG, HART, L1, PGD, SAPGD, Linf, Square, dlr, margin
 from spikeguard.auditing import CHECKS, Attacked, Context, Provenance
 from spikeguard.auditing.further import FURTHER
 from spikeguard.data import load
@@ -689,3 +689,17 @@ def test_s5_calls_own_only_what_follows_the_own_gradient(weights):
     plain = FURTHER["S5"](context(narrow(weights, 0.01), attack=APGD(LARGE, steps=50)))
     assert found.evidence["own"] == pytest.approx(plain.evidence["own"], abs=0.1)
     assert found.status == "fail"
+
+
+_SEARCH, _SHARP = Square(LARGE, queries=200), SAPGD(LARGE, steps=30, gradient=ASSG())
+
+
+@pytest.mark.parametrize(
+    ("code", "handed"), [("G2", _SEARCH), ("S15", _SEARCH), ("S15", _SHARP)]
+)  # G2 asks what any gradient finds, and ASSG's is not hidden
+def test_a_search_without_gradients_is_compared_with_gradients(code, handed, weights):
+    """Whatever is handed over, hidden gradients are found hidden, and healthy ones are not."""
+    check = {**CHECKS, **FURTHER}[code]
+    hidden = check(context(narrow(weights, 1e-3), attack=handed))
+    sound = check(context(healthy(weights), attack=handed))
+    assert (sound.status, hidden.status) == ("pass", "fail"), (sound.measured, hidden.measured)

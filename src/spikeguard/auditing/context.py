@@ -138,9 +138,19 @@ class Context(Subject):
         differences = NES(samples=16, sigma=0.05)
         return "NES", APGD(self.threat, steps=queries // 33, gradient=differences)
 
-    def white(self) -> list[Attacked]:
-        """Return the outcomes of the gradient attacks: FGSM, PGD and the strongest."""
-        return [self.attacked(attack) for attack in (self.fgsm(), self.pgd(), self.strongest())]
+    def white(self, *, own: bool = False) -> list[Attacked]:
+        """Return the outcomes of the gradient attacks: FGSM, PGD and the strongest.
+
+        Where the reported attack follows no gradient, APGD stands in its place; with ``own`` also
+        where it follows another one than the network's.
+        """
+        strongest = self.strongest()
+        gradient = getattr(strongest, "gradient", None)
+        while isinstance(gradient, EoT):
+            gradient = gradient.inner
+        if gradient is None or (own and not isinstance(gradient, Backprop)):
+            strongest = APGD(self.threat, steps=50, gradient=self.gradient())
+        return [self.attacked(attack) for attack in (self.fgsm(), self.pgd(), strongest)]
 
     def attacked(self, attack: Attack) -> Attacked:
         """Make an attack, or return what it did before; all attacks share their random numbers.

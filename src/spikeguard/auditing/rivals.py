@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks import (
-    APGD,
     ASSG,
     BPTR,
     HART,
@@ -23,7 +22,7 @@ from spikeguard.attacks import (
     Square,
 )
 from spikeguard.auditing.check import Measure, does_not_apply, judged, not_run
-from spikeguard.auditing.context import EOT, Attacked, Context
+from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.radii import far
 from spikeguard.auditing.shares import LUCK, exceeds, fooled_alone, percent, room_between
@@ -71,7 +70,7 @@ def rules_are_weaker(context: Context) -> Finding:
         rules = RULES if _spikes(context) else {"ASSG": ASSG()}  # the one that takes foreign layers
         rivals |= {name: with_gradient(context, rule) for name, rule in rules.items()}
     others = {name: context.attacked(attack) for name, attack in rivals.items()}
-    guided, n = context.worst(_own(context)), len(context)
+    guided, n = context.worst(context.white(own=True)), len(context)
     own = float(guided.mean())
     room = room_between(own, n)
     left = {name: other.accuracy for name, other in others.items()}
@@ -184,8 +183,8 @@ def with_gradient(context: Context, gradient: Gradient) -> Attack:
 
 
 def _compared(code: str, measure: Measure, context: Context, attacks: dict[str, Attack]) -> Finding:
-    """Judge attacks of another kind against the gradient attacks together."""
-    guided, n = context.worst(context.white()), len(context)
+    """Judge attacks of another kind against those with the network's own gradient together."""
+    guided, n = context.worst(context.white(own=True)), len(context)
     best = float(guided.mean())
     left, only = {}, {}
     for name, attack in attacks.items():
@@ -197,10 +196,10 @@ def _compared(code: str, measure: Measure, context: Context, attacks: dict[str, 
         code,
         measure,
         failed=best > left[most] + room or exceeds(only[most], n, LUCK),
-        measured=f"gradients leave {percent(best)}; "
+        measured=f"the own gradient leaves {percent(best)}; "
         + ", ".join(f"{name} {percent(accuracy)}" for name, accuracy in left.items())
         + f"; {only[most]} of {n} fooled by {most} alone",
-        threshold=f"gradients <= {most} + {100 * room:.1f} points, and fooled by it alone: not "
+        threshold=f"own gradient <= {most} + {100 * room:.1f} points, and fooled by it alone: not "
         f"above {percent(LUCK)}",
         sound="the network's own gradient is the better guide",
         fault=f"{most} fools samples that the network's own gradient leaves right ({only[most]} of "
@@ -209,17 +208,6 @@ def _compared(code: str, measure: Measure, context: Context, attacks: dict[str, 
         f"report the worst case that includes {most}",
         evidence={"accuracy": left, "gradient": best, "only": only},
     )
-
-
-def _own(context: Context) -> list[Attacked]:
-    """Return the outcomes of FGSM, PGD and the strongest attack with the own gradient."""
-    strongest = context.strongest()
-    gradient = getattr(strongest, "gradient", None)
-    while isinstance(gradient, EoT):
-        gradient = gradient.inner
-    if not isinstance(gradient, Backprop):  # the reported attack follows another one
-        strongest = APGD(context.threat, steps=50, gradient=context.gradient())
-    return [context.attacked(attack) for attack in (context.fgsm(), context.pgd(), strongest)]
 
 
 def _stable(context: Context, gradient: Gradient) -> Attack:
