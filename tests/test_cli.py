@@ -126,7 +126,7 @@ def test_list_describes_every_entry(kind, capsys):
     lines = text_of(["list", kind], capsys).splitlines()
     overview = text_of(["list"], capsys)
     names = list(listing._described(kind))
-    assert len(lines) == len(names) + (3 if kind == "recipes" else 1)
+    assert len(lines) == len(names) + (4 if kind == "recipes" else 1)
     start = lines[0].index("what it is")
     for name, line in zip(names, lines[1 : len(names) + 1], strict=True):
         assert line.split()[0] == name
@@ -135,13 +135,22 @@ def test_list_describes_every_entry(kind, capsys):
     assert all(name in overview for name in names if kind != "recipes")
 
 
+def test_list_of_one_recipe_says_what_was_chosen_where_its_paper_is_silent(capsys):
+    name = "tgo/cifar10-wrn16_4-at"  # others begin so too
+    text = text_of(["list", "recipes", name], capsys)
+    readings = load_recipe(name).readings
+    assert readings and all(f"* {each}" in text for each in readings)
+    folder = text_of(["list", "recipes", "tgo/"], capsys)
+    assert not any(each in folder for each in readings) and "NAME" in folder
+
+
 def test_list_recipes_prints_published_numbers_and_takes_a_prefix(capsys):
     text = text_of(["list", "recipes", "tgo/cifar10-wrn16_4-at-tgo"], capsys)
     (line,) = [each for each in text.splitlines() if each.startswith("tgo/")]
     assert line.rstrip().endswith("88.16 / 63.03 / 42.52  (tgo, Table 1)")
     folders = {
         each.split("/")[0]
-        for each in text_of(["list", "recipes", "mini/"], capsys).splitlines()[1:-2]
+        for each in text_of(["list", "recipes", "mini/"], capsys).splitlines()[1:-3]
     }
     assert folders == {"mini"}
     assert main(["list", "recipes", "nowhere/"]) == 2

@@ -165,3 +165,11 @@ def test_a_run_that_left_the_recipe_says_so(tmp_path):
     assert notes[()] == notes[("seed=3",)] == []
     assert "train.epochs was 300 and is now 15" in notes[("train.epochs=15",)][0]
     assert "model.T was 4 and is now 2" in notes["seed=3", "model.T=2"][0]
+
+
+def test_what_was_chosen_where_the_paper_is_silent_stands_beside_its_numbers(tmp_path):
+    path = plant(tmp_path / "run")
+    recipe = load_recipe("tgo/cifar10-wrn16_4-at-tgo")
+    recipe.save(path / "recipe.yaml")
+    (found,) = comparisons(collect([path]))
+    assert recipe.readings and set(recipe.readings) <= set(found.notes)

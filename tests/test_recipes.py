@@ -215,6 +215,7 @@ def test_a_list_may_stand_over_pieces_by_name_of_a_later_parent(write):
         ("extends: {a: b}\n", "names or paths, got {'a': 'b'}"),
         ("extends: [base.yaml, base.yml]\n", "base.yml: no such file"),
         ("extends: base.yaml\nobjective: {at: 3}\n", "objective.at: the options of a piece"),
+        ("extends: base.yaml\nreadings: [the mean: not the sum]\n", "readings.0"),
         ("extends: base.yaml\npublished: [tgo/1/cifar10/wrn16-4/att]\n", "no published row"),
         ("extends: base.yaml\npublished: [tgo/1/cifar10/wrn16-4/att]\n", "Did you mean"),
     ],
@@ -225,6 +226,21 @@ def test_what_cannot_be_read_is_refused_in_one_line(write, text, part):
         load_recipe(write("c.yaml", text))
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_readings_of_what_is_extended_stay_and_come_first(write):
+    write("one.yaml", BASE + "readings: [a, b]\n")
+    write("two.yaml", "extends: one.yaml\nreadings: [b, c]\n")
+    write("other.yaml", "extends: one.yaml\nreadings: d\n")
+    recipe = load_recipe(write("c.yaml", "extends: [two.yaml, other.yaml]\nreadings: [e]\n"))
+    assert recipe.readings == ("a", "b", "c", "d", "e")
+    assert load_recipe(write("none.yaml", "extends: two.yaml\nreadings:\n")).readings == ()
+    assert load_recipe(write("c.yaml", recipe.to_yaml())) == recipe
+
+
+def test_a_recipe_of_a_table_says_what_its_paper_leaves_open():
+    silent = [name for name in NAMES if shipped(name).published and not shipped(name).readings]
+    assert silent == []
 
 
 def test_published_rows_are_not_inherited(write):

@@ -47,7 +47,8 @@ def list_(kind: Kind | None = None, prefix: str = "", /) -> int:
 
     Args:
         kind: What to list, one line each. Recipes come with the numbers their papers print.
-        prefix: Only names that begin so, for example tgo/ of the recipes.
+        prefix: Only names that begin so, for example tgo/ of the recipes. A recipe's whole name
+            also shows what was chosen where its paper is silent.
     """
     if kind is None:
         kinds = (*_REGISTRIES, "recipes")
@@ -64,7 +65,20 @@ def list_(kind: Kind | None = None, prefix: str = "", /) -> int:
     table((kind, "what it is", _PRINTED), [(*row, _printed(row[0])) for row in found])
     say()
     say("Printed: accuracy in % that a paper prints at eps 8/255, clean / FGSM / PGD-7.")
+    chosen = [name for name, _ in found if name == prefix or len(found) == 1]
+    for name in chosen:
+        _tell_readings(name)
+    if not chosen:
+        say("'spikeguard list recipes NAME' says what was chosen where the paper is silent.")
     return 0
+
+
+def _tell_readings(recipe: str) -> None:
+    """Say what a recipe's source leaves open, and what was chosen."""
+    from spikeguard.config import load_recipe
+
+    for reading in load_recipe(recipe).readings:
+        say(f"* {reading}")
 
 
 def _at_a_glance(kind: str) -> str:

@@ -20,6 +20,7 @@ __all__ = ["dump", "merge", "override", "read", "recipe_names"]
 _PACKAGED = Path(str(files(__name__)))
 _SECTIONS = ("", "data", "model", "train", "evaluate")
 _OWN = ("name", "title", "published")  # what a recipe says of itself alone
+_JOINED = "readings"  # those of what is extended stay
 
 
 def recipe_names(prefix: str = "") -> list[str]:
@@ -42,7 +43,7 @@ def read(recipe: str | Path) -> dict[str, Any]:
     replaced, ``null`` goes back to the default; an entry that changes its name starts over. An
     objective that is a mapping of pieces changes and adds pieces by name and keeps the others. A
     recipe without a name is called after its file; name, title and the published rows are not
-    inherited.
+    inherited; readings are kept, and its own come after them.
 
     Args:
         recipe: A path, or the name of a recipe that ships with SpikeGuard.
@@ -57,7 +58,7 @@ def read(recipe: str | Path) -> dict[str, Any]:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Lay one mapping over another; ``None`` removes a key."""
+    """Lay one mapping over another; ``None`` removes a key, and readings add to those below."""
     if path not in _SECTIONS and above.get("name", below.get("name")) != below.get("name"):
         below = {}
     merged = {key: copy.deepcopy(value) for key, value in below.items() if value is not None}
@@ -71,6 +72,10 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any], path: str = "") ->
             merged[key] = merge(under if isinstance(under, Mapping) else {}, value, inside)
         elif value is None:
             merged.pop(key, None)
+        elif key == _JOINED and not path:
+            known = merged.get(key, [])
+            more = value if isinstance(value, list) else [value]
+            merged[key] = [*known, *(each for each in more if each not in known)]
         else:
             merged[key] = copy.deepcopy(value)
     return merged

@@ -122,12 +122,14 @@ class Recipe(_Section):
     Attributes:
         published: Rows of published tables that it stands for, as :mod:`spikeguard.published` names
             them: "tgo/1/cifar10/wrn16-4/at+tgo".
+        readings: What the source leaves open or contradicts, and what was chosen; a sentence each.
     """
 
     name: str
     title: str = ""
     source: str = ""
     published: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    readings: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     seed: Annotated[int, Field(ge=0)] = 0
     data: DataSection
     model: Entry

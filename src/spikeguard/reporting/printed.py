@@ -61,6 +61,7 @@ def comparisons(networks: Sequence[Network]) -> list[Comparison]:
 
 def _compare(network: Network, printed: Row) -> Comparison:
     """Pair equal attacks alone: a cascade, bfloat16 or another surrogate has another name."""
+    assert network.recipe is not None
     suite = PAPERS[printed.paper].suite
     results = sorted(
         (r for r in network.attacked if r.norm == "linf" and abs(r.eps - EPS) < 1e-9),
@@ -79,7 +80,11 @@ def _compare(network: Network, printed: Row) -> Comparison:
         label=network.label,
         source=f"{printed.short}: {printed.network}, {printed.dataset}, {printed.defence}",
         pairs=pairs,
-        notes=(f"{PAPERS[printed.paper].title}: {_protocol(printed)}.", *_differences(network)),
+        notes=(
+            f"{PAPERS[printed.paper].title}: {_protocol(printed)}.",
+            *network.recipe.readings,
+            *_differences(network),
+        ),
         hint="" if any(r.suite == suite for r in results) else hint,
     )
 
