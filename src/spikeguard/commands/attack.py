@@ -127,7 +127,9 @@ def attack(
 
 def _rescored(found: Rescored) -> bool:
     """Say what came of scoring again, and whether it is what was reported."""
-    said = "as reported" if found.agrees else f"NOT the {100 * found.reported:.1f} % reported"
+    reported, again = (f"{100 * each:.1f} %" for each in (found.reported, found.found.accuracy))
+    said = "as reported" if reported == again else f"{reported} before, which noise explains"
+    said = said if found.agrees else f"NOT the {reported} reported"
     say(f"worst case, scored again: {str(found.found).strip()}, {said}")
     say()
     return found.agrees
