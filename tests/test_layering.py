@@ -26,6 +26,7 @@ LAYERS = [
         "engine",
         "evaluation",
         "learner",
+        "metering",
         "optimisation",
         "outcomes",
         "parts",

@@ -19,7 +19,8 @@ from spikeguard.attacks import Attack, cost, describe, evaluating, require_finit
 from spikeguard.attacks.base import is_stochastic
 from spikeguard.data import ImageSet, as_image_set
 from spikeguard.files import write_npz
-from spikeguard.outcomes import Job, Precision, Progress, begun
+from spikeguard.metering import Meter, Progress
+from spikeguard.outcomes import Job, Precision, begun
 from spikeguard.parts import open_parts, read_part
 from spikeguard.scores import RESERVED, Evaluation, Score, WorstSet, wilson
 
@@ -72,7 +73,8 @@ def evaluate(
         cascade: Attack only what cheaper attacks left, and stop searching where one succeeds.
         precision: Precision of the attacks' passes: "32", or "bf16" for bfloat16 autocast. Scores
             are taken in float32 either way.
-        progress: Called with (done, total, what), counted in samples times attacks.
+        progress: Called with (done, total, what): gradients made, and with those that are left at
+            most; the total falls where attacks succeed.
 
     Raises:
         ValueError: If an argument is out of range, or ``out`` holds parts of another evaluation.
@@ -119,21 +121,23 @@ def evaluate(
             "keeps": "worst",  # what a part holds, beside outcomes
         }
         store = open_parts(out, identity, model, images) if out is not None else None
-        parts = []
-        total = n * (len(attacks) + 1)
+        parts, meter = [], Meter(progress, attacks, n, draws)
         for start in range(0, n, span):
             index = torch.arange(start, min(start + span, n))
             kept = store / f"{start:08d}.npz" if store is not None else None
             part = read_part(kept) if kept is not None and kept.exists() else None
-            if part is None:
-                done = start * (len(attacks) + 1)
-                part = job.run(images, index, progress, done, total, kept)
+            if part is not None:
+                meter.skip(len(index))
+            else:
+                meter.begin(len(index))
+                with meter.listening():
+                    part = job.run(images, index, meter, kept)
+                meter.end()
                 if kept is not None:
                     write_npz(kept, **part)
                     begun(kept).unlink(missing_ok=True)
             parts.append(part)
-        if progress is not None:
-            progress(total, total, "done")
+        meter.finish()
     merged = {name: torch.from_numpy(np.concatenate([p[name] for p in parts])) for name in parts[0]}
     outcomes = {name: merged[f"right:{name}"] for name in ("clean", *attacks, "worst_case")}
     chosen = outcomes["worst_case"]

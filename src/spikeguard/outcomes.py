@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,15 +27,14 @@ from spikeguard.cascade import Cascade, run_cascade
 from spikeguard.data import ImageSet
 from spikeguard.files import write_npz
 from spikeguard.kernels import unfused
+from spikeguard.metering import Meter
 from spikeguard.parts import read_part
 from spikeguard.rng import SampleStreams, key, randomness
 
-__all__ = ["Job", "Precision", "Progress", "begun"]
+__all__ = ["Job", "Precision", "begun"]
 
-Progress = Callable[[int, int, str], None]
 Precision = Literal["32", "bf16"]
 Arrays = dict[str, np.ndarray[Any, Any]]
-Tell = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -54,21 +51,8 @@ class Job:
     cascade: bool
     precision: Precision
 
-    def run(
-        self,
-        images: ImageSet,
-        index: Tensor,
-        progress: Progress | None,
-        done: int,
-        total: int,
-        kept: Path | None,
-    ) -> Arrays:
+    def run(self, images: ImageSet, index: Tensor, meter: Meter, kept: Path | None) -> Arrays:
         """Return the part's outcomes as arrays; a cascade keeps beside ``kept`` how far it got."""
-
-        def tell(name: str, attacks: int, samples: int = 0) -> None:
-            if progress is not None:
-                progress(done + (attacks + 1) * len(index) + samples, total, name)
-
         weights = (*self.model.parameters(), *self.model.buffers())
         device = weights[0].device if weights else torch.device("cpu")
         x, y = (part.to(device) for part in images.batch(index))
@@ -76,20 +60,20 @@ class Job:
         clean = torch.cat([self._right(x[b], y[b], index[b], "clean") for b in batches])
         zero = np.concatenate([self._zero(x[b], y[b], index[b]) for b in batches])
         if self.cascade:
-            attacked = self._cascade(x, y, index, clean, tell, kept)
+            attacked = self._cascade(x, y, index, clean, meter, kept)
         else:
-            attacked = self._each(x, y, index, clean, tell)
+            attacked = self._each(x, y, index, clean, meter)
         return {"zero_gradient": zero} | attacked
 
-    def _each(self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, tell: Tell) -> Arrays:
+    def _each(self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, meter: Meter) -> Arrays:
         """Meet every sample with every attack; one batch."""
         right, part = {"clean": clean}, Arrays()
         worst, worst_x = clean.clone(), x.clone()
-        for place, (name, attack) in enumerate(self.attacks.items()):
-            tell(name, place)
+        for name, attack in self.attacks.items():
             began = time.monotonic()
             open_ = torch.arange(len(x)) if self.stochastic else clean.nonzero()[:, 0]
             x_adv, right[name] = x.clone(), torch.zeros_like(clean)
+            meter.attack(name, len(open_))
             if len(open_):
                 at = open_.to(x.device)
                 found, right[name][open_] = self._attack(name, attack, x[at], y[at], index[open_])
@@ -107,16 +91,14 @@ class Job:
         return part | {f"right:{name}": values.numpy() for name, values in right.items()}
 
     def _cascade(
-        self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, tell: Tell, kept: Path | None
+        self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, meter: Meter, kept: Path | None
     ) -> Arrays:
         """Meet every attack with the samples that the attacks before it left; several batches."""
-        places = {name: place for place, name in enumerate(self.attacks)}
 
         def hunt(name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
-            tell(name, places[name])
-            told = partial(tell, name, places[name])
+            meter.attack(name, len(rows))
             at = rows.to(x.device)
-            return self._hunt(name, self.attacks[name], x[at], y[at], index[rows], told)
+            return self._hunt(name, self.attacks[name], x[at], y[at], index[rows], meter)
 
         def rescore(name: str, points: Tensor, rows: Tensor) -> Tensor:
             own, batches = y[rows.to(x.device)], self._batches(points)
@@ -144,7 +126,7 @@ class Job:
         return part | {f"x:{name}": points.cpu().numpy() for name, points in found.points.items()}
 
     def _hunt(
-        self, name: str, attack: Attack, x: Tensor, y: Tensor, index: Tensor, tell: Tell
+        self, name: str, attack: Attack, x: Tensor, y: Tensor, index: Tensor, meter: Meter
     ) -> tuple[Tensor, Tensor]:
         """Attack and score samples in full batches; step by step where that can be done."""
         if self.stochastic or not can_step(attack, self.model):
@@ -156,7 +138,7 @@ class Job:
         def judge(points: Tensor, rows: Tensor) -> Tensor:
             at = rows.to(x.device)
             judged[rows] = True
-            tell(int(judged.sum()))
+            meter.judged(int(judged.sum()))
             return self._score(name, attack, points, x[at], y[at], index[rows])
 
         streams = SampleStreams(key(self.seed, "attack", name), index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 import torch
@@ -29,6 +30,7 @@ __all__ = [
     "evaluating",
     "frozen",
     "margin",
+    "overheard",
     "require_finite_weights",
 ]
 
@@ -151,6 +153,20 @@ def crafting(
         yield streams.fork("search")
 
 
+Listener = Callable[[int, bool], None]
+_LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def overheard(listener: Listener) -> Iterator[None]:
+    """Tell ``listener(samples, gradient)`` of every pass of a model inside the block."""
+    before = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(before)
+
+
 def classify(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the logits [B, K] of one forward pass.
 
@@ -170,6 +186,9 @@ def classify(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         )
     if not bool(torch.isfinite(logits).all()):
         raise AttackError("attack: the model's logits are not finite; check its weights first.")
+    listener = _LISTENER.get()
+    if listener is not None:
+        listener(len(x), torch.is_grad_enabled())
     return logits
 
 

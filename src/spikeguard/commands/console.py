@@ -13,7 +13,6 @@ from functools import partial
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -30,6 +29,7 @@ Update = Callable[[int, int, str], None]
 Clock = Callable[[], float]  # seconds
 
 _PLAIN_WIDTH = 160  # where there is no terminal to fit
+_COUNTED = 2000  # units; more are told as a share
 _LINES = 10  # plain lines in which a task is told, beside those for its stages
 
 
@@ -79,7 +79,7 @@ def progress_board(
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[far]}"),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
@@ -88,13 +88,14 @@ def progress_board(
 
         def update(task: str, done: int, total: int, what: str) -> None:
             if task not in rows:
-                rows[task] = bars.add_task(task, total=None)
+                rows[task] = bars.add_task(task, total=None, far="")
             bars.update(
                 rows[task],
                 completed=done,
                 total=total,
                 description=f"{task}: {what}",
                 visible=done < total,
+                far=_far(done, total),
             )
 
         yield update
@@ -138,6 +139,11 @@ class _Course:
         return f", {timedelta(seconds=round(pace * (self.total - self.done)))} left"
 
 
+def _far(done: int, total: int) -> str:
+    """Write how far a task is: its units where they can be counted, else a share."""
+    return f"{done}/{total}" if total <= _COUNTED else f"{100 * done / total:.0f} %"
+
+
 class _Lines:
     """Progress where there is no terminal: ``task: what (done/total, time left)``.
 
@@ -152,16 +158,16 @@ class _Lines:
     def __call__(self, task: str, done: int, total: int, what: str) -> None:
         line = f"{task}: {what}"
         course = self._courses.get(task)
-        begins = course is None or course.total != total or done < course.done
+        begins = course is None or done < course.done
         if course is None or begins:  # a download begins again with every file
             course = self._courses[task] = _Course(total, done, self._clock(), done, done)
-        course.done = done
+        course.done, course.total = done, total
         inside_epoch = what.startswith("epoch ") and "validation" not in what
         stage = not inside_epoch and line not in self._said
         if begins or stage or _LINES * (done - course.shown) >= total:
             course.shown = done
             self._said.add(line)
-            note(f"{line} ({done}/{total}{course.left(self._clock())})")
+            note(f"{line} ({_far(done, total)}{course.left(self._clock())})")
 
 
 class _Output(Console):
