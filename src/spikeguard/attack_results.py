@@ -62,7 +62,7 @@ def evaluate_once(
     plan = _with_draws(plan, model)
     cascade = plan.cascade if plan.cascade is not None else suite in attacks.CASCADES
     battery = attacks.suite(suite, eps=eps, norm=plan.norm, eot=plan.eot or 1)
-    battery, left_out = attacks.suitable(battery, model)
+    battery, left_out = attacks.suitable(battery, model, data.test.batch(slice(2))[0])
     stem = folder / attack_name(suite, eps, plan)
     if stem.with_name(f"{stem.name}.json").exists():
         found = Evaluation.load(stem)
@@ -76,7 +76,7 @@ def evaluate_once(
     if announce is not None:
         if left_out:
             announce(
-                f"left out, no spiking layers or counted spikes for them: {', '.join(left_out)}"
+                f"left out, the network has no layers of the kind they need: {', '.join(left_out)}"
             )
         size = plan.batch_size
         announce(str(estimate(model, data.test, battery, limit=plan.limit, batch_size=size)))

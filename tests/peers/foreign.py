@@ -4,8 +4,20 @@ import torch
 
 import spikeguard as sg
 from fitting import fitted, twin
-from spikeguard.attacks import ASSG, PGD, Linf, SwapSurrogate, cross_entropy
+from spikeguard.attacks import (
+    ASSG,
+    BPTR,
+    HART,
+    PDSG,
+    PGD,
+    RGA,
+    ANNTwin,
+    Linf,
+    SwapSurrogate,
+    cross_entropy,
+)
 from spikeguard.attacks.gradient import BACKPROP, begun
+from spikeguard.attacks.rules import prescribable
 from spikeguard.neurons import Triangular, record
 from spikeguard.rng import stream
 
@@ -13,6 +25,16 @@ T = 4
 TRAIN = sg.data.load("digits").train.batch(slice(None))
 TEST = sg.data.load("digits").test.batch(slice(128))
 X, Y = (part[:16] for part in TEST)
+RULES = (
+    BPTR(),
+    RGA(),
+    RGA(0.7),
+    HART(),
+    HART(0.4),
+    PDSG(),
+    ANNTwin(),
+    ANNTwin(3),
+)
 
 
 def trained(net):
@@ -41,6 +63,9 @@ def check_driven_and_swapped(model, framework, presentation, width=1.0, **tolera
     assert torch.equal(swapped, losses)
     assert not torch.allclose(grad, own)
     assert torch.equal(BACKPROP(model, X, Y, cross_entropy)[1], own)
+    for rule in RULES if prescribable(model, X) else ():
+        same, grad = rule(model, X, Y, cross_entropy)
+        assert torch.equal(same, losses) and grad.abs().amax() > 0, rule
     driven = sg.check(model, X, Y).driven
     assert (driven["framework"], driven["presentation"]) == (framework, presentation)
     return own
@@ -72,9 +97,28 @@ def check_sharpened_alike(model, ours):
         torch.testing.assert_close(theirs / scale, own / scale, rtol=0, atol=1e-4)
 
 
+def check_ruled_alike(model, ours):
+    """Every rule gives the gradient that it gives on our twin, and leaves the network as it was.
+
+    Compared are the samples of which no spike was decided by rounding.
+    """
+    before = model(X)
+    alike = (before - ours(X)).abs().amax(1) < 1e-4
+    assert alike.double().mean() > 0.7
+    for rule in RULES:
+        found = (rule(net, X, Y, cross_entropy) for net in (model, ours))
+        (losses, theirs), (same, own) = ((part[alike] for part in pair) for pair in found)
+        scale = own.abs().amax()
+        assert scale > 0
+        torch.testing.assert_close(losses, same, rtol=0, atol=1e-4)
+        torch.testing.assert_close(theirs / scale, own / scale, rtol=0, atol=1e-4, msg=str(rule))
+    assert torch.equal(model(X), before)
+
+
 def check_attacked_alike(model, ours):
     """An attack leaves as much of both, up to two of 128 images that rounding decides."""
     check_sharpened_alike(model, ours)
+    check_ruled_alike(model, ours)
     suite = {"pgd": PGD(Linf(0.1), steps=10)}
     theirs, own = (sg.evaluate(each, TEST, suite) for each in (model, ours))
     robust = [int(result.outcomes["pgd"].sum()) for result in (theirs, own)]

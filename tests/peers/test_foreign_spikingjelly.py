@@ -8,6 +8,7 @@ from torch import nn
 
 import spikeguard as sg
 from fitting import drawn
+from fitting import twin as with_weights
 from peers import foreign
 from peers.foreign import (
     TEST,
@@ -18,6 +19,7 @@ from peers.foreign import (
     check_driven_and_swapped,
     check_learned,
     check_recorded,
+    check_ruled_alike,
     our_twin,
 )
 from spikeguard.attacks import SwapSurrogate, cross_entropy
@@ -98,6 +100,34 @@ def test_every_node_is_driven_swapped_and_recorded(node, mode):
     torch.testing.assert_close(same, own, rtol=1e-3, atol=1e-6)
     (seen,) = check_recorded(model)
     assert seen.v.shape == (T, 16, 48)
+
+
+OURS = {
+    "hard": LIF(0.5),
+    "hard, input scaled": LIF(0.5, input_scale=0.5),
+    "detached": LIF(2 / 3, input_scale=1 / 3, detach_reset=True),
+    "soft": LIF(0.5, input_scale=0.5, reset="soft"),
+    "below zero": LIF(0.5, v_th=0.75, input_scale=0.5),
+    "no leak": LIF(1.0),
+    "learned leak": LIF(0.5, input_scale=0.5),
+}
+
+
+@pytest.mark.parametrize("node", NODES)
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_every_rule_gives_the_gradient_of_our_twin_through_two_layers(node, mode):
+    """Leaks, resets and scaled inputs; called step by step, and with all steps at once."""
+    net = nn.Sequential(
+        layer.Flatten(step_mode=mode),
+        layer.Linear(64, 48, step_mode=mode),
+        NODES[node](step_mode=mode),
+        layer.Linear(48, 32, step_mode=mode),
+        NODES[node](step_mode=mode),
+        layer.Linear(32, 10, step_mode=mode),
+    )
+    linear = drawn(nn.Sequential(*(m for m in net if hasattr(m, "weight"))), 0.6, stream(0, "two"))
+    ours = with_weights(linear, OURS[node], T=T, hidden=(48, 32), in_shape=(1, 8, 8))
+    check_ruled_alike(sg.foreign(net, T=T).eval(), ours)
 
 
 def test_without_the_adapter_states_leak():

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import Loss
+from spikeguard.attacks.base import Loss, evaluating
+from spikeguard.attacks.cut import activated, cut_gradient
 from spikeguard.attacks.gradient import BACKPROP
+from spikeguard.models.adapters import Foreign
+from spikeguard.models.frameworks import ForeignError, ForeignNeuron
 from spikeguard.neurons import (
     Analogue,
     BackwardRule,
@@ -18,9 +21,11 @@ from spikeguard.neurons import (
     Prescription,
     Triangular,
     backward_rule,
+    record,
+    spiking_layers,
 )
 
-__all__ = ["BPTR", "HART", "PDSG", "RGA", "differentiate"]
+__all__ = ["BPTR", "HART", "PDSG", "RGA", "differentiate", "prescribable"]
 
 
 def differentiate(
@@ -34,15 +39,45 @@ def differentiate(
     """Return the losses [B] and the input gradient, with a rule in every spiking layer.
 
     Raises:
-        ValueError: If the model has no spiking layer of the package; it names the ``owner``.
+        ValueError: If the model has no spiking layer; it names the ``owner``.
+        ForeignError: If the potentials of another framework's layer cannot be recorded.
     """
-    if not any(isinstance(module, Neuron) for module in model.modules()):
+    if any(isinstance(module, Neuron) for module in model.modules()):
+        with backward_rule(model, rule):
+            return BACKPROP(model, x, y, loss)
+    adapter = next((module for module in model.modules() if isinstance(module, Foreign)), None)
+    if adapter is None or not adapter.spiking_layers():
         raise ValueError(
             f"{owner}: the model has no spiking layer of spikeguard.neurons whose derivative it "
             "could replace; use Backprop(), or NES(), which needs no derivative."
         )
-    with backward_rule(model, rule):
-        return BACKPROP(model, x, y, loss)
+    if not adapter.settled:
+        with torch.no_grad():
+            model(x[:1])
+    layers = (adapter.spiking_layers().values(), adapter.T)
+    if isinstance(rule, Analogue):
+        return activated(rule, *layers, model, x, y, loss)
+    return cut_gradient(rule, *layers, model, x, y, loss)
+
+
+def prescribable(model: nn.Module, example: Tensor | None = None) -> bool:
+    """Whether a rule can take the place of every spiking layer's derivative.
+
+    In another framework's network that asks for layers whose recurrence is known; with examples
+    [B, ...] it is also tried that they fire as it says.
+    """
+    if any(isinstance(module, Neuron) for module in model.modules()):
+        return True
+    layers = spiking_layers(model).values()
+    if not layers or not all(isinstance(layer, ForeignNeuron) and layer.known for layer in layers):
+        return False
+    try:
+        with evaluating(model), torch.no_grad(), record(model):
+            if example is not None:
+                model(example)
+    except ForeignError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from spikeguard.attacks.assg import ASSG
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.batteries import CASCADES, SUITES, Plan
 from spikeguard.attacks.gradient import EoT, SwapSurrogate
 from spikeguard.attacks.membrane import MembraneReadout, answers_in_spikes
-from spikeguard.attacks.rules import BPTR, HART, PDSG, RGA
+from spikeguard.attacks.rules import BPTR, HART, PDSG, RGA, prescribable
 from spikeguard.attacks.threat import THREATS
 from spikeguard.attacks.twin import ANNTwin
-from spikeguard.neurons import Neuron, spiking_layers
+from spikeguard.neurons import spiking_layers
 
 __all__ = ["CASCADES", "SUITES", "member", "suitable", "suite"]
 
 _SWAPS = (SwapSurrogate, ASSG)  # need a surrogate that can be exchanged
-_RULES = (BPTR, RGA, HART, PDSG, ANNTwin)  # need neurons of the package
+_RULES = (BPTR, RGA, HART, PDSG, ANNTwin)  # need layers whose recurrence is known
 
 
 def suite(
@@ -77,19 +77,20 @@ def member(name: str, *, eps: float, norm: str = "linf", eot: int = 1) -> Attack
 
 
 def suitable(
-    attacks: Mapping[str, Attack], model: nn.Module
+    attacks: Mapping[str, Attack], model: nn.Module, example: Tensor | None = None
 ) -> tuple[dict[str, Attack], tuple[str, ...]]:
     """Leave out the attacks whose gradient has nothing to take hold of in a model.
 
     Another surrogate, and ASSG, need spiking layers, of the package or of a framework that
-    ``foreign`` knows; the other gradients made for spiking networks need those of the package. The
-    potentials of output neurons are there where the last layer spikes.
+    ``foreign`` knows; the other gradients made for spiking networks need layers whose recurrence is
+    known: with examples [B, ...] it is tried. The potentials of output neurons are there where the
+    last layer spikes.
 
     Returns:
         The attacks that can be made, and the names of the others.
     """
     swaps, counts = bool(spiking_layers(model)), answers_in_spikes(model)
-    rules = any(isinstance(module, Neuron) for module in model.modules())
+    rules = prescribable(model, example)
     kept = {
         name: attack
         for name, attack in attacks.items()

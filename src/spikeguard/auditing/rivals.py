@@ -21,12 +21,13 @@ from spikeguard.attacks import (
     Gradient,
     Square,
 )
+from spikeguard.attacks.rules import prescribable
 from spikeguard.auditing.check import Measure, does_not_apply, judged, not_run
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.radii import far
 from spikeguard.auditing.shares import LUCK, exceeds, fooled_alone, percent, room_between
-from spikeguard.neurons import SURROGATES, Neuron, spiking_layers
+from spikeguard.neurons import SURROGATES, spiking_layers
 
 __all__ = [
     "decision",
@@ -48,7 +49,7 @@ RULES: dict[str, Gradient] = {
 
 _PAIR = "SA-PGD with ASSG"
 _NO_NEURON = "the model has no spiking layer whose derivative could be replaced"
-_FOREIGN = "the spiking layers are another framework's: their surrogates can be exchanged, no more"
+_FOREIGN = "spiking layers of another framework whose potentials cannot be recorded"
 
 
 def rules_are_weaker(context: Context) -> Finding:
@@ -56,9 +57,10 @@ def rules_are_weaker(context: Context) -> Finding:
 
     SA-PGD with ASSG, the pair of its paper, is compared with the gradient attacks together, on the
     same samples. In the full budget the reported attack also runs again with BPTR, RGA, HART
-    (half-width 1), ASSG and PDSG in the place of its own gradient, from the same starts. All of
-    them count in the audit's upper bound. Where one is stronger and SA-PGD is the cause, SA-PGD
-    with the own gradient shows whether it is the gradient or the search.
+    (half-width 1), ASSG and PDSG in the place of its own gradient, from the same starts; only ASSG
+    where the recurrence of another framework's layers is not known. All of them count in
+    the audit's upper bound. Where one is stronger and SA-PGD is the cause, SA-PGD with the own
+    gradient shows whether it is the gradient or the search.
 
     Source: arXiv:2512.22522, 2025; Ding et al., 2022; Bu et al., CVPR 2023; Hao et al., ICLR 2024;
     Lun et al., CVPR 2025 (arXiv:2503.03272).
@@ -220,9 +222,10 @@ def _stable(context: Context, gradient: Gradient) -> Attack:
 def _no_rule(code: str, measure: Measure, context: Context) -> Finding:
     """Say why no derivative can be prescribed: no layer spikes, or none is of this package."""
     if spiking_layers(context.model):
-        return not_run(code, measure, _FOREIGN, remedy="build the network with spikeguard.models")
+        remedy = "use layers whose recurrence is known (docs/foreign.md), or spikeguard.models"
+        return not_run(code, measure, _FOREIGN, remedy=remedy)
     return does_not_apply(code, measure, _NO_NEURON)
 
 
 def _spikes(context: Context) -> bool:
-    return any(isinstance(module, Neuron) for module in context.model.modules())
+    return prescribable(context.model, context.x[:2])

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks import PGD, ANNTwin
+from spikeguard.attacks.rules import prescribable
 from spikeguard.auditing.check import judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.shares import LUCK, exceeds, fooled_alone, half_width, percent
 from spikeguard.auditing.substitute import distilled
-from spikeguard.neurons import Neuron
 
 __all__ = ["breaks_the_undefended", "transfer_is_weaker"]
 
@@ -31,7 +31,7 @@ def transfer_is_weaker(context: Context) -> Finding:
     """
     n, guided = len(context), context.worst(context.white())
     right = {name: transferred(context, source) for name, source in _sources(context).items()}
-    if any(isinstance(module, Neuron) for module in context.model.modules()):
+    if prescribable(context.model, context.x[:2]):
         right["its twin without spikes"] = context.attacked(context.pgd(gradient=ANNTwin())).right
     own = float(guided.mean())
     accuracy = {name: float(each.mean()) for name, each in right.items()}

@@ -145,6 +145,11 @@ class Foreign(nn.Module):
         """Return the network's spiking layers; see ``spikeguard.neurons.spiking_layers``."""
         return self._neurons
 
+    @property
+    def settled(self) -> bool:
+        """Whether it is found out how images are shown, as the first call does."""
+        return self._tried
+
     def forward(self, x: Tensor) -> Tensor:
         """Map images [B, ...] in [0, 1] to logits [B, K]."""
         if not x.is_floating_point():

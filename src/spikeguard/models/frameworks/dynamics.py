@@ -23,12 +23,16 @@ class Dynamics:
         detach_reset: Whether no gradient flows through the reset.
         potentials: ``(current, spikes), each [T, B, *N] -> v [T, B, *N]``: potentials before reset
             of a layer that fired so. The reset follows the spikes that are given.
+        decay: Leak factor of the membrane, a number or shaped [1, 1, *N].
+        gain: What a steady current adds to the potential in a step; likewise.
     """
 
     v_th: float
     reset: Reset
     detach_reset: bool
     potentials: Callable[[Tensor, Tensor], Tensor]
+    decay: float | Tensor
+    gain: float | Tensor = 1.0
 
 
 def one_number(what: str, value: object) -> float:

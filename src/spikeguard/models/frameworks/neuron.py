@@ -75,6 +75,15 @@ class ForeignNeuron:
         assert site is not None and self._chosen is not None
         site.install(self._chosen)
 
+    @property
+    def known(self) -> bool:
+        """Whether its recurrence is known, and with it its potentials."""
+        try:
+            self.framework.dynamics(self.module)
+        except (ValueError, TypeError):
+            return False
+        return True
+
     def described(self) -> dict[str, str | None]:
         """Return what is known of it, None for what is not.
 

@@ -93,7 +93,8 @@ class _Norse:
                 v = (1 - s) * v + s * floor
             return torch.stack(found)
 
-        return Dynamics(v_th, "hard", False, potentials)
+        rise, fall = dt * p.tau_mem_inv, dt * p.tau_syn_inv if kind != "LIFBoxCell" else 1.0
+        return Dynamics(v_th, "hard", False, potentials, 1 - rise, rise / fall)
 
 
 FRAMEWORK: Framework = _Norse()

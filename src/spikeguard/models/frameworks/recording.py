@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spikeguard.models.frameworks.neuron import ForeignError, ForeignNeuron
 from spikeguard.models.presentation import taken
 
-__all__ = ["publishing"]
+__all__ = ["over_time", "publishing"]
 
 
 @contextmanager
@@ -47,13 +47,13 @@ def publishing(neurons: Collection[ForeignNeuron], T: int) -> Iterator[None]:
     for neuron, (currents, spikes) in seen.items():
         if not currents:
             continue
-        current, fired = (_over_time(neuron, part, T) for part in (currents, spikes))
+        current, fired = (over_time(neuron, part, T) for part in (currents, spikes))
         trace = neuron.trace(current, fired)
         for recorder in neuron._recorders:
             recorder.add(neuron, trace)
 
 
-def _over_time(neuron: ForeignNeuron, calls: list[Tensor], T: int) -> Tensor:
+def over_time(neuron: ForeignNeuron, calls: list[Tensor], T: int) -> Tensor:
     """Return what several calls of one layer saw as [T, B, ...]."""
     if not neuron.framework.multistep(neuron.module):
         return torch.stack(calls)

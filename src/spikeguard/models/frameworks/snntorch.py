@@ -88,7 +88,8 @@ class _SnnTorch:
             return torch.stack(found)
 
         reset: Reset = "hard" if how == "zero" else "soft"
-        return Dynamics(v_th, reset, True, potentials)
+        decay = beta if beta.ndim == 0 else beta[None, None]
+        return Dynamics(v_th, reset, True, potentials, decay)
 
 
 FRAMEWORK: Framework = _SnnTorch()

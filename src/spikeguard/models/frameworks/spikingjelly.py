@@ -91,7 +91,7 @@ class _SpikingJelly:
         def potentials(current: Tensor, spikes: Tensor) -> Tensor:
             return integrated(current, spikes, charge, v_th, reset)
 
-        return Dynamics(v_th, reset, bool(module.detach_reset), potentials)
+        return Dynamics(v_th, reset, bool(module.detach_reset), potentials, 1 - rate, gain)
 
 
 FRAMEWORK: Framework = _SpikingJelly()

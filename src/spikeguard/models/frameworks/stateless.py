@@ -72,7 +72,7 @@ class _Stateless:
             return u * tau + x
 
         potentials = partial(integrated, charge=charge, v_th=v_th, reset="hard")
-        return Dynamics(v_th, "hard", False, potentials)
+        return Dynamics(v_th, "hard", False, potentials, tau)
 
 
 FRAMEWORK: Framework = _Stateless()
