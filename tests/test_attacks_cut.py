@@ -10,9 +10,11 @@ from spikeguard.attacks import (
     BPTR,
     HART,
     PDSG,
+    PGD,
     RGA,
     ANNTwin,
     Backprop,
+    Linf,
     NoGradientError,
     cross_entropy,
     suitable,
@@ -63,6 +65,16 @@ def test_the_gradient_is_that_of_our_twin(rule):
     torch.testing.assert_close(losses, same, rtol=0, atol=1e-5)
     assert wanted.abs().amax() > 0
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_search_with_it_finds_what_it_finds_on_our_twin(rule):
+    """Attacks run where gradients are off, and on a frozen network."""
+    net = network()
+    attack = PGD(Linf(0.1), steps=5, random_start=False, gradient=RULES[rule])
+    found, wanted = (attack(model, X, Y) for model in (adapted(net), ours(net)))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    assert (found - X).abs().amax() > 0.09
 
 
 @pytest.mark.parametrize("mechanism", ["subtract", "zero"])

@@ -11,8 +11,8 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import Loss, NoGradientError, classify
-from spikeguard.attacks.gradient import BACKPROP
+from spikeguard.attacks.base import Loss, classify
+from spikeguard.attacks.gradient import BACKPROP, sound
 from spikeguard.models.frameworks import ForeignNeuron
 from spikeguard.models.frameworks.cutting import Cut, cutting, replacing
 from spikeguard.models.frameworks.dynamics import Dynamics
@@ -36,12 +36,12 @@ def cut_gradient(
 
     Raises:
         ForeignError: If the potentials of a layer cannot be recorded.
-        NoGradientError: If no gradient reaches the input.
+        AttackError: If the gradient is not finite, or none reaches the input.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad(), cutting(neurons, T) as cuts:
         losses = loss(classify(model, x, y), y)
-    ends, weights = [losses.sum()], [torch.ones_like(losses[0])]
+        ends, weights = [losses.sum()], [torch.ones_like(losses[0])]
     for cut in reversed(cuts):
         found = _grad(ends, cut.leaves, weights)
         passed = zip(cut.leaves, found, strict=True)
@@ -49,11 +49,7 @@ def cut_gradient(
         ends += cut.currents
         weights += cut.split(_through(rule, cut, whole))
     (grad,) = _grad(ends, [x], weights)
-    if not losses.requires_grad or grad is None:
-        raise NoGradientError(
-            "attack: no gradient reaches the input; the model detaches it (a no_grad encoder?)."
-        )
-    return losses.detach(), grad
+    return losses.detach(), sound(grad if losses.requires_grad else None)
 
 
 def activated(

@@ -22,6 +22,7 @@ __all__ = [
     "gradient_cost",
     "held",
     "is_adaptive",
+    "sound",
 ]
 
 
@@ -95,14 +96,23 @@ class Backprop:
             grad = None
             if losses.requires_grad:
                 (grad,) = torch.autograd.grad(losses.sum(), x, allow_unused=True)
-        if grad is None:
-            raise NoGradientError(
-                "attack: no gradient reaches the input; the model detaches it (a no_grad encoder?)."
-            )
-        if not bool(torch.isfinite(grad).all()):
-            rows = int((~torch.isfinite(grad)).flatten(1).any(1).sum())
-            raise AttackError(f"attack: the gradient is not finite for {rows} of {len(x)} samples.")
-        return losses.detach(), grad
+        return losses.detach(), sound(grad)
+
+
+def sound(grad: Tensor | None) -> Tensor:
+    """Return an input gradient that is there and finite.
+
+    Raises:
+        AttackError: If it is not.
+    """
+    if grad is None:
+        raise NoGradientError(
+            "attack: no gradient reaches the input; the model detaches it (a no_grad encoder?)."
+        )
+    if not bool(torch.isfinite(grad).all()):
+        rows = int((~torch.isfinite(grad)).flatten(1).any(1).sum())
+        raise AttackError(f"attack: the gradient is not finite for {rows} of {len(grad)} samples.")
+    return grad
 
 
 BACKPROP = Backprop()
