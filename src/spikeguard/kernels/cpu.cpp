@@ -626,11 +626,13 @@ void sharpen(const Sharpen& k, const Pool& pool) {
   });
 }
 
-// Call f(offset, width) for the channels [0, C), sixteen, eight or one at a time; the width is a
+// Call f(offset, width) for the channels [0, C), 64, 32, 16, 8 or one at a time; the width is a
 // constant to the compiler, so that the sums of a window stay in registers.
 template <class F>
 inline void chunks(int64_t C, F f) {
   int64_t c = 0;
+  for (; c + 64 <= C; c += 64) f(c, std::integral_constant<int, 64>());
+  for (; c + 32 <= C; c += 32) f(c, std::integral_constant<int, 32>());
   for (; c + 16 <= C; c += 16) f(c, std::integral_constant<int, 16>());
   for (; c + 8 <= C; c += 8) f(c, std::integral_constant<int, 8>());
   for (; c < C; ++c) f(c, std::integral_constant<int, 1>());
