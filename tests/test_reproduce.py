@@ -62,7 +62,7 @@ def test_an_interval_stays_among_the_accuracies():
 def out(tmp_path_factory):
     """Two finished tiny runs and their table."""
     path = tmp_path_factory.mktemp("mini")
-    found = reproduce("mini", path, seeds=(0, 1), only=ONLY, changes=TINY, jobs=1)
+    found = reproduce("mini", path, seeds=(0, 1), only=[ONLY], changes=TINY, jobs=1)
     assert [entry.recipe for entry in found.entries] == [f"mini/{ONLY}"]
     assert found.diverged == ()
     return path
@@ -86,7 +86,7 @@ def test_what_is_finished_is_not_done_again(out, monkeypatch):
         raise AssertionError("done again")
 
     monkeypatch.setattr(reproduction, "_run", never)
-    again = reproduce("mini", out, seeds=(0, 1), only=ONLY, changes=TINY, jobs=1)
+    again = reproduce("mini", out, seeds=(0, 1), only=[ONLY], changes=TINY, jobs=1)
     assert len(again.entries) == 1
 
 
@@ -103,14 +103,14 @@ def test_what_was_interrupted_goes_on(out, monkeypatch):
 
     monkeypatch.setattr(reproduction, "_run", spy)
     assert reproduction.table("mini", out, seeds=(0, 1), changes=TINY) == []
-    reproduce("mini", out, seeds=(0, 1), only=ONLY, changes=TINY, jobs=1)
+    reproduce("mini", out, seeds=(0, 1), only=[ONLY], changes=TINY, jobs=1)
     assert done == [f"{ONLY}-s1"]
     assert json.loads(lost.read_text())["worst_case"] == before["worst_case"]
 
 
 def test_another_recipe_in_the_folder_is_refused(out):
     with pytest.raises(ValueError, match=r"begun with another recipe: train.epochs was 1"):
-        reproduce("mini", out, seeds=(0,), only=ONLY, changes=[*TINY, "train.epochs=2"], jobs=1)
+        reproduce("mini", out, seeds=(0,), only=[ONLY], changes=[*TINY, "train.epochs=2"], jobs=1)
 
 
 def test_a_training_that_diverges_is_told_and_ends_no_other(tmp_path):
@@ -125,7 +125,7 @@ def test_a_training_that_diverges_is_told_and_ends_no_other(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reproduction, "train_recipe", explode)
-        found = reproduce("mini", tmp_path, seeds=(0, 1), only=ONLY, changes=TINY, jobs=1)
+        found = reproduce("mini", tmp_path, seeds=(0, 1), only=[ONLY], changes=TINY, jobs=1)
     assert seen == [0, 1]
     assert found.entries == ()
     assert found.diverged == (f"{tmp_path / ONLY}-s0: the loss is nan",)
@@ -133,7 +133,7 @@ def test_a_training_that_diverges_is_told_and_ends_no_other(tmp_path):
 
 
 def test_two_processes_give_the_table_of_one(out, tmp_path):
-    reproduce("mini", tmp_path, seeds=(0, 1), only=ONLY, changes=TINY, jobs=2)
+    reproduce("mini", tmp_path, seeds=(0, 1), only=[ONLY], changes=TINY, jobs=2)
     tables = [json.loads((path / "table.json").read_text())["entries"] for path in (out, tmp_path)]
     one, two = ({**entries[0], "seconds": None} for entries in tables)
     assert one == two
@@ -152,6 +152,7 @@ def test_the_command_prints_the_table(out, capsys):
     [
         (["nowhere"], "no recipe of 'nowhere'"),
         (["mini", "--only", "imagenet"], "holds 'imagenet'"),
+        (["mini", "--only", "cifar10-at,imagenet"], "holds 'imagenet'"),
         (["mini", "--jobs", "0"], "jobs counts processes, >= 1, got 0"),
         (["mini", "--seeds", "1,1"], "none twice, got [1, 1]"),
         (["mini", "--seeds", "a"], "--seeds: expected whole numbers, got 'a'"),
@@ -163,3 +164,12 @@ def test_wrong_use_is_refused_in_one_line(tmp_path, capsys, words, part):
     assert part in told
     assert told.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_several_texts_take_what_any_of_them_fits():
+    from spikeguard.reproduction import _named
+
+    assert _named("mini", ["mnist-at", "snn-bp"]) == [
+        *("mini/cifar10-snn-bp", "mini/mnist-at", "mini/mnist-at-tgo")
+    ]
+    assert len(_named("mini", [])) > 30

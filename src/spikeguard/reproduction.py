@@ -63,7 +63,7 @@ def reproduce(
     out: str | Path,
     *,
     seeds: Sequence[int] = (0, 1, 2),
-    only: str = "",
+    only: Sequence[str] = (),
     changes: Sequence[str] = (),
     jobs: int = 2,
     data_root: str | Path | None = None,
@@ -78,7 +78,7 @@ def reproduce(
         folder: Of the recipes that ship with SpikeGuard, such as "mini".
         out: Folder of the runs, ``table.json`` and ``table.md``.
         seeds: Seeds, at least one, none twice.
-        only: Only recipes whose name holds this.
+        only: Only recipes whose name holds one of these texts; all when there is none.
         changes: Changes to every recipe, such as ``train.epochs=1``.
         jobs: Runs at a time, >= 1.
         data_root: Folder of the data sets; ``$SPIKEGUARD_DATA`` or ``data`` when left out.
@@ -92,10 +92,7 @@ def reproduce(
         ValueError: If no recipe fits, a count is out of range, or a folder holds another recipe's
             run.
     """
-    names = [name for name in recipe_names(f"{folder}/") if only in name]
-    if not names:
-        folders = dict.fromkeys(name.partition("/")[0] for name in recipe_names())
-        raise ConfigError(f"no recipe of {folder!r} holds {only!r}; folders: {', '.join(folders)}.")
+    names = _named(folder, only)
     if jobs < 1:
         raise ConfigError(f"jobs counts processes, >= 1, got {jobs}.")
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
@@ -114,6 +111,16 @@ def reproduce(
     told = side_by_side(_run, work, min(jobs, max(1, len(work))), progress)
     diverged = tuple(line for line in told if line is not None)
     return Reproduced(tuple(table(folder, out, seeds=seeds, changes=changes)), diverged)
+
+
+def _named(folder: str, only: Sequence[str]) -> list[str]:
+    """Return the recipes of a folder that hold one of the texts; each text must fit one."""
+    names = recipe_names(f"{folder}/")
+    for text in only or ("",):
+        if not any(text in name for name in names):
+            folders = ", ".join(dict.fromkeys(name.partition("/")[0] for name in recipe_names()))
+            raise ConfigError(f"no recipe of {folder!r} holds {text!r}; folders: {folders}.")
+    return [name for name in names if not only or any(text in name for text in only)]
 
 
 def table(

@@ -18,7 +18,7 @@ def reproduce(
     /,
     *changes: str,
     seeds: Annotated[list[str] | None, Parameter(negative="", consume_multiple=False)] = None,
-    only: str = "",
+    only: Annotated[list[str] | None, Parameter(negative="", consume_multiple=False)] = None,
     jobs: int = 2,
     out: Path | None = None,
     data_root: Path | None = None,
@@ -31,7 +31,7 @@ def reproduce(
         folder: A folder of recipes, such as mini.
         changes: Changes to every recipe, key=value.
         seeds: Seeds, repeated or with commas; 0,1,2 when left out.
-        only: Only recipes whose name holds this.
+        only: Only recipes whose name holds one of these texts; repeated or with commas.
         jobs: Runs at a time, each in a process of one thread.
         out: Folder of the runs and of table.json and table.md; runs/<folder> when left out.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
@@ -46,7 +46,7 @@ def reproduce(
             folder,
             path,
             seeds=_whole(seeds or ["0,1,2"]),
-            only=only,
+            only=words(only or []),
             changes=changes,
             jobs=jobs,
             data_root=data_root,
