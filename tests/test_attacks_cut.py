@@ -25,7 +25,7 @@ from spikeguard.attacks.rules import differentiate, prescribable
 from spikeguard.models.frameworks import ForeignError
 from spikeguard.neurons import LIF, Prescription, spiking_layers
 from spikeguard.rng import stream
-from test_adapters import Leaky, LIFNode, Lying
+from test_adapters import Leaky, LIFNode, Lying, of_package
 
 T = 4
 X = torch.rand(6, 1, 4, 4, generator=stream(0, "x"))
@@ -79,15 +79,24 @@ def test_a_search_with_it_finds_what_it_finds_on_our_twin(rule):
 
 @pytest.mark.parametrize("mechanism", ["subtract", "zero"])
 def test_a_reset_that_is_always_detached_is_not_followed(mechanism):
-    """snnTorch's: PDSG alone follows time. "zero" is our hard reset, detached."""
+    """snnTorch's: its own way back is the rule with its own slope. "zero" is our hard reset."""
     net = network(lambda: Leaky(reset_mechanism=mechanism))
-    found = PDSG()(adapted(net), X, Y, cross_entropy)[1]
+    model = adapted(net)
+    surrogate = next(iter(spiking_layers(model).values())).surrogate
+
+    def own(fired):
+        return Prescription(surrogate(fired.v - fired.v_th), temporal=True)
+
+    _, ruled = differentiate("own", own, model, X, Y, cross_entropy)
+    wanted = BACKPROP(model, X, Y, cross_entropy)[1]
+    assert wanted.abs().amax() > 0
+    torch.testing.assert_close(ruled, wanted, rtol=1e-4, atol=1e-6)
+    found = PDSG()(model, X, Y, cross_entropy)[1]
     if mechanism == "zero":
         wanted = PDSG()(ours(net, detach_reset=True), X, Y, cross_entropy)[1]
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
         followed = PDSG()(ours(net), X, Y, cross_entropy)[1]
         assert not torch.allclose(found, followed, rtol=1e-2)
-    assert found.abs().amax() > 0
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -144,6 +153,28 @@ def test_side_paths_are_followed():
 
     _, found = differentiate("own", own, model, X, Y, cross_entropy)
     torch.testing.assert_close(found, BACKPROP(model, X, Y, cross_entropy)[1], rtol=1e-4, atol=1e-6)
+
+
+@of_package("spikingjelly.toy")
+class QIFNode(LIFNode):
+    """A type whose recurrence is not known."""
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_says_which_layer_it_does_not_know(rule):
+    model = adapted(network(QIFNode))
+    assert not prescribable(model)
+    with pytest.raises(ForeignError, match=r"\(QIFNode\): only IFNode"):
+        RULES[rule](model, X, Y, cross_entropy)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if not rule.startswith("twin")])
+def test_a_search_in_bfloat16_gets_the_gradient_of_float32(rule):
+    """The spikes are told from the potentials again, which asks for their precision."""
+    model = adapted(network())
+    wanted = RULES[rule](model, X, Y, cross_entropy)[1]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(RULES[rule](model, X, Y, cross_entropy)[1], wanted)
 
 
 def test_layers_of_an_unknown_recurrence_are_refused_and_their_attacks_left_out():

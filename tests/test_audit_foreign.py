@@ -65,7 +65,8 @@ def test_a_surrogate_narrowed_after_training_hides_the_gradient(trained):
 
 def test_the_twin_needs_layers_of_a_known_recurrence_or_leaves_the_question_open():
     for node, known in ((LIFNode(), True), (Lying(), False)):
-        subject = Context(sg.foreign(network(node), T=4).eval(), X, Y, sg.Linf(EPS))
+        net = drawn(network(node), 0.5, stream(0, "twin"))
+        subject = Context(sg.foreign(net, T=4).eval(), X, Y, sg.Linf(EPS))
         found = CHECKS["S14"](subject)
         assert (found.status != "not run") == known
         assert ("cannot be recorded" in found.measured) != known

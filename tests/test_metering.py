@@ -85,6 +85,26 @@ def test_of_a_model_that_resists_the_whole_is_known_from_the_beginning(cascade):
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
 
 
+def test_restarts_of_who_resists_are_counted_on():
+    """Step by step a sample that is judged after one restart has the others before it."""
+    x = torch.rand(8, 1, 2, 2, generator=stream(0, "x"))
+    attack = PGD(Linf(0.1), steps=10, restarts=10)
+    seen = run(Firm(), x, {"pgd": attack}, batch_size=4, cascade=True)
+    whole = 8 * (CLEAN + cost(attack) + SCORE)
+    totals = [total for _, total, _ in seen]
+    assert min(totals) > 0.95 * whole and max(totals) < 1.1 * whole
+
+
+def test_a_part_that_was_begun_before_is_no_measure_for_those_to_come():
+    meter = Meter(None, {"a": Up(Linf(0.1), 50), "b": Up(Linf(0.1), 60)}, images=20, draws=1)
+    meter.begin(10)
+    meter.resume()  # "a" is done
+    meter.attack("b", 10)
+    assert meter.left == pytest.approx(10 * (60 + SCORE) + 10 * (CLEAN + 110 + 2 * SCORE))
+    meter.end()
+    assert meter.left == pytest.approx(10 * (CLEAN + 110 + 2 * SCORE))
+
+
 def test_in_a_cascade_what_is_left_falls_with_those_who_fall():
     """Half of the images fall to the first attack: the second costs its price for the others."""
     x = torch.full((8, 1, 1, 2), 0.45)

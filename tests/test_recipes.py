@@ -231,9 +231,9 @@ def test_what_cannot_be_read_is_refused_in_one_line(write, text, part):
 def test_readings_of_what_is_extended_stay_and_come_first(write):
     write("one.yaml", BASE + "readings: [a, b]\n")
     write("two.yaml", "extends: one.yaml\nreadings: [b, c]\n")
-    write("other.yaml", "extends: one.yaml\nreadings: d\n")
+    write("other.yaml", "extends: one.yaml\nreadings: the mean\n")
     recipe = load_recipe(write("c.yaml", "extends: [two.yaml, other.yaml]\nreadings: [e]\n"))
-    assert recipe.readings == ("a", "b", "c", "d", "e")
+    assert recipe.readings == ("a", "b", "c", "the mean", "e")
     assert load_recipe(write("none.yaml", "extends: two.yaml\nreadings:\n")).readings == ()
     assert load_recipe(write("c.yaml", recipe.to_yaml())) == recipe
 

@@ -62,7 +62,7 @@ def evaluate_once(
     plan = _with_draws(plan, model)
     cascade = plan.cascade if plan.cascade is not None else suite in attacks.CASCADES
     battery = attacks.suite(suite, eps=eps, norm=plan.norm, eot=plan.eot or 1)
-    battery, left_out = attacks.suitable(battery, model, data.test.batch(slice(2))[0])
+    battery, left_out = attacks.suitable(battery, model, data.test.batch(slice(plan.batch_size))[0])
     stem = folder / attack_name(suite, eps, plan)
     if stem.with_name(f"{stem.name}.json").exists():
         found = Evaluation.load(stem)

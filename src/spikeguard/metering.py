@@ -29,23 +29,29 @@ class Meter:
         attacks: In the order in which they run.
         images: How many samples the evaluation has.
         draws: Forward passes that score an input.
+        again: Forward passes that score once more what an attack found.
     """
 
     def __init__(
-        self, progress: Progress | None, attacks: Mapping[str, Attack], images: int, draws: int
+        self,
+        progress: Progress | None,
+        attacks: Mapping[str, Attack],
+        images: int,
+        draws: int,
+        again: int = 0,
     ):
-        score = draws * FORWARD
+        score = (draws + again) * FORWARD
         costs = {name: cost(attack) for name, attack in attacks.items()}
         known = [each for each in costs.values() if math.isfinite(each)]
         usual = sum(known) / len(known) if known else 1.0  # of an attack that does not say
         self._costs = {n: score + (c if math.isfinite(c) else usual) for n, c in costs.items()}
-        self._clean = 1 + score  # the outcome without an attack, and one gradient
+        self._clean = 1 + draws * FORWARD  # the outcome without an attack, and one gradient
         self._progress = progress
         self._to_come = images  # in parts that have not begun
         self._over, self._over_made = 0, 0.0  # samples of finished parts, gradients made for them
-        self._part = 0
+        self._part, self._whole = 0, True  # samples of this part; whether all of it is made here
         self._made = self._part_began = self._stage_began = self._told = 0.0
-        self._stage, self._open, self._judged = "", 0, 0
+        self._stage, self._open, self._fooled = "", 0, 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -59,13 +65,18 @@ class Meter:
     def begin(self, samples: int) -> None:
         """Begin the next part, of so many samples."""
         self._to_come -= samples
-        self._part, self._part_began = samples, self._made
+        self._part, self._whole, self._part_began = samples, True, self._made
         self._enter("", samples)
+
+    def resume(self) -> None:
+        """Say that a piece of this part was made before: it is no measure for others."""
+        self._whole = False
 
     def end(self) -> None:
         """End the part."""
-        self._over += self._part
-        self._over_made += self._made - self._part_began
+        if self._whole:
+            self._over += self._part
+            self._over_made += self._made - self._part_began
         self._part = self._open = 0
 
     def skip(self, samples: int) -> None:
@@ -77,9 +88,9 @@ class Meter:
         self._enter(name, samples)
         self._tell()
 
-    def judged(self, samples: int) -> None:
-        """Say how many samples of this attack are at their end, whatever they cost."""
-        self._judged = samples
+    def fooled(self, samples: int) -> None:
+        """Say how many samples this attack has fooled: they are at their end."""
+        self._fooled = samples
 
     def finish(self) -> None:
         """Say that all is done."""
@@ -93,7 +104,7 @@ class Meter:
         return self._left_here() + self._to_come * self._each()
 
     def _enter(self, stage: str, samples: int) -> None:
-        self._stage, self._open, self._judged = stage, samples, 0
+        self._stage, self._open, self._fooled = stage, samples, 0
         self._stage_began = self._made
 
     def _left_here(self) -> float:
@@ -101,14 +112,14 @@ class Meter:
         place = names.index(self._stage) if self._stage else -1
         own = self._costs[self._stage] if self._stage else self._clean
         spent = self._made - self._stage_began
-        here = min(self._open * own - spent, (self._open - self._judged) * own)
+        here = min(self._open * own - spent, (self._open - self._fooled) * own)
         return max(0.0, here) + self._open * sum(self._costs[name] for name in names[place + 1 :])
 
     def _each(self) -> float:
         """Gradients for a sample of a part to come."""
         if self._over:
             return self._over_made / self._over
-        if self._part:
+        if self._part and self._whole:
             return (self._made - self._part_began + self._left_here()) / self._part
         return self._clean + sum(self._costs.values())
 

@@ -108,6 +108,9 @@ class Job:
             return torch.cat(shares)
 
         file = None if kept is None else begun(kept)
+        before = Cascade.of(read_part(file), x.device) if file and file.exists() else None
+        if before is not None:
+            meter.resume()
         found = run_cascade(
             list(self.attacks),
             x,
@@ -115,7 +118,7 @@ class Job:
             hunt=hunt,
             rescore=rescore if self.stochastic else None,
             keep_points=self.keep_adversarial,
-            begun=Cascade.of(read_part(file), x.device) if file and file.exists() else None,
+            begun=before,
             keep=None if file is None else lambda far: write_npz(file, **far.arrays()),
         )
         right = {"clean": clean, **found.right}
@@ -133,13 +136,14 @@ class Job:
             batches = self._batches(x)
             pairs = [self._attack(name, attack, x[b], y[b], index[b]) for b in batches]
             return torch.cat([found for found, _ in pairs]), torch.cat([r for _, r in pairs])
-        judged = torch.zeros(len(x), dtype=torch.bool)
+        fooled = torch.zeros(len(x), dtype=torch.bool)
 
         def judge(points: Tensor, rows: Tensor) -> Tensor:
             at = rows.to(x.device)
-            judged[rows] = True
-            meter.judged(int(judged.sum()))
-            return self._score(name, attack, points, x[at], y[at], index[rows])
+            right = self._score(name, attack, points, x[at], y[at], index[rows])
+            fooled[rows] = right == 0
+            meter.fooled(int(fooled.sum()))
+            return right
 
         streams = SampleStreams(key(self.seed, "attack", name), index)
         size = self.batch_size

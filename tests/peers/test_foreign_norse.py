@@ -11,6 +11,8 @@ from fitting import drawn
 from peers.foreign import (
     TEST,
     T,
+    X,
+    Y,
     check_attacked_alike,
     check_driven_and_swapped,
     check_learned,
@@ -18,6 +20,7 @@ from peers.foreign import (
     our_twin,
     trained,
 )
+from spikeguard.attacks import RGA, cross_entropy
 from spikeguard.neurons import LIF, Triangular
 from spikeguard.rng import stream
 
@@ -79,6 +82,17 @@ def test_membranes_are_recorded(name):
     model = sg.foreign(seeded(NETS[name]()), T=T, readout="max").eval()
     (seen,) = check_recorded(model, TEST[0])  # the integrator at the end is no spiking layer
     assert seen.v.shape == (T, 128, 48)
+
+
+def test_a_time_constant_for_every_neuron_has_the_axes_of_the_potentials():
+    slow = torch.linspace(100, 900, 48)
+    model = sg.foreign(cells(norse.LIFCell(P._replace(tau_mem_inv=slow))), T=T, readout="max")
+    (neuron,) = model.eval().spiking_layers().values()
+    known = neuron.recurrence()
+    assert known.decay.shape == known.gain.shape == (1, 1, 48)
+    torch.testing.assert_close(known.decay[0, 0], 1 - 1e-3 * slow)
+    losses, grad = RGA()(model, X, Y, cross_entropy)
+    assert torch.isfinite(losses).all() and torch.isfinite(grad).all()
 
 
 def test_a_box_cell_is_our_neuron_and_is_attacked_alike():

@@ -39,16 +39,17 @@ def cut_gradient(
         AttackError: If the gradient is not finite, or none reaches the input.
     """
     x = x.detach().requires_grad_()
-    with torch.enable_grad(), cutting(neurons, T) as cuts:
-        losses = loss(classify(model, x, y), y)
-        ends, weights = [losses.sum()], [torch.ones_like(losses[0])]
-    for cut in reversed(cuts):
-        found = _grad(ends, cut.leaves, weights)
-        passed = zip(cut.leaves, found, strict=True)
-        whole = cut.joined([torch.zeros_like(s) if g is None else g for s, g in passed])
-        ends += cut.currents
-        weights += cut.split(_through(rule, cut, whole))
-    (grad,) = _grad(ends, [x], weights)
+    with torch.autocast(x.device.type, enabled=False):  # spikes are told from potentials again
+        with torch.enable_grad(), cutting(neurons, T) as cuts:
+            losses = loss(classify(model, x, y), y)
+            ends, weights = [losses.sum()], [torch.ones_like(losses[0])]
+        for cut in reversed(cuts):
+            found = _grad(ends, cut.leaves, weights)
+            passed = zip(cut.leaves, found, strict=True)
+            whole = cut.joined([torch.zeros_like(s) if g is None else g for s, g in passed])
+            ends += cut.currents
+            weights += cut.split(_through(rule, cut, whole))
+        (grad,) = _grad(ends, [x], weights)
     return losses.detach(), sound(grad if losses.requires_grad else None)
 
 
@@ -68,7 +69,7 @@ def activated(
     """
 
     def output(neuron: ForeignNeuron, current: Tensor, spikes: Tensor) -> Tensor:
-        known = neuron.framework.dynamics(neuron.module)
+        known = neuron.recurrence()
         gate = torch.as_tensor(known.gain, dtype=current.dtype, device=current.device)
         if not neuron.framework.multistep(neuron.module):
             return analogue(current[None], gate=gate, v_th=known.v_th, T=T)[0]
@@ -97,7 +98,7 @@ def _through(rule: BackwardRule, cut: Cut, grad: Tensor) -> Tensor:
         cut.joined([c.detach() for c in part]) for part in (cut.currents, cut.leaves)
     )
     trace = cut.neuron.trace(current, spikes)
-    known = cut.neuron.framework.dynamics(cut.neuron.module)
+    known = cut.neuron.recurrence()
     decay, gain = (
         torch.as_tensor(each, dtype=trace.v.dtype, device=trace.v.device).detach()
         for each in (known.decay, known.gain)

@@ -48,8 +48,9 @@ def differentiate(
     adapter = next((module for module in model.modules() if isinstance(module, Foreign)), None)
     if adapter is None or not adapter.spiking_layers():
         raise ValueError(
-            f"{owner}: the model has no spiking layer of spikeguard.neurons whose derivative it "
-            "could replace; use Backprop(), or NES(), which needs no derivative."
+            f"{owner}: the model has no spiking layer of spikeguard.neurons, or of a network that "
+            "spikeguard.foreign adapts, whose derivative it could replace; use Backprop(), or "
+            "NES(), which needs no derivative."
         )
     if not adapter.settled:
         with torch.no_grad():
@@ -74,7 +75,8 @@ def prescribable(model: nn.Module, example: Tensor | None = None) -> bool:
     try:
         with evaluating(model), torch.no_grad(), record(model):
             if example is not None:
-                model(example)
+                place = next(iter((*model.parameters(), *model.buffers())), example)
+                model(example.to(place.device))
     except ForeignError:
         return False
     return True

@@ -218,9 +218,9 @@ def reported(name: str, model: nn.Module, threat: Threat) -> Attack:
     attack = member(name, eps=threat.eps, norm=threat.norm, eot=eot)
     if suitable({name: attack}, model)[1]:
         raise ValueError(
-            f"attack: {name} needs what this model does not have: spiking layers, of the package "
-            "for some gradients, or answers that are counted spikes; name one with the model's own "
-            "gradient, such as pgd40."
+            f"attack: {name} needs what this model does not have: spiking layers, for some "
+            "gradients of a known recurrence, or answers that are counted spikes; name one with "
+            "the model's own gradient, such as pgd40."
         )
     return attack
 

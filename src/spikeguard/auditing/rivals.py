@@ -228,4 +228,4 @@ def _no_rule(code: str, measure: Measure, context: Context) -> Finding:
 
 
 def _spikes(context: Context) -> bool:
-    return prescribable(context.model, context.x[:2])
+    return prescribable(context.model, context.x[: context.batch_size])

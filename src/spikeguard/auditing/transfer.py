@@ -31,7 +31,7 @@ def transfer_is_weaker(context: Context) -> Finding:
     """
     n, guided = len(context), context.worst(context.white())
     right = {name: transferred(context, source) for name, source in _sources(context).items()}
-    if prescribable(context.model, context.x[:2]):
+    if prescribable(context.model, context.x[: context.batch_size]):
         right["its twin without spikes"] = context.attacked(context.pgd(gradient=ANNTwin())).right
     own = float(guided.mean())
     accuracy = {name: float(each.mean()) for name, each in right.items()}

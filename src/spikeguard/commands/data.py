@@ -22,9 +22,7 @@ def download(name: str, /, *, data_root: Path | None = None) -> int:
 
         def tell(done: int, total: int | None) -> None:
             if total:
-                update(
-                    done >> 10, total >> 10, f"{10 * (10 * done // total)} % of {total >> 20} MB"
-                )
+                update(done >> 10, total >> 10, f"{total >> 20} MB")
 
         folder = fetch(name, data_root, progress=tell)
     say(f"{name} in {folder}")

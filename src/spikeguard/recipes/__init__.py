@@ -73,8 +73,9 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any], path: str = "") ->
         elif value is None:
             merged.pop(key, None)
         elif key == _JOINED and not path:
-            known = merged.get(key, [])
-            more = value if isinstance(value, list) else [value]
+            known, more = (
+                each if isinstance(each, list) else [each] for each in (merged.get(key, []), value)
+            )
             merged[key] = [*known, *(each for each in more if each not in known)]
         else:
             merged[key] = copy.deepcopy(value)

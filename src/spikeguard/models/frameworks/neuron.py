@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.models.frameworks.base import Framework
+from spikeguard.models.frameworks.dynamics import Dynamics
 from spikeguard.models.frameworks.surrogate import Native
 from spikeguard.neurons import LayerTrace, Surrogate
 
@@ -79,10 +80,25 @@ class ForeignNeuron:
     def known(self) -> bool:
         """Whether its recurrence is known, and with it its potentials."""
         try:
-            self.framework.dynamics(self.module)
-        except (ValueError, TypeError):
+            self.recurrence()
+        except (ForeignError, TypeError):
             return False
         return True
+
+    def recurrence(self) -> Dynamics:
+        """Return what its membrane does.
+
+        Raises:
+            ForeignError: If that is not known.
+        """
+        try:
+            return self.framework.dynamics(self.module)
+        except ValueError as error:
+            raise ForeignError(f"{self._who}: {error}") from error
+
+    @property
+    def _who(self) -> str:
+        return f"record: {self.name} ({type(self.module).__name__})"
 
     def described(self) -> dict[str, str | None]:
         """Return what is known of it, None for what is not.
@@ -121,11 +137,7 @@ class ForeignNeuron:
         Raises:
             ForeignError: If its recurrence is not known, or does not give these spikes.
         """
-        who = f"record: {self.name} ({type(self.module).__name__})"
-        try:
-            known = self.framework.dynamics(self.module)
-        except ValueError as error:
-            raise ForeignError(f"{who}: {error}") from error
+        who, known = self._who, self.recurrence()
         if current.shape != spikes.shape:
             raise ForeignError(
                 f"{who}: takes {list(current.shape)} and gives {list(spikes.shape)}, not one spike "

@@ -94,7 +94,8 @@ class _Norse:
             return torch.stack(found)
 
         rise, fall = dt * p.tau_mem_inv, dt * p.tau_syn_inv if kind != "LIFBoxCell" else 1.0
-        return Dynamics(v_th, "hard", False, potentials, 1 - rise, rise / fall)
+        decay, gain = (x if x.ndim == 0 else x[None, None] for x in (1 - rise, rise / fall))
+        return Dynamics(v_th, "hard", False, potentials, decay, gain)
 
 
 FRAMEWORK: Framework = _Norse()
