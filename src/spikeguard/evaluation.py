@@ -121,10 +121,9 @@ def evaluate(
             "keeps": "worst",  # what a part holds, beside outcomes
         }
         store = open_parts(out, identity, model, images) if out is not None else None
-        parts, meter = (
-            [],
-            Meter(progress, attacks, n, draws, draws if cascade and stochastic else 0),
-        )
+        again = draws if cascade and stochastic else 0
+        meter = Meter(progress, attacks, n, draws, again)
+        parts = []
         for start in range(0, n, span):
             index = torch.arange(start, min(start + span, n))
             kept = store / f"{start:08d}.npz" if store is not None else None

@@ -6,13 +6,14 @@ autograd, they themselves as the rule says, the last layer first.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import Loss, classify
 from spikeguard.attacks.gradient import BACKPROP, sound
+from spikeguard.models.adapters import Foreign
 from spikeguard.models.frameworks import ForeignNeuron
 from spikeguard.models.frameworks.cutting import Cut, cutting, replacing
 from spikeguard.models.frameworks.dynamics import Dynamics
@@ -22,22 +23,26 @@ __all__ = ["activated", "cut_gradient"]
 
 
 def cut_gradient(
-    rule: BackwardRule,
-    neurons: Collection[ForeignNeuron],
-    T: int,
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    loss: Loss,
+    rule: BackwardRule, adapter: Foreign, model: nn.Module, x: Tensor, y: Tensor, loss: Loss
 ) -> tuple[Tensor, Tensor]:
     """Return the losses [B] and the input gradient, with a rule in every layer.
 
-    Spikes that are led back to their own layer or an earlier one carry no gradient there.
+    Spikes that are led back to their own layer or an earlier one carry no gradient there. Always in
+    the precision of x: autocast is off inside.
+
+    Args:
+        rule: Prescribes the slope of each layer, from what it did in this pass.
+        adapter: The network; its way to be shown images is found out.
+        model: What is attacked: the adapter, or what holds it.
+        x: Inputs [B, ...] in [0, 1].
+        y: Labels [B].
+        loss: Per-sample loss ``(logits, y) -> [B]``.
 
     Raises:
         ForeignError: If the potentials of a layer cannot be recorded.
         AttackError: If the gradient is not finite, or none reaches the input.
     """
+    neurons, T = adapter.spiking_layers().values(), adapter.T
     x = x.detach().requires_grad_()
     with torch.autocast(x.device.type, enabled=False):  # spikes are told from potentials again
         with torch.enable_grad(), cutting(neurons, T) as cuts:
@@ -54,19 +59,18 @@ def cut_gradient(
 
 
 def activated(
-    analogue: Analogue,
-    neurons: Collection[ForeignNeuron],
-    T: int,
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    loss: Loss,
+    analogue: Analogue, adapter: Foreign, model: nn.Module, x: Tensor, y: Tensor, loss: Loss
 ) -> tuple[Tensor, Tensor]:
     """Return losses and gradient of the network with activation functions for spiking layers.
 
-    A layer that is called step by step takes each step's current for the mean over time, which it
-    is for an input that does not change.
+    Arguments as for :func:`cut_gradient`. A layer that is called step by step takes each step's
+    current for the mean over time, which it is for an input that does not change.
+
+    Raises:
+        ForeignError: If the recurrence of a layer is not known.
+        AttackError: If the gradient is not finite, or none reaches the input.
     """
+    T = adapter.T
 
     def output(neuron: ForeignNeuron, current: Tensor, spikes: Tensor) -> Tensor:
         known = neuron.recurrence()
@@ -76,7 +80,7 @@ def activated(
         whole = Cut(neuron, T).joined([current])
         return analogue(whole, gate=gate, v_th=known.v_th, T=None).reshape(spikes.shape)
 
-    with replacing(neurons, output):
+    with replacing(adapter.spiking_layers().values(), output):
         return BACKPROP(model, x, y, loss)
 
 

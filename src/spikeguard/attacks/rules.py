@@ -55,10 +55,9 @@ def differentiate(
     if not adapter.settled:
         with torch.no_grad():
             model(x[:1])
-    layers = (adapter.spiking_layers().values(), adapter.T)
     if isinstance(rule, Analogue):
-        return activated(rule, *layers, model, x, y, loss)
-    return cut_gradient(rule, *layers, model, x, y, loss)
+        return activated(rule, adapter, model, x, y, loss)
+    return cut_gradient(rule, adapter, model, x, y, loss)
 
 
 def prescribable(model: nn.Module, example: Tensor | None = None) -> bool:
