@@ -125,3 +125,19 @@ def test_the_next_file_of_a_download_begins_again(capsys):
         "download: 0 % of 9 MB (0/10)",
         "download: 10 % of 9 MB (1/10, 0:00:09 left)",
     ]
+
+
+def test_another_piece_of_work_has_a_pace_of_its_own(capsys):
+    """18 settings are tried in 1000 s; then 100 of 500 gradients take 10 s: 40 s are left."""
+    clock = Hand()
+    with progress("attack", clock=clock) as update:
+        update(0, 18, "settings")
+        clock.now = 1000.0
+        update(18, 18, "settings chosen")
+        update(100, 600, "noise")
+        clock.now = 1010.0
+        update(200, 600, "pgd10")
+    assert lines(capsys)[2:] == [
+        "attack: noise (100/600)",
+        "attack: pgd10 (200/600, 0:00:40 left)",
+    ]

@@ -42,6 +42,7 @@ LAYERS = [
         "attack_results",
         "benchmarking",
         "building",
+        "choices",
         "config",
         "demo",
         "recipe_training",

@@ -7,16 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spikeguard.config import ConfigError, EvaluateSection, eps_text, require_images
+from spikeguard.choices import FOLDER, choose_once, said, stated
+from spikeguard.config import (
+    ConfigError,
+    EvaluateSection,
+    eps_text,
+    require_images,
+    tunable_suites,
+)
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from spikeguard.attacks import Tuned
     from spikeguard.data import Splits
     from spikeguard.evaluation import Evaluation
     from spikeguard.rescoring import Rescored
 
-__all__ = ["attack_name", "evaluate_once", "rescore_once"]
+__all__ = ["attack_name", "evaluate_once", "rescore_once", "weights_mark"]
 
 Update = Callable[[int, int, str], None]
 
@@ -48,7 +56,8 @@ def evaluate_once(
         seed: Names the random streams.
         folder: Holds results of this model alone.
         progress: Called with (done, total, what).
-        announce: Told what the attacks will cost at most, before they begin.
+        announce: Told what the attacks will cost at most, before they begin, and what settings were
+            chosen for them.
 
     Raises:
         ValueError: If the suite or the radius is refused, or a stored result was made with other
@@ -64,7 +73,28 @@ def evaluate_once(
     battery = attacks.suite(suite, eps=eps, norm=plan.norm, eot=plan.eot or 1)
     battery, left_out = attacks.suitable(battery, model, data.test.batch(slice(plan.batch_size))[0])
     stem = folder / attack_name(suite, eps, plan)
-    if stem.with_name(f"{stem.name}.json").exists():
+    kept = stem.with_name(f"{stem.name}.json").exists()
+    if announce is not None and not kept:
+        if left_out:
+            announce(
+                f"left out, the network has no layers of the kind they need: {', '.join(left_out)}"
+            )
+        size = plan.batch_size
+        announce(str(estimate(model, data.test, battery, limit=plan.limit, batch_size=size)))
+    chosen: dict[str, Tuned] = {}
+    if plan.tune:
+        chosen = choose_once(
+            *(model, data.val, battery),
+            folder=folder / FOLDER,
+            seed=seed,
+            mark=weights_mark(plan),
+            batch_size=plan.batch_size,
+            progress=progress,
+        )
+        battery = attacks.adjusted(battery, {kind: each.gradient for kind, each in chosen.items()})
+    if announce is not None and chosen:
+        announce(said(stated(chosen)))
+    if kept:
         found = Evaluation.load(stem)
         settings = {key: attacks.describe(part) for key, part in battery.items()}
         wanted = json.loads(json.dumps([settings, cascade, plan.precision]))
@@ -73,13 +103,6 @@ def evaluate_once(
                 f"{stem}.json was made with other attack settings; move it away and run again."
             )
         return found
-    if announce is not None:
-        if left_out:
-            announce(
-                f"left out, the network has no layers of the kind they need: {', '.join(left_out)}"
-            )
-        size = plan.batch_size
-        announce(str(estimate(model, data.test, battery, limit=plan.limit, batch_size=size)))
     result = evaluate(
         model,
         data.test,
@@ -93,7 +116,9 @@ def evaluate_once(
         out=stem,
         progress=progress,
     )
-    result.save(stem, suite=suite, eot=plan.eot, limit=plan.limit, checkpoint=plan.checkpoint)
+    more = {"tuned": stated(chosen)} if chosen else {}
+    told = {"eot": plan.eot, "limit": plan.limit, "checkpoint": plan.checkpoint}
+    result.save(stem, suite=suite, **told, **more)
     return result
 
 
@@ -135,9 +160,15 @@ def attack_name(suite: str, eps: float, plan: EvaluateSection) -> str:
     parts += [f"first{plan.limit}"] if plan.limit is not None else []
     if plan.cascade is not None and plan.cascade != (suite in CASCADES):
         parts.append("cascade" if plan.cascade else "each")
+    parts += ["tuned"] if plan.tune and tunable_suites([suite]) else []
     parts += [plan.precision] if plan.precision != "32" else []
-    parts += [plan.checkpoint] if plan.checkpoint != "best" else []
+    parts += [weights_mark(plan)] if weights_mark(plan) else []
     return "-".join(parts)
+
+
+def weights_mark(plan: EvaluateSection) -> str:
+    """Name the weights that are attacked, where they are not those of the best epoch."""
+    return plan.checkpoint if plan.checkpoint != "best" else ""
 
 
 def _with_draws(plan: EvaluateSection, model: nn.Module) -> EvaluateSection:

@@ -7,6 +7,7 @@ together.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ __all__ = [
     "load_data",
     "load_recipe",
     "require_images",
+    "require_tunable",
+    "tunable_suites",
 ]
 
 
@@ -69,6 +72,7 @@ def build(recipe: Recipe, data_root: str | Path | None = None) -> Built:
     for suite in recipe.evaluate.suite:  # now, not after hours of training
         if suite not in SUITES:
             raise unknown(Where("evaluate.suite", recipe.label), "name", suite, SUITES)
+    require_tunable(recipe.evaluate, Where("evaluate.tune", recipe.label))
     options = call(TrainOptions, recipe.train, Where("train", recipe.label), seed=recipe.seed)
     objective = build_objective(recipe)
     data = load_data(recipe, data_root)
@@ -96,6 +100,24 @@ def require_images(limit: int | None, data: Splits, where: Where | str = "limit"
     """Refuse a limit above the number of test images: its results would not be what they say."""
     if limit is not None and limit > len(data.test):
         raise ConfigError(f"{where}: there are {len(data.test)} test images, got {limit}.")
+
+
+def tunable_suites(suites: Iterable[str]) -> list[str]:
+    """Return those of some attack suites whose gradients have a setting to choose."""
+    from spikeguard.attacks import suite, tunable
+
+    return [name for name in suites if tunable(suite(name, eps=0.1))]
+
+
+def require_tunable(plan: EvaluateSection, where: Where | str = "--tune") -> None:
+    """Refuse to choose settings where no suite has any."""
+    from spikeguard.attacks import SUITES
+
+    if plan.tune and not tunable_suites(plan.suite):
+        raise ConfigError(
+            f"{where}: no setting to choose in suite {', '.join(plan.suite)}; there is one in: "
+            f"{', '.join(tunable_suites(SUITES))}."
+        )
 
 
 def build_model(recipe: Recipe, data: Splits) -> SNN:

@@ -12,7 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from spikeguard.attack_results import Update, evaluate_once
+from spikeguard.attack_results import Update, evaluate_once, weights_mark
+from spikeguard.choices import FOLDER, choose_attack
 from spikeguard.config import (
     ConfigError,
     EvaluateSection,
@@ -120,6 +121,7 @@ class Run:
         budget: Budget = "full",
         norm: str | None = None,
         attack: str | None = None,
+        tune: bool = False,
         progress: Update | None = None,
     ) -> Verdict:
         """Audit the run and keep the verdict in ``audit.json``.
@@ -131,6 +133,7 @@ class Run:
             norm: Norm of the threat set; the recipe's when left out.
             attack: The attack whose number is in question, by the name a suite gives it; the
                 audit's own when left out.
+            tune: Choose the setting of that attack's gradient on validation images first.
             progress: Called with (done, total, what).
         """
         from spikeguard.attacks import THREATS
@@ -138,6 +141,16 @@ class Run:
 
         plan = self.recipe.evaluate.changed(eps=eps, limit=limit, norm=norm)
         threat = THREATS[plan.norm](max(plan.eps))
+        named = None if attack is None else reported(attack, self.model, threat)
+        how = None
+        if tune:
+            named, how = choose_attack(
+                *(named, self.model, self.data.val),
+                folder=self.path / ATTACKS / FOLDER,
+                seed=self.recipe.seed,
+                mark=weights_mark(plan),
+                progress=progress,
+            )
         verdict = audit(
             self.model,
             self.data.test,
@@ -145,7 +158,8 @@ class Run:
             budget=budget,
             seed=self.recipe.seed,
             limit=limit,
-            attack=None if attack is None else reported(attack, self.model, threat),
+            attack=named,
+            tuned=how,
             rescore=partial(rescored, self.path, self.data_root),
             trained_with=self.surrogates,
             progress=progress,

@@ -40,6 +40,7 @@ from spikeguard.attacks.sapgd import SAPGD
 from spikeguard.attacks.square import Square
 from spikeguard.attacks.suites import CASCADES, SUITES, suitable, suite
 from spikeguard.attacks.threat import L1, L2, THREATS, Linf, Threat, ThreatViolation
+from spikeguard.attacks.tunable import CANDIDATES, adjusted, tunable
 from spikeguard.attacks.tuning import Tuned, tune
 from spikeguard.attacks.twin import ANNTwin
 
@@ -47,8 +48,9 @@ __all__ = [
     "APGD",
     "ASSG",
     "ATTACKS",
-    "CASCADES",
     "BPTR",
+    "CANDIDATES",
+    "CASCADES",
     "FAB",
     "FGSM",
     "FORWARD",
@@ -87,6 +89,7 @@ __all__ = [
     "Tuned",
     "UniformNoise",
     "Watch",
+    "adjusted",
     "classify",
     "cost",
     "crafting",
@@ -102,6 +105,7 @@ __all__ = [
     "suite",
     "targeted_dlr",
     "targeted_margin",
+    "tunable",
     "tune",
 ]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.active import State, Step
 from spikeguard.attacks.base import FORWARD, Loss, classify, crafting, is_stochastic
-from spikeguard.attacks.gradient import BACKPROP, EoT, Gradient, begun, gradient_cost
+from spikeguard.attacks.gradient import BACKPROP, Gradient, begun, draws_a_step, gradient_cost
 from spikeguard.attacks.l1_apgd import Sparse
 from spikeguard.attacks.losses import dlr, targeted_dlr
 from spikeguard.attacks.momentum_path import Momentum
@@ -77,7 +77,7 @@ class APGD:
     @property
     def cost(self) -> float:
         """Gradient evaluations a sample; a search looks at one point more than it takes steps."""
-        ranking = _draws(self.gradient) * FORWARD if self.targets else 0
+        ranking = draws_a_step(self.gradient) * FORWARD if self.targets else 0
         outcome = FORWARD if self.rounds > 1 else 0
         return self.rounds * (self._path.looks * gradient_cost(self.gradient) + ranking + outcome)
 
@@ -157,7 +157,7 @@ class APGD:
     ) -> tuple[Tensor, Tensor]:
         """Return what a search hands in, and the highest loss it saw [B]."""
         search = replace(self, gradient=begun(self.gradient))
-        trusted = not noisy or _draws(self.gradient) > 1
+        trusted = not noisy or draws_a_step(self.gradient) > 1
         state = self.begin(x, y, streams, round_)
         made = search._step(model, x, y, state, trusted)
         for _ in range(self._path.looks - 1):
@@ -170,7 +170,7 @@ class APGD:
         if self.targets:
             state = self._aim(model, x, y, state)
             loss = partial(_towards, target=state["target"])
-        look = _Look(loss, _draws(self.gradient))
+        look = _Look(loss, draws_a_step(self.gradient))
         losses, grad = self.gradient(model, here, y, look)
         inside = path.counts(state["done"])
         wrong = look.wrong(y) & inside & trusted
@@ -195,7 +195,7 @@ class APGD:
             return state
         own = y[new]
         logits = torch.stack(
-            [classify(model, x[new], own) for _ in range(_draws(self.gradient))]
+            [classify(model, x[new], own) for _ in range(draws_a_step(self.gradient))]
         ).mean(0)
         target = state["target"].clone()
         target[new] = runner_up(logits, own, state["rank"][new] % (logits.shape[1] - 1))
@@ -224,8 +224,3 @@ class _Look:
 
 def _towards(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     return targeted_dlr(logits, y, target)
-
-
-def _draws(gradient: Gradient) -> int:
-    """Return how many times a gradient differentiates the model."""
-    return gradient.draws * _draws(gradient.inner) if isinstance(gradient, EoT) else 1

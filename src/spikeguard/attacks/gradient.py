@@ -19,8 +19,10 @@ __all__ = [
     "Gradient",
     "SwapSurrogate",
     "begun",
+    "draws_a_step",
     "gradient_cost",
     "held",
+    "innermost",
     "is_adaptive",
     "sound",
 ]
@@ -67,6 +69,17 @@ def held(gradient: Gradient) -> Gradient:
     if inner is not None and held(inner) is not inner:
         return replace(gradient, inner=held(inner))  # type: ignore[type-var]
     return gradient
+
+
+def innermost(gradient: object) -> object:
+    """Return what is differentiated with, inside whatever averages or records it."""
+    inner = getattr(gradient, "inner", None)
+    return gradient if inner is None else innermost(inner)
+
+
+def draws_a_step(gradient: object) -> int:
+    """Return how many times a gradient averages over the model's noise in one step."""
+    return gradient.draws * draws_a_step(gradient.inner) if isinstance(gradient, EoT) else 1
 
 
 def gradient_cost(gradient: Gradient) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from spikeguard.attacks.assg import ASSG
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.batteries import CASCADES, SUITES, Plan
-from spikeguard.attacks.gradient import EoT, SwapSurrogate
+from spikeguard.attacks.gradient import SwapSurrogate, innermost
 from spikeguard.attacks.membrane import MembraneReadout, answers_in_spikes
 from spikeguard.attacks.rules import BPTR, HART, PDSG, RGA, prescribable
 from spikeguard.attacks.threat import THREATS
@@ -103,7 +103,4 @@ def suitable(
 
 def _uses(attack: Attack, *kinds: type) -> bool:
     """Whether an attack's gradient, or what it averages, is of a kind."""
-    gradient = getattr(attack, "gradient", None)
-    while isinstance(gradient, EoT):
-        gradient = gradient.inner
-    return isinstance(gradient, kinds)
+    return isinstance(innermost(getattr(attack, "gradient", None)), kinds)

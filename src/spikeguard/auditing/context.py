@@ -25,6 +25,7 @@ from spikeguard.attacks import (
     cross_entropy,
     describe,
 )
+from spikeguard.attacks.gradient import innermost
 from spikeguard.attacks.square import Square
 from spikeguard.auditing.subject import Subject
 from spikeguard.evaluation import evaluate
@@ -145,9 +146,7 @@ class Context(Subject):
         where it follows another one than the network's.
         """
         strongest = self.strongest()
-        gradient = getattr(strongest, "gradient", None)
-        while isinstance(gradient, EoT):
-            gradient = gradient.inner
+        gradient = innermost(getattr(strongest, "gradient", None))
         if gradient is None or (own and not isinstance(gradient, Backprop)):
             strongest = APGD(self.threat, steps=50, gradient=self.gradient())
         return [self.attacked(attack) for attack in (self.fgsm(), self.pgd(), strongest)]

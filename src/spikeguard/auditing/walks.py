@@ -13,11 +13,11 @@ from spikeguard.attacks import (
     NES,
     ANNTwin,
     Attack,
-    EoT,
     Loss,
     MembraneReadout,
     margin,
 )
+from spikeguard.attacks.gradient import draws_a_step, innermost
 from spikeguard.auditing.context import Context
 
 __all__ = ["Walk", "unseen", "walk"]
@@ -65,10 +65,7 @@ def unseen(attack: Attack) -> str | None:
         return "under L1 APGD begins outside the threat set"
     if getattr(attack, "steps", 1) < 2:
         return "the attack takes one step"
-    gradient = attack.gradient
-    while isinstance(gradient, EoT):
-        gradient = gradient.inner
-    if isinstance(gradient, ANNTwin | MembraneReadout | NES):
+    if isinstance(innermost(attack.gradient), ANNTwin | MembraneReadout | NES):
         return "the attack climbs the loss of something else than the model's answers at a point"
     return None
 
@@ -87,7 +84,7 @@ def _walk(context: Context, attack: Attack) -> Walk:
         with context.searching(index) as (x, y):
             searched: Attack = replace(attack, loss=recorder)  # type: ignore[type-var]
             found = searched(context.model, x, y, generator=context.draws(index, "walk")).cpu()
-        draws = _draws(getattr(attack, "gradient", None))
+        draws = draws_a_step(getattr(attack, "gradient", None))
         losses, right = (_means(part, draws) for part in (recorder.losses, recorder.right))
         parts.append((losses, right, found))
     return Walk(
@@ -95,11 +92,6 @@ def _walk(context: Context, attack: Attack) -> Walk:
         torch.cat([right for _, right, _ in parts], 1),
         context.scored(torch.cat([found for _, _, found in parts]), "walk"),
     )
-
-
-def _draws(gradient: object) -> int:
-    """Return how many times a gradient asks the model in one step."""
-    return gradient.draws * _draws(gradient.inner) if isinstance(gradient, EoT) else 1
 
 
 def _means(values: list[Tensor], draws: int) -> Tensor:

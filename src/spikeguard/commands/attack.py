@@ -48,6 +48,7 @@ def attack(
     eot: int | None = None,
     cascade: bool | None = None,
     precision: Literal["32", "bf16"] | None = None,
+    tune: bool | None = None,
     rescore: bool = False,
     data_root: Path | None = None,
 ) -> int:
@@ -74,11 +75,13 @@ def attack(
         cascade: Only the worst case, for less time: attacks run from cheap to dear, each on the
             images that the cheaper ones left.
         precision: Precision of the attacks' passes; scores are float32.
+        tune: Choose the settings of a suite's gradients, HART's gamma and ASSG's A, on validation
+            images first; they are fixed beforehand when left out.
         rescore: Attack nothing: load the inputs that finished attacks kept and score them again.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
     from spikeguard.attack_results import evaluate_once, rescore_once
-    from spikeguard.config import eps_text
+    from spikeguard.config import eps_text, require_tunable
     from spikeguard.run_files import ATTACKS
 
     only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
@@ -91,6 +94,7 @@ def attack(
         "eot": eot,
         "cascade": cascade,
         "precision": precision,
+        "tune": tune,
     }
     if run is not None:
         subject = _of_run(run, data_root, changes)
@@ -98,6 +102,7 @@ def attack(
         assert model is not None
         options = {**only, "data": data, "out": out, "data_root": data_root}
         subject = _of_user(model, options, changes)
+    require_tunable(subject.plan)
     plan, folder, agreed = subject.plan, subject.path / ATTACKS, True
     for name in plan.suite:
         for radius in plan.eps:

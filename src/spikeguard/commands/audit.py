@@ -32,6 +32,7 @@ def audit(
     norm: Literal["linf", "l2", "l1"] | None = None,
     limit: int | None = None,
     attack: str | None = None,
+    tune: Annotated[bool, Parameter(negative="")] = False,
     quick: Annotated[bool, Parameter(negative="")] = False,
     strict: Annotated[bool, Parameter(negative="")] = False,
     data_root: Path | None = None,
@@ -54,6 +55,8 @@ def audit(
         limit: Number of test images.
         attack: The attack whose number is in question, by the name a suite gives it, such as pgd40.
             The audit's own, APGD-50, when left out.
+        tune: Choose the setting of that attack's gradient, HART's gamma or ASSG's A, on validation
+            images first.
         quick: Fewer images, steps and checks: what decides, in about a minute.
         strict: Exit with code 1 when the verdict is "unreliable".
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
@@ -68,7 +71,9 @@ def audit(
     if run is None:
         assert model is not None
         outside = {**options, "data_root": data_root}
-        return _outside(model, outside, (norm or "linf", radius), limit, attack, quick, strict)
+        return _outside(
+            model, outside, (norm or "linf", radius), limit, attack, tune, quick, strict
+        )
     loaded = Run.load(run, data_root=data_root)
     with progress("audit") as update:
         verdict = loaded.audit(
@@ -77,6 +82,7 @@ def audit(
             limit=limit,
             budget="quick" if quick else "full",
             attack=attack,
+            tune=tune,
             progress=update,
         )
         loaded.membrane()
@@ -89,29 +95,40 @@ def _outside(
     ball: tuple[str, float | None],
     limit: int | None,
     attack: str | None,
+    tune: bool,
     quick: bool,
     strict: bool,
 ) -> int:
     from spikeguard.attacks import THREATS
     from spikeguard.auditing import audit as audited
     from spikeguard.auditing import reported
+    from spikeguard.choices import FOLDER, choose_attack
     from spikeguard.commands.foreign import load_outside
     from spikeguard.config import EvaluateSection
-    from spikeguard.run_files import AUDIT
+    from spikeguard.run_files import ATTACKS, AUDIT
 
     found = load_outside(model, **options)  # type: ignore[arg-type]
     note(str(found.preflight))
     note("what surrogate the network was trained with is unknown: S22 stays open")
     norm, eps = ball
     threat = THREATS[norm](max(EvaluateSection().eps) if eps is None else eps)
+    named, how = None if attack is None else reported(attack, found.model, threat), None
     with progress("audit") as update:
+        if tune:
+            named, how = choose_attack(
+                *(named, found.model, found.data.val),
+                folder=found.path / ATTACKS / FOLDER,
+                seed=0,
+                progress=update,
+            )
         verdict = audited(
             found.model,
             found.data.test,
             threat=threat,
             budget="quick" if quick else "full",
             limit=limit,
-            attack=None if attack is None else reported(attack, found.model, threat),
+            attack=named,
+            tuned=how,
             progress=update,
         )
     verdict.save(found.path / AUDIT)

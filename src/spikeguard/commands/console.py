@@ -85,10 +85,14 @@ def progress_board(
     )
     with Progress(*columns, console=console, transient=True) as bars:
         rows: dict[str, TaskID] = {}
+        places: dict[str, tuple[int, int]] = {}
 
         def update(task: str, done: int, total: int, what: str) -> None:
             if task not in rows:
                 rows[task] = bars.add_task(task, total=None, far="")
+            elif _begins(places[task], done, total):
+                bars.reset(rows[task])
+            places[task] = done, total
             bars.update(
                 rows[task],
                 completed=done,
@@ -139,6 +143,12 @@ class _Course:
         return f", {timedelta(seconds=round(pace * (self.total - self.done)))} left"
 
 
+def _begins(before: tuple[int, int], done: int, total: int) -> bool:
+    """Whether another piece of work begins: a task may have several, such as files to download."""
+    was_done, was_total = before
+    return done < was_done or (was_done >= was_total and (done, total) != before)
+
+
 def _far(done: int, total: int) -> str:
     """Write how far a task is: its units where they can be counted, else a share."""
     return f"{done}/{total}" if total <= _COUNTED else f"{100 * done / total:.0f} %"
@@ -158,8 +168,8 @@ class _Lines:
     def __call__(self, task: str, done: int, total: int, what: str) -> None:
         line = f"{task}: {what}"
         course = self._courses.get(task)
-        begins = course is None or done < course.done
-        if course is None or begins:  # a download begins again with every file
+        begins = course is None or _begins((course.done, course.total), done, total)
+        if course is None or begins:
             course = self._courses[task] = _Course(total, done, self._clock(), done, done)
         course.done, course.total = done, total
         inside_epoch = what.startswith("epoch ") and "validation" not in what

@@ -91,6 +91,8 @@ class EvaluateSection(_Section):
             for less time, but no attack's accuracy alone. Left out, as the suite is made for:
             "standard" and "snn" are cascades, the others are not.
         precision: Precision of the attacks' passes, "32" or "bf16"; scores are float32.
+        tune: Choose the settings of a suite's gradients, HART's gamma and ASSG's A, on validation
+            images, in place of those fixed beforehand.
         checkpoint: The weights that are attacked and audited: those of the "best" epoch by clean
             validation accuracy, or of the "last" one. A defence whose weight grows during training
             is at its full strength in the last epoch only.
@@ -105,6 +107,7 @@ class EvaluateSection(_Section):
     batch_size: Count = 128
     cascade: bool | None = None
     precision: Annotated[Literal["32", "bf16"], BeforeValidator(_written)] = "32"
+    tune: bool = False
     checkpoint: Literal["best", "last"] = "best"
 
     def changed(self, **changes: Any) -> EvaluateSection:

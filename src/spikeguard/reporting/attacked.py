@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spikeguard.attacks import CASCADES
+from spikeguard.choices import said
 from spikeguard.reporting.reading import read_json, reading
 from spikeguard.scores import Score
 
 __all__ = ["CASCADE", "Attacked", "read_attacked"]
 
 CASCADE = " + all cheaper of "  # between an attack and its suite, where it is no attack alone
+
+TUNED = " tuned"  # behind an attack, or the suite of a cascade, whose settings were chosen
 
 _ROUNDING = 1e-9
 
@@ -36,6 +40,8 @@ class Attacked:
             the network's own; empty for an attack with the own one.
         worst_case: Accuracy when every image meets the attack that hurts it most.
         zero_gradient: Share of images whose input gradient is exactly zero.
+        tuned: How settings of its gradients were chosen, in words; "" where all were fixed.
+        options: Further options of the command that makes it.
     """
 
     name: str
@@ -50,6 +56,8 @@ class Attacked:
     widths: Mapping[str, tuple[str, ...]]
     worst_case: Score
     zero_gradient: float
+    tuned: str = ""
+    options: tuple[str, ...] = ()
 
 
 def read_attacked(path: Path) -> Attacked:
@@ -58,9 +66,14 @@ def read_attacked(path: Path) -> Attacked:
     with reading(path):
         limit, suite = card.get("limit"), str(card.get("suite", ""))
         precision = str(card.get("precision", "32"))
+        chosen, cascade = card.get("tuned", {}), bool(card.get("cascade", False))
         mark = f" in {precision}" if precision != "32" else ""
-        mark += f"{CASCADE}{suite or path.stem}" if card.get("cascade", False) else ""
-        attacks = {f"{name}{mark}": entry for name, entry in card["attacks"].items()}
+        if cascade:
+            mark += f"{CASCADE}{suite or path.stem}{TUNED if chosen else ''}"
+        attacks = {
+            f"{name}{TUNED if not cascade and _is_of(e['settings'], chosen) else ''}{mark}": e
+            for name, e in card["attacks"].items()
+        }
         return Attacked(
             name=path.stem,
             suite=suite,
@@ -74,7 +87,16 @@ def read_attacked(path: Path) -> Attacked:
             widths={str(n): tuple(_swapped(entry["settings"])) for n, entry in attacks.items()},
             worst_case=_score(card["worst_case"]),
             zero_gradient=float(card["zero_gradient"]),
+            tuned=said(chosen),
+            options=_options(suite, cascade, precision, bool(chosen)),
         )
+
+
+def _options(suite: str, cascade: bool, precision: str, tuned: bool) -> tuple[str, ...]:
+    """Return the options that ask for what a suite does not do by itself."""
+    found = [] if cascade == (suite in CASCADES) else ["--cascade" if cascade else "--no-cascade"]
+    found += ["--precision", precision] if precision != "32" else []
+    return (*found, *(["--tune"] if tuned else []))
 
 
 def _score(entry: Mapping[str, Any]) -> Score:
@@ -88,6 +110,13 @@ def _score(entry: Mapping[str, Any]) -> Score:
             f"an accuracy lies in [0, 1] and in its interval, n >= 1; got {dict(entry)}"
         )
     return score
+
+
+def _is_of(settings: Any, kinds: Mapping[str, Any]) -> bool:
+    """Whether an attack's gradient, or what it averages, is of one of some kinds."""
+    if not isinstance(settings, Mapping):
+        return False
+    return settings.get("kind") in kinds or any(_is_of(part, kinds) for part in settings.values())
 
 
 def _swapped(settings: Any) -> Iterator[str]:

@@ -239,4 +239,4 @@ def _attack(network: Network, result: Attacked) -> str:
     options += ["--norm", result.norm, "--eps", eps_text(result.eps)]
     options += ["--limit", str(result.limit)] if result.limit is not None else []
     options += ["--eot", str(result.eot)] if result.eot > 1 else []
-    return command("attack", network, *options)
+    return command("attack", network, *options, *result.options)

@@ -26,6 +26,7 @@ class Standing:
         own: Names of the attacks that use the network's own surrogate.
         worst_case: The lowest worst case of the suites: an upper bound on robust accuracy.
         zero_gradient: Share of images whose input gradient is exactly zero.
+        tuned: How settings of attacks were chosen, in words, where they were.
         left_out: Results on another number of images, which are not used.
     """
 
@@ -34,6 +35,7 @@ class Standing:
     own: frozenset[str]
     worst_case: Score
     zero_gradient: float
+    tuned: tuple[str, ...]
     left_out: tuple[str, ...]
 
     @property
@@ -120,6 +122,7 @@ def _merged(n: int, results: Sequence[Attacked]) -> Standing:
         own=_own(used),
         worst_case=min((result.worst_case for result in used), key=lambda score: score.accuracy),
         zero_gradient=used[0].zero_gradient,
+        tuned=tuple(dict.fromkeys(result.tuned for result in used if result.tuned)),
         left_out=tuple(result.name for result in results if result.clean.n != n),
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 from spikeguard.auditing.findings import Finding
 from spikeguard.config import eps_text
 from spikeguard.reporting import words
-from spikeguard.reporting.attacked import CASCADE
+from spikeguard.reporting.attacked import CASCADE, TUNED
 from spikeguard.reporting.collect import Network
 from spikeguard.reporting.findings import finding_badge
 from spikeguard.reporting.standings import Radius, Standing
@@ -184,6 +184,7 @@ def _notes(place: Radius) -> list[str]:
                 f'{label}: "{CASCADE.strip()}" marks a cascade, in which every accuracy is after '
                 "this and all cheaper attacks of that suite, not under the attack alone."
             )
+        notes += [f'{label}: "{TUNED.strip()}" is with {how}.' for how in standing.tuned]
         if standing.left_out:
             names = ", ".join(standing.left_out)
             notes.append(f"{label}: made on another number of images and not used here: {names}.")
