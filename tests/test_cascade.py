@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from spikeguard import evaluation, outcomes
+from spikeguard import outcomes, shards
 from spikeguard.attacks import FGSM, PGD, Linf, ThreatViolation, UniformNoise, suite
 from spikeguard.data import ImageSet
 from spikeguard.evaluation import Evaluation, evaluate
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, NoisyLIF
 from spikeguard.rng import stream
+from spikeguard.shards import lay_out
 from test_attacks_active import Rowwise, walk
 from test_attacks_active import Sign as CountingSign
 from test_attacks_active import spiking as rowwise
@@ -153,7 +154,7 @@ def test_a_wrapped_search_ends_no_better_than_one_that_is_run_step_by_step():
 def test_results_do_not_depend_on_the_batch_size(monkeypatch):
     whole = evaluate(rowwise(), vectors(), BATTERY, batch_size=100, cascade=True)
     for batch_size, chunk in ((1, 8), (3, 8), (7, 2), (7, 8)):
-        monkeypatch.setattr(evaluation, "CHUNK", chunk)
+        monkeypatch.setattr(shards, "CHUNK", chunk)
         same(whole, evaluate(rowwise(), vectors(), BATTERY, batch_size=batch_size, cascade=True))
 
 
@@ -237,7 +238,7 @@ def test_a_noisy_sample_leaves_only_when_it_was_wrong_on_every_draw():
 @pytest.mark.parametrize("sigma", [0.0, 0.3], ids=["quiet", "noisy"])
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_a_killed_cascade_goes_on_and_ends_the_same(sigma, precision, monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluation, "CHUNK", 2)
+    monkeypatch.setattr(shards, "CHUNK", 2)
     x = torch.rand(12, 1, 8, 8, generator=stream(0, "x"))
     with torch.no_grad():
         y = spiking()(x).argmax(1)
@@ -275,11 +276,18 @@ def test_parts_of_another_kind_are_refused(begun, change, says, tmp_path):
         evaluate(rowwise(), vectors(), attacks, out=tmp_path, **begun | change)
 
 
-def test_parts_cut_in_another_way_are_refused(monkeypatch, tmp_path):
-    evaluate(rowwise(), vectors(), {"fgsm": FGSM(Linf(0.1))}, out=tmp_path, cascade=True)
-    monkeypatch.setattr(evaluation, "CHUNK", 3)
-    with pytest.raises(ValueError, match="with other cascade;"):
-        evaluate(rowwise(), vectors(), {"fgsm": FGSM(Linf(0.1))}, out=tmp_path, cascade=True)
+def test_parts_cut_in_another_way_are_gone_on_with(monkeypatch, tmp_path):
+    """Begun in parts of 3 batches, it keeps to them whatever a part would be now."""
+    words = (rowwise(), vectors(), BATTERY)
+    options = {"batch_size": 7, "cascade": True}
+    whole = evaluate(*words, **options)
+    monkeypatch.setattr(shards, "CHUNK", 3)
+    layout = lay_out(*words, out=tmp_path, **options)
+    layout.part(21, layout.meter(None, 21))
+    monkeypatch.undo()
+    same(whole, evaluate(*words, out=tmp_path, **options))
+    kept = sorted(file.stem for file in (tmp_path / ".parts").glob("*.npz"))
+    assert kept == [f"{start:08d}" for start in layout.starts] and layout.span == 21
 
 
 # --- never shown as something else

@@ -371,6 +371,26 @@ def test_standard_is_a_cascade_by_itself(run, capsys):
     assert attack_name("standard", 0.3, EvaluateSection(cascade=False)).endswith("each")
 
 
+def test_two_processes_attack_a_run_as_one_does(run, capsys, tmp_path):
+    """12 images: two parts of 6, whose outcomes are those of the whole."""
+    words = ["--eps", "0.25", "--suite", "quick"]
+    other = tmp_path / "other"
+    shutil.copytree(run, other, ignore=shutil.ignore_patterns(run_files.ATTACKS))
+    alone = text_of(["attack", str(run), *words], capsys)
+    assert main(["attack", str(other), *words, "--jobs", "2"]) == 0
+    told = capsys.readouterr()
+    assert told.out.replace(str(other), str(run)) == alone
+    lines = [line for line in told.err.splitlines() if "attack with" in line]
+    assert re.search(r": done \((\d+)/\1\)$", lines[-1])
+    stems = [path / run_files.ATTACKS / "quick-linf-0.25" for path in (run, other)]
+    for end in (".npz", ".worst.npz"):
+        one, two = (np.load(stem.with_name(stem.name + end)) for stem in stems)
+        assert one.files == two.files
+        assert all(np.array_equal(one[name], two[name]) for name in one.files)
+    assert main(["attack", str(other), *words, "--jobs", "0"]) == 2
+    assert "jobs counts processes, >= 1, got 0" in capsys.readouterr().err
+
+
 def test_a_recipe_can_ask_for_a_lean_evaluation():
     """YAML reads a bare 32 as a number; it is meant as the name of the precision."""
     plan = load_recipe("demo/at", ["evaluate.cascade=true", "evaluate.precision=bf16"]).evaluate

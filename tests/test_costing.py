@@ -27,6 +27,26 @@ def test_costs_add_up(images):
     assert 0 < found.seconds < math.inf
 
 
+def test_several_processes_are_timed_with_one_thread_each(images):
+    threads = []
+
+    class Watched(nn.Module):
+        def forward(self, x):
+            threads.append(torch.get_num_threads())
+            return torch.stack([x.sum(1), -x.sum(1)], 1)
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        images = ImageSet(images.images, images.labels % 2, 2, "x", 1.0)
+        for jobs, used in ((1, 2), (2, 1)):
+            threads.clear()
+            estimate(Watched(), images, {"fgsm": FGSM(T)}, jobs=jobs)
+            assert set(threads) == {used} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_averaging_costs_its_draws(images):
     found = estimate(MLP(6, 3, T=2), images, {"pgd": PGD(T, steps=5, gradient=EoT(4))})
     assert (found.samples, found.gradients) == (10, 20)

@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1] / "src" / "spikeguard"
 # From the bottom up. A module imports from the layers below its own, and from its own layer as long
 # as no circle closes. The top-level __init__.py only names what is elsewhere and stands outside.
 LAYERS = [
-    {"rng", "files", "environment", "folders", "position", "published", "run_files"},
+    {"rng", "files", "environment", "folders", "memory", "position", "published"}
+    | {"refusals", "run_files"},
     {"kernels"},
     {"neurons", "encoders", "frequency", "data"},
     {"models"},
@@ -35,6 +36,7 @@ LAYERS = [
         "resumption",
         "scores",
         "seeds",
+        "shards",
         "training",
         "workers",
     },

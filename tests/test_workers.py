@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from spikeguard.refusals import is_refusal
+from spikeguard.scores import wilson
 from spikeguard.workers import side_by_side
 
 
@@ -19,6 +21,10 @@ def double(number, progress):
 
 def refuse(number, progress):
     raise ValueError(f"job {number} is refused")
+
+
+def ask_spikeguard(number, progress):
+    wilson(number, 0)
 
 
 def hang(number, progress):
@@ -38,6 +44,16 @@ def test_results_come_in_the_order_of_the_jobs(workers):
 def test_the_first_error_is_raised(workers):
     with pytest.raises(ValueError, match="is refused"):
         side_by_side(refuse, [(1,), (2,)], workers, lambda *said: None)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_refusal_stays_one_in_another_process(workers):
+    """It is known by where it was raised; a ValueError of somebody else's is a bug."""
+    with pytest.raises(ValueError, match=r"^wilson: needs") as ours:
+        side_by_side(ask_spikeguard, [(1,), (2,)], workers, lambda *said: None)
+    with pytest.raises(ValueError, match="is refused") as others:
+        side_by_side(refuse, [(1,), (2,)], workers, lambda *said: None)
+    assert (is_refusal(ours.value), is_refusal(others.value)) == (True, False)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spikeguard.choices import FOLDER, choose_once, said, stated
 from spikeguard.config import (
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from spikeguard.data import Splits
     from spikeguard.evaluation import Evaluation
     from spikeguard.rescoring import Rescored
+    from spikeguard.shards import Reload
 
 __all__ = ["attack_name", "evaluate_once", "rescore_once", "weights_mark"]
 
@@ -40,6 +41,8 @@ def evaluate_once(
     plan: EvaluateSection,
     seed: int,
     folder: Path,
+    jobs: int = 1,
+    reload: Reload | None = None,
     progress: Update | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -55,6 +58,8 @@ def evaluate_once(
         plan: Norm, limit, draws and the rest.
         seed: Names the random streams.
         folder: Holds results of this model alone.
+        jobs: Processes of one thread each that share the images; with one, this process does all.
+        reload: Returns the model and its test images in another process, where there are several.
         progress: Called with (done, total, what).
         announce: Told what the attacks will cost at most, before they begin, and what settings were
             chosen for them.
@@ -66,7 +71,10 @@ def evaluate_once(
     from spikeguard import attacks
     from spikeguard.costing import estimate
     from spikeguard.evaluation import Evaluation, evaluate
+    from spikeguard.shards import lay_out, make_parts
 
+    if jobs < 1:
+        raise ConfigError(f"jobs counts processes, >= 1, got {jobs}.")
     require_images(plan.limit, data)
     plan = _with_draws(plan, model)
     cascade = plan.cascade if plan.cascade is not None else suite in attacks.CASCADES
@@ -79,8 +87,8 @@ def evaluate_once(
             announce(
                 f"left out, the network has no layers of the kind they need: {', '.join(left_out)}"
             )
-        size = plan.batch_size
-        announce(str(estimate(model, data.test, battery, limit=plan.limit, batch_size=size)))
+        options: dict[str, Any] = {"limit": plan.limit, "batch_size": plan.batch_size, "jobs": jobs}
+        announce(str(estimate(model, data.test, battery, **options)))
     chosen: dict[str, Tuned] = {}
     if plan.tune:
         chosen = choose_once(
@@ -103,19 +111,21 @@ def evaluate_once(
                 f"{stem}.json was made with other attack settings; move it away and run again."
             )
         return found
-    result = evaluate(
-        model,
-        data.test,
-        battery,
-        seed=seed,
-        limit=plan.limit,
-        batch_size=plan.batch_size,
-        draws=plan.draws,
-        cascade=cascade,
-        precision=plan.precision,
-        out=stem,
-        progress=progress,
-    )
+    arguments: dict[str, Any] = {
+        "attacks": battery,
+        "seed": seed,
+        "limit": plan.limit,
+        "batch_size": plan.batch_size,
+        "draws": plan.draws,
+        "cascade": cascade,
+        "precision": plan.precision,
+        "out": stem,
+    }
+    if jobs > 1 and reload is not None:
+        layout = lay_out(model, data.test, **arguments, jobs=jobs)
+        make_parts(layout, reload, arguments, jobs, progress)
+        progress = None  # all is told
+    result = evaluate(model, data.test, **arguments, progress=progress)
     more = {"tuned": stated(chosen)} if chosen else {}
     told = {"eot": plan.eot, "limit": plan.limit, "checkpoint": plan.checkpoint}
     result.save(stem, suite=suite, **told, **more)

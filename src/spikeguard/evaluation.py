@@ -9,24 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import Attack, cost, describe, evaluating, require_finite_weights
-from spikeguard.attacks.base import is_stochastic
-from spikeguard.data import ImageSet, as_image_set
-from spikeguard.files import write_npz
-from spikeguard.metering import Meter, Progress
-from spikeguard.outcomes import Job, Precision, begun
-from spikeguard.parts import open_parts, read_part
-from spikeguard.scores import RESERVED, Evaluation, Score, WorstSet, wilson
+from spikeguard.attacks import Attack
+from spikeguard.data import ImageSet
+from spikeguard.metering import Progress
+from spikeguard.outcomes import Precision
+from spikeguard.scores import Evaluation, Score, WorstSet, wilson
+from spikeguard.shards import lay_out
 
 __all__ = ["Evaluation", "Score", "evaluate", "wilson"]
-
-CHUNK = 8  # batches in a part of a cascade: a queue from which batches are filled up
 
 
 def evaluate(
@@ -81,82 +76,38 @@ def evaluate(
         ThreatViolation: If an attack leaves its threat set.
         AttackError: If weights, logits or gradients are not finite, or there is no gradient.
     """
-    images = as_image_set(data)
-    require_finite_weights(model)
-    if limit is not None and limit < 1:
-        raise ValueError(f"evaluate: limit counts samples, >= 1, got {limit}.")
-    if batch_size < 1 or (draws is not None and draws < 1):
-        raise ValueError(f"evaluate: batch_size and draws are >= 1, got {batch_size} and {draws}.")
-    if precision not in get_args(Precision):
-        known = ", ".join(map(repr, get_args(Precision)))
-        raise ValueError(f"evaluate: precision is one of {known}; got {precision!r}.")
-    if cascade:
-        attacks = dict(sorted(attacks.items(), key=lambda item: cost(item[1])))
-    reserved = {"clean", "worst_case", *RESERVED} & set(attacks)
-    if reserved:
-        raise ValueError(f"evaluate: an attack cannot be named {sorted(reserved)[0]!r}; rename it.")
-    threats = {(a.threat.norm, a.threat.eps) for a in attacks.values()}
-    if len(threats) > 1:
-        raise ValueError(f"evaluate: attacks must share one threat set, got {sorted(threats)}.")
-    norm, eps = next(iter(threats), (None, 0.0))
-    n = len(images) if limit is None else min(limit, len(images))
-    settings = {name: describe(attack) for name, attack in attacks.items()}
-    with evaluating(model):
-        stochastic = is_stochastic(model)
-        draws = draws if draws is not None else (10 if stochastic else 1)
-        job = Job(
-            *(model, dict(attacks), seed, stochastic, draws),
-            *(batch_size, keep_adversarial, cascade, precision),
-        )
-        span = batch_size * CHUNK if cascade else batch_size
-        identity = {
-            "attacks": settings,
-            "seed": seed,
-            "draws": draws,
-            "batch_size": batch_size,
-            "samples": n,
-            "keep_adversarial": keep_adversarial,
-            "cascade": span if cascade else False,
-            "precision": precision,
-            "keeps": "worst",  # what a part holds, beside outcomes
-        }
-        store = open_parts(out, identity, model, images) if out is not None else None
-        again = draws if cascade and stochastic else 0
-        meter = Meter(progress, attacks, n, draws, again)
-        parts = []
-        for start in range(0, n, span):
-            index = torch.arange(start, min(start + span, n))
-            kept = store / f"{start:08d}.npz" if store is not None else None
-            part = read_part(kept) if kept is not None and kept.exists() else None
-            if part is not None:
-                meter.skip(len(index))
-            else:
-                meter.begin(len(index))
-                with meter.listening():
-                    part = job.run(images, index, meter, kept)
-                meter.end()
-                if kept is not None:
-                    write_npz(kept, **part)
-                    begun(kept).unlink(missing_ok=True)
-            parts.append(part)
-        meter.finish()
+    layout = lay_out(
+        *(model, data, attacks),
+        seed=seed,
+        limit=limit,
+        batch_size=batch_size,
+        draws=draws,
+        out=out,
+        keep_adversarial=keep_adversarial,
+        cascade=cascade,
+        precision=precision,
+    )
+    meter = layout.meter(progress, layout.samples)
+    parts = [layout.part(start, meter) for start in layout.starts]
+    meter.finish()
+    job, n = layout.job, layout.samples
+    attacks = job.attacks
     merged = {name: torch.from_numpy(np.concatenate([p[name] for p in parts])) for name in parts[0]}
     outcomes = {name: merged[f"right:{name}"] for name in ("clean", *attacks, "worst_case")}
     chosen = outcomes["worst_case"]
     single = min(("clean", *attacks), key=lambda name: float(outcomes[name].mean()))
     if outcomes[single].mean() < outcomes["worst_case"].mean():
         outcomes["worst_case"] = outcomes[single].clone()
-    labels = torch.as_tensor(images.labels)[:n]
     return Evaluation(
         outcomes=outcomes,
-        labels=labels,
+        labels=torch.as_tensor(layout.images.labels)[:n],
         index=torch.arange(n),
-        settings=settings,
+        settings=layout.settings,
         seconds={name: float(merged[f"seconds:{name}"].sum()) for name in attacks},
-        threat={"norm": norm, "eps": eps},
+        threat=layout.threat,
         zero_gradient=float(merged["zero_gradient"].double().mean()),
-        stochastic=stochastic,
-        draws=draws,
+        stochastic=job.stochastic,
+        draws=job.draws,
         seed=seed,
         adversarial={name: merged[f"x:{name}"] for name in attacks} if keep_adversarial else {},
         worst=WorstSet(merged["worst_x"], float(chosen.mean())),

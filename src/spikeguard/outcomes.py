@@ -31,7 +31,7 @@ from spikeguard.metering import Meter
 from spikeguard.parts import read_part
 from spikeguard.rng import SampleStreams, key, randomness
 
-__all__ = ["Job", "Precision", "begun"]
+__all__ = ["Arrays", "Job", "Precision", "begun"]
 
 Precision = Literal["32", "bf16"]
 Arrays = dict[str, np.ndarray[Any, Any]]

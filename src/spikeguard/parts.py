@@ -16,7 +16,9 @@ from spikeguard.data import ImageSet
 from spikeguard.files import write_json
 from spikeguard.scores import PARTS
 
-__all__ = ["open_parts", "read_part"]
+__all__ = ["held_span", "open_parts", "read_part"]
+
+_CARD = "identity.json"
 
 
 def open_parts(
@@ -41,7 +43,7 @@ def open_parts(
         "weights": _digest(*(part for name in state for part in (name.encode(), state[name]))),
         "data": _digest(images.images, images.labels, repr(images.peak).encode()),
     }
-    card = folder / "identity.json"
+    card = folder / _CARD
     if card.exists():
         try:
             found = json.loads(card.read_text())
@@ -57,6 +59,15 @@ def open_parts(
         folder.mkdir(parents=True, exist_ok=True)
         write_json(card, wanted)
     return folder
+
+
+def held_span(out: str | Path) -> int | None:
+    """Return how many samples the parts in a folder have; None where there are none."""
+    try:
+        span = json.loads((Path(out) / PARTS / _CARD).read_text())["span"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # what is wrong with the card open_parts says
+    return span if isinstance(span, int) and span > 0 else None
 
 
 def read_part(path: Path) -> dict[str, np.ndarray[Any, Any]]:

@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
     from spikeguard.analysis.membrane import MembraneHistogram
     from spikeguard.auditing import Budget, Verdict
-    from spikeguard.data import Splits
+    from spikeguard.data import ImageSet, Splits
     from spikeguard.evaluation import Evaluation
     from spikeguard.models import SNN
     from spikeguard.neurons import Surrogate
+    from spikeguard.shards import Reload
 
 __all__ = ["Run", "require_finished", "rescored"]
 
@@ -82,6 +83,7 @@ class Run:
         *,
         eps: float,
         plan: EvaluateSection | None = None,
+        jobs: int = 1,
         progress: Update | None = None,
         announce: Callable[[str], None] | None = None,
     ) -> Evaluation:
@@ -93,6 +95,7 @@ class Run:
             suite: Name of an attack suite.
             eps: Radius of the threat set.
             plan: Norm, limit, draws and the rest; the recipe's evaluate section when left out.
+            jobs: Processes of one thread each that share the images, >= 1.
             progress: Called with (done, total, what).
             announce: Told what the attacks will cost at most, before they begin.
 
@@ -109,6 +112,8 @@ class Run:
             plan=plan,
             seed=self.recipe.seed,
             folder=self.path / ATTACKS,
+            jobs=jobs,
+            reload=self.reload,
             progress=progress,
             announce=announce,
         )
@@ -168,6 +173,11 @@ class Run:
         return verdict
 
     @property
+    def reload(self) -> Reload:
+        """What returns the model and its test images in another process."""
+        return partial(_reloaded, self.path.absolute(), self.data_root)
+
+    @property
     def surrogates(self) -> dict[str, Surrogate]:
         """The surrogate that each spiking layer was trained with, as the recipe says."""
         from spikeguard.neurons import spiking_layers
@@ -185,6 +195,11 @@ class Run:
         found = membrane_histogram(self.model, self.data.test, seed=self.recipe.seed)
         found.save(path)
         return found
+
+
+def _reloaded(path: Path, data_root: Path | None) -> tuple[SNN, ImageSet]:
+    run = Run.load(path, data_root=data_root)
+    return run.model, run.data.test
 
 
 def rescored(path: Path, data_root: Path | None, x: Tensor, y: Tensor) -> Tensor:

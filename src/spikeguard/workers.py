@@ -14,7 +14,10 @@ from multiprocessing.connection import wait
 from multiprocessing.queues import Queue
 from typing import Any, TypeVar
 
-__all__ = ["Progress", "side_by_side"]
+from spikeguard.memory import keep_freed_memory
+from spikeguard.refusals import Refused, is_refusal
+
+__all__ = ["Progress", "one_thread", "side_by_side"]
 
 Progress = Callable[[str, int, int, str], None]
 Message = tuple[str, int, int, str]
@@ -36,7 +39,7 @@ def side_by_side(
         What ``work`` returned, in the order of the jobs. The first error ends all others.
     """
     if workers == 1:
-        with _one_thread():
+        with one_thread():
             return [work(*job, progress) for job in jobs]
     context = multiprocessing.get_context("spawn")
     told: Queue[Message] = context.Queue()
@@ -73,6 +76,7 @@ def _start_worker(told: Queue[Message]) -> None:
     global _told
     _told = told
     torch.set_num_threads(1)
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -90,11 +94,16 @@ def _in_worker(work: Callable[..., R], *job: Any) -> R:
         assert _told is not None
         _told.put((stage, done, total, what))
 
-    return work(*job, tell)
+    try:
+        return work(*job, tell)
+    except ValueError as error:
+        if type(error) is ValueError and is_refusal(error):  # told apart by where it was raised,
+            raise Refused(str(error)) from error  # which does not come with it
+        raise
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Compute with one thread inside the block, as the workers do."""
     import torch
 

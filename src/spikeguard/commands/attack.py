@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from spikeguard.data import Splits
     from spikeguard.recipes.schema import EvaluateSection
     from spikeguard.rescoring import Rescored
+    from spikeguard.shards import Reload
 
 __all__ = ["attack", "require_one"]
 
@@ -49,6 +50,7 @@ def attack(
     cascade: bool | None = None,
     precision: Literal["32", "bf16"] | None = None,
     tune: bool | None = None,
+    jobs: int = 1,
     rescore: bool = False,
     data_root: Path | None = None,
 ) -> int:
@@ -77,6 +79,7 @@ def attack(
         precision: Precision of the attacks' passes; scores are float32.
         tune: Choose the settings of a suite's gradients, HART's gamma and ASSG's A, on validation
             images first; they are fixed beforehand when left out.
+        jobs: Processes of one thread each that share the images; results do not depend on it.
         rescore: Attack nothing: load the inputs that finished attacks kept and score them again.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
@@ -120,6 +123,8 @@ def attack(
                     plan=plan,
                     seed=subject.seed,
                     folder=folder,
+                    jobs=jobs,
+                    reload=subject.reload,
                     progress=update,
                     announce=note,
                 )
@@ -163,6 +168,7 @@ class _Subject:
     data: Splits
     plan: EvaluateSection
     seed: int
+    reload: Reload
 
 
 def _of_run(run: Path, data_root: Path | None, changes: Mapping[str, object]) -> _Subject:
@@ -170,7 +176,8 @@ def _of_run(run: Path, data_root: Path | None, changes: Mapping[str, object]) ->
 
     loaded = Run.load(run, data_root=data_root)
     plan = loaded.recipe.evaluate.changed(**changes)
-    return _Subject(run, loaded.model, loaded.data, plan, loaded.recipe.seed)
+    seed = loaded.recipe.seed
+    return _Subject(run, loaded.model, loaded.data, plan, seed, loaded.reload)
 
 
 def _of_user(model: str, options: Mapping[str, object], changes: Mapping[str, object]) -> _Subject:
@@ -180,4 +187,4 @@ def _of_user(model: str, options: Mapping[str, object], changes: Mapping[str, ob
     plan = EvaluateSection().changed(**changes)
     found = load_outside(model, **options)  # type: ignore[arg-type]
     note(str(found.preflight))
-    return _Subject(found.path, found.model, found.data, plan, 0)
+    return _Subject(found.path, found.model, found.data, plan, 0, found.reload)

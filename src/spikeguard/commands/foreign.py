@@ -9,6 +9,7 @@ import json
 import pickle
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from spikeguard.attacks import AttackError
 from spikeguard.building import ConfigError
 from spikeguard.checkpoint import load_model, restore_model
-from spikeguard.data import Splits
+from spikeguard.data import ImageSet, Splits
 from spikeguard.data import load as load_data
 from spikeguard.files import write_json
 from spikeguard.models import SNN
@@ -26,6 +27,7 @@ from spikeguard.models.adapters import Foreign, foreign
 from spikeguard.models.presentation import ImagesRefused
 from spikeguard.preflight import Preflight, check
 from spikeguard.run_files import MODEL
+from spikeguard.shards import Reload
 
 __all__ = ["Outside", "load_outside", "load_weights", "made_by"]
 
@@ -42,12 +44,14 @@ class Outside:
         model: The classifier.
         data: Its images.
         preflight: What it showed before any attack.
+        reload: Returns the model and its test images in another process.
     """
 
     path: Path
     model: nn.Module
     data: Splits
     preflight: Preflight
+    reload: Reload
 
 
 def load_outside(
@@ -69,10 +73,7 @@ def load_outside(
     if data is None:
         raise ConfigError("--data: name the images to attack, such as --data digits.")
     images = load_data(data, data_root)
-    made = made_by(model)
-    if weights is not None:
-        load_weights(weights, made.model if isinstance(made, Foreign) else made)
-    adapted = _adapted(made, T, framework, readout)
+    adapted = _built(model, weights, T, framework, readout)
     x, y = images.test.batch(slice(_CHECKED))
     try:
         preflight = check(adapted, x, y)
@@ -93,7 +94,21 @@ def load_outside(
     words = [word for n, v in given.items() if v is not None for word in (f"--{n}", str(v))]
     shown = {name: v for name, v in preflight.to_dict().items() if name not in card}
     _claim(path, card, {"arguments": words, "check": shown})
-    return Outside(path, adapted, images, preflight)
+    again = partial(_reloaded, (model, weights, T, framework, readout), data, data_root)
+    return Outside(path, adapted, images, preflight, again)
+
+
+def _built(
+    model: str, weights: Path | None, T: int | None, framework: Any, readout: Any
+) -> nn.Module:
+    made = made_by(model)
+    if weights is not None:
+        load_weights(weights, made.model if isinstance(made, Foreign) else made)
+    return _adapted(made, T, framework, readout)
+
+
+def _reloaded(how: tuple[Any, ...], data: str, root: Path | None) -> tuple[nn.Module, ImageSet]:
+    return _built(*how), load_data(data, root).test
 
 
 def made_by(text: str) -> nn.Module:

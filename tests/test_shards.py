@@ -1,0 +1,93 @@
+"""An evaluation shared by processes: the same result, whoever made which part, and one error."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from spikeguard.attacks import suite
+from spikeguard.data import ImageSet
+from spikeguard.evaluation import evaluate
+from spikeguard.models import MLP
+from spikeguard.neurons import LIF, NoisyLIF
+from spikeguard.rng import stream
+from spikeguard.scores import PARTS
+from spikeguard.shards import _Sum, lay_out, make_parts
+
+EPS, N = 0.1, 22
+
+
+def subject(sigma=0.0):
+    """The same network and images in every process."""
+    neuron = NoisyLIF(0.5, sigma, v_th=0.3) if sigma else LIF(0.5, v_th=0.3)
+    model = MLP(16, 3, T=4, hidden=(24,), neuron=neuron, generator=stream(2, "w")).eval()
+    x = torch.rand(N, 16, generator=stream(0, "x"))
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    return model, ImageSet(x, y, 3, "planted", peak=1.0)
+
+
+def broken():
+    raise RuntimeError("no such network")
+
+
+def settings(cascade, sigma):
+    attacks = suite("quick", eps=EPS, eot=2 if sigma else 1)
+    return {"attacks": attacks, "seed": 4, "batch_size": 8, "cascade": cascade}
+
+
+def same(a, b):
+    assert a.outcomes.keys() == b.outcomes.keys()
+    assert all(torch.equal(a.outcomes[name], b.outcomes[name]) for name in a.outcomes)
+    assert torch.equal(a.worst.x, b.worst.x)
+
+
+@pytest.mark.parametrize("cascade", [False, True])
+@pytest.mark.parametrize("sigma", [0.0, 0.3])
+def test_two_processes_find_what_one_finds(cascade, sigma, tmp_path):
+    options = settings(cascade, sigma)
+    model, images = subject(sigma)
+    whole = evaluate(model, images, **options)
+    arguments = {**options, "out": tmp_path}
+    layout = lay_out(model, images, **arguments, jobs=2)
+    assert len(layout.starts) == (2 if cascade else 3) and layout.missing == list(layout.starts)
+    told = []
+    make_parts(layout, partial(subject, sigma), arguments, 2, lambda *far: told.append(far))
+    assert not layout.missing
+    shared = evaluate(model, images, **arguments)
+    same(whole, shared)
+    done, total, what = told[-1]
+    assert done == total and what == "done" and [w for _, _, w in told].count("done") == 1
+    assert 0 < whole.outcomes["worst_case"].mean() < whole.outcomes["clean"].mean()
+
+
+def test_one_process_goes_on_with_what_three_began(tmp_path):
+    options = settings(cascade=True, sigma=0.0)
+    model, images = subject()
+    arguments = {**options, "out": tmp_path}
+    layout = lay_out(model, images, **arguments, jobs=3)
+    assert [len(layout.index(start)) for start in layout.starts] == [8, 8, 6]
+    layout.part(8, layout.meter(None, 8))
+    assert layout.missing == [0, 16]
+    same(evaluate(model, images, **options), evaluate(model, images, **arguments))
+    assert len(list((tmp_path / PARTS).glob("*.npz"))) == 3
+
+
+def test_what_goes_wrong_in_a_process_is_raised_here(tmp_path):
+    arguments = {**settings(cascade=True, sigma=0.0), "out": tmp_path}
+    layout = lay_out(*subject(), **arguments, jobs=2)
+    with pytest.raises(RuntimeError, match="no such network"):
+        make_parts(layout, broken, arguments, 2)
+    assert layout.missing == list(layout.starts)
+
+
+def test_progress_is_the_sum_and_ends_once():
+    """Two of three parts are heard of: what the third will take is what they take on average."""
+    told = []
+    far = _Sum(lambda *words: told.append(words), 3)
+    far("a", 0, 100, "fgsm")
+    far("b", 10, 80, "fgsm")
+    far("a", 50, 50, "done")
+    far("b", 70, 70, "done")
+    far("c", 30, 30, "done")
+    assert told == [(0, 300, "fgsm"), (10, 270, "fgsm"), (150, 150, "done")]
