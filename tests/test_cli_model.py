@@ -110,6 +110,16 @@ def test_results_are_those_of_a_run_and_are_read_back(capsys):
     assert again.out == first.out
 
 
+def test_two_processes_build_it_each(capsys):
+    """They find the user's module, load the weights, and adapt it in the same way."""
+    save_file(state(), "w.safetensors")
+    shown = set()
+    for out, more in (("one", []), ("two", ["--jobs", "2"])):
+        assert usual("--out", out, "--weights", "w.safetensors", *more) == 0
+        shown.add(capsys.readouterr().out.replace(f"{out}/attacks", "attacks"))
+    assert len(shown) == 1
+
+
 def test_what_the_results_belong_to_is_written_down(capsys):
     assert usual("--out", "mine") == 0
     card = json.loads(Path("mine/model.json").read_text(encoding="utf-8"))

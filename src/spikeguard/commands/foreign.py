@@ -108,7 +108,10 @@ def _built(
 
 
 def _reloaded(how: tuple[Any, ...], data: str, root: Path | None) -> tuple[nn.Module, ImageSet]:
-    return _built(*how), load_data(data, root).test
+    adapted, images = _built(*how), load_data(data, root).test
+    with torch.no_grad():
+        adapted(images.batch(slice(_CHECKED))[0])  # the first call finds out how to show an image
+    return adapted, images
 
 
 def made_by(text: str) -> nn.Module:
