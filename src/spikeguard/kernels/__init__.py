@@ -27,6 +27,7 @@ __all__ = [
     "Firing",
     "Reset",
     "as_defined",
+    "averages",
     "can_fuse",
     "default_kernel",
     "fixed_scale",
@@ -78,6 +79,7 @@ def integrate_and_fire(
     kernel: str | None = None,
     T: int | None = None,
     norm: nn.Module | None = None,
+    window: tuple[int, int] | None = None,
 ) -> Firing:
     r"""Integrate an input current over T steps and fire.
 
@@ -102,6 +104,8 @@ def integrate_and_fire(
         T: Number of steps, where the one step of ``current`` stands for all of them.
         norm: A batch normalisation over axis 2 of ``current``, steps folded into the batch, that
             comes first; a fused kernel does it in the same pass.
+        window: Rows and columns over which spikes are averaged, where ``averages`` says that the
+            kernel can; the means [T, B, C, h, w] take the place of the spikes.
 
     Returns:
         ``Firing(spikes, v)``: spikes [T, *N] in the precision of ``current``, v [T, *N] before
@@ -138,9 +142,13 @@ def integrate_and_fire(
     if name in _FUSED:
         known = _backend(name).supports(current.expand(shape), surrogate)
         if known and (norm is None or can_fuse(norm)):
-            options = {"T": shape[0], "norm": norm}
+            options = {"T": shape[0], "norm": norm, "window": window}
             return KERNELS[name](current, *arguments, potentials=potentials, **options)
         name = "multistep"
+    if window is not None:
+        raise ValueError(
+            f"integrate_and_fire: kernel {name!r} averages nothing; window is for cpu."
+        )
     if norm is not None:
         current = regular(norm(regular(current.flatten(0, 1)))).view(current.shape)
     if name == "multistep":
@@ -151,6 +159,19 @@ def integrate_and_fire(
 def fusing(device: torch.device) -> bool:
     """Whether the kernel that takes a call on ``device`` now can do batch normalisation with it."""
     return default_kernel(device) in _FUSED
+
+
+def averages(x: Tensor, layer: nn.Module) -> bool:
+    """Whether the kernel that takes x [S, B, C, H, W] now can average its spikes as ``layer`` does.
+
+    That is the compiled one, for average pooling that nobody is looking at: see ``windows.takes``.
+    """
+    if type(layer) is not nn.AvgPool2d or x.ndim != 5 or as_defined(x.device):
+        return False
+    from spikeguard.kernels import windows
+
+    watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
+    return not watched and windows.fits(x, layer)
 
 
 def why_not(name: str) -> str | None:

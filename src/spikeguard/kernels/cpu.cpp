@@ -41,7 +41,8 @@ struct Task {
   double* sums;                // out [2, C]: sums of g and of g * x, g = dL/d current; may be null
   double *d_decay, *d_gate;    // out [T, C] tables; may be null
   void *d_decay_full, *d_gate_full, *d_noise;  // out [T, N]; may be null
-};
+  int64_t rows, columns, width;  // a window that spikes and d_spikes are means over, and the width
+};                               // of an image, channels innermost; rows 0: they are [T, N]
 
 struct Combine {  // dx = a[c] * g + b[c] * x + c[c]
   int64_t steps, N, C, inner;
@@ -301,8 +302,13 @@ template <class X, class M>
 class Block {  // n elements from `first` on, all T steps
  public:
   Block(const Task& task, int64_t first, int64_t n)
-      : k(task), first(first), n(n), decay(task.decay, task, first, n),
-        gate(task.gate, task, first, n) {
+      : Block(task, first, n, static_cast<X*>(task.spikes) + first,
+              task.d_spikes ? static_cast<const X*>(task.d_spikes) + first : nullptr, task.N) {}
+
+  // Spikes go to, and their derivatives come from, a place of the caller's, `step` a time step.
+  Block(const Task& task, int64_t first, int64_t n, X* spikes, const X* d_spikes, int64_t step)
+      : k(task), first(first), n(n), step(step), fired(spikes), d_fired(d_spikes),
+        decay(task.decay, task, first, n), gate(task.gate, task, first, n) {
     if (k.scale) {
       spread(static_cast<const M*>(k.scale), first, n, k.C, k.inner, scale);
       spread(static_cast<const M*>(k.shift), first, n, k.C, k.inner, shift);
@@ -354,7 +360,7 @@ class Block {  // n elements from `first` on, all T steps
     alignas(64) M v[kLongest], u[kLongest];
     for (int64_t t = 0; t < k.T; ++t) {
       integrate(t, v, u);
-      X* spikes = static_cast<X*>(k.spikes) + t * k.N + first;
+      X* spikes = fired + t * step;
       SIMD for (int64_t i = 0; i < n; ++i) spikes[i] = X(v[i] >= v_th ? M(1) : M(0));
       if (k.v) std::memcpy(static_cast<M*>(k.v) + t * k.N + first, v, n * sizeof(M));
     }
@@ -371,8 +377,8 @@ class Block {  // n elements from `first` on, all T steps
       const int64_t place = t * k.N + first;
       SIMD for (int64_t i = 0; i < n; ++i) other[i] = v[i] - v_th;
       slope(k.surrogate, k.p, other, h, n);
-      if (k.d_spikes) {
-        const X* ds = static_cast<const X*>(k.d_spikes) + place;
+      if (d_fired) {
+        const X* ds = d_fired + t * step;
         SIMD for (int64_t i = 0; i < n; ++i) dv[i] = M(ds[i]);
       } else {
         std::fill(dv, dv + n, M(0));
@@ -454,7 +460,9 @@ class Block {  // n elements from `first` on, all T steps
   }
 
   const Task& k;
-  const int64_t first, n;
+  const int64_t first, n, step;
+  X* const fired;
+  const X* const d_fired;
   Factor<M> decay, gate;
   alignas(64) M scale[kLongest], shift[kLongest];
 };
@@ -483,8 +491,94 @@ int64_t length_of(const Task& task) {  // potentials of a block: at most 8192, s
   return std::min(length, kLongest);
 }
 
+// Call f(offset, width) for the channels [0, C), 64, 32, 16, 8 or one at a time; the width is a
+// constant to the compiler, so that the sums of a window stay in registers.
+template <class F>
+inline void chunks(int64_t C, F f) {
+  int64_t c = 0;
+  for (; c + 64 <= C; c += 64) f(c, std::integral_constant<int, 64>());
+  for (; c + 32 <= C; c += 32) f(c, std::integral_constant<int, 32>());
+  for (; c + 16 <= C; c += 16) f(c, std::integral_constant<int, 16>());
+  for (; c + 8 <= C; c += 8) f(c, std::integral_constant<int, 8>());
+  for (; c < C; ++c) f(c, std::integral_constant<int, 1>());
+}
+
+// The windows of a layer whose spikes are averaged: a unit is `rows` lines of an image, which make
+// one line of means; it goes in pieces of whole windows that fit a block.
+template <class X, class M>
+struct Averaged {
+  explicit Averaged(const Task& task)
+      : k(task), line(task.width * task.C), window(task.columns * task.C),
+        units(task.N / (task.rows * line)), N(task.N / (task.rows * task.columns)),
+        longest(window * std::max<int64_t>(1, length_of(task) / window)),
+        buffer(task.T * longest), means(task.T * longest / task.columns) {}
+
+  template <class F>
+  void pieces(F f) {  // f(offset in the line, elements)
+    for (int64_t at = 0; at < line; at += longest) f(at, std::min(longest, line - at));
+  }
+
+  void forward(int64_t unit) {
+    pieces([&](int64_t at, int64_t n) {
+      const int64_t m = n / k.columns;
+      std::fill(means.begin(), means.begin() + k.T * m, M(0));
+      for (int64_t a = 0; a < k.rows; ++a) {
+        const int64_t first = (unit * k.rows + a) * line + at;
+        Block<X, M>(k, first, n, buffer.data(), nullptr, n).forward();
+        for (int64_t i = 0; i < k.T * m / k.C; ++i)
+          chunks(k.C, [&](int64_t c, auto wide) {
+            M* sum = means.data() + i * k.C + c;
+            for (int64_t b = 0; b < k.columns; ++b) {
+              const X* x = buffer.data() + i * window + b * k.C + c;
+              for (int j = 0; j < wide; ++j) sum[j] += M(x[j]);
+            }
+          });
+      }
+      const M size = M(k.rows * k.columns);
+      for (int64_t t = 0; t < k.T; ++t) {
+        X* out = static_cast<X*>(k.spikes) + t * N + unit * (line / k.columns) + at / k.columns;
+        SIMD for (int64_t i = 0; i < m; ++i) out[i] = X(means[t * m + i] / size);
+      }
+    });
+  }
+
+  void backward(int64_t unit, M* potentials, double* sums, double* d_decay, double* d_gate) {
+    pieces([&](int64_t at, int64_t n) {
+      const int64_t m = n / k.columns;
+      const M size = M(k.rows * k.columns);
+      for (int64_t t = 0; t < k.T; ++t) {
+        const X* from = static_cast<const X*>(k.d_spikes) + t * N + unit * (line / k.columns) +
+                        at / k.columns;
+        for (int64_t i = 0; i < m / k.C; ++i)
+          chunks(k.C, [&](int64_t c, auto wide) {
+            X share[wide];
+            for (int j = 0; j < wide; ++j) share[j] = X(M(from[i * k.C + c + j]) / size);
+            for (int64_t b = 0; b < k.columns; ++b)
+              std::copy(share, share + wide, buffer.data() + t * n + i * window + b * k.C + c);
+          });
+      }
+      for (int64_t a = 0; a < k.rows; ++a) {
+        const int64_t first = (unit * k.rows + a) * line + at;
+        Block<X, M>(k, first, n, nullptr, buffer.data(), n)
+            .backward(potentials, sums, d_decay, d_gate);
+      }
+    });
+  }
+
+  const Task& k;
+  const int64_t line, window, units, N, longest;
+  std::vector<X> buffer;
+  std::vector<M> means;
+};
+
 template <class X, class M>
 void forward(const Task& task, const Pool& pool) {
+  if (task.rows) {
+    return parallel(pool, Averaged<X, M>(task).units, [&](int64_t begin, int64_t end, int64_t) {
+      Averaged<X, M> averaged(task);
+      for (int64_t unit = begin; unit < end; ++unit) averaged.forward(unit);
+    });
+  }
   const int64_t length = length_of(task), blocks = (task.N + length - 1) / length;
   parallel(pool, blocks, [&](int64_t begin, int64_t end, int64_t) {
     for (int64_t b = begin; b < end; ++b)
@@ -499,13 +593,24 @@ void backward(const Task& task, const Pool& pool) {
   const int64_t decays = task.d_decay ? table : 0, gates = task.d_gate ? table : 0;
   const int64_t each = sums + decays + gates;
   std::vector<double> tables(std::max<int64_t>(1, pool.threads) * each, 0.0);
-  parallel(pool, blocks, [&](int64_t begin, int64_t end, int64_t thread) {
+  const auto averaged = [&](int64_t begin, int64_t end, int64_t thread) {
+    Averaged<X, M> layer(task);
+    std::vector<M> potentials(task.T * layer.longest);
+    double* own = tables.data() + thread * each;
+    for (int64_t unit = begin; unit < end; ++unit)
+      layer.backward(unit, potentials.data(), own, own + sums, own + sums + decays);
+  };
+  const auto plain = [&](int64_t begin, int64_t end, int64_t thread) {
     std::vector<M> potentials(task.T * length);
     double* own = tables.data() + thread * each;
     for (int64_t b = begin; b < end; ++b)
       Block<X, M>(task, b * length, std::min(length, task.N - b * length))
           .backward(potentials.data(), own, own + sums, own + sums + decays);
-  });
+  };
+  if (task.rows)
+    parallel(pool, Averaged<X, M>(task).units, averaged);
+  else
+    parallel(pool, blocks, plain);
   for (int64_t thread = 0; thread < std::max<int64_t>(1, pool.threads); ++thread) {
     const double* own = tables.data() + thread * each;
     for (int64_t i = 0; i < sums; ++i) task.sums[i] += own[i];
@@ -624,18 +729,6 @@ void sharpen(const Sharpen& k, const Pool& pool) {
       slope[i] = (alpha / 2) / (1 + z * z);
     }
   });
-}
-
-// Call f(offset, width) for the channels [0, C), 64, 32, 16, 8 or one at a time; the width is a
-// constant to the compiler, so that the sums of a window stay in registers.
-template <class F>
-inline void chunks(int64_t C, F f) {
-  int64_t c = 0;
-  for (; c + 64 <= C; c += 64) f(c, std::integral_constant<int, 64>());
-  for (; c + 32 <= C; c += 32) f(c, std::integral_constant<int, 32>());
-  for (; c + 16 <= C; c += 16) f(c, std::integral_constant<int, 16>());
-  for (; c + 8 <= C; c += 8) f(c, std::integral_constant<int, 8>());
-  for (; c < C; ++c) f(c, std::integral_constant<int, 1>());
 }
 
 template <class X>

@@ -39,9 +39,9 @@ class CPUBackend:
         return known and x.device.type == "cpu" and x.dtype in PRECISION
 
     def fire(self, layer: Layer, potentials: bool) -> tuple[Tensor, Tensor | None]:
-        """Return spikes and potentials [T, *N], laid out in memory like x."""
+        """Return spikes, or their means, and potentials [T, *N], laid out in memory like x."""
         made = _Call(layer)
-        spikes = made.empty(layer.rule.T, layer.x.dtype)
+        spikes = made.empty(layer.rule.T, layer.x.dtype, layer.rule.window)
         v = made.empty(layer.rule.T, made.membrane) if potentials else None
         made.task.spikes, made.task.v = spikes.data_ptr(), pointer(v)
         made.run("forward")
@@ -122,6 +122,9 @@ class _Call:
             surrogate=number,
             p=0.0 if parameter is None else getattr(rule.surrogate, parameter),
         )
+        if rule.window is not None:
+            self.task.rows, self.task.columns = rule.window
+            self.task.width = x.shape[-1]
         if layer.scale is not None and layer.shift is not None:
             self.task.scale = self._keep(layer.scale.contiguous()).data_ptr()
             self.task.shift = self._keep(layer.shift.contiguous()).data_ptr()
@@ -134,9 +137,13 @@ class _Call:
     def run(self, what: str) -> None:
         call(what, self.task, self.precision)
 
-    def empty(self, steps: int, dtype: torch.dtype) -> Tensor:
-        """Return new memory for [steps, *N], laid out like x."""
-        return self.layout.empty(self._kept[0], steps, dtype)
+    def empty(
+        self, steps: int, dtype: torch.dtype, window: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Return new memory for [steps, *N], or for means over a window, laid out like x."""
+        rows, columns = window or (1, 1)
+        like = self._kept[0] if window is None else self._kept[0][..., ::rows, ::columns]
+        return self.layout.empty(like, steps, dtype)
 
     def alike(self, x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
         """Return a tensor [T, *N] laid out like x, in the given precision."""

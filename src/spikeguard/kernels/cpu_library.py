@@ -11,8 +11,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["Combine", "Retrace", "Sharpen", "Side", "Task", "Windows", "call", "pointer", "why_not"]
+__all__ = [
+    "LONGEST",
+    "Combine",
+    "Retrace",
+    "Sharpen",
+    "Side",
+    "Task",
+    "Windows",
+    "call",
+    "pointer",
+    "why_not",
+]
 
+LONGEST = 512  # elements that cpu.cpp does at once
 PRECISION = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
 _HERE = Path(__file__).parent
@@ -43,6 +55,7 @@ class Task(ctypes.Structure):
         ("dx_is_membrane", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("sums", "d_decay", "d_gate")),
         *((name, ctypes.c_void_p) for name in ("d_decay_full", "d_gate_full", "d_noise")),
+        *((name, ctypes.c_int64) for name in ("rows", "columns", "width")),
     ]
 
 

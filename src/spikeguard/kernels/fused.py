@@ -32,13 +32,17 @@ __all__ = [
 
 
 class Rule(NamedTuple):
-    """What a call does, beside its tensors; fields as for ``integrate_and_fire``."""
+    """What a call does, beside its tensors; fields as for ``integrate_and_fire``.
+
+    With a window the backend averages spikes over it, and is given derivatives by these means.
+    """
 
     T: int
     v_th: float
     reset: Reset
     detach_reset: bool
     surrogate: Callable[[Tensor], Tensor]
+    window: tuple[int, int] | None = None
 
 
 class Layer(NamedTuple):
@@ -175,12 +179,13 @@ def fire(
     potentials: bool = True,
     T: int | None = None,
     norm: nn.Module | None = None,
+    window: tuple[int, int] | None = None,
 ) -> Firing:
     """Normalise, integrate and fire in one node; arguments as ``integrate_and_fire`` checks them.
 
     The module's running statistics are updated as torch would.
     """
-    rule = Rule(len(current) if T is None else T, v_th, reset, detach_reset, surrogate)
+    rule = Rule(len(current) if T is None else T, v_th, reset, detach_reset, surrogate, window)
     weight = bias = plan = None
     if norm is not None:
         assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)

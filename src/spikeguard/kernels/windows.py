@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.kernels import default_kernel
-from spikeguard.kernels.cpu_library import Windows, call
+from spikeguard.kernels.cpu_library import LONGEST, Windows, call
+from spikeguard.kernels.layout import Layout
 
-__all__ = ["pair", "pool", "takes", "unpool"]
+__all__ = ["fits", "pair", "pool", "takes", "unpool"]
 
 _LAST = torch.channels_last
 
@@ -30,6 +31,12 @@ def takes(x: Tensor, layer: nn.AvgPool2d) -> bool:
         and layer.divisor_override is None
         and (height % rows, width % columns) == (0, 0)
     )
+
+
+def fits(x: Tensor, layer: nn.AvgPool2d) -> bool:
+    """Whether the membrane's kernel can average the spikes of x [S, B, C, H, W] in its own pass."""
+    window = pair(layer.kernel_size)[1] * x.shape[2]
+    return takes(x.flatten(0, 1), layer) and Layout.of(x).channels_last and window <= LONGEST
 
 
 def pool(x: Tensor, layer: nn.AvgPool2d) -> Tensor:

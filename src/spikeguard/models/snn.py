@@ -49,12 +49,17 @@ class TimeSequential(nn.Sequential, Temporal):
     def forward(self, x: Tensor, T: int) -> Tensor:  # type: ignore[override]
         """Map [T or 1, B, ...] to [T or 1, B, ...]."""
         norm: nn.Module | None = None
+        pool: nn.Module | None = None  # what the neuron before did already
         layers = list(self)
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
-            if isinstance(layer, Temporal):
+            if layer is pool:
+                pool = None
+            elif isinstance(layer, Temporal):
                 x = layer(x, T)
             elif isinstance(layer, Neuron):
-                x = layer(x, T=T, norm=norm)
+                pool = following if following and layer.averages(following, x) else None
+                with layer.averaging(pool):
+                    x = layer(x, T=T, norm=norm)
                 norm = None
             elif isinstance(following, Neuron) and following.absorbs(layer, x):
                 norm = layer

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels import Reset, can_fuse, fusing, integrate_and_fire, normalised
+from spikeguard.kernels import Reset, averages, can_fuse, fusing, integrate_and_fire, normalised
+from spikeguard.kernels.windows import pair
 from spikeguard.neurons.backward import Analogue, BackwardRule, prescribed
 from spikeguard.neurons.marks import mark_spikes
 from spikeguard.neurons.surrogate import Surrogate, Triangular
@@ -39,6 +40,8 @@ class Neuron(nn.Module):
         ValueError: If v_th is not positive, or reset is neither word.
     """
 
+    returns_spikes = False  # forward() returns what fire() returned; a subclass says so
+
     def __init__(
         self,
         v_th: float = 1.0,
@@ -60,6 +63,7 @@ class Neuron(nn.Module):
         self.attacked = False
         self.rule: BackwardRule | Analogue | None = None
         self._recorders: list[Recorder] = []
+        self._window: tuple[int, int] | None = None
 
     @property
     def phase(self) -> Phase:
@@ -75,6 +79,27 @@ class Neuron(nn.Module):
         """
         watched = self._forward_pre_hooks or self._forward_hooks
         return can_fuse(layer) and fusing(x.device) and not watched
+
+    def averages(self, layer: nn.Module, x: Tensor) -> bool:
+        """Whether ``layer``, about to see the spikes of ``x``, can be left to this neuron's kernel.
+
+        Not where somebody looks at the spikes, or they are differentiated by a rule; and only of a
+        neuron that returns what ``fire`` gives it (``returns_spikes``).
+        """
+        watched = self._forward_hooks or self._backward_hooks or self._recorders
+        plain = self.returns_spikes and self.rule is None and not watched
+        return plain and averages(x, layer)
+
+    @contextmanager
+    def averaging(self, layer: nn.Module | None) -> Iterator[None]:
+        """Do average pooling, where ``averages`` says so, with the calls inside the block."""
+        if layer is not None:
+            assert isinstance(layer, nn.AvgPool2d)
+            self._window = pair(layer.kernel_size)
+        try:
+            yield
+        finally:
+            self._window = None
 
     def fire(
         self,
@@ -109,7 +134,10 @@ class Neuron(nn.Module):
                 potentials=bool(self._recorders) or rule is not None,
                 T=T,
                 norm=norm,
+                window=self._window,
             )
+        if self._window is not None:
+            return spikes
         if rule is not None:
             assert v is not None
             spikes = prescribed(

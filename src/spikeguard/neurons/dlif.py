@@ -40,6 +40,8 @@ class DLIF(Neuron):
     Source: Ding et al., "Robust Stable Spiking Neural Networks", ICML 2024, Eq. 15.
     """
 
+    returns_spikes = True
+
     def __init__(
         self,
         T: int,

@@ -44,6 +44,8 @@ class LIF(Neuron):
     Source: Wu et al., "Spatio-temporal backpropagation ...", 2018, doi:10.3389/fnins.2018.00331.
     """
 
+    returns_spikes = True
+
     def __init__(
         self,
         decay: float = 0.5,
@@ -122,6 +124,8 @@ class IF(Neuron):
         reset: "hard" or "soft".
     """
 
+    returns_spikes = True
+
     def forward(
         self, current: Tensor, *, T: int | None = None, norm: nn.Module | None = None
     ) -> Tensor:
@@ -145,6 +149,8 @@ class PLIF(Neuron):
     Source: Fang et al., "Incorporating learnable membrane time constant ...", ICCV 2021; there
     1/tau = sigmoid(w) and the input is scaled too, here lambda = sigmoid(w) and it is not.
     """
+
+    returns_spikes = True
 
     def __init__(
         self,

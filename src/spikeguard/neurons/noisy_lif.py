@@ -44,6 +44,8 @@ class NoisyLIF(Neuron):
     Source: TGO (arXiv:2602.20548) Eq. 15; Gerstner et al., "Neuronal Dynamics", 2014.
     """
 
+    returns_spikes = True
+
     def __init__(
         self,
         decay: float = 0.5,
