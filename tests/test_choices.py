@@ -45,8 +45,12 @@ def battery(eot=1):
     return attacks.suite("snn", eps=EPS, eot=eot)
 
 
-def plain(gradient):
-    return PGD(Linf(EPS), steps=10, gradient=gradient)
+def plain(gradient, steps=10):
+    return PGD(Linf(EPS), steps=steps, gradient=gradient)
+
+
+def small():
+    return {"hart": plain(HART(), steps=2), "assg": plain(ASSG(), steps=2)}
 
 
 @pytest.mark.parametrize("eot", [1, 3])
@@ -82,16 +86,26 @@ def test_only_suites_with_such_a_gradient_have_something_to_choose():
     }
 
 
-def test_the_choice_is_that_of_tune_with_pgd(model, data, tmp_path):
-    found = choose_once(model, data.val, battery(), folder=tmp_path, seed=3)
+def test_the_choice_is_that_of_tune_with_the_cheapest_attack_that_uses_it(model, data, tmp_path):
+    """ASSG is in PGD-3 and in PGD-2 with two draws, 3 and 4 gradients; HART in one attack."""
+    tried = {
+        "dear": plain(EoT(2, ASSG()), steps=2),
+        "assg": plain(ASSG(), steps=3),
+        "hart": plain(EoT(2, HART()), steps=2),
+    }
+    found = choose_once(model, data.val, tried, folder=tmp_path, seed=3)
+    makes = {
+        "HART": lambda gradient: plain(EoT(2, gradient), steps=2),
+        "ASSG": lambda gradient: plain(gradient, steps=3),
+    }
     for kind, candidates in CANDIDATES.items():
-        wanted = tune(model, data.val, candidates, plain, seed=3)
+        wanted = tune(model, data.val, candidates, makes[kind], seed=3)
         assert found[kind] == wanted
         assert len(set(wanted.scores.values())) > 1, "the candidates differ, or this shows nothing"
 
 
 def test_an_interrupted_choice_goes_on_where_it_stopped(model, data, tmp_path, monkeypatch):
-    whole = choose_once(model, data.val, battery(), folder=tmp_path / "whole", seed=0)
+    whole = choose_once(model, data.val, small(), folder=tmp_path / "whole", seed=0)
     tried = []
 
     def stopping(*words, limit, **options):
@@ -103,13 +117,13 @@ def test_an_interrupted_choice_goes_on_where_it_stopped(model, data, tmp_path, m
 
     monkeypatch.setattr(attacks, "tune", partial(lambda *a, limit, **o: stopping(*a, limit=4, **o)))
     with pytest.raises(KeyboardInterrupt):
-        choose_once(model, data.val, battery(), folder=tmp_path / "cut", seed=0)
+        choose_once(model, data.val, small(), folder=tmp_path / "cut", seed=0)
     first = list(tried)
     monkeypatch.setattr(attacks, "tune", lambda *a, limit, **o: stopping(*a, limit=99, **o))
-    assert choose_once(model, data.val, battery(), folder=tmp_path / "cut", seed=0) == whole
+    assert choose_once(model, data.val, small(), folder=tmp_path / "cut", seed=0) == whole
     assert len(first) == 4 and len(tried) == len(set(tried)) == 18
     monkeypatch.setattr(attacks, "tune", lambda *a, **o: pytest.fail("read back, not made again"))
-    assert choose_once(model, data.val, battery(), folder=tmp_path / "cut", seed=0) == whole
+    assert choose_once(model, data.val, small(), folder=tmp_path / "cut", seed=0) == whole
 
 
 @pytest.mark.parametrize(
@@ -187,9 +201,11 @@ def test_attack_chooses_first_and_says_what(run, capsys):
     assert chosen == {"split": "validation", "samples": 6, "trials": 9}
     assert "ASSG A 0.39 on validation images (3/9" in told.err
     assert "the strongest of 9 on 6 validation images" in told.err
+    assert "9 settings of ASSG first, on 6 images, 80 gradients each" in told.err
     assert main(words) == 0
     again = capsys.readouterr()
-    assert again.out == told.out and "on validation images (" not in again.err
+    assert again.out == told.out
+    assert "on validation images (" not in again.err and "first" not in again.err
     assert main([*words, "--rescore"]) == 0
     assert "as reported" in capsys.readouterr().out
     assert main(["report", str(run)]) == 0

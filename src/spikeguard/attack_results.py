@@ -98,6 +98,7 @@ def evaluate_once(
             mark=weights_mark(plan),
             batch_size=plan.batch_size,
             progress=progress,
+            announce=announce,
         )
         battery = attacks.adjusted(battery, {kind: each.gradient for kind, each in chosen.items()})
     if announce is not None and chosen:

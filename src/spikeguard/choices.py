@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from spikeguard.recipes.schema import eps_text
 if TYPE_CHECKING:
     from torch import nn
 
-    from spikeguard.attacks import Attack, Tuned
+    from spikeguard.attacks import Attack, Threat, Tuned
     from spikeguard.auditing import Provenance
     from spikeguard.data import ImageSet
 
@@ -36,6 +37,7 @@ def choose_once(
     mark: str = "",
     batch_size: int = 128,
     progress: Update | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> dict[str, Tuned]:
     """Choose HART's gamma and ASSG's A for a battery on validation images.
 
@@ -51,6 +53,7 @@ def choose_once(
         mark: Names the weights, where the model has several.
         batch_size: Images at once; results do not depend on it.
         progress: Called with (done, total, what).
+        announce: Told what the trials cost, before they begin.
 
     Returns:
         For each kind of gradient that has a setting what was chosen.
@@ -58,17 +61,20 @@ def choose_once(
     Raises:
         ConfigError: If a file is damaged, or was made with other candidates, images or seed.
     """
-    from spikeguard.attacks import CANDIDATES, Tuned, describe, tunable, tune
+    from spikeguard.attacks import CANDIDATES, Tuned, cost, describe, tunable, tune
 
     samples = min(IMAGES, len(validation))
     found = {}
     for kind, trial in tunable(attacks).items():
         candidates = CANDIDATES[kind]
         tried = trial(next(iter(candidates.values())))
-        file = folder / _name(kind, tried, mark)
         card = {"split": "validation", "samples": samples, "seed": seed, "trial": describe(tried)}
+        file = folder / _name(kind, tried.threat, mark, card)
         scores = _read(file, card, candidates) if file.exists() else {}
         missing = [name for name in candidates if name not in scores]
+        if announce is not None and missing:
+            each = f"{cost(tried):,.0f} gradients each"
+            announce(f"{len(missing)} settings of {kind} first, on {samples} images, {each}")
         for name in missing:
             if progress is not None:
                 progress(len(scores), len(candidates), f"{kind} {name} on validation images")
@@ -134,14 +140,11 @@ def said(chosen: Mapping[str, Any]) -> str:
     )
 
 
-def _name(kind: str, trial: Any, mark: str) -> str:
-    """Name a choice by what it depends on beside the weights."""
-    from spikeguard.attacks.gradient import draws_a_step
-
-    draws = draws_a_step(trial.gradient)
-    parts = [kind.lower(), trial.threat.norm, eps_text(trial.threat.eps).replace("/", "_")]
-    parts += [f"eot{draws}"] if draws > 1 else []
-    return "-".join([*parts, *([mark] if mark else [])]) + ".json"
+def _name(kind: str, threat: Threat, mark: str, card: Mapping[str, Any]) -> str:
+    """Name a choice by what it depends on; the trial and the rest by a digest."""
+    digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()[:8]
+    parts = [kind.lower(), threat.norm, eps_text(threat.eps).replace("/", "_")]
+    return "-".join([*parts, *([mark] if mark else []), digest]) + ".json"
 
 
 def _read(file: Path, card: Mapping[str, Any], candidates: Mapping[str, Any]) -> dict[str, float]:

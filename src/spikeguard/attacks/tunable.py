@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from spikeguard.attacks.assg import ASSG
-from spikeguard.attacks.base import Attack
+from spikeguard.attacks.base import Attack, cost
 from spikeguard.attacks.gradient import Gradient, innermost
-from spikeguard.attacks.pgd import PGD
 from spikeguard.attacks.rules import HART
 
-__all__ = ["CANDIDATES", "STEPS", "adjusted", "tunable"]
-
-STEPS = 10  # of the PGD that tries a setting
+__all__ = ["CANDIDATES", "adjusted", "tunable"]
 
 _GAMMAS = (0.5, 0.1, 0.2, 0.35, 0.7, 1.0, 1.4, 2.0, 2.45)  # first what the suites have fixed:
 _BOUNDS = (0.425, 0.35, 0.37, 0.39, 0.41, 0.44, 0.46, 0.48, 0.49)  # it stays among equals
@@ -28,18 +26,17 @@ CANDIDATES: dict[str, dict[str, Gradient]] = {
 def tunable(attacks: Mapping[str, Attack]) -> dict[str, Callable[[Gradient], Attack]]:
     """Return for each kind of gradient in a battery that has a setting what tries a candidate.
 
-    A trial is PGD with ``STEPS`` steps in the battery's threat set, averaged over as many draws as
-    the battery's own. The candidates of a kind are ``CANDIDATES[kind]``, over the range that the
-    sources search.
+    A trial is the very attack that will use the setting, the cheapest where several do: which
+    setting is best depends on the search and on its length. The candidates of a kind are
+    ``CANDIDATES[kind]``, over the range that the sources search.
 
     Source: Hao et al., ICLR 2024 (gamma 0.10 to 2.45); arXiv:2512.22522 (A 0.35 to 0.49).
     """
     found: dict[str, Callable[[Gradient], Attack]] = {}
-    for attack in attacks.values():
-        gradient = getattr(attack, "gradient", None)
-        kind = type(innermost(gradient)).__name__
+    for attack in sorted(attacks.values(), key=cost):
+        kind = type(innermost(getattr(attack, "gradient", None))).__name__
         if kind in CANDIDATES:
-            found.setdefault(kind, _trial(attack, gradient))
+            found.setdefault(kind, partial(_with, attack))
     return found
 
 
@@ -53,16 +50,14 @@ def adjusted(attacks: Mapping[str, Attack], chosen: Mapping[str, Gradient]) -> d
     return {name: _adjusted(attack, chosen) for name, attack in attacks.items()}
 
 
-def _trial(attack: Attack, gradient: Any) -> Callable[[Gradient], Attack]:
-    return lambda inner: PGD(attack.threat, steps=STEPS, gradient=_exchanged(gradient, inner))
-
-
 def _adjusted(attack: Attack, chosen: Mapping[str, Gradient]) -> Attack:
-    gradient = getattr(attack, "gradient", None)
-    inner = chosen.get(type(innermost(gradient)).__name__)
-    if inner is None:
-        return attack
-    other: Attack = replace(attack, gradient=_exchanged(gradient, inner))  # type: ignore[type-var]
+    inner = chosen.get(type(innermost(getattr(attack, "gradient", None))).__name__)
+    return attack if inner is None else _with(attack, inner)
+
+
+def _with(attack: Any, inner: Gradient) -> Attack:
+    """Return an attack whose innermost gradient is another one."""
+    other: Attack = replace(attack, gradient=_exchanged(attack.gradient, inner))
     return other
 
 
