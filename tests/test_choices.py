@@ -1,11 +1,14 @@
 """Settings chosen on validation images: the strongest, kept, and never by looking at the test."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from fitting import fitted
 from spikeguard import attacks, choices, run_files
@@ -212,6 +215,39 @@ def test_attack_chooses_first_and_says_what(run, capsys):
     page = (run / run_files.REPORT).read_text(encoding="utf-8")
     assert "all cheaper of demo tuned" in page and "strongest of 9 on 6 validation" in page
     assert "--cascade --tune" in page
+
+
+def test_a_finished_result_needs_no_choice_any_more(run, capsys, monkeypatch):
+    words = ["attack", str(run), "--suite", "demo", "--eps", "0.15", "--tune"]
+    assert main(words) == 0
+    first = capsys.readouterr()
+    monkeypatch.setattr(attacks, "tune", lambda *a, **o: pytest.fail("chosen again"))
+    shutil.rmtree(run / run_files.ATTACKS / choices.FOLDER)
+    assert main(words) == 0
+    again = capsys.readouterr()
+    assert again.out == first.out and "the strongest of 9 on 6 validation" in again.err
+
+
+def test_where_nothing_can_be_chosen_the_result_is_the_plain_one(tmp_path, data):
+    """Without spiking layers the suite has neither HART nor ASSG."""
+    plain_net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    plan = EvaluateSection(tune=True, cascade=True, limit=2)
+    evaluate_once(plain_net, data, "demo", eps=0.1, plan=plan, seed=0, folder=tmp_path)
+    assert [file.name for file in tmp_path.glob("*.json")] == ["demo-linf-0.1-first2-cascade.json"]
+
+
+def test_a_recipe_that_tunes_does_not_stand_in_the_way_of_other_suites(run, capsys, tmp_path):
+    """And the report's commands make again what is there: the tuned result and the plain one."""
+    other = tmp_path / "tuning"
+    shutil.copytree(run, other, ignore=shutil.ignore_patterns(run_files.ATTACKS))
+    load_recipe(other / run_files.RECIPE, ["evaluate.tune=true"]).save(other / run_files.RECIPE)
+    words = ["attack", str(other), "--eps", "0.1", "--limit", "2", "--suite"]
+    assert main([*words, "quick"]) == main([*words, "demo", "--no-tune"]) == 0
+    names = {file.name for file in (other / run_files.ATTACKS).glob("*.json")}
+    assert names == {"quick-linf-0.1-first2.json", "demo-linf-0.1-first2.json"}
+    assert main(["report", str(other)]) == 0
+    page = (other / run_files.REPORT).read_text(encoding="utf-8")
+    assert re.search(r"--suite demo --norm linf --eps 0\.1 --limit 2 --no-tune", page)
 
 
 def test_a_suite_without_a_setting_is_refused(run, capsys):

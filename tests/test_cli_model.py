@@ -31,6 +31,10 @@ def net():
     torch.manual_seed(0)
     return Net()
 
+def drawn():
+    torch.seed()
+    return Net()
+
 def adapted():
     import spikeguard as sg
     return sg.foreign(net(), T=4, readout="last")
@@ -118,6 +122,13 @@ def test_two_processes_build_it_each(capsys):
         assert usual("--out", out, "--weights", "w.safetensors", *more) == 0
         shown.add(capsys.readouterr().out.replace(f"{out}/attacks", "attacks"))
     assert len(shown) == 1
+
+
+def test_weights_that_are_drawn_anew_cannot_be_shared(capsys):
+    words = ["--T", "4", "--data", "digits", "--out", "drawn", "--jobs", "2"]
+    assert attack("--model", "my_nets:drawn", *words) == 2
+    said = "--jobs: my_nets:drawn makes other weights at every call; pass --weights, or --jobs 1."
+    assert said in capsys.readouterr().err
 
 
 def test_what_the_results_belong_to_is_written_down(capsys):

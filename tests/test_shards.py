@@ -10,6 +10,7 @@ from spikeguard.data import ImageSet
 from spikeguard.evaluation import evaluate
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, NoisyLIF
+from spikeguard.outcomes import Job, begun
 from spikeguard.rng import stream
 from spikeguard.scores import PARTS
 from spikeguard.shards import _Sum, lay_out, make_parts
@@ -71,6 +72,29 @@ def test_one_process_goes_on_with_what_three_began(tmp_path):
     assert layout.missing == [0, 16]
     same(evaluate(model, images, **options), evaluate(model, images, **arguments))
     assert len(list((tmp_path / PARTS).glob("*.npz"))) == 3
+
+
+def test_a_part_that_was_interrupted_is_gone_on_with_by_another_number(tmp_path, monkeypatch):
+    """Two processes were at work; the first part stops at the third attack, one goes on alone."""
+    options = settings(cascade=True, sigma=0.0)
+    model, images = subject()
+    whole = evaluate(model, images, **options)
+    arguments = {**options, "out": tmp_path}
+    layout = lay_out(model, images, **arguments, jobs=2)
+    met, real = [], Job._hunt
+
+    def hunt(job, name, *words):
+        met.append(name)
+        if len(met) == 3:
+            raise KeyboardInterrupt
+        return real(job, name, *words)
+
+    monkeypatch.setattr(Job, "_hunt", hunt)
+    with pytest.raises(KeyboardInterrupt):
+        layout.part(0, layout.meter(None, 11))
+    assert begun(tmp_path / PARTS / "00000000.npz").exists()
+    same(whole, evaluate(model, images, **arguments))
+    assert met[2] in met[3:] and met[0] not in met[3 : met.index(met[2], 3) + 1]
 
 
 def test_what_goes_wrong_in_a_process_is_raised_here(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spikeguard.refusals import is_refusal
+from spikeguard.refusals import Refused, is_refusal
 from spikeguard.scores import wilson
 from spikeguard.workers import side_by_side
 
@@ -25,6 +25,15 @@ def refuse(number, progress):
 
 def ask_spikeguard(number, progress):
     wilson(number, 0)
+
+
+def vanish(number, progress):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def count(number, progress):
+    for done in range(1, number + 1):
+        progress("count", done, number, "counting")
 
 
 def hang(number, progress):
@@ -44,6 +53,26 @@ def test_results_come_in_the_order_of_the_jobs(workers):
 def test_the_first_error_is_raised(workers):
     with pytest.raises(ValueError, match="is refused"):
         side_by_side(refuse, [(1,), (2,)], workers, lambda *said: None)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nothing_that_is_told_is_lost(workers):
+    """The jobs are long over when the last of their words is passed on."""
+    told = []
+    lock = threading.Event()
+
+    def slow(*said):
+        lock.wait(0.01)
+        told.append(said)
+
+    side_by_side(count, [(30,), (40,)], workers, slow)
+    assert len(told) == 70 and {said[1] for said in told} == set(range(1, 41))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_worker_that_is_killed_is_one_line():
+    with pytest.raises(Refused, match=r"ended from outside.* what is done is kept: run it again"):
+        side_by_side(vanish, [(1,), (2,)], 2, lambda *said: None)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

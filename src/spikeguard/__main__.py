@@ -1,6 +1,8 @@
 """``python -m spikeguard``: the command, where its script is not on the path."""
 
+import sys
+
 from spikeguard.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

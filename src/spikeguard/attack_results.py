@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikeguard.choices import FOLDER, choose_once, said, stated
+from spikeguard.choices import FOLDER, choose_once, said, settled, stated
 from spikeguard.config import (
     ConfigError,
     EvaluateSection,
@@ -19,7 +19,7 @@ from spikeguard.config import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from spikeguard.attacks import Tuned
+    from spikeguard.attacks import Attack, Tuned
     from spikeguard.data import Splits
     from spikeguard.evaluation import Evaluation
     from spikeguard.rescoring import Rescored
@@ -70,25 +70,24 @@ def evaluate_once(
     """
     from spikeguard import attacks
     from spikeguard.costing import estimate
-    from spikeguard.evaluation import Evaluation, evaluate
+    from spikeguard.evaluation import evaluate
     from spikeguard.shards import lay_out, make_parts
 
     if jobs < 1:
         raise ConfigError(f"jobs counts processes, >= 1, got {jobs}.")
     require_images(plan.limit, data)
-    plan = _with_draws(plan, model)
+    plan, battery, left_out = _planned(model, data, suite, eps, plan)
     cascade = plan.cascade if plan.cascade is not None else suite in attacks.CASCADES
-    battery = attacks.suite(suite, eps=eps, norm=plan.norm, eot=plan.eot or 1)
-    battery, left_out = attacks.suitable(battery, model, data.test.batch(slice(plan.batch_size))[0])
     stem = folder / attack_name(suite, eps, plan)
-    kept = stem.with_name(f"{stem.name}.json").exists()
-    if announce is not None and not kept:
+    if stem.with_name(f"{stem.name}.json").exists():
+        return _read_back(stem, battery, cascade, plan.precision, announce)
+    if announce is not None:
         if left_out:
             announce(
                 f"left out, the network has no layers of the kind they need: {', '.join(left_out)}"
             )
-        options: dict[str, Any] = {"limit": plan.limit, "batch_size": plan.batch_size, "jobs": jobs}
-        announce(str(estimate(model, data.test, battery, **options)))
+        options: dict[str, Any] = {"batch_size": plan.batch_size, "jobs": jobs}
+        announce(str(estimate(model, data.test, battery, limit=plan.limit, **options)))
     chosen: dict[str, Tuned] = {}
     if plan.tune:
         chosen = choose_once(
@@ -101,17 +100,8 @@ def evaluate_once(
             announce=announce,
         )
         battery = attacks.adjusted(battery, {kind: each.gradient for kind, each in chosen.items()})
-    if announce is not None and chosen:
-        announce(said(stated(chosen)))
-    if kept:
-        found = Evaluation.load(stem)
-        settings = {key: attacks.describe(part) for key, part in battery.items()}
-        wanted = json.loads(json.dumps([settings, cascade, plan.precision]))
-        if [found.settings, found.cascade, found.precision] != wanted:
-            raise ConfigError(
-                f"{stem}.json was made with other attack settings; move it away and run again."
-            )
-        return found
+        if announce is not None:
+            announce(said(stated(chosen)))
     arguments: dict[str, Any] = {
         "attacks": battery,
         "seed": seed,
@@ -150,7 +140,8 @@ def rescore_once(
     """
     from spikeguard.rescoring import rescore
 
-    stem = folder / attack_name(suite, eps, _with_draws(plan, model))
+    plan, _, _ = _planned(model, data, suite, eps, plan)
+    stem = folder / attack_name(suite, eps, plan)
     if not stem.with_name(f"{stem.name}.json").exists():
         raise ConfigError(f"{stem}.json: no such result; attack first, without --rescore.")
     return rescore(model, data.test, stem)
@@ -182,10 +173,45 @@ def weights_mark(plan: EvaluateSection) -> str:
     return plan.checkpoint if plan.checkpoint != "best" else ""
 
 
-def _with_draws(plan: EvaluateSection, model: nn.Module) -> EvaluateSection:
-    """Fill in how many gradients are averaged."""
+def _planned(
+    model: nn.Module, data: Splits, suite: str, eps: float, plan: EvaluateSection
+) -> tuple[EvaluateSection, dict[str, Attack], tuple[str, ...]]:
+    """Fill in what depends on the model: how many gradients are averaged, whether to tune.
+
+    Returns:
+        The plan, the suite's attacks that can be made, and the names of the others.
+    """
+    from spikeguard import attacks
     from spikeguard.attacks.base import is_stochastic
 
-    if plan.eot is not None:
-        return plan
-    return plan.changed(eot=EOT if is_stochastic(model) else 1)
+    if plan.eot is None:
+        plan = plan.changed(eot=EOT if is_stochastic(model) else 1)
+    battery = attacks.suite(suite, eps=eps, norm=plan.norm, eot=plan.eot or 1)
+    example = data.test.batch(slice(plan.batch_size))[0]
+    battery, left_out = attacks.suitable(battery, model, example)
+    return plan.changed(tune=plan.tune and bool(attacks.tunable(battery))), battery, left_out
+
+
+def _read_back(
+    stem: Path,
+    battery: Mapping[str, Attack],
+    cascade: bool,
+    precision: str,
+    announce: Callable[[str], None] | None,
+) -> Evaluation:
+    """Read a finished result; refuse one that was made with other settings."""
+    from spikeguard import attacks
+    from spikeguard.evaluation import Evaluation
+
+    found = Evaluation.load(stem)
+    card = json.loads(stem.with_name(f"{stem.name}.json").read_text(encoding="utf-8"))
+    battery = attacks.adjusted(battery, settled(card.get("tuned", {}), stem))
+    if card.get("tuned") and announce is not None:
+        announce(said(card["tuned"]))
+    settings = {name: attacks.describe(attack) for name, attack in battery.items()}
+    wanted = json.loads(json.dumps([settings, cascade, precision]))
+    if [found.settings, found.cascade, found.precision] != wanted:
+        raise ConfigError(
+            f"{stem}.json was made with other attack settings; move it away and run again."
+        )
+    return found

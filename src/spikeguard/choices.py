@@ -15,11 +15,11 @@ from spikeguard.recipes.schema import eps_text
 if TYPE_CHECKING:
     from torch import nn
 
-    from spikeguard.attacks import Attack, Threat, Tuned
+    from spikeguard.attacks import Attack, Gradient, Threat, Tuned
     from spikeguard.auditing import Provenance
     from spikeguard.data import ImageSet
 
-__all__ = ["FOLDER", "IMAGES", "choose_attack", "choose_once", "said", "stated"]
+__all__ = ["FOLDER", "IMAGES", "choose_attack", "choose_once", "said", "settled", "stated"]
 
 FOLDER = "tuned"  # among the results of attacks: what was chosen for them
 IMAGES = 128  # validation images that a setting is tried on, at most
@@ -129,6 +129,23 @@ def stated(chosen: Mapping[str, Tuned]) -> dict[str, Any]:
         }
         for kind, found in chosen.items()
     }
+
+
+def settled(chosen: Mapping[str, Any], where: Path) -> dict[str, Gradient]:
+    """Return the gradients that :func:`stated` names, as a result holds them.
+
+    Raises:
+        ConfigError: If there are no such candidates any more.
+    """
+    from spikeguard.attacks import CANDIDATES
+
+    try:
+        return {kind: CANDIDATES[kind][found["setting"]] for kind, found in chosen.items()}
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{where}.json was made with a setting that is no candidate now ({error}); move it "
+            "away and run again."
+        ) from error
 
 
 def said(chosen: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -87,7 +88,8 @@ def estimate(
             except AttackError:  # the evaluation says so itself
                 return Estimate(n, gradients, math.inf)
             took = min(took, time.monotonic() - began)
-    return Estimate(n, gradients, gradients * took * n / len(x) / jobs)
+    at_once = min(jobs, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else jobs)
+    return Estimate(n, gradients, gradients * took * n / len(x) / at_once)
 
 
 def _time(seconds: float) -> str:

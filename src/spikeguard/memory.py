@@ -17,7 +17,9 @@ def keep_freed_memory() -> None:
     system in between, every page is cleared and mapped anew. Only for a process that is
     SpikeGuard's own. Where the C library is not glibc nothing happens.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_TRIM_THRESHOLD, _NEVER)
-        mallopt(_MMAP_THRESHOLD, _LARGEST)
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # no dlopen, Windows, another C library
+        return
+    mallopt(_TRIM_THRESHOLD, _NEVER)
+    mallopt(_MMAP_THRESHOLD, _LARGEST)

@@ -95,7 +95,8 @@ class Run:
             suite: Name of an attack suite.
             eps: Radius of the threat set.
             plan: Norm, limit, draws and the rest; the recipe's evaluate section when left out.
-            jobs: Processes of one thread each that share the images, >= 1.
+            jobs: Processes of one thread each that share the images, >= 1; with more than one, a
+                script needs ``if __name__ == "__main__":``.
             progress: Called with (done, total, what).
             announce: Told what the attacks will cost at most, before they begin.
 

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.queues import Queue
@@ -22,6 +23,8 @@ __all__ = ["Progress", "one_thread", "side_by_side"]
 Progress = Callable[[str, int, int, str], None]
 Message = tuple[str, int, int, str]
 R = TypeVar("R")
+
+_PATIENCE = 10.0  # seconds that a word of a job that is over may take
 
 
 def side_by_side(
@@ -42,17 +45,24 @@ def side_by_side(
         with one_thread():
             return [work(*job, progress) for job in jobs]
     context = multiprocessing.get_context("spawn")
-    told: Queue[Message] = context.Queue()
+    told: Queue[Message | None] = context.Queue()
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(told,))
     try:
         futures = [pool.submit(_in_worker, work, *job) for job in jobs]
+        talking = len(jobs)  # jobs whose last word is not heard
         while not all(future.done() for future in futures) and not _failed(futures):
-            try:
-                progress(*told.get(timeout=0.2))
-            except queue.Empty:
-                continue
+            talking -= _pass_on(told, progress, wait=0.2) or 0
         failed = _failed(futures)
+        while failed is None and talking:  # what they told last may still be on its way
+            heard = _pass_on(told, progress, wait=_PATIENCE)
+            talking = talking - heard if heard is not None else 0
         return [future.result() for future in ([failed] if failed else futures)]
+    except BrokenProcessPool as error:
+        raise Refused(
+            "a process of this work was ended from outside, for want of memory perhaps, or could "
+            "not start (a script needs 'if __name__ == \"__main__\":'); what is done is kept: run "
+            "it again, with fewer processes."
+        ) from error
     except BaseException:
         for child in multiprocessing.active_children():
             child.terminate()  # what a run has done is on the disk
@@ -61,15 +71,26 @@ def side_by_side(
         pool.shutdown(cancel_futures=True)
 
 
+def _pass_on(told: Queue[Message | None], progress: Progress, wait: float) -> int | None:
+    """Pass on a word of a worker; return 1 if it was a job's last, None if nobody spoke."""
+    try:
+        said = told.get(timeout=wait)
+    except queue.Empty:
+        return None
+    if said is not None:
+        progress(*said)
+    return int(said is None)
+
+
 def _failed(futures: Iterable[Future[R]]) -> Future[R] | None:
     """Return the first job that ended in an error."""
     return next((f for f in futures if f.done() and f.exception() is not None), None)
 
 
-_told: Queue[Message] | None = None  # of a worker process: where it tells how far it is
+_told: Queue[Message | None] | None = None  # of a worker process: where it tells how far it is
 
 
-def _start_worker(told: Queue[Message]) -> None:
+def _start_worker(told: Queue[Message | None]) -> None:
     """Set up a worker: one thread; Ctrl-C is left to the process that started it; dies with it."""
     import torch
 
@@ -94,12 +115,15 @@ def _in_worker(work: Callable[..., R], *job: Any) -> R:
         assert _told is not None
         _told.put((stage, done, total, what))
 
+    assert _told is not None
     try:
         return work(*job, tell)
     except ValueError as error:
         if type(error) is ValueError and is_refusal(error):  # told apart by where it was raised,
             raise Refused(str(error)) from error  # which does not come with it
         raise
+    finally:
+        _told.put(None)
 
 
 @contextmanager

@@ -105,7 +105,8 @@ def attack(
         assert model is not None
         options = {**only, "data": data, "out": out, "data_root": data_root}
         subject = _of_user(model, options, changes)
-    require_tunable(subject.plan)
+    if tune:
+        require_tunable(subject.plan)
     plan, folder, agreed = subject.plan, subject.path / ATTACKS, True
     for name in plan.suite:
         for radius in plan.eps:

@@ -94,7 +94,8 @@ def load_outside(
     words = [word for n, v in given.items() if v is not None for word in (f"--{n}", str(v))]
     shown = {name: v for name, v in preflight.to_dict().items() if name not in card}
     _claim(path, card, {"arguments": words, "check": shown})
-    again = partial(_reloaded, (model, weights, T, framework, readout), data, data_root)
+    how = (model, weights, T, framework, readout)
+    again = partial(_reloaded, how, data, data_root, card["weights"])
     return Outside(path, adapted, images, preflight, again)
 
 
@@ -107,8 +108,14 @@ def _built(
     return _adapted(made, T, framework, readout)
 
 
-def _reloaded(how: tuple[Any, ...], data: str, root: Path | None) -> tuple[nn.Module, ImageSet]:
+def _reloaded(
+    how: tuple[Any, ...], data: str, root: Path | None, weights: str
+) -> tuple[nn.Module, ImageSet]:
     adapted, images = _built(*how), load_data(data, root).test
+    if _digest(adapted) != weights:
+        raise ConfigError(
+            f"--jobs: {how[0]} makes other weights at every call; pass --weights, or --jobs 1."
+        )
     with torch.no_grad():
         adapted(images.batch(slice(_CHECKED))[0])  # the first call finds out how to show an image
     return adapted, images

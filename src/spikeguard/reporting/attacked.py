@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spikeguard.attacks import CASCADES
 from spikeguard.choices import said
 from spikeguard.reporting.reading import read_json, reading
 from spikeguard.scores import Score
@@ -41,7 +40,8 @@ class Attacked:
         worst_case: Accuracy when every image meets the attack that hurts it most.
         zero_gradient: Share of images whose input gradient is exactly zero.
         tuned: How settings of its gradients were chosen, in words; "" where all were fixed.
-        options: Further options of the command that makes it.
+        cascade: Whether every attack met what the cheaper ones left.
+        precision: Precision of the attacks' passes.
     """
 
     name: str
@@ -57,7 +57,8 @@ class Attacked:
     worst_case: Score
     zero_gradient: float
     tuned: str = ""
-    options: tuple[str, ...] = ()
+    cascade: bool = False
+    precision: str = "32"
 
 
 def read_attacked(path: Path) -> Attacked:
@@ -88,15 +89,9 @@ def read_attacked(path: Path) -> Attacked:
             worst_case=_score(card["worst_case"]),
             zero_gradient=float(card["zero_gradient"]),
             tuned=said(chosen),
-            options=_options(suite, cascade, precision, bool(chosen)),
+            cascade=cascade,
+            precision=precision,
         )
-
-
-def _options(suite: str, cascade: bool, precision: str, tuned: bool) -> tuple[str, ...]:
-    """Return the options that ask for what a suite does not do by itself."""
-    found = [] if cascade == (suite in CASCADES) else ["--cascade" if cascade else "--no-cascade"]
-    found += ["--precision", precision] if precision != "32" else []
-    return (*found, *(["--tune"] if tuned else []))
 
 
 def _score(entry: Mapping[str, Any]) -> Score:

@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from spikeguard.attacks import CASCADES
 from spikeguard.auditing.findings import Finding, Verdict
-from spikeguard.config import eps_text
+from spikeguard.config import EvaluateSection, eps_text
 from spikeguard.reporting import words
 from spikeguard.reporting.attacked import Attacked
 from spikeguard.reporting.charts import (
@@ -239,4 +240,10 @@ def _attack(network: Network, result: Attacked) -> str:
     options += ["--norm", result.norm, "--eps", eps_text(result.eps)]
     options += ["--limit", str(result.limit)] if result.limit is not None else []
     options += ["--eot", str(result.eot)] if result.eot > 1 else []
-    return command("attack", network, *options, *result.options)
+    plan = EvaluateSection() if network.recipe is None else network.recipe.evaluate
+    if result.cascade != (result.suite in CASCADES if plan.cascade is None else plan.cascade):
+        options.append("--cascade" if result.cascade else "--no-cascade")
+    options += ["--precision", result.precision] if result.precision != plan.precision else []
+    if bool(result.tuned) != plan.tune:
+        options.append("--tune" if result.tuned else "--no-tune")
+    return command("attack", network, *options)
