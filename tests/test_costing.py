@@ -69,7 +69,7 @@ def test_the_model_is_left_alone(images):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "says"), [(0.2, "up to 1 s"), (90, "up to 1.5 min"), (9000, "up to 2.5 h")]
+    ("seconds", "says"), [(0.2, "about 1 s"), (90, "about 1.5 min"), (9000, "about 2.5 h")]
 )
 def test_it_reads_as_a_sentence(seconds, says):
     text = str(Estimate(500, 1234.4, seconds))

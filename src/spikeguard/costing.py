@@ -47,7 +47,7 @@ class Estimate:
             return f"{self.samples} images; an attack does not say what it costs"
         return (
             f"{self.samples} images, at most {self.gradients:,.0f} gradients each: "
-            f"up to {_time(self.seconds)}, less where attacks succeed"
+            f"about {_time(self.seconds)} if all resist, less where attacks succeed"
         )
 
 
