@@ -232,7 +232,10 @@ def test_where_nothing_can_be_chosen_the_result_is_the_plain_one(tmp_path, data)
     """Without spiking layers the suite has neither HART nor ASSG."""
     plain_net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     plan = EvaluateSection(tune=True, cascade=True, limit=2)
-    evaluate_once(plain_net, data, "demo", eps=0.1, plan=plan, seed=0, folder=tmp_path)
+    told = []
+    where = {"seed": 0, "folder": tmp_path, "announce": told.append}
+    evaluate_once(plain_net, data, "demo", eps=0.1, plan=plan, **where)
+    assert "suite demo has no setting to choose for this network" in told
     assert [file.name for file in tmp_path.glob("*.json")] == ["demo-linf-0.1-first2-cascade.json"]
 
 

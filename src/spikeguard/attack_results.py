@@ -76,6 +76,7 @@ def evaluate_once(
     if jobs < 1:
         raise ConfigError(f"jobs counts processes, >= 1, got {jobs}.")
     require_images(plan.limit, data)
+    wished = plan.tune
     plan, battery, left_out = _planned(model, data, suite, eps, plan)
     cascade = plan.cascade if plan.cascade is not None else suite in attacks.CASCADES
     stem = folder / attack_name(suite, eps, plan)
@@ -86,6 +87,8 @@ def evaluate_once(
             announce(
                 f"left out, the network has no layers of the kind they need: {', '.join(left_out)}"
             )
+        if wished and not plan.tune:
+            announce(f"suite {suite} has no setting to choose for this network")
         options: dict[str, Any] = {"batch_size": plan.batch_size, "jobs": jobs}
         announce(str(estimate(model, data.test, battery, limit=plan.limit, **options)))
     chosen: dict[str, Tuned] = {}
