@@ -1,6 +1,7 @@
 """Memory that one pass frees serves the next: no page is mapped anew."""
 
 import ctypes
+import os
 import platform
 import subprocess
 import sys
@@ -38,9 +39,12 @@ def test_freed_memory_is_kept_where_the_process_is_ours():
 
     def faults(way):
         words = [sys.executable, "-c", CODE, way]
-        return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+        told = ("MALLOC", "GLIBC", "LD_PRELOAD")  # the allocator by somebody else
+        env = {name: value for name, value in os.environ.items() if not name.startswith(told)}
+        done = subprocess.run(words, capture_output=True, text=True, check=True, env=env)
+        return int(done.stdout)
 
-    assert faults("keep") < 10 * 1024 < faults("usual")
+    assert 5 * faults("keep") < faults("usual")
 
 
 @pytest.mark.parametrize("error", [OSError, TypeError, AttributeError])

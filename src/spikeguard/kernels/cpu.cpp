@@ -302,7 +302,7 @@ template <class X, class M>
 class Block {  // n elements from `first` on, all T steps
  public:
   Block(const Task& task, int64_t first, int64_t n)
-      : Block(task, first, n, static_cast<X*>(task.spikes) + first,
+      : Block(task, first, n, task.spikes ? static_cast<X*>(task.spikes) + first : nullptr,
               task.d_spikes ? static_cast<const X*>(task.d_spikes) + first : nullptr, task.N) {}
 
   // Spikes go to, and their derivatives come from, a place of the caller's, `step` a time step.
