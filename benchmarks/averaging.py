@@ -6,11 +6,11 @@ python benchmarks/averaging.py runs/demo/tgo 0.1
 import argparse
 from pathlib import Path
 
-from spikeguard.attacks import PGD, EoT, Linf, SwapSurrogate
-from spikeguard.building import number
-from spikeguard.evaluation import evaluate
+from spikeguard.attacks import (PGD, EoT, Linf, SwapSurrogate)
+from spikeguard.config.instantiate import number
+from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.neurons import Triangular
-from spikeguard.runs import Run
+from spikeguard.runs.run import Run
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("run", type=Path)

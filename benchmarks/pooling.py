@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from spikeguard.analysis import operation_gradients
-from spikeguard.runs import Run
+from spikeguard.runs.run import Run
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("runs", type=Path, nargs="+")

@@ -24,8 +24,8 @@ def work(threads, keep, rule):
     """Print gradients a second and page faults a gradient of this process."""
     import torch
 
-    from spikeguard.attacks import ASSG, Backprop, cross_entropy, frozen
-    from spikeguard.memory import keep_freed_memory
+    from spikeguard.attacks import (ASSG, Backprop, cross_entropy, frozen)
+    from spikeguard.system.allocator import keep_freed_memory
     from spikeguard.models import CNN
     from spikeguard.rng import stream
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from spikeguard.attacks import suite
-from spikeguard.evaluation import evaluate
+from spikeguard.evaluation.evaluator import evaluate
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from peers.networks import EPS, FOLDER, STRONGEST, load

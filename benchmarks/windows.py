@@ -13,7 +13,7 @@ import time
 import torch
 from torch import nn
 
-from spikeguard.kernels import windows
+from spikeguard.kernels.cpu import pooling as windows
 from spikeguard.rng import stream
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)

@@ -5,7 +5,7 @@ from torch import nn
 
 import spikeguard as sg
 from fitting import drawn, fitted
-from spikeguard.auditing import CHECKS, Context
+from spikeguard.auditing import (CHECKS, Context)
 from spikeguard.data import load
 from spikeguard.rng import stream
 from test_adapters import Leaky, LIFNode, Lying, SpikeFunction, Step

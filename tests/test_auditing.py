@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from spikeguard import auditing
-from spikeguard.attacks import L1, L2, Linf
-from spikeguard.auditing import CHECKS, REQUIRED, Check, Context, Finding, audit, conclude
+from spikeguard.attacks import (L1, L2, Linf)
+from spikeguard.auditing import (CHECKS, REQUIRED, Check, Context, Finding, audit, conclude)
 from spikeguard.auditing.check import title
-from spikeguard.auditing.gradients import dead_surrogates
-from spikeguard.auditing.shares import exceeds, half_width, percent
+from spikeguard.auditing.checks.input_gradient import dead_surrogates
+from spikeguard.auditing.tolerances import (exceeds, half_width, percent)
 from spikeguard.models import MLP
-from spikeguard.neurons import LIF, Triangular
-from spikeguard.rng import RandomSource, stream
+from spikeguard.neurons import (LIF, Triangular)
+from spikeguard.rng import (RandomSource, stream)
 
 EPS = 0.1
 LIGHT = torch.linspace(0.022, 0.198, 45)  # distances to the boundary, none at a radius

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from spikeguard import run_files
-from spikeguard.cli import main
-from spikeguard.config import build, load_recipe
-from spikeguard.data import ImageSet, as_image_set
+from spikeguard.storage import run_folder as run_files
+from spikeguard.cli.app import main
+from spikeguard.config.builder import (build, load_recipe)
+from spikeguard.data import (ImageSet, as_image_set)
 
 TINY = [
     "data.train_limit=60",
@@ -271,7 +271,7 @@ def test_missing_data_say_how_to_get_them(refused, tmp_path):
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan")])
 def test_images_outside_the_box_are_refused_by_the_library(value):
-    from spikeguard.attacks import PGD, Linf
+    from spikeguard.attacks import (PGD, Linf)
 
     x, y = torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64)
     x[2, 0, 3, 3] = value

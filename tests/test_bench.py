@@ -9,22 +9,23 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spikeguard.benchmarking import scaling, suite, verdict
-from spikeguard.benchmarking.equality import Unequal, require_equal, tied
-from spikeguard.benchmarking.memory import MeasurementFailed, peak_mib
-from spikeguard.benchmarking.networks import NETWORKS, QUICK, Setup, build, firing_rates, sample
-from spikeguard.benchmarking.page import PAGE, write_page
-from spikeguard.benchmarking.peers import PEERS, Unavailable, peer
-from spikeguard.benchmarking.plot import NoMatplotlib, plot
-from spikeguard.benchmarking.store import RESULTS, Store, identity
-from spikeguard.benchmarking.suite import Benchmark, choose
-from spikeguard.benchmarking.table import cells, markdown, notes, rows
-from spikeguard.benchmarking.timing import Effort, faster_format, interleaved
-from spikeguard.benchmarking.variants import WORKS, Variant, known_variants, ready, variant
-from spikeguard.cli import main
+from spikeguard.benchmarking import time_to_verdict as verdict
+from spikeguard.benchmarking import (scaling, suite)
+from spikeguard.benchmarking.equality import (Unequal, require_equal, tied)
+from spikeguard.benchmarking.peak_memory import (MeasurementFailed, peak_mib)
+from spikeguard.benchmarking.networks import (NETWORKS, QUICK, Setup, build, firing_rates, sample)
+from spikeguard.benchmarking.page import (PAGE, write_page)
+from spikeguard.benchmarking.peers import (PEERS, Unavailable, peer)
+from spikeguard.benchmarking.plot import (NoMatplotlib, plot)
+from spikeguard.benchmarking.store import (RESULTS, Store, identity)
+from spikeguard.benchmarking.suite import (Benchmark, choose)
+from spikeguard.benchmarking.table import (cells, markdown, notes, rows)
+from spikeguard.benchmarking.timing import (Effort, faster_format, interleaved)
+from spikeguard.benchmarking.variants import (WORKS, Variant, known_variants, ready, variant)
+from spikeguard.cli.app import main
 from spikeguard.kernels import use_kernel
 from spikeguard.models import CNN
-from spikeguard.neurons import IF, LIF, Triangular
+from spikeguard.neurons import (IF, LIF, Triangular)
 from spikeguard.rng import stream
 
 TINY = {

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard import checkpoint, folders
-from spikeguard.checkpoint import CheckpointError, load_model
+from spikeguard.storage import checkpoints as checkpoint
+from spikeguard.storage import atomic_folders as folders
+from spikeguard.storage.checkpoints import (CheckpointError, load_model)
 from spikeguard.models import CNN
-from spikeguard.optimisation import TrainOptions, optimizer_state, restore_optimizer
+from spikeguard.training.options import (TrainOptions, optimizer_state, restore_optimizer)
 
 
 def cnn(seed=0, **kwargs):

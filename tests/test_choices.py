@@ -11,16 +11,18 @@ import torch
 from torch import nn
 
 from fitting import fitted
-from spikeguard import attacks, choices, run_files
-from spikeguard.attack_results import attack_name, evaluate_once
-from spikeguard.attacks import ASSG, CANDIDATES, HART, PGD, EoT, Linf, adjusted, tunable, tune
-from spikeguard.choices import choose_attack, choose_once
-from spikeguard.cli import main
-from spikeguard.config import ConfigError, EvaluateSection, load_recipe
-from spikeguard.data import ImageSet, Splits
+from spikeguard.runs import tuned_settings as choices
+from spikeguard.storage import run_folder as run_files
+from spikeguard import attacks
+from spikeguard.runs.attack_results import (attack_name, evaluate_once)
+from spikeguard.attacks import (ASSG, CANDIDATES, HART, PGD, EoT, Linf, adjusted, tunable, tune)
+from spikeguard.runs.tuned_settings import (choose_attack, choose_once)
+from spikeguard.cli.app import main
+from spikeguard.config.builder import (ConfigError, EvaluateSection, load_recipe)
+from spikeguard.data import (ImageSet, Splits)
 from spikeguard.models import CNN
 from spikeguard.rng import stream
-from spikeguard.runs import Run
+from spikeguard.runs.run import Run
 
 EPS = 0.03
 SHAPE = (1, 8, 8)
@@ -258,7 +260,7 @@ def test_a_suite_without_a_setting_is_refused(run, capsys):
     said = "--tune: no setting to choose in suite papers, quick; there is one in: demo, snn, every."
     assert said in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"evaluate\.tune in recipe demo/at: no setting"):
-        from spikeguard.config import build
+        from spikeguard.config.builder import build
 
         build(load_recipe("demo/at", ["evaluate.suite=papers", "evaluate.tune=true"]))
 

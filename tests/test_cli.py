@@ -15,15 +15,16 @@ import torch
 from safetensors.torch import load_file
 
 import spikeguard as sg
-from spikeguard import cli, run_files
-from spikeguard.attack_results import attack_name
-from spikeguard.cli import main
-from spikeguard.commands import list as listing
-from spikeguard.config import EvaluateSection, load_recipe
-from spikeguard.environment import describe
-from spikeguard.files import write_npz
-from spikeguard.recipe_training import train_recipe
-from spikeguard.runs import Run
+from spikeguard.cli import app as cli
+from spikeguard.storage import run_folder as run_files
+from spikeguard.runs.attack_results import attack_name
+from spikeguard.cli.app import main
+from spikeguard.cli.commands import list as listing
+from spikeguard.config.builder import (EvaluateSection, load_recipe)
+from spikeguard.system.environment import describe
+from spikeguard.storage.atomic_files import write_npz
+from spikeguard.runs.recipe_training import train_recipe
+from spikeguard.runs.run import Run
 
 TINY = [
     "data.train_limit=60",
@@ -261,7 +262,7 @@ def test_attack_stores_a_result_and_reads_it_back(run, capsys, monkeypatch):
 
 
 def test_an_interrupted_attack_goes_on_at_the_next_batch(run, tmp_path, monkeypatch, capsys):
-    from spikeguard.outcomes import Job
+    from spikeguard.evaluation.shard_runner import Job
 
     words = ["attack", str(run), "--eps", "0.06", "--suite", "baseline"]
     whole, path = Job.run, run / run_files.ATTACKS / "baseline-linf-0.06"
@@ -476,7 +477,7 @@ def test_report_writes_one_page_for_one_run_or_several(run, tmp_path, capsys, mo
 
 
 def test_the_demo_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
-    from spikeguard import demo
+    from spikeguard.runs import demo
 
     monkeypatch.setattr(demo, "RECIPES", ("demo/vanilla", "demo/at"))
     monkeypatch.setattr(demo, "_QUICK", tuple(TINY))

@@ -1,7 +1,7 @@
 """``spikeguard data download`` tells how far it is; the transfer itself is tested with the data."""
 
 from spikeguard import data
-from spikeguard.cli import main
+from spikeguard.cli.app import main
 
 
 def test_a_download_tells_how_far_it_is(tmp_path, monkeypatch, capsys):

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikeguard import recipes
-from spikeguard.building import ConfigError, Where, build_entry, call, number
-from spikeguard.config import EvaluateSection, build, build_objective, eps_text, load_recipe
-from spikeguard.encoders import ENCODERS
+from spikeguard.config import yaml_files as recipes
+from spikeguard.config.instantiate import (ConfigError, Where, build_entry, call, number)
+from spikeguard.config.builder import (EvaluateSection, build, build_objective, eps_text, load_recipe)
+from spikeguard.encoders.coding import ENCODERS
 from spikeguard.models import MODELS
-from spikeguard.neurons import DLIF, NEURONS, SURROGATES, Triangular
-from spikeguard.optimisation import TrainOptions
+from spikeguard.neurons import (DLIF, NEURONS, SURROGATES, Triangular)
+from spikeguard.training.options import TrainOptions
 from spikeguard.rng import stream
 
 SMALL = """

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from spikeguard.data import load
-from spikeguard.data.cifar import CIFAR10, CIFAR100, read_binary
+from spikeguard.data.cifar import (CIFAR10, CIFAR100, read_binary)
 from spikeguard.data.idx import read_mnist
 
 STORE = Path(__file__).parents[2] / "shared" / "data"

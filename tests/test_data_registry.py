@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spikeguard import data
-from spikeguard.data import DATASETS, Compose, HorizontalFlip, ImageSet, RandomCrop, load
+from spikeguard.data import (DATASETS, Compose, HorizontalFlip, ImageSet, RandomCrop, load)
 from spikeguard.rng import key
 
 

@@ -6,12 +6,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from spikeguard.attacks import PGD, Linf
-from spikeguard.encoders import ENCODERS, FrequencyEncoding
-from spikeguard.kernels import KERNELS, use_kernel, why_not
-from spikeguard.models import CNN, MLP
-from spikeguard.neurons import LIF, NEURONS, EvolutionaryLIF, record
-from spikeguard.optimisation import TrainOptions
+from spikeguard.attacks import (PGD, Linf)
+from spikeguard.encoders.coding import (ENCODERS, FrequencyEncoding)
+from spikeguard.kernels import (KERNELS, use_kernel, why_not)
+from spikeguard.models import (CNN, MLP)
+from spikeguard.neurons import (LIF, NEURONS, EvolutionaryLIF, record)
+from spikeguard.training.options import TrainOptions
 from spikeguard.rng import stream
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from spikeguard.memory import keep_freed_memory
+from spikeguard.system.allocator import keep_freed_memory
 
 CODE = """
 import resource, sys, torch

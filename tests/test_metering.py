@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import FORWARD, PGD, Linf, UniformNoise, classify, cost, cross_entropy
+from spikeguard.attacks import (FORWARD, PGD, Linf, UniformNoise, classify, cost, cross_entropy)
 from spikeguard.attacks.base import overheard
-from spikeguard.attacks.gradient import BACKPROP
-from spikeguard.evaluation import evaluate
-from spikeguard.metering import Meter
+from spikeguard.attacks.gradients.base import BACKPROP
+from spikeguard.evaluation.evaluator import evaluate
+from spikeguard.evaluation.progress import Meter
 from spikeguard.rng import stream
 
 

@@ -5,15 +5,15 @@ from functools import cache
 import pytest
 import torch
 
-from spikeguard import recipes
-from spikeguard.cli import main
-from spikeguard.config import ConfigError, build, load_recipe
+from spikeguard.config import yaml_files as recipes
+from spikeguard.cli.app import main
+from spikeguard.config.builder import (ConfigError, build, load_recipe)
 from spikeguard.defences import DEFENCES
-from spikeguard.engine import Engine
-from spikeguard.learner import Learner
+from spikeguard.training.engine import Engine
+from spikeguard.training.learner import Learner
 from spikeguard.models import MODELS
-from spikeguard.position import Position
-from spikeguard.published import rows
+from spikeguard.training.state import Position
+from spikeguard.config.published import rows
 
 NAMES = recipes.recipe_names()
 NO_RECIPE = ("tgo/5/", "tgo/text A/")  # networks for event cameras

@@ -5,13 +5,13 @@ import math
 
 import pytest
 
-from spikeguard import reproduction
-from spikeguard.cli import main
-from spikeguard.divergence import TrainingDiverged
-from spikeguard.reproduction import reproduce
-from spikeguard.runs import Run
-from spikeguard.scores import Score, wilson
-from spikeguard.seeds import over_seeds
+from spikeguard.runs import reproduction
+from spikeguard.cli.app import main
+from spikeguard.training.divergence import TrainingDiverged
+from spikeguard.runs.reproduction import reproduce
+from spikeguard.runs.run import Run
+from spikeguard.evaluation.result import (Score, wilson)
+from spikeguard.evaluation.statistics import over_seeds
 
 TINY = [
     "data.name=digits",
@@ -167,7 +167,7 @@ def test_wrong_use_is_refused_in_one_line(tmp_path, capsys, words, part):
 
 
 def test_several_texts_take_what_any_of_them_fits():
-    from spikeguard.reproduction import _named
+    from spikeguard.runs.reproduction import _named
 
     assert _named("mini", ["mnist-at", "snn-bp"]) == [
         *("mini/cifar10-snn-bp", "mini/mnist-at", "mini/mnist-at-tgo")

@@ -63,13 +63,13 @@ def prepare():
     """Import everything once and return the function that trains, or goes on where a run stands."""
     import torch
 
-    from spikeguard.data import ImageSet, RandomCrop, Splits
-    from spikeguard.defences import AT, TGO
-    from spikeguard.engine import Engine
+    from spikeguard.data import (ImageSet, RandomCrop, Splits)
+    from spikeguard.defences import (AT, TGO)
+    from spikeguard.training.engine import Engine
     from spikeguard.models import CNN
     from spikeguard.neurons import NoisyLIF
     from spikeguard.rng import stream
-    from spikeguard.training import TrainOptions, train
+    from spikeguard.training.trainer import (TrainOptions, train)
 
     torch.set_num_threads(1)
     assert "lightning_fabric" not in sys.modules, "Fabric is imported before it is needed"

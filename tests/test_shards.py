@@ -7,13 +7,13 @@ import torch
 
 from spikeguard.attacks import suite
 from spikeguard.data import ImageSet
-from spikeguard.evaluation import evaluate
+from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.models import MLP
-from spikeguard.neurons import LIF, NoisyLIF
-from spikeguard.outcomes import Job, begun
+from spikeguard.neurons import (LIF, NoisyLIF)
+from spikeguard.evaluation.shard_runner import (Job, begun)
 from spikeguard.rng import stream
-from spikeguard.scores import PARTS
-from spikeguard.shards import _Sum, lay_out, make_parts
+from spikeguard.evaluation.result import PARTS
+from spikeguard.evaluation.plan import (_Sum, lay_out, make_parts)
 
 EPS, N = 0.1, 22
 

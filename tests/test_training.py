@@ -11,19 +11,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikeguard import checkpoint, engine
+from spikeguard.storage import checkpoints as checkpoint
+from spikeguard.training import engine
 from spikeguard.attacks import NoGradientError
-from spikeguard.checkpoint import load_model
-from spikeguard.data import ImageSet, RandomCrop, Splits
-from spikeguard.defences import AT, TGO, Objective, Piece, Vanilla
-from spikeguard.engine import Engine
-from spikeguard.learner import Learner
-from spikeguard.models import CNN, MLP
-from spikeguard.neurons import LIF, NoisyLIF, Rectangular
-from spikeguard.position import Position
-from spikeguard.resumption import difference, differences, identity, require_new_folder
+from spikeguard.storage.checkpoints import load_model
+from spikeguard.data import (ImageSet, RandomCrop, Splits)
+from spikeguard.defences import (AT, TGO, Objective, Piece, Vanilla)
+from spikeguard.training.engine import Engine
+from spikeguard.training.learner import Learner
+from spikeguard.models import (CNN, MLP)
+from spikeguard.neurons import (LIF, NoisyLIF, Rectangular)
+from spikeguard.training.state import Position
+from spikeguard.training.checkpointing import (difference, differences, identity, require_new_folder)
 from spikeguard.rng import stream
-from spikeguard.training import TrainingDiverged, TrainOptions, train
+from spikeguard.training.trainer import (TrainingDiverged, TrainOptions, train)
 
 QUICK = TrainOptions(epochs=2, batch_size=4, lr=0.05)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spikeguard.kernels import triton as module
+from spikeguard.kernels.triton import backend as module
 from spikeguard.kernels import why_not
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +82,7 @@ def compiled(program, known, capability, cache, monkeypatch, fusion=False):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from spikeguard.kernels import triton_passes
+    from spikeguard.kernels.triton import programs as triton_passes
 
     function = getattr(triton_passes, program)
     known = {"MEMBRANE": tl.float32, **known}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from spikeguard.refusals import Refused, is_refusal
-from spikeguard.scores import wilson
-from spikeguard.workers import side_by_side
+from spikeguard.system.errors import (Refused, is_refusal)
+from spikeguard.evaluation.result import wilson
+from spikeguard.system.processes import side_by_side
 
 
 def double(number, progress):

@@ -9,31 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spikeguard import (
-        analysis,
-        attacks,
-        auditing,
-        data,
-        defences,
-        encoders,
-        kernels,
-        models,
-        neurons,
-        reporting,
-        rng,
-    )
-    from spikeguard.attacks import L1, L2, Linf
-    from spikeguard.auditing import Verdict, audit
-    from spikeguard.config import ConfigError, Recipe, build, load_recipe
-    from spikeguard.demo import run_demo
-    from spikeguard.evaluation import Evaluation, evaluate
-    from spikeguard.models.adapters import foreign
-    from spikeguard.neurons import backward_mode, record
+    from spikeguard.encoders import coding as encoders
+    from spikeguard import (analysis, attacks, auditing, data, defences, kernels, models, neurons, reporting, rng)
+    from spikeguard.attacks import (L1, L2, Linf)
+    from spikeguard.auditing import (Verdict, audit)
+    from spikeguard.config.builder import (ConfigError, Recipe, build, load_recipe)
+    from spikeguard.runs.demo import run_demo
+    from spikeguard.evaluation.evaluator import (Evaluation, evaluate)
+    from spikeguard.models.adapters.classifier import foreign
+    from spikeguard.neurons import (backward_mode, record)
     from spikeguard.preflight import check
     from spikeguard.reporting import report
-    from spikeguard.rng import SampleStreams, randomness, stream
-    from spikeguard.runs import Run
-    from spikeguard.training import TrainOptions, TrainResult, train
+    from spikeguard.rng import (SampleStreams, randomness, stream)
+    from spikeguard.runs.run import Run
+    from spikeguard.training.trainer import (TrainOptions, TrainResult, train)
 
 __all__ = [
     "ConfigError",

@@ -2,7 +2,7 @@
 
 import sys
 
-from spikeguard.cli import main
+from spikeguard.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,20 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikeguard.attacks import APGD, PGD, Linf, cross_entropy
-from spikeguard.auditing import (
-    CHECKS,
-    FURTHER,
-    REQUIRED,
-    Attacked,
-    Context,
-    Provenance,
-    audit,
-)
+from spikeguard.attacks import (APGD, PGD, Linf, cross_entropy)
+from spikeguard.auditing import (CHECKS, FURTHER, REQUIRED, Attacked, Context, Provenance, audit)
 from spikeguard.data import load
 from spikeguard.models import CNN
-from spikeguard.neurons import LIF, NoisyLIF, Triangular
-from spikeguard.rng import RandomSource, stream
+from spikeguard.neurons import (LIF, NoisyLIF, Triangular)
+from spikeguard.rng import (RandomSource, stream)
 
 DIGITS = load("digits", train_limit=600, test_limit=60)
 X, Y = DIGITS.test.batch(slice(None))

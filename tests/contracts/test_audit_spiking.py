@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikeguard.attacks import APGD, ASSG, HART, L1, PGD, SAPGD, Linf, Square, dlr, margin
-from spikeguard.auditing import CHECKS, Attacked, Context, Provenance
+from spikeguard.attacks import (APGD, ASSG, HART, L1, PGD, SAPGD, Linf, Square, dlr, margin)
+from spikeguard.auditing import (CHECKS, Attacked, Context, Provenance)
 from spikeguard.auditing.further import FURTHER
 from spikeguard.data import load
-from spikeguard.encoders import Poisson
+from spikeguard.encoders.coding import Poisson
 from spikeguard.models import CNN
-from spikeguard.neurons import LIF, NoisyLIF, Triangular
-from spikeguard.rng import RandomSource, stream
+from spikeguard.neurons import (LIF, NoisyLIF, Triangular)
+from spikeguard.rng import (RandomSource, stream)
 
 DIGITS = load("digits", train_limit=400, test_limit=40)
 X, Y = DIGITS.test.batch(slice(None))
@@ -605,7 +605,7 @@ def test_a_linear_model_agrees_with_its_finite_differences_entirely():
 
 
 def test_the_readout_of_the_active_test_has_its_adversarial_example_by_construction(weights):
-    from spikeguard.auditing.active import Hook, binarised
+    from spikeguard.auditing.checks.binarisation import (Hook, binarised)
 
     subject = search(weights)
     index = torch.arange(len(X))

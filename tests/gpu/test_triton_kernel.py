@@ -13,10 +13,10 @@ from tests.contracts.test_kernels import SHARED, Case, case, compare, draw, run
 from torch import nn
 
 from spikeguard import kernels
-from spikeguard.kernels import KERNELS, integrate_and_fire, why_not
+from spikeguard.kernels import (KERNELS, integrate_and_fire, why_not)
 from spikeguard.kernels.reference import Firing
-from spikeguard.kernels.triton import BACKEND, LONGEST
-from spikeguard.neurons import SURROGATES, Triangular
+from spikeguard.kernels.triton.backend import (BACKEND, LONGEST)
+from spikeguard.neurons import (SURROGATES, Triangular)
 
 pytestmark = pytest.mark.skipif(why_not("triton") is not None, reason=f"{why_not('triton')}")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

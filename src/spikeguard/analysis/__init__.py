@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from spikeguard.analysis.gradient import OperationGradient, operation_gradients
-from spikeguard.analysis.membrane import (
-    LayerCounts,
-    MembraneHistogram,
-    default_edges,
-    membrane_histogram,
-)
+from spikeguard.analysis.zero_gradients import (OperationGradient, operation_gradients)
+from spikeguard.analysis.membrane import (LayerCounts, MembraneHistogram, default_edges, membrane_histogram)
 
 __all__ = [
     "LayerCounts",

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import evaluating
-from spikeguard.data import Data, as_image_set
-from spikeguard.files import write_npz
-from spikeguard.neurons import LayerTrace, record
-from spikeguard.rng import SampleStreams, key, randomness
+from spikeguard.data import (Data, as_image_set)
+from spikeguard.storage.atomic_files import write_npz
+from spikeguard.neurons import (LayerTrace, record)
+from spikeguard.rng import (SampleStreams, key, randomness)
 
 __all__ = ["NEAR", "LayerCounts", "MembraneHistogram", "default_edges", "membrane_histogram"]
 

@@ -6,43 +6,28 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from spikeguard.attacks.active import State, Step, Stepwise, Watch
-from spikeguard.attacks.apgd import APGD
-from spikeguard.attacks.assg import ASSG
-from spikeguard.attacks.base import (
-    FORWARD,
-    LOSSES,
-    Attack,
-    AttackError,
-    Loss,
-    NoGradientError,
-    classify,
-    cost,
-    crafting,
-    cross_entropy,
-    evaluating,
-    frozen,
-    margin,
-    require_finite_weights,
-)
-from spikeguard.attacks.fab import FAB
-from spikeguard.attacks.gradient import Backprop, EoT, Gradient, SwapSurrogate, gradient_cost
-from spikeguard.attacks.graphs import Graphed
-from spikeguard.attacks.losses import dlr, targeted_dlr, targeted_margin
-from spikeguard.attacks.membrane import MembraneReadout
-from spikeguard.attacks.momentum import MIFGSM
-from spikeguard.attacks.mtpgd import MTPGD
-from spikeguard.attacks.nes import NES
-from spikeguard.attacks.noise import UniformNoise
-from spikeguard.attacks.pgd import FGSM, PGD, RFGSM
-from spikeguard.attacks.rules import BPTR, HART, PDSG, RGA
-from spikeguard.attacks.sapgd import SAPGD
-from spikeguard.attacks.square import Square
-from spikeguard.attacks.suites import CASCADES, SUITES, suitable, suite
-from spikeguard.attacks.threat import L1, L2, THREATS, Linf, Threat, ThreatViolation
-from spikeguard.attacks.tunable import CANDIDATES, adjusted, tunable
-from spikeguard.attacks.tuning import Tuned, tune
-from spikeguard.attacks.twin import ANNTwin
+from spikeguard.attacks.searches.active_set import (State, Step, Stepwise, Watch)
+from spikeguard.attacks.searches.apgd import APGD
+from spikeguard.attacks.gradients.assg import ASSG
+from spikeguard.attacks.base import (FORWARD, LOSSES, Attack, AttackError, Loss, NoGradientError, classify, cost, crafting, cross_entropy, evaluating, frozen, margin, require_finite_weights)
+from spikeguard.attacks.searches.fab import FAB
+from spikeguard.attacks.gradients.base import (Backprop, EoT, Gradient, SwapSurrogate, gradient_cost)
+from spikeguard.attacks.gradients.cuda_graph import Graphed
+from spikeguard.attacks.losses import (dlr, targeted_dlr, targeted_margin)
+from spikeguard.attacks.gradients.membrane_readout import MembraneReadout
+from spikeguard.attacks.searches.mifgsm import MIFGSM
+from spikeguard.attacks.searches.mtpgd import MTPGD
+from spikeguard.attacks.gradients.nes import NES
+from spikeguard.attacks.searches.noise import UniformNoise
+from spikeguard.attacks.searches.pgd import (FGSM, PGD, RFGSM)
+from spikeguard.attacks.gradients.spiking_rules import (BPTR, HART, PDSG, RGA)
+from spikeguard.attacks.searches.sapgd import SAPGD
+from spikeguard.attacks.searches.square import Square
+from spikeguard.attacks.suites import (CASCADES, SUITES, suitable, suite)
+from spikeguard.attacks.threat import (L1, L2, THREATS, Linf, Threat, ThreatViolation)
+from spikeguard.attacks.tunable import (CANDIDATES, adjusted, tunable)
+from spikeguard.attacks.tuning import (Tuned, tune)
+from spikeguard.attacks.gradients.ann_twin import ANNTwin
 
 __all__ = [
     "APGD",

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from spikeguard.attacks.threat import Threat
 from spikeguard.neurons import under_attack
-from spikeguard.rng import Randomness, SampleStreams, randomness
+from spikeguard.rng import (Randomness, SampleStreams, randomness)
 
 __all__ = [
     "FORWARD",

@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from spikeguard.attacks.assg import ASSG
-from spikeguard.attacks.base import Attack, cost
-from spikeguard.attacks.gradient import Gradient, innermost
-from spikeguard.attacks.rules import HART
+from spikeguard.attacks.gradients.assg import ASSG
+from spikeguard.attacks.base import (Attack, cost)
+from spikeguard.attacks.gradients.base import (Gradient, innermost)
+from spikeguard.attacks.gradients.spiking_rules import HART
 
 __all__ = ["CANDIDATES", "adjusted", "tunable"]
 

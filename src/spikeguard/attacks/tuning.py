@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import Attack, classify, evaluating, is_stochastic
-from spikeguard.attacks.gradient import Gradient
-from spikeguard.data import ImageSet, as_image_set
+from spikeguard.attacks.base import (Attack, classify, evaluating, is_stochastic)
+from spikeguard.attacks.gradients.base import Gradient
+from spikeguard.data import (ImageSet, as_image_set)
 from spikeguard.kernels import unfused
-from spikeguard.rng import SampleStreams, key, randomness
+from spikeguard.rng import (SampleStreams, key, randomness)
 
 __all__ = ["Tuned", "tune"]
 

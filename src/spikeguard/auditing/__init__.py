@@ -10,42 +10,27 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import Attack, Threat, ThreatViolation
+from spikeguard.attacks import (Attack, Threat, ThreatViolation)
 from spikeguard.attacks.base import is_stochastic
-from spikeguard.attacks.suites import member, suitable
-from spikeguard.auditing.bookkeeping import (
-    clean_errors_stay,
-    each_sample_has_its_worst,
-    nothing_was_tuned_on_the_test,
-    scores_can_be_repeated,
-)
-from spikeguard.auditing.chance import determinism
-from spikeguard.auditing.check import Check, does_not_apply, judged, not_run, reason, title
-from spikeguard.auditing.context import EOT, Attacked, Context
-from spikeguard.auditing.convergence import (
-    loss_has_settled,
-    more_restarts_change_nothing,
-    more_steps_change_nothing,
-    step_size_is_right,
-    success_is_kept,
-)
-from spikeguard.auditing.findings import REQUIRED, Finding, Verdict, conclude
+from spikeguard.attacks.suites import (member, suitable)
+from spikeguard.auditing.checks.scoring import (clean_errors_stay, each_sample_has_its_worst, nothing_was_tuned_on_the_test, scores_can_be_repeated)
+from spikeguard.auditing.checks.stochasticity import determinism
+from spikeguard.auditing.check import (Check, does_not_apply, judged, not_run, reason, title)
+from spikeguard.auditing.context import (EOT, Attacked, Context)
+from spikeguard.auditing.checks.convergence import (loss_has_settled, more_restarts_change_nothing, more_steps_change_nothing, step_size_is_right, success_is_kept)
+from spikeguard.auditing.findings import (REQUIRED, Finding, Verdict, conclude)
 from spikeguard.auditing.further import FURTHER
-from spikeguard.auditing.gradients import zero_gradient
-from spikeguard.auditing.invariance import batch_invariance
-from spikeguard.auditing.losses import loss_does_not_decide, targets_find_no_more
-from spikeguard.auditing.queries import gradients_beat_queries
-from spikeguard.auditing.radii import (
-    grey_is_a_guess,
-    room_is_no_loss,
-    unbounded_attack_succeeds,
-)
-from spikeguard.auditing.strength import iterative_beats_single_step, noise_is_weaker
-from spikeguard.auditing.subject import Budget, Provenance
-from spikeguard.auditing.surrogates import surrogate_sweep
-from spikeguard.auditing.transfer import breaks_the_undefended, transfer_is_weaker
-from spikeguard.auditing.validity import model_is_untouched, valid_numbers
-from spikeguard.data import ImageSet, as_image_set
+from spikeguard.auditing.checks.input_gradient import zero_gradient
+from spikeguard.auditing.checks.batch_invariance import batch_invariance
+from spikeguard.auditing.checks.alternative_losses import (loss_does_not_decide, targets_find_no_more)
+from spikeguard.auditing.checks.queries import gradients_beat_queries
+from spikeguard.auditing.checks.radii import (grey_is_a_guess, room_is_no_loss, unbounded_attack_succeeds)
+from spikeguard.auditing.checks.strength import (iterative_beats_single_step, noise_is_weaker)
+from spikeguard.auditing.subject import (Budget, Provenance)
+from spikeguard.auditing.checks.surrogate_sweep import surrogate_sweep
+from spikeguard.auditing.checks.transfer import (breaks_the_undefended, transfer_is_weaker)
+from spikeguard.auditing.checks.validity import (model_is_untouched, valid_numbers)
+from spikeguard.data import (ImageSet, as_image_set)
 from spikeguard.neurons import Surrogate
 
 __all__ = [

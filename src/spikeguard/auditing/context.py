@@ -9,26 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeguard.attacks import (
-    APGD,
-    FGSM,
-    NES,
-    PGD,
-    Attack,
-    Backprop,
-    EoT,
-    Gradient,
-    Loss,
-    SwapSurrogate,
-    ThreatViolation,
-    UniformNoise,
-    cross_entropy,
-    describe,
-)
-from spikeguard.attacks.gradient import innermost
-from spikeguard.attacks.square import Square
+from spikeguard.attacks import (APGD, FGSM, NES, PGD, Attack, Backprop, EoT, Gradient, Loss, SwapSurrogate, ThreatViolation, UniformNoise, cross_entropy, describe)
+from spikeguard.attacks.gradients.base import innermost
+from spikeguard.attacks.searches.square import Square
 from spikeguard.auditing.subject import Subject
-from spikeguard.evaluation import evaluate
+from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.neurons import Surrogate
 
 __all__ = ["EOT", "Attacked", "Context"]

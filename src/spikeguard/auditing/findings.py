@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from spikeguard.auditing.shares import percent
-from spikeguard.files import write_json
+from spikeguard.auditing.tolerances import percent
+from spikeguard.storage.atomic_files import write_json
 
 __all__ = ["REQUIRED", "Finding", "FindingStatus", "Verdict", "VerdictStatus", "conclude"]
 

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-from spikeguard.auditing.active import active_test
+from spikeguard.auditing.checks.binarisation import active_test
 from spikeguard.auditing.check import Check
-from spikeguard.auditing.depth import (
-    every_step_has_a_gradient,
-    gradient_keeps_its_size,
-    living_layers,
-)
-from spikeguard.auditing.draws import enough_draws
-from spikeguard.auditing.forward import no_backward_inside, no_loop_inside, whole_graph
-from spikeguard.auditing.outputs import (
-    distinct_logits,
-    enough_classes,
-    rates_can_move,
-    unbounded_logits,
-)
-from spikeguard.auditing.paths import coder_gradient, no_detached_path
-from spikeguard.auditing.records import (
-    counted_on_the_model,
-    finite_under_attack,
-    settings_are_accounted_for,
-    surrogate_is_the_trained_one,
-    valid_events,
-)
-from spikeguard.auditing.rivals import (
-    black_box_is_weaker,
-    far_with_every_surrogate,
-    rules_are_weaker,
-    twin_is_weaker,
-)
-from spikeguard.auditing.smoothness import ascent, finite_differences, stable_predictions
-from spikeguard.auditing.states import (
-    attack_ignores_the_batch,
-    same_number_of_steps,
-    starts_at_rest,
-)
+from spikeguard.auditing.checks.gradient_flow import (every_step_has_a_gradient, gradient_keeps_its_size, living_layers)
+from spikeguard.auditing.checks.draws import enough_draws
+from spikeguard.auditing.checks.forward_pass import (no_backward_inside, no_loop_inside, whole_graph)
+from spikeguard.auditing.checks.logits import (distinct_logits, enough_classes, rates_can_move, unbounded_logits)
+from spikeguard.auditing.checks.gradient_paths import (coder_gradient, no_detached_path)
+from spikeguard.auditing.checks.records import (counted_on_the_model, finite_under_attack, settings_are_accounted_for, surrogate_is_the_trained_one, valid_events)
+from spikeguard.auditing.checks.rival_attacks import (black_box_is_weaker, far_with_every_surrogate, rules_are_weaker, twin_is_weaker)
+from spikeguard.auditing.checks.smoothness import (ascent, finite_differences, stable_predictions)
+from spikeguard.auditing.checks.network_state import (attack_ignores_the_batch, same_number_of_steps, starts_at_rest)
 
 __all__ = ["FURTHER"]
 

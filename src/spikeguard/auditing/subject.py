@@ -12,11 +12,11 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import Attack, AttackError, Threat, evaluating, frozen
+from spikeguard.attacks import (Attack, AttackError, Threat, evaluating, frozen)
 from spikeguard.attacks.base import is_stochastic
-from spikeguard.evaluation import evaluate
+from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.neurons import Surrogate
-from spikeguard.rng import SampleStreams, key, randomness
+from spikeguard.rng import (SampleStreams, key, randomness)
 
 __all__ = ["Budget", "Provenance", "Subject"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeguard.benchmarking.variants import Variant, ready
+from spikeguard.benchmarking.variants import (Variant, ready)
 from spikeguard.kernels import use_kernel
 from spikeguard.models import SNN
 from spikeguard.neurons import record

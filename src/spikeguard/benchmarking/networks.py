@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from spikeguard.models import CNN, SNN, VGG5, VGG11, WRN16_4
-from spikeguard.neurons import LIF, Neuron, Triangular, record
+from spikeguard.models import (CNN, SNN, VGG5, VGG11, WRN16_4)
+from spikeguard.neurons import (LIF, Neuron, Triangular, record)
 from spikeguard.rng import stream
 
 __all__ = ["NETWORKS", "QUICK", "Setup", "build", "firing_rates", "sample"]

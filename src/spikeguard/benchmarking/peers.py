@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeguard.benchmarking.transcribe import MultiStep, StepLoop, Style, TimeFolded
+from spikeguard.benchmarking.transcribe import (MultiStep, StepLoop, Style, TimeFolded)
 from spikeguard.models import SNN
-from spikeguard.neurons import LIF, Triangular
+from spikeguard.neurons import (LIF, Triangular)
 
 __all__ = ["FLOOR", "PEERS", "Unavailable", "floor", "peer", "versions"]
 

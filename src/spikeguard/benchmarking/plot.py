@@ -7,10 +7,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from spikeguard.benchmarking.peers import FLOOR, PEERS
+from spikeguard.benchmarking.peers import (FLOOR, PEERS)
 from spikeguard.benchmarking.table import Row
 from spikeguard.benchmarking.variants import OURS
-from spikeguard.files import atomic
+from spikeguard.storage.atomic_files import atomic
 
 __all__ = ["NoMatplotlib", "plot"]
 

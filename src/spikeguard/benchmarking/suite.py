@@ -12,20 +12,15 @@ from pathlib import Path
 
 import torch
 
-from spikeguard.benchmarking import scaling, verdict
-from spikeguard.benchmarking.equality import Unequal, require_equal, tied
-from spikeguard.benchmarking.memory import MeasurementFailed, peak_mib
-from spikeguard.benchmarking.networks import NETWORKS, QUICK, Setup, build, firing_rates, sample
-from spikeguard.benchmarking.peers import FLOOR, Unavailable
-from spikeguard.benchmarking.store import Case, Store, identity
-from spikeguard.benchmarking.timing import (
-    Effort,
-    faster_format,
-    in_format,
-    interleaved,
-    median_seconds,
-)
-from spikeguard.benchmarking.variants import Variant, default_variant, known_variants, variant
+from spikeguard.benchmarking import time_to_verdict as verdict
+from spikeguard.benchmarking import scaling
+from spikeguard.benchmarking.equality import (Unequal, require_equal, tied)
+from spikeguard.benchmarking.peak_memory import (MeasurementFailed, peak_mib)
+from spikeguard.benchmarking.networks import (NETWORKS, QUICK, Setup, build, firing_rates, sample)
+from spikeguard.benchmarking.peers import (FLOOR, Unavailable)
+from spikeguard.benchmarking.store import (Case, Store, identity)
+from spikeguard.benchmarking.timing import (Effort, faster_format, in_format, interleaved, median_seconds)
+from spikeguard.benchmarking.variants import (Variant, default_variant, known_variants, variant)
 from spikeguard.kernels import use_kernel
 from spikeguard.models import SNN
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from spikeguard.models import SNN
 from spikeguard.models.resnet import _Block
 from spikeguard.models.snn import TimeSequential
-from spikeguard.neurons import LIF, Neuron
+from spikeguard.neurons import (LIF, Neuron)
 
 __all__ = ["MultiStep", "StepLoop", "Style", "TimeFolded", "transcribe"]
 

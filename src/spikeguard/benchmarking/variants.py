@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikeguard.attacks import cross_entropy, frozen
-from spikeguard.attacks.gradient import BACKPROP
-from spikeguard.benchmarking.peers import FLOOR, PEERS, Unavailable, floor, peer
-from spikeguard.kernels import KERNELS, use_kernel, why_not
+from spikeguard.attacks import (cross_entropy, frozen)
+from spikeguard.attacks.gradients.base import BACKPROP
+from spikeguard.benchmarking.peers import (FLOOR, PEERS, Unavailable, floor, peer)
+from spikeguard.kernels import (KERNELS, use_kernel, why_not)
 from spikeguard.models import SNN
 
 __all__ = ["OURS", "WORKS", "Variant", "default_variant", "known_variants", "ready", "variant"]

@@ -10,27 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spikeguard.data.augment import (
-    AUGMENTATIONS,
-    Augmentation,
-    Compose,
-    Cutout,
-    HorizontalFlip,
-    RandomCrop,
-)
-from spikeguard.data.cifar import CIFAR10, CIFAR100, read_cifar
+from spikeguard.data.augment import (AUGMENTATIONS, Augmentation, Compose, Cutout, HorizontalFlip, RandomCrop)
+from spikeguard.data.cifar import (CIFAR10, CIFAR100, read_cifar)
 from spikeguard.data.digits import read_digits
-from spikeguard.data.downloads import DownloadError, download
+from spikeguard.data.downloads import (DownloadError, download)
 from spikeguard.data.idx import read_mnist
-from spikeguard.data.images import (
-    Data,
-    ImageSet,
-    Splits,
-    as_image_set,
-    split_validation,
-    stratified_order,
-)
-from spikeguard.data.layout import data_root
+from spikeguard.data.images import (Data, ImageSet, Splits, as_image_set, split_validation, stratified_order)
+from spikeguard.data.paths import data_root
 from spikeguard.rng import stream
 
 __all__ = [

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from spikeguard.files import atomic
+from spikeguard.storage.atomic_files import atomic
 
 __all__ = ["extract"]
 

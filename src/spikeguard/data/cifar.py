@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikeguard.data.images import ImageSet
-from spikeguard.data.layout import not_found
+from spikeguard.data.paths import not_found
 from spikeguard.data.pickles import read_pickle
 
 __all__ = ["CIFAR10", "CIFAR100", "Release", "read_binary", "read_cifar", "read_python"]

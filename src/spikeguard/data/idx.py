@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from spikeguard.data.images import ImageSet
-from spikeguard.data.layout import not_found
+from spikeguard.data.paths import not_found
 
 __all__ = ["read_idx", "read_mnist"]
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import FGSM, PGD, RFGSM, THREATS, Attack
+from spikeguard.attacks import (FGSM, PGD, RFGSM, THREATS, Attack)
 from spikeguard.defences.piece import Piece
 
 __all__ = ["AT"]

@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import AttackError, Linf
-from spikeguard.attacks.base import crafting, cross_entropy
+from spikeguard.attacks import (AttackError, Linf)
+from spikeguard.attacks.base import (crafting, cross_entropy)
 from spikeguard.defences.piece import Piece
 from spikeguard.models import SNN
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from spikeguard.defences.piece import Pass, Piece, Step
-from spikeguard.neurons import LayerTrace, Neuron, Surrogate
+from spikeguard.defences.piece import (Pass, Piece, Step)
+from spikeguard.neurons import (LayerTrace, Neuron, Surrogate)
 
 __all__ = ["MPDSGR"]
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from spikeguard.defences.piece import Piece, Step
+from spikeguard.defences.piece import (Piece, Step)
 from spikeguard.neurons import StoG
 
 __all__ = ["GatePrior"]

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from spikeguard.defences.piece import Piece, Step
-from spikeguard.neurons import LayerTrace, Neuron, Surrogate
+from spikeguard.defences.piece import (Piece, Step)
+from spikeguard.neurons import (LayerTrace, Neuron, Surrogate)
 
 __all__ = ["TGO"]
 

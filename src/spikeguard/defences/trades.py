@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikeguard.attacks import Backprop, Linf, classify, crafting
-from spikeguard.defences.piece import Piece, Step
+from spikeguard.attacks import (Backprop, Linf, classify, crafting)
+from spikeguard.defences.piece import (Piece, Step)
 
 __all__ = ["TRADES"]
 

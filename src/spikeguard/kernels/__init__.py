@@ -16,11 +16,11 @@ from importlib import import_module
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels.fused import Backend, can_fuse, fixed_scale, normalised
+from spikeguard.kernels.fused import (Backend, can_fuse, fixed_scale, normalised)
 from spikeguard.kernels.fused import fire as _fire
 from spikeguard.kernels.layout import regular
 from spikeguard.kernels.multistep import multistep
-from spikeguard.kernels.reference import Firing, Reset, membrane_dtype, reference, reset_potential
+from spikeguard.kernels.reference import (Firing, Reset, membrane_dtype, reference, reset_potential)
 
 __all__ = [
     "KERNELS",
@@ -168,7 +168,7 @@ def averages(x: Tensor, layer: nn.Module) -> bool:
     """
     if type(layer) is not nn.AvgPool2d or x.ndim != 5 or as_defined(x.device):
         return False
-    from spikeguard.kernels import windows
+    from spikeguard.kernels.cpu import pooling as windows
 
     watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
     return not watched and windows.fits(x, layer)

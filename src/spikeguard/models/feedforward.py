@@ -9,17 +9,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from spikeguard.encoders import Encoder
-from spikeguard.models.snn import (
-    SNN,
-    Readout,
-    TimeSequential,
-    initialise,
-    quiet_construction,
-    readout_layers,
-    scaled,
-    spiking,
-)
+from spikeguard.encoders.coding import Encoder
+from spikeguard.models.snn import (SNN, Readout, TimeSequential, initialise, quiet_construction, readout_layers, scaled, spiking)
 from spikeguard.neurons import Neuron
 
 __all__ = ["CNN", "MLP", "VGG5", "VGG11", "feedforward"]

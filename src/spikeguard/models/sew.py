@@ -8,19 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from spikeguard.encoders import Encoder
-from spikeguard.models.snn import (
-    SNN,
-    Readout,
-    Temporal,
-    TimeSequential,
-    initialise,
-    quiet_construction,
-    readout_layers,
-    scaled,
-    spiking,
-)
-from spikeguard.neurons import IF, ATan, Neuron
+from spikeguard.encoders.coding import Encoder
+from spikeguard.models.snn import (SNN, Readout, Temporal, TimeSequential, initialise, quiet_construction, readout_layers, scaled, spiking)
+from spikeguard.neurons import (IF, ATan, Neuron)
 
 __all__ = ["SEWResNet", "SpikingResNet"]
 

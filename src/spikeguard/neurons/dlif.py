@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.kernels import Reset
-from spikeguard.neurons.arguments import require_decay
+from spikeguard.neurons.parameters import require_decay
 from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.surrogate import Surrogate
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.kernels import Reset
-from spikeguard.neurons.arguments import decay_from_tau, require_decay
+from spikeguard.neurons.parameters import (decay_from_tau, require_decay)
 from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.surrogate import Surrogate
 

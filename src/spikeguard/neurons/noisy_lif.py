@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from spikeguard.kernels import Reset
 from spikeguard.kernels.layout import Layout
-from spikeguard.neurons.arguments import require_decay
-from spikeguard.neurons.base import Neuron, Phase
+from spikeguard.neurons.parameters import require_decay
+from spikeguard.neurons.base import (Neuron, Phase)
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.rng import RandomSource
 

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from spikeguard.attacks import AttackError, classify
-from spikeguard.attacks.base import frozen, require_finite_weights, require_inputs
-from spikeguard.models.adapters import Foreign
-from spikeguard.models.frameworks import ForeignNeuron
-from spikeguard.models.presentation import taken
+from spikeguard.attacks import (AttackError, classify)
+from spikeguard.attacks.base import (frozen, require_finite_weights, require_inputs)
+from spikeguard.models.adapters.classifier import Foreign
+from spikeguard.models.adapters.frameworks import ForeignNeuron
+from spikeguard.models.adapters.presentation import taken
 from spikeguard.neurons import spiking_layers
 from spikeguard.preflight.gradient import require_gradient
-from spikeguard.preflight.repeats import changes, require_independence, require_same_again, state
-from spikeguard.preflight.surrogates import Compared, compare
-from spikeguard.rng import SampleStreams, key, randomness
+from spikeguard.preflight.repeats import (changes, require_independence, require_same_again, state)
+from spikeguard.preflight.surrogates import (Compared, compare)
+from spikeguard.rng import (SampleStreams, key, randomness)
 
 __all__ = ["Preflight", "check"]
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import PGD, AttackError, Linf, SwapSurrogate
-from spikeguard.attacks.gradient import BACKPROP, Gradient
-from spikeguard.models.frameworks import ForeignNeuron
-from spikeguard.neurons import Triangular, spiking_layers
-from spikeguard.rng import SampleStreams, key
-from spikeguard.scores import wilson
+from spikeguard.attacks import (PGD, AttackError, Linf, SwapSurrogate)
+from spikeguard.attacks.gradients.base import (BACKPROP, Gradient)
+from spikeguard.models.adapters.frameworks import ForeignNeuron
+from spikeguard.neurons import (Triangular, spiking_layers)
+from spikeguard.rng import (SampleStreams, key)
+from spikeguard.evaluation.result import wilson
 
 __all__ = ["Compared", "compare"]
 

@@ -10,10 +10,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from spikeguard.files import write_text
-from spikeguard.reporting import words
-from spikeguard.reporting.collect import collect
-from spikeguard.reporting.page import Page, gather
+from spikeguard.storage.atomic_files import write_text
+from spikeguard.reporting import formatting as words
+from spikeguard.reporting.readers.collect import collect
+from spikeguard.reporting.page import (Page, gather)
 
 __all__ = ["report"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from spikeguard.reporting.collect import Network
-from spikeguard.scores import Score
+from spikeguard.reporting.readers.collect import Network
+from spikeguard.evaluation.result import Score
 
 __all__ = [
     "INK",

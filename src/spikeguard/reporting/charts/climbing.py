@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from spikeguard.config import eps_text
-from spikeguard.reporting import words
-from spikeguard.reporting.charts.base import INK, LEGEND, SHADE, SOFT, Look, blank, errors, tint
-from spikeguard.reporting.evidence import Evidence
-from spikeguard.scores import Score
+from spikeguard.config.builder import eps_text
+from spikeguard.reporting import formatting as words
+from spikeguard.reporting.charts.base import (INK, LEGEND, SHADE, SOFT, Look, blank, errors, tint)
+from spikeguard.reporting.readers.audit_evidence import Evidence
+from spikeguard.evaluation.result import Score
 
 __all__ = ["HEIGHT", "accuracy_by_eps", "accuracy_by_step", "level", "loss_by_step", "points"]
 

@@ -1,0 +1,151 @@
+"""ASSG: a surrogate whose sharpness follows every neuron's potentials through an attack."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks.base import Loss
+from spikeguard.attacks.gradients.base import BACKPROP
+from spikeguard.attacks.gradients.spiking_rules import differentiate
+from spikeguard.kernels.custom_backward import compiled
+from spikeguard.neurons import (Fired, Neuron, Prescription, backward_mode, spiking_layers)
+
+__all__ = ["ASSG"]
+
+_BETA, _RELAXED, _SMALL = 0.9, 1.5, 1e-4
+
+
+@dataclass(frozen=True)
+class ASSG:
+    r"""Adaptive sharpness surrogate gradient: an arctangent for every neuron, step and sample.
+
+    .. math::
+        M &\leftarrow 0.9\,M + 0.1\,|v - v_{th}|, \quad
+        D \leftarrow 0.9\,D + 0.1\,\big||v - v_{th}| - M\big| \\
+        \alpha &= \frac{a}{M + 1.5\,D + 10^{-4}}, \quad a = \frac{2}{\pi} \tan(\pi A), \quad
+        h = \frac{\alpha / 2}{1 + (\pi \alpha (v - v_{th}) / 2)^2}
+
+    once in every step of an attack, with M = 1 and D = 0 at the start of a search: the further from
+    the threshold a neuron's potentials lie, the wider its surrogate. The rest is backpropagation
+    through time. It learns from step to step, per sample: a search begins it afresh (``begun``),
+    and ``EoT`` lets it learn from the first of its draws. Called by itself it takes the first step
+    of a search.
+
+    Args:
+        A: How far the gradient may vanish on average: alpha |v - v_th| stays near a for usual
+            potentials. In (0, 1/2); the source searches 0.35 to 0.49.
+
+    The spiking layers of other frameworks get it as a surrogate of their own recurrence, in the way
+    that ``SwapSurrogate`` exchanges theirs.
+
+    Raises:
+        ValueError: If A is out of range; at a call, if the model has no spiking layer, or a search
+            goes on with another batch.
+        ForeignError: At a call, if another framework's surrogate cannot be exchanged.
+
+    Source: "Towards reliable evaluation of adversarial robustness for spiking neural networks",
+        arXiv:2512.22522.
+    """
+
+    A: float = 0.425
+
+    def __post_init__(self) -> None:
+        if not 0 < self.A < 0.5:
+            raise ValueError(f"ASSG: A lies inside (0, 1/2), got {self.A:g}; usual is 0.425.")
+
+    @property
+    def sharpness(self) -> float:
+        """The number a."""
+        return 2 / math.pi * math.tan(math.pi * self.A)
+
+    def begin(self) -> _Search:
+        """Return a gradient for one search, which keeps what it learns."""
+        return _Search(self.sharpness)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """Return the losses [B] and the input gradient of a search's first step."""
+        return self.begin()(model, x, y, loss)
+
+
+class _Search:
+    """M and D of every layer; a layer that is called twice in one pass has two of each."""
+
+    def __init__(self, sharpness: float):
+        self.sharpness = sharpness
+        self.moments: dict[tuple[object, int], tuple[Tensor, Tensor]] = {}
+        self._calls: dict[object, int] = {}
+        self._learns = True
+
+    def hold(self) -> Self:
+        """Return a gradient that uses the moments and leaves them as they are."""
+        still = copy.copy(self)
+        still._learns, still._calls = False, {}
+        return still
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """Return the losses [B] and the input gradient."""
+        self._calls.clear()
+        foreign = {n: s for n, s in spiking_layers(model).items() if not isinstance(s, Neuron)}
+        if not foreign:
+            return differentiate("ASSG", self._prescribe, model, x, y, loss)
+        with backward_mode(model, {name: _Sharp(self, layer) for name, layer in foreign.items()}):
+            return BACKPROP(model, x, y, loss)
+
+    def _prescribe(self, fired: Fired) -> Prescription:
+        return Prescription(self.slope(fired.neuron, fired.v, fired.v_th), temporal=True)
+
+    def slope(self, layer: object, v: Tensor, v_th: float) -> Tensor:
+        """Return h for the potentials of a layer's next call in this step, and learn from them."""
+        call = self._calls[layer] = self._calls.get(layer, 0) + 1
+        M, D = self._remembered((layer, call), v)
+        fast = compiled(v)
+        if fast is not None and M.stride() == v.stride():
+            numbers = {"beta": _BETA, "relaxed": _RELAXED, "small": _SMALL}
+            numbers |= {"sharpness": self.sharpness, "learns": int(self._learns)}
+            found: Tensor = fast.sharpen(v, M, D, v_th, **numbers)
+            return found
+        if self._learns:
+            distance = (v - v_th).abs()
+            M.copy_(_BETA * M + (1 - _BETA) * distance)
+            D.copy_(_BETA * D + (1 - _BETA) * (distance - M).abs())
+        alpha = self.sharpness / (M + _RELAXED * D + _SMALL)
+        return (alpha / 2) / (1 + (math.pi / 2 * alpha * (v - v_th)).square())
+
+    def _remembered(self, place: tuple[object, int], v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return M and D of a layer, which are changed where they are; 1 and 0 at the beginning."""
+        if place not in self.moments:
+            moments = torch.ones_like(v), torch.zeros_like(v)
+            if not self._learns:
+                return moments
+            self.moments[place] = moments
+        M, D = self.moments[place]
+        if M.shape != v.shape:
+            raise ValueError(
+                f"ASSG: the search began with potentials {list(M.shape)}, got "
+                f"{list(v.shape)}; begin a new one for another batch."
+            )
+        return M, D
+
+
+@dataclass(eq=False)
+class _Sharp:
+    """The surrogate of one layer of another framework; it asks for h step by step, last first."""
+
+    search: _Search
+    layer: object
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.search.slope(self.layer, x, 0.0)
+
+    @property
+    def half_width(self) -> float:
+        return math.inf  # every neuron has its own
+
+    def widened(self, factor: float) -> Self:
+        raise ValueError("ASSG: follows the potentials; its surrogate cannot be widened.")

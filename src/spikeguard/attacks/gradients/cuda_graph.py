@@ -1,0 +1,152 @@
+"""A CUDA graph of a model's pass: for small batches, where launches take longer than the work.
+
+Recorded once, the model's forward and backward kernels are launched all at once from then on. The
+loss, and the checks of the logits and of the gradient, stay outside the graph and run every time.
+
+Not yet run on a GPU: on the CPU it is tested with a stand-in for torch's graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks.base import (AttackError, Loss, is_stochastic)
+from spikeguard.attacks.gradients.base import (BACKPROP, Gradient, is_adaptive)
+from spikeguard.kernels import fusing
+
+__all__ = ["KEPT", "LARGEST", "Graphed"]
+
+LARGEST = 64  # samples; in larger batches the work outlasts the launches
+KEPT = 8  # graphs; each holds the memory of one pass
+
+
+@dataclass(frozen=True)
+class Graphed:
+    """Differentiate the model through a CUDA graph of its pass, where that can be done.
+
+    A graph is recorded for every model, shape and precision of the input, and setting of the
+    model's layers (a swapped surrogate included); weights are read afresh at every replay. Where
+    there is no graph to be had, ``inner`` sees the model itself: on other devices, with more than
+    64 samples, under autocast, in training mode, and with a model that is stochastic or watched by
+    hooks or recorders.
+
+    The pass must not read a tensor's value on the host, nor depend on anything but its input, its
+    weights and its layers' public settings. To average, put it inside: ``EoT(16, Graphed())``.
+
+    Args:
+        inner: The gradient that differentiates the model, ``Backprop()`` or ``SwapSurrogate(...)``.
+
+    Raises:
+        ValueError: If the gradient learns from step to step.
+        AttackError: At a call, if the model's pass cannot be recorded.
+    """
+
+    inner: Gradient = BACKPROP
+
+    def __post_init__(self) -> None:
+        if is_adaptive(self.inner):
+            raise ValueError(
+                f"Graphed: {type(self.inner).__name__} learns from step to step, and a recorded "
+                "pass repeats what it was; write Graphed() or use that gradient alone."
+            )
+        object.__setattr__(self, "_graphs", [])  # no field: it is no setting of the attack
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """Return the losses [B] and the input gradient."""
+        if _can_record(model, x):
+            model = _Replayed(model, self.__dict__["_graphs"])
+        return self.inner(model, x, y, loss)
+
+
+class _Graph(NamedTuple):
+    model: nn.Module
+    state: list[Any]
+    replay: Callable[[Tensor], Tensor]
+
+
+class _Replayed(nn.Module):
+    """The model with its pass replayed; its layers are there to be found, and set, as before."""
+
+    def __init__(self, model: nn.Module, graphs: list[_Graph]):
+        super().__init__()
+        self.model = model
+        self._graphs = graphs
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            logits: Tensor = self.model(x)
+            return logits
+        kept: Tensor = _Kept.apply(x)  # type: ignore[no-untyped-call]
+        return self._graph(x).replay(kept).clone()  # the graph's own output is overwritten
+
+    def _graph(self, x: Tensor) -> _Graph:
+        state = _state(self.model, x)
+        for graph in self._graphs:
+            if graph.model is self.model and graph.state == state:
+                return graph
+        if len(self._graphs) == KEPT:
+            del self._graphs[0]
+        self._graphs.append(_Graph(self.model, state, _record(self.model, x)))
+        return self._graphs[-1]
+
+
+class _Kept(torch.autograd.Function):
+    """The identity, whose gradient is a copy: the graph overwrites its own at the next replay."""
+
+    @staticmethod
+    def forward(ctx, x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        return None if grad is None else grad.clone()
+
+
+def _can_record(model: nn.Module, x: Tensor) -> bool:
+    if not x.is_cuda or len(x) > LARGEST or torch.is_autocast_enabled("cuda"):
+        return False
+    for part in model.modules():
+        watched = (
+            part._forward_hooks
+            or part._forward_pre_hooks
+            or part._backward_hooks
+            or part._backward_pre_hooks
+            or getattr(part, "_recorders", None)
+        )
+        if part.training or watched:
+            return False
+    return not is_stochastic(model)
+
+
+def _state(model: nn.Module, x: Tensor) -> list[Any]:
+    """Return all that a graph of the model's pass has fixed, to compare with what is there now."""
+    tensors = [*model.parameters(), *model.buffers()]
+    settings = [
+        {k: v for k, v in vars(part).items() if not k.startswith("_") and _is_setting(v)}
+        for part in model.modules()
+    ]
+    places = [tensor.data_ptr() for tensor in tensors]
+    return [x.shape, x.dtype, x.device, fusing(x.device), places, settings]
+
+
+def _is_setting(value: object) -> bool:
+    """Whether a layer's attribute is compared: numbers, words, and what is called (a surrogate)."""
+    return isinstance(value, bool | int | float | str | tuple) or callable(value)
+
+
+def _record(model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """Record the model's pass, forward and backward, for inputs like ``x``."""
+    sample = x.detach().clone().requires_grad_()
+    try:
+        found = torch.cuda.make_graphed_callables(lambda image: model(image), (sample,))
+    except RuntimeError as error:
+        raise AttackError(
+            "Graphed: the model's pass cannot be recorded as a CUDA graph "
+            f"({str(error).splitlines()[0]}); use its inner gradient alone."
+        ) from error
+    return cast("Callable[[Tensor], Tensor]", found)

@@ -1,0 +1,72 @@
+"""MembraneReadout: follow the last layer's potentials where the answers are counted spikes."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks.base import (AttackError, Loss, NoGradientError, classify)
+from spikeguard.neurons import (LayerTrace, Surrogate, backward_mode, record, spiking_layers)
+
+__all__ = ["MembraneReadout", "answers_in_spikes"]
+
+
+def answers_in_spikes(model: nn.Module) -> bool:
+    """Whether the last part of a model is a spiking layer, so that its answers are rates."""
+    *_, (last, _) = model.named_modules()
+    return any(last == name or last.startswith(f"{name}.") for name in spiking_layers(model))
+
+
+@dataclass(frozen=True)
+class MembraneReadout:
+    r"""Take the loss of the output neurons' mean potentials in the place of their rates.
+
+    .. math:: u_k = \frac1T \sum_t v_k[t], \qquad g = \nabla_x\, \ell(u(x), y)
+
+    Rates are multiples of 1/T: they tie, saturate, and do not move with a small step. Potentials
+    before the reset do. A search reads its losses off them too, with ``margin`` the distance of two
+    potentials; whether a point fools is still asked of the model's own answers. Where the last
+    layer does not spike the answers are taken as they are, and this is backpropagation.
+
+    Args:
+        surrogate: A surrogate for the layers below, or a factor by which each layer's own is
+            widened; None leaves them as they are.
+
+    Raises:
+        AttackError: At a call, if logits or gradients are not finite, or no gradient reaches the
+            input.
+
+    Source: SpikeGuard's own; the potential as a readout is that of Neftci et al., 2019
+        (arXiv:1901.09948).
+    """
+
+    surrogate: Surrogate | float | None = None
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """Return the losses [B] of the potentials, and their input gradient, shaped like ``x``."""
+        x = x.detach().requires_grad_()
+        swapped = self.surrogate
+        mode = nullcontext() if swapped is None else backward_mode(model, swapped)
+        with torch.enable_grad(), mode, record(model) as trace:
+            logits = classify(model, x, y)
+            read = _potentials(list(trace.values()), logits) if answers_in_spikes(model) else logits
+            losses = loss(read, y)
+            grad = None
+            if losses.requires_grad:
+                (grad,) = torch.autograd.grad(losses.sum(), x, allow_unused=True)
+        if grad is None:
+            raise NoGradientError("MembraneReadout: no gradient reaches the input.")
+        if not bool(torch.isfinite(grad).all()):
+            raise AttackError("MembraneReadout: the gradient is not finite.")
+        loss(logits.detach(), y)  # who watches for points that fool is shown the answers
+        return losses.detach(), grad
+
+
+def _potentials(layers: list[LayerTrace], logits: Tensor) -> Tensor:
+    """Return the mean potentials [B, K] of the last layer; the answers if it is none of theirs."""
+    if not layers or layers[-1].v.shape[1:] != logits.shape:
+        return logits
+    return layers[-1].v.mean(0)

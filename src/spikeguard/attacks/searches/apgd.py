@@ -1,0 +1,226 @@
+"""Auto-PGD: a gradient search that chooses its own step size; untargeted and targeted (APGD-T)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks.searches.active_set import (State, Step)
+from spikeguard.attacks.base import (FORWARD, Loss, classify, crafting, is_stochastic)
+from spikeguard.attacks.gradients.base import (BACKPROP, Gradient, begun, draws_a_step, gradient_cost)
+from spikeguard.attacks.searches.apgd_l1 import Sparse
+from spikeguard.attacks.losses import (dlr, targeted_dlr)
+from spikeguard.attacks.searches.apgd_linf_l2 import Momentum
+from spikeguard.attacks.searches.restarts import (rows, runner_up)
+from spikeguard.attacks.threat import (L1, Threat)
+from spikeguard.rng import (Randomness, SampleStreams, randomness)
+
+__all__ = ["APGD"]
+
+_DRAWS = 10  # fresh draws that tell whether a stochastic model is fooled after a search
+
+
+@dataclass(frozen=True)
+class APGD:
+    """Auto-PGD; the step size is each sample's own and is halved where it stops helping.
+
+    A search returns the last point at which the model was wrong, or, if there was none, the point
+    of highest loss. Later searches are run on the samples that no search before has fooled.
+
+    Under noise, losses, gradients and answers are means over the draws of ``EoT``: a point counts
+    as wrong if the mean logits of its draws are. One draw alone proves nothing, so without ``EoT``
+    the search returns the point of highest loss. A sample is spared further searches only if it is
+    wrong on all of ten fresh draws; of its searches the one with the fewest right draws is kept.
+
+    Args:
+        threat: The set the adversary may use; ``L1`` has a path of its own.
+        steps: Gradient steps of a search, >= 1.
+        restarts: Searches from different random starts, >= 1.
+        targets: 0 searches for any other class. k > 0 is APGD-T: a search for each of the k classes
+            that rank highest beside the true one on the clean input, with the targeted DLR loss,
+            each ``restarts`` times. Where the model has fewer, they take turns again.
+        loss: Per-sample loss to maximise; APGD-T has its own and asks for ``dlr``.
+        gradient: How the loss is differentiated.
+
+    Raises:
+        ValueError: If steps or restarts is below 1, targets is negative, or there are targets and
+            another loss.
+
+    Source: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of
+        diverse parameter-free attacks", ICML 2020 (arXiv:2003.01690), Algorithm 1.
+    """
+
+    threat: Threat
+    steps: int = 100
+    restarts: int = 1
+    targets: int = 0
+    loss: Loss = dlr
+    gradient: Gradient = BACKPROP
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"APGD: steps must be >= 1, got {self.steps}.")
+        if self.restarts < 1:
+            raise ValueError(f"APGD: restarts must be >= 1, got {self.restarts}.")
+        if self.targets < 0:
+            raise ValueError(
+                f"APGD: targets counts classes, >= 0, got {self.targets}; 0 is untargeted."
+            )
+        if self.targets and self.loss is not dlr:
+            raise ValueError(
+                "APGD: with targets the loss is the targeted DLR; leave loss out, or set targets=0."
+            )
+
+    @property
+    def cost(self) -> float:
+        """Gradient evaluations a sample; a search looks at one point more than it takes steps."""
+        ranking = draws_a_step(self.gradient) * FORWARD if self.targets else 0
+        outcome = FORWARD if self.rounds > 1 else 0
+        return self.rounds * (self._path.looks * gradient_cost(self.gradient) + ranking + outcome)
+
+    @property
+    def rounds(self) -> int:
+        """Searches a sample gets at most."""
+        return max(1, self.targets) * self.restarts
+
+    def begin(self, x: Tensor, y: Tensor, streams: SampleStreams, round_: int) -> State:
+        """Return the state in which a search begins: at its random start."""
+        path = self._path
+        start = path.start.sample(x, streams.fork("round", round_))
+        lowest = torch.full_like(y, -torch.inf, dtype=torch.promote_types(x.dtype, torch.float32))
+        return {
+            "x_adv": start,
+            "done": torch.zeros_like(y),
+            "rank": torch.full_like(y, round_ % max(1, self.targets)),
+            "target": torch.zeros_like(y),
+            "best": start,
+            "best_grad": torch.zeros_like(start),
+            "best_loss": lowest,
+            "wrong": start,
+            "found": torch.zeros_like(y, dtype=torch.bool),
+            **path.begin(x, start),
+        }
+
+    def step(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> Step:
+        """Look at the point where every sample stands, and go on to the next one."""
+        return self._step(model, x, y, state, trusted=True)
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
+    ) -> Tensor:
+        """Return adversarial inputs shaped like ``x``; ``model`` is left as it was."""
+        with crafting(model, x, y, generator) as streams:
+            noisy = is_stochastic(model)
+            worst = x.detach().clone()
+            fewest = torch.full_like(y, _DRAWS + 1)
+            highest = torch.zeros_like(y, dtype=torch.promote_types(x.dtype, torch.float32))
+            for round_ in range(self.rounds):
+                open_ = fewest.nonzero()[:, 0]
+                if not len(open_):
+                    break
+                mine, own = streams.take(open_), y[open_]
+                with randomness(model, mine.fork("noise", round_)):
+                    found, loss = self._search(model, x[open_], own, mine, round_, noisy)
+                    if self.rounds == 1:
+                        return found
+                    answers = [
+                        classify(model, found, own).argmax(1) for _ in range(_DRAWS if noisy else 1)
+                    ]
+                right = (torch.stack(answers) == own).sum(0)
+                few = fewest[open_]
+                better = (right < few) | ((right == few) & (loss > highest[open_]))
+                kept = open_[better]
+                worst[kept], fewest[kept], highest[kept] = (
+                    found[better],
+                    right[better],
+                    loss[better],
+                )
+            return worst
+
+    @property
+    def _path(self) -> Momentum | Sparse:
+        if isinstance(self.threat, L1):
+            return Sparse(self.threat, self.steps)
+        return Momentum(self.threat, self.steps)
+
+    def _search(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        streams: SampleStreams,
+        round_: int,
+        noisy: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Return what a search hands in, and the highest loss it saw [B]."""
+        search = replace(self, gradient=begun(self.gradient))
+        trusted = not noisy or draws_a_step(self.gradient) > 1
+        state = self.begin(x, y, streams, round_)
+        made = search._step(model, x, y, state, trusted)
+        for _ in range(self._path.looks - 1):
+            made = search._step(model, x, y, made.state, trusted)
+        return made.result, made.state["best_loss"]
+
+    def _step(self, model: nn.Module, x: Tensor, y: Tensor, state: State, trusted: bool) -> Step:
+        path, here = self._path, state["x_adv"]
+        loss = self.loss
+        if self.targets:
+            state = self._aim(model, x, y, state)
+            loss = partial(_towards, target=state["target"])
+        look = _Look(loss, draws_a_step(self.gradient))
+        losses, grad = self.gradient(model, here, y, look)
+        inside = path.counts(state["done"])
+        wrong = look.wrong(y) & inside & trusted
+        better, misled = losses > state["best_loss"], rows(wrong, x)
+        state = state | {
+            "best": torch.where(rows(better, x), here, state["best"]),
+            "best_grad": torch.where(rows(better, x), grad, state["best_grad"]),
+            "best_loss": torch.where(better, losses, state["best_loss"]).to(state["best_loss"]),
+            "wrong": torch.where(misled, here, state["wrong"]),
+            "found": state["found"] | wrong,
+        }
+        result = torch.where(rows(state["found"], x), state["wrong"], state["best"])
+        result = torch.where(rows(inside, x), result, x)
+        moved = path.move(x, state, losses, grad)
+        moved["done"] = state["done"] + 1
+        return Step(moved, here, wrong, result, moved["done"] >= path.looks)
+
+    def _aim(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> State:
+        """Give those who begin their target: the class of their rank by clean logits."""
+        new = (state["done"] == 0).nonzero()[:, 0]
+        if not len(new):
+            return state
+        own = y[new]
+        logits = torch.stack(
+            [classify(model, x[new], own) for _ in range(draws_a_step(self.gradient))]
+        ).mean(0)
+        target = state["target"].clone()
+        target[new] = runner_up(logits, own, state["rank"][new] % (logits.shape[1] - 1))
+        return state | {"target": target}
+
+
+class _Look:
+    """A loss that remembers the logits it was given, the last of every draw being those at x."""
+
+    def __init__(self, loss: Loss, draws: int):
+        self.loss, self.draws = loss, draws
+        self.seen: list[Tensor] = []
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        self.seen.append(logits.detach())
+        return self.loss(logits, y)
+
+    def wrong(self, y: Tensor) -> Tensor:
+        """Return on which samples the mean logits over the draws are wrong [B]."""
+        if not self.seen:  # a gradient of another kind: it never asked
+            return torch.zeros_like(y, dtype=torch.bool)
+        each = max(1, len(self.seen) // self.draws)
+        logits = torch.stack(self.seen[each - 1 :: each]).mean(0)
+        return logits.argmax(1) != y
+
+
+def _towards(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    return targeted_dlr(logits, y, target)

@@ -1,0 +1,222 @@
+"""FAB: the smallest change that fools the model, by steps onto the linearised boundary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks.searches.active_set import (State, Step)
+from spikeguard.attacks.base import (FORWARD, crafting, is_stochastic)
+from spikeguard.attacks.gradients.base import (BACKPROP, Gradient, begun, gradient_cost)
+from spikeguard.attacks.losses import targeted_margin
+from spikeguard.attacks.searches.restarts import (mean_logits, rows, runner_up)
+from spikeguard.attacks.threat import Threat
+from spikeguard.rng import (Randomness, SampleStreams)
+
+__all__ = ["FAB", "onto_plane"]
+
+_DRAWS = 10  # of a model with noise, whose mean logits tell whether it is fooled
+_NEAREST = 0.1  # largest weight of the step from x itself (alpha_max)
+_OVERSHOOT = 1.05  # of both steps (eta)
+_BACK = 0.9  # where the search goes on after a point that fools (beta)
+
+
+@dataclass(frozen=True)
+class FAB:
+    r"""Fast Adaptive Boundary attack, targeted: it looks for the nearest point that fools.
+
+    .. math::
+        x_{i+1} = (1 - \alpha)(x_i + 1.05\,d_1) + \alpha (x + 1.05\,d_2), \quad
+        \alpha = \min\Bigl(\frac{\lVert d_1 \rVert}{\lVert d_1 \rVert + \lVert d_2 \rVert},
+        0.1\Bigr)
+
+    with d_1 and d_2 the shortest ways from x_i and from x to the plane on which the linearised
+    z_t - z_y is zero, within the box. After a point that fools it goes back to
+    x + 0.9 (x_{i+1} - x). Each target t is a search of its own, from x.
+
+    There is no step size, and eps plays no part in the search: a plain call returns for each sample
+    the nearest point found over all targets if it lies within eps. If it does not, that point is
+    projected, which mostly fools no more; without any such point it is x itself. An input that is
+    wrong already is its own nearest point. Step by step, a sample ends at its first point within
+    eps.
+
+    Where the gradient is zero there is no plane, and the sample stays where it is.
+
+    A model with noise is fooled where its mean logits over ten fresh draws are wrong; the planes
+    are those of the mean over the draws of ``EoT``. The nearest of many such points may still be a
+    lucky one: score it on fresh draws, as ``evaluate`` does.
+
+    Args:
+        threat: ``Linf``, ``L2`` or ``L1``: the norm, and the radius within which a point counts.
+        steps: Steps for each target, >= 1.
+        targets: Classes that are tried, >= 1: those that rank highest beside the true one on the
+            clean input; at most all others.
+        gradient: How z_t - z_y is differentiated.
+
+    Raises:
+        ValueError: If steps or targets is below 1, or the threat set has another norm.
+
+    Source: Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary
+        attack", ICML 2020 (arXiv:1907.02044); targeted as in arXiv:2003.01690.
+    """
+
+    threat: Threat
+    steps: int = 100
+    targets: int = 9
+    gradient: Gradient = BACKPROP
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"FAB: steps must be >= 1, got {self.steps}.")
+        if self.targets < 1:
+            raise ValueError(f"FAB: targets counts classes, >= 1, got {self.targets}.")
+        if self.threat.norm not in ("linf", "l2", "l1"):
+            raise ValueError(
+                f"FAB: defined for Linf, L2 and L1, got {self.threat.norm!r}; use one of these."
+            )
+
+    @property
+    def cost(self) -> float:
+        """Gradient evaluations a sample: each step asks about its point, each target about x."""
+        return self.targets * (self.steps * (gradient_cost(self.gradient) + FORWARD) + FORWARD)
+
+    @property
+    def rounds(self) -> int:
+        """One: the targets follow each other within it."""
+        return 1
+
+    def begin(self, x: Tensor, y: Tensor, streams: SampleStreams, round_: int) -> State:
+        """Return the state in which the search begins: at x."""
+        shortest = torch.full_like(y, torch.inf, dtype=torch.promote_types(x.dtype, torch.float32))
+        return {
+            "x_adv": x,
+            "done": torch.zeros_like(y),
+            "target": torch.zeros_like(y),
+            "best": x,
+            "shortest": shortest,
+        }
+
+    def step(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> Step:
+        """Take one step with every sample."""
+        return self._step(model, x, y, state, draws=1)
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
+    ) -> Tensor:
+        """Return adversarial inputs shaped like ``x``; ``model`` is left as it was."""
+        with crafting(model, x, y, generator) as streams:
+            draws = _DRAWS if is_stochastic(model) else 1
+            x = x.detach()
+            state = self.begin(x, y, streams, 0)
+            while True:
+                search = replace(self, gradient=begun(self.gradient))
+                for _ in range(self.steps):
+                    made = search._step(model, x, y, state, draws)
+                    state = made.state
+                if bool(made.over.all()):
+                    return made.result
+
+    def _step(self, model: nn.Module, x: Tensor, y: Tensor, state: State, draws: int) -> Step:
+        state = self._aim(model, x, y, state, draws)
+        here, done = state["x_adv"], state["done"] + 1
+        value, grad = self.gradient(model, here, y, partial(_toward, target=state["target"]))
+        there = self._closer(x, here, value, grad)
+        logits = mean_logits(model, there, y, draws)
+        wrong = logits.argmax(1) != y
+        state = _record(state, wrong, there, self.threat.distance(there, x))
+        there = torch.where(rows(wrong, x), x + _BACK * (there - x), there)
+
+        ends = done % self.steps == 0
+        over = ends & (done == self.steps * min(self.targets, logits.shape[1] - 1))
+        inside = state["shortest"] <= self.threat.eps
+        result = torch.where(rows(inside, x), state["best"], self.threat.project(state["best"], x))
+        moved = {**state, "x_adv": torch.where(rows(ends, x), x, there), "done": done}
+        return Step(moved, result, inside, result, over)
+
+    def _aim(self, model: nn.Module, x: Tensor, y: Tensor, state: State, draws: int) -> State:
+        """Give those who stand at x their next target; an x that is wrong is found already."""
+        new = (state["done"] % self.steps == 0).nonzero()[:, 0]
+        if not len(new):
+            return state
+        logits = mean_logits(model, x[new], y[new], draws)
+        target, wrong = state["target"].clone(), torch.zeros_like(y, dtype=torch.bool)
+        target[new] = runner_up(logits, y[new], state["done"][new] // self.steps)
+        wrong[new] = logits.argmax(1) != y[new]
+        found = _record(state, wrong, x, torch.zeros_like(state["shortest"]))
+        return {**found, "target": target}
+
+    def _closer(self, x: Tensor, here: Tensor, value: Tensor, grad: Tensor) -> Tensor:
+        """Return the next points: between the way from here to the plane and that from x."""
+        start, point, w = (part.flatten(1).double() for part in (x, here, grad))
+        gap = value.double()
+        d1 = onto_plane(point, w, gap, self.threat.norm)
+        d2 = onto_plane(start, w, gap + (w * (start - point)).sum(1), self.threat.norm)
+        one, two = (self.threat.distance(d, torch.zeros_like(d)) for d in (d1, d2))
+        tiny = torch.finfo(torch.float64).tiny
+        alpha = (one / (one + two).clamp_min(tiny)).clamp_max(_NEAREST)[:, None]
+        there = (1 - alpha) * (point + _OVERSHOOT * d1) + alpha * (start + _OVERSHOOT * d2)
+        flat = (w == 0).all(1, keepdim=True)
+        there = torch.where(flat, point, there.clamp(0, 1))
+        return there.to(x.dtype).view_as(x)
+
+
+def onto_plane(point: Tensor, w: Tensor, gap: Tensor, norm: str) -> Tensor:
+    r"""Return the shortest d with <w, d> = -gap and point + d in [0, 1], exactly.
+
+    Every coordinate moves in the direction that closes the gap, by
+
+    * Linf: :math:`\min(\lambda, r_j)`, r_j being the room to the box,
+    * L2: :math:`\min(\lambda |w_j|, r_j)`,
+    * L1: r_j, those of largest abs(w_j) first, and the last one by what is left.
+
+    What this closes rises with lambda along straight lines; their ends are sorted, so that the
+    smallest lambda that closes the gap is exact. Where the box forbids it, all go to its edge.
+
+    Args:
+        point: Points in the box [B, D].
+        w: Normals [B, D].
+        gap: What <w, .> has to fall by [B].
+        norm: "linf", "l2" or "l1".
+
+    Source: Croce and Hein, 2020 (arXiv:1907.02044), Section 2.
+    """
+    way = -gap.sign()[:, None] * w.sign()
+    size, need = w.abs(), gap.abs()[:, None]
+    room = torch.where(way > 0, 1 - point, point) * (way != 0)
+    if norm == "l1":
+        order = size.argsort(dim=1, descending=True, stable=True)
+        worth = (size * room).gather(1, order)
+        before = worth.cumsum(1) - worth
+        share = torch.minimum((need - before).clamp(min=0), worth)
+        moved = torch.zeros_like(room).scatter(1, order, share) / torch.where(size > 0, size, 1)
+        return way * moved
+    pace = size if norm == "l2" else (size > 0).to(size.dtype)
+    end = torch.where(pace > 0, room / torch.where(pace > 0, pace, 1), 0)  # lambda at the box
+    ends, order = end.sort(1)
+    slope = (size * pace).gather(1, order)
+    before = (slope * ends).cumsum(1) - slope * ends  # closed by those who stand at the box
+    left = slope.flip(1).cumsum(1).flip(1)  # the slope of those who do not
+    reached = before + left * ends
+    first = (reached < need).sum(1, keepdim=True)
+    last = first.clamp(max=ends.shape[1] - 1)
+    slopes = left.gather(1, last)
+    exact = (need - before.gather(1, last)) / torch.where(slopes > 0, slopes, 1)
+    lam = torch.where(first > last, ends.gather(1, last), exact)
+    return way * torch.minimum(lam * pace, room)
+
+
+def _toward(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    return targeted_margin(logits, y, target)
+
+
+def _record(state: State, wrong: Tensor, point: Tensor, distance: Tensor) -> State:
+    """Keep a point that fools if it is the nearest so far."""
+    nearer = wrong & (distance < state["shortest"])
+    return {
+        **state,
+        "best": torch.where(rows(nearer, point), point, state["best"]),
+        "shortest": torch.where(nearer, distance.to(state["shortest"]), state["shortest"]),
+    }

@@ -1,0 +1,58 @@
+"""Uniform noise of the same size: the baseline that every real attack must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks.base import (FORWARD, Loss, classify, crafting, margin)
+from spikeguard.attacks.threat import Threat
+from spikeguard.rng import Randomness
+
+__all__ = ["UniformNoise"]
+
+
+@dataclass(frozen=True)
+class UniformNoise:
+    """Draw points of the threat set and keep, for each sample, the one of highest loss.
+
+    Args:
+        threat: The set the noise is drawn from.
+        draws: Points tried for each sample, >= 1.
+        loss: What ranks them; the margin ranks every fooling point above every other.
+
+    Raises:
+        ValueError: If draws is below 1.
+
+    Source: Carlini et al., "On evaluating adversarial robustness", 2019 (arXiv:1902.06705).
+    """
+
+    threat: Threat
+    draws: int = 10
+    loss: Loss = margin
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ValueError(f"UniformNoise: draws must be >= 1, got {self.draws}.")
+
+    @property
+    def cost(self) -> float:
+        """Gradient evaluations a sample: a forward pass a draw, each a third of one."""
+        return self.draws * FORWARD
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
+    ) -> Tensor:
+        """Return noisy inputs shaped like ``x``; ``model`` is left as it was."""
+        with crafting(model, x, y, generator) as streams:
+            worst = self.threat.sample(x, streams)
+            highest = self.loss(classify(model, worst, y), y)
+            for _ in range(self.draws - 1):
+                drawn = self.threat.sample(x, streams)
+                height = self.loss(classify(model, drawn, y), y)
+                higher = height > highest
+                worst = torch.where(higher.view(-1, *[1] * (x.ndim - 1)), drawn, worst)
+                highest = torch.where(higher, height, highest)
+            return worst

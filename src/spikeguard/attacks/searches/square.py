@@ -1,0 +1,152 @@
+"""Square Attack: random search with square patches, which asks for no gradient at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks.searches.active_set import (State, Step, Watch, can_step)
+from spikeguard.attacks.base import (FORWARD, Loss, classify, crafting, margin)
+from spikeguard.attacks.searches.square_patches import (moved_length, signed_square, stripes, tiles)
+from spikeguard.attacks.searches.restarts import (rows, until_fooled)
+from spikeguard.attacks.threat import Threat
+from spikeguard.rng import (Randomness, SampleStreams)
+
+__all__ = ["Square"]
+
+_SHARE = 0.8  # of the image that the first patches cover
+_HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # iterations of 10 000 queries
+_SCALE = 10_000
+
+
+@dataclass(frozen=True)
+class Square:
+    r"""Square Attack: change a random square, keep the change unless it makes the loss smaller.
+
+    Under Linf every pixel sits at x - eps or x + eps, clipped to the box; it starts with vertical
+    stripes, and each query tries one sign a channel in a square. Under L2 the squares are pairs of
+    pyramids of opposite sign, and each query moves the length of one window into another.
+    A sample stops at the first point that fools the model.
+
+    Ties are kept (loss' >= loss), where the public code asks for a smaller margin: the logits of a
+    spiking network move in steps, most changes leave them as they are, and a search that
+    stands still until one patch alone flips a spike finds little.
+
+    Position and signs are drawn for each sample by itself, so that nothing depends on the batch. A
+    patch may lie anywhere inside the image, the last row and column included. Images need not be
+    square: a patch is cut to the height and to the width. Inputs [B, F] are one row of F pixels,
+    [B, T, C, H, W] images with T C channels.
+
+    Against a model with noise no sample stops early, because one wrong answer is one draw: all
+    queries are made, and the point of the highest loss that was seen is returned. That loss is
+    flattered by its draw; what the point is worth is for fresh draws to say, as in ``evaluate``.
+
+    Args:
+        threat: ``Linf`` or ``L2``.
+        queries: Forward passes a sample, >= 1, the first point included.
+        loss: Per-sample loss ``(logits, y) -> [B]`` to maximise.
+        rescale: Run through the whole schedule of patch sizes, which was written for 10 000
+            queries, however many there are; without it, 5000 queries end halfway through.
+
+    Raises:
+        ValueError: If queries is below 1, or the threat set is neither Linf nor L2.
+
+    Source: Andriushchenko et al., "Square Attack", ECCV 2020 (arXiv:1912.00049).
+    """
+
+    threat: Threat
+    queries: int = 5000
+    loss: Loss = margin
+    rescale: bool = False
+
+    def __post_init__(self) -> None:
+        if self.queries < 1:
+            raise ValueError(f"Square: queries must be >= 1, got {self.queries}.")
+        if self.threat.norm not in ("linf", "l2"):
+            raise ValueError(
+                f"Square: defined for Linf and L2, got {self.threat.norm!r}; use Linf(eps) or "
+                "L2(eps), or another attack."
+            )
+
+    @property
+    def cost(self) -> float:
+        """Gradient evaluations a sample: a forward pass a query, each a third of one."""
+        return self.queries * FORWARD
+
+    @property
+    def rounds(self) -> int:
+        """One search a sample."""
+        return 1
+
+    def begin(self, x: Tensor, y: Tensor, streams: SampleStreams, round_: int) -> State:
+        """Return the state at the first point, which is not asked about yet."""
+        start = stripes if self.threat.norm == "linf" else tiles
+        change = self.threat.eps * start(_as_images(x), streams)
+        precise = torch.promote_types(x.dtype, torch.float32)
+        return {
+            "x_adv": self.threat.project(x + change.reshape(x.shape), x),
+            "height": torch.full((len(x),), -torch.inf, dtype=precise, device=x.device),
+            "done": torch.zeros_like(y),
+            "name": streams.bits((len(x),), dim=0, device=x.device),
+        }
+
+    def step(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> Step:
+        """Make one query for every sample."""
+        best, done = state["x_adv"], state["done"]
+        tried = torch.where(rows(done > 0, x), self._proposal(x, state), best)
+        watch = Watch(self.loss)
+        height = watch(classify(model, tried, y), y).to(state["height"].dtype)
+        kept = height >= state["height"]
+        moved = {
+            **state,
+            "x_adv": torch.where(rows(kept, x), tried, best),
+            "height": torch.where(kept, height, state["height"]),
+            "done": done + 1,
+        }
+        return Step(moved, tried, watch.outcome(y), moved["x_adv"], done + 1 == self.queries)
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
+    ) -> Tensor:
+        """Return adversarial inputs shaped like ``x``; ``model`` is left as it was."""
+        with crafting(model, x, y, generator) as streams:
+            if can_step(self, model):
+                return until_fooled(self, model, x, y, streams)
+            state = self.begin(x, y, streams, 0)
+            for _ in range(self.queries):
+                state = self.step(model, x, y, state).state
+            return state["x_adv"]
+
+    def _proposal(self, x: Tensor, state: State) -> Tensor:
+        """Return the best points with one patch changed."""
+        streams = SampleStreams(0, state["name"] + state["done"])
+        share = self._share((state["done"] - 1).clamp(min=0))
+        image, best = _as_images(x), _as_images(state["x_adv"])
+        if self.threat.norm == "l2":
+            tried = moved_length(image, best, share, self.threat.eps, streams)
+            return self.threat.project(tried.view_as(x), x)
+        window, signs = signed_square(image, share, streams)
+        change = (self.threat.eps * signs).expand_as(image).reshape(x.shape)
+        window = window[:, None].expand_as(image).reshape(x.shape)
+        tried = torch.where(window, self.threat.project(x + change, x), state["x_adv"])
+        same = (tried == state["x_adv"]).flatten(1).all(1)
+        if bool(same.any()):  # a query for nothing: the opposite signs tell more
+            other = torch.where(window, self.threat.project(x - change, x), state["x_adv"])
+            tried = torch.where(rows(same, x), other, tried)
+        return tried
+
+    def _share(self, iteration: Tensor) -> Tensor:
+        """Return which share of the image a patch covers, by iteration from 0 [B]."""
+        if self.rescale:
+            iteration = iteration * _SCALE // self.queries
+        limits = torch.tensor(_HALVED_AFTER, device=iteration.device)
+        return _SHARE * 0.5 ** torch.bucketize(iteration, limits)
+
+
+def _as_images(x: Tensor) -> Tensor:
+    """View [B, ..., H, W] as [B, C, H, W]; without a height, the last axis is one row."""
+    if x.ndim >= 4:
+        return x.reshape(len(x), -1, *x.shape[-2:])
+    return x.reshape(len(x), -1, 1, x.shape[-1])

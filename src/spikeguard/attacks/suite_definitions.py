@@ -1,0 +1,205 @@
+"""What the suites hold: for each a function that makes its attacks, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from spikeguard.attacks.searches.apgd import APGD
+from spikeguard.attacks.gradients.assg import ASSG
+from spikeguard.attacks.base import (Attack, cross_entropy, margin)
+from spikeguard.attacks.searches.fab import FAB
+from spikeguard.attacks.gradients.base import (Backprop, EoT, Gradient, SwapSurrogate)
+from spikeguard.attacks.losses import dlr
+from spikeguard.attacks.gradients.membrane_readout import MembraneReadout
+from spikeguard.attacks.searches.mifgsm import MIFGSM
+from spikeguard.attacks.searches.mtpgd import MTPGD
+from spikeguard.attacks.gradients.nes import NES
+from spikeguard.attacks.searches.noise import UniformNoise
+from spikeguard.attacks.searches.pgd import (FGSM, PGD, RFGSM)
+from spikeguard.attacks.gradients.spiking_rules import (BPTR, HART, PDSG, RGA)
+from spikeguard.attacks.searches.sapgd import SAPGD
+from spikeguard.attacks.searches.square import Square
+from spikeguard.attacks.threat import Threat
+from spikeguard.attacks.gradients.ann_twin import ANNTwin
+from spikeguard.neurons import (Surrogate, Triangular)
+
+__all__ = ["CASCADES", "SUITES", "Plan"]
+
+CASCADES = frozenset({"standard", "snn"})  # made to find the worst case: run as a cascade
+
+_TARGETS = 9
+_PAPER_STEP = 0.01 / (8 / 255)  # the papers' alpha of 0.01 at eps 8/255, as a share of eps
+_STABLE_STEPS = {7: 2.55, 10: 2.0, 20: 1.0, 40: 0.5}  # PGD steps: their size in 1/255 at eps 8/255
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a suite is built from; the fields are the arguments of ``suite``."""
+
+    threat: Threat
+    eot: int
+    widths: Sequence[float]
+    steps: int
+
+    def gradient(self, surrogate: Surrogate | None = None) -> Gradient:
+        """Return backpropagation, with another surrogate if one is given."""
+        return self.averaged(Backprop() if surrogate is None else SwapSurrogate(surrogate))
+
+    def averaged(self, inner: Gradient) -> Gradient:
+        """Return a gradient as the mean over ``eot`` draws."""
+        return inner if self.eot == 1 else EoT(self.eot, inner)
+
+    def pgd(self, steps: int, width: float | None = None) -> PGD:
+        """Return PGD, with a triangle of a half-width if one is given."""
+        surrogate = None if width is None else Triangular(width)
+        return PGD(self.threat, steps=steps, gradient=self.gradient(surrogate))
+
+    def sweep(self, steps: int) -> dict[str, Attack]:
+        """PGD with the surrogate as trained, and with a triangle of each half-width."""
+        return {f"pgd{steps}": self.pgd(steps), **self.swept(steps)}
+
+    def swept(self, steps: int) -> dict[str, Attack]:
+        """PGD with a triangle of each half-width."""
+        return {f"pgd{steps}/width{w:g}": self.pgd(steps, w) for w in self.widths}
+
+
+def _papers(plan: Plan) -> dict[str, Attack]:
+    """FGSM, R+FGSM and PGD-7/10/20/40 at the papers' fixed step, with the model's own surrogate."""
+    threat, gradient = plan.threat, plan.gradient()
+    step = _PAPER_STEP * threat.eps or None
+    attacks: dict[str, Attack] = {
+        "fgsm": FGSM(threat, gradient=gradient),
+        "rfgsm": RFGSM(threat, gradient=gradient),
+    }
+    for steps in (7, 10, 20, 40):
+        attacks[f"pgd{steps}"] = PGD(threat, steps=steps, step_size=step, gradient=gradient)
+    return attacks
+
+
+def _stable_snn(plan: Plan) -> dict[str, Attack]:
+    """FGSM, PGD of 7 to 40 steps that shrink with their number, APGD-10 with CE and with DLR."""
+    threat, gradient = plan.threat, plan.gradient()
+    attacks: dict[str, Attack] = {"fgsm": FGSM(threat, gradient=gradient)}
+    for steps, size in _STABLE_STEPS.items():
+        step = size / 8 * threat.eps or None
+        attacks[f"pgd{steps}"] = PGD(threat, steps=steps, step_size=step, gradient=gradient)
+    for name, loss in (("ce", cross_entropy), ("dlr", dlr)):
+        attacks[f"apgd-{name}10"] = APGD(threat, steps=10, loss=loss, gradient=gradient)
+    return attacks
+
+
+def _compare(plan: Plan) -> dict[str, Attack]:
+    """What the papers ran, and PGD-20 with every half-width: printed number beside worst case."""
+    return {**_papers(plan), **plan.swept(20)}
+
+
+def _quick(plan: Plan) -> dict[str, Attack]:
+    """FGSM and PGD-10, with the model's own surrogate and with every half-width."""
+    return {"fgsm": FGSM(plan.threat, gradient=plan.gradient()), **plan.sweep(10)}
+
+
+def _surrogates(plan: Plan) -> dict[str, Attack]:
+    """PGD with the model's own surrogate and every half-width: does it decide the result?"""
+    return plan.sweep(plan.steps)
+
+
+def _baseline(plan: Plan) -> dict[str, Attack]:
+    """Uniform noise: the attack that every other must beat."""
+    return {"noise": UniformNoise(plan.threat)}
+
+
+def _demo(plan: Plan) -> dict[str, Attack]:
+    """Noise, FGSM, PGD-10, PGD-40, PGD-20 with every half-width, and SA-PGD with ASSG."""
+    own = {f"pgd{steps}": plan.pgd(steps) for steps in (10, plan.steps)}
+    swept = plan.swept(max(1, plan.steps // 2))
+    first = FGSM(plan.threat, gradient=plan.gradient())
+    last = SAPGD(plan.threat, steps=2 * plan.steps, gradient=plan.averaged(ASSG()))
+    return {**_baseline(plan), "fgsm": first, **own, **swept, "sapgd/assg": last}
+
+
+def _standard(plan: Plan) -> dict[str, Attack]:
+    """The attacks and the budget of AutoAttack, with the model's own surrogate: a cascade."""
+    threat, gradient = plan.threat, plan.gradient()
+    attacks: dict[str, Attack] = {
+        "apgd-ce": APGD(threat, loss=cross_entropy, gradient=gradient),
+        "apgd-t": APGD(threat, targets=_TARGETS, gradient=gradient),
+        "fab-t": FAB(threat, targets=_TARGETS, gradient=gradient),
+    }
+    return attacks if threat.norm == "l1" else attacks | {"square": Square(threat)}
+
+
+def _snn(plan: Plan) -> dict[str, Attack]:
+    """Standard, and the gradients made for spiking networks, from cheap to dear: a cascade."""
+    threat = plan.threat
+    swept = {f"width{w:g}": SwapSurrogate(Triangular(w)) for w in plan.widths}
+    rules: dict[str, Gradient] = {**swept, "rga": RGA(), "hart": HART(0.5), "assg": ASSG()}
+    cheap: dict[str, Attack] = {**_baseline(plan), **_quick(plan)}
+    found = {
+        f"apgd-ce/{name}": APGD(threat, loss=cross_entropy, gradient=plan.averaged(inner))
+        for name, inner in rules.items()
+    }
+    counted = plan.averaged(MembraneReadout())
+    found["apgd-margin/membrane"] = APGD(threat, loss=margin, gradient=counted)
+    sharp = plan.averaged(ASSG())
+    targeted = {
+        f"apgd-t/{name}": APGD(threat, targets=_TARGETS, gradient=plan.averaged(rules[name]))
+        for name in ("width0.5", "assg")
+        if name in rules
+    }
+    return {
+        **cheap,
+        **found,
+        "sapgd/assg": SAPGD(threat, gradient=sharp),
+        **targeted,
+        **_standard(plan),
+    }
+
+
+def _every(plan: Plan) -> dict[str, Attack]:
+    """One search of every kind, and PGD with every loss and gradient: a comparison."""
+    threat, own, steps = plan.threat, plan.gradient(), max(2, plan.steps // 2)
+    searches: dict[str, Attack] = {
+        **_baseline(plan),
+        "fgsm": FGSM(threat, gradient=own),
+        "rfgsm": RFGSM(threat, gradient=own),
+        f"pgd{steps}": plan.pgd(steps),
+        f"mifgsm{steps}": MIFGSM(threat, steps=steps, gradient=own),
+        f"apgd{steps}": APGD(threat, steps=steps, gradient=own),
+        f"sapgd{steps}": SAPGD(threat, steps=steps, gradient=own),
+        f"mtpgd{steps}": MTPGD(threat, steps=steps, targets=_TARGETS, gradient=own),
+        f"fab{steps}": FAB(threat, steps=steps, targets=_TARGETS, gradient=own),
+    }
+    if threat.norm != "l1":
+        searches["square"] = Square(threat, queries=25 * steps, rescale=True)
+    for name, loss in (("margin", margin), ("dlr", dlr)):
+        searches[f"pgd{steps}/{name}"] = PGD(threat, steps=steps, loss=loss, gradient=own)
+    swapped = {f"width{w:g}": SwapSurrogate(Triangular(w)) for w in plan.widths}
+    gradients: dict[str, Gradient] = {
+        **swapped,
+        "bptr": BPTR(),
+        "rga": RGA(),
+        "hart": HART(),
+        "assg": ASSG(),
+        "pdsg": PDSG(),
+        "ann-twin": ANNTwin(),
+        "nes": NES(),
+        "membrane": MembraneReadout(),
+    }
+    for name, inner in gradients.items():
+        searches[f"pgd{steps}/{name}"] = PGD(threat, steps=steps, gradient=plan.averaged(inner))
+    return searches
+
+
+SUITES: dict[str, Callable[[Plan], dict[str, Attack]]] = {
+    "papers": _papers,
+    "stable-snn": _stable_snn,
+    "compare": _compare,
+    "quick": _quick,
+    "surrogates": _surrogates,
+    "baseline": _baseline,
+    "demo": _demo,
+    "standard": _standard,
+    "snn": _snn,
+    "every": _every,
+}

@@ -1,0 +1,82 @@
+"""G13, G14: does another loss, or a target, find what the cross-entropy misses?"""
+
+from __future__ import annotations
+
+from spikeguard.attacks import (APGD, dlr, margin)
+from spikeguard.auditing.check import judged
+from spikeguard.auditing.context import Context
+from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.tolerances import (percent, room_between)
+
+__all__ = ["loss_does_not_decide", "targets_find_no_more"]
+
+_TARGETS = 9
+_SAMPLES = 50
+_STEPS = 20
+
+
+def loss_does_not_decide(context: Context) -> Finding:
+    """The loss does not decide the result.
+
+    PGD climbs the cross-entropy, the margin and the difference of logits ratio from the same
+    starts. Where the cross-entropy is far worse, it is saturated: its gradient underflows.
+
+    Source: Croce and Hein, 2020 (arXiv:2003.01690); Tramèr et al., 2020 (arXiv:2002.08347).
+    """
+    own = context.attacked(context.pgd())
+    others = {
+        "the margin": context.attacked(context.pgd(loss=margin)),
+        "the ratio of logits": context.attacked(context.pgd(loss=dlr)),
+    }
+    worst = float(context.worst([own, *others.values()]).mean())
+    best = min(others, key=lambda name: others[name].accuracy)
+    least, room = others[best].accuracy, room_between(own.accuracy, len(context))
+    return judged(
+        "G13",
+        loss_does_not_decide,
+        failed=least < own.accuracy - room,
+        measured=f"PGD leaves {percent(own.accuracy)} with the cross-entropy, "
+        + ", ".join(f"{percent(o.accuracy)} with {name}" for name, o in others.items())
+        + f"; per-sample worst {percent(worst)}",
+        threshold=f"no other loss lower by more than {100 * room:.1f} points",
+        sound="the loss does not decide the result",
+        fault=f"with {best} as its loss PGD leaves {percent(least)} instead of "
+        f"{percent(own.accuracy)}: the number is an artefact of the loss",
+        remedy=f"attack with {best} too, and report the per-sample worst",
+        evidence={
+            "cross_entropy": own.accuracy,
+            "others": {name: outcome.accuracy for name, outcome in others.items()},
+            "worst": worst,
+        },
+    )
+
+
+def targets_find_no_more(context: Context) -> Finding:
+    """Aiming at each other class finds no more than as many untargeted tries.
+
+    Both are run: APGD-T with a search for every class that could be taken for the true one, and
+    APGD with the reported loss and as many restarts.
+
+    Source: Carlini et al., 2019 (arXiv:1902.06705); Croce and Hein, 2020 (arXiv:2003.01690).
+    """
+    some = context.first(_SAMPLES)
+    tries, gradient = min(_TARGETS, context.classes - 1), context.gradient()
+    reference = context.reference()
+    loss = getattr(reference, "loss", dlr)
+    free = APGD(context.threat, steps=_STEPS, restarts=tries, loss=loss, gradient=gradient)
+    aimed = APGD(context.threat, steps=_STEPS, targets=tries, gradient=gradient)
+    untargeted, targeted = some.attacked(free).accuracy, some.attacked(aimed).accuracy
+    room = room_between(untargeted, len(some))
+    return judged(
+        "G14",
+        targets_find_no_more,
+        failed=targeted < untargeted - room,
+        measured=f"targeted {percent(targeted)}, untargeted {percent(untargeted)} left after "
+        f"{tries} searches each of {len(some)} samples",
+        threshold=f"targeted not lower by more than {100 * room:.1f} points",
+        sound="targeted and untargeted attacks agree",
+        fault=f"with a target the attack leaves {percent(targeted)}, without one "
+        f"{percent(untargeted)}: the untargeted loss misleads it",
+        remedy="report targeted attacks too (APGD with targets=9)",
+        evidence={"targeted": targeted, "untargeted": untargeted, "tries": tries},
+    )

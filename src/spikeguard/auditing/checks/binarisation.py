@@ -1,0 +1,264 @@
+"""G26: does the attack find adversarial examples where they are known to exist?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks import (Attack, UniformNoise)
+from spikeguard.auditing.check import (does_not_apply, judged, not_run)
+from spikeguard.auditing.context import (EOT, Context)
+from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.tolerances import percent
+from spikeguard.evaluation.evaluator import wilson
+from spikeguard.rng import SampleStreams
+
+__all__ = ["Binarised", "Hook", "active_test", "binarised"]
+
+_INNER = 199  # points of class 0 for each sample
+_TRIED = 8  # boundary points of which the farthest is taken
+_GUESSES = 50  # points of the random search
+_INSIDE = 0.95  # of eps: where the inner points lie
+_FITTING = 300
+_ENOUGH = 0.9  # of the samples: what the attack must find
+_TRIVIAL = 0.5  # of the samples: where random search makes the test worth nothing
+_FEWEST = 8
+_EXPONENT = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
+_SAMPLES = 64
+
+
+def active_test(context: Context) -> Finding:
+    """The attack finds adversarial examples that exist by construction.
+
+    For every sample a linear readout on the penultimate features (averaged over time steps) is
+    trained to tell points of the ball of 0.95 eps from one point at its edge. That point is then an
+    adversarial example, and the strongest attack of the audit, with its usual settings and
+    through the whole network, has to find one. Fifty random points must do far worse, or the test
+    says nothing. It tests the attack and its gradient, not the robustness of the network.
+
+    Source: Zimmermann et al., "Increasing confidence in adversarial robustness evaluations", 2022
+    (arXiv:2206.13991).
+    """
+    n = min(_SAMPLES, len(context))
+    with context.searching(torch.arange(1)) as (first, _):
+        hook = Hook.on(context.model, first)
+    if hook is None:
+        return does_not_apply(
+            "G26", active_test, "the model has no last linear layer whose input could be read out"
+        )
+    fooled, guessed = [], []
+    for index in torch.split(torch.arange(n), context.batch_size):
+        model, kept = binarised(context, hook, index)
+        rows = index[kept]
+        if not len(rows):
+            continue
+        chosen = model.take(kept)
+        fooled.append(_success(context, chosen, rows, context.strongest()))
+        guessed.append(
+            _success(context, chosen, rows, UniformNoise(context.threat, draws=_GUESSES))
+        )
+    tested = sum(map(len, fooled))
+    if tested < _FEWEST:
+        return not_run(
+            "G26",
+            active_test,
+            f"for only {tested} of {n} samples the features tell the edge of the ball from its "
+            "inside" + (", through the noise" if context.stochastic else ""),
+        )
+    found, lucky = (int(torch.cat(parts).sum()) for parts in (fooled, guessed))
+    if lucky > _TRIVIAL * tested:
+        return not_run(
+            "G26",
+            active_test,
+            f"{_GUESSES} random points find {lucky} of {tested}: the test is too easy",
+        )
+    return judged(
+        "G26",
+        active_test,
+        failed=wilson(found, tested)[1] < _ENOUGH,
+        measured=f"the attack finds {found} of {tested}, {_GUESSES} random points find {lucky}",
+        threshold=f"the attack not clearly below {percent(_ENOUGH)}, random search finding at "
+        f"most {percent(_TRIVIAL)}",
+        sound="the attack finds what is there to be found",
+        fault=f"of {tested} adversarial examples known to exist the attack finds {found}, so what "
+        "it leaves is no sign of robustness",
+        remedy="repair the attack on this test, which needs no other model: other surrogates, more "
+        "steps, another loss",
+        evidence={"found": found, "random": lucky, "tested": tested, "left_out": n - tested},
+    )
+
+
+class Binarised(nn.Module):
+    """The network with a readout of two classes for each of some samples.
+
+    A row of a batch belongs to the sample that lies nearest to it in the norm of the threat, so
+    that an attack may show them in any number and order.
+
+    Args:
+        model: The network.
+        hook: Where its penultimate features are read.
+        x: The samples [N, ...].
+        weight: Readout of each sample [N, F].
+        bias: Offset of each sample [N].
+        p: The norm's exponent.
+    """
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        hook: Hook,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        p: float,
+    ):
+        super().__init__()
+        self.model, self.hook, self.p = model, hook, p
+        self.register_buffer("x", x)
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    def take(self, which: Tensor) -> Binarised:
+        """Return the readouts of some of the samples."""
+        which = which.to(self.x.device)
+        return Binarised(
+            self.model, self.hook, self.x[which], self.weight[which], self.bias[which], self.p
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits [B, 2]; class 1 is the boundary point's."""
+        far = torch.cdist(x.detach().flatten(1), self.x.flatten(1), p=self.p)
+        own = far.argmin(1)
+        score = (self.hook.features(self.model, x) * self.weight[own]).sum(1) + self.bias[own]
+        return torch.stack([-score, score], 1)
+
+
+@dataclass(frozen=True)
+class Hook:
+    """Where the penultimate features are: the input of the linear layer that makes the logits."""
+
+    layer: nn.Linear
+
+    @classmethod
+    def on(cls, model: nn.Module, x: Tensor) -> Hook | None:
+        """Find the last linear layer that runs; None if it does not make the logits."""
+        linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
+        with torch.no_grad(), _inputs(linear) as seen:
+            logits = model(x)
+        if not seen or seen[-1][0].out_features != logits.shape[1]:
+            return None
+        return cls(seen[-1][0])
+
+    def features(self, model: nn.Module, x: Tensor) -> Tensor:
+        """Return the features of a forward pass, averaged over time [B, F]."""
+        with _inputs([self.layer]) as seen:
+            model(x)
+        steps = [value.reshape(-1, len(x), value.shape[-1]) for _, value in seen]
+        return torch.cat(steps).mean(0)
+
+
+def binarised(context: Context, hook: Hook, index: Tensor) -> tuple[Binarised, Tensor]:
+    """Return the network with readouts trained for some samples, and which of them work [B].
+
+    A readout works when the network itself puts the clean sample into class 0 and the boundary
+    point into class 1, on every noise draw that is tried.
+    """
+    x = context.x[index].to(context.device)
+    streams = context.draws(index, "active")
+    inside = replace(context.threat, eps=_INSIDE * context.threat.eps)  # type: ignore[type-var]
+    edges = [_edge(context, x, streams) for _ in range(_TRIED)]
+    inner = torch.stack(
+        [
+            _features(context, hook, p, index)
+            for p in (x, *(inside.sample(x, streams) for _ in range(_INNER)))
+        ],
+        1,
+    )
+    outer = torch.stack([_features(context, hook, edge, index) for edge in edges], 1)
+    far = (outer - inner.mean(1, keepdim=True)).norm(dim=2).argmax(1)
+    rows = torch.arange(len(index), device=x.device)
+    weight, bias = _readout(inner, outer[rows, far])
+    model = Binarised(context.model, hook, x, weight, bias, _EXPONENT[context.threat.norm])
+    works = torch.ones(len(index), dtype=torch.bool)
+    for draw in range(EOT if context.stochastic else 1):
+        for point, side in ((x, 0), (torch.stack(edges, 1)[rows, far], 1)):
+            with context.searching(index), context.streams(index, f"works {draw}"), torch.no_grad():
+                works &= (model(point).argmax(1) == side).cpu()
+    return model, works
+
+
+def _readout(inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
+    """Fit a logistic regression for each sample: inner [B, n, F] against outer [B, F].
+
+    The outer point weighs as much as all others together. The threshold is then put midway between
+    the outer point and the nearest inner one, and the score scaled so that these lie at -1 and 1.
+    """
+    centre = inner.mean(1, keepdim=True)
+    points = torch.cat([inner, outer[:, None]], 1) - centre
+    points = points / points.norm(dim=2).amax(1).clamp_min(1e-12)[:, None, None]
+    n = inner.shape[1]
+    sign = torch.ones(n + 1, device=inner.device)
+    sign[:-1] = -1
+    share = torch.full_like(sign, 0.5 / n)
+    share[-1] = 0.5
+    signed = points * sign[:, None]
+    weight, ahead = torch.zeros_like(outer), torch.zeros_like(outer)
+    for step in range(_FITTING):  # Nesterov's method; the loss is 1/4-smooth in the weight
+        slope = share * torch.sigmoid(-(signed @ ahead[:, :, None])[..., 0])
+        moved = ahead + 4 * (slope[:, :, None] * signed).sum(1)
+        ahead = moved + step / (step + 3) * (moved - weight)
+        weight = moved
+    near = (inner @ weight[:, :, None])[..., 0].amax(1)
+    there = (outer * weight).sum(1)
+    half = ((there - near) / 2).clamp_min(1e-12)
+    return weight / half[:, None], -(there + near) / 2 / half
+
+
+def _edge(context: Context, x: Tensor, streams: SampleStreams) -> Tensor:
+    """Return a random point at distance eps, inside the box."""
+    direction = context.threat.steepest(streams.normal(x.shape, device=x.device).to(x.dtype))
+    return context.threat.project(x + context.threat.eps * direction, x)
+
+
+def _features(context: Context, hook: Hook, x: Tensor, index: Tensor) -> Tensor:
+    with context.searching(index), torch.no_grad():
+        if not context.stochastic:
+            return hook.features(context.model, x)
+        return torch.stack([hook.features(context.model, x) for _ in range(EOT)]).mean(0)
+
+
+def _success(context: Context, model: Binarised, index: Tensor, attack: Attack) -> Tensor:
+    """Attack the readouts of some samples; say which were found [B]."""
+    x = context.x[index].to(context.device)
+    y = torch.zeros(len(index), dtype=torch.int64, device=x.device)
+    x_adv = attack(model, x, y, generator=context.draws(index, "active attack"))
+    context.threat.check(x_adv, x)
+    with context.searching(index), context.streams(index, "found"), torch.no_grad():
+        found: Tensor = model(x_adv).argmax(1) == 1
+    return found.cpu()
+
+
+@contextmanager
+def _inputs(layers: Sequence[nn.Linear]) -> Iterator[list[tuple[nn.Linear, Tensor]]]:
+    """Keep what goes into some linear layers inside the block, in the order of the calls."""
+    seen: list[tuple[nn.Linear, Tensor]] = []
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, nn.Linear)
+        seen.append((module, inputs[0]))
+
+    handles = [layer.register_forward_pre_hook(keep) for layer in layers]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,178 @@
+"""S6, S7, S8: does the gradient come through every step and every layer?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks import (AttackError, cross_entropy)
+from spikeguard.auditing.check import (does_not_apply, judged)
+from spikeguard.auditing.context import (EOT, Context)
+from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.checks.input_gradient import dead_surrogates
+from spikeguard.auditing.measurements.layer_gradients import (layer_gradients, watched)
+from spikeguard.auditing.tolerances import (exceeds, percent)
+from spikeguard.models import SNN
+
+__all__ = ["every_step_has_a_gradient", "gradient_keeps_its_size", "living_layers"]
+
+_FEW = 0.01
+_DEAD = 0.99
+_VANISHING, _EXPLODING = 1e-4, 1e4
+_SPIKING = "the model has no spiking layer of SpikeGuard's"
+
+
+def every_step_has_a_gradient(context: Context) -> Finding:
+    """The attack sees every sample at every time step.
+
+    The gradient of the loss with respect to the input, and to what the encoder shows at each step:
+    a sample without any is never attacked, and a step at which no sample has one is invisible to
+    the attack. A model with noise is asked on as many draws as its attacks average; a gradient on
+    one of them is enough.
+
+    Source: SpikeGuard's own, after AutoAttack's flag for zero gradients.
+    """
+    if not any(isinstance(module, SNN) for module in context.model.modules()):
+        return does_not_apply(
+            "S6", every_step_has_a_gradient, "the model has no time steps that can be told apart"
+        )
+    found = [_per_step(context, index) for index in context.batches()]
+    zero = torch.cat(found, 1)  # [T, N]
+    n, samples = zero.shape[1], int(zero.all(0).sum())
+    blind = [t for t, row in enumerate(zero) if bool(row.all())]
+    measured = (
+        f"{samples} of {n} samples without a gradient at any step; {percent(_mean(zero))} of "
+        "(sample, step) without one"
+    )
+    measured += f"; step {', '.join(str(t + 1) for t in blind)} never" if blind else ""
+    return judged(
+        "S6",
+        every_step_has_a_gradient,
+        failed=exceeds(samples, n, _FEW) or bool(blind),
+        measured=measured,
+        threshold=f"samples without a gradient not above {percent(_FEW)}, and no step without one "
+        "for all samples",
+        sound="every step of every sample can be attacked",
+        fault=f"{percent(samples / n)} of the samples have no gradient at any step"
+        if samples
+        else f"{len(blind)} of {len(zero)} steps never have a gradient: the attack is blind there",
+        remedy="attack with a wider surrogate, and look for a detached membrane or a dead layer "
+        "(S7)",
+        evidence={
+            "samples": samples,
+            "share": _mean(zero),
+            "blind_steps": blind,
+            "by_step": zero.double().mean(1).tolist(),
+        },
+    )
+
+
+def living_layers(context: Context) -> Finding:
+    """No spiking layer blocks the gradient.
+
+    The share of (neuron, step) of each layer at which the surrogate passes nothing on, on the
+    potentials that the samples cause.
+
+    Source: SpikeGuard's own.
+    """
+    dead = dead_surrogates(context)
+    if not dead:
+        return does_not_apply("S7", living_layers, _SPIKING)
+    worst = max(dead, key=lambda name: dead[name])
+    blocked = [name for name, share in dead.items() if share > _DEAD]
+    return judged(
+        "S7",
+        living_layers,
+        failed=bool(blocked),
+        measured=f"the surrogate is zero for at most {percent(dead[worst])} of a layer ({worst})",
+        threshold=f"at most {percent(_DEAD)} of the neurons and steps of every layer",
+        sound="every layer passes gradients on",
+        fault=f"in {', '.join(blocked[:3])} the surrogate is zero for more than {percent(_DEAD)} "
+        "of the potentials, so almost nothing comes through",
+        remedy=f"attack with a wider surrogate, at least in {', '.join(blocked[:3])}",
+        evidence={"dead_surrogate": dead},
+    )
+
+
+def gradient_keeps_its_size(context: Context) -> Finding:
+    """The gradient neither vanishes nor explodes on its way to the input.
+
+    The ratio of the gradient's length at the outputs of the first spiking layer and of the last (of
+    the first and last layer with weights, where none spikes). Signed steps forgive a small
+    gradient; momentum, normalisation and rounding do not.
+
+    Source: SpikeGuard's own.
+    """
+    with watched(context.model) as outputs:
+        squares: dict[str, float] = {}
+        zeros: dict[str, list[float]] = {}
+        for index in context.batches():
+            for name, grad in layer_gradients(context, index, outputs).items():
+                size = 0.0 if grad is None else float(grad.double().square().sum())
+                squares[name] = squares.get(name, 0.0) + size
+                nothing = 1.0 if grad is None else float((grad == 0).double().mean())
+                zeros.setdefault(name, []).append(nothing * len(index))
+    if len(squares) < 2:
+        return does_not_apply("S8", gradient_keeps_its_size, "fewer than two layers to compare")
+    first, *_, last = squares
+    ratio = (squares[first] / squares[last]) ** 0.5 if squares[last] else float("nan")
+    what = "vanishes" if ratio < 1 else "explodes"
+    return judged(
+        "S8",
+        gradient_keeps_its_size,
+        failed=not _VANISHING <= ratio <= _EXPLODING,
+        measured=f"length at {first} over that at {last}: {ratio:.2g}",
+        threshold=f"between {_VANISHING:g} and {_EXPLODING:g}",
+        sound="the gradient that reaches the first layer is of the size it had at the last",
+        fault=f"the gradient {what} between {last} and {first} (ratio {ratio:.2g}), so the input "
+        "gradient is rounding or noise",
+        remedy="attack with a surrogate of another width (wider where gradients vanish because "
+        "most are zero, narrower where its peak is small), or with BPTR",
+        evidence={
+            "ratio": ratio,
+            "norms": {n: s**0.5 for n, s in squares.items()},
+            "zero": {n: sum(shares) / len(context) for n, shares in zeros.items()},
+        },
+    )
+
+
+def _per_step(context: Context, index: Tensor) -> Tensor:
+    """Say for each step and sample whether the gradient there is zero, on every draw [T, B]."""
+    network = next(m for m in context.model.modules() if isinstance(m, SNN))
+    shown: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        # one copy a step: a drive that is equal at all steps comes as one
+        steps = output.expand(network.T, *output.shape[1:]).clone()
+        if not steps.requires_grad:
+            steps.requires_grad_()
+        shown.append(steps)
+        return steps
+
+    zero = torch.ones(network.T, len(index), dtype=torch.bool)
+    handle = network.encoder.register_forward_hook(keep)  # type: ignore[attr-defined]
+    try:
+        with context.searching(index) as (x, y), torch.enable_grad():
+            for _ in range(EOT if context.stochastic else 1):
+                x = x.detach().clone().requires_grad_()
+                loss = cross_entropy(context.model(x), y).sum()
+                if loss.requires_grad:
+                    found = torch.autograd.grad(loss, (shown[-1], x), allow_unused=True)
+                    zero &= _nothing(*found)
+    finally:
+        handle.remove()
+    return zero
+
+
+def _nothing(grad: Tensor | None, through: Tensor | None) -> Tensor | bool:
+    """Say where no gradient comes to a step [T, B], or none goes on from there to the input."""
+    if grad is None or through is None:
+        return True
+    if not bool(torch.isfinite(grad).all()):
+        raise AttackError("the gradient is not finite; see S18")
+    cut = through.flatten(1).abs().amax(1) == 0
+    return ((grad.flatten(2).abs().amax(2) == 0) | cut).cpu()
+
+
+def _mean(zero: Tensor) -> float:
+    return float(zero.double().mean())

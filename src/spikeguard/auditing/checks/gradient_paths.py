@@ -1,0 +1,152 @@
+"""S12, S13: does the gradient take every path that the signal takes?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks import (EoT, Gradient, Loss, cross_entropy)
+from spikeguard.attacks.gradients.base import BACKPROP
+from spikeguard.auditing.check import (does_not_apply, judged)
+from spikeguard.auditing.context import Context
+from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.measurements.layer_gradients import (layer_gradients, watched)
+from spikeguard.auditing.checks.rival_attacks import with_gradient
+from spikeguard.auditing.tolerances import (half_width, percent)
+from spikeguard.encoders.coding import Poisson
+from spikeguard.models import SNN
+from spikeguard.neurons import Neuron
+
+__all__ = ["WithReset", "coder_gradient", "no_detached_path"]
+
+_SAMPLES = 32
+_DRAWS = {"full": 32, "quick": 16}
+_COSINE = 0.5
+
+
+def no_detached_path(context: Context) -> Finding:
+    """No part of the network is cut off from the gradient.
+
+    Every layer's output must have a gradient; a layer without one sits behind a detach or a
+    no_grad, or feeds nothing. Neurons that detach their reset are attacked with the reset's
+    gradient too, which must not make the reported attack clearly stronger.
+
+    Source: SpikeGuard's own; Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420), for paths
+    without a gradient.
+    """
+    index = torch.arange(min(_SAMPLES, len(context)))
+    with watched(context.model) as outputs:
+        grads = layer_gradients(context, index, outputs)
+    if not grads:
+        return does_not_apply("S12", no_detached_path, "the model has no layers to look at")
+    cut = [name for name, grad in grads.items() if grad is None]
+    detached = [
+        n for n, m in context.model.named_modules() if isinstance(m, Neuron) and m.detach_reset
+    ]
+    evidence: dict[str, object] = {"cut": cut, "detach_reset": detached, "layers": len(grads)}
+    measured = f"{len(cut)} of {len(grads)} layers without a gradient"
+    failed, fault = bool(cut), f"no gradient reaches {', '.join(cut[:3])}: a path is detached there"
+    if detached and not cut:
+        own = context.attacked(context.reference()).accuracy
+        whole = context.attacked(with_gradient(context, WithReset())).accuracy
+        failed = whole < own - half_width(own, len(context))
+        evidence |= {"own": own, "with_reset": whole}
+        measured += (
+            f"; {len(detached)} detach their reset: the attack leaves {percent(own)}, with the "
+            f"reset's gradient {percent(whole)}"
+        )
+        fault = (
+            f"the detached reset hides the gradient: the attack leaves {percent(own)} without it, "
+            f"{percent(whole)} with it"
+        )
+    return judged(
+        "S12",
+        no_detached_path,
+        failed=failed,
+        measured=measured,
+        threshold="every layer has a gradient, and the reset's adds no more than the interval",
+        sound="the gradient takes every path that the signal takes",
+        fault=fault,
+        remedy="let the gradient through (detach_reset=False in the attacker's copy), or give the "
+        "part a straight-through gradient (BPDA)",
+        evidence=evidence,
+    )
+
+
+@dataclass(frozen=True)
+class WithReset:
+    """Differentiate through the reset of every spiking layer, also where the layer detaches it.
+
+    Args:
+        inner: The gradient that is taken.
+    """
+
+    inner: Gradient = BACKPROP
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """Return the losses [B] and the input gradient."""
+        neurons = [m for m in model.modules() if isinstance(m, Neuron)]
+        before = [n.detach_reset for n in neurons]
+        try:
+            for neuron in neurons:
+                neuron.detach_reset = False
+            return self.inner(model, x, y, loss)
+        finally:
+            for neuron, flag in zip(neurons, before, strict=True):
+                neuron.detach_reset = flag
+
+
+def coder_gradient(context: Context) -> Finding:
+    """The straight-through gradient of a Poisson coder points where the rate's gradient points.
+
+    The mean over many draws of the straight-through gradient is compared, sample by sample, with
+    the gradient of the same network shown the rate itself at every step, without any noise.
+
+    Source: SpikeGuard's own.
+    """
+    network = next((m for m in context.model.modules() if isinstance(m, SNN)), None)
+    coder = None if network is None else network.encoder
+    if network is None or not isinstance(coder, Poisson):
+        return does_not_apply("S13", coder_gradient, "the model has no Poisson coder")
+    index = torch.arange(min(_SAMPLES, len(context)))
+    draws = context.pick(full=_DRAWS["full"], quick=_DRAWS["quick"])
+    with context.searching(index) as (x, y):
+        _, drawn = EoT(draws)(context.model, x, y, cross_entropy)
+        try:
+            network.encoder = _Rate(coder.signed)
+            _, analytic = BACKPROP(context.model, x, y, cross_entropy)
+        finally:
+            network.encoder = coder
+    cosine = torch.cosine_similarity(drawn.flatten(1), analytic.flatten(1), dim=1)
+    median = float(cosine.median())
+    return judged(
+        "S13",
+        coder_gradient,
+        failed=not median > _COSINE,
+        measured=f"cosine of the mean of {draws} draws with the rate's gradient: {median:.2f} in "
+        "the median",
+        threshold=f"above {_COSINE:g}",
+        sound="averaged over draws, the coder's gradient is that of the rate",
+        fault=f"the coder's gradient, averaged over {draws} draws, points away from the rate's "
+        f"(cosine {median:.2f}): noise or a wrong straight-through pass leads the attack",
+        remedy="average over more draws, check the coder's backward pass, and attack the network "
+        "with direct coding too (BPDA)",
+        evidence={"median": median, "draws": draws, "lowest": float(cosine.min())},
+    )
+
+
+class _Rate(nn.Module):
+    """Show the firing rate of a Poisson coder itself, at every step."""
+
+    constant = True
+    normalised = False
+
+    def __init__(self, signed: bool):
+        super().__init__()
+        self.signed = signed
+
+    def forward(self, x: Tensor, T: int) -> Tensor:
+        rate = 2 * x - 1 if self.signed else x
+        return rate.expand(T, *x.shape)

@@ -1,0 +1,113 @@
+"""G15, S6, S7: is there an input gradient for the attack to follow?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from spikeguard.attacks import (AttackError, Loss, cross_entropy, margin)
+from spikeguard.auditing.check import judged
+from spikeguard.auditing.context import Context
+from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.tolerances import percent
+from spikeguard.models.adapters.frameworks import ForeignError
+from spikeguard.neurons import record
+
+__all__ = ["dead_surrogates", "input_gradients", "zero_gradient"]
+
+_DEAD = 1e-6  # a surrogate derivative below this passes nothing on
+_THRESHOLD = "no sample with a zero gradient, none missing or not finite"
+
+
+def zero_gradient(context: Context) -> Finding:
+    """Every sample has an input gradient.
+
+    A sample whose gradient is exactly zero is never attacked: it counts as robust whatever the
+    network does nearby. Spiking networks lose gradients where no membrane comes near the threshold,
+    so that the surrogate derivative is zero in a whole layer.
+
+    Source: Croce and Hein, 2020 (AutoAttack's flags); Pintor et al., "Indicators of attack
+    failure", 2022 (arXiv:2106.09947).
+    """
+    try:
+        grad = _all_gradients(context, cross_entropy)
+    except AttackError as error:
+        return judged(
+            "G15",
+            zero_gradient,
+            failed=True,
+            measured=str(error),
+            threshold=_THRESHOLD,
+            sound="",
+            fault="no gradient attack can work on this model, so its robustness is unknown",
+            remedy="let finite gradients flow from the logits to the input: no detach or no_grad, "
+            "and a straight-through gradient where the model rounds or draws",
+            evidence={"error": str(error)},
+        )
+    zero = _all_zero(grad)
+    share = float(zero.double().mean())
+    try:
+        dead = dead_surrogates(context)
+    except ForeignError:  # potentials that cannot be recorded: the gradient is judged without
+        dead = {}
+    evidence = {
+        "samples": int(zero.sum()),
+        "share": share,
+        "coordinates": float((grad == 0).double().mean()),
+        "dead_surrogate": dead,
+    }
+    remedy = "attack with a wider surrogate"
+    if dead:
+        layer = max(dead, key=lambda name: dead[name])
+        remedy += f"; in {layer} the surrogate is zero for {percent(dead[layer])} of the potentials"
+    if share:
+        left = int(_all_zero(_all_gradients(context, margin)).sum())
+        evidence["samples_with_margin_loss"] = left
+        remedy = remedy if left else "the cross-entropy is saturated: attack with the margin loss"
+    return judged(
+        "G15",
+        zero_gradient,
+        failed=share > 0,
+        measured=f"{int(zero.sum())} of {len(zero)} input gradients are zero",
+        threshold=_THRESHOLD,
+        sound="the attack has a direction to follow for every sample",
+        fault=f"{percent(share)} of the samples have no input gradient and count as robust only "
+        "because the attack cannot move them",
+        remedy=remedy,
+        evidence=evidence,
+    )
+
+
+def dead_surrogates(context: Context) -> dict[str, float]:
+    """Return, by spiking layer, the share of (neuron, step) whose surrogate passes nothing on."""
+    dead: dict[str, list[Tensor]] = {}
+    with torch.no_grad():
+        for index in context.batches():
+            with context.searching(index) as (x, _), record(context.model) as trace:
+                context.model(x)
+            for name, layer in trace.items():
+                slope = layer.surrogate(layer.v - layer.v_th)
+                per_sample = (slope.abs() < _DEAD).double().transpose(0, 1).flatten(1).mean(1)
+                dead.setdefault(name, []).append(per_sample)
+    return {name: float(torch.cat(parts).mean()) for name, parts in dead.items()}
+
+
+def input_gradients(
+    context: Context, loss: Loss = cross_entropy
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the positions of each batch and the gradients that attacks start from, on the CPU."""
+    for index in context.batches():
+        with context.searching(index) as (x, y):
+            _, grad = context.gradient()(context.model, x, y, loss)
+        yield index, grad.cpu()
+
+
+def _all_gradients(context: Context, loss: Loss) -> Tensor:
+    return torch.cat([grad for _, grad in input_gradients(context, loss)])
+
+
+def _all_zero(grad: Tensor) -> Tensor:
+    """Say for each sample whether its gradient is exactly zero [N]."""
+    return grad.flatten(1).abs().amax(1) == 0

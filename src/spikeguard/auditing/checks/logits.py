@@ -1,0 +1,204 @@
+"""G20, G23, S9, S10: can the losses of the attacks work with these outputs?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+
+import torch
+from torch import Tensor
+
+from spikeguard.attacks import AttackError
+from spikeguard.auditing.check import (does_not_apply, judged)
+from spikeguard.auditing.context import Context
+from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.tolerances import (exceeds, percent)
+from spikeguard.neurons import (LayerTrace, record)
+
+__all__ = ["distinct_logits", "enough_classes", "rates_can_move", "unbounded_logits"]
+
+_SUM = 1e-5  # AutoAttack's tolerance for rows that sum to 1
+_TIED = 0.005
+_STUCK = 0.01
+_DEAD = 1e-6  # a surrogate derivative below this passes nothing on
+_NEEDS = {"dlr": 3, "targeted_dlr": 4}
+
+
+def unbounded_logits(context: Context) -> Finding:
+    """Outputs are logits that the losses can climb, neither probabilities nor saturated.
+
+    Rows in [0, 1] that sum to 1 are the output of a softmax: a second softmax in the loss flattens
+    it. Where the best logit leads by more than float32 can resolve, the cross-entropy is exactly 0
+    and so is its gradient.
+
+    Source: Croce and Hein, 2020 (AutoAttack's flag for softmax outputs).
+    """
+    logits = _logits(context)
+    inside = bool((logits.min() > -_SUM) & (logits.max() < 1 + _SUM))
+    softmax = inside and bool(((logits.sum(1) - 1).abs() < _SUM).all())
+    bound = -math.log(torch.finfo(torch.float32).eps / 2)
+    top = logits.topk(2, dim=1).values
+    gap = float((top[:, 0] - top[:, 1]).median())
+    faults = ["each row lies in [0, 1] and sums to 1"] if softmax else []
+    faults += [f"the best logit leads by {gap:.3g} in the median"] if gap > bound else []
+    return judged(
+        "G20",
+        unbounded_logits,
+        failed=bool(faults),
+        measured="; ".join(faults) or f"logits, the best leads by {gap:.3g} in the median",
+        threshold=f"rows that do not all sum to 1 (within {_SUM:g}); median lead at most "
+        f"{bound:.1f}",
+        sound="the losses of the attacks have something to climb",
+        fault=f"{' and '.join(faults)}: the cross-entropy is flat there, and attacks that follow "
+        "it stand still",
+        remedy="attack the logits before the softmax, or use the margin or DLR loss, which "
+        "ignore the scale",
+        evidence={"softmax": softmax, "median_gap": gap},
+    )
+
+
+def enough_classes(context: Context) -> Finding:
+    """The loss of the reported attack is defined for this number of classes.
+
+    DLR divides by the gap to the third logit, its targeted form by that to the fourth: with fewer
+    classes they are not defined. In the audit's own attack the margin stands in, by definition.
+
+    Source: Croce and Hein, 2020 (AutoAttack's class count).
+    """
+    classes = context.classes
+    used = set(_losses(context.reference()))
+    unfit = sorted(name for name in used if classes < _NEEDS.get(name, 2))
+    wrong = unfit if context.attack is not None else []
+    missing = [name for name, needs in _NEEDS.items() if classes < needs]
+    measured = f"{classes} classes; the reported attack uses {', '.join(sorted(used)) or 'no loss'}"
+    return judged(
+        "G23",
+        enough_classes,
+        failed=bool(wrong),
+        measured=measured
+        + (f"; {' and '.join(missing)} not possible" if missing else "")
+        + ("; the margin stands in" if unfit and not wrong else ""),
+        threshold="DLR needs 3 classes, targeted DLR 4",
+        sound="the loss fits the number of classes",
+        fault=f"{', '.join(wrong)} is not defined for {classes} classes: what ran under that name "
+        "was another loss",
+        remedy="use the margin loss, which needs two classes, and call it so",
+        evidence={"classes": classes, "used": sorted(used), "wrong": wrong},
+    )
+
+
+def distinct_logits(context: Context) -> Finding:
+    """The best logit is the best alone.
+
+    Counts of spikes are multiples of 1/T, and equal counts are common. Where the label shares the
+    first place, the order of the classes decides whether the sample is right; losses that compare
+    the best two or three logits are flat or divide by 0 there; and a search that wants the loss to
+    fall never moves. Looked at on the clean samples and on those that PGD made.
+
+    Source: SpikeGuard's own; AutoAttack's issue on rows whose DLR is constant.
+    """
+    clean, y = _logits(context), context.y
+    seen = {"clean": clean, "adversarial": _logits(context, context.attacked(context.pgd()).x_adv)}
+    n = len(context)
+    two, three, decided = {}, {}, {}
+    for name, logits in seen.items():
+        top = logits.topk(min(3, logits.shape[1]), dim=1).values
+        two[name] = int((top[:, 0] == top[:, 1]).sum())
+        three[name] = int((top[:, 0] == top[:, -1]).sum()) if top.shape[1] == 3 else 0
+        shared = (top[:, 0] == top[:, 1]) & (logits.gather(1, y[:, None])[:, 0] == top[:, 0])
+        decided[name] = int(shared.sum())
+    distinct = len(set(clean.flatten().tolist()))
+    most = max(two, key=lambda name: two[name])
+    return judged(
+        "S9",
+        distinct_logits,
+        failed=exceeds(two[most], n, _TIED),
+        measured=f"{two[most]} of {n} {most} samples share the first place, "
+        f"{decided[most]} of them with the label; {distinct} distinct values",
+        threshold=f"ties not above {percent(_TIED)}",
+        sound="no prediction hangs on the order of the classes",
+        fault=f"{percent(two[most] / n)} of the {most} samples have two best logits: their loss is "
+        "flat, and the order of the classes decides who is right",
+        remedy="attack with the margin loss on the membrane potentials (MembraneReadout, in the "
+        "suite 'snn') and with a Square that accepts ties",
+        evidence={
+            "top_two": two,
+            "top_three": three,
+            "label_shares": decided,
+            "distinct": distinct,
+        },
+    )
+
+
+def rates_can_move(context: Context) -> Finding:
+    """Output neurons that count spikes are not stuck at no spikes or all.
+
+    A sample is stuck when every output neuron fires at no step or at every step and the surrogate
+    of all of them is zero throughout: then no loss passes anything on.
+
+    Source: Liang et al., 2021 (arXiv:2001.01587), who raise the threshold of the last layers in the
+    gradient's computation.
+    """
+    stuck, saturated = [], []
+    for index in context.batches():
+        with context.searching(index) as (x, _), torch.no_grad(), record(context.model) as trace:
+            logits = context.model(x)
+            last = next(reversed(list(trace.values())), None)
+        if last is None or not _is_readout(last, logits):
+            return does_not_apply(
+                "S10", rates_can_move, "the logits are not the rates of output neurons"
+            )
+        rate = last.spikes.mean(0).flatten(1)
+        full = (rate == 0) | (rate == 1)
+        slope = last.surrogate(last.v - last.v_th).abs().amax(0).flatten(1)
+        saturated.append(full.double().mean(1).cpu())
+        stuck.append((full & (slope < _DEAD)).all(1).cpu())
+    count, n = int(torch.cat(stuck).sum()), len(context)
+    share = float(torch.cat(saturated).mean())
+    return judged(
+        "S10",
+        rates_can_move,
+        failed=exceeds(count, n, _STUCK),
+        measured=f"{count} of {n} samples with all output neurons stuck; {percent(share)} of the "
+        "output rates are 0 or 1",
+        threshold=f"stuck samples not above {percent(_STUCK)}",
+        sound="the output rates can be moved",
+        fault=f"for {percent(count / n)} of the samples no output neuron is near its threshold, so "
+        "the loss passes nothing on",
+        remedy="widen the surrogate of the output layer, or raise its threshold, in the gradient's "
+        "computation; attack its membrane potential (MembraneReadout)",
+        evidence={"stuck": count, "saturated": share},
+    )
+
+
+def _logits(context: Context, x: Tensor | None = None) -> Tensor:
+    """Return the logits of all samples, or of others in their place [N, K], on the CPU."""
+    x = context.x if x is None else x
+    parts = []
+    for index in context.batches():
+        with context.searching(index), torch.no_grad():
+            parts.append(context.model(x[index].to(context.device)).cpu())
+    logits = torch.cat(parts)
+    if not bool(torch.isfinite(logits).all()):
+        raise AttackError("the model's logits are not finite; see G27")
+    return logits
+
+
+def _losses(part: object) -> Iterator[str]:
+    """Yield the names of the losses in an attack's fields, however deep."""
+    if is_dataclass(part):
+        for field in fields(part):
+            value = getattr(part, field.name)
+            if field.name == "loss":
+                yield getattr(value, "__name__", type(value).__name__)
+            else:
+                yield from _losses(value)
+    elif isinstance(part, list | tuple):
+        for item in part:
+            yield from _losses(item)
+
+
+def _is_readout(last: LayerTrace, logits: Tensor) -> bool:
+    rate = last.spikes.mean(0)
+    return rate.shape == logits.shape and torch.allclose(rate, logits)

@@ -1,0 +1,239 @@
+"""S2, S3, S20: does the network start afresh, run equally long, and meet the same attack?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks import (PGD, Attack, AttackError, EoT, classify)
+from spikeguard.auditing.check import (does_not_apply, judged, reason)
+from spikeguard.auditing.context import (EOT, Context)
+from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.checks.rival_attacks import RULES
+from spikeguard.auditing.tolerances import percent
+from spikeguard.models import SNN
+from spikeguard.neurons import (Neuron, record)
+
+__all__ = ["attack_ignores_the_batch", "same_number_of_steps", "starts_at_rest"]
+
+_SAMPLES = 12
+_STEPS = 3
+_MOVED = 0.05  # rounding differs with the batch size; a spike at the very threshold may flip
+
+
+def starts_at_rest(context: Context) -> Finding:
+    """Nothing that a forward pass leaves behind changes the next one.
+
+    Tensors that modules keep as attributes or buffers are compared before and after a forward pass.
+    A module may keep what it likes, as long as the next pass clears it: after the same samples the
+    same must be kept, and the logits be the same, whatever was shown before; and batches of another
+    size must be possible.
+
+    Source: faults reported against stateful spiking networks whose reset was forgotten.
+    """
+    n = min(_SAMPLES, len(context))
+    index = torch.arange(n)
+    before = _kept(context.model)
+    fault, moved = "", 0
+    survived: list[str] = []
+    try:
+        reference = _seeded(context, index)
+        first = _kept(context.model)
+        context.logits(index, mirrored=True)
+        again = _seeded(context, index)
+        second = _kept(context.model)
+        moved = int((~torch.isclose(again, reference, rtol=1e-4, atol=1e-5).all(1)).sum())
+        survived = [k for k in _differ(first, second) if n in second[k].shape]
+        context.logits(index[: n // 2 + 1])
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, AttackError | torch.OutOfMemoryError):
+            raise
+        fault = reason(error)
+    keepers = _differ(before, _kept(context.model))
+    where = f" ({', '.join((survived or keepers)[:3])})" if keepers else ""
+    return judged(
+        "S2",
+        starts_at_rest,
+        failed=bool(fault or survived) or (moved > 0 and bool(keepers)),
+        measured=f"{len(keepers)} tensors are kept after a forward pass{where}; "
+        + (
+            fault
+            or f"after other samples {len(survived)} of them and the logits of {moved} of {n} "
+            "samples are others"
+        ),
+        threshold="after any other batch the same potentials and logits, and no error with another "
+        "batch size",
+        sound="every forward pass starts at rest",
+        fault=f"state survives a forward pass{where}, so that each batch depends on the one before",
+        remedy="clear it at the start of every forward pass: wrap the network so that forward "
+        "calls its reset, as spikeguard.models.foreign does",
+        evidence={"kept": keepers, "survived": survived, "moved": moved, "error": fault},
+    )
+
+
+def same_number_of_steps(context: Context) -> Finding:
+    """The network runs as many steps under attack as when it is scored.
+
+    The steps of every spiking layer are counted in an attack's gradient and in a forward pass in
+    evaluation mode. Evidence: accuracy on the adversarial inputs of PGD with half the steps, all
+    and twice as many.
+
+    Source: SpikeGuard's own.
+    """
+    index = torch.arange(min(_SAMPLES, len(context)))
+    with record(context.model) as trace:
+        context.logits(index)
+        scored = {name: len(layer.v) for name, layer in trace.items()}
+        with context.searching(index) as (x, y), torch.enable_grad():
+            classify(context.model, x.detach().clone().requires_grad_(), y)
+        attacked = {name: len(layer.v) for name, layer in trace.items()}
+    if not scored:
+        return does_not_apply(
+            "S3", same_number_of_steps, "the model has no time steps that can be counted"
+        )
+    differ = [n for n in scored | attacked if scored.get(n) != attacked.get(n)]
+    right = _right_at_other_steps(context)
+    steps = sorted(set(scored.values()))
+    shown = ", ".join(f"{percent(share)} at T = {T}" for T, share in right.items())
+    return judged(
+        "S3",
+        same_number_of_steps,
+        failed=bool(differ),
+        measured=f"T = {', '.join(map(str, steps))} scored, "
+        f"{', '.join(map(str, sorted(set(attacked.values()))))} attacked"
+        + (f"; PGD's inputs leave {shown}" if shown else ""),
+        threshold="the same T in every layer",
+        sound="what is attacked is what is scored",
+        fault=f"{', '.join(differ[:3])} runs another number of steps under attack than when it is "
+        "scored, so the attack is made for another network",
+        remedy="fix T for both",
+        evidence={
+            "scored": scored,
+            "attacked": attacked,
+            "right": {str(k): v for k, v in right.items()},
+        },
+    )
+
+
+def attack_ignores_the_batch(context: Context) -> Finding:
+    """An attack gives a sample the same result in every batch.
+
+    A short PGD with the own gradient, and with every rule of S5, is made on the same samples
+    together, one half at a time, and in the opposite order, with the same random numbers for the
+    same sample. S1 asks this of the model, here it is asked of the attacks.
+
+    Source: SpikeGuard's own; batch statistics in PDSG's public code and shared draws in
+    AutoAttack's Square are the known cases.
+    """
+    n = min(_SAMPLES, len(context))
+    if n < 2:
+        return does_not_apply("S20", attack_ignores_the_batch, "there is only one sample")
+    index = torch.arange(n)
+    gradients = {"own": context.gradient()}
+    if any(isinstance(module, Neuron) for module in context.model.modules()):
+        gradients |= {
+            name: EoT(EOT, rule) if context.stochastic else rule for name, rule in RULES.items()
+        }
+    moved = {}
+    for name, gradient in gradients.items():
+        attack = PGD(context.threat, steps=_STEPS, gradient=gradient)
+        whole = _made(context, attack, index)
+        halves = [_made(context, attack, part) for part in torch.split(index, (n + 1) // 2)]
+        turned = _made(context, attack, index.flip(0)).flip(0)
+        moved[name] = max(_share(torch.cat(halves), whole), _share(turned, whole))
+    worst = max(moved, key=lambda name: moved[name])
+    return judged(
+        "S20",
+        attack_ignores_the_batch,
+        failed=moved[worst] > _MOVED,
+        measured=f"{percent(moved[worst])} of the pixels differ at most ({worst})",
+        threshold=f"at most {percent(_MOVED)} of the pixels",
+        sound="results do not depend on batch size or order",
+        fault=f"PGD ({worst}) gives samples other results in another batch, so its numbers cannot "
+        "be repeated",
+        remedy="draw and count for each sample by itself; repair S1 first where it fails",
+        evidence={"moved": moved, "samples": n},
+    )
+
+
+def _kept(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of all tensors that modules keep, parameters excepted."""
+    kept = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    for name, module in model.named_modules():
+        held = {
+            **vars(module),
+            **vars(module).get("_memories", {}),
+        }  # where SpikingJelly keeps them
+        for attribute, value in held.items():
+            if isinstance(value, Tensor):
+                kept[f"{name}.{attribute}".lstrip(".")] = value.detach().clone()
+    return kept
+
+
+def _differ(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
+    """Return the names of what is new or has changed."""
+    return sorted(
+        name
+        for name, value in after.items()
+        if name not in before
+        or before[name].shape != value.shape
+        or not _close(before[name], value)
+    )
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    return bool(torch.isclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True).all())
+
+
+def _seeded(context: Context, index: Tensor) -> Tensor:
+    """Return the logits, with the global generator started anew, so that noise is no state."""
+    cuda = [context.device] if context.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(0)
+        return context.logits(index)
+
+
+def _right_at_other_steps(context: Context) -> dict[int, float]:
+    """Return the accuracy on PGD's inputs at T/2, T and 2T; without those that are not possible."""
+    network = next((m for m in context.model.modules() if isinstance(m, SNN)), None)
+    if network is None:
+        return {}
+    x_adv = context.attacked(context.pgd()).x_adv
+    right = {}
+    for T in sorted({max(1, network.T // 2), network.T, 2 * network.T}):
+        try:
+            with _steps(network, T):
+                hits = [_hits(context, x_adv, index) for index in context.batches()]
+        except (RuntimeError, ValueError):  # parameters for each step fit one T only
+            continue
+        right[T] = sum(hits) / len(context)
+    return right
+
+
+@contextmanager
+def _steps(network: SNN, T: int) -> Iterator[None]:
+    before = network.T
+    try:
+        network.T = T
+        yield
+    finally:
+        network.T = before
+
+
+def _hits(context: Context, x: Tensor, index: Tensor) -> int:
+    y = context.y[index].to(context.device)
+    with context.searching(index), torch.no_grad():
+        return int((classify(context.model, x[index].to(context.device), y).argmax(1) == y).sum())
+
+
+def _made(context: Context, attack: Attack, index: Tensor) -> Tensor:
+    x, y = context.x[index].to(context.device), context.y[index].to(context.device)
+    return attack(context.model, x, y, generator=context.draws(index, "batch")).cpu()
+
+
+def _share(one: Tensor, other: Tensor) -> float:
+    """Return the share of pixels that differ by more than rounding."""
+    return float((~torch.isclose(one, other, rtol=1e-4, atol=1e-5)).double().mean())

@@ -1,0 +1,116 @@
+"""G5, G6, G7: does accuracy fall as the adversary gets more room?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+from spikeguard.attacks import (APGD, cross_entropy)
+from spikeguard.auditing.check import judged
+from spikeguard.auditing.context import Context
+from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.tolerances import (exceeds, half_width, percent)
+from spikeguard.neurons import Surrogate
+
+__all__ = ["far", "grey_is_a_guess", "room_is_no_loss", "unbounded_attack_succeeds"]
+
+_LEFT = 0.01  # samples that may survive an attack without bounds
+_FAR_STEPS = 10  # long steps: 2.5 eps / 10 each
+_L1_STEPS = 50
+_REMEDY = "repair the attack first: wider surrogates, more steps, another loss"
+
+
+def unbounded_attack_succeeds(context: Context) -> Finding:
+    """An attack without bounds leaves nothing.
+
+    With eps 1 the attack may paint any image: what is still right was not attacked. It starts from
+    the clean image, where hidden gradients hide. For an L2 threat the radius is multiplied by
+    sqrt(d), for L1 by d, so that the ball holds the same images; an L1 ball that a few steps of PGD
+    do not cross is walked by APGD, from a random start.
+
+    Source: Carlini et al., 2019 (arXiv:1902.06705); Athalye, Carlini and Wagner, 2018
+    (arXiv:1802.00420); Pintor et al., 2022 (arXiv:2106.09947).
+    """
+    eps, n = context.reach, len(context)
+    left = far(context, eps)
+    return judged(
+        "G5",
+        unbounded_attack_succeeds,
+        failed=exceeds(left * n, n, _LEFT),
+        measured=f"{percent(left)} left at eps {eps:.4g}",
+        threshold=f"not above {percent(_LEFT)}",
+        sound="an attack with enough room always succeeds",
+        fault=f"{percent(left)} of the images withstand an attack without bounds, so it is the "
+        "attack that fails at small eps too",
+        remedy=_REMEDY,
+        evidence={"eps": eps, "accuracy": left},
+    )
+
+
+def grey_is_a_guess(context: Context) -> Finding:
+    """An attack that may turn every image grey leaves no more than chance.
+
+    With eps 1/2 every image can become the same grey one, on which no model can be right more often
+    than by guessing.
+
+    Source: Carlini et al., 2019 (arXiv:1902.06705).
+    """
+    eps, n, chance = context.reach / 2, len(context), 1 / context.classes
+    left = far(context, eps)
+    return judged(
+        "G6",
+        grey_is_a_guess,
+        failed=exceeds(left * n, n, chance),
+        measured=f"{percent(left)} left at eps {eps:.4g}",
+        threshold=f"not above chance, {percent(chance)}",
+        sound="where all images can be made alike, the attack makes the model guess",
+        fault=f"{percent(left)} withstand an attack that may turn every image grey, where "
+        f"{percent(chance)} is chance: it is the attack that fails",
+        remedy=_REMEDY,
+        evidence={"eps": eps, "accuracy": left, "chance": chance},
+    )
+
+
+def room_is_no_loss(context: Context) -> Finding:
+    """Accuracy does not rise with eps.
+
+    What fools within a small ball is allowed in a larger one. PGD at eps/2, eps and 2 eps starts
+    anew each time, so that it can lose a few samples by luck, but not more than chance explains.
+
+    Source: Carlini et al., 2019 (arXiv:1902.06705); Athalye, Carlini and Wagner, 2018
+    (arXiv:1802.00420).
+    """
+    eps, n = context.threat.eps, len(context)
+    radii = [e for e in (eps / 2, eps, 2 * eps) if e <= context.reach]
+    curve = {e: context.attacked(context.pgd(eps=e)).accuracy for e in radii}
+    rises = [
+        (low, high)
+        for low, high in pairwise(curve)
+        if curve[high] > curve[low] + half_width(curve[low], n)
+    ]
+    low, high = rises[0] if rises else (eps, eps)
+    return judged(
+        "G7",
+        room_is_no_loss,
+        failed=bool(rises),
+        measured=", ".join(f"{percent(right)} at eps {e:.4g}" for e, right in curve.items()),
+        threshold="never rising by more than the interval",
+        sound="more room makes the attack stronger",
+        fault=f"accuracy rises from {percent(curve[low])} at eps {low:.4g} to "
+        f"{percent(curve[high])} at {high:.4g}, though every adversarial input of the smaller ball "
+        "lies in the larger: the attack loses its way",
+        remedy="shorter steps, other surrogates, and a start from the smaller ball's results",
+        evidence={"curve": [list(point) for point in curve.items()]},
+    )
+
+
+def far(context: Context, eps: float, surrogate: Surrogate | None = None) -> float:
+    """Return what a few long steps from the clean images leave of the accuracy in a large ball."""
+    steps = min(_FAR_STEPS, context.steps)
+    attack = context.pgd(eps=eps, steps=steps, surrogate=surrogate, random_start=False)
+    if context.threat.norm == "l1":  # a step along the sign moves every pixel by 1/d of the radius
+        threat = replace(context.threat, eps=eps)  # type: ignore[type-var]
+        attack = APGD(
+            threat, steps=_L1_STEPS, loss=cross_entropy, gradient=context.gradient(surrogate)
+        )
+    return context.attacked(attack).accuracy

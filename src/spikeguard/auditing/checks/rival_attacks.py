@@ -1,0 +1,218 @@
+"""S5, S14, S15, S16: do attacks of another kind find what the reported attack misses?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from spikeguard.attacks import (ASSG, BPTR, HART, PDSG, RGA, SAPGD, ANNTwin, Attack, Backprop, EoT, Gradient, Square)
+from spikeguard.attacks.gradients.spiking_rules import prescribable
+from spikeguard.auditing.check import (Measure, does_not_apply, judged, not_run)
+from spikeguard.auditing.context import (EOT, Context)
+from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.checks.radii import far
+from spikeguard.auditing.tolerances import (LUCK, exceeds, fooled_alone, percent, room_between)
+from spikeguard.neurons import (SURROGATES, spiking_layers)
+
+__all__ = [
+    "decision",
+    "with_gradient",
+    "RULES",
+    "black_box_is_weaker",
+    "far_with_every_surrogate",
+    "rules_are_weaker",
+    "twin_is_weaker",
+]
+
+RULES: dict[str, Gradient] = {
+    "BPTR": BPTR(),
+    "RGA": RGA(),
+    "HART": HART(),
+    "ASSG": ASSG(),
+    "PDSG": PDSG(),
+}
+
+_PAIR = "SA-PGD with ASSG"
+_NO_NEURON = "the model has no spiking layer whose derivative could be replaced"
+_FOREIGN = "spiking layers of another framework whose potentials cannot be recorded"
+
+
+def rules_are_weaker(context: Context) -> Finding:
+    """Gradients made for spiking networks find no more than the reported one.
+
+    SA-PGD with ASSG, the pair of its paper, is compared with the gradient attacks together, on the
+    same samples. In the full budget the reported attack also runs again with BPTR, RGA, HART
+    (half-width 1), ASSG and PDSG in the place of its own gradient, from the same starts; only ASSG
+    where the recurrence of another framework's layers is not known. All of them count in
+    the audit's upper bound. Where one is stronger and SA-PGD is the cause, SA-PGD with the own
+    gradient shows whether it is the gradient or the search.
+
+    Source: arXiv:2512.22522, 2025; Ding et al., 2022; Bu et al., CVPR 2023; Hao et al., ICLR 2024;
+    Lun et al., CVPR 2025 (arXiv:2503.03272).
+    """
+    if not spiking_layers(context.model):
+        return does_not_apply("S5", rules_are_weaker, _NO_NEURON)
+    rivals: dict[str, Attack] = {_PAIR: _stable(context, ASSG())}
+    if context.budget == "full":
+        rules = RULES if _spikes(context) else {"ASSG": ASSG()}  # the one that takes foreign layers
+        rivals |= {name: with_gradient(context, rule) for name, rule in rules.items()}
+    others = {name: context.attacked(attack) for name, attack in rivals.items()}
+    guided, n = context.worst(context.white(own=True)), len(context)
+    own = float(guided.mean())
+    room = room_between(own, n)
+    left = {name: other.accuracy for name, other in others.items()}
+    best = min(left, key=lambda name: left[name])
+    alone = fooled_alone(others[best].right, guided)
+    failed = left[best] < own - room or exceeds(alone, n, LUCK)
+    searched = ""
+    if failed and best == _PAIR:
+        same = context.attacked(_stable(context, Backprop())).accuracy
+        searched = f", and SA-PGD with the own gradient {percent(same)}"
+    return judged(
+        "S5",
+        rules_are_weaker,
+        failed=failed,
+        measured=f"own gradient {percent(own)}; "
+        + ", ".join(f"{name} {percent(accuracy)}" for name, accuracy in left.items())
+        + f"; {alone} of {n} fooled by {best} alone",
+        threshold=f"each >= own - {100 * room:.1f} points, and fooled by it alone: not above "
+        f"{percent(LUCK)}",
+        sound="no gradient rule of the literature finds clearly more adversarial examples",
+        fault=f"{best} leaves {percent(left[best])} where the attacks with the network's own "
+        f"gradient leave {percent(own)}{searched}: a number measured with that gradient alone is "
+        "too high",
+        remedy=f"report the worst case that includes {best} (suite 'snn')",
+        evidence={"own": own, "accuracy": left, "alone": alone},
+    )
+
+
+def twin_is_weaker(context: Context) -> Finding:
+    """Transfer from the twin without spikes is weaker than the attack on the network itself.
+
+    The twin has the network's weights and staircase activations instead of neurons. Its gradient is
+    that of another function: where it does better, the network's own gradient is hidden.
+
+    Source: Bu et al., CVPR 2023; Özdenizci and Legenstein, TMLR 2024 (arXiv:2311.09266).
+    """
+    if not _spikes(context):
+        return _no_rule("S14", twin_is_weaker, context)
+    twin = with_gradient(context, ANNTwin())
+    return _compared("S14", twin_is_weaker, context, {"the twin": twin})
+
+
+def black_box_is_weaker(context: Context) -> Finding:
+    """An attack that sees no gradient finds less than one that does.
+
+    Two searches are compared with the gradient attacks together, on the same samples: Square, which
+    keeps changes that leave the loss as it is (rates are multiples of 1/T, and most changes leave
+    them so), and in the full budget Square on the decision alone, a walk from corner to corner that
+    is told nothing but right or wrong. Under L1 it is APGD with differences of the loss (NES). A
+    surrogate is not exact, so that 5 % may be fooled by these alone.
+
+    Source: Croce and Hein, 2020; Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420).
+    """
+    name, attack = context.blind()
+    searches = {name: attack}
+    if context.budget == "full" and isinstance(attack, Square):
+        searches["Square on decisions"] = replace(attack, loss=decision)
+    return _compared("S15", black_box_is_weaker, context, searches)
+
+
+def far_with_every_surrogate(context: Context) -> Finding:
+    """With eps 1/2 the attack leaves no more than chance, whatever the surrogate.
+
+    With eps 1/2 every image can be turned grey. PGD starts at the clean image, in long steps, with
+    one surrogate of every family at its usual width and with the model's own.
+
+    Source: Carlini et al., 2019 (arXiv:1902.06705); Özdenizci and Legenstein, TMLR 2024
+    (arXiv:2311.09266).
+    """
+    if not spiking_layers(context.model):
+        return does_not_apply("S16", far_with_every_surrogate, _NO_NEURON)
+    if context.threat.norm not in ("linf", "l2"):
+        return not_run(
+            "S16",
+            far_with_every_surrogate,
+            f"a few steps of PGD do not cross a ball of {context.threat.norm}",
+            remedy="audit with an Linf or L2 threat too",
+        )
+    grey, n, chance = context.reach / 2, len(context), 1 / context.classes
+    left = {"own": far(context, grey)}
+    left |= {name: far(context, grey, kind()) for name, kind in SURROGATES.items()}
+    above = [name for name, accuracy in left.items() if exceeds(accuracy * n, n, chance)]
+    return judged(
+        "S16",
+        far_with_every_surrogate,
+        failed=bool(above),
+        measured=", ".join(f"{name} {percent(accuracy)}" for name, accuracy in left.items()),
+        threshold=f"none above chance ({percent(chance)}) at eps {grey:.4g}",
+        sound="every surrogate leads an attack with enough room to its end",
+        fault=f"with {', '.join(above)} an attack that may turn every image grey leaves more than "
+        "chance: a gradient that misleads there misleads at small eps too",
+        remedy="leave these surrogates out of the worst case, and do not attack with them alone",
+        evidence={"accuracy": left, "above": above, "chance": chance},
+    )
+
+
+def decision(logits: Tensor, y: Tensor) -> Tensor:
+    """Return 1 for each sample that is wrong, 0 for each that is right [B]."""
+    return (logits.argmax(1) != y).to(torch.float32)
+
+
+def with_gradient(context: Context, gradient: Gradient) -> Attack:
+    """Return the reported attack with another gradient; PGD where it has none to exchange."""
+    gradient = EoT(EOT, gradient) if context.stochastic else gradient
+    attack = context.reference()
+    if not hasattr(attack, "gradient"):
+        return context.pgd(gradient=gradient)
+    other: Attack = replace(attack, gradient=gradient)  # type: ignore[type-var]
+    return other
+
+
+def _compared(code: str, measure: Measure, context: Context, attacks: dict[str, Attack]) -> Finding:
+    """Judge attacks of another kind against those with the network's own gradient together."""
+    guided, n = context.worst(context.white(own=True)), len(context)
+    best = float(guided.mean())
+    left, only = {}, {}
+    for name, attack in attacks.items():
+        other = context.attacked(attack)
+        left[name], only[name] = other.accuracy, fooled_alone(other.right, guided)
+    most = max(only, key=lambda name: only[name])
+    room = room_between(left[most], len(context))
+    return judged(
+        code,
+        measure,
+        failed=best > left[most] + room or exceeds(only[most], n, LUCK),
+        measured=f"the own gradient leaves {percent(best)}; "
+        + ", ".join(f"{name} {percent(accuracy)}" for name, accuracy in left.items())
+        + f"; {only[most]} of {n} fooled by {most} alone",
+        threshold=f"own gradient <= {most} + {100 * room:.1f} points, and fooled by it alone: not "
+        f"above {percent(LUCK)}",
+        sound="the network's own gradient is the better guide",
+        fault=f"{most} fools samples that the network's own gradient leaves right ({only[most]} of "
+        f"{n}), so that gradient is hidden or wrong",
+        remedy="look for the dead or detached layer (S7, S12), attack with other surrogates, and "
+        f"report the worst case that includes {most}",
+        evidence={"accuracy": left, "gradient": best, "only": only},
+    )
+
+
+def _stable(context: Context, gradient: Gradient) -> Attack:
+    """Return SA-PGD with a gradient; noise makes every step dear, and half of them suffice."""
+    steps = context.pick(full=100, quick=50 if context.stochastic else 100)
+    averaged = EoT(EOT, gradient) if context.stochastic else gradient
+    return SAPGD(context.threat, steps=steps, gradient=averaged)
+
+
+def _no_rule(code: str, measure: Measure, context: Context) -> Finding:
+    """Say why no derivative can be prescribed: no layer spikes, or none is of this package."""
+    if spiking_layers(context.model):
+        remedy = "use layers whose recurrence is known (docs/foreign.md), or spikeguard.models"
+        return not_run(code, measure, _FOREIGN, remedy=remedy)
+    return does_not_apply(code, measure, _NO_NEURON)
+
+
+def _spikes(context: Context) -> bool:
+    return prescribable(context.model, context.x[: context.batch_size])

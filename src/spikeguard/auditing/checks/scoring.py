@@ -1,0 +1,184 @@
+"""G28, G30, G31, G32: is the reported number counted as it should be?"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from io import BytesIO
+
+import torch
+from torch import Tensor
+
+from spikeguard.auditing.check import judged
+from spikeguard.auditing.context import Context
+from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.tolerances import (exceeds, half_width, percent)
+from spikeguard.evaluation.evaluator import evaluate
+from spikeguard.rng import key
+
+__all__ = [
+    "clean_errors_stay",
+    "each_sample_has_its_worst",
+    "nothing_was_tuned_on_the_test",
+    "scores_can_be_repeated",
+]
+
+_MOVED = 0.01  # rounding differs with the batch; a spike at the very threshold may flip
+_TINY = 1e-9
+
+
+def scores_can_be_repeated(context: Context) -> Finding:
+    """The saved adversarial inputs score the same once more.
+
+    What the reported attack returned is scored by a fresh process that loads the run, or, in a
+    library call, by a copy of the model into which the saved weights are read. A stochastic model
+    answers on fresh draws, so that only its accuracy is compared.
+
+    Source: Carlini et al., 2019 (arXiv:1902.06705); RobustBench, which scores once more.
+    """
+    said = context.attacked(context.reference())
+    again = _again(context, said.x_adv)
+    where = "a copy with the saved weights" if context.rescore is None else "a fresh process"
+    if not context.stochastic:
+        again = torch.minimum(again, context.clean)
+    n, other = len(context), int(((again - said.right).abs() > 0.5).sum())
+    before, after = said.accuracy, float(again.mean())
+    failed = exceeds(other, n, _MOVED)
+    if context.stochastic:
+        failed = abs(after - before) > half_width(before, n)
+    return judged(
+        "G28",
+        scores_can_be_repeated,
+        failed=failed,
+        measured=f"{percent(before)} reported, {percent(after)} in {where}; {other} of {n} differ",
+        threshold=f"the answer changes for not above {percent(_MOVED)} of the samples"
+        if not context.stochastic
+        else "accuracies agree within the interval",
+        sound="whoever has the adversarial inputs and the weights finds the same number",
+        fault=f"scored once more in {where}, the same adversarial inputs leave {percent(after)} "
+        f"instead of {percent(before)}: the number belongs to a state that was not saved",
+        remedy="keep all that forward needs in weights and buffers, and reset everything else",
+        evidence={"reported": before, "again": after, "differ": other, "where": where},
+    )
+
+
+def each_sample_has_its_worst(context: Context) -> Finding:
+    """The reported number is the mean over samples of the worst attack for each.
+
+    The least of the attacks' accuracies is higher: one attack need not be the worst everywhere. The
+    number is the audit's upper bound, or what the attack leaves that was handed over as the
+    reported one: what other attacks find, that one should have found, but for chance.
+
+    Source: Carlini et al., 2019 (arXiv:1902.06705).
+    """
+    context.attacked(context.reference())
+    made = context.reported()
+    right = torch.stack([outcome.right for outcome in made])
+    least = float(right.mean(1).min())
+    worst = least if context.stochastic else float(right.amin(0).mean())
+    said = context.upper_bound()
+    assert said is not None
+    alone = worst
+    if context.attack is not None:
+        alone = context.attacked(context.attack).accuracy
+    room = half_width(alone, len(context))
+    high = alone > said + room
+    return judged(
+        "G30",
+        each_sample_has_its_worst,
+        failed=high or said > worst + _TINY,
+        measured=f"{percent(said)} reported for {len(made)} attacks; per-sample worst "
+        f"{percent(worst)}, best single attack {percent(least)}"
+        + (f", the attack handed over {percent(alone)}" if context.attack is not None else ""),
+        threshold="the reported number is not above the per-sample worst"
+        + (
+            f", nor that of one attack by {100 * room:.1f} points"
+            if context.attack is not None
+            else ""
+        ),
+        sound="a sample counts as robust only if no attack fools it",
+        fault="the reported attack misses what others find"
+        if high
+        else f"{percent(said)} are reported, but only {percent(worst)} of the samples withstand "
+        "every attack",
+        remedy="take the least over attacks for each sample first, and the mean over samples then",
+        evidence={
+            "reported": said,
+            "worst": worst,
+            "single": least,
+            "handed_over": alone if context.attack is not None else None,
+            "attacks": len(made),
+        },
+    )
+
+
+def clean_errors_stay(context: Context) -> Finding:
+    """A sample that is wrong without an attack counts as wrong under every attack.
+
+    An attack may not repair an error, and the clean accuracy is said beside the robust one.
+
+    Source: Croce and Hein, 2020 (AutoAttack's protocol).
+    """
+    context.attacked(context.reference())
+    clean, n = float(context.clean.mean()), len(context)
+    if context.stochastic:
+        healed = sum(max(0.0, out.accuracy - clean) for out in context.reported())
+        failed = any(out.accuracy > clean + half_width(clean, n) for out in context.reported())
+        measured = f"clean accuracy {percent(clean)}, never above it under attack"
+    else:
+        counts = [int((out.right > context.clean).sum()) for out in context.reported()]
+        healed, failed = float(max(counts)), max(counts) > 0
+        measured = f"clean accuracy {percent(clean)}; {max(counts)} errors repaired by an attack"
+    return judged(
+        "G31",
+        clean_errors_stay,
+        failed=failed,
+        measured=measured,
+        threshold="none",
+        sound="robust accuracy counts only what is right to begin with",
+        fault="samples that are wrong without an attack count as robust under it",
+        remedy="attack what is right, and count the rest as wrong",
+        evidence={"clean": clean, "healed": healed},
+    )
+
+
+def nothing_was_tuned_on_the_test(context: Context) -> Finding:
+    """The settings of the reported attack were not chosen on the samples it is reported on.
+
+    The least of several accuracies on the same samples is lower than the chosen attack would do on
+    others. What ``audit`` was told decides; without a word its own settings are fixed in advance.
+
+    Source: the practice of gradient rules with a parameter, HART (arXiv:2512.22522) and others.
+    """
+    told = context.tuned
+    failed = "test" in told.split.lower()
+    how = "fixed in advance"
+    if told.split != "fixed":
+        how = f"the best of {told.trials} on the {told.split} split"
+    return judged(
+        "G32",
+        nothing_was_tuned_on_the_test,
+        failed=failed,
+        measured=f"settings {how}",
+        threshold="fixed, or chosen on a split apart from the test",
+        sound="the number is that of one attack, not the best of many",
+        fault=f"the attack is the best of {told.trials} on the very samples it is reported on",
+        remedy="choose on validation data (spikeguard.attacks.tune) and state the trials",
+        evidence={"split": told.split, "trials": told.trials},
+    )
+
+
+def _again(context: Context, x_adv: Tensor) -> Tensor:
+    """Return who is right on saved inputs [N], told by something that has only what was saved."""
+    if context.rescore is not None:
+        return context.rescore(x_adv, context.y).double()
+    saved = BytesIO()
+    torch.save(context.model.state_dict(), saved)
+    saved.seek(0)
+    copy = deepcopy(context.model)
+    copy.load_state_dict(torch.load(saved, map_location=context.device, weights_only=True))
+    found = evaluate(
+        *(copy, (x_adv, context.y), {}),
+        seed=key(context.seed, "audit", "again"),
+        batch_size=context.batch_size,
+    )
+    return found.outcomes["clean"]

@@ -1,0 +1,198 @@
+"""G17, G18, S17: does the true network follow the gradient that the attack follows?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikeguard.attacks import (Loss, classify, cross_entropy, margin)
+from spikeguard.auditing.check import (Measure, judged, not_run)
+from spikeguard.auditing.context import Context
+from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.checks.input_gradient import input_gradients
+from spikeguard.auditing.tolerances import percent
+from spikeguard.evaluation.evaluator import wilson
+
+__all__ = ["ascent", "finite_differences", "stable_predictions"]
+
+_RADIUS = 4 / 255  # a cube of width 8/255
+_UNSTABLE = 0.5
+_PAIRS = {"full": 32, "quick": 16}
+_RANDOM = 8  # steps that the step along the gradient is compared with
+_FEWEST = 8  # samples below which a share says nothing
+_REMEDY = (
+    "attack with other surrogates and their per-sample worst case (suite 'surrogates'), with a "
+    "gradient-free estimate (NES) and with Square"
+)
+
+
+def stable_predictions(context: Context) -> Finding:
+    """Predictions do not jump about in the smallest neighbourhood.
+
+    The margin (own logit against the best other) is taken at uniform points of a cube of width
+    8/255 around each sample. Where it changes by its own size, the surface is so noisy that a
+    gradient says nothing about the next step. A change counts as 1 at most, so that samples at the
+    boundary, where the margin is 0, do not decide.
+
+    Source: Pintor et al., "Indicators of attack failure", 2022 (arXiv:2106.09947), who flag from
+    0.1 to 0.5.
+    """
+    draws = context.pick(full=100, quick=20)
+    changes = []
+    for index in context.batches():
+        x = context.x[index]
+        streams = context.draws(index, "cube")
+        here = _loss(context, index, x, margin)
+        size = torch.where(here == 0, 1.0, here.abs())
+        total = torch.zeros_like(here)
+        for _ in range(draws):
+            cube = _RADIUS * (2 * streams.uniform(x.shape) - 1).to(x.dtype)
+            there = _loss(context, index, (x + cube).clamp(0, 1), margin)
+            total += ((there - here).abs() / size).clamp_max(1)
+        changes.append(total / draws)
+    change = torch.cat(changes)
+    mean = float(change.mean())
+    return judged(
+        "G17",
+        stable_predictions,
+        failed=mean > _UNSTABLE,
+        measured=f"the margin changes by {percent(mean)} of its size within 4/255",
+        threshold=f"at most {percent(_UNSTABLE)}",
+        sound="the surface is smooth enough for a gradient to mean something",
+        fault=f"within 4/255 of a sample the margin changes by {percent(mean)} of its size: noise, "
+        "not robustness, stops a gradient here",
+        remedy="attack the smoothed loss: average gradients over noise on the input (EoT, NES), "
+        "and add Square",
+        evidence={"mean": mean, "median": float(change.median()), "draws": draws},
+    )
+
+
+def finite_differences(context: Context) -> Finding:
+    """The gradient agrees with finite differences of the network's smoothed loss.
+
+    The true function of a spiking network is piecewise constant, its surrogate gradient belongs to
+    another function. So random displacements of size eps/2 are tried in opposite pairs, and the
+    differences of the true loss are correlated with what the gradient predicts for them. Their
+    correlation is 1 for a linear function, and 0 on average for a gradient that points anywhere.
+    Only its sign is judged.
+
+    Source: Carlini et al., 2019 (arXiv:1902.06705), numerical gradients; Salimans et al., 2017
+    (arXiv:1703.03864), antithetic pairs.
+    """
+    pairs = _PAIRS[context.budget]
+    found = []
+    for index, grad in input_gradients(context):
+        x, streams = context.x[index], context.draws(index, "pairs")
+        size = context.threat.eps / 2 / context.reach
+        rows = []
+        for _ in range(pairs):
+            u = size * streams.normal(x.shape).to(x.dtype)
+            there, back = (x + u).clamp(0, 1), (x - u).clamp(0, 1)
+            rise = _loss(context, index, there) - _loss(context, index, back)
+            rows.append(torch.stack([((there - back) * grad).flatten(1).sum(1), rise]))
+        predicted, seen = torch.stack(rows).double().unbind(1)  # each [pairs, B]
+        length = predicted.norm(dim=0) * seen.norm(dim=0)
+        cosine = (predicted * seen).sum(0) / length.clamp_min(torch.finfo(length.dtype).tiny)
+        found.append(torch.where(length > 0, cosine, torch.nan))
+    cosine = torch.cat(found)
+    cosine = cosine[~cosine.isnan()]
+    if len(cosine) < _FEWEST:
+        return _nothing("G18", finite_differences, len(cosine))
+    median = float(cosine.median())
+    quartiles = cosine.quantile(torch.tensor([0.25, 0.75], dtype=cosine.dtype)).tolist()
+    return _majority(
+        "G18",
+        finite_differences,
+        int((cosine > 0).sum()),
+        len(cosine),
+        measured=f"median correlation {median:.2f} over {pairs} pairs",
+        fault=f"the gradient does not predict where the true loss rises (median correlation "
+        f"{median:.2f}), so following it is no attack",
+        sound="where the gradient points, the true loss rises",
+        evidence={"median": median, "quartiles": quartiles, "pairs": pairs},
+    )
+
+
+def ascent(context: Context) -> Finding:
+    """A step along the surrogate gradient raises the true loss more than a random step.
+
+    From each sample a step of size eps/2 is taken the way the attack would take it, and several
+    steps of the same size in random directions. The loss is that of the true network, whatever
+    surrogate the gradient came from.
+
+    Source: SpikeGuard's own, after Carlini et al., 2019 (arXiv:1902.06705).
+    """
+    eps = context.threat.eps
+    if context.threat.norm not in ("linf", "l2"):
+        return not_run(
+            "S17",
+            ascent,
+            f"one step of {context.threat.norm} moves a pixel or two out of the box",
+            remedy="audit with an Linf or L2 threat too",
+        )
+    better, rises = [], []
+    for index, grad in input_gradients(context):
+        x, streams = context.x[index], context.draws(index, "steps")
+
+        def rise(direction: Tensor, index: Tensor = index, x: Tensor = x) -> Tensor:
+            there = (x + eps / 2 * context.threat.steepest(direction)).clamp(0, 1)
+            return _loss(context, index, there) - _loss(context, index, x)
+
+        guided = rise(grad)
+        blind = torch.stack(
+            [rise(streams.normal(x.shape).to(x.dtype)) for _ in range(_RANDOM)]
+        ).mean(0)
+        told = (grad.flatten(1).abs().amax(1) > 0) & ((guided != 0) | (blind != 0))
+        better.append((guided > blind)[told])
+        rises.append(torch.stack([guided, blind], 1)[told])
+    above, both = torch.cat(better), torch.cat(rises)
+    if len(above) < _FEWEST:
+        return _nothing("S17", ascent, len(above))
+    guided, blind = both.mean(0).tolist()
+    return _majority(
+        "S17",
+        ascent,
+        int(above.sum()),
+        len(above),
+        measured=f"along the gradient the loss rises by {guided:.2g}, at random by {blind:.2g}",
+        fault="a step along the surrogate gradient raises the true loss no more than a random step",
+        sound="the surrogate gradient leads uphill on the true network",
+        evidence={"guided": guided, "random": blind},
+    )
+
+
+def _majority(
+    code: str,
+    measure: Measure,
+    count: int,
+    n: int,
+    *,
+    measured: str,
+    fault: str,
+    sound: str,
+    evidence: dict[str, object],
+) -> Finding:
+    """Judge a share that is one half by luck."""
+    return judged(
+        code,
+        measure,
+        failed=not wilson(count, n)[0] > 0.5,
+        measured=f"{measured}; positive for {count} of {n} samples",
+        threshold="positive for more samples than luck would give (Wilson interval above 50 %)",
+        sound=sound,
+        fault=fault,
+        remedy=_REMEDY,
+        evidence={**evidence, "positive": count, "samples": n},
+    )
+
+
+def _nothing(code: str, measure: Measure, n: int) -> Finding:
+    return not_run(
+        code, measure, f"{n} samples have both a gradient and a loss that changes; needs {_FEWEST}"
+    )
+
+
+def _loss(context: Context, index: Tensor, x: Tensor, loss: Loss = cross_entropy) -> Tensor:
+    """Return the true losses at other inputs [B], under the same noise each time."""
+    with context.searching(index) as (_, y), torch.no_grad():
+        return loss(classify(context.model, x.to(context.device), y), y).cpu()

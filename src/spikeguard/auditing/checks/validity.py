@@ -1,0 +1,122 @@
+"""G27, S18, G29: are the numbers numbers, the bounds kept and the model untouched?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks import (PGD, AttackError, NoGradientError, ThreatViolation, cross_entropy)
+from spikeguard.auditing.check import judged
+from spikeguard.auditing.context import Context
+from spikeguard.auditing.findings import Finding
+from spikeguard.neurons import record
+
+__all__ = ["model_is_untouched", "valid_numbers"]
+
+_SAMPLES = 16
+_STEPS = 2
+
+
+def valid_numbers(context: Context) -> Finding:
+    """Weights, logits, gradients and adversarial inputs are valid.
+
+    Every adversarial batch of the audit must lie in its threat set and in [0, 1], in the shape and
+    precision of the clean one. Nothing may be NaN or infinite; that need not show in the logits,
+    for a NaN potential is below every threshold: a spiking layer swallows it.
+
+    Source: Carlini et al., 2019 (arXiv:1902.06705).
+    """
+    faults = [f"{name} is not finite" for name, t in _tensors(context.model) if not _finite(t)]
+    faults += _activity_faults(context)
+    for attack in (context.fgsm(), context.pgd()):
+        try:
+            context.attacked(attack)
+        except (AttackError, ThreatViolation):  # said above or by G15; noted in violations
+            continue
+    faults += context.violations.values()
+    return judged(
+        "G27",
+        valid_numbers,
+        failed=bool(faults),
+        measured="; ".join(faults[:2]) or f"{len(context.made)} attacks checked, nothing wrong",
+        threshold="nothing is NaN or infinite, and every adversarial input lies in its threat set",
+        sound="the scores are made of valid numbers and of inputs that the adversary may use",
+        fault=f"scores made of invalid values mean nothing ({', '.join(faults[:1])})",
+        remedy="repair the weights or the attack, then audit again",
+        evidence={"faults": faults},
+    )
+
+
+def model_is_untouched(context: Context) -> Finding:
+    """An attack leaves the model as it was.
+
+    Weights, buffers such as running statistics, training flags, ``requires_grad`` and gradients are
+    compared before and after a short attack.
+
+    Source: faults reported against attack libraries that enter or leave training mode.
+    """
+    before = _state(context.model)
+    index = torch.arange(min(_SAMPLES, len(context)))
+    x, y = context.x[index].to(context.device), context.y[index].to(context.device)
+    PGD(context.threat, steps=_STEPS)(context.model, x, y)
+    after = _state(context.model)
+    changed = [n for n in before | after if not _equal(before.get(n), after.get(n))]
+    return judged(
+        "G29",
+        model_is_untouched,
+        failed=bool(changed),
+        measured=f"{len(changed)} of {len(before)} entries change"
+        + (f": {', '.join(changed[:3])}" if changed else ""),
+        threshold="no weight, buffer, gradient or flag changes",
+        sound="the model that was measured is the model that was handed over",
+        fault="attacking the model changes it, so what was measured is not what was handed over",
+        remedy="write to no buffer and no mode in forward; keep batch norm in evaluation mode",
+        evidence={"changed": changed},
+    )
+
+
+def _activity_faults(context: Context) -> list[str]:
+    """Say where potentials, logits or gradients are not finite."""
+    faults: list[str] = []
+    for index in context.batches():
+        with context.searching(index) as (x, y):
+            with torch.no_grad(), record(context.model) as trace:
+                logits = context.model(x)
+            wrong = [f"potentials of {n}" for n, layer in trace.items() if not _finite(layer.v)]
+            wrong += [] if _finite(logits) else ["logits"]
+            faults += [f"{what} are not finite" for what in wrong]
+            if not wrong:
+                try:
+                    context.gradient()(context.model, x, y, cross_entropy)
+                except NoGradientError:  # G15 says so
+                    continue
+                except AttackError as error:
+                    faults.append(str(error))
+    return list(dict.fromkeys(faults))
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
+
+
+def _state(model: nn.Module) -> dict[str, Tensor | bool]:
+    """Return all that an attack must leave as it is."""
+    state: dict[str, Tensor | bool] = {n: t.detach().clone() for n, t in _tensors(model)}
+    for name, weight in model.named_parameters():
+        state[f"{name}.requires_grad"] = weight.requires_grad
+        state[f"{name}.grad"] = weight.grad is not None
+    return state | {f"{n or 'model'}.training": m.training for n, m in model.named_modules()}
+
+
+def _equal(before: Tensor | bool | None, after: Tensor | bool | None) -> bool:
+    if isinstance(before, Tensor) and isinstance(after, Tensor):
+        same = torch.isclose(before, after, rtol=0, atol=0, equal_nan=True)
+        return before.shape == after.shape and bool(same.all())
+    return before is after

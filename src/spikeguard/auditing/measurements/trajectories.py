@@ -1,0 +1,91 @@
+"""What a search sees on its way: the loss at every step, and whether the point there fools."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from spikeguard.attacks import (APGD, MTPGD, NES, ANNTwin, Attack, Loss, MembraneReadout, margin)
+from spikeguard.attacks.gradients.base import (draws_a_step, innermost)
+from spikeguard.auditing.context import Context
+
+__all__ = ["Walk", "unseen", "walk"]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One search of all samples; of a stochastic model the means over the draws of a step.
+
+    Attributes:
+        loss: At every point that a gradient was taken at [steps, N].
+        right: Share of draws on which the model is right there [steps, N].
+        end: Share of draws on which it is right about what the search returned [N].
+    """
+
+    loss: Tensor
+    right: Tensor
+    end: Tensor
+
+
+class _Recorder:
+    """A loss that writes down its values and whether the logits it was given are right."""
+
+    def __init__(self, loss: Loss):
+        self.loss = loss
+        self.losses: list[Tensor] = []
+        self.right: list[Tensor] = []
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        losses = self.loss(logits, y)
+        self.losses.append(losses.detach().cpu().double())
+        self.right.append((logits.detach().argmax(1) == y).cpu().double())
+        return losses
+
+
+def unseen(attack: Attack) -> str | None:
+    """Say why there is no walk of an attack to look at; None if there is one."""
+    if not hasattr(attack, "loss"):
+        return "the attack climbs no loss"
+    if not hasattr(attack, "gradient"):
+        return "the attack follows no gradient"
+    if getattr(attack, "targets", 0) or isinstance(attack, MTPGD):
+        return "the attack climbs another loss for every target"
+    if isinstance(attack, APGD) and attack.threat.norm == "l1":
+        return "under L1 APGD begins outside the threat set"
+    if getattr(attack, "steps", 1) < 2:
+        return "the attack takes one step"
+    if isinstance(innermost(attack.gradient), ANNTwin | MembraneReadout | NES):
+        return "the attack climbs the loss of something else than the model's answers at a point"
+    return None
+
+
+def walk(context: Context, attack: Attack) -> Walk:
+    """Return what one search of an attack that ``unseen`` allows sees on its way; made once."""
+    if hasattr(attack, "restarts"):
+        attack = replace(attack, restarts=1)  # type: ignore[type-var]
+    return context.once(f"walk of {attack}", lambda: _walk(context, attack))
+
+
+def _walk(context: Context, attack: Attack) -> Walk:
+    parts = []
+    for index in context.batches():
+        recorder = _Recorder(getattr(attack, "loss", margin))
+        with context.searching(index) as (x, y):
+            searched: Attack = replace(attack, loss=recorder)  # type: ignore[type-var]
+            found = searched(context.model, x, y, generator=context.draws(index, "walk")).cpu()
+        draws = draws_a_step(getattr(attack, "gradient", None))
+        losses, right = (_means(part, draws) for part in (recorder.losses, recorder.right))
+        parts.append((losses, right, found))
+    return Walk(
+        torch.cat([loss for loss, _, _ in parts], 1),
+        torch.cat([right for _, right, _ in parts], 1),
+        context.scored(torch.cat([found for _, _, found in parts]), "walk"),
+    )
+
+
+def _means(values: list[Tensor], draws: int) -> Tensor:
+    """Return one row a step, the mean of its draws."""
+    stacked = torch.stack(values[: len(values) // draws * draws])  # a last look is one alone
+    return stacked.view(-1, draws, stacked.shape[1]).mean(1)

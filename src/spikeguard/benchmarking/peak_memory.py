@@ -1,0 +1,122 @@
+"""Peak memory of one piece of work, in a process of its own.
+
+``python -m spikeguard.benchmarking.memory JSON`` measures and prints a number; :func:`peak_mib`
+starts it.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from spikeguard.benchmarking.networks import (Setup, build, sample)
+from spikeguard.benchmarking.timing import in_format
+from spikeguard.benchmarking.variants import (Variant, ready, variant)
+
+__all__ = ["MeasurementFailed", "measure", "peak_mib"]
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+# Freed memory goes back to the system at once, so that resident means in use; the same for all.
+_ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+    "MALLOC_ARENA_MAX": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+
+class MeasurementFailed(RuntimeError):
+    """The process that measures ended without a number."""
+
+
+def peak_mib(setup: Setup, work: str, name: str, *, channels_last: bool = False) -> float:
+    """Return the peak of resident memory during a piece of work, above what was there before it.
+
+    It runs in a fresh process of one thread, after a warm-up. What is there before are the weights
+    and, in training, the gradients of the warm-up, which the step frees and makes again.
+
+    Args:
+        setup: The network and its batch.
+        work: One of ``WORKS``.
+        name: The variant.
+        channels_last: Its memory format.
+
+    Returns:
+        MiB.
+
+    Raises:
+        MeasurementFailed: If the process fails; the last line of its errors says why.
+    """
+    order = {"setup": asdict(setup), "work": work, "name": name, "channels_last": channels_last}
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, json.dumps(order)],
+        env={**os.environ, **_ALLOCATOR},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise MeasurementFailed(f"{name}: memory cannot be measured: {reason}")
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def measure(work: str, made: Variant, setup: Setup, *, channels_last: bool = False) -> float:
+    """Return the peak in MiB, measured in this process: a fresh one, or the number means little."""
+    x, y = sample(setup)
+    x = in_format(x, channels_last)
+    with ready(work, made, x, y) as run:
+        run()
+        gc.collect()
+        before = _reset_peak()
+        run()
+        return max(0.0, _peak() - before) / 1024
+
+
+def _reset_peak() -> float:
+    """Set the peak to what is resident now, where the system allows it; return it in KiB."""
+    if not _STATUS.exists():
+        return _peak()
+    try:
+        _CLEAR.write_text("5")
+    except OSError:
+        return _peak()  # the peak so far is then the level that the work must exceed
+    return _kib("VmRSS")
+
+
+def _peak() -> float:
+    if _STATUS.exists():
+        return _kib("VmHWM")
+    unit = 1024 if sys.platform == "darwin" else 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _kib(field: str) -> float:
+    for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+        label, _, value = line.partition(":")
+        if label == field:
+            return float(value.split()[0])
+    raise MeasurementFailed(f"{_STATUS} has no {field}")
+
+
+def _main(order: str) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    asked = json.loads(order)
+    setup = Setup(**asked["setup"])
+    made = variant(asked["name"], build(setup), channels_last=asked["channels_last"])
+    gc.collect()
+    print(measure(asked["work"], made, setup, channels_last=asked["channels_last"]))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

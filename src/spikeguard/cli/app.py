@@ -1,0 +1,139 @@
+"""The command line: one verb, one function, one exit code. Verbs are loaded when they are called.
+
+Exit codes: 0 done, 1 the audit's verdict is "unreliable" (``audit --strict``), 2 wrong use, 130
+interrupted. A user's mistake is one line on standard error; ``SPIKEGUARD_DEBUG=1`` shows where it
+came from.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError
+
+from spikeguard.system.allocator import keep_freed_memory
+from spikeguard.system.errors import is_refusal
+
+__all__ = ["app", "main"]
+
+_EXAMPLES = {
+    "demo": ["demo", "demo --quick --out runs/first-look"],
+    "train": [
+        "train demo/tgo",
+        "train demo/tgo objective.tgo.lambda_max=10 --out runs/mine",
+        "train my-recipe.yaml --out runs/mine --resume",
+    ],
+    "attack": [
+        "attack runs/mine --suite papers,snn --eps 2/255,8/255",
+        "attack runs/mine --suite snn --limit 500 --jobs 4",
+        "attack runs/mine --suite snn --rescore",
+        "attack --model my_nets:net --weights net.pt --T 4 --data mnist --suite snn --eps 0.1",
+    ],
+    "audit": [
+        "audit runs/mine --quick",
+        "audit runs/mine --eps 8/255 --strict",
+        "audit runs/mine --attack pgd40",
+    ],
+    "report": ["report runs/mine", "report runs/demo/vanilla runs/demo/tgo --out compare.html"],
+    "bench": ["bench --quick", "bench --networks cnn-t10,wrn-t4 --threads 1"],
+    "reproduce": ["reproduce mini", "reproduce mini --only cifar10-at --seeds 0,1,2 --jobs 2"],
+    "list": ["list", "list neurons", "list recipes tgo/"],
+}
+_HELP = {
+    "demo": "Train, attack and audit four small networks on embedded digits; write a report.",
+    "train": "Train what a recipe describes.",
+    "attack": "Attack a trained run or a network of your own; print what is left of its accuracy.",
+    "audit": "Check whether a run's robustness can be believed.",
+    "report": "Write one self-contained HTML page about one run or several.",
+    "bench": "Measure time and memory beside other libraries.",
+    "reproduce": "Train and attack every recipe of a folder at several seeds; print one table.",
+    "list": "List what recipes and commands can name.",
+}
+_DATA = {
+    "download": ("Fetch a data set from its official source.", "data download cifar10"),
+    "check": ("Read the data sets on this machine and say what is missing.", "data check mnist"),
+}
+
+
+def _epilogue(calls: Sequence[str]) -> str:
+    return "\n".join(["Examples:", *(f"  spikeguard {call}" for call in calls)])
+
+
+app = App(
+    name="spikeguard",
+    help="Train, attack, audit and report the adversarial robustness of spiking neural networks.",
+    help_format="plaintext",
+    help_epilogue="Start with 'spikeguard demo'. Every command has its own --help with examples.",
+    version=lambda: version("spikeguard"),
+    suppress_keyboard_interrupt=False,
+)
+for _name, _text in _HELP.items():
+    app.command(
+        f"spikeguard.commands.{_name}:{_name if _name != 'list' else 'list_'}",
+        name=_name,
+        help=_text,
+        help_epilogue=_epilogue(_EXAMPLES[_name]),
+    )
+_data = App(name="data", help="Fetch and check data sets.", help_format="plaintext")
+for _name, (_text, _call) in _DATA.items():
+    _data.command(
+        f"spikeguard.commands.data:{_name}",
+        name=_name,
+        help=_text,
+        help_epilogue=_epilogue([_call]),
+    )
+app.command(_data)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code.
+
+    Args:
+        arguments: The words after ``spikeguard``; None takes those of this process.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None and words[:1] != ["bench"]:  # which measures without it
+        keep_freed_memory()
+    try:
+        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except CycloptsError as error:
+        return _refuse(words, error, " ".join(str(error).split()))
+    except KeyboardInterrupt:
+        print(f"{_command(words)}: interrupted; {_how_to_continue(words)}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output left, for example 'head'
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return _refuse(words, error, f"{error.filename}: {reason}" if error.filename else reason)
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        return _refuse(words, error, " ".join(str(error).split()))
+    return code if isinstance(code, int) else 0
+
+
+def _refuse(words: Sequence[str], error: Exception, message: str) -> int:
+    if os.environ.get("SPIKEGUARD_DEBUG"):
+        traceback.print_exception(error)
+    print(f"{_command(words)}: {message}", file=sys.stderr)
+    return 2
+
+
+def _command(words: Sequence[str]) -> str:
+    verb = words[:1] if words and words[0] in {*_HELP, "data"} else []
+    return " ".join(["spikeguard", *verb])
+
+
+def _how_to_continue(words: Sequence[str]) -> str:
+    again = list(words)
+    if again[:1] == ["train"] and "--resume" not in again:
+        again.append("--resume")
+    return f"continue with: {shlex.join(['spikeguard', *again])}"

@@ -1,0 +1,191 @@
+"""``spikeguard attack``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from spikeguard.config.instantiate import ConfigError
+from spikeguard.cli.console import (note, numbers, progress, say, words)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spikeguard.data import Splits
+    from spikeguard.config.schema import EvaluateSection
+    from spikeguard.evaluation.rescoring import Rescored
+    from spikeguard.evaluation.plan import Reload
+
+__all__ = ["attack", "require_one"]
+
+Repeated = Annotated[
+    list[str] | None,
+    Parameter(negative="", consume_multiple=False, allow_leading_hyphen=True),
+]
+Steps = Annotated[int | None, Parameter(name="--T")]
+FrameworkName = Literal["auto", "spikingjelly", "snntorch", "norse", "stateless"]
+ReadoutName = Literal["mean", "sum", "last", "max"]
+
+
+def attack(
+    run: Path | None = None,
+    /,
+    *,
+    model: str | None = None,
+    weights: Path | None = None,
+    T: Steps = None,
+    framework: FrameworkName | None = None,
+    readout: ReadoutName | None = None,
+    data: str | None = None,
+    out: Path | None = None,
+    suite: Repeated = None,
+    eps: Repeated = None,
+    norm: Literal["linf", "l2", "l1"] | None = None,
+    limit: int | None = None,
+    eot: int | None = None,
+    cascade: bool | None = None,
+    precision: Literal["32", "bf16"] | None = None,
+    tune: bool | None = None,
+    jobs: int = 1,
+    rescore: bool = False,
+    data_root: Path | None = None,
+) -> int:
+    """Attack a trained run, or a model of your own: accuracy clean, per attack, in the worst case.
+
+    What is left out comes from the evaluate section of the run's recipe. A finished attack is read
+    back, an interrupted one continues where it stopped.
+
+    Args:
+        run: Run folder; or --model.
+        model: Factory of a network of SpikingJelly, snnTorch, Norse or plain torch, as
+            package.module:function; the function takes no arguments. It runs your code.
+        weights: Its state dict, .safetensors or a torch file that holds tensors alone.
+        T: Time steps of the network.
+        framework: What the network is built with; found out when left out.
+        readout: What is done with outputs over time; their mean when left out.
+        data: Data set to attack the model on.
+        out: Folder for the model's results; runs/<model> when left out.
+        suite: Attack suites, repeated or with commas (see 'spikeguard list suites').
+        eps: Radii of the threat set in pixel units, such as 8/255; repeated or with commas.
+        norm: Norm of the threat set.
+        limit: Attack only the first so many test images.
+        eot: Gradients averaged in every attack step; 4 for noisy models when left out.
+        cascade: Only the worst case, for less time: attacks run from cheap to dear, each on the
+            images that the cheaper ones left.
+        precision: Precision of the attacks' passes; scores are float32.
+        tune: Choose the settings of a suite's gradients, HART's gamma and ASSG's A, on validation
+            images first; they are fixed beforehand when left out.
+        jobs: Processes of one thread each that share the images; results do not depend on it.
+        rescore: Attack nothing: load the inputs that finished attacks kept and score them again.
+        data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
+    """
+    from spikeguard.runs.attack_results import (evaluate_once, rescore_once)
+    from spikeguard.config.builder import (eps_text, require_tunable)
+    from spikeguard.storage.run_folder import ATTACKS
+
+    only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
+    require_one(run, model, {**only, "data": data, "out": out})
+    changes = {
+        "suite": words(suite) if suite else None,
+        "eps": numbers("--eps", eps) if eps else None,
+        "norm": norm,
+        "limit": limit,
+        "eot": eot,
+        "cascade": cascade,
+        "precision": precision,
+        "tune": tune,
+    }
+    if run is not None:
+        subject = _of_run(run, data_root, changes)
+    else:
+        assert model is not None
+        options = {**only, "data": data, "out": out, "data_root": data_root}
+        subject = _of_user(model, options, changes)
+    if tune:
+        require_tunable(subject.plan)
+    plan, folder, agreed = subject.plan, subject.path / ATTACKS, True
+    for name in plan.suite:
+        for radius in plan.eps:
+            what = f"{name}, {plan.norm} eps {eps_text(radius)}"
+            model_, images = subject.model, subject.data
+            if rescore:
+                found = rescore_once(model_, images, name, eps=radius, plan=plan, folder=folder)
+                say(f"suite {what}")
+                agreed &= _rescored(found)
+                continue
+            with progress(f"attack with {what}") as update:
+                result = evaluate_once(
+                    *(model_, images, name),
+                    eps=radius,
+                    plan=plan,
+                    seed=subject.seed,
+                    folder=folder,
+                    jobs=jobs,
+                    reload=subject.reload,
+                    progress=update,
+                    announce=note,
+                )
+            say(f"suite {what}")
+            say(result.table())
+            say()
+    say(f"results in {folder}")
+    return 0 if agreed else 1
+
+
+def _rescored(found: Rescored) -> bool:
+    """Say what came of scoring again, and whether it is what was reported."""
+    reported, again = (f"{100 * each:.1f} %" for each in (found.reported, found.found.accuracy))
+    said = "as reported" if reported == again else f"{reported} before, which noise explains"
+    said = said if found.agrees else f"NOT the {reported} reported"
+    say(f"worst case, scored again: {str(found.found).strip()}, {said}")
+    say()
+    return found.agrees
+
+
+def require_one(run: Path | None, model: str | None, only: Mapping[str, object]) -> None:
+    """Refuse both of RUN and --model, neither, and options of the other.
+
+    Raises:
+        ConfigError: If so.
+    """
+    if (run is None) == (model is None):
+        both = "both" if run is not None else "neither"
+        raise ConfigError(f"expected RUN, a run folder, or --model; got {both}.")
+    given = next((name for name, value in only.items() if value is not None), None)
+    if model is None and given is not None:
+        raise ConfigError(f"--{given} goes with --model; a run has its own.")
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is attacked, where its results go, and how."""
+
+    path: Path
+    model: nn.Module
+    data: Splits
+    plan: EvaluateSection
+    seed: int
+    reload: Reload
+
+
+def _of_run(run: Path, data_root: Path | None, changes: Mapping[str, object]) -> _Subject:
+    from spikeguard.runs.run import Run
+
+    loaded = Run.load(run, data_root=data_root)
+    plan = loaded.recipe.evaluate.changed(**changes)
+    seed = loaded.recipe.seed
+    return _Subject(run, loaded.model, loaded.data, plan, seed, loaded.reload)
+
+
+def _of_user(model: str, options: Mapping[str, object], changes: Mapping[str, object]) -> _Subject:
+    from spikeguard.runs.foreign_model import load_outside
+    from spikeguard.config.builder import EvaluateSection
+
+    plan = EvaluateSection().changed(**changes)
+    found = load_outside(model, **options)  # type: ignore[arg-type]
+    note(str(found.preflight))
+    return _Subject(found.path, found.model, found.data, plan, 0, found.reload)

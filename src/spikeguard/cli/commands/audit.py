@@ -1,0 +1,143 @@
+"""``spikeguard audit``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from spikeguard.cli.commands.attack import (FrameworkName, ReadoutName, Steps, require_one)
+from spikeguard.cli.console import (note, numbers, progress, say)
+
+if TYPE_CHECKING:
+    from spikeguard.auditing import Verdict
+
+__all__ = ["audit"]
+
+
+def audit(
+    run: Path | None = None,
+    /,
+    *,
+    model: str | None = None,
+    weights: Path | None = None,
+    T: Steps = None,
+    framework: FrameworkName | None = None,
+    readout: ReadoutName | None = None,
+    data: str | None = None,
+    out: Path | None = None,
+    eps: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    norm: Literal["linf", "l2", "l1"] | None = None,
+    limit: int | None = None,
+    attack: str | None = None,
+    tune: Annotated[bool, Parameter(negative="")] = False,
+    quick: Annotated[bool, Parameter(negative="")] = False,
+    strict: Annotated[bool, Parameter(negative="")] = False,
+    data_root: Path | None = None,
+) -> int:
+    """Check whether a robustness can be believed: hidden gradients, weak attacks, luck.
+
+    Also measures where the membrane potentials of a run lie, for the report.
+
+    Args:
+        run: Run folder; or --model.
+        model: Factory of a model of your own, as for 'spikeguard attack'; so are the next six.
+        weights: Its state dict.
+        T: Time steps of the network.
+        framework: What the network is built with.
+        readout: What is done with outputs over time.
+        data: Data set to audit the model on.
+        out: Folder for its verdict.
+        eps: Radius of the threat set, such as 8/255; the largest of the run's recipe when left out.
+        norm: Norm of the threat set; the recipe's when left out, linf for a model of your own.
+        limit: Number of test images.
+        attack: The attack whose number is in question, by the name a suite gives it, such as pgd40.
+            The audit's own, APGD-50, when left out.
+        tune: Choose the setting of that attack's gradient, HART's gamma or ASSG's A, on validation
+            images first.
+        quick: Fewer images, steps and checks: what decides, in about a minute.
+        strict: Exit with code 1 when the verdict is "unreliable".
+        data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
+    """
+    from spikeguard.storage.run_folder import AUDIT
+    from spikeguard.runs.run import Run
+
+    only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
+    options: dict[str, object] = {**only, "data": data, "out": out}
+    require_one(run, model, options)
+    radius = numbers("--eps", [eps])[0] if eps else None
+    if run is None:
+        assert model is not None
+        outside = {**options, "data_root": data_root}
+        return _outside(
+            model, outside, (norm or "linf", radius), limit, attack, tune, quick, strict
+        )
+    loaded = Run.load(run, data_root=data_root)
+    with progress("audit") as update:
+        verdict = loaded.audit(
+            eps=radius,
+            norm=norm,
+            limit=limit,
+            budget="quick" if quick else "full",
+            attack=attack,
+            tune=tune,
+            progress=update,
+        )
+        loaded.membrane()
+    return _told(verdict, run / AUDIT, strict)
+
+
+def _outside(
+    model: str,
+    options: Mapping[str, object],
+    ball: tuple[str, float | None],
+    limit: int | None,
+    attack: str | None,
+    tune: bool,
+    quick: bool,
+    strict: bool,
+) -> int:
+    from spikeguard.attacks import THREATS
+    from spikeguard.auditing import audit as audited
+    from spikeguard.auditing import reported
+    from spikeguard.runs.tuned_settings import (FOLDER, choose_attack)
+    from spikeguard.runs.foreign_model import load_outside
+    from spikeguard.config.builder import EvaluateSection
+    from spikeguard.storage.run_folder import (ATTACKS, AUDIT)
+
+    found = load_outside(model, **options)  # type: ignore[arg-type]
+    note(str(found.preflight))
+    note("what surrogate the network was trained with is unknown: S22 stays open")
+    norm, eps = ball
+    threat = THREATS[norm](max(EvaluateSection().eps) if eps is None else eps)
+    named, how = None if attack is None else reported(attack, found.model, threat), None
+    with progress("audit") as update:
+        if tune:
+            named, how = choose_attack(
+                *(named, found.model, found.data.val),
+                folder=found.path / ATTACKS / FOLDER,
+                seed=0,
+                progress=update,
+            )
+        verdict = audited(
+            found.model,
+            found.data.test,
+            threat=threat,
+            budget="quick" if quick else "full",
+            limit=limit,
+            attack=named,
+            tuned=how,
+            progress=update,
+        )
+    verdict.save(found.path / AUDIT)
+    return _told(verdict, found.path / AUDIT, strict)
+
+
+def _told(verdict: Verdict, path: Path, strict: bool) -> int:
+    say(verdict.table())
+    say()
+    say(verdict.sentence)
+    say(f"verdict in {path}")
+    return 1 if strict and verdict.status == "unreliable" else 0

@@ -1,0 +1,61 @@
+"""``spikeguard bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from spikeguard.cli.console import (note, progress, say, table, words)
+
+__all__ = ["bench"]
+
+
+def bench(
+    *,
+    quick: Annotated[bool, Parameter(negative="")] = False,
+    networks: Annotated[list[str] | None, Parameter(negative="", consume_multiple=False)] = None,
+    out: Path | None = None,
+    threads: int | None = None,
+) -> int:
+    """Measure time and memory beside SpikingJelly, snnTorch, Norse, a plain loop and an ANN.
+
+    All run the same weights. What is measured is kept: after an interruption the same command goes
+    on. A library that is not installed is left out; 'make bench-peers' installs them.
+
+    Args:
+        quick: Two networks, small batches, few repeats.
+        networks: Only these, repeated or with commas: cnn-t10, vgg11-t4, vgg11-t8, wrn-t4; with
+            --quick: cnn-t10, half-vgg11-t4.
+        out: Folder of the results; runs/bench, with --quick runs/bench-quick.
+        threads: Threads of torch; as many as there are cores when left out.
+    """
+    from spikeguard.benchmarking import (Benchmark, choose)
+    from spikeguard.benchmarking.page import (further, write_page)
+    from spikeguard.benchmarking.plot import (NoMatplotlib, plot)
+    from spikeguard.benchmarking.table import (HEAD, cells, notes, rows)
+    from spikeguard.system.environment import describe
+
+    chosen = choose(words(networks or []), quick=quick)
+    folder = Path("runs") / ("bench-quick" if quick else "bench") if out is None else out
+    cores = describe(command="")["cores"] or 1
+    benchmark = Benchmark(
+        chosen, folder, quick=quick, threads=cores if threads is None else threads
+    )
+    with progress("bench") as update:
+        store = benchmark.run(update, lambda store: write_page(store, folder))
+    found = rows(store.cases)
+    table(HEAD, [cells(row) for row in found])
+    for head, body in further(store.cases):
+        say()
+        table(head, body)
+    say()
+    for line in notes(store.cases):
+        note(line)
+    try:
+        plot(found, folder / "plot")
+    except NoMatplotlib as error:
+        note(str(error))
+    say(f"results in {folder}")
+    return 0

@@ -1,0 +1,54 @@
+"""``spikeguard data download`` and ``spikeguard data check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spikeguard.cli.console import (progress, say, table)
+
+__all__ = ["check", "download"]
+
+
+def download(name: str, /, *, data_root: Path | None = None) -> int:
+    """Fetch a data set from its official source and verify it.
+
+    Args:
+        name: Name of the data set (see 'spikeguard list datasets').
+        data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
+    """
+    from spikeguard.data import download as fetch
+
+    with progress(f"download {name}") as update:
+
+        def tell(done: int, total: int | None) -> None:
+            if total:
+                update(done >> 10, total >> 10, f"{total >> 20} MB")
+
+        folder = fetch(name, data_root, progress=tell)
+    say(f"{name} in {folder}")
+    return 0
+
+
+def check(name: str | None = None, /, *, data_root: Path | None = None) -> int:
+    """Read the data sets on this machine, every image of them, and say what is missing or damaged.
+
+    Args:
+        name: Only this one; a missing or damaged one then exits with code 2.
+        data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
+    """
+    from spikeguard.data import (DATASETS, load)
+
+    rows = []
+    for each in DATASETS if name is None else [name]:
+        try:
+            data = load(each, data_root)
+        except ValueError as error:
+            if name is not None:
+                raise
+            rows.append((each, "", "", "", str(error)))
+        else:
+            train = len(data.train) + len(data.val)
+            shape = " x ".join(map(str, data.test.shape))
+            rows.append((each, str(train), str(len(data.test)), shape, "complete"))
+    table(("data set", "train", "test", "shape", "state"), rows)
+    return 0

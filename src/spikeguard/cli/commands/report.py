@@ -1,0 +1,53 @@
+"""``spikeguard report``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from spikeguard.cli.console import (say, table)
+
+__all__ = ["report"]
+
+
+def report(*runs: Path, out: Path | None = None) -> int:
+    """Write one self-contained HTML page about one run or several, from what their folders hold.
+
+    Where a recipe names rows of published tables, ours and theirs are printed side by side.
+
+    Args:
+        runs: Run folders, or folders of models of your own that were attacked or audited; several
+            are compared.
+        out: The page; report.html in the run folder, or in the folder all runs share.
+    """
+    from spikeguard.config.builder import ConfigError
+    from spikeguard.reporting import report as write_report
+    from spikeguard.reporting.readers.collect import collect
+    from spikeguard.reporting.sections.published_numbers import comparisons
+    from spikeguard.storage.run_folder import (MODEL, REPORT)
+    from spikeguard.runs.run import require_finished
+
+    if not runs:
+        raise ConfigError("name at least one run folder, for example runs/demo/tgo.")
+    for run in runs:
+        if not (run / MODEL).is_file():
+            require_finished(run)
+    places = [run.resolve() for run in runs]
+    shared = Path(os.path.commonpath(places)) if len(runs) > 1 else runs[0]
+    page = shared / REPORT if out is None else out
+    command = ["spikeguard", "report", *map(str, runs)]
+    command += [] if out is None else ["--out", str(out)]
+    written = write_report(runs, page, command=shlex.join(command))
+    for found in comparisons(collect(runs)):
+        say(f"{found.label}, beside {found.source}")
+        rows = [
+            (p.attack, p.theirs, "not run" if p.ours is None else str(p.ours).strip(), p.note)
+            for p in found.pairs
+        ]
+        table(("attack", "printed, %", "ours", "about the printed number"), rows)
+        for line in (*found.notes, *([f"not run: {found.hint}"] if found.hint else [])):
+            say(line)
+        say()
+    say(f"report in {written}")
+    return 0

@@ -1,0 +1,77 @@
+"""``spikeguard reproduce``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from spikeguard.config.instantiate import ConfigError
+from spikeguard.cli.console import (progress_board, say, table, words)
+
+__all__ = ["reproduce"]
+
+
+def reproduce(
+    folder: str,
+    /,
+    *changes: str,
+    seeds: Annotated[list[str] | None, Parameter(negative="", consume_multiple=False)] = None,
+    only: Annotated[list[str] | None, Parameter(negative="", consume_multiple=False)] = None,
+    jobs: int = 2,
+    out: Path | None = None,
+    data_root: Path | None = None,
+) -> int:
+    """Train and attack every recipe of a folder at several seeds; print one table.
+
+    What is finished is not done again: after an interruption the same command goes on.
+
+    Args:
+        folder: A folder of recipes, such as mini.
+        changes: Changes to every recipe, key=value.
+        seeds: Seeds, repeated or with commas; 0,1,2 when left out.
+        only: Only recipes whose name holds one of these texts; repeated or with commas.
+        jobs: Runs at a time, each in a process of one thread.
+        out: Folder of the runs and of table.json and table.md; runs/<folder> when left out.
+        data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
+    """
+    from spikeguard.config.builder import eps_text
+    from spikeguard.runs.reproduction import (PAGE, TABLE)
+    from spikeguard.runs.reproduction import reproduce as run
+
+    path = Path("runs") / folder if out is None else out
+    with progress_board() as update:
+        result = run(
+            folder,
+            path,
+            seeds=_whole(seeds or ["0,1,2"]),
+            only=words(only or []),
+            changes=changes,
+            jobs=jobs,
+            data_root=data_root,
+            progress=update,
+        )
+    head = ("recipe", "eps", "clean", "FGSM", "worst case")
+    shown = ("clean", "fgsm", "worst_case")
+    table(
+        head,
+        [
+            (e.recipe, eps_text(e.eps), *(str(e.scores[a]) if a in e.scores else "" for a in shown))
+            for e in result.entries
+        ],
+    )
+    say()
+    say("Accuracies in %: mean [Student's 95 % interval over seeds] (each seed).")
+    for line in result.diverged:
+        say(f"diverged: {line}")
+    say(f"table in {path / PAGE} and {path / TABLE}")
+    return 0
+
+
+def _whole(given: list[str]) -> list[int]:
+    """Read the seeds."""
+    try:
+        return [int(word) for word in words(given)]
+    except ValueError:
+        raise ConfigError(f"--seeds: expected whole numbers, got {','.join(given)!r}.") from None

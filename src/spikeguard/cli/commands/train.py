@@ -1,0 +1,45 @@
+"""``spikeguard train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from spikeguard.cli.console import (note, progress, say)
+
+__all__ = ["train"]
+
+
+def train(
+    recipe: str,
+    /,
+    *changes: str,
+    out: Path | None = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    data_root: Path | None = None,
+) -> int:
+    """Train what a recipe describes.
+
+    Args:
+        recipe: A YAML file, or a recipe that ships with SpikeGuard (see 'spikeguard list recipes').
+        changes: Changes to the recipe, key=value: model.T=8 train.lr=0.05 objective.at.eps=8/255
+        out: Run folder; runs/<name of the recipe> when left out.
+        resume: Continue an interrupted training exactly where it stopped.
+        data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
+    """
+    from spikeguard.config.builder import load_recipe
+    from spikeguard.runs.recipe_training import train_recipe
+
+    loaded = load_recipe(recipe, changes)
+    path = Path("runs") / loaded.name if out is None else out
+    with progress("train") as update:
+        result = train_recipe(loaded, path, resume=resume, data_root=data_root, progress=update)
+    note("")
+    say(f"run folder     {path}")
+    say(f"best epoch     {result.best_epoch}, validation accuracy {result.val_accuracy:.1%}")
+    say(f"next           spikeguard attack {path}")
+    say(f"               spikeguard audit {path}")
+    say(f"               spikeguard report {path}")
+    return 0

@@ -1,0 +1,189 @@
+"""Turn a recipe's entries into objects: ``{name: lif, decay: 0.9}`` becomes ``LIF(decay=0.9)``.
+
+Names and keys are checked against the registry and the constructor's signature, values against
+its annotations. What the rest of the recipe already settles (time steps, classes, image shape) is
+handed in, so that it is written once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+__all__ = ["ConfigError", "Where", "build_entry", "call", "number", "unknown"]
+
+Registry = Mapping[str, Callable[..., Any]]
+
+_FRACTION = re.compile(r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*/\s*([\d.]+(?:[eE][-+]?\d+)?)\s*")
+
+
+class ConfigError(ValueError):
+    """A recipe or a command line that cannot be followed; one line says where and what to write."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """A place in a recipe, for messages: ``Where("model", "recipe digits") / "neuron"``.
+
+    Args:
+        path: Dotted path inside the recipe.
+        source: What holds it, for example "recipe digits"; or empty.
+    """
+
+    path: str
+    source: str = ""
+
+    def __truediv__(self, key: str | int) -> Where:
+        return Where(f"{self.path}.{key}" if self.path else str(key), self.source)
+
+    def __str__(self) -> str:
+        return " in ".join(part for part in (self.path, self.source) if part)
+
+
+def build_entry(registry: Registry, spec: object, where: Where | str, **given: Any) -> Any:
+    """Build one registry entry.
+
+    Args:
+        registry: Names and what they build.
+        spec: A mapping with ``name`` and options, or the name alone.
+        where: The place, for messages.
+        **given: What the caller knows; an entry gets those it has a parameter for, and so do the
+            entries inside it. They cannot be set in ``spec``.
+
+    Raises:
+        ConfigError: If the name or a key is unknown, a value has the wrong type, or the constructor
+            refuses it.
+
+    Example:
+        >>> from spikeguard.neurons import SURROGATES
+        >>> build_entry(SURROGATES, {"name": "triangular", "width": "1/2"}, "surrogate")
+        Triangular(width=0.5)
+    """
+    where = Where(where) if isinstance(where, str) else where
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
+        raise ConfigError(
+            f"{where}: expected a name, or a mapping with 'name' and options; got {spec!r}."
+        )
+    name = spec["name"]
+    if name not in registry:
+        raise unknown(where, "name", name, registry)
+    options = {key: value for key, value in spec.items() if key != "name"}
+    return call(registry[name], options, where, **given)
+
+
+def call(
+    factory: Callable[..., Any], options: Mapping[str, Any], where: Where, **given: Any
+) -> Any:
+    """Call ``factory(**options)`` with its keys and values checked; see :func:`build_entry`."""
+    owner = getattr(factory, "__name__", type(factory).__name__)
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(factory, eval_str=True).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    arguments = {name: value for name, value in given.items() if name in parameters}
+    open_keys = [name for name in parameters if name not in arguments]
+    entries = {}
+    for key, value in options.items():
+        if key in arguments:
+            raise ConfigError(
+                f"{where / key}: follows from the rest of the recipe; leave it out here."
+            )
+        if key not in parameters:
+            raise unknown(where, f"key of {owner}", key, open_keys)
+        if key in _parts():
+            entries[key] = value
+        else:
+            arguments[key] = _checked(parameters[key].annotation, value, where / key)
+    if "T" in parameters:  # the one value that entries inside share with their owner
+        given = {**given, "T": arguments.get("T", parameters["T"].default)}
+    for key, value in entries.items():
+        arguments[key] = build_entry(_parts()[key], value, where / key, **given)
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in arguments:
+            raise ConfigError(f"{where}: {owner} needs {name!r}; write {where.path}.{name}.")
+    try:
+        return factory(**arguments)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def number(value: object) -> object:
+    """Read a fraction such as "8/255" or a number kept as text; leave the rest as it is."""
+    if not isinstance(value, str):
+        return value
+    fraction = _FRACTION.fullmatch(value)
+    try:
+        return float(fraction[1]) / float(fraction[2]) if fraction else float(value)
+    except (ValueError, ZeroDivisionError):
+        return value
+
+
+def unknown(where: Where | str, what: str, name: str, known: Iterable[str]) -> ConfigError:
+    """Return the error for a name that is not known: the nearest one, and all there are."""
+    names = sorted(known)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    place = f"{where}: " if str(where) else ""
+    return ConfigError(f"{place}unknown {what} {name!r}.{hint} Known: {', '.join(names)}.")
+
+
+def first_problem(error: ValidationError) -> tuple[tuple[str | int, ...], str, object]:
+    """Return place, message (no capital, no full stop) and input of the first problem found."""
+    problem = error.errors(include_url=False)[0]
+    message = problem["msg"].removeprefix("Input ").removeprefix("Value error, ").rstrip(".")
+    return problem["loc"], message[:1].lower() + message[1:], problem["input"]
+
+
+def _checked(annotation: Any, value: object, where: Where) -> object:
+    """Check a value against an annotation, strictly: a bool is no number, a text neither.
+
+    What YAML reads as a number may still be meant as a word (``precision: 16``), and a text as a
+    number ("8/255"); both are tried after the value as it is.
+    """
+    try:
+        adapter = TypeAdapter(
+            annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=False)
+        )
+    except PydanticSchemaGenerationError:
+        raise ConfigError(f"{where}: cannot be written in a recipe; leave it out.") from None
+    problem: ValidationError | None = None
+    for reading in (value, _numbers(value), str(value)):
+        try:
+            # As JSON: a list may stand for a tuple and an int for a float, and nothing else.
+            return adapter.validate_json(json.dumps(reading))
+        except ValidationError as error:
+            problem = problem or error
+    assert problem is not None
+    place, message, got = first_problem(problem)
+    for step in place:
+        where = where / step if isinstance(step, int) else where
+    raise ConfigError(f"{where}: {message}, got {got!r}.") from problem
+
+
+def _numbers(value: object) -> object:
+    """Apply :func:`number` to everything in a list or mapping."""
+    if isinstance(value, list | tuple):
+        return [_numbers(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _numbers(item) for key, item in value.items()}
+    return number(value)
+
+
+@cache
+def _parts() -> dict[str, Registry]:
+    """Parameters that are entries themselves, and their registries."""
+    from spikeguard.encoders.coding import ENCODERS
+    from spikeguard.neurons import (NEURONS, SURROGATES)
+
+    return {"neuron": NEURONS, "encoder": ENCODERS, "surrogate": SURROGATES}

@@ -1,0 +1,219 @@
+"""The sections of a recipe, frozen; unknown keys, wrong types and ranges are refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+)
+
+from spikeguard.config.instantiate import (ConfigError, Where, first_problem, number, unknown)
+from spikeguard.storage.atomic_files import write_text
+from spikeguard.config.published import row
+from spikeguard.config.yaml_files import (dump, override, read)
+
+__all__ = ["DataSection", "EvaluateSection", "Recipe", "eps_text", "load_recipe"]
+
+
+def eps_text(eps: float) -> str:
+    """Write a radius the way the field does: "8/255", but "0.1" where the number is shorter."""
+    number, parts = f"{eps!r}", round(eps * 255)
+    fraction = f"{parts}/255"
+    return fraction if parts / 255 == eps and len(fraction) < len(number) else number
+
+
+def _saved(eps: float) -> str | float:
+    return eps_text(eps) if "/" in eps_text(eps) else eps
+
+
+def _entry(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _listed(value: object) -> object:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _written(value: object) -> object:
+    return str(value) if type(value) is int else value
+
+
+Number = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
+Radius = Annotated[
+    float,
+    BeforeValidator(number),
+    Field(ge=0, allow_inf_nan=False),
+    PlainSerializer(_saved),
+]
+Count = Annotated[int, Field(ge=1)]
+Entry = Annotated[dict[str, Any], BeforeValidator(_entry)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+_S = TypeVar("_S", bound=_Section)
+
+
+class DataSection(_Section):
+    """Which images, and how many of them; as for :func:`spikeguard.data.load`."""
+
+    name: str
+    train_limit: Count | None = None
+    test_limit: Count | None = None
+    val_fraction: Number = 0.1
+    augment: tuple[str, ...] = ()
+
+
+class EvaluateSection(_Section):
+    """How the trained model is attacked.
+
+    Attributes:
+        eps: Radii in pixel units of [0, 1].
+        norm: "linf", "l2" or "l1".
+        suite: Names of attack suites.
+        limit: Attack only the first so many test images; or all.
+        eot: Gradients averaged in every attack step; left out, 4 for stochastic models, else 1.
+        draws: Noise draws every image is scored on; left out, 10 for stochastic models, else 1.
+        batch_size: Images attacked at once; results do not depend on it.
+        cascade: Run attacks from cheap to dear, each on what the cheaper ones left: the worst case
+            for less time, but no attack's accuracy alone. Left out, as the suite is made for:
+            "standard" and "snn" are cascades, the others are not.
+        precision: Precision of the attacks' passes, "32" or "bf16"; scores are float32.
+        tune: Choose the settings of a suite's gradients, HART's gamma and ASSG's A, on validation
+            images, in place of those fixed beforehand.
+        checkpoint: The weights that are attacked and audited: those of the "best" epoch by clean
+            validation accuracy, or of the "last" one. A defence whose weight grows during training
+            is at its full strength in the last epoch only.
+    """
+
+    eps: Annotated[tuple[Radius, ...], BeforeValidator(_listed), Field(min_length=1)] = (8 / 255,)
+    norm: Literal["linf", "l2", "l1"] = "linf"
+    suite: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)] = ("quick",)
+    limit: Count | None = None
+    eot: Count | None = None
+    draws: Count | None = None
+    batch_size: Count = 128
+    cascade: bool | None = None
+    precision: Annotated[Literal["32", "bf16"], BeforeValidator(_written)] = "32"
+    tune: bool = False
+    checkpoint: Literal["best", "last"] = "best"
+
+    def changed(self, **changes: Any) -> EvaluateSection:
+        """Return a copy with some fields changed and checked; None leaves a field as it is."""
+        kept = {key: value for key, value in changes.items() if value is not None}
+        return _validated(EvaluateSection, {**self.model_dump(), **kept}, Where(""))
+
+
+class Recipe(_Section):
+    """One experiment, complete: data, model, objective, training, evaluation, seed.
+
+    Entries (the model, its neuron, surrogate and encoder, the pieces of the objective) are mappings
+    with a ``name`` and the options of what it builds; :func:`build` checks them.
+
+    Attributes:
+        published: Rows of published tables that it stands for, as :mod:`spikeguard.published` names
+            them: "tgo/1/cifar10/wrn16-4/at+tgo".
+        readings: What the source leaves open or contradicts, and what was chosen; a sentence each.
+    """
+
+    name: str
+    title: str = ""
+    source: str = ""
+    published: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    readings: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: DataSection
+    model: Entry
+    objective: tuple[Entry, ...] = ()
+    train: dict[str, Any] = {}
+    evaluate: EvaluateSection = EvaluateSection()
+
+    @field_validator("name")
+    @classmethod
+    def _relative(cls, name: str) -> str:
+        path = Path(name)
+        if not name or path.is_absolute() or ".." in path.parts:
+            raise ValueError("should be a name that can serve as a folder, such as 'digits-tgo'")
+        return name
+
+    @field_validator("published")
+    @classmethod
+    def _known(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        for key in keys:
+            row(key)
+        return keys
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"recipe {self.name}"
+
+    def training_part(self) -> dict[str, Any]:
+        """Return what the trained weights depend on, as plain data: neither titles nor attacks."""
+        part = {"seed", "data", "model", "objective", "train"}
+        return self.model_dump(mode="json", include=part, exclude_none=True)
+
+    def to_yaml(self) -> str:
+        """Return the recipe as text that :func:`load_recipe` reads back as an equal recipe."""
+        return dump(self.model_dump(mode="json", exclude_none=True))
+
+    def save(self, path: str | Path) -> None:
+        """Write the recipe to a file, atomically."""
+        write_text(path, self.to_yaml())
+
+
+def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Load a recipe and change it.
+
+    Args:
+        recipe: A path to a YAML file, or the name of a recipe that ships with SpikeGuard.
+        overrides: Changes such as ``"model.T=8"`` or ``"objective.at.eps=8/255"``; values are YAML,
+            an empty one goes back to the default.
+
+    Raises:
+        ConfigError: If there is no such recipe, a key is unknown or a value has the wrong type.
+
+    Example:
+        >>> load_recipe("demo/tgo", ["model.T=8"]).model["T"]
+        8
+    """
+    raw = override(read(recipe), overrides)
+    return _validated(Recipe, raw, Where("", f"recipe {raw['name']}"))
+
+
+def _validated(section: type[_S], raw: Mapping[str, Any], where: Where) -> _S:
+    """Check a section as JSON, strictly; the first problem becomes a one-line error."""
+    try:
+        return section.model_validate_json(json.dumps(_without_null(raw)))
+    except ValidationError as error:
+        place, message, got = first_problem(error)
+        kind = error.errors(include_url=False)[0]["type"]
+        for step in place if kind != "extra_forbidden" else place[:-1]:
+            where = where / step
+        if kind == "extra_forbidden":
+            inner: dict[str, type[_Section]] = {"data": DataSection, "evaluate": EvaluateSection}
+            owner: type[_Section] = section if len(place) == 1 else inner[str(place[0])]
+            raise unknown(where, "key", str(place[-1]), owner.model_fields) from None
+        shown = "" if kind == "missing" else f", got {got!r}"
+        raise ConfigError(f"{where}: {message}{shown}.") from None
+
+
+def _without_null(value: object) -> object:
+    """Leave out every key whose value is None: it means the default."""
+    if isinstance(value, Mapping):
+        return {key: _without_null(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list | tuple):
+        return [_without_null(item) for item in value]
+    return value

@@ -1,0 +1,276 @@
+"""Recipe files: YAML, found by path or by name, one extending another, changed by ``key=value``."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spikeguard.config.instantiate import ConfigError
+
+__all__ = ["dump", "merge", "override", "read", "recipe_names"]
+
+_PACKAGED = Path(str(files(__name__)))
+_SECTIONS = ("", "data", "model", "train", "evaluate")
+_OWN = ("name", "title", "published")  # what a recipe says of itself alone
+_JOINED = "readings"  # those of what is extended stay
+
+
+def recipe_names(prefix: str = "") -> list[str]:
+    """Return the names of the recipes that ship with SpikeGuard.
+
+    Files whose name begins with "_" are parts for others to extend and are left out.
+
+    Args:
+        prefix: Only names that begin so.
+    """
+    parts = {name for name in _packaged() if name.rpartition("/")[2].startswith("_")}
+    return sorted(name for name in _packaged() - parts if name.startswith(prefix))
+
+
+def read(recipe: str | Path) -> dict[str, Any]:
+    """Read a recipe and everything it extends into one plain mapping.
+
+    ``extends`` names a recipe that ships with SpikeGuard or a file, relative to the file that says
+    so; of several, each is laid over those before it. Mappings are merged, lists and values
+    replaced, ``null`` goes back to the default; an entry that changes its name starts over. An
+    objective that is a mapping of pieces changes and adds pieces by name and keeps the others. A
+    recipe without a name is called after its file; name, title and the published rows are not
+    inherited; readings are kept, and its own come after them.
+
+    Args:
+        recipe: A path, or the name of a recipe that ships with SpikeGuard.
+
+    Raises:
+        ConfigError: If there is no such recipe, it is no YAML mapping, or it extends itself.
+    """
+    found = _read(_find(str(recipe), base=None), ())
+    if isinstance(found.get("objective"), Mapping):
+        found["objective"] = _pieces([], found["objective"])
+    return found
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Lay one mapping over another; ``None`` removes a key, and readings add to those below."""
+    if path not in _SECTIONS and above.get("name", below.get("name")) != below.get("name"):
+        below = {}
+    merged = {key: copy.deepcopy(value) for key, value in below.items() if value is not None}
+    for key, value in above.items():
+        if isinstance(value, Mapping) and not path and isinstance(merged.get(key), list):
+            merged[key] = _pieces(merged[key], value)
+        elif isinstance(value, Mapping):
+            under = merged.get(key)
+            under = {"name": under} if isinstance(under, str) else under
+            inside = f"{path}.{key}" if path else str(key)
+            merged[key] = merge(under if isinstance(under, Mapping) else {}, value, inside)
+        elif value is None:
+            merged.pop(key, None)
+        elif key == _JOINED and not path:
+            known, more = (
+                each if isinstance(each, list) else [each] for each in (merged.get(key, []), value)
+            )
+            merged[key] = [*known, *(each for each in more if each not in known)]
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def _pieces(below: list[Any], above: Mapping[str, Any]) -> list[Any]:
+    """Lay pieces by name over a list of pieces; their options are merged, ``None`` removes one."""
+    entries = [{"name": piece} if isinstance(piece, str) else dict(piece) for piece in below]
+    found = {entry.get("name"): entry for entry in entries}
+    for name, options in above.items():
+        if options is None:
+            found.pop(name, None)
+        elif isinstance(options, Mapping):
+            found[name] = merge(found.get(name, {"name": name}), options, f"objective.{name}")
+        else:
+            raise ConfigError(
+                f"objective.{name}: the options of a piece are a mapping, got {options!r}; write "
+                f"{name}: {{}} for none, or a list of pieces."
+            )
+    return list(found.values())
+
+
+def override(raw: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
+    """Apply changes such as ``model.T=8`` or ``objective.at.eps=8/255``, from left to right.
+
+    Args:
+        raw: A recipe as :func:`read` gives it; it is not changed.
+        changes: ``key=value`` with a dotted key and a value in YAML; an entry of a list goes by
+            its name or by its place, counted from 0; an empty value goes back to the default.
+
+    Raises:
+        ConfigError: If a change has no ``=``, its value is no YAML, or its key leads nowhere.
+    """
+    changed = copy.deepcopy(dict(raw))
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"{change!r}: write key=value, for example model.T=8.")
+        steps = key.strip().split(".")
+        try:
+            value = yaml.load(text, _Loader)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{key}: {text!r} is no YAML value: {_one_line(error)}.") from error
+        _set(changed, steps, value)
+    return changed
+
+
+def dump(raw: Mapping[str, Any]) -> str:
+    """Write a mapping as YAML that :func:`read` gives back unchanged."""
+    return yaml.dump(dict(raw), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
+
+
+@lru_cache(maxsize=256)  # many recipes extend the same few
+def parse(text: str, what: str) -> Mapping[str, Any]:
+    """Parse a YAML mapping: YAML 1.2 scalars (1e-3 is a number, "on" is text), no key twice."""
+    try:
+        raw = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{what}: {_one_line(error)}.") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{what}: a recipe is a mapping of sections, got {type(raw).__name__}.")
+    return raw
+
+
+def _find(recipe: str, base: Path | None) -> Path:
+    path = Path(recipe).expanduser() if base is None else base / recipe
+    is_file = path.suffix in (".yaml", ".yml")
+    if is_file and path.is_file():
+        return path
+    if not is_file and recipe in (recipe_names() if base is None else _packaged()):
+        return _PACKAGED / f"{recipe}.yaml"
+    if is_file:
+        raise ConfigError(f"recipe {recipe}: no such file.")
+    close = difflib.get_close_matches(recipe, recipe_names(), n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ConfigError(
+        f"unknown recipe {recipe!r}.{hint} 'spikeguard list recipes' shows those that ship with "
+        "SpikeGuard; a file of your own ends in .yaml."
+    )
+
+
+@cache
+def _packaged() -> frozenset[str]:
+    """Return the names of all files that ship with SpikeGuard, parts included."""
+    found = (path.relative_to(_PACKAGED) for path in _PACKAGED.rglob("*.yaml"))
+    return frozenset(path.with_suffix("").as_posix() for path in found)
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    path = path.resolve()
+    chain = (*above, path)
+    if path in above:
+        raise ConfigError(f"recipe extends itself: {' -> '.join(_name(p) for p in chain)}.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"recipe {_name(path)}: not a text file in UTF-8.") from error
+    raw = dict(parse(text, f"recipe {_name(path)}"))
+    parents = raw.pop("extends", [])
+    below: dict[str, Any] = {}
+    for parent in parents if isinstance(parents, list) else [parents]:
+        if not isinstance(parent, str):
+            raise ConfigError(f"extends in recipe {_name(path)}: names or paths, got {parent!r}.")
+        inherited = _read(_find(parent, base=path.parent), chain)
+        below = merge(below, {key: v for key, v in inherited.items() if key not in _OWN})
+    return {"name": _name(path), **merge(below, raw)}
+
+
+def _name(path: Path) -> str:
+    inside = path.is_relative_to(_PACKAGED.resolve())
+    named = path.relative_to(_PACKAGED.resolve()) if inside else Path(path.name)
+    return named.with_suffix("").as_posix()
+
+
+def _set(raw: dict[str, Any], steps: list[str], value: object) -> None:
+    """Put a value at a dotted place; mappings on the way are made, list places must exist."""
+    here: Any = raw
+    for depth, step in enumerate(steps):
+        last = depth == len(steps) - 1
+        path = ".".join(steps[: depth + 1])
+        place: Any = step
+        if isinstance(here, list):
+            place = _place(here, step, path)
+        if last:
+            if value is None and isinstance(here, dict):
+                here.pop(place, None)
+            else:
+                here[place] = value
+            return
+        inner = here[place] if isinstance(here, list) else here.get(place)
+        inner = {"name": inner} if isinstance(inner, str) else {} if inner is None else inner
+        if not isinstance(inner, dict | list):
+            raise ConfigError(f"{'.'.join(steps)}: {path} is the value {inner!r}, it has no keys.")
+        here[place] = inner
+        here = inner
+
+
+def _place(entries: list[Any], step: str, path: str) -> int:
+    """Find an entry of a list by its name or its number."""
+    names = [entry.get("name") if isinstance(entry, dict) else entry for entry in entries]
+    if step in names:
+        return names.index(step)
+    if step.isdecimal() and int(step) < len(entries):
+        return int(step)
+    named = ", ".join(str(name) for name in names) or "none"
+    raise ConfigError(
+        f"{path}: there is no such entry; there are {named}, also numbered from 0. A piece is "
+        "added in a recipe of its own that extends this one."
+    )
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"line {mark.line + 1}: {problem}" if mark is not None else problem
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML with the scalars of YAML 1.2."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    problem="a key is a word", problem_mark=key.start_mark
+                )
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that ``_Loader`` would read as something else."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+_SCALARS = (
+    ("bool", r"true|false|True|False", "tTfF"),
+    ("int", r"[-+]?(?:0|[1-9]\d*)", "-+0123456789"),
+    ("float", r"[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?", "-+.0123456789"),
+    ("null", r"~|null|", "~n\0"),
+)
+for _tag, _pattern, _first in _SCALARS:
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_tag}",
+            re.compile(f"^(?:{_pattern})$"),
+            [c if c != "\0" else "" for c in _first],
+        )

@@ -1,0 +1,203 @@
+r"""Encoders turn an image into a drive over time: ``encoder(x [B, ...], T) -> [T, B, ...]``.
+
+They are part of the model, so that an attack in pixel space differentiates through them. Where
+coding is random or rounds, the backward pass is straight-through: every step passes its gradient to
+the pixel unchanged. Pixels x lie in [0, 1].
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.encoders.frequency import FrequencyEncoding
+from spikeguard.rng import RandomSource
+
+__all__ = [
+    "ENCODERS",
+    "Direct",
+    "Encoder",
+    "FrequencyEncoding",
+    "Phase",
+    "Poisson",
+    "Quantised",
+]
+
+
+class Encoder(Protocol):
+    """What a model asks of its encoder.
+
+    Attributes:
+        constant: All steps are equal. The model then asks for one step, and the layers before its
+            first neuron run once instead of T times.
+        normalised: The image is normalised (mean, std) before it is encoded; codes that read pixels
+            as probabilities or bits take them as they are and are not normalised.
+    """
+
+    constant: bool
+    normalised: bool
+
+    def __call__(self, x: Tensor, T: int) -> Tensor:
+        """Return the drive [T, B, ...]."""
+
+
+class Direct(nn.Module):
+    """Show the (normalised) image at every step; the first layer does the coding.
+
+    Source: Rathi and Roy, "DIET-SNN", 2020; the input of nearly all directly trained SNNs.
+    """
+
+    constant = True
+    normalised = True
+
+    def forward(self, x: Tensor, T: int) -> Tensor:
+        """Map [B, ...] to [T, B, ...] without copying."""
+        return x.expand(T, *x.shape)
+
+
+class Poisson(nn.Module):
+    r"""Fire at each step with probability x (Bernoulli); straight-through: d spike / dx = 1.
+
+    The draws come from the source that ``randomness(model, source)`` binds.
+
+    Args:
+        signed: Rescale the pixel to r = 2 x - 1 in [-1, 1] and fire a spike of the sign of r with
+            probability \|r\|, so that its mean is r; straight-through: d spike / dr = 1.
+
+    Source: Sharmin et al., "Inherent adversarial robustness of deep SNNs", ECCV 2020, who fire
+        signed spikes.
+    """
+
+    constant = False
+    normalised = False
+    stochastic = True
+
+    def __init__(self, signed: bool = False) -> None:
+        super().__init__()
+        self.signed = signed
+        self.random = RandomSource()
+
+    def forward(self, x: Tensor, T: int) -> Tensor:
+        """Map [B, ...] in [0, 1] to spikes [T, B, ...]."""
+        rate = 2 * x - 1 if self.signed else x
+        steps = rate.expand(T, *x.shape)
+        with torch.no_grad():
+            draws = self.random.uniform(steps, dim=1)
+            if self.signed:
+                spikes = steps.sign() * (draws < steps.abs())
+            else:
+                spikes = (draws < steps).to(x.dtype)
+        return _straight_through(spikes, steps)
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``print(model)``."""
+        return "signed=True" if self.signed else ""
+
+
+class Quantised(nn.Module):
+    """Round a pixel to one of ``levels`` equidistant values in [0, 1] and show it at every step.
+
+    q = round(x (levels - 1)) / (levels - 1), x clamped to [0, 1]; the backward pass takes
+    d q / dx = 1. The slope of q itself is 0, so a gradient-based attack climbs a function that is
+    not the network's: test such a network with attacks that need no gradient, too.
+
+    Args:
+        levels: Number of values, 2 to 256. 256 leaves the pixels of stored images as they are.
+
+    Raises:
+        ValueError: If levels is outside 2 to 256.
+
+    Source: Panda et al., "Discretization based solutions for secure machine learning against
+        adversarial attacks", 2019, arXiv:1902.03151 (4 levels).
+    """
+
+    constant = True
+    normalised = False
+
+    def __init__(self, levels: int = 4):
+        super().__init__()
+        if not 2 <= levels <= 256:
+            raise ValueError(f"Quantised: levels must be 2 to 256, got {levels}.")
+        self.levels = levels
+
+    def forward(self, x: Tensor, T: int) -> Tensor:
+        """Map [B, ...] to [T, B, ...], all steps equal."""
+        top = self.levels - 1
+        with torch.no_grad():
+            rounded = (x.clamp(0, 1) * top).round() / top
+        code = _straight_through(rounded, x)
+        return code.expand(T, *x.shape)
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``print(model)``."""
+        return f"levels={self.levels}"
+
+
+class Phase(nn.Module):
+    r"""Send the bits of a pixel, most significant first, one each step; step K + 1 starts over.
+
+    The pixel, clamped to [0, 1], is rounded to q = round(x (2^K - 1)), which is the stored byte for
+    K = 8. Step t carries bit b[t mod K]; with ``weighted`` it is multiplied by
+    omega(t) = 2^-(1 + t mod K), so that one period sums to q / 2^K. The backward pass takes
+    d b / dx = 1.
+
+    Args:
+        bits: Bits K per pixel, 1 to 16.
+        weighted: Multiply bit t by omega(t). The formula does, the public code does not.
+
+    Raises:
+        ValueError: If bits is outside 1 to 16.
+
+    Source: Kim et al., "Deep neural networks with weighted spikes", 2018; used so in
+    arXiv:2509.23762.
+    """
+
+    constant = False
+    normalised = False
+
+    def __init__(self, bits: int = 8, weighted: bool = False):
+        super().__init__()
+        if not 1 <= bits <= 16:
+            raise ValueError(f"Phase: bits must be 1 to 16, got {bits}.")
+        self.bits = bits
+        self.weighted = weighted
+
+    def forward(self, x: Tensor, T: int) -> Tensor:
+        """Map [B, ...] in [0, 1] to bits [T, B, ...]."""
+        place = torch.arange(T, device=x.device).remainder(self.bits).view(-1, *[1] * x.ndim)
+        with torch.no_grad():
+            level = (x.clamp(0, 1) * (2**self.bits - 1)).round().to(torch.int64)
+            bit = ((level >> (self.bits - 1 - place)) & 1).to(x.dtype)
+        code = _straight_through(bit, x.expand(T, *x.shape))
+        return code * 2.0 ** -(1.0 + place) if self.weighted else code
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``print(model)``."""
+        return f"bits={self.bits}, weighted={self.weighted}"
+
+
+def _straight_through(value: Tensor, slope: Tensor) -> Tensor:
+    """Return exactly ``value``, with the gradient of ``slope``."""
+    replaced: Tensor = _Replace.apply(value, slope)  # type: ignore[no-untyped-call]
+    return replaced
+
+
+class _Replace(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value, slope):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        return None, grad
+
+
+ENCODERS: dict[str, type[nn.Module]] = {
+    "direct": Direct,
+    "poisson": Poisson,
+    "phase": Phase,
+    "quantised": Quantised,
+    "frequency": FrequencyEncoding,
+}

@@ -1,0 +1,92 @@
+"""What an evaluation will take at most, before it begins."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from spikeguard.attacks import (Attack, AttackError, Backprop, cost, cross_entropy, evaluating, frozen)
+from spikeguard.data import ImageSet
+from spikeguard.rng import (SampleStreams, randomness)
+from spikeguard.system.processes import one_thread
+
+__all__ = ["Estimate", "estimate"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An upper bound: samples that are fooled cost less, and in a cascade much less.
+
+    Attributes:
+        samples: How many are attacked.
+        gradients: Gradient evaluations that a sample costs which resists all attacks.
+        seconds: Time for all samples, if all resist, on this machine as it is now.
+    """
+
+    samples: int
+    gradients: float
+    seconds: float
+
+    def __str__(self) -> str:
+        if not math.isfinite(self.seconds):
+            return f"{self.samples} images; an attack does not say what it costs"
+        return (
+            f"{self.samples} images, at most {self.gradients:,.0f} gradients each: "
+            f"about {_time(self.seconds)} if all resist, less where attacks succeed"
+        )
+
+
+def estimate(
+    model: nn.Module,
+    data: ImageSet,
+    attacks: Mapping[str, Attack],
+    *,
+    limit: int | None = None,
+    batch_size: int = 128,
+    jobs: int = 1,
+) -> Estimate:
+    """Add up what the attacks say they cost, and time one gradient of one batch.
+
+    The gradient timed is backpropagation; those of ASSG and PDSG take some four times as long.
+
+    Args:
+        model: The classifier; left as it is.
+        data: The images.
+        attacks: What ``evaluate`` gets.
+        limit: Only the first so many images.
+        batch_size: Images at once.
+        jobs: Processes of one thread each that share the images.
+    """
+    n = len(data) if limit is None else min(limit, len(data))
+    gradients = sum(cost(attack) for attack in attacks.values())
+    x, y = data.batch(slice(min(n, batch_size)))
+    weight = next(iter(model.parameters()), x)
+    x, y = x.to(weight.device), y.to(weight.device)
+    streams = SampleStreams(0, torch.arange(len(x)))
+    took = math.inf
+    alone = one_thread() if jobs > 1 else nullcontext()
+    with alone, evaluating(model), frozen(model), randomness(model, streams):
+        for _ in range(4):  # the first ones also warm up
+            began = time.monotonic()
+            try:
+                Backprop()(model, x, y, cross_entropy)
+            except AttackError:  # the evaluation says so itself
+                return Estimate(n, gradients, math.inf)
+            took = min(took, time.monotonic() - began)
+    at_once = min(jobs, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else jobs)
+    return Estimate(n, gradients, gradients * took * n / len(x) / at_once)
+
+
+def _time(seconds: float) -> str:
+    """Write a duration with the unit that suits it."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{max(1, math.ceil(seconds))} s"

@@ -1,0 +1,232 @@
+"""An evaluation laid out in parts, which can be made in any order and by several processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks import (Attack, cost, describe, evaluating, require_finite_weights)
+from spikeguard.attacks.base import is_stochastic
+from spikeguard.data import (ImageSet, as_image_set)
+from spikeguard.storage.atomic_files import write_npz
+from spikeguard.evaluation.progress import (Meter, Progress)
+from spikeguard.evaluation.shard_runner import (Arrays, Job, Precision, begun)
+from spikeguard.evaluation.shard_store import (held_span, open_parts, read_part)
+from spikeguard.evaluation.result import RESERVED
+from spikeguard.system.processes import side_by_side
+
+__all__ = ["CHUNK", "Layout", "lay_out", "Reload", "make_parts"]
+
+CHUNK = 8  # batches in a part of a cascade: a queue from which batches are filled up
+
+Reload = Callable[[], tuple[nn.Module, ImageSet]]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What is evaluated, part by part.
+
+    Attributes:
+        job: What is done with samples.
+        images: The data.
+        samples: How many of them count, from the first.
+        span: Samples in a part.
+        store: Folder of finished parts; None keeps none.
+        settings: Every attack's settings, as plain data.
+        threat: The norm and eps the attacks share.
+    """
+
+    job: Job
+    images: ImageSet
+    samples: int
+    span: int
+    store: Path | None
+    settings: dict[str, Any]
+    threat: dict[str, Any]
+
+    @property
+    def starts(self) -> range:
+        """The first sample of every part."""
+        return range(0, self.samples, self.span)
+
+    @property
+    def missing(self) -> list[int]:
+        """The first sample of every part that is not kept yet."""
+        return [start for start in self.starts if not self._kept(start)]
+
+    def index(self, start: int) -> Tensor:
+        """Return the places of a part's samples."""
+        return torch.arange(start, min(start + self.span, self.samples))
+
+    def meter(self, progress: Progress | None, samples: int) -> Meter:
+        """Return what counts the gradients made for some of the samples."""
+        job = self.job
+        again = job.draws if job.cascade and job.stochastic else 0
+        return Meter(progress, job.attacks, samples, job.draws, again)
+
+    def part(self, start: int, meter: Meter) -> Arrays:
+        """Make a part, or read it back where it is kept."""
+        index, kept = self.index(start), self._file(start)
+        if kept is not None and kept.exists():
+            meter.skip(len(index))
+            return read_part(kept)
+        meter.begin(len(index))
+        with evaluating(self.job.model), meter.listening():
+            part = self.job.run(self.images, index, meter, kept)
+        meter.end()
+        if kept is not None:
+            write_npz(kept, **part)
+            begun(kept).unlink(missing_ok=True)
+        return part
+
+    def _file(self, start: int) -> Path | None:
+        return None if self.store is None else self.store / f"{start:08d}.npz"
+
+    def _kept(self, start: int) -> bool:
+        file = self._file(start)
+        return file is not None and file.exists()
+
+
+def lay_out(
+    model: nn.Module,
+    data: ImageSet | tuple[Tensor, Tensor],
+    attacks: Mapping[str, Attack],
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    batch_size: int = 128,
+    draws: int | None = None,
+    out: str | Path | None = None,
+    keep_adversarial: bool = False,
+    cascade: bool = False,
+    precision: Precision = "32",
+    jobs: int = 1,
+) -> Layout:
+    """Check the arguments of an evaluation and divide its samples into parts.
+
+    Args:
+        model: As for :func:`spikeguard.evaluate`, and so are all but the last.
+        data: The same.
+        attacks: The same.
+        seed: The same.
+        limit: The same.
+        batch_size: The same.
+        draws: The same.
+        out: The same.
+        keep_adversarial: The same.
+        cascade: The same.
+        precision: The same.
+        jobs: Make at least so many parts, where there are samples enough. Parts that ``out`` holds
+            already decide: what one number of processes began another goes on with.
+
+    Raises:
+        ValueError: If an argument is out of range, or ``out`` holds parts of another evaluation.
+        AttackError: If a weight is not finite.
+    """
+    images = as_image_set(data)
+    require_finite_weights(model)
+    if limit is not None and limit < 1:
+        raise ValueError(f"evaluate: limit counts samples, >= 1, got {limit}.")
+    if batch_size < 1 or (draws is not None and draws < 1):
+        raise ValueError(f"evaluate: batch_size and draws are >= 1, got {batch_size} and {draws}.")
+    if precision not in get_args(Precision):
+        known = ", ".join(map(repr, get_args(Precision)))
+        raise ValueError(f"evaluate: precision is one of {known}; got {precision!r}.")
+    if cascade:
+        attacks = dict(sorted(attacks.items(), key=lambda item: cost(item[1])))
+    reserved = {"clean", "worst_case", *RESERVED} & set(attacks)
+    if reserved:
+        raise ValueError(f"evaluate: an attack cannot be named {sorted(reserved)[0]!r}; rename it.")
+    threats = {(a.threat.norm, a.threat.eps) for a in attacks.values()}
+    if len(threats) > 1:
+        raise ValueError(f"evaluate: attacks must share one threat set, got {sorted(threats)}.")
+    norm, eps = next(iter(threats), (None, 0.0))
+    n = len(images) if limit is None else min(limit, len(images))
+    settings = {name: describe(attack) for name, attack in attacks.items()}
+    stochastic = is_stochastic(model)
+    draws = draws if draws is not None else (10 if stochastic else 1)
+    job = Job(
+        *(model, dict(attacks), seed, stochastic, draws),
+        *(batch_size, keep_adversarial, cascade, precision),
+    )
+    span = min(batch_size * (CHUNK if cascade else 1), max(1, math.ceil(n / jobs)))
+    store = None
+    if out is not None:
+        span = held_span(out) or span
+        identity = {
+            "attacks": settings,
+            "seed": seed,
+            "draws": draws,
+            "batch_size": batch_size,
+            "samples": n,
+            "span": span,
+            "keep_adversarial": keep_adversarial,
+            "cascade": cascade,
+            "precision": precision,
+            "keeps": "worst",  # what a part holds, beside outcomes
+        }
+        store = open_parts(out, identity, model, images)
+    return Layout(job, images, n, span, store, settings, {"norm": norm, "eps": eps})
+
+
+def make_parts(
+    layout: Layout,
+    reload: Reload,
+    arguments: Mapping[str, Any],
+    jobs: int,
+    progress: Progress | None = None,
+) -> None:
+    """Make the parts that are not kept yet, several at a time, each in a process of one thread.
+
+    Args:
+        layout: The evaluation; it keeps its parts in a folder.
+        reload: Returns the model and the data in another process; can be pickled.
+        arguments: What :func:`lay_out` got beside the model and the data; can be pickled.
+        jobs: Processes, >= 1.
+        progress: Called with (done, total, what), summed over the processes.
+
+    Raises:
+        Exception: The first error of a process, which ends all others.
+    """
+    work = [(reload, dict(arguments), start, str(start)) for start in layout.missing]
+    if work:
+        side_by_side(_make_part, work, min(jobs, len(work)), _Sum(progress, len(work)))
+
+
+def _make_part(
+    reload: Reload,
+    arguments: dict[str, Any],
+    start: int,
+    task: str,
+    tell: Callable[[str, int, int, str], None],
+) -> None:
+    """Make one part, in a process that has nothing yet."""
+    layout = lay_out(*reload(), **arguments)
+    meter = layout.meter(lambda *far: tell(task, *far), len(layout.index(start)))
+    layout.part(start, meter)
+    meter.finish()
+
+
+class _Sum:
+    """Adds up how far several parts are; those not begun yet are taken for the usual ones."""
+
+    def __init__(self, progress: Progress | None, parts: int):
+        self._progress = progress
+        self._parts = parts
+        self._far: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, task: str, done: int, total: int, what: str) -> None:
+        self._far[task] = done, total
+        made = sum(far for far, _ in self._far.values())
+        known = sum(whole for _, whole in self._far.values())
+        whole = round(known * self._parts / len(self._far))
+        if self._progress is not None and (
+            what != "done" or made == whole
+        ):  # one part's end is not the end
+            self._progress(made, whole, what)

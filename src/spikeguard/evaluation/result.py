@@ -1,0 +1,291 @@
+"""Accuracies with their intervals, and the result of an evaluation as it is kept on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikeguard.storage.atomic_files import (write_json, write_npz)
+
+__all__ = ["Evaluation", "Score", "WorstSet", "load_worst", "wilson"]
+
+PARTS = ".parts"  # folder of the finished batches of an unfinished evaluation
+WORST = ".worst.npz"
+RESERVED = ("labels", "index")  # arrays beside the outcomes
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, EOFError)
+
+
+def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion (z = 1.96: 95 %).
+
+    Args:
+        successes: Number of successes in [0, n]; a sum of fractions is taken as it is.
+        n: Sample count, >= 1.
+        z: Normal quantile.
+
+    Source: Wilson, "Probable inference ...", JASA 1927.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"wilson: needs 0 <= successes <= n and n >= 1, got {successes:g} of {n}.")
+    p, z2 = successes / n, z * z
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    low = max(0.0, centre - half) if successes > 0 else 0.0  # exact at the ends, where
+    high = min(1.0, centre + half) if successes < n else 1.0  # centre and half cancel
+    return low, high
+
+
+@dataclass(frozen=True)
+class Score:
+    """An accuracy with its Wilson 95 % interval; all in [0, 1], over ``n`` samples."""
+
+    accuracy: float
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def of(cls, right: Tensor) -> Score:
+        """Score outcomes [N] in [0, 1]."""
+        total, n = float(right.sum()), len(right)
+        low, high = wilson(min(total, float(n)), n)
+        return cls(total / n, low, high, n)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval (low, high)."""
+        return self.low, self.high
+
+    def __str__(self) -> str:
+        return f"{100 * self.accuracy:5.1f} %  [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+@dataclass(frozen=True)
+class WorstSet:
+    """The inputs of the worst case: anybody can score them again.
+
+    Attributes:
+        x: For each sample the input that hurt most; the clean one where nothing did [N, ...].
+        accuracy: What was scored on them, in [0, 1].
+    """
+
+    x: Tensor
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out. Robust accuracies are upper bounds: a stronger attack may go lower.
+
+    In a cascade an attack's outcome is what holds after this attack *and all before it*, which are
+    the cheaper ones; it says nothing about the attack alone.
+
+    Attributes:
+        outcomes: For "clean", every attack and "worst_case": the share of fresh noise draws on
+            which each sample is classified rightly, float64 [N]; 0 or 1 for a deterministic model.
+        labels: True labels [N].
+        index: Places of the samples in the data set [N].
+        settings: Every attack's settings, as plain data.
+        seconds: Time spent in each attack.
+        threat: The norm and eps the attacks share.
+        zero_gradient: Share of samples whose input gradient is exactly zero on the clean input.
+        stochastic: Whether the model draws noise.
+        draws: Noise draws every score was taken on.
+        seed: Names the random streams.
+        adversarial: The adversarial inputs of every attack, where they were kept; in a cascade,
+            with what cheaper attacks had found before.
+        worst: The inputs of the worst case; None where the result was read without them.
+        cascade: Whether each attack met only the samples that the cheaper ones left.
+        precision: Precision of the attacks' passes, "32" or "bf16"; scores are float32.
+    """
+
+    outcomes: dict[str, Tensor]
+    labels: Tensor
+    index: Tensor
+    settings: dict[str, Any]
+    seconds: dict[str, float]
+    threat: dict[str, Any]
+    zero_gradient: float
+    stochastic: bool
+    draws: int
+    seed: int
+    adversarial: dict[str, Tensor] = field(default_factory=dict)
+    worst: WorstSet | None = None
+    cascade: bool = False
+    precision: str = "32"
+
+    @property
+    def samples(self) -> int:
+        """Number of samples N."""
+        return len(self.labels)
+
+    @property
+    def clean(self) -> Score:
+        """Accuracy without an attack."""
+        return Score.of(self.outcomes["clean"])
+
+    @property
+    def worst_case(self) -> Score:
+        """Accuracy when every sample meets the attack that hurts it most."""
+        return Score.of(self.outcomes["worst_case"])
+
+    @property
+    def attacks(self) -> dict[str, Score]:
+        """Accuracy under each attack; in a cascade, after it and all cheaper ones."""
+        return {name: Score.of(self.outcomes[name]) for name in self.settings}
+
+    def table(self) -> str:
+        """Return an aligned plain-text table, with what to know before its numbers are believed."""
+        mark = "+ " if self.cascade else ""  # so that no line reads as the attack alone
+        attacks = [(f"{mark}{name}", score) for name, score in self.attacks.items()]
+        rows = [("clean", self.clean), *attacks, ("worst case", self.worst_case)]
+        first = "cascade" if self.cascade else "attack"
+        wide = max(len(name) for name, _ in (*rows, (first, None)))
+        head = f"{first:<{wide}}  accuracy  95 % interval   (n = {self.samples})"
+        lines = [head, *(f"{name:<{wide}}   {score}" for name, score in rows)]
+        if self.cascade:
+            lines.append("cascade: each accuracy is after this and all cheaper attacks")
+        if self.precision != "32":
+            lines.append(f"the attacks searched in {self.precision}; all scores are float32")
+        if self.stochastic:
+            lines.append(
+                f"noisy model: scored on {self.draws} draws, the worst case on as many more"
+            )
+        if self.zero_gradient > 0:
+            lines.append(
+                f"{100 * self.zero_gradient:.1f} % of the input gradients are exactly zero: "
+                "those samples look robust because the attack cannot move them"
+            )
+        return "\n".join(lines)
+
+    def save(self, path: str | Path, **extra: Any) -> None:
+        """Write ``path.json`` (scores and settings), ``path.npz`` (per-sample outcomes) and
+        ``path.worst.npz`` (the inputs of the worst case), each atomically, the scores last.
+
+        Args:
+            path: Where, without a suffix.
+            **extra: Further plain data for the JSON file, for example the command.
+        """
+        path = Path(path)
+        arrays = {name: values.numpy() for name, values in self.outcomes.items()}
+        arrays |= {f"adversarial:{name}": x.numpy() for name, x in self.adversarial.items()}
+        arrays |= {"labels": self.labels.numpy(), "index": self.index.numpy()}
+        write_npz(_suffixed(path, ".npz"), **arrays)
+        if self.worst is not None:
+            scored = np.float64(self.worst.accuracy)
+            write_npz(_suffixed(path, WORST), x=self.worst.x.numpy(), accuracy=scored)
+        attacks = {
+            name: {**vars(score), "settings": self.settings[name], "seconds": self.seconds[name]}
+            for name, score in self.attacks.items()
+        }
+        card = {
+            "samples": self.samples,
+            "seed": self.seed,
+            "stochastic": self.stochastic,
+            "draws": self.draws,
+            "threat": self.threat,
+            "clean": vars(self.clean),
+            "attacks": attacks,
+            "worst_case": vars(self.worst_case),
+            "zero_gradient": self.zero_gradient,
+            "cascade": self.cascade,
+            "precision": self.precision,
+        }
+        write_json(_suffixed(path, ".json"), {**card, **extra})
+        if (path / PARTS).is_dir():
+            shutil.rmtree(path / PARTS)
+            if not any(path.iterdir()):
+                path.rmdir()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Evaluation:
+        """Read what :meth:`save` wrote, without the inputs of the worst case.
+
+        Raises:
+            ValueError: If a file is missing or damaged.
+        """
+        path = Path(path)
+        with _arrays(path, ".npz") as stored:
+            arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
+            labels, index = arrays["labels"], arrays["index"]
+        with _reading(path, ".json") as file:
+            card = json.loads(file.read_text())
+            return cls(
+                outcomes={
+                    name: values
+                    for name, values in arrays.items()
+                    if name not in RESERVED and not name.startswith("adversarial:")
+                },
+                labels=labels,
+                index=index,
+                settings={name: entry["settings"] for name, entry in card["attacks"].items()},
+                seconds={name: entry["seconds"] for name, entry in card["attacks"].items()},
+                threat=card["threat"],
+                zero_gradient=card["zero_gradient"],
+                stochastic=card["stochastic"],
+                draws=card["draws"],
+                seed=card["seed"],
+                adversarial={
+                    name.removeprefix("adversarial:"): values
+                    for name, values in arrays.items()
+                    if name.startswith("adversarial:")
+                },
+                cascade=card.get("cascade", False),
+                precision=card.get("precision", "32"),
+            )
+
+
+def load_worst(path: str | Path) -> WorstSet:
+    """Read the inputs of the worst case that :meth:`Evaluation.save` wrote.
+
+    Args:
+        path: Where, without a suffix.
+
+    Raises:
+        ValueError: If the file is missing or damaged.
+    """
+    with _arrays(Path(path), WORST) as stored:
+        return WorstSet(torch.from_numpy(stored["x"]), float(stored["accuracy"]))
+
+
+@contextmanager
+def _arrays(path: Path, suffix: str) -> Iterator[Any]:
+    with (
+        _reading(path, suffix) as file,
+        file.open("rb") as handle,
+        np.load(handle, allow_pickle=False) as stored,
+    ):
+        yield stored
+
+
+@contextmanager
+def _reading(path: Path, suffix: str) -> Iterator[Path]:
+    """Give a file of a finished evaluation; say in one line what is wrong with it."""
+    file, card = _suffixed(path, suffix), _suffixed(path, ".json")
+    try:
+        yield file
+    except (OSError, *_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
+        problem = "damaged, not what an attack wrote"
+        if isinstance(error, FileNotFoundError):
+            problem = "no such file"
+        elif isinstance(error, OSError) and error.filename is not None:
+            raise ValueError(f"{file}: {error.strerror}.") from error
+        first = f"move {card.name} away and " if card.exists() else ""  # else it is read back
+        raise ValueError(f"{file}: {problem}; {first}run the attack again.") from error
+
+
+def _suffixed(path: Path, suffix: str) -> Path:
+    """Append a suffix to a name that may hold dots."""
+    return path.with_name(path.name + suffix)

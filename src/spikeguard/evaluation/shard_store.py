@@ -1,0 +1,94 @@
+"""The finished parts of an unfinished evaluation, kept in a folder with a card that says whose."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spikeguard.data import ImageSet
+from spikeguard.storage.atomic_files import write_json
+from spikeguard.evaluation.result import PARTS
+
+__all__ = ["held_span", "open_parts", "read_part"]
+
+_CARD = "identity.json"
+
+
+def open_parts(
+    out: str | Path, identity: dict[str, Any], model: nn.Module, images: ImageSet
+) -> Path:
+    """Return the folder of finished parts; refuse one that belongs to another evaluation.
+
+    Args:
+        out: The evaluation's folder.
+        identity: What the parts depend on beside the model and the data, as plain data.
+        model: The model; its text, its T and its weights count.
+        images: The data.
+
+    Raises:
+        ValueError: If the folder holds parts with another identity, or its card is damaged.
+    """
+    folder = Path(out) / PARTS
+    state = model.state_dict()
+    wanted = {
+        **identity,
+        "model": _digest(repr(model).encode(), repr(getattr(model, "T", None)).encode()),
+        "weights": _digest(*(part for name in state for part in (name.encode(), state[name]))),
+        "data": _digest(images.images, images.labels, repr(images.peak).encode()),
+    }
+    card = folder / _CARD
+    if card.exists():
+        try:
+            found = json.loads(card.read_text())
+        except ValueError as error:
+            raise ValueError(f"evaluate: {card} is damaged; remove {folder}.") from error
+        changed = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+        if changed:
+            raise ValueError(
+                f"evaluate: {folder} holds an unfinished evaluation with other "
+                f"{', '.join(changed)}; finish that one, remove the folder, or choose another."
+            )
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(card, wanted)
+    return folder
+
+
+def held_span(out: str | Path) -> int | None:
+    """Return how many samples the parts in a folder have; None where there are none."""
+    try:
+        span = json.loads((Path(out) / PARTS / _CARD).read_text())["span"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # what is wrong with the card open_parts says
+    return span if isinstance(span, int) and span > 0 else None
+
+
+def read_part(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Read a finished part.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"evaluate: {path} is damaged; remove it and run again.") from error
+
+
+def _digest(*parts: Tensor | bytes) -> str:
+    """Return the SHA-256 of tensors, their types and shapes included, and of bytes."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            total.update(f"{part.dtype} {tuple(part.shape)}".encode())
+            part = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        total.update(hashlib.sha256(part).digest())
+    return total.hexdigest()

@@ -1,0 +1,70 @@
+"""Average pooling over windows that do not overlap, compiled: forward, and the way back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.kernels import default_kernel
+from spikeguard.kernels.cpu.library import (LONGEST, Windows, call)
+from spikeguard.kernels.layout import Layout
+
+__all__ = ["fits", "pair", "pool", "takes", "unpool"]
+
+_LAST = torch.channels_last
+
+
+def takes(x: Tensor, layer: nn.AvgPool2d) -> bool:
+    """Whether the compiled passes can do what ``layer`` does to ``x`` [B, C, H, W].
+
+    They ask for a CPU, float32 or float64, channels innermost in memory, and windows that cover the
+    image without gaps, overlap or padding.
+    """
+    if x.device.type != "cpu" or default_kernel(x.device) != "cpu" or x.ndim != 4:
+        return False
+    (rows, columns), (height, width) = pair(layer.kernel_size), x.shape[2:]
+    return (
+        x.dtype in (torch.float32, torch.float64)
+        and x.is_contiguous(memory_format=_LAST)
+        and pair(layer.stride) == (rows, columns)
+        and not any(pair(layer.padding))
+        and layer.divisor_override is None
+        and (height % rows, width % columns) == (0, 0)
+    )
+
+
+def fits(x: Tensor, layer: nn.AvgPool2d) -> bool:
+    """Whether the membrane's kernel can average the spikes of x [S, B, C, H, W] in its own pass."""
+    window = pair(layer.kernel_size)[1] * x.shape[2]
+    return takes(x.flatten(0, 1), layer) and Layout.of(x).channels_last and window <= LONGEST
+
+
+def pool(x: Tensor, layer: nn.AvgPool2d) -> Tensor:
+    """Return the mean of every window [B, C, h, w], with the bits of torch."""
+    rows, columns = pair(layer.kernel_size)
+    height, width = x.shape[2] // rows, x.shape[3] // columns
+    shape = (*x.shape[:2], height, width)
+    means = torch.empty(shape, dtype=x.dtype, memory_format=_LAST)
+    return _run("pool", x, means, means, (rows, columns))
+
+
+def unpool(grad: Tensor, layer: nn.AvgPool2d) -> Tensor:
+    """Return the derivative by what was pooled, given that by the means [B, C, h, w]."""
+    rows, columns = pair(layer.kernel_size)
+    shape = (*grad.shape[:2], grad.shape[2] * rows, grad.shape[3] * columns)
+    grad = grad.contiguous(memory_format=_LAST)
+    shares = torch.empty(shape, dtype=grad.dtype, memory_format=_LAST)
+    return _run("unpool", grad, shares, grad, (rows, columns))
+
+
+def _run(what: str, x: Tensor, out: Tensor, pooled: Tensor, window: tuple[int, int]) -> Tensor:
+    task = Windows(images=len(x), C=x.shape[1], height=pooled.shape[2], width=pooled.shape[3])
+    task.rows, task.columns = window
+    task.x, task.out = x.data_ptr(), out.data_ptr()
+    call(what, task, x.dtype)
+    return out
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Write a layer's size, which may be one number, as (rows, columns)."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

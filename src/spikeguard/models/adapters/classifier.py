@@ -1,0 +1,218 @@
+"""Networks of other frameworks as ordinary classifiers that can be attacked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.models.adapters.frameworks import (FRAMEWORKS, ForeignNeuron, Framework, recognised)
+from spikeguard.models.adapters.recording import publishing
+from spikeguard.models.adapters.resting_state import at_rest
+from spikeguard.models.adapters.presentation import (Presentation, present, probe)
+
+__all__ = ["Foreign", "ForeignReadout", "foreign"]
+
+ForeignReadout = Literal["mean", "sum", "last", "max"]
+FrameworkName = Literal["auto", "spikingjelly", "snntorch", "norse", "stateless"]
+
+
+def foreign(
+    model: nn.Module,
+    *,
+    T: int,
+    framework: FrameworkName = "auto",
+    readout: ForeignReadout | None = None,
+    presentation: Presentation | Literal["auto"] = "auto",
+    output: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    example: Tensor | None = None,
+) -> Foreign:
+    """Turn a network of SpikingJelly, snnTorch, Norse or a paper's code into a classifier.
+
+    The result is ``model(x [B, ...] in [0, 1]) -> logits [B, K]``: what it says depends on nothing
+    but x, because all states are reset before every call. It can be attacked, audited and recorded
+    like our own networks; its weights are the model's own, under ``model.`` in the state dict.
+
+    Args:
+        model: The network; its states are reset.
+        T: Time steps, >= 1. A network that makes its own steps must make as many.
+        framework: What it is built with; "auto" finds out.
+        readout: "mean", "sum", "last" or "max" over time of outputs [T, B, K]; "mean" when left
+            out. A network that returns [B, K] by itself has its own readout.
+        presentation: How the image is shown: the model is called once with T copies ("sequence",
+            [T, B, ...]), T times ("steps"), or once with the image, because it makes the steps
+            itself ("inside"). "auto" finds out from a trial with two and three images.
+        output: Which element is read where the model returns a tuple: 0 is the spikes.
+        mean: Per-channel mean that is subtracted first, for a network trained on normalised images.
+        std: Per-channel standard deviation that is then divided by, > 0.
+        example: Images [B, ...] for the trial; without them it is made at the first call.
+
+    Raises:
+        ValueError: If an argument is refused, the framework is not recognised, or the model cannot
+            be driven in T steps; with an example at once, else at the first call.
+
+    Example:
+        >>> model = sg.foreign(net, T=4, readout="mean")               # doctest: +SKIP
+        >>> sg.check(model, x, y)                                      # doctest: +SKIP
+        >>> sg.evaluate(model, (x, y), sg.attacks.suite("quick", eps=8/255))  # doctest: +SKIP
+    """
+    adapted = Foreign(
+        model,
+        T=T,
+        framework=framework,
+        readout=readout,
+        presentation=presentation,
+        output=output,
+        mean=mean,
+        std=std,
+    )
+    if example is not None:
+        with torch.no_grad():
+            adapted(example)
+    return adapted
+
+
+class Foreign(nn.Module):
+    """A network of another framework as a classifier; made by :func:`foreign`.
+
+    Attributes:
+        model: The network.
+        T: Time steps.
+        framework: "spikingjelly", "snntorch", "norse" or "stateless".
+        readout: How outputs over time become logits; "own" where the network does so itself.
+        presentation: "sequence", "steps" or "inside"; "auto" until the first call.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        T: int,
+        framework: FrameworkName,
+        readout: ForeignReadout | None,
+        presentation: Presentation | Literal["auto"],
+        output: int,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+    ):
+        super().__init__()
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"foreign: expects an nn.Module, got {type(model).__name__}.")
+        if T < 1:
+            raise ValueError(f"foreign: T must be >= 1 time steps, got {T}.")
+        if readout is not None and readout not in get_args(ForeignReadout):
+            known = ", ".join(map(repr, get_args(ForeignReadout)))
+            raise ValueError(f"foreign: readout is one of {known}; got {readout!r}.")
+        if presentation not in ("auto", *get_args(Presentation)):
+            known = ", ".join(map(repr, ("auto", *get_args(Presentation))))
+            raise ValueError(f"foreign: presentation is one of {known}; got {presentation!r}.")
+        if (mean is None) != (std is None):
+            raise ValueError("foreign: mean and std come together; pass both or neither.")
+        scale = [float(s) for s in std or ()]
+        if len(mean or ()) != len(scale) or not all(s > 0 for s in scale):
+            raise ValueError(
+                f"foreign: mean and std need as many numbers, std > 0; got {mean} and {std}."
+            )
+        self.model = model
+        self.T = T
+        self.framework = recognised(model, framework)
+        self.presentation: Presentation | Literal["auto"] = presentation
+        self.readout: ForeignReadout | Literal["own"] | None = readout
+        self.output = output
+        self.register_buffer("mean", torch.tensor([float(m) for m in mean or ()]), persistent=False)
+        self.register_buffer("std", torch.tensor(scale), persistent=False)
+        known_by: Framework = FRAMEWORKS[self.framework]
+        self._known_by = known_by
+        self._layers = [m for m in model.modules() if known_by.owns(m)]
+        self._neurons = {
+            f"model.{name}" if name else "model": ForeignNeuron(name or "the model", m, known_by)
+            for name, m in model.named_modules()
+            if known_by.owns(m) and known_by.spikes(m)
+        }
+        self._tried = False
+        for layer in self._layers:
+            known_by.reset(layer)
+
+    def spiking_layers(self) -> Mapping[str, ForeignNeuron]:
+        """Return the network's spiking layers; see ``spikeguard.neurons.spiking_layers``."""
+        return self._neurons
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is found out how images are shown, as the first call does."""
+        return self._tried
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images [B, ...] in [0, 1] to logits [B, K]."""
+        if not x.is_floating_point():
+            raise ValueError(
+                f"foreign: expects floating-point inputs in [0, 1], got {x.dtype}; "
+                "use x.float() / 255."
+            )
+        if len(self.std):
+            shape = (-1, *[1] * (x.ndim - 2))
+            x = (x - self.mean.view(shape)) / self.std.view(shape)
+        if not self._tried:
+            self._try(x)
+        assert self.presentation != "auto"
+        with self._from_rest(), publishing(self._neurons.values(), self.T):
+            out = present(self.model, x, self.T, self.presentation, self.output)
+        if out.ndim == 2 and self.readout == "own":
+            return out
+        if out.ndim != 3 or out.shape[:2] != (self.T, len(x)):
+            raise ValueError(
+                f"foreign: the model returned {list(out.shape)} for {len(x)} images at T={self.T}; "
+                f"expected [{self.T}, {len(x)}, K]."
+            )
+        if self.readout == "last":
+            return out[-1]
+        if self.readout == "max":
+            return out.amax(0)
+        return out.sum(0) if self.readout == "sum" else out.mean(0)
+
+    def _try(self, x: Tensor) -> None:
+        """Find out how the image is shown and what comes back, by calls that leave no trace."""
+        modes = [(module, module.training) for module in self.modules()]
+        try:
+            self.eval()
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                found = probe(
+                    self.model,
+                    self._layers,
+                    x[:1],
+                    self.T,
+                    wish=self.presentation,
+                    output=self.output,
+                    multistep=self._known_by.multistep,
+                    from_rest=self._from_rest,
+                )
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        if found.own_readout and self.readout not in (None, "own"):
+            raise ValueError(
+                f"foreign: the model returns [B, K] by itself; readout={self.readout!r} would "
+                "change nothing, leave it out."
+            )
+        self.presentation = found.presentation
+        self.readout = "own" if found.own_readout else self.readout or "mean"
+        self._tried = True
+
+    def _from_rest(self) -> AbstractContextManager[None]:
+        return at_rest(self._layers, self._neurons.values(), self._known_by)
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``print(model)``."""
+        readout = self.readout or "mean"
+        return (
+            f"framework={self.framework!r}, T={self.T}, presentation={self.presentation!r}, "
+            f"readout={readout!r}, spiking_layers={len(self._neurons)}"
+        )

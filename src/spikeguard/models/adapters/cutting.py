@@ -1,0 +1,84 @@
+"""The spiking layers of another framework, cut out of the graph of one pass or replaced in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
+from spikeguard.models.adapters.recording import over_time
+from spikeguard.models.adapters.presentation import taken
+
+__all__ = ["Cut", "cutting", "replacing"]
+
+
+@dataclass(eq=False)
+class Cut:
+    """One layer in one pass: what went in, and leaves of the graph in place of its spikes.
+
+    Attributes:
+        neuron: The layer.
+        T: Time steps.
+        currents: What went in, a tensor for each call, part of the graph.
+        leaves: The spikes that came out; nothing flows from them to the currents.
+    """
+
+    neuron: ForeignNeuron
+    T: int
+    currents: list[Tensor] = field(default_factory=list)
+    leaves: list[Tensor] = field(default_factory=list)
+
+    def joined(self, calls: Sequence[Tensor]) -> Tensor:
+        """Return what belongs to the calls as one tensor [T, B, *N]."""
+        return over_time(self.neuron, list(calls), self.T)
+
+    def split(self, whole: Tensor) -> list[Tensor]:
+        """Return the parts of [T, B, *N] that belong to the calls."""
+        if len(self.currents) == 1:
+            return [whole.reshape(self.currents[0].shape)]
+        return list(whole)
+
+
+@contextmanager
+def cutting(neurons: Collection[ForeignNeuron], T: int) -> Iterator[list[Cut]]:
+    """Cut the layers out of the pass that is made inside the block; yields them as they come."""
+    cuts: list[Cut] = []
+    found: dict[ForeignNeuron, Cut] = {}
+
+    def cut(neuron: ForeignNeuron, current: Tensor, spikes: Tensor) -> Tensor:
+        if neuron not in found:
+            found[neuron] = Cut(neuron, T)
+            cuts.append(found[neuron])
+        leaf = spikes.detach().requires_grad_()
+        found[neuron].currents.append(current)
+        found[neuron].leaves.append(leaf)
+        return leaf
+
+    with replacing(neurons, cut):
+        yield cuts
+
+
+@contextmanager
+def replacing(
+    neurons: Collection[ForeignNeuron], output: Callable[[ForeignNeuron, Tensor, Tensor], Tensor]
+) -> Iterator[None]:
+    """Hand on ``output(neuron, current, spikes)`` in the place of a layer's spikes."""
+    handles = []
+    for neuron in neurons:
+
+        def hook(
+            module: nn.Module, given: tuple[Any, ...], result: Any, neuron: ForeignNeuron = neuron
+        ) -> Any:
+            other = output(neuron, given[0], taken(result, 0))
+            return (other, *result[1:]) if isinstance(result, tuple) else other
+
+        handles.append(neuron.module.register_forward_hook(hook))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

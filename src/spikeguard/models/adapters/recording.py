@@ -1,0 +1,65 @@
+"""What the spiking layers of another framework take and give in one pass, published as traces."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.models.adapters.foreign_neuron import (ForeignError, ForeignNeuron)
+from spikeguard.models.adapters.presentation import taken
+
+__all__ = ["over_time", "publishing"]
+
+
+@contextmanager
+def publishing(neurons: Collection[ForeignNeuron], T: int) -> Iterator[None]:
+    """Collect what layers take and give in a pass of T steps, where somebody records; publish it.
+
+    Raises:
+        ForeignError: If the potentials of a layer cannot be recorded.
+    """
+    watched = [n for n in neurons if n._recorders]
+    seen: dict[ForeignNeuron, tuple[list[Tensor], list[Tensor]]] = {}
+    handles = []
+    for neuron in watched:
+        currents, spikes = seen[neuron] = ([], [])
+
+        def note(
+            module: nn.Module,
+            given: tuple[Any, ...],
+            result: Any,
+            currents: list[Tensor] = currents,
+            spikes: list[Tensor] = spikes,
+        ) -> None:
+            currents.append(given[0])
+            spikes.append(taken(result, 0))
+
+        handles.append(neuron.module.register_forward_hook(note))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    for neuron, (currents, spikes) in seen.items():
+        if not currents:
+            continue
+        current, fired = (over_time(neuron, part, T) for part in (currents, spikes))
+        trace = neuron.trace(current, fired)
+        for recorder in neuron._recorders:
+            recorder.add(neuron, trace)
+
+
+def over_time(neuron: ForeignNeuron, calls: list[Tensor], T: int) -> Tensor:
+    """Return what several calls of one layer saw as [T, B, ...]."""
+    if not neuron.framework.multistep(neuron.module):
+        return torch.stack(calls)
+    if len(calls) > 1:
+        raise ForeignError(f"record: {neuron.name} is used {len(calls)} times in one pass.")
+    whole = calls[0]
+    if len(whole) != T and len(whole) % T == 0:
+        return whole.view(T, -1, *whole.shape[1:])  # papers fold time into the batch
+    return whole

@@ -1,0 +1,119 @@
+"""Stateless layers, run so that they are fast and remember little; the numbers stay the same.
+
+A convolution keeps its input for the gradient of its weight even where the weight is frozen, as in
+every attack; average pooling keeps its input for the shape alone. Both inputs are full spike
+trains. Where one must be kept, a byte a spike will do. And small convolutions are faster on a CPU
+with the channels innermost in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from spikeguard.kernels.cpu import pooling as windows
+from spikeguard.kernels import as_defined
+
+__all__ = ["run"]
+
+_WORDS = ("same", "valid")  # paddings that torch resolves itself
+
+
+def run(layer: Callable[[Tensor], Tensor], x: Tensor, *, spikes: bool = False) -> Tensor:
+    """Return ``layer(x)`` for a layer that knows no time, ``x`` [B, ...].
+
+    Args:
+        layer: A module, or a function; what is none of ours to change is called as it is, and so
+            is everything where ``spikeguard.kernels.as_defined`` says so.
+        x: Its input.
+        spikes: Whether every entry of ``x`` is 0 or 1.
+    """
+    if not isinstance(layer, nn.Module) or _watched(layer) or as_defined(x.device):
+        return layer(x)
+    if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and layer.padding not in _WORDS:
+        channels_last = x.device.type == "cpu"
+        if channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        y: Tensor = _Conv.apply(x, layer.weight, layer.bias, layer, spikes)  # type: ignore[no-untyped-call]
+        if channels_last:
+            y = y.contiguous(memory_format=torch.channels_last)
+        return y
+    if type(layer) is nn.AvgPool2d:
+        pooled: Tensor = _AveragePool.apply(x, layer)  # type: ignore[no-untyped-call]
+        return pooled
+    called: Tensor = layer(x)
+    return called
+
+
+def _watched(layer: nn.Module) -> bool:
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+
+
+class _Conv(torch.autograd.Function):
+    """A convolution that keeps its input only for the gradient of its weight; spikes as bytes."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, layer, spikes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        ctx.settings = (layer.stride, layer.padding, layer.dilation, False, (0, 0), layer.groups)
+        ctx.like, ctx.bias = _Like.of(x), bias
+        kept = None
+        if ctx.needs_input_grad[1]:
+            kept = x.to(torch.uint8) if spikes else x
+        ctx.save_for_backward(weight, kept)
+        return layer(x)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        weight, kept = ctx.saved_tensors
+        x = ctx.like.empty(grad) if kept is None else kept.to(grad.dtype)
+        wanted, sizes = ctx.needs_input_grad[:3], [len(weight)]
+        d_x, d_weight, d_bias = torch.ops.aten.convolution_backward(
+            grad, x, weight.to(grad.dtype), sizes, *ctx.settings, wanted
+        )
+        if d_weight is not None:
+            d_weight = d_weight.to(weight.dtype)
+        if d_bias is not None:
+            d_bias = d_bias.to(ctx.bias.dtype)
+        return d_x, d_weight, d_bias, None, None
+
+
+class _AveragePool(torch.autograd.Function):
+    """Average pooling that keeps no input; compiled where its windows tile the image."""
+
+    @staticmethod
+    def forward(ctx, x, layer):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        ctx.layer, ctx.like, ctx.tiled = layer, _Like.of(x), windows.takes(x, layer)
+        return windows.pool(x, layer) if ctx.tiled else layer(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        layer = ctx.layer
+        if ctx.tiled:
+            return windows.unpool(grad, layer), None
+        where = (layer.kernel_size, layer.stride, layer.padding)
+        size, stride, padding = (windows.pair(each) for each in where)
+        rest = (layer.ceil_mode, layer.count_include_pad, layer.divisor_override)
+        shaped = ctx.like.empty(grad)
+        found = torch.ops.aten.avg_pool2d_backward(grad, shaped, size, stride, padding, *rest)
+        return found, None
+
+
+class _Like(NamedTuple):
+    """Shape and layout of a tensor that is not kept."""
+
+    shape: torch.Size
+    channels_last: bool
+
+    @classmethod
+    def of(cls, x: Tensor) -> _Like:
+        return cls(x.shape, x.is_contiguous(memory_format=torch.channels_last))
+
+    def empty(self, grad: Tensor) -> Tensor:
+        """Return memory of this shape and layout; costs nothing until it is written."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return torch.empty(self.shape, dtype=grad.dtype, device=grad.device, memory_format=layout)

@@ -1,0 +1,99 @@
+"""How the report writes numbers: one form for each kind."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from spikeguard.config.builder import eps_text
+from spikeguard.evaluation.result import Score
+
+__all__ = [
+    "attack",
+    "count",
+    "duration",
+    "interval",
+    "norm",
+    "percent",
+    "points",
+    "radius",
+    "scored",
+    "shell",
+    "unbroken",
+]
+
+_NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+_ATTACKS = {
+    "clean": "Clean",
+    "noise": "Uniform noise",
+    "fgsm": "FGSM",
+    "rfgsm": "R+FGSM",
+    "worst_case": "Worst case",
+}
+
+
+def percent(share: float) -> str:
+    """Write a share in [0, 1]: "61.4 %"."""
+    return f"{100 * share:.1f} %"
+
+
+def interval(score: Score) -> str:
+    """Write a 95 % interval: "[57.0, 65.6]"."""
+    return f"[{100 * score.low:.1f}, {100 * score.high:.1f}]"
+
+
+def scored(score: Score) -> str:
+    """Write an accuracy with its interval: "61.4 % [57.0, 65.6]"."""
+    return f"{percent(score.accuracy)} {interval(score)}"
+
+
+def points(difference: float) -> str:
+    """Write a difference of two shares: "29.0 points"."""
+    return f"{100 * difference:.1f} points"
+
+
+def count(number: int) -> str:
+    """Write a whole number: "1,234"."""
+    return f"{number:,}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time: "8 s", "3 min 20 s", "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def norm(name: str) -> str:
+    """Write a norm: "L∞"."""
+    return _NORMS.get(name, name)
+
+
+def radius(eps: float) -> str:
+    """Write a radius: "ε = 8/255"."""
+    return f"ε = {eps_text(eps)}"
+
+
+def attack(name: str) -> str:
+    """Write an attack's name: "pgd40/width0.5" becomes "PGD-40, width 0.5"."""
+    base, _, variant = name.partition("/")
+    steps = re.fullmatch(r"(pgd|mtpgd|apgd-ce|apgd-dlr)(\d+)", base)
+    written = f"{steps[1].upper()}-{steps[2]}" if steps else _ATTACKS.get(base, base)
+    width = re.fullmatch(r"width(.+)", variant)
+    if width:
+        return f"{written}, width {width[1]}"
+    return f"{written}, {variant}" if variant else written
+
+
+def unbroken(text: str) -> str:
+    """Keep numbers and their per cent signs on one line: "50 %" with a no-break space."""
+    return re.sub(r"(?<=\d) %", "\u00a0%", text)
+
+
+def shell(*parts: str) -> str:
+    """Write a command line that a shell reads back as it is."""
+    return shlex.join(parts)

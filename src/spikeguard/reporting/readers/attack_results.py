@@ -1,0 +1,125 @@
+"""What a run folder says of an evaluation: accuracies, under which attacks, in which threat set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spikeguard.runs.tuned_settings import said
+from spikeguard.reporting.readers.json_files import (read_json, reading)
+from spikeguard.evaluation.result import Score
+
+__all__ = ["CASCADE", "Attacked", "read_attacked"]
+
+CASCADE = " + all cheaper of "  # between an attack and its suite, where it is no attack alone
+
+TUNED = " tuned"  # behind an attack, or the suite of a cascade, whose settings were chosen
+
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """One result in ``attacks/``.
+
+    Attributes:
+        name: The file's name without its suffix.
+        suite: The suite it was made with, or "" where the file does not say.
+        norm: Norm of the threat set.
+        eps: Its radius, in pixel units.
+        draws: Noise draws every image was scored on.
+        eot: Gradients averaged in every attack step.
+        limit: The attacked images are the first so many; None is all test images.
+        clean: Accuracy without an attack.
+        attacks: Accuracy under each attack. One that is not the plain attack has a name that says
+            so: in a cascade "pgd10 + all cheaper of quick", with a bfloat16 search "pgd10 in bf16".
+        widths: For each attack: the half-widths or names of the surrogates it put in the place of
+            the network's own; empty for an attack with the own one.
+        worst_case: Accuracy when every image meets the attack that hurts it most.
+        zero_gradient: Share of images whose input gradient is exactly zero.
+        tuned: How settings of its gradients were chosen, in words; "" where all were fixed.
+        cascade: Whether every attack met what the cheaper ones left.
+        precision: Precision of the attacks' passes.
+    """
+
+    name: str
+    suite: str
+    norm: str
+    eps: float
+    draws: int
+    eot: int
+    limit: int | None
+    clean: Score
+    attacks: Mapping[str, Score]
+    widths: Mapping[str, tuple[str, ...]]
+    worst_case: Score
+    zero_gradient: float
+    tuned: str = ""
+    cascade: bool = False
+    precision: str = "32"
+
+
+def read_attacked(path: Path) -> Attacked:
+    """Read one file of ``attacks/``."""
+    card = read_json(path)
+    with reading(path):
+        limit, suite = card.get("limit"), str(card.get("suite", ""))
+        precision = str(card.get("precision", "32"))
+        chosen, cascade = card.get("tuned", {}), bool(card.get("cascade", False))
+        mark = f" in {precision}" if precision != "32" else ""
+        if cascade:
+            mark += f"{CASCADE}{suite or path.stem}{TUNED if chosen else ''}"
+        attacks = {
+            f"{name}{TUNED if not cascade and _is_of(e['settings'], chosen) else ''}{mark}": e
+            for name, e in card["attacks"].items()
+        }
+        return Attacked(
+            name=path.stem,
+            suite=suite,
+            norm=str(card["threat"]["norm"]),
+            eps=float(card["threat"]["eps"]),
+            draws=int(card["draws"]),
+            eot=int(card.get("eot", 1)),
+            limit=None if limit is None else int(limit),
+            clean=_score(card["clean"]),
+            attacks={str(name): _score(entry) for name, entry in attacks.items()},
+            widths={str(n): tuple(_swapped(entry["settings"])) for n, entry in attacks.items()},
+            worst_case=_score(card["worst_case"]),
+            zero_gradient=float(card["zero_gradient"]),
+            tuned=said(chosen),
+            cascade=cascade,
+            precision=precision,
+        )
+
+
+def _score(entry: Mapping[str, Any]) -> Score:
+    accuracy, low, high = (float(entry[key]) for key in ("accuracy", "low", "high"))
+    score = Score(accuracy, low, high, int(entry["n"]))
+    ordered = (
+        0 <= score.low <= score.accuracy + _ROUNDING and score.accuracy <= score.high + _ROUNDING
+    )
+    if not (ordered and score.accuracy <= 1 and score.high <= 1 and score.n >= 1):
+        raise ValueError(
+            f"an accuracy lies in [0, 1] and in its interval, n >= 1; got {dict(entry)}"
+        )
+    return score
+
+
+def _is_of(settings: Any, kinds: Mapping[str, Any]) -> bool:
+    """Whether an attack's gradient, or what it averages, is of one of some kinds."""
+    if not isinstance(settings, Mapping):
+        return False
+    return settings.get("kind") in kinds or any(_is_of(part, kinds) for part in settings.values())
+
+
+def _swapped(settings: Any) -> Iterator[str]:
+    """Find the surrogates that an attack puts in the place of the network's own."""
+    if isinstance(settings, Mapping):
+        if settings.get("kind") == "SwapSurrogate":
+            other = settings["surrogate"]
+            named = isinstance(other, Mapping)
+            yield str(other.get("width", other.get("kind"))) if named else f"{other} x own"
+        for inner in settings.values():
+            yield from _swapped(inner)

@@ -1,0 +1,256 @@
+"""The curves behind an audit: what its checks kept as evidence, read into frozen dataclasses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from spikeguard.auditing.findings import Verdict
+from spikeguard.evaluation.result import (Score, wilson)
+
+__all__ = ["Climb", "Evidence", "Layer", "Radii", "Steps", "Sweep", "evidence"]
+
+_OWN = re.compile(r"its own ")  # how S4 calls the network's own surrogate at another width
+
+
+@dataclass(frozen=True)
+class Climb:
+    """G10: the loss at every step of the reported attack, over samples.
+
+    Attributes:
+        mean: Mean loss, from the start of the search on; None where it is not finite.
+        low: Lower quartile.
+        high: Upper quartile.
+        resisting: How many samples resist; the loss is theirs, or of all samples where it is 0.
+        last: G10 judges what the last so many steps gain; 0 where there is nothing to judge.
+    """
+
+    mean: tuple[float | None, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+    resisting: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Steps:
+    """G10 and G8: accuracy against the steps of the reported attack.
+
+    Attributes:
+        along: At every step of one search; the first is its start.
+        ended: After all its steps, and after twice as many.
+    """
+
+    along: tuple[Score, ...]
+    ended: Mapping[int, Score]
+
+
+@dataclass(frozen=True)
+class Radii:
+    """G7, G6, G5: accuracy against eps.
+
+    Attributes:
+        pgd: PGD at radii around the audited one.
+        far: Short PGD at radii at which every image can be made alike, or any other image.
+        eps: The audited radius.
+        bound: Accuracy under the worst of all attacks there; None where it is not known.
+        clean: Accuracy without an attack; None where it is not known.
+        chance: Accuracy of a guess; None where it is not known.
+    """
+
+    pgd: Mapping[float, Score]
+    far: Mapping[float, Score]
+    eps: float
+    bound: Score | None
+    clean: Score | None
+    chance: float | None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """S4: accuracy under PGD with each surrogate.
+
+    Attributes:
+        triangles: Triangles of one width in all layers, by half-width.
+        scaled: The network's own at another width, by half-width.
+        own: PGD with the network's own, once.
+        own_half_width: None where layers differ in it or it is infinite.
+        tries: With how many restarts the own surrogate is compared.
+        own_tries: Accuracy after them.
+        worst: The worst of all surrogates for each sample.
+    """
+
+    triangles: Mapping[float, Score]
+    scaled: Mapping[float, Score]
+    own: Score
+    own_half_width: float | None
+    tries: int
+    own_tries: Score
+    worst: Score
+
+
+@dataclass(frozen=True)
+class Layer:
+    """S7 and S8: how much of a layer passes no gradient on, as shares.
+
+    Attributes:
+        name: The module's name.
+        dead: Neurons and steps at which the surrogate is zero; None where it was not measured.
+        zero: Entries of the gradient at its output that are zero; None where not measured.
+    """
+
+    name: str
+    dead: float | None
+    zero: float | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an audit kept; None or empty for what it did not run or does not keep.
+
+    Attributes:
+        climb: Loss over the steps of the attack.
+        steps: Accuracy over the steps of the attack.
+        radii: Accuracy against eps.
+        sweep: Accuracy by the attacker's surrogate.
+        layers: Layers in network order.
+    """
+
+    climb: Climb | None = None
+    steps: Steps | None = None
+    radii: Radii | None = None
+    sweep: Sweep | None = None
+    layers: tuple[Layer, ...] = ()
+
+
+def evidence(verdict: Verdict) -> Evidence:
+    """Read what the findings of an audit hold.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: If something is there and is not what the
+            checks write.
+    """
+    n = verdict.settings.get("samples")
+    if n is None:  # no number of samples, no intervals
+        return Evidence()
+    found = {finding.code: finding.evidence for finding in verdict.findings}
+    kept = _Kept(found, int(n))
+    return Evidence(
+        climb=_climb(kept),
+        steps=_steps(kept),
+        radii=_radii(kept, verdict),
+        sweep=_sweep(kept),
+        layers=_layers(kept),
+    )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Evidence by code, and the number of samples that its accuracies are over."""
+
+    found: Mapping[str, Mapping[str, Any]]
+    n: int
+
+    def get(self, code: str, key: str) -> Any:
+        return self.found.get(code, {}).get(key)
+
+    def score(self, accuracy: Any) -> Score:
+        share = float(accuracy)
+        low, high = wilson(min(share * self.n, self.n) if share <= 1 else share * self.n, self.n)
+        return Score(share, low, high, self.n)
+
+
+def _climb(kept: _Kept) -> Climb | None:
+    curve = kept.get("G10", "curve")
+    if not curve:
+        return None
+    mean, low, high = (_numbers(curve[key]) for key in ("loss", "low", "high"))
+    if not len(mean) == len(low) == len(high):
+        raise ValueError("G10 holds curves of different lengths")
+    return Climb(
+        *(mean, low, high),
+        resisting=int(kept.get("G10", "resisting") or 0),
+        last=int(kept.get("G10", "last") or 0),
+    )
+
+
+def _steps(kept: _Kept) -> Steps | None:
+    curve, steps = kept.get("G10", "curve"), kept.get("G8", "steps")
+    along = tuple(map(kept.score, curve["right"])) if curve else ()
+    ended = {}
+    if steps is not None:
+        ended = {
+            int(steps): kept.score(kept.get("G8", "once")),
+            2 * int(steps): kept.score(kept.get("G8", "twice")),
+        }
+    return Steps(along, ended) if along or ended else None
+
+
+def _radii(kept: _Kept, verdict: Verdict) -> Radii | None:
+    curve, clean = kept.get("G7", "curve"), kept.get("G31", "clean")
+    if not curve:
+        return None
+    chance = kept.get("G6", "chance")
+    far = [(kept.get(code, "eps"), kept.get(code, "accuracy")) for code in ("G6", "G5")]
+    bound = verdict.upper_bound
+    return Radii(
+        pgd={_positive(eps): kept.score(accuracy) for eps, accuracy in curve},
+        far={_positive(eps): kept.score(accuracy) for eps, accuracy in far if eps is not None},
+        eps=_positive(verdict.settings["threat"]["eps"]),
+        bound=None if bound is None else kept.score(bound),
+        clean=None if clean is None else kept.score(clean),
+        chance=None if chance is None else float(chance),
+    )
+
+
+def _sweep(kept: _Kept) -> Sweep | None:
+    accuracy, widths = kept.get("S4", "accuracy"), kept.get("S4", "half_width")
+    if not accuracy or widths is None:
+        return None
+    placed = {
+        name: (_positive(widths[name]), kept.score(share))
+        for name, share in accuracy.items()
+        if widths[name] is not None  # infinite, or of layers that differ
+    }
+    own, carried = kept.get("S4", "own_half_width"), kept.get("S4", "carried") or ()
+    triangles = {at: score for name, (at, score) in placed.items() if not _OWN.match(name)}
+    if own is not None and str(*carried[:1]).startswith("Triangular("):  # one of them itself
+        triangles[_positive(own)] = kept.score(kept.get("S4", "own_once"))
+    return Sweep(
+        triangles=dict(sorted(triangles.items())),
+        scaled=dict(sorted(at for name, at in placed.items() if _OWN.match(name))),
+        own=kept.score(kept.get("S4", "own_once")),
+        own_half_width=None if own is None else _positive(own),
+        tries=int(kept.get("S4", "tries")),
+        own_tries=kept.score(kept.get("S4", "own")),
+        worst=kept.score(kept.get("S4", "worst")),
+    )
+
+
+def _layers(kept: _Kept) -> tuple[Layer, ...]:
+    dead = kept.get("S7", "dead_surrogate") or kept.get("G15", "dead_surrogate") or {}
+    zero = kept.get("S8", "zero") or {}
+    return tuple(
+        Layer(str(name), _share(dead.get(name)), _share(zero.get(name)))
+        for name in dict.fromkeys((*dead, *zero))
+    )
+
+
+def _numbers(values: Any) -> tuple[float | None, ...]:
+    return tuple(None if value is None else float(value) for value in values)
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if not number > 0:
+        raise ValueError(f"radii and half-widths are > 0, got {number:g}")
+    return number
+
+
+def _share(value: Any) -> float | None:
+    share = None if value is None else float(value)
+    if share is not None and not 0 <= share <= 1:
+        raise ValueError(f"a share lies in [0, 1], got {share:g}")
+    return share

@@ -1,0 +1,124 @@
+"""collect(): all that run folders hold, read at once; a damaged file is an error that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spikeguard.analysis.membrane import MembraneHistogram
+from spikeguard.auditing.findings import Verdict
+from spikeguard.config.builder import (ConfigError, Recipe, load_recipe)
+from spikeguard.reporting.readers.attack_results import (Attacked, read_attacked)
+from spikeguard.reporting.readers.audit import (read_audited, read_evidence)
+from spikeguard.reporting.readers.audit_evidence import Evidence
+from spikeguard.reporting.readers.foreign_model import (Outside, read_outside)
+from spikeguard.reporting.readers.json_files import read_json
+from spikeguard.reporting.readers.training import (Epoch, Trained, read_epochs, read_trained)
+from spikeguard.storage.run_folder import (ATTACKS, AUDIT, ENVIRONMENT, MEMBRANE, METRICS, MODEL, RECIPE, RESULT)
+
+__all__ = ["Network", "collect"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """One run folder, or that of a model of the user's own. What was not run is empty or None.
+
+    Attributes:
+        path: The run folder.
+        label: What the report calls it: the recipe's title or the model's name, made unique.
+        recipe: What was trained; None for a model of the user's own, and so are the next two.
+        recipe_text: The recipe as it is written in the folder.
+        trained: The outcome of the training.
+        outside: What is known of a model of the user's own; None for a run.
+        environment: Versions, machine, command.
+        epochs: The training curves.
+        attacked: Results of attacks.
+        audited: The audit's verdict.
+        evidence: The curves that the audit kept.
+        membrane: Where the membrane potentials lie.
+    """
+
+    path: Path
+    label: str
+    recipe: Recipe | None
+    recipe_text: str | None
+    trained: Trained | None
+    outside: Outside | None
+    environment: Mapping[str, Any]
+    epochs: tuple[Epoch, ...]
+    attacked: tuple[Attacked, ...]
+    audited: Verdict | None
+    evidence: Evidence
+    membrane: MembraneHistogram | None
+
+    @property
+    def data(self) -> str:
+        """Name of the data set."""
+        if self.outside is not None:
+            return self.outside.data
+        assert self.recipe is not None
+        return self.recipe.data.name
+
+
+def collect(runs: Sequence[str | Path]) -> tuple[Network, ...]:
+    """Read run folders.
+
+    Args:
+        runs: Folders of finished trainings or of models of the user's own, at least one, none
+            twice.
+
+    Raises:
+        ValueError: If a folder is no finished run, or a file is missing or damaged: one line that
+            names it.
+    """
+    paths = [Path(run) for run in runs]
+    if not paths:
+        raise ValueError("report: name at least one run folder.")
+    places = [path.resolve() for path in paths]
+    for path, place in zip(paths, places, strict=True):
+        if places.count(place) > 1:
+            raise ValueError(f"report: {path} is named twice; name every run folder once.")
+    sources = [_source(path) for path in paths]
+    titles = [s.model if isinstance(s, Outside) else s.title or s.name for s in sources]
+    titles = [
+        t if titles.count(t) == 1 else f"{t} ({p.name})" for t, p in zip(titles, paths, strict=True)
+    ]
+    titles = [t if titles.count(t) == 1 else f"{t} [{i}]" for i, t in enumerate(titles, start=1)]
+    return tuple(map(_network, paths, titles, sources))
+
+
+def _network(path: Path, label: str, source: Recipe | Outside) -> Network:
+    audit, membrane = path / AUDIT, path / MEMBRANE
+    recipe, outside = (None, source) if isinstance(source, Outside) else (source, None)
+    trained = None if recipe is None else read_trained(path / RESULT)
+    audited = read_audited(audit) if audit.exists() else None
+    results = sorted((path / ATTACKS).glob("*.json")) if (path / ATTACKS).is_dir() else []
+    return Network(
+        path=path,
+        label=label,
+        recipe=recipe,
+        recipe_text=None if recipe is None else (path / RECIPE).read_text(encoding="utf-8"),
+        trained=trained,
+        outside=outside,
+        environment={} if trained is None else read_json(path / ENVIRONMENT),
+        epochs=() if trained is None else read_epochs(path / METRICS, trained.epochs),
+        attacked=tuple(map(read_attacked, results)),
+        audited=audited,
+        evidence=Evidence() if audited is None else read_evidence(audit, audited),
+        membrane=MembraneHistogram.load(membrane) if membrane.exists() else None,
+    )
+
+
+def _source(path: Path) -> Recipe | Outside:
+    if not path.is_dir():
+        raise ValueError(f"{path}: no such run folder.")
+    if (path / MODEL).is_file():
+        return read_outside(path / MODEL)
+    if not (path / RECIPE).is_file():
+        raise ValueError(f"{path}: not a run folder, it holds no {RECIPE}.")
+    try:
+        return load_recipe(path / RECIPE)
+    except ConfigError as error:
+        raise ValueError(f"{path / RECIPE}: {error}") from error

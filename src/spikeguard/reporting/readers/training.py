@@ -1,0 +1,75 @@
+"""What a run folder says of its training: the outcome, and the curves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from spikeguard.reporting.readers.json_files import (read_json, read_text, reading)
+
+__all__ = ["Epoch", "Trained", "read_epochs", "read_trained"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of metrics.jsonl; accuracies in [0, 1]."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    terms: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What result.json holds."""
+
+    best_epoch: int
+    val_accuracy: float
+    epochs: int
+    parameters: int
+    train_samples: int
+    val_samples: int
+    seconds: float
+    objective: str
+
+
+def read_trained(path: Path) -> Trained:
+    """Read ``result.json``."""
+    card = read_json(path)
+    with reading(path):
+        return Trained(
+            best_epoch=int(card["best_epoch"]),
+            val_accuracy=float(card["val_accuracy"]),
+            epochs=int(card["epochs"]),
+            parameters=int(card["parameters"]),
+            train_samples=int(card["train_samples"]),
+            val_samples=int(card["val_samples"]),
+            seconds=float(card["seconds"]),
+            objective=str(card["objective"]),
+        )
+
+
+def read_epochs(path: Path, epochs: int) -> tuple[Epoch, ...]:
+    """Read ``metrics.jsonl``, which holds a line for each of so many epochs."""
+    found = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        with reading(path, f"line {number}: "):
+            card = json.loads(line)
+            found.append(
+                Epoch(
+                    epoch=int(card["epoch"]),
+                    train_loss=float(card["train_loss"]),
+                    train_accuracy=float(card["train_accuracy"]),
+                    val_loss=float(card["val_loss"]),
+                    val_accuracy=float(card["val_accuracy"]),
+                    terms={str(name): float(value) for name, value in card["terms"].items()},
+                )
+            )
+    if len(found) != epochs:
+        raise ValueError(f"{path}: damaged: it holds {len(found)} of {epochs} epochs.")
+    return tuple(found)

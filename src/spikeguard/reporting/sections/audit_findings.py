@@ -1,0 +1,131 @@
+"""An audit's findings for readers: what decides first, what passed last, and what a check asks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spikeguard.auditing import CHECKS
+from spikeguard.auditing.findings import (REQUIRED, Finding, Verdict)
+from spikeguard.reporting.readers.collect import Network
+from spikeguard.reporting.sections.verdict_cards import (Badge, badge)
+
+__all__ = ["About", "Group", "abouts", "finding_badge", "groups", "tally"]
+
+_WARNING = Badge("!", "warning", "open")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Findings that mean the same for the verdict.
+
+    Attributes:
+        title: What they are, with their number.
+        note: What that means.
+        tone: "bad", "open" or "plain"; it only colours.
+        shown: Whether they are open on the page, not folded.
+        findings: In the order they ran.
+    """
+
+    title: str
+    note: str
+    tone: str
+    shown: bool
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class About:
+    """What a check asks, from its documentation.
+
+    Attributes:
+        code: Its name.
+        title: What should hold.
+        decides: Whether it decides the verdict.
+        text: Why it is asked.
+        source: Where it is from.
+    """
+
+    code: str
+    title: str
+    decides: bool
+    text: str
+    source: str
+
+
+def groups(verdict: Verdict) -> list[Group]:
+    """Sort the findings of an audit: failed, warnings, open, passed, and nothing to ask."""
+    parts = (
+        ("fail", True, "Failed", "These decide: the verdict is “unreliable”.", "bad", True),
+        ("fail", False, "Warnings", "Failed, but these do not decide.", "open", True),
+        (
+            *("not run", True, "Not run, though needed for a verdict"),
+            *("These questions are open: the verdict cannot be “reliable”.", "open", True),
+        ),
+        (
+            *("not run", False, "Not run"),
+            *("These questions are open; the verdict does not wait for them.", "plain", False),
+        ),
+        ("pass", None, "Passed", "", "plain", False),
+        (
+            *("does not apply", None, "Does not apply"),
+            *("There is nothing to ask of this network: no question is open.", "plain", False),
+        ),
+    )
+    found = []
+    for status, decides, title, note, tone, shown in parts:
+        chosen = tuple(
+            finding
+            for finding in verdict.findings
+            if finding.status == status and decides in (None, finding.code in REQUIRED)
+        )
+        if chosen:
+            found.append(Group(f"{title} ({len(chosen)})", note, tone, shown, chosen))
+    return found
+
+
+def tally(verdict: Verdict) -> str:
+    """Count an audit's findings in one line: "2 failed · 1 warning · 40 passed"."""
+    statuses = [finding.status for finding in verdict.findings]
+    warnings = len(verdict.warnings)
+    counts = {
+        "failed": statuses.count("fail") - warnings,
+        "warning" + "s" * (warnings != 1): warnings,
+        "passed": statuses.count("pass"),
+        "not run": statuses.count("not run"),
+        "not applicable": statuses.count("does not apply"),
+    }
+    return " · ".join(f"{number} {word}" for word, number in counts.items())
+
+
+def finding_badge(finding: Finding | None) -> Badge:
+    """Return a finding's badge; a failure that does not decide is a warning."""
+    if finding is not None and finding.status == "fail" and finding.code not in REQUIRED:
+        return _WARNING
+    return badge(None if finding is None else finding.status)
+
+
+def abouts(networks: Sequence[Network]) -> list[About]:
+    """Return what the checks of the audits ask, those that decide first; only checks we know."""
+    verdicts = [network.audited for network in networks if network.audited is not None]
+    codes = {finding.code for verdict in verdicts for finding in verdict.findings}
+    found = [_about(code) for code in CHECKS if code in codes]
+    return sorted(found, key=lambda about: not about.decides)
+
+
+def _about(code: str) -> About:
+    title, *rest = (inspect.getdoc(CHECKS[code].measure) or code).split("\n\n")
+    source = "".join(part for part in rest if part.startswith("Source:"))
+    text = " ".join(part for part in rest if not part.startswith(("Source:", "Args:", "Raises:")))
+    return About(
+        code,
+        _line(title),
+        code in REQUIRED,
+        _line(text),
+        _line(source).removeprefix("Source: "),
+    )
+
+
+def _line(text: str) -> str:
+    return " ".join(text.replace("``", "").split())

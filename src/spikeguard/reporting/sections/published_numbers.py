@@ -1,0 +1,125 @@
+"""Ours beside theirs: what a run reached, next to the rows of published tables it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spikeguard.config.builder import (ConfigError, load_recipe)
+from spikeguard.config.published import (PAPERS, Row, row)
+from spikeguard.config.yaml_files import recipe_names
+from spikeguard.reporting import formatting as words
+from spikeguard.reporting.readers.attack_results import Attacked
+from spikeguard.reporting.readers.collect import Network
+from spikeguard.reporting.sections.verdict_cards import command
+from spikeguard.training.checkpointing import differences
+from spikeguard.evaluation.result import Score
+
+__all__ = ["Comparison", "Pair", "comparisons"]
+
+EPS = 8 / 255  # of every table, Linf
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One attack: ``theirs`` as printed, in per cent; ``ours`` is None where it was not run."""
+
+    attack: str
+    theirs: str
+    ours: Score | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One network beside one row.
+
+    Attributes:
+        label: The network.
+        source: The row, in words.
+        pairs: Clean accuracy and the attacks of the row.
+        notes: What makes the two less comparable than they look.
+        hint: The command for what was not run; or empty.
+    """
+
+    label: str
+    source: str
+    pairs: tuple[Pair, ...]
+    notes: tuple[str, ...]
+    hint: str
+
+
+def comparisons(networks: Sequence[Network]) -> list[Comparison]:
+    """Compare every network with every row its recipe names."""
+    return [
+        _compare(network, row(key))
+        for network in networks
+        if network.recipe is not None
+        for key in network.recipe.published
+    ]
+
+
+def _compare(network: Network, printed: Row) -> Comparison:
+    """Pair equal attacks alone: a cascade, bfloat16 or another surrogate has another name."""
+    assert network.recipe is not None
+    suite = PAPERS[printed.paper].suite
+    results = sorted(
+        (r for r in network.attacked if r.norm == "linf" and abs(r.eps - EPS) < 1e-9),
+        key=lambda result: (result.suite != suite, -result.clean.n),
+    )
+    pairs = tuple(
+        Pair(
+            words.attack(attack),
+            f"{accuracy:g}",
+            *_ours(results, attack, suite, printed.notes.get(attack, "")),
+        )
+        for attack, accuracy in printed.accuracies.items()
+    )
+    hint = command("attack", network, "--suite", suite, "--norm", "linf", "--eps", "8/255")
+    return Comparison(
+        label=network.label,
+        source=f"{printed.short}: {printed.network}, {printed.dataset}, {printed.defence}",
+        pairs=pairs,
+        notes=(
+            f"{PAPERS[printed.paper].title}: {_protocol(printed)}.",
+            *network.recipe.readings,
+            *_differences(network),
+        ),
+        hint="" if any(r.suite == suite for r in results) else hint,
+    )
+
+
+def _ours(
+    results: Sequence[Attacked], attack: str, suite: str, note: str
+) -> tuple[Score | None, str]:
+    """Return our number, and the note; of another suite, whose steps may differ, it says so."""
+    if attack == "clean":
+        return (results[0].clean if results else None), note
+    for result in results:
+        if attack in result.attacks and not result.widths[attack]:
+            other = "" if result.suite == suite else f"ours: suite {result.suite}"
+            return result.attacks[attack], "; ".join(filter(None, (note, other)))
+    return None, note
+
+
+def _protocol(printed: Row) -> str:
+    return PAPERS[printed.paper].protocol
+
+
+def _differences(network: Network) -> list[str]:
+    """Say where the run left the recipe that ships, and on how much it was tested."""
+    recipe, found = network.recipe, []
+    assert recipe is not None
+    if recipe.name in recipe_names():
+        try:
+            shipped = {**load_recipe(recipe.name).training_part(), "seed": recipe.seed}
+        except ConfigError:  # of another version of SpikeGuard
+            shipped = recipe.training_part()
+        changes = list(differences(shipped, recipe.training_part()))
+        if changes:
+            said = "; ".join(changes)
+            found.append(f"This run does not follow the recipe {recipe.name}: {said}.")
+    limits = {result.limit for result in network.attacked if result.limit is not None}
+    if limits:
+        found.append(f"Ours: the first {words.count(max(limits))} test images; theirs: all.")
+    return found

@@ -1,0 +1,270 @@
+"""The report's tables: cells of text, with what differs and what is missing marked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spikeguard.auditing.findings import Finding
+from spikeguard.config.builder import eps_text
+from spikeguard.reporting import formatting as words
+from spikeguard.reporting.readers.attack_results import (CASCADE, TUNED)
+from spikeguard.reporting.readers.collect import Network
+from spikeguard.reporting.sections.audit_findings import finding_badge
+from spikeguard.reporting.standings import (Radius, Standing)
+from spikeguard.reporting.sections.verdict_cards import (Badge, audited_at, badge, command)
+from spikeguard.evaluation.result import Score
+
+__all__ = [
+    "Cell",
+    "Checks",
+    "Fact",
+    "RadiusTable",
+    "checks",
+    "environments",
+    "facts",
+    "score_table",
+]
+
+NOT_RUN = "not run"
+_ENVIRONMENT = {
+    "spikeguard": "SpikeGuard",
+    "commit": "Commit",
+    "torch": "torch",
+    "numpy": "numpy",
+    "python": "Python",
+    "platform": "Platform",
+    "cpu": "CPU",
+    "cores": "CPU cores",
+    "threads": "Threads of torch",
+    "gpu": "GPU",
+    "kernel": "Membrane kernel",
+    "date": "Started (UTC)",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: a value and what is written small beside it, or a badge, or nothing was run."""
+
+    value: str
+    interval: str = ""
+    badge: Badge | None = None
+    missing: bool = False
+
+
+@dataclass(frozen=True)
+class RadiusTable:
+    """All numbers at one radius.
+
+    Attributes:
+        id: Of its heading.
+        where: The threat set, in words.
+        head: Column heads after the network's.
+        rows: Label and cells; None where the network was not attacked here, with the command.
+        full_head: Column heads of the table of all attacks.
+        full: Attack and a cell a network.
+        notes: What a reader should know about it.
+    """
+
+    id: str
+    where: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...] | None, str], ...]
+    full_head: tuple[str, ...]
+    full: tuple[tuple[str, tuple[Cell, ...]], ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Checks by code: the title and a badge a network."""
+
+    rows: tuple[tuple[str, str, tuple[Badge, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line about all networks; ``differs`` where they are not the same."""
+
+    name: str
+    values: tuple[str, ...]
+
+    @property
+    def differs(self) -> bool:
+        """Whether the networks differ in it."""
+        return len(set(self.values)) > 1
+
+
+def score_table(place: Radius, networks: Sequence[Network]) -> RadiusTable:
+    """Return the tables of one radius."""
+    own = place.printed
+    shown = [name for name in ("fgsm", "pgd10") if name != own]
+    head = ["Clean", *map(words.attack, shown)]
+    head += [f"{words.attack(own)}, own surrogate"] if own else []
+    head += ["Worst case", "Zero input gradient", "Audit", "Images"]
+    names = [*shown, own] if own else shown
+    rows = []
+    for network in networks:
+        standing = place.standings[network.label]
+        cells = None if standing is None else tuple(_row(standing, names, network))
+        hint = command("attack", network, "--norm", place.norm, "--eps", eps_text(place.eps))
+        rows.append((network.label, cells, hint))
+    full: list[tuple[str, tuple[Cell, ...]]] = []
+    for name in ("clean", *place.attacks, "worst_case"):
+        cells = tuple(_cell(_scores(standing).get(name)) for standing in place.attacked.values())
+        plain, space, mark = name.partition(" ")
+        full.append((f"{words.attack(plain)}{space}{mark}", cells))
+    return RadiusTable(
+        id=f"{place.norm}-{place.eps:g}".replace(".", "_"),
+        where=f"{words.norm(place.norm)}, {words.radius(place.eps)}",
+        head=tuple(head),
+        rows=tuple(rows),
+        full_head=tuple(place.attacked),
+        full=tuple(full),
+        notes=tuple(_notes(place)),
+    )
+
+
+def checks(networks: Sequence[Network]) -> Checks:
+    """Return every check of the audits as a row, with a badge a network."""
+    found: dict[str, str] = {}
+    for network in networks:
+        for finding in network.audited.findings if network.audited else ():
+            found.setdefault(finding.code, finding.title)
+    rows = []
+    for code, title in found.items():
+        badges = tuple(finding_badge(_finding(network, code)) for network in networks)
+        rows.append((code, title, badges))
+    return Checks(tuple(rows))
+
+
+def facts(networks: Sequence[Network]) -> list[Fact]:
+    """Return what was trained, line by line; of another's model what is known of it."""
+    columns = [_facts(network) for network in networks]
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [Fact(name, tuple(column.get(name, "unknown") for column in columns)) for name in names]
+
+
+def environments(networks: Sequence[Network]) -> list[Fact]:
+    """Return what the trainings ran on, line by line; nothing where nothing was trained."""
+    if all(network.outside is not None for network in networks):
+        return []
+    return [
+        Fact(name, tuple(_place(network.environment.get(key, "unknown")) for network in networks))
+        for key, name in _ENVIRONMENT.items()
+    ]
+
+
+def _row(standing: Standing, names: Sequence[str], network: Network) -> list[Cell]:
+    audited = network.audited
+    return [
+        _cell(standing.clean),
+        *(_cell(standing.attacks.get(name)) for name in names),
+        _cell(standing.worst_case),
+        Cell(words.percent(standing.zero_gradient)),
+        Cell("", audited_at(audited), badge(None if audited is None else audited.status)),
+        Cell(words.count(standing.clean.n)),
+    ]
+
+
+def _notes(place: Radius) -> list[str]:
+    notes = []
+    for label, standing in place.attacked.items():
+        if not standing.swept:
+            notes.append(
+                f"{label}: no attack with another surrogate than its own was run, so that the "
+                "worst case covers that one only."
+            )
+        if any(CASCADE in name for name in standing.attacks):
+            notes.append(
+                f'{label}: "{CASCADE.strip()}" marks a cascade, in which every accuracy is after '
+                "this and all cheaper attacks of that suite, not under the attack alone."
+            )
+        notes += [f'{label}: "{TUNED.strip()}" is with {how}.' for how in standing.tuned]
+        if standing.left_out:
+            names = ", ".join(standing.left_out)
+            notes.append(f"{label}: made on another number of images and not used here: {names}.")
+    if len({standing.clean.n for standing in place.attacked.values()}) > 1:
+        notes.append("The networks were attacked on different numbers of images.")
+    return notes
+
+
+def _scores(standing: Standing) -> dict[str, Score]:
+    return {"clean": standing.clean, **standing.attacks, "worst_case": standing.worst_case}
+
+
+def _cell(score: Score | None) -> Cell:
+    if score is None:
+        return Cell(NOT_RUN, missing=True)
+    return Cell(words.percent(score.accuracy), words.interval(score))
+
+
+def _finding(network: Network, code: str) -> Finding | None:
+    findings = network.audited.findings if network.audited else ()
+    return next((finding for finding in findings if finding.code == code), None)
+
+
+def _facts(network: Network) -> dict[str, str]:
+    if network.outside is not None:
+        return dict(network.outside.facts)
+    recipe, trained = network.recipe, network.trained
+    assert recipe is not None and trained is not None
+    model = dict(recipe.model)
+    name, T = str(model.pop("name")), model.pop("T", None)
+    parts = {part: model.pop(part, None) for part in ("neuron", "encoder")}
+    data = recipe.data
+    return {
+        "Data set": data.name,
+        "Training images": words.count(trained.train_samples),
+        "Validation images": words.count(trained.val_samples),
+        "Augmentation": ", ".join(data.augment) or "none",
+        "Network": _entry({"name": name, **model}),
+        "Parameters": words.count(trained.parameters),
+        "Time steps T": "default" if T is None else _plain(T),
+        "Neuron": _entry(parts["neuron"]),
+        "Encoder": _entry(parts["encoder"]),
+        "Objective": trained.objective,
+        "Optimiser": _options(recipe.train) or "default",
+        "Epochs": words.count(trained.epochs),
+        "Best epoch": words.count(trained.best_epoch),
+        "Its validation accuracy": words.percent(trained.val_accuracy),
+        "Training time": words.duration(trained.seconds),
+        "Seed": str(recipe.seed),
+        "Source": recipe.source or "not named",
+    }
+
+
+def _place(value: Any) -> str:
+    """Write a value of environment.json; a time as "2026-01-02 03:04:05"."""
+    text = _plain(value)
+    return re.sub(r"^(\d{4}-\d\d-\d\d)T([\d:]+)\+00:00$", r"\1 \2", text)
+
+
+def _entry(entry: Any) -> str:
+    """Write a recipe's entry: "lif (decay=0.5, surrogate=triangular (width=1))"."""
+    if entry is None:
+        return "default"
+    if not isinstance(entry, Mapping):
+        return _plain(entry)
+    rest = {key: value for key, value in entry.items() if key != "name"}
+    return f"{entry.get('name', '')} ({_options(rest)})" if rest else str(entry.get("name", ""))
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key} = {_entry(value) if isinstance(value, Mapping) else _plain(value)}"
+        for key, value in options.items()
+        if key != "epochs"
+    )
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value)

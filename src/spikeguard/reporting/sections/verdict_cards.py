@@ -1,0 +1,147 @@
+"""The first thing a reader sees: what a paper would print, what holds, and what the audit says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spikeguard.auditing.findings import Verdict
+from spikeguard.reporting import formatting as words
+from spikeguard.reporting.charts import Look
+from spikeguard.reporting.readers.collect import Network
+from spikeguard.reporting.standings import (Radius, Standing)
+
+__all__ = ["Badge", "Card", "Line", "audited_at", "badge", "cards", "command"]
+
+_SYMBOLS = {
+    "reliable": ("✓", "good"),
+    "pass": ("✓", "good"),
+    "unreliable": ("✗", "bad"),
+    "fail": ("✗", "bad"),
+    "inconclusive": ("?", "open"),
+    "not run": ("–", "open"),
+    "does not apply": ("·", "quiet"),
+}
+
+_NOTABLE = 0.01  # a smaller gap can be the noise of a stochastic network's draws
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A status as symbol and word; ``tone`` only colours it."""
+
+    symbol: str
+    word: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One network at one radius."""
+
+    where: str
+    standing: Standing
+    printed: str | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """One network's verdict."""
+
+    label: str
+    look: Look
+    badge: Badge
+    audited_at: str
+    sentence: str
+    lines: tuple[Line, ...]
+    audit: str
+    hints: tuple[str, ...]
+
+
+def badge(status: str | None) -> Badge:
+    """Return the badge of an audit's or a check's status; None is "not run"."""
+    word = "not run" if status is None else status
+    symbol, tone = _SYMBOLS.get(word, ("?", "open"))
+    return Badge(symbol, word, tone)
+
+
+def audited_at(verdict: Verdict | None) -> str:
+    """Say where an audit was made: "at ε = 0.1, n = 100"; empty where it does not say."""
+    settings = {} if verdict is None else verdict.settings
+    threat = settings.get("threat") or {}
+    if "eps" not in threat or "samples" not in settings:
+        return ""
+    return f"at {words.radius(float(threat['eps']))}, n = {words.count(int(settings['samples']))}"
+
+
+def command(verb: str, network: Network, *options: str) -> str:
+    """Write a command line on a run folder, or on a model of the user's own."""
+    if network.outside is not None:
+        options = (*network.outside.arguments, "--out", str(network.path), *options)
+        return words.shell("spikeguard", verb, *options)
+    return words.shell("spikeguard", verb, str(network.path), *options)
+
+
+def cards(
+    networks: Sequence[Network], places: Sequence[Radius], look: dict[str, Look]
+) -> list[Card]:
+    """Return a verdict for every network."""
+    return [_card(network, places, look[network.label]) for network in networks]
+
+
+def _card(network: Network, places: Sequence[Radius], look: Look) -> Card:
+    found = [(place, s) for place in places if (s := place.standings[network.label]) is not None]
+    audited, hints = network.audited, []
+    if not found:
+        hints.append(command("attack", network))
+    elif not any(s.swept for _, s in found):
+        hints.append(command("attack", network, "--suite", "surrogates"))
+    if audited is None:
+        hints.append(command("audit", network))
+    return Card(
+        label=network.label,
+        look=look,
+        badge=badge(None if audited is None else audited.status),
+        audited_at=audited_at(audited),
+        sentence=_sentence(found),
+        lines=tuple(Line(_where(p, places), s, _printed(s)) for p, s in found),
+        audit="" if audited is None else audited.sentence,
+        hints=tuple(hints),
+    )
+
+
+def _sentence(found: Sequence[tuple[Radius, Standing]]) -> str:
+    """Say in one sentence how far the number a paper would print can be believed."""
+    gaps = [(s.gap, place, s) for place, s in found if s.gap is not None]
+    if not found:
+        return "Not attacked yet: nothing is known about its robustness."
+    if not gaps:
+        return (
+            "PGD with its own surrogate was not run, so there is no number to compare with papers."
+        )
+    gap, place, standing = max(gaps, key=lambda item: item[0])
+    own = f"{_printed(standing)} with its own surrogate"
+    worst, n = words.percent(standing.worst_case.accuracy), standing.worst_case.n
+    if gap >= _NOTABLE:
+        return (
+            f"At {words.radius(place.eps)} ({words.norm(place.norm)}, n = {n}) {own} is "
+            f"{words.points(gap)} too optimistic: at most {worst} hold in the worst case."
+        )
+    if any(s.swept for _, s in found):
+        return (
+            f"{own} comes within 1 point of the worst case at every radius; a stronger attack may "
+            "still go lower."
+        )
+    return f"Only its own surrogate was tried: {worst} is what a paper would print, and no more."
+
+
+def _printed(standing: Standing) -> str | None:
+    return None if standing.printed is None else words.attack(standing.printed)
+
+
+def _where(place: Radius, places: Sequence[Radius]) -> str:
+    """Name a radius; with its norm where the report has two."""
+    mixed = len({other.norm for other in places}) > 1
+    return (
+        f"{words.norm(place.norm)}, {words.radius(place.eps)}" if mixed else words.radius(place.eps)
+    )

@@ -1,0 +1,160 @@
+"""A learner: one optimiser step and one validation, with every number checked to be finite."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spikeguard.attacks import (AttackError, NoGradientError)
+from spikeguard.data import Splits
+from spikeguard.defences import (Objective, Outcome)
+from spikeguard.training.divergence import (TrainingDiverged, all_finite, bad_term, diagnose)
+from spikeguard.training.engine import Engine
+from spikeguard.training.options import TrainOptions
+from spikeguard.training.state import Position
+from spikeguard.rng import (SampleStreams, key, randomness, stream)
+
+__all__ = ["Learner"]
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns, from what, and by which rule; where the run stands is an argument.
+
+    Args:
+        model: On the engine's device.
+        data: Training and validation images.
+        objective: What a step minimises.
+        options: Of the run.
+        engine: Device and precision.
+        optimizer: Over the model's parameters.
+    """
+
+    model: nn.Module
+    data: Splits
+    objective: Objective
+    options: TrainOptions
+    engine: Engine
+    optimizer: torch.optim.Optimizer
+
+    @classmethod
+    def create(
+        cls,
+        model: nn.Module,
+        data: Splits,
+        objective: Objective,
+        options: TrainOptions,
+        engine: Engine,
+    ) -> Self:
+        """Move the model to the engine's device and build its optimiser."""
+        engine.setup(model)
+        optimizer = options.build_optimizer(model)
+        return cls(model, data, objective, options, engine, optimizer)
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the latest step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def step(self, index: Tensor, at: Position, progress: float) -> None:
+        """Take one optimiser step.
+
+        Args:
+            index: Which training images.
+            at: Names the random streams of the step; its losses are added to it.
+            progress: Share of the training that is done, in [0, 1].
+
+        Raises:
+            TrainingDiverged: If a loss, a gradient or a weight is not finite; no step is taken.
+        """
+        seed, device, name = self.options.seed, self.engine.device, (at.epoch, at.batch)
+        x, y = self.data.train.batch(index)
+        if self.data.augment is not None:
+            x = self.data.augment(x, stream(seed, "augment", *name))
+        x, y = x.to(device), y.to(device)
+        generator = stream(seed, "objective", *name)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate(progress)
+        self.model.train()
+        self.optimizer.zero_grad()
+        with randomness(self.model, stream(seed, "noise", *name, device=device)):
+            parts = self.options.accumulate
+            for x_part, y_part in zip(x.chunk(parts), y.chunk(parts), strict=True):
+                outcome = self._outcome(x_part, y_part, at, progress, generator)
+                self.engine.backward(outcome.total * (len(y_part) / len(y)))
+            self.engine.unscale(self.optimizer)
+            self._require_finite_update(x, at)
+        self.engine.step(self.optimizer)
+        self.objective.constrain(self.model, progress, stream(seed, "constrain", *name))
+
+    def validate(self, at: Position) -> tuple[float, float]:
+        """Return loss and accuracy on the clean validation images, in evaluation mode.
+
+        Neuron noise is on; each image draws the same numbers in every epoch.
+
+        Raises:
+            TrainingDiverged: If the loss is not finite.
+        """
+        data, device = self.data.val, self.engine.device
+        self.model.eval()
+        streams = SampleStreams(key(self.options.seed, "validation"), torch.arange(len(data)))
+        loss, correct = 0.0, 0
+        for start in range(0, len(data), self.options.batch_size):
+            index = torch.arange(start, min(start + self.options.batch_size, len(data)))
+            x, y = (part.to(device) for part in data.batch(index))
+            bound = randomness(self.model, streams.take(index))
+            with torch.no_grad(), bound, self.engine.autocast():
+                logits = self.model(x).float()
+            loss += functional.cross_entropy(logits, y, reduction="sum").item()
+            correct += int((logits.argmax(1) == y).sum())
+            if not math.isfinite(loss):
+                raise self._diverged(x, at, f"the validation loss is {loss}")
+        return loss / len(data), correct / len(data)
+
+    def require_finite_weights(self, at: Position) -> None:
+        """Refuse weights and statistics that are not finite, before they are scored or stored."""
+        if not all_finite([*self.model.parameters(), *self.model.buffers()]):
+            x, _ = self.data.train.batch(slice(self.options.batch_size))
+            why = "a weight or a statistic is not finite"
+            raise self._diverged(x.to(self.engine.device), at, why)
+
+    def _outcome(
+        self, x: Tensor, y: Tensor, at: Position, progress: float, generator: torch.Generator
+    ) -> Outcome:
+        """Run the objective on some images; count its losses, refuse those that are not finite."""
+        try:
+            with self.engine.autocast():
+                outcome = self.objective(self.model, x, y, progress=progress, generator=generator)
+        except NoGradientError:  # a fault of the model, not of its numbers
+            raise
+        except AttackError as error:
+            why = f"no training images could be crafted ({error})"
+            raise self._diverged(x, at, why) from error
+        losses = {name: loss.item() for name, loss in outcome.losses.items()}
+        term = bad_term(losses)
+        if term is not None:
+            why = f"loss term {term!r} is {losses[term]}"
+            raise self._diverged(outcome.seen.x, at, why, term)
+        at.count(losses, int((outcome.seen.logits.argmax(1) == y).sum()), len(y))
+        return outcome
+
+    def _require_finite_update(self, x: Tensor, at: Position) -> None:
+        """Refuse gradients and weights that are not finite, before the weights are moved."""
+        weights = list(self.model.parameters())
+        if not all_finite(weights):
+            raise self._diverged(x, at, "a weight is not finite")
+        gradients = [w.grad for w in weights if w.grad is not None]
+        if not all_finite(gradients) and not self.engine.overflow_is_normal:
+            raise self._diverged(x, at, "a gradient is not finite")
+
+    def _diverged(
+        self, x: Tensor, at: Position, why: str, term: str | None = None
+    ) -> TrainingDiverged:
+        """Return the error that says what is not finite, and where it began."""
+        with self.engine.autocast():
+            return diagnose(self.model, x, why, epoch=at.epoch + 1, step=at.batch + 1, term=term)
