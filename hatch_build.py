@@ -28,20 +28,20 @@ _LEVELS = {"v4": "x86-64-v4", "v3": "x86-64-v3", "base": "x86-64"}
 
 
 class CPUKernel(BuildHookInterface):  # type: ignore[type-arg]
-    """Compile src/spikeguard/kernels/cpu.cpp beside itself, and write down what came of it."""
+    """Compile src/spikeguard/kernels/cpu/cpu.cpp beside itself, and write down what came of it."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Run before an editable install or a wheel is made."""
-        folder = Path(self.root, "src", "spikeguard", "kernels")
+        folder = Path(self.root, "src", "spikeguard", "kernels", "cpu")
         libraries, reason = compile_kernel(folder)
         if libraries:
             self.app.display_info(f"CPU kernel compiled: {', '.join(libraries)}")
         else:
             self.app.display_warning(f"CPU kernel not compiled: {reason}")
         made = ["_cpu.json", *libraries.values()]
-        build_data["artifacts"] += [f"src/spikeguard/kernels/{name}" for name in made]
+        build_data["artifacts"] += [f"src/spikeguard/kernels/cpu/{name}" for name in made]
         if libraries:
             build_data["pure_python"] = False
             tag = sysconfig.get_platform().replace("-", "_").replace(".", "_")

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from peers.networks import EPS, FOLDER, load
-from spikeguard.attacks import (PGD, Linf)
-from spikeguard.auditing import (Verdict, audit)
-from spikeguard.neurons import (Triangular, spiking_layers)
+from spikeguard.attacks import PGD, Linf
+from spikeguard.auditing import Verdict
+from spikeguard.auditing.auditor import audit
+from spikeguard.neurons import Triangular, spiking_layers
 from spikeguard.runs.run import Run
 
 

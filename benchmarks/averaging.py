@@ -6,7 +6,7 @@ python benchmarks/averaging.py runs/demo/tgo 0.1
 import argparse
 from pathlib import Path
 
-from spikeguard.attacks import (PGD, EoT, Linf, SwapSurrogate)
+from spikeguard.attacks import PGD, EoT, Linf, SwapSurrogate
 from spikeguard.config.instantiate import number
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.neurons import Triangular

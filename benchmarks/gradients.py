@@ -12,12 +12,12 @@ import time
 
 import torch
 
-from spikeguard.attacks import (ASSG, BPTR, HART, PDSG, RGA, Backprop, SwapSurrogate, cross_entropy)
-from spikeguard.attacks.base import frozen
+from spikeguard.attacks import ASSG, BPTR, HART, PDSG, RGA, Backprop, SwapSurrogate, cross_entropy
 from spikeguard.attacks.gradients.base import begun
-from spikeguard.kernels import (use_kernel, why_not)
+from spikeguard.attacks.model_access import frozen
+from spikeguard.kernels.selection import use_kernel, why_not
 from spikeguard.models import CNN
-from spikeguard.neurons import (LIF, Triangular)
+from spikeguard.neurons import LIF, Triangular
 from spikeguard.rng import stream
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)

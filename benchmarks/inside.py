@@ -15,10 +15,10 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from spikeguard.attacks import (Backprop, cross_entropy, frozen)
-from spikeguard.system.allocator import keep_freed_memory
-from spikeguard.models import (CNN, VGG11)
+from spikeguard.attacks import Backprop, cross_entropy, frozen
+from spikeguard.models import CNN, VGG11
 from spikeguard.rng import stream
+from spikeguard.system.allocator import keep_freed_memory
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("--rounds", type=int, default=15)

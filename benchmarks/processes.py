@@ -24,10 +24,10 @@ def work(threads, keep, rule):
     """Print gradients a second and page faults a gradient of this process."""
     import torch
 
-    from spikeguard.attacks import (ASSG, Backprop, cross_entropy, frozen)
-    from spikeguard.system.allocator import keep_freed_memory
+    from spikeguard.attacks import ASSG, Backprop, cross_entropy, frozen
     from spikeguard.models import CNN
     from spikeguard.rng import stream
+    from spikeguard.system.allocator import keep_freed_memory
 
     if keep == "kept":
         keep_freed_memory()

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from spikeguard.analysis import (LayerCounts, MembraneHistogram, default_edges)
-from spikeguard.auditing.findings import (REQUIRED, Finding, conclude)
-from spikeguard.storage.atomic_files import (write_json, write_text)
-from spikeguard.evaluation.result import wilson
+from spikeguard.analysis import LayerCounts, MembraneHistogram, default_edges
+from spikeguard.auditing.findings import REQUIRED, Finding, conclude
+from spikeguard.evaluation.statistics import wilson
+from spikeguard.storage.atomic_files import write_json, write_text
 
 CHECKS = {
     "S1": "Same sample, same answer, alone or in a batch",

@@ -8,11 +8,12 @@ from torch import nn
 
 import spikeguard as sg
 from fitting import drawn, twin
-from spikeguard.attacks import (SwapSurrogate, cross_entropy)
+from spikeguard.attacks import SwapSurrogate, cross_entropy
 from spikeguard.attacks.gradients.base import BACKPROP
-from spikeguard.models.adapters.frameworks import (ForeignError, recognised)
+from spikeguard.models.adapters.foreign_neuron import ForeignError
 from spikeguard.models.adapters.frameworks.surrogate import Native
-from spikeguard.neurons import (IF, LIF, Sigmoid, Triangular, backward_mode, record, spiking_layers)
+from spikeguard.models.adapters.recognition import recognised
+from spikeguard.neurons import IF, LIF, Sigmoid, Triangular, backward_mode, record, spiking_layers
 from spikeguard.rng import stream
 
 T, IMAGES, CLASSES = 4, 6, 3

@@ -6,11 +6,23 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (FGSM, L2, PGD, RFGSM, EoT, Linf, SwapSurrogate, UniformNoise, cost, cross_entropy, margin)
-from spikeguard.attacks.searches.active_set import (Step, Watch, active_set, can_step)
+from spikeguard.attacks import (
+    FGSM,
+    L2,
+    PGD,
+    RFGSM,
+    EoT,
+    Linf,
+    SwapSurrogate,
+    UniformNoise,
+    cost,
+    cross_entropy,
+    margin,
+)
+from spikeguard.attacks.searches.active_set import Step, Watch, active_set, can_step
 from spikeguard.models import MLP
-from spikeguard.neurons import (LIF, NoisyLIF, Triangular)
-from spikeguard.rng import (SampleStreams, stream)
+from spikeguard.neurons import LIF, NoisyLIF, Triangular
+from spikeguard.rng import SampleStreams, stream
 
 STEP = 0.02
 #         right, and fooled at the first, second, fourth step of 0.02 down; the last one never

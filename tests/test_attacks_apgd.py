@@ -7,15 +7,29 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikeguard.attacks import (APGD, L1, L2, PGD, Backprop, EoT, Linf, Stepwise, SwapSurrogate, cost, cross_entropy, dlr, margin)
-from spikeguard.attacks.searches.active_set import (active_set, can_step)
+from spikeguard.attacks import (
+    APGD,
+    L1,
+    L2,
+    PGD,
+    Backprop,
+    EoT,
+    Linf,
+    Stepwise,
+    SwapSurrogate,
+    cost,
+    cross_entropy,
+    dlr,
+    margin,
+)
+from spikeguard.attacks.searches.active_set import active_set, can_step
 from spikeguard.attacks.searches.apgd import _Look
-from spikeguard.attacks.searches.apgd_l1 import (Sparse, sparse_sign)
+from spikeguard.attacks.searches.apgd_l1 import Sparse, sparse_sign
 from spikeguard.attacks.searches.apgd_linf_l2 import checkpoints
-from spikeguard.data import load
+from spikeguard.data.datasets import load
 from spikeguard.models import CNN
-from spikeguard.neurons import (LIF, Triangular)
-from spikeguard.rng import (RandomSource, SampleStreams, stream)
+from spikeguard.neurons import LIF, Triangular
+from spikeguard.rng import RandomSource, SampleStreams, stream
 from test_attacks_active import spiking
 
 MARKS = [22, 41, 57, 70, 80, 87, 93, 99]

@@ -6,11 +6,24 @@ from torch import nn
 
 import spikeguard as sg
 from fitting import drawn, twin
-from spikeguard.attacks import (BPTR, HART, PDSG, PGD, RGA, ANNTwin, Backprop, Linf, NoGradientError, cross_entropy, suitable, suite)
+from spikeguard.attacks import (
+    BPTR,
+    HART,
+    PDSG,
+    PGD,
+    RGA,
+    ANNTwin,
+    Backprop,
+    Linf,
+    NoGradientError,
+    cross_entropy,
+    suitable,
+    suite,
+)
 from spikeguard.attacks.gradients.base import BACKPROP
-from spikeguard.attacks.gradients.spiking_rules import (differentiate, prescribable)
-from spikeguard.models.adapters.frameworks import ForeignError
-from spikeguard.neurons import (LIF, Prescription, spiking_layers)
+from spikeguard.attacks.gradients.spiking_rules import differentiate, prescribable
+from spikeguard.models.adapters.foreign_neuron import ForeignError
+from spikeguard.neurons import LIF, Prescription, spiking_layers
 from spikeguard.rng import stream
 from test_adapters import Leaky, LIFNode, Lying, of_package
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (L1, L2, EoT, Linf, cost)
+from spikeguard.attacks import L1, L2, EoT, Linf, cost
 from spikeguard.attacks.searches.active_set import active_set
-from spikeguard.attacks.searches.fab import (FAB, onto_plane)
+from spikeguard.attacks.searches.fab import FAB, onto_plane
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF
-from spikeguard.rng import (RandomSource, SampleStreams, stream)
+from spikeguard.rng import RandomSource, SampleStreams, stream
 
 THREATS = {"linf": Linf, "l2": L2, "l1": L1}
 every_norm = pytest.mark.parametrize("norm", THREATS)

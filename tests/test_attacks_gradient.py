@@ -4,11 +4,21 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (PGD, AttackError, Backprop, EoT, Linf, NoGradientError, SwapSurrogate, cross_entropy, margin)
+from spikeguard.attacks import (
+    PGD,
+    AttackError,
+    Backprop,
+    EoT,
+    Linf,
+    NoGradientError,
+    SwapSurrogate,
+    cross_entropy,
+    margin,
+)
 from spikeguard.attacks.searches.active_set import can_step
 from spikeguard.models import MLP
-from spikeguard.neurons import (LIF, ATan, NoisyLIF, Triangular)
-from spikeguard.rng import (RandomSource, SampleStreams, randomness, stream)
+from spikeguard.neurons import LIF, ATan, NoisyLIF, Triangular
+from spikeguard.rng import RandomSource, SampleStreams, randomness, stream
 
 X = torch.rand(3, 6, generator=stream(0, "x"))
 Y = torch.tensor([0, 2, 1])

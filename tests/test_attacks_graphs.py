@@ -11,10 +11,21 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from spikeguard.attacks import (
+    ASSG,
+    PGD,
+    AttackError,
+    Backprop,
+    EoT,
+    Linf,
+    SwapSurrogate,
+    cross_entropy,
+    frozen,
+)
+from spikeguard.attacks.base import describe
 from spikeguard.attacks.gradients import cuda_graph as graphs
-from spikeguard.attacks import (ASSG, PGD, AttackError, Backprop, EoT, Linf, SwapSurrogate, cross_entropy, describe, frozen)
-from spikeguard.attacks.gradients.cuda_graph import (KEPT, LARGEST, Graphed)
-from spikeguard.neurons import (ATan, Rectangular, record)
+from spikeguard.attacks.gradients.cuda_graph import KEPT, LARGEST, Graphed
+from spikeguard.neurons import ATan, Rectangular, record
 from spikeguard.rng import stream
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikeguard.attacks import (LOSSES, dlr, margin, targeted_dlr, targeted_margin)
+from spikeguard.attacks import LOSSES, dlr, margin, targeted_dlr, targeted_margin
 from spikeguard.rng import stream
 
 quick = settings(max_examples=60, deadline=None)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (PGD, Backprop, Linf, MembraneReadout, Watch, margin, suitable, suite)
+from spikeguard.attacks import PGD, Backprop, Linf, MembraneReadout, Watch, margin, suitable, suite
 from spikeguard.attacks.gradients.membrane_readout import answers_in_spikes
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.models import MLP
-from spikeguard.neurons import (LIF, Triangular)
+from spikeguard.neurons import LIF, Triangular
 from spikeguard.rng import stream
 
 READOUT = MembraneReadout()

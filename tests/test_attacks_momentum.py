@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (L2, EoT, Linf, cost)
+from spikeguard.attacks import L2, EoT, Linf, cost
 from spikeguard.attacks.searches.active_set import active_set
 from spikeguard.attacks.searches.mifgsm import MIFGSM
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF
-from spikeguard.rng import (SampleStreams, stream)
+from spikeguard.rng import SampleStreams, stream
 
 
 class Given:

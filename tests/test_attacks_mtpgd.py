@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (L2, PGD, Backprop, EoT, Linf, cost, margin)
+from spikeguard.attacks import L2, PGD, Backprop, EoT, Linf, cost, margin
 from spikeguard.attacks.searches.active_set import active_set
 from spikeguard.attacks.searches.mtpgd import MTPGD
 from spikeguard.attacks.searches.restarts import runner_up
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF
-from spikeguard.rng import (RandomSource, SampleStreams, stream)
+from spikeguard.rng import RandomSource, SampleStreams, stream
 
 
 class Classes(nn.Module):

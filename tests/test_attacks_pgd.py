@@ -7,11 +7,22 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (FGSM, L2, PGD, RFGSM, Backprop, EoT, Linf, UniformNoise, cross_entropy, margin)
+from spikeguard.attacks import (
+    FGSM,
+    L2,
+    PGD,
+    RFGSM,
+    Backprop,
+    EoT,
+    Linf,
+    UniformNoise,
+    cross_entropy,
+    margin,
+)
 from spikeguard.attacks.searches.pgd import RFGSMVariant
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF
-from spikeguard.rng import (RandomSource, SampleStreams, stream)
+from spikeguard.rng import RandomSource, SampleStreams, stream
 
 EPS = 0.125
 N = 64

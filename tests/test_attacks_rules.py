@@ -6,13 +6,47 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (ASSG, BPTR, FGSM, FORWARD, HART, NES, PDSG, PGD, RFGSM, RGA, ANNTwin, AttackError, Backprop, EoT, Graphed, Linf, SwapSurrogate, cost, cross_entropy, describe, gradient_cost, margin)
-from spikeguard.attacks.searches.active_set import (Watch, can_step)
-from spikeguard.attacks.gradients.base import (begun, held, is_adaptive)
-from spikeguard.kernels import (KERNELS, use_kernel, why_not)
-from spikeguard.models import (CNN, MLP)
-from spikeguard.neurons import (DLIF, IF, LIF, PLIF, ATan, EvolutionaryLIF, Fired, NoisyLIF, StoG, record)
-from spikeguard.rng import (RandomSource, SampleStreams, randomness, stream)
+from spikeguard.attacks import (
+    ASSG,
+    BPTR,
+    FGSM,
+    FORWARD,
+    HART,
+    NES,
+    PDSG,
+    PGD,
+    RFGSM,
+    RGA,
+    ANNTwin,
+    AttackError,
+    Backprop,
+    EoT,
+    Graphed,
+    Linf,
+    SwapSurrogate,
+    cost,
+    cross_entropy,
+    gradient_cost,
+    margin,
+)
+from spikeguard.attacks.base import describe
+from spikeguard.attacks.gradients.base import begun, held, is_adaptive
+from spikeguard.attacks.searches.active_set import Watch, can_step
+from spikeguard.kernels.selection import KERNELS, use_kernel, why_not
+from spikeguard.models import CNN, MLP
+from spikeguard.neurons import (
+    DLIF,
+    IF,
+    LIF,
+    PLIF,
+    ATan,
+    EvolutionaryLIF,
+    Fired,
+    NoisyLIF,
+    StoG,
+    record,
+)
+from spikeguard.rng import RandomSource, SampleStreams, randomness, stream
 
 RULED = {
     "bptr": BPTR(),

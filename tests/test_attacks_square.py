@@ -6,13 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (L2, Linf, UniformNoise, cost, margin)
+from spikeguard.attacks import L2, Linf, UniformNoise, cost, margin
 from spikeguard.attacks.searches.active_set import active_set
-from spikeguard.attacks.searches.square_patches import (moved_length, pyramids, side, signed_square, stripes, tiles)
 from spikeguard.attacks.searches.square import Square
+from spikeguard.attacks.searches.square_patches import (
+    moved_length,
+    pyramids,
+    side,
+    signed_square,
+    stripes,
+    tiles,
+)
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF
-from spikeguard.rng import (RandomSource, SampleStreams, stream)
+from spikeguard.rng import RandomSource, SampleStreams, stream
 
 EPS = 0.125
 

@@ -5,7 +5,27 @@ import json
 import pytest
 from torch import nn
 
-from spikeguard.attacks import (ATTACKS, CASCADES, FGSM, PGD, RFGSM, SUITES, Backprop, EoT, Linf, Square, SwapSurrogate, UniformNoise, cost, cross_entropy, describe, dlr, margin, suitable, suite)
+from spikeguard.attacks import (
+    ATTACKS,
+    CASCADES,
+    FGSM,
+    PGD,
+    RFGSM,
+    SUITES,
+    Backprop,
+    EoT,
+    Linf,
+    Square,
+    SwapSurrogate,
+    UniformNoise,
+    cost,
+    cross_entropy,
+    dlr,
+    margin,
+    suitable,
+    suite,
+)
+from spikeguard.attacks.base import describe
 from spikeguard.attacks.suites import member
 from spikeguard.models import MLP
 from spikeguard.neurons import Triangular

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikeguard.attacks import (L1, L2, THREATS, Linf, ThreatViolation)
-from spikeguard.rng import (SampleStreams, stream)
+from spikeguard.attacks import L1, L2, THREATS, Linf, ThreatViolation
+from spikeguard.rng import SampleStreams, stream
 
 SETS = {"linf": Linf(0.1), "l2": L2(0.7), "l1": L1(0.9)}
 DUAL = {"linf": 1, "l2": 2, "l1": math.inf}

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (FGSM, HART, PGD, Backprop, Linf, ThreatViolation, tune)
+from spikeguard.attacks import FGSM, HART, PGD, Backprop, Linf, ThreatViolation, tune
 from spikeguard.data import ImageSet
 from spikeguard.models import MLP
 from spikeguard.neurons import NoisyLIF
-from spikeguard.rng import (RandomSource, stream)
+from spikeguard.rng import RandomSource, stream
 
 
 class Threshold(nn.Module):

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (APGD, PGD, EoT, Linf, margin)
-from spikeguard.auditing import (CHECKS, Context)
+from spikeguard.attacks import APGD, PGD, EoT, Linf, margin
+from spikeguard.auditing import Context
 from spikeguard.auditing.context import EOT
 from spikeguard.auditing.measurements.trajectories import walk
+from spikeguard.auditing.registry import CHECKS
 from spikeguard.models import MLP
-from spikeguard.neurons import (LIF, Triangular)
+from spikeguard.neurons import LIF, Triangular
 from spikeguard.rng import RandomSource
 
 EPS, STEPS = 0.1, 20

@@ -5,8 +5,9 @@ from torch import nn
 
 import spikeguard as sg
 from fitting import drawn, fitted
-from spikeguard.auditing import (CHECKS, Context)
-from spikeguard.data import load
+from spikeguard.auditing import Context
+from spikeguard.auditing.registry import CHECKS
+from spikeguard.data.datasets import load
 from spikeguard.rng import stream
 from test_adapters import Leaky, LIFNode, Lying, SpikeFunction, Step
 

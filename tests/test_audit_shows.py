@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn import functional
 
 from peers.networks import EPS, load, needs_networks
-from spikeguard.attacks import (PGD, Linf)
-from spikeguard.auditing import audit
-from spikeguard.data import load as load_data
+from spikeguard.attacks import PGD, Linf
+from spikeguard.auditing.auditor import audit
+from spikeguard.data.datasets import load as load_data
 from spikeguard.models import CNN
-from spikeguard.neurons import (Triangular, spiking_layers)
+from spikeguard.neurons import Triangular, spiking_layers
 from spikeguard.rng import stream
 
 NUMBER = r"[\d.]+ %"

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spikeguard.attacks import (APGD, ASSG, L1, L2, PGD, SAPGD, SUITES, EoT, Linf, suite)
-from spikeguard.auditing import (CHECKS, Context)
-from spikeguard.auditing.measurements.trajectories import (unseen, walk)
+from spikeguard.attacks import APGD, ASSG, L1, L2, PGD, SAPGD, SUITES, EoT, Linf, suite
+from spikeguard.auditing import Context
+from spikeguard.auditing.measurements.trajectories import unseen, walk
+from spikeguard.auditing.registry import CHECKS
 from spikeguard.models import MLP
-from spikeguard.neurons import (LIF, NoisyLIF)
+from spikeguard.neurons import LIF, NoisyLIF
 from spikeguard.rng import stream
 
 X = torch.rand(5, 6, generator=stream(0, "x"))

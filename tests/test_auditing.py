@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard import auditing
-from spikeguard.attacks import (L1, L2, Linf)
-from spikeguard.auditing import (CHECKS, REQUIRED, Check, Context, Finding, audit, conclude)
+from spikeguard.attacks import L1, L2, Linf
+from spikeguard.auditing import REQUIRED, Check, Context, Finding, auditor, conclude
+from spikeguard.auditing.auditor import audit
 from spikeguard.auditing.check import title
-from spikeguard.auditing.checks.input_gradient import dead_surrogates
-from spikeguard.auditing.tolerances import (exceeds, half_width, percent)
+from spikeguard.auditing.measurements.input_gradients import dead_surrogates
+from spikeguard.auditing.registry import CHECKS
+from spikeguard.auditing.tolerances import exceeds, half_width, percent
 from spikeguard.models import MLP
-from spikeguard.neurons import (LIF, Triangular)
-from spikeguard.rng import (RandomSource, stream)
+from spikeguard.neurons import LIF, Triangular
+from spikeguard.rng import RandomSource, stream
 
 EPS = 0.1
 LIGHT = torch.linspace(0.022, 0.198, 45)  # distances to the boundary, none at a radius
@@ -335,7 +336,7 @@ def test_looking_for_the_source_of_a_change_leaves_the_global_generator_alone():
 def few(monkeypatch):
     """Only checks that are cheap."""
     cheap = {code: CHECKS[code] for code in ("S1", "G15", "G4", "G29")}
-    monkeypatch.setattr(auditing, "CHECKS", cheap)
+    monkeypatch.setattr(auditor, "CHECKS", cheap)
 
 
 @pytest.mark.usefixtures("few")
@@ -353,7 +354,7 @@ def test_a_check_that_is_stopped_is_not_run_and_says_why(monkeypatch):
         """Something holds."""
         raise RuntimeError("no room\nfor more")
 
-    monkeypatch.setitem(auditing.CHECKS, "G4", Check(stopped, cost=0))
+    monkeypatch.setitem(auditor.CHECKS, "G4", Check(stopped, cost=0))
     found = by_code(quick(network()))["G4"]
     assert (found.status, found.title) == ("not run", "Something holds")
     assert found.measured == "RuntimeError: no room"
@@ -364,7 +365,7 @@ def test_running_out_of_memory_is_no_finding(monkeypatch):
     def stopped(context):
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setitem(auditing.CHECKS, "G4", Check(stopped, cost=0))
+    monkeypatch.setitem(auditor.CHECKS, "G4", Check(stopped, cost=0))
     with pytest.raises(torch.OutOfMemoryError):
         quick(network())
 

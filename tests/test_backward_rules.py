@@ -6,13 +6,29 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (ASSG, cross_entropy)
+from spikeguard.attacks import ASSG, cross_entropy
 from spikeguard.attacks.gradients.base import begun
 from spikeguard.kernels import custom_backward as slopes
-from spikeguard.kernels import (KERNELS, use_kernel, why_not)
+from spikeguard.kernels.selection import KERNELS, use_kernel, why_not
 from spikeguard.models import CNN
-from spikeguard.neurons import (DLIF, IF, LIF, NEURONS, PLIF, Analogue, ATan, EvolutionaryLIF, NoisyLIF, Prescription, StoG, Triangular, are_spikes, backward_rule, record)
-from spikeguard.rng import (SampleStreams, randomness, stream)
+from spikeguard.neurons import (
+    DLIF,
+    IF,
+    LIF,
+    NEURONS,
+    PLIF,
+    Analogue,
+    ATan,
+    EvolutionaryLIF,
+    NoisyLIF,
+    Prescription,
+    StoG,
+    Triangular,
+    are_spikes,
+    backward_rule,
+    record,
+)
+from spikeguard.rng import SampleStreams, randomness, stream
 
 T, B, N = 5, 3, 4
 BUILD = {

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from spikeguard.cli.entry import main
+from spikeguard.config.builder import build
+from spikeguard.config.schema import load_recipe
+from spikeguard.data import ImageSet, as_image_set
 from spikeguard.storage import run_folder as run_files
-from spikeguard.cli.app import main
-from spikeguard.config.builder import (build, load_recipe)
-from spikeguard.data import (ImageSet, as_image_set)
 
 TINY = [
     "data.train_limit=60",
@@ -271,7 +272,7 @@ def test_missing_data_say_how_to_get_them(refused, tmp_path):
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan")])
 def test_images_outside_the_box_are_refused_by_the_library(value):
-    from spikeguard.attacks import (PGD, Linf)
+    from spikeguard.attacks import PGD, Linf
 
     x, y = torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64)
     x[2, 0, 3, 3] = value
@@ -338,10 +339,10 @@ def test_an_interrupt_is_one_line_that_says_how_to_go_on(refused, tmp_path, monk
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spikeguard.recipe_training.train_recipe", interrupt)
+    monkeypatch.setattr("spikeguard.runs.recipe_training.train_recipe", interrupt)
     line = refused(*TRAIN, "--out", tmp_path / "a b", code=130)
     assert line.endswith(f"--out '{tmp_path / 'a b'}' --resume")
-    monkeypatch.setattr("spikeguard.runs.Run.load", interrupt)
+    monkeypatch.setattr("spikeguard.runs.run.Run.load", interrupt)
     line = refused("attack", "x", code=130)
     assert line.endswith("continue with: spikeguard attack x")
 
@@ -353,7 +354,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     def bug(*args, **kwargs):
         return int("not a number")  # a ValueError, but not one that SpikeGuard raised
 
-    monkeypatch.setattr("spikeguard.recipe_training.train_recipe", bug)
+    monkeypatch.setattr("spikeguard.runs.recipe_training.train_recipe", bug)
     with pytest.raises(ValueError, match="invalid literal"):
         main(TRAIN)
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (BPTR, Backprop, cross_entropy, frozen)
-from spikeguard.kernels import (normalised, unfused, use_kernel)
+from spikeguard.attacks import BPTR, Backprop, cross_entropy, frozen
+from spikeguard.kernels import normalised
 from spikeguard.kernels.layout import regular
-from spikeguard.models import (CNN, VGG5, WRN16_4, SEWResNet)
+from spikeguard.kernels.selection import unfused, use_kernel
+from spikeguard.models import CNN, VGG5, WRN16_4, SEWResNet
 from spikeguard.models.snn import fold
-from spikeguard.neurons import (LIF, Triangular)
+from spikeguard.neurons import LIF, Triangular
 from spikeguard.rng import stream
 
 SIZE, T = 8, 3

@@ -9,23 +9,23 @@ from dataclasses import replace
 import pytest
 import torch
 
+from spikeguard.benchmarking import scaling, suite
 from spikeguard.benchmarking import time_to_verdict as verdict
-from spikeguard.benchmarking import (scaling, suite)
-from spikeguard.benchmarking.equality import (Unequal, require_equal, tied)
-from spikeguard.benchmarking.peak_memory import (MeasurementFailed, peak_mib)
-from spikeguard.benchmarking.networks import (NETWORKS, QUICK, Setup, build, firing_rates, sample)
-from spikeguard.benchmarking.page import (PAGE, write_page)
-from spikeguard.benchmarking.peers import (PEERS, Unavailable, peer)
-from spikeguard.benchmarking.plot import (NoMatplotlib, plot)
-from spikeguard.benchmarking.store import (RESULTS, Store, identity)
-from spikeguard.benchmarking.suite import (Benchmark, choose)
-from spikeguard.benchmarking.table import (cells, markdown, notes, rows)
-from spikeguard.benchmarking.timing import (Effort, faster_format, interleaved)
-from spikeguard.benchmarking.variants import (WORKS, Variant, known_variants, ready, variant)
-from spikeguard.cli.app import main
-from spikeguard.kernels import use_kernel
+from spikeguard.benchmarking.equality import Unequal, require_equal, tied
+from spikeguard.benchmarking.networks import NETWORKS, QUICK, Setup, build, firing_rates, sample
+from spikeguard.benchmarking.page import PAGE, write_page
+from spikeguard.benchmarking.peak_memory import MeasurementFailed, peak_mib
+from spikeguard.benchmarking.peers import PEERS, Unavailable, peer
+from spikeguard.benchmarking.plot import NoMatplotlib, plot
+from spikeguard.benchmarking.store import RESULTS, Store, identity
+from spikeguard.benchmarking.suite import Benchmark, choose
+from spikeguard.benchmarking.table import cells, markdown, notes, rows
+from spikeguard.benchmarking.timing import Effort, faster_format, interleaved
+from spikeguard.benchmarking.variants import WORKS, Variant, known_variants, ready, variant
+from spikeguard.cli.entry import main
+from spikeguard.kernels.selection import use_kernel
 from spikeguard.models import CNN
-from spikeguard.neurons import (IF, LIF, Triangular)
+from spikeguard.neurons import IF, LIF, Triangular
 from spikeguard.rng import stream
 
 TINY = {
@@ -259,7 +259,7 @@ def test_memory_of_a_known_allocation():
     """A forward that holds 64 MiB at once is seen to do so, one that holds nothing is not."""
     code = (
         "import torch\n"
-        "from spikeguard.benchmarking.memory import measure\n"
+        "from spikeguard.benchmarking.peak_memory import measure\n"
         "from spikeguard.benchmarking.networks import Setup\n"
         "from spikeguard.benchmarking.variants import Variant\n"
         "class Hungry(torch.nn.Module):\n"

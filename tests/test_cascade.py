@@ -6,15 +6,16 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from spikeguard.evaluation import shard_runner as outcomes
-from spikeguard.evaluation import plan as shards
-from spikeguard.attacks import (FGSM, PGD, Linf, ThreatViolation, UniformNoise, suite)
+from spikeguard.attacks import FGSM, PGD, Linf, ThreatViolation, UniformNoise, suite
 from spikeguard.data import ImageSet
-from spikeguard.evaluation.evaluator import (Evaluation, evaluate)
-from spikeguard.models import MLP
-from spikeguard.neurons import (LIF, NoisyLIF)
-from spikeguard.rng import stream
+from spikeguard.evaluation import plan as shards
+from spikeguard.evaluation import shard_runner as outcomes
+from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.evaluation.plan import lay_out
+from spikeguard.evaluation.result import Evaluation
+from spikeguard.models import MLP
+from spikeguard.neurons import LIF, NoisyLIF
+from spikeguard.rng import stream
 from test_attacks_active import Rowwise, walk
 from test_attacks_active import Sign as CountingSign
 from test_attacks_active import spiking as rowwise

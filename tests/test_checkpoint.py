@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.storage import checkpoints as checkpoint
-from spikeguard.storage import atomic_folders as folders
-from spikeguard.storage.checkpoints import (CheckpointError, load_model)
 from spikeguard.models import CNN
-from spikeguard.training.options import (TrainOptions, optimizer_state, restore_optimizer)
+from spikeguard.storage import atomic_folders as folders
+from spikeguard.storage import checkpoints as checkpoint
+from spikeguard.storage.checkpoints import CheckpointError, load_model
+from spikeguard.training.checkpointing import optimizer_state, restore_optimizer
+from spikeguard.training.options import TrainOptions
 
 
 def cnn(seed=0, **kwargs):

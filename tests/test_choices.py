@@ -11,18 +11,30 @@ import torch
 from torch import nn
 
 from fitting import fitted
-from spikeguard.runs import tuned_settings as choices
-from spikeguard.storage import run_folder as run_files
 from spikeguard import attacks
-from spikeguard.runs.attack_results import (attack_name, evaluate_once)
-from spikeguard.attacks import (ASSG, CANDIDATES, HART, PGD, EoT, Linf, adjusted, tunable, tune)
-from spikeguard.runs.tuned_settings import (choose_attack, choose_once)
-from spikeguard.cli.app import main
-from spikeguard.config.builder import (ConfigError, EvaluateSection, load_recipe)
-from spikeguard.data import (ImageSet, Splits)
+from spikeguard.attacks import (
+    ASSG,
+    CANDIDATES,
+    HART,
+    PGD,
+    EoT,
+    Linf,
+    adjusted,
+    tunable,
+    tune,
+    tuning,
+)
+from spikeguard.cli.entry import main
+from spikeguard.config.errors import ConfigError
+from spikeguard.config.schema import EvaluateSection, load_recipe
+from spikeguard.data import ImageSet, Splits
 from spikeguard.models import CNN
 from spikeguard.rng import stream
+from spikeguard.runs import tuned_settings as choices
+from spikeguard.runs.attack_results import attack_name, evaluate_once
 from spikeguard.runs.run import Run
+from spikeguard.runs.tuned_settings import choose_attack, choose_once
+from spikeguard.storage import run_folder as run_files
 
 EPS = 0.03
 SHAPE = (1, 8, 8)
@@ -120,14 +132,14 @@ def test_an_interrupted_choice_goes_on_where_it_stopped(model, data, tmp_path, m
         tried.append(name)
         return tune(*words, **options)
 
-    monkeypatch.setattr(attacks, "tune", partial(lambda *a, limit, **o: stopping(*a, limit=4, **o)))
+    monkeypatch.setattr(tuning, "tune", partial(lambda *a, limit, **o: stopping(*a, limit=4, **o)))
     with pytest.raises(KeyboardInterrupt):
         choose_once(model, data.val, small(), folder=tmp_path / "cut", seed=0)
     first = list(tried)
-    monkeypatch.setattr(attacks, "tune", lambda *a, limit, **o: stopping(*a, limit=99, **o))
+    monkeypatch.setattr(tuning, "tune", lambda *a, limit, **o: stopping(*a, limit=99, **o))
     assert choose_once(model, data.val, small(), folder=tmp_path / "cut", seed=0) == whole
     assert len(first) == 4 and len(tried) == len(set(tried)) == 18
-    monkeypatch.setattr(attacks, "tune", lambda *a, **o: pytest.fail("read back, not made again"))
+    monkeypatch.setattr(tuning, "tune", lambda *a, **o: pytest.fail("read back, not made again"))
     assert choose_once(model, data.val, small(), folder=tmp_path / "cut", seed=0) == whole
 
 
@@ -223,7 +235,7 @@ def test_a_finished_result_needs_no_choice_any_more(run, capsys, monkeypatch):
     words = ["attack", str(run), "--suite", "demo", "--eps", "0.15", "--tune"]
     assert main(words) == 0
     first = capsys.readouterr()
-    monkeypatch.setattr(attacks, "tune", lambda *a, **o: pytest.fail("chosen again"))
+    monkeypatch.setattr(tuning, "tune", lambda *a, **o: pytest.fail("chosen again"))
     shutil.rmtree(run / run_files.ATTACKS / choices.FOLDER)
     assert main(words) == 0
     again = capsys.readouterr()
@@ -276,7 +288,7 @@ def test_audit_is_told_where_the_settings_are_from(run, monkeypatch):
         asked.update(options)
         return Verdict()
 
-    monkeypatch.setattr("spikeguard.auditing.audit", audited)
+    monkeypatch.setattr("spikeguard.auditing.auditor.audit", audited)
     Run.load(run).audit(eps=0.1, attack="apgd-ce/hart", tune=True)
     assert (asked["tuned"].split, asked["tuned"].trials) == ("validation", 9)
     assert isinstance(asked["attack"].gradient, HART)

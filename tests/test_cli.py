@@ -15,16 +15,16 @@ import torch
 from safetensors.torch import load_file
 
 import spikeguard as sg
-from spikeguard.cli import app as cli
-from spikeguard.storage import run_folder as run_files
-from spikeguard.runs.attack_results import attack_name
-from spikeguard.cli.app import main
+from spikeguard.cli import entry as cli
 from spikeguard.cli.commands import list as listing
-from spikeguard.config.builder import (EvaluateSection, load_recipe)
-from spikeguard.system.environment import describe
-from spikeguard.storage.atomic_files import write_npz
+from spikeguard.cli.entry import main
+from spikeguard.config.schema import EvaluateSection, load_recipe
+from spikeguard.runs.attack_results import attack_name
 from spikeguard.runs.recipe_training import train_recipe
 from spikeguard.runs.run import Run
+from spikeguard.storage import run_folder as run_files
+from spikeguard.storage.atomic_files import write_npz
+from spikeguard.system.environment import describe
 
 TINY = [
     "data.train_limit=60",
@@ -207,7 +207,7 @@ def test_an_interrupted_training_ends_like_one_that_never_stopped(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("spikeguard.commands.train.progress", _Calling(interrupt))
+        patch.setattr("spikeguard.cli.commands.train.progress", _Calling(interrupt))
         assert main([*planted, "train.checkpoint_seconds=0", "--out", str(path)]) == 130
     told = capsys.readouterr().err.strip()
     assert told.count("\n") == 0
@@ -257,7 +257,7 @@ def test_attack_stores_a_result_and_reads_it_back(run, capsys, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("a finished attack was computed again")
 
-    monkeypatch.setattr("spikeguard.evaluation.evaluate", never)
+    monkeypatch.setattr("spikeguard.evaluation.evaluator.evaluate", never)
     assert text_of(words, capsys) == first
 
 
@@ -267,7 +267,7 @@ def test_an_interrupted_attack_goes_on_at_the_next_batch(run, tmp_path, monkeypa
     words = ["attack", str(run), "--eps", "0.06", "--suite", "baseline"]
     whole, path = Job.run, run / run_files.ATTACKS / "baseline-linf-0.06"
     recipe = load_recipe(run / run_files.RECIPE, ["evaluate.batch_size=4"])
-    monkeypatch.setattr("spikeguard.runs.load_recipe", lambda *args: recipe)
+    monkeypatch.setattr("spikeguard.runs.run.load_recipe", lambda *args: recipe)
     batches = []
 
     def counting(self, images, index, *rest):
@@ -354,7 +354,7 @@ def test_kept_inputs_that_cannot_be_read_are_named_with_what_to_do(damage, suffi
 def test_without_a_terminal_every_batch_is_heard_of(run, capsys, monkeypatch):
     """3 batches of 4 images: each tells of its attack, and how long the rest will take."""
     recipe = load_recipe(run / run_files.RECIPE, ["evaluate.batch_size=4"])
-    monkeypatch.setattr("spikeguard.runs.load_recipe", lambda *args: recipe)
+    monkeypatch.setattr("spikeguard.runs.run.load_recipe", lambda *args: recipe)
     assert main(["attack", str(run), "--eps", "0.045", "--suite", "baseline"]) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if "attack with" in line]
     first, *between, last = [line.partition(": ")[2] for line in told]
@@ -501,8 +501,8 @@ def test_the_demo_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     def never(*args, **kwargs):
         raise AssertionError("a finished stage was computed again")
 
-    monkeypatch.setattr("spikeguard.evaluation.evaluate", never)
-    monkeypatch.setattr("spikeguard.auditing.audit", never)
+    monkeypatch.setattr("spikeguard.evaluation.evaluator.evaluate", never)
+    monkeypatch.setattr("spikeguard.auditing.auditor.audit", never)
     assert text_of(out, capsys) == first
 
 

@@ -1,7 +1,7 @@
 """``spikeguard data download`` tells how far it is; the transfer itself is tested with the data."""
 
-from spikeguard import data
-from spikeguard.cli.app import main
+from spikeguard.cli.entry import main
+from spikeguard.data import downloads
 
 
 def test_a_download_tells_how_far_it_is(tmp_path, monkeypatch, capsys):
@@ -11,7 +11,7 @@ def test_a_download_tells_how_far_it_is(tmp_path, monkeypatch, capsys):
         progress(7, None)  # a server that does not say how much there is
         return tmp_path / name
 
-    monkeypatch.setattr(data, "download", fetch)
+    monkeypatch.setattr(downloads, "download", fetch)
     assert main(["data", "download", "mnist", "--data-root", str(tmp_path)]) == 0
     told = capsys.readouterr()
     assert told.out == f"mnist in {tmp_path / 'mnist'}\n"

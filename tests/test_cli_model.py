@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from spikeguard.cli.app import main
-from spikeguard.evaluation.evaluator import Evaluation
+from spikeguard.cli.entry import main
+from spikeguard.evaluation.result import Evaluation
 
 NETS = '''
 import torch

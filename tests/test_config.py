@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeguard.config import yaml_files as recipes
-from spikeguard.config.instantiate import (ConfigError, Where, build_entry, call, number)
-from spikeguard.config.builder import (EvaluateSection, build, build_objective, eps_text, load_recipe)
-from spikeguard.encoders.coding import ENCODERS
+from spikeguard.config.builder import build, build_objective
+from spikeguard.config.errors import ConfigError, Where
+from spikeguard.config.instantiate import build_entry, call, number
+from spikeguard.config.schema import EvaluateSection, eps_text, load_recipe
+from spikeguard.encoders import ENCODERS
 from spikeguard.models import MODELS
-from spikeguard.neurons import (DLIF, NEURONS, SURROGATES, Triangular)
-from spikeguard.training.options import TrainOptions
+from spikeguard.neurons import DLIF, NEURONS, SURROGATES, Triangular
 from spikeguard.rng import stream
+from spikeguard.training.options import TrainOptions
 
 SMALL = """
 name: small

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from spikeguard.cli.console import (progress, progress_board)
+from spikeguard.cli.console import progress, progress_board
 
 
 def ticks(step):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (FGSM, MTPGD, PGD, EoT, Linf, UniformNoise)
-from spikeguard.evaluation.cost_estimate import (Estimate, estimate)
+from spikeguard.attacks import FGSM, MTPGD, PGD, EoT, Linf, UniformNoise
 from spikeguard.data import ImageSet
+from spikeguard.evaluation.cost_estimate import Estimate, estimate
 from spikeguard.models import MLP
 from spikeguard.rng import stream
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikeguard.data import (AUGMENTATIONS, Compose, Cutout, HorizontalFlip, RandomCrop)
+from spikeguard.data import AUGMENTATIONS, Compose, Cutout, HorizontalFlip, RandomCrop
 from spikeguard.rng import stream
 
 

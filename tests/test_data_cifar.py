@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from spikeguard.data import load
-from spikeguard.data.cifar import (CIFAR10, CIFAR100, read_cifar)
+from spikeguard.data.cifar import CIFAR10, CIFAR100, read_cifar
+from spikeguard.data.datasets import load
 from spikeguard.data.pickles import read_pickle
 
 TINY = {

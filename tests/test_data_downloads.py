@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from spikeguard.data import (DATASETS, DownloadError, download, downloads)
+from spikeguard.data import DownloadError, download, downloads
 from spikeguard.data.archives import extract
-from spikeguard.data.downloads import (SOURCES, Source)
+from spikeguard.data.datasets import DATASETS
+from spikeguard.data.downloads import SOURCES, Source
 
 BODY = bytes(range(256)) * 4096  # 1 MiB: several reads
 HALF = len(BODY) // 2

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikeguard.data import load
-from spikeguard.data.cifar import (CIFAR10, CIFAR100, read_binary)
+from spikeguard.data.cifar import CIFAR10, CIFAR100, read_binary
+from spikeguard.data.datasets import load
 from spikeguard.data.idx import read_mnist
 
 STORE = Path(__file__).parents[2] / "shared" / "data"

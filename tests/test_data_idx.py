@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from spikeguard.data import load
-from spikeguard.data.idx import (read_idx, read_mnist)
+from spikeguard.data.datasets import load
+from spikeguard.data.idx import read_idx, read_mnist
 
 PIXELS = (np.arange(5 * 28 * 28) % 251).astype(np.uint8).reshape(5, 28, 28)
 LABELS = np.array([3, 0, 9, 1, 3], np.uint8)

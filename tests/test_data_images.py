@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from spikeguard.data import (ImageSet, Splits, as_image_set, split_validation)
+from spikeguard.data import ImageSet, Splits, as_image_set, split_validation
 from spikeguard.data.images import stratified_order
 from spikeguard.rng import stream
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from spikeguard import data
-from spikeguard.data import (DATASETS, Compose, HorizontalFlip, ImageSet, RandomCrop, load)
+from spikeguard.data import Compose, HorizontalFlip, ImageSet, RandomCrop
+from spikeguard.data.datasets import DATASETS, load
 from spikeguard.rng import key
 
 

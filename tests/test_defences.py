@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikeguard.defences import (AT, TGO, GaussianNoise, MSERates, Objective, Piece, Vanilla)
-from spikeguard.models import (CNN, MLP)
+from spikeguard.defences import AT, TGO, GaussianNoise, MSERates, Objective, Piece, Vanilla
+from spikeguard.models import CNN, MLP
 from spikeguard.neurons import NoisyLIF
-from spikeguard.rng import (randomness, stream)
+from spikeguard.rng import randomness, stream
 
 X = torch.rand(6, 1, 8, 8, generator=stream(0, "x"))
 Y = torch.tensor([0, 1, 2, 0, 1, 2])

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikeguard.attacks import (FGSM, PGD, RFGSM, Linf)
-from spikeguard.defences import (AT, MPPD, GaussianNoise, Mixup, Objective, Vanilla)
+from spikeguard.attacks import FGSM, PGD, RFGSM, Linf
+from spikeguard.defences import AT, MPPD, GaussianNoise, Mixup, Objective, Vanilla
 from spikeguard.models import CNN
 from spikeguard.neurons import NoisyLIF
-from spikeguard.rng import (randomness, stream)
+from spikeguard.rng import randomness, stream
 
 X = torch.rand(6, 1, 8, 8, generator=stream(0, "x"))
 Y = torch.tensor([0, 1, 2, 0, 1, 2])

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from spikeguard.config.instantiate import build_entry
-from spikeguard.defences import (Objective, Vanilla)
-from spikeguard.encoders.coding import (ENCODERS, Direct, Poisson, Quantised)
-from spikeguard.models import (CNN, MLP)
+from spikeguard.defences import Objective, Vanilla
+from spikeguard.encoders import ENCODERS
+from spikeguard.encoders.coding import Direct, Poisson, Quantised
+from spikeguard.models import CNN, MLP
 from spikeguard.neurons import LIF
-from spikeguard.rng import (SampleStreams, randomness, stream)
+from spikeguard.rng import SampleStreams, randomness, stream
 
 
 def images(*shape):

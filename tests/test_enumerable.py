@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spikeguard.attacks import (APGD, FAB, FGSM, Linf, Square, UniformNoise, suite)
+from spikeguard.attacks import APGD, FAB, FGSM, Linf, Square, UniformNoise, suite
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.models import MLP
-from spikeguard.neurons import (LIF, Triangular)
+from spikeguard.neurons import LIF, Triangular
 from spikeguard.rng import stream
 
 PIXELS, CLASSES, SAMPLES, EPS = 2, 4, 200, 0.1

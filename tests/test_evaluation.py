@@ -8,14 +8,25 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (FGSM, L2, PGD, AttackError, Linf, SwapSurrogate, ThreatViolation, UniformNoise, suite)
+from spikeguard.attacks import (
+    FGSM,
+    L2,
+    PGD,
+    AttackError,
+    Linf,
+    SwapSurrogate,
+    ThreatViolation,
+    UniformNoise,
+    suite,
+)
 from spikeguard.data import ImageSet
-from spikeguard.evaluation.evaluator import (Evaluation, Score, evaluate, wilson)
-from spikeguard.models import (CNN, MLP)
-from spikeguard.neurons import (LIF, NoisyLIF, Triangular)
+from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.evaluation.rescoring import rescore
-from spikeguard.rng import (RandomSource, stream)
-from spikeguard.evaluation.result import (WorstSet, load_worst)
+from spikeguard.evaluation.result import Evaluation, WorstSet, load_worst
+from spikeguard.evaluation.statistics import Score, wilson
+from spikeguard.models import CNN, MLP
+from spikeguard.neurons import LIF, NoisyLIF, Triangular
+from spikeguard.rng import RandomSource, stream
 
 EPS = 0.2
 #               right, by how much           wrong without an attack

@@ -6,13 +6,14 @@ from itertools import pairwise
 import pytest
 import torch
 
-from spikeguard.attacks import (PGD, Linf)
-from spikeguard.encoders.coding import (ENCODERS, FrequencyEncoding)
-from spikeguard.kernels import (KERNELS, use_kernel, why_not)
-from spikeguard.models import (CNN, MLP)
-from spikeguard.neurons import (LIF, NEURONS, EvolutionaryLIF, record)
-from spikeguard.training.options import TrainOptions
+from spikeguard.attacks import PGD, Linf
+from spikeguard.encoders import ENCODERS
+from spikeguard.encoders.frequency import FrequencyEncoding
+from spikeguard.kernels.selection import KERNELS, use_kernel, why_not
+from spikeguard.models import CNN, MLP
+from spikeguard.neurons import LIF, NEURONS, EvolutionaryLIF, record
 from spikeguard.rng import stream
+from spikeguard.training.options import TrainOptions
 
 
 def images(*shape):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikeguard.storage.atomic_files import (atomic, write_bytes, write_json, write_npz, write_text)
+from spikeguard.storage.atomic_files import atomic, write_bytes, write_json, write_npz, write_text
 
 WRITERS = {
     "bytes": lambda path: write_bytes(path, b"new"),

@@ -13,15 +13,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikeguard.kernels.cpu import library as cpu_library
-from spikeguard.kernels import (KERNELS, default_kernel, fusing, integrate_and_fire, use_kernel, why_not)
 from spikeguard.kernels.cpu import backend as cpu_module
+from spikeguard.kernels.cpu import library as cpu_library
+from spikeguard.kernels.dispatch import integrate_and_fire
+from spikeguard.kernels.selection import KERNELS, default_kernel, fusing, use_kernel, why_not
+from spikeguard.models import CNN, VGG5, WRN16_4
 from spikeguard.models import efficient_layers as lean
-from spikeguard.models import (CNN, VGG5, WRN16_4)
 from spikeguard.models.resnet import ConvexCombination
 from spikeguard.models.snn import TimeSequential
-from spikeguard.neurons import (LIF, NEURONS, Triangular, are_spikes, record)
-from spikeguard.rng import (randomness, stream)
+from spikeguard.neurons import LIF, NEURONS, Triangular, are_spikes, record
+from spikeguard.rng import randomness, stream
 
 compiled = pytest.mark.skipif(why_not("cpu") is not None, reason=f"cpu: {why_not('cpu')}")
 SHAPES = {"features": (3, 4, 5), "image": (3, 4, 5, 3, 2), "one step": (1, 4, 5, 3, 2)}

@@ -6,15 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (FGSM, AttackError, Linf)
-from spikeguard.data import (ImageSet, Splits)
-from spikeguard.defences import (HIRE, MPPD, SR, TGO, Objective)
-from spikeguard.encoders.coding import (Direct, FrequencyEncoding, Poisson, Quantised)
-from spikeguard.models import (CNN, SNN)
+from spikeguard.attacks import FGSM, AttackError, Linf
+from spikeguard.data import ImageSet, Splits
+from spikeguard.defences import HIRE, MPPD, SR, TGO, Objective
+from spikeguard.encoders.coding import Direct, Poisson, Quantised
+from spikeguard.encoders.frequency import FrequencyEncoding
+from spikeguard.models import CNN, SNN
 from spikeguard.models.snn import Temporal
 from spikeguard.neurons import LIF
 from spikeguard.rng import stream
-from spikeguard.training.trainer import (TrainOptions, train)
+from spikeguard.training.options import TrainOptions
+from spikeguard.training.trainer import train
 
 
 class Weighted(Temporal):

@@ -7,57 +7,41 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "spikeguard"
 
-# From the bottom up. A module imports from the layers below its own, and from its own layer as long
-# as no circle closes. The top-level __init__.py only names what is elsewhere and stands outside.
+# From the bottom up. A package imports from the layers below its own, and from its own layer as
+# long as no circle closes. The top-level __init__.py names what is elsewhere and is left out.
 LAYERS = [
-    {"rng", "files", "environment", "folders", "memory", "position", "published"}
-    | {"refusals", "run_files"},
+    {"rng", "system", "storage"},
     {"kernels"},
-    {"neurons", "encoders", "frequency", "data"},
+    {"neurons", "encoders", "data"},
     {"models"},
     {"attacks"},
-    {"defences"},
-    {
-        "analysis",
-        "auditing",
-        "cascade",
-        "checkpoint",
-        "costing",
-        "divergence",
-        "engine",
-        "evaluation",
-        "learner",
-        "metering",
-        "optimisation",
-        "outcomes",
-        "parts",
-        "preflight",
-        "rescoring",
-        "resumption",
-        "scores",
-        "seeds",
-        "shards",
-        "training",
-        "workers",
-    },
-    {
-        "attack_results",
-        "benchmarking",
-        "building",
-        "choices",
-        "config",
-        "demo",
-        "recipe_training",
-        "recipes",
-        "reporting",
-        "reproduction",
-        "runs",
-    },
-    {"cli", "commands"},
+    {"defences", "analysis", "evaluation"},
+    {"training", "preflight", "auditing"},
+    {"config", "benchmarking"},
+    {"reporting"},
+    {"runs"},
+    {"cli"},
     {"__main__"},
 ]
-LEAVES = {"rng", "files", "environment"}  # these import nothing of ours, leaves included
-ONLY_IMPORTER = {"lightning_fabric": "engine.py", "lightning": "engine.py"}
+LEAVES = {"rng", "system", "storage"}  # these import nothing of ours, leaves included
+ONLY_IMPORTER = {
+    "lightning_fabric": "training/engine.py",
+    "lightning": "training/engine.py",
+}
+FORBIDDEN = [("training", "evaluation"), ("auditing", "training"), ("reporting", "runs")]
+# Inside a package, from the bottom up; a part is a module or a folder of the package.
+INNER = {
+    "attacks": ["threat", "base", "model_access", "gradients", "searches"],
+    "reporting": ["readers", "standings", "charts", "sections"],
+}
+APART = ["auditing/checks"]  # no module of these folders imports another one of the folder
+NO_CODE = ["recipes"]  # folders of data
+FACES = {"__init__.py"}
+_DECLARATIONS = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Expr)
+SAME_NAME = {  # public names that are as old as their modules
+    ("spikeguard.kernels", "reference"),
+    ("spikeguard.kernels", "multistep"),
+}
 
 
 def imports(file):
@@ -73,7 +57,8 @@ def imports(file):
 
 
 def sources(root):
-    return [file for file in sorted(root.rglob("*.py")) if file != root / "__init__.py"]
+    files = (file for file in sorted(root.rglob("*.py")) if file != root / "__init__.py")
+    return [file for file in files if file.parent.name not in NO_CODE]
 
 
 def unit(file, root):
@@ -81,13 +66,17 @@ def unit(file, root):
     return file.relative_to(root).parts[0].removesuffix(".py")
 
 
+def ours(file):
+    """Return what a file imports of the package: the parts of each name below the package."""
+    return [name.split(".")[1:] for name in imports(file) if name.startswith("spikeguard.")]
+
+
 def units_imported(file, root):
-    ours = (name.split(".") for name in imports(file) if name.startswith("spikeguard."))
-    return {parts[1] for parts in ours} - {unit(file, root)}
+    return {parts[0] for parts in ours(file)} - {unit(file, root), *NO_CODE}
 
 
 def breaches(root):
-    """Return what breaks the rule, one line each."""
+    """Return what breaks the rules, one line each."""
     level = {name: number for number, names in enumerate(LAYERS) for name in names}
     found = []
     for file in sources(root):
@@ -102,10 +91,36 @@ def breaches(root):
                 found.append(f"{name} imports {other}, which lies above it")
             elif own in LEAVES:
                 found.append(f"{name} imports {other}, but {own} is a leaf")
+            elif (own, other) in FORBIDDEN:
+                found.append(f"{name} imports {other}, which {own} does not know")
         for package, importer in ONLY_IMPORTER.items():
             if name != importer and any(i.split(".")[0] == package for i in imports(file)):
                 found.append(f"{name} imports {package}, which is left to {importer}")
+        found += inner_breaches(file, root)
     return found + circles(root)
+
+
+def inner_breaches(file, root):
+    """Return what breaks the order inside a package."""
+    parts = file.relative_to(root).with_suffix("").parts
+    name, found = file.relative_to(root).as_posix(), []
+    order = INNER.get(parts[0], [])
+    imported = [other for other in ours(file) if other[0] == parts[0] and len(other) > 1]
+    if len(parts) > 1 and parts[1] in order:
+        found += [
+            f"{name} imports {'.'.join(other)}, which lies above it"
+            for other in imported
+            if other[1] in order and order.index(other[1]) > order.index(parts[1])
+        ]
+    folder = "/".join(parts[:-1])
+    if folder in APART and file.name not in FACES:
+        others = {path.stem for path in file.parent.glob("*.py")} - {file.stem, "__init__"}
+        found += [
+            f"{name} imports {'.'.join(other)}, a neighbour in {folder}"
+            for other in imported
+            if "/".join(other[: len(parts) - 1]) == folder and others & set(other)
+        ]
+    return found
 
 
 def circles(root):
@@ -118,13 +133,60 @@ def circles(root):
     return [f"a circle of imports runs through {', '.join(sorted(graph))}"] if graph else []
 
 
+def face_breaches(root):
+    """Faces re-export, and may hold a registry; inside the package nobody imports from a face."""
+    found, exported = [], {}
+    for face in sorted(root.rglob("__init__.py")):
+        if face == root / "__init__.py":
+            continue
+        package = ".".join(face.relative_to(root.parent).parent.parts)
+        modules = {path.stem for path in face.parent.iterdir()}
+        names = {}
+        for node in ast.parse(face.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spikeguard."):
+                names |= {alias.asname or alias.name: node.module for alias in node.names}
+            elif not isinstance(node, _DECLARATIONS):
+                found.append(f"{package}: line {node.lineno} of its face is no re-export")
+        found += [
+            f"{package}: its face exports {name}, the name of a module"
+            for name in names.keys() & modules
+            if names[name] != package and (package, name) not in SAME_NAME
+        ]
+        exported[package] = names
+    for file in sources(root):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module in exported:
+                found += [
+                    f"{file.relative_to(root).as_posix()} imports {alias.name} from the face "
+                    f"{node.module}; take it from {exported[node.module][alias.name]}"
+                    for alias in node.names
+                    if exported[node.module].get(alias.name, node.module) != node.module
+                ]
+    return found
+
+
 def test_imports_go_down_only():
     assert breaches(ROOT) == []
 
 
+def test_faces_re_export_and_nothing_else():
+    assert face_breaches(ROOT) == []
+
+
 def test_every_module_of_the_package_is_read():
     files = {file.relative_to(ROOT).as_posix() for file in sources(ROOT)}
-    assert {"rng.py", "kernels/multistep.py", "models/snn.py", "cli.py"} <= files
+    assert {"rng.py", "kernels/multistep.py", "models/snn.py", "cli/entry.py"} <= files
+
+
+def test_three_modules_stand_at_the_top():
+    assert {path.name for path in ROOT.glob("*.py")} == {"__init__.py", "__main__.py", "rng.py"}
+
+
+def plant(root, files):
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(text, encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -136,23 +198,61 @@ def test_every_module_of_the_package_is_read():
             {"rng.py": "def f():\n    import spikeguard.training"},
             "rng.py imports training, which lies",
         ),
-        ({"files.py": "from spikeguard.rng import key"}, "imports rng, but files is a leaf"),
-        ({"training.py": "import lightning_fabric.utilities"}, "is left to engine.py"),
-        ({"training.py": "from lightning import fabric"}, "is left to engine.py"),
+        ({"storage/a.py": "from spikeguard.rng import key"}, "imports rng, but storage is a leaf"),
+        ({"training/a.py": "import lightning_fabric.utilities"}, "is left to training/engine.py"),
+        ({"training/a.py": "from lightning import fabric"}, "is left to training/engine.py"),
+        ({"training/a.py": "import spikeguard.evaluation"}, "evaluation, which training does not"),
+        ({"auditing/a.py": "import spikeguard.training"}, "training, which auditing does not"),
         ({"extras.py": ""}, "extras has no layer; add it to LAYERS"),
         (
             {
-                "training.py": "import spikeguard.learner",
-                "learner.py": "import spikeguard.training",
+                "training/a.py": "import spikeguard.preflight",
+                "preflight/a.py": "import spikeguard.training",
             },
-            "a circle of imports runs through learner, training",
+            "a circle of imports runs through preflight, training",
+        ),
+        (
+            {"attacks/base.py": "from spikeguard.attacks.gradients.nes import NES"},
+            "attacks/base.py imports attacks.gradients.nes.NES, which lies above",
+        ),
+        (
+            {"reporting/charts/a.py": "import spikeguard.reporting.sections.tables"},
+            "reporting/charts/a.py imports reporting.sections.tables, which lies above",
+        ),
+        (
+            {
+                "auditing/checks/a.py": "from spikeguard.auditing.checks.b import f",
+                "auditing/checks/b.py": "",
+            },
+            "auditing/checks/a.py imports auditing.checks.b.f, a neighbour",
         ),
     ],
 )
 def test_the_check_fires_on_a_planted_breach(tmp_path, files, message):
-    for name, text in {"engine.py": "import lightning_fabric", **files}.items():
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    plant(tmp_path, {"training/engine.py": "import lightning_fabric", **files})
     (found,) = breaches(tmp_path)
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"data/__init__.py": "def f():\n    pass"}, "line 1 of its face is no re-export"),
+        (
+            {"data/__init__.py": "from spikeguard.data.idx import load", "data/load.py": ""},
+            "its face exports load, the name of a module",
+        ),
+        (
+            {
+                "data/__init__.py": "from spikeguard.data.idx import read",
+                "data/a.py": "from spikeguard.data import read",
+            },
+            "data/a.py imports read from the face spikeguard.data; take it from",
+        ),
+    ],
+)
+def test_the_check_of_faces_fires_on_a_planted_breach(tmp_path, files, message):
+    root = tmp_path / "spikeguard"
+    plant(root, files)
+    (found,) = face_breaches(root)
     assert message in found

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.analysis import (MembraneHistogram, default_edges, membrane, membrane_histogram)
+from spikeguard.analysis import MembraneHistogram, default_edges, membrane, membrane_histogram
 from spikeguard.models import MLP
-from spikeguard.neurons import (IF, LIF, NoisyLIF, Triangular)
+from spikeguard.neurons import IF, LIF, NoisyLIF, Triangular
 from spikeguard.rng import stream
 
 

@@ -12,7 +12,7 @@ from spikeguard.system.allocator import keep_freed_memory
 
 CODE = """
 import resource, sys, torch
-from spikeguard.memory import keep_freed_memory
+from spikeguard.system.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def work():

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (FORWARD, PGD, Linf, UniformNoise, classify, cost, cross_entropy)
-from spikeguard.attacks.base import overheard
+from spikeguard.attacks import FORWARD, PGD, Linf, UniformNoise, classify, cost, cross_entropy
 from spikeguard.attacks.gradients.base import BACKPROP
+from spikeguard.attacks.model_access import overheard
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.evaluation.progress import Meter
 from spikeguard.rng import stream

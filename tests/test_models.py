@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.models import (CNN, MLP, SNN, VGG5, VGG11, WRN16_4)
+from spikeguard.models import CNN, MLP, SNN, VGG5, VGG11, WRN16_4
 from spikeguard.models.feedforward import feedforward
-from spikeguard.models.resnet import (ConvexCombination, _Block)
-from spikeguard.models.snn import (TimeSequential, fold)
-from spikeguard.neurons import (IF, LIF, Neuron)
+from spikeguard.models.resnet import ConvexCombination, _Block
+from spikeguard.models.snn import TimeSequential, fold
+from spikeguard.neurons import IF, LIF, Neuron
 from spikeguard.rng import stream
 
 

@@ -8,10 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from spikeguard.config.instantiate import build_entry
-from spikeguard.encoders.coding import (Direct, Poisson)
-from spikeguard.models import (CNN, MODELS, Dropout, OperationalCNN, OperationalMLP, SpikingVGG11)
-from spikeguard.neurons import (IF, LIF, ATan, Neuron, Sigmoid)
-from spikeguard.rng import (SampleStreams, randomness, stream)
+from spikeguard.encoders.coding import Direct, Poisson
+from spikeguard.models import CNN, MODELS, Dropout, OperationalCNN, OperationalMLP, SpikingVGG11
+from spikeguard.neurons import IF, LIF, ATan, Neuron, Sigmoid
+from spikeguard.rng import SampleStreams, randomness, stream
 
 BUILD = {"mlp": OperationalMLP, "cnn": OperationalCNN, "vgg": SpikingVGG11}
 TINY = {

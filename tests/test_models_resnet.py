@@ -9,13 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from spikeguard.config.instantiate import (ConfigError, build_entry)
+from spikeguard.config.errors import ConfigError
+from spikeguard.config.instantiate import build_entry
 from spikeguard.encoders.coding import Phase
-from spikeguard.kernels import unfused
-from spikeguard.models import (MODELS, SEWResNet, SpikingResNet)
-from spikeguard.models.sew import (_SEWBlock, _SpikingBlock)
-from spikeguard.neurons import (IF, ATan, are_spikes, record)
-from spikeguard.rng import (randomness, stream)
+from spikeguard.kernels.selection import unfused
+from spikeguard.models import MODELS, SEWResNet, SpikingResNet
+from spikeguard.models.sew import _SEWBlock, _SpikingBlock
+from spikeguard.neurons import IF, ATan, are_spikes, record
+from spikeguard.rng import randomness, stream
 
 BUILD = {"sew": SEWResNet, "spiking": SpikingResNet}
 DETACHED = {"sew": True, "spiking": False}

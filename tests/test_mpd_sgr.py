@@ -7,9 +7,17 @@ import torch
 from torch import nn
 
 from spikeguard.defences import MPDSGR
-from spikeguard.defences.piece import (Pass, Step)
-from spikeguard.models import (CNN, MLP)
-from spikeguard.neurons import (LIF, ATan, LayerTrace, Rectangular, StraightThrough, Triangular, record)
+from spikeguard.defences.piece import Pass, Step
+from spikeguard.models import CNN, MLP
+from spikeguard.neurons import (
+    LIF,
+    ATan,
+    LayerTrace,
+    Rectangular,
+    StraightThrough,
+    Triangular,
+    record,
+)
 from spikeguard.rng import stream
 
 

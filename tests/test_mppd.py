@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.config.instantiate import (ConfigError, build_entry)
-from spikeguard.defences import (AT, DEFENCES, MPPD, TGO, GaussianNoise, Objective, Vanilla)
+from spikeguard.config.errors import ConfigError
+from spikeguard.config.instantiate import build_entry
+from spikeguard.defences import AT, DEFENCES, MPPD, TGO, GaussianNoise, Objective, Vanilla
 from spikeguard.defences.mppd import perturbation_dynamics
-from spikeguard.defences.piece import (Pass, Step)
-from spikeguard.kernels import (use_kernel, why_not)
-from spikeguard.models import (CNN, MLP)
-from spikeguard.neurons import (DLIF, LIF, LayerTrace, NoisyLIF, Triangular, record)
-from spikeguard.rng import (randomness, stream)
+from spikeguard.defences.piece import Pass, Step
+from spikeguard.kernels.selection import use_kernel, why_not
+from spikeguard.models import CNN, MLP
+from spikeguard.neurons import DLIF, LIF, LayerTrace, NoisyLIF, Triangular, record
+from spikeguard.rng import randomness, stream
 
 X = torch.rand(6, 1, 8, 8, generator=stream(0, "x"))
 Y = torch.tensor([0, 1, 2, 0, 1, 2])

@@ -6,10 +6,23 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.kernels import integrate_and_fire
+from spikeguard.kernels.dispatch import integrate_and_fire
 from spikeguard.models.snn import TimeSequential
-from spikeguard.neurons import (DLIF, IF, LIF, PLIF, ATan, NoisyLIF, Rectangular, StraightThrough, Triangular, backward_mode, record, under_attack)
-from spikeguard.rng import (SampleStreams, randomness, stream)
+from spikeguard.neurons import (
+    DLIF,
+    IF,
+    LIF,
+    PLIF,
+    ATan,
+    NoisyLIF,
+    Rectangular,
+    StraightThrough,
+    Triangular,
+    backward_mode,
+    record,
+    under_attack,
+)
+from spikeguard.rng import SampleStreams, randomness, stream
 
 
 def current(*shape, low=-0.3, high=1.5, name="current"):

@@ -6,7 +6,7 @@ from torch import nn
 
 from spikeguard.analysis import operation_gradients
 from spikeguard.models import CNN
-from spikeguard.neurons import (LIF, NoisyLIF, Triangular)
+from spikeguard.neurons import LIF, NoisyLIF, Triangular
 from spikeguard.rng import stream
 
 X = torch.rand(6, 1, 4, 4, generator=stream(0, "x"))

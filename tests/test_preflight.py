@@ -6,10 +6,10 @@ from torch import nn
 
 import spikeguard as sg
 from fitting import drawn, fitted
-from spikeguard.attacks.base import (classify, frozen)
-from spikeguard.data import load
-from spikeguard.neurons import (IF, Triangular)
-from spikeguard.preflight.surrogates import (Compared, compare)
+from spikeguard.attacks.model_access import classify, frozen
+from spikeguard.data.datasets import load
+from spikeguard.neurons import IF, Triangular
+from spikeguard.preflight.surrogates import Compared, compare
 from spikeguard.rng import stream
 from test_adapters import Leaky, LIFNode, LIFSpike, SpikeFunction, of_package
 

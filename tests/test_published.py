@@ -5,13 +5,13 @@ import json
 import pytest
 
 from report_fixture import plant_attacks, plant_run
-from spikeguard.cli.app import main
-from spikeguard.config.builder import load_recipe
-from spikeguard.storage.atomic_files import write_json
-from spikeguard.config.published import (PAPERS, row, rows)
-from spikeguard.reporting import report
+from spikeguard.cli.entry import main
+from spikeguard.config.published import PAPERS, row, rows
+from spikeguard.config.schema import load_recipe
 from spikeguard.reporting.readers.collect import collect
+from spikeguard.reporting.renderer import report
 from spikeguard.reporting.sections.published_numbers import comparisons
+from spikeguard.storage.atomic_files import write_json
 
 ROW = "tgo/1/cifar10/wrn16-4/at+tgo"
 PRINTED = {"clean": 88.16, "fgsm": 63.03, "rfgsm": 79.69, "pgd7": 42.52, "pgd10": 35.01}

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.data import (ImageSet, Splits)
-from spikeguard.defences import (AT, RAT, Objective, Piece, Vanilla)
-from spikeguard.defences.rat import (project_simplex, retract)
-from spikeguard.models import (CNN, WRN16_4)
+from spikeguard.data import ImageSet, Splits
+from spikeguard.defences import AT, RAT, Objective, Piece, Vanilla
+from spikeguard.defences.rat import project_simplex, retract
+from spikeguard.models import CNN, WRN16_4
 from spikeguard.rng import stream
-from spikeguard.training.trainer import (TrainOptions, train)
+from spikeguard.training.options import TrainOptions
+from spikeguard.training.trainer import train
 
 
 def matrix(*shape, name="w"):

@@ -5,15 +5,17 @@ from functools import cache
 import pytest
 import torch
 
+from spikeguard.cli.entry import main
 from spikeguard.config import yaml_files as recipes
-from spikeguard.cli.app import main
-from spikeguard.config.builder import (ConfigError, build, load_recipe)
+from spikeguard.config.builder import build
+from spikeguard.config.errors import ConfigError
+from spikeguard.config.published import rows
+from spikeguard.config.schema import load_recipe
 from spikeguard.defences import DEFENCES
+from spikeguard.models import MODELS
 from spikeguard.training.engine import Engine
 from spikeguard.training.learner import Learner
-from spikeguard.models import MODELS
 from spikeguard.training.state import Position
-from spikeguard.config.published import rows
 
 NAMES = recipes.recipe_names()
 NO_RECIPE = ("tgo/5/", "tgo/text A/")  # networks for event cameras

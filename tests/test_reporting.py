@@ -17,13 +17,13 @@ from report_fixture import (
     plant_run,
     truncate,
 )
-from spikeguard.storage import atomic_files as files
+from spikeguard.evaluation.statistics import Score, wilson
 from spikeguard.reporting import formatting as words
-from spikeguard.reporting import report
-from spikeguard.reporting.charts import (against_radius, curves, looks, membranes, per_attack)
+from spikeguard.reporting.charts import against_radius, curves, looks, membranes, per_attack
 from spikeguard.reporting.readers.collect import collect
+from spikeguard.reporting.renderer import report
 from spikeguard.reporting.standings import radii
-from spikeguard.evaluation.result import (Score, wilson)
+from spikeguard.storage import atomic_files as files
 
 SCRIPT = re.compile(r"<script>.*?</script>|<style>.*?</style>", re.DOTALL)
 HOSTILE = "</script><script>window.pwned = 1</script><img src=x onerror=pwned()> & \"'"

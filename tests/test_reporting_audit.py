@@ -7,13 +7,13 @@ import re
 import pytest
 
 from report_fixture import CHECKS, LAYERS, curves, plant_audit, plant_run
-from spikeguard.auditing import CHECKS as KNOWN
-from spikeguard.auditing.findings import (REQUIRED, Finding, conclude)
-from spikeguard.reporting import report
-from spikeguard.reporting.charts import (KINDS, audited, looks)
+from spikeguard.auditing.findings import REQUIRED, Finding, conclude
+from spikeguard.auditing.registry import CHECKS as KNOWN
+from spikeguard.evaluation.statistics import wilson
+from spikeguard.reporting.charts import KINDS, audited, looks
 from spikeguard.reporting.readers.collect import collect
-from spikeguard.reporting.sections.audit_findings import (abouts, finding_badge, groups, tally)
-from spikeguard.evaluation.result import wilson
+from spikeguard.reporting.renderer import report
+from spikeguard.reporting.sections.audit_findings import abouts, finding_badge, groups, tally
 
 SCRIPT = re.compile(r"<script>.*?</script>|<style>.*?</style>", re.DOTALL)
 N = 100

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from report_fixture import NETWORKS, plant_attacks, plant_audit, plant_run, truncate
-from spikeguard.cli.app import main
+from spikeguard.cli.entry import main
+from spikeguard.reporting.renderer import report
 from spikeguard.storage.atomic_files import write_json
-from spikeguard.reporting import report
 from test_reporting import SCRIPT, text_of
 
 CARD = {

@@ -5,13 +5,12 @@ import math
 
 import pytest
 
+from spikeguard.cli.entry import main
+from spikeguard.evaluation.statistics import Score, over_seeds, wilson
 from spikeguard.runs import reproduction
-from spikeguard.cli.app import main
-from spikeguard.training.divergence import TrainingDiverged
 from spikeguard.runs.reproduction import reproduce
 from spikeguard.runs.run import Run
-from spikeguard.evaluation.result import (Score, wilson)
-from spikeguard.evaluation.statistics import over_seeds
+from spikeguard.training.divergence import TrainingDiverged
 
 TINY = [
     "data.name=digits",

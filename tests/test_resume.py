@@ -63,13 +63,14 @@ def prepare():
     """Import everything once and return the function that trains, or goes on where a run stands."""
     import torch
 
-    from spikeguard.data import (ImageSet, RandomCrop, Splits)
-    from spikeguard.defences import (AT, TGO)
-    from spikeguard.training.engine import Engine
+    from spikeguard.data import ImageSet, RandomCrop, Splits
+    from spikeguard.defences import AT, TGO
     from spikeguard.models import CNN
     from spikeguard.neurons import NoisyLIF
     from spikeguard.rng import stream
-    from spikeguard.training.trainer import (TrainOptions, train)
+    from spikeguard.training.engine import Engine
+    from spikeguard.training.options import TrainOptions
+    from spikeguard.training.trainer import train
 
     torch.set_num_threads(1)
     assert "lightning_fabric" not in sys.modules, "Fabric is imported before it is needed"

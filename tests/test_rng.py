@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from spikeguard.rng import (RandomSource, SampleStreams, key, normal, random_sources, randomness, stream, uniform)
+from spikeguard.rng import (
+    RandomSource,
+    SampleStreams,
+    key,
+    normal,
+    random_sources,
+    randomness,
+    stream,
+    uniform,
+)
 
 pytestmark = pytest.mark.usefixtures("untouched_global_generator")
 

@@ -8,12 +8,13 @@ import torch
 from spikeguard.attacks import suite
 from spikeguard.data import ImageSet
 from spikeguard.evaluation.evaluator import evaluate
-from spikeguard.models import MLP
-from spikeguard.neurons import (LIF, NoisyLIF)
-from spikeguard.evaluation.shard_runner import (Job, begun)
-from spikeguard.rng import stream
+from spikeguard.evaluation.parallel import _Sum, make_parts
+from spikeguard.evaluation.plan import lay_out
 from spikeguard.evaluation.result import PARTS
-from spikeguard.evaluation.plan import (_Sum, lay_out, make_parts)
+from spikeguard.evaluation.shard_runner import Job, begun
+from spikeguard.models import MLP
+from spikeguard.neurons import LIF, NoisyLIF
+from spikeguard.rng import stream
 
 EPS, N = 0.1, 22
 

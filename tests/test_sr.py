@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.defences import (AT, HIRE, SR, TGO, Objective, Piece)
-from spikeguard.defences.piece import (Pass, Step)
-from spikeguard.kernels import use_kernel
-from spikeguard.models import (CNN, MLP)
-from spikeguard.neurons import (LIF, NoisyLIF)
-from spikeguard.rng import (RandomSource, randomness, stream)
+from spikeguard.defences import AT, HIRE, SR, TGO, Objective, Piece
+from spikeguard.defences.piece import Pass, Step
+from spikeguard.kernels.selection import use_kernel
+from spikeguard.models import CNN, MLP
+from spikeguard.neurons import LIF, NoisyLIF
+from spikeguard.rng import RandomSource, randomness, stream
 
 A = torch.tensor([0.5, -1.0, 0.25], dtype=torch.float64)
 X = torch.tensor([[0.2, 0.4, 0.6], [0.9, 0.1, 0.3]], dtype=torch.float64)

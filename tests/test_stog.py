@@ -7,16 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.storage import checkpoints as checkpoint
-from spikeguard.attacks import (FGSM, Linf)
-from spikeguard.data import (ImageSet, Splits)
-from spikeguard.defences import (AT, GatePrior, Objective)
-from spikeguard.defences.piece import (Pass, Step)
+from spikeguard.attacks import FGSM, Linf
+from spikeguard.data import ImageSet, Splits
+from spikeguard.defences import AT, GatePrior, Objective
+from spikeguard.defences.piece import Pass, Step
 from spikeguard.encoders.coding import Poisson
-from spikeguard.models import (CNN, MLP, WRN16_4)
-from spikeguard.neurons import (LIF, NEURONS, StoG, are_spikes, record)
-from spikeguard.training.options import (TrainOptions, optimizer_state, restore_optimizer)
-from spikeguard.rng import (RandomSource, SampleStreams, randomness, stream)
+from spikeguard.models import CNN, MLP, WRN16_4
+from spikeguard.neurons import LIF, NEURONS, StoG, are_spikes, record
+from spikeguard.rng import RandomSource, SampleStreams, randomness, stream
+from spikeguard.storage import checkpoints as checkpoint
+from spikeguard.training.checkpointing import optimizer_state, restore_optimizer
+from spikeguard.training.options import TrainOptions
 from spikeguard.training.trainer import train
 
 

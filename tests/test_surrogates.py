@@ -5,7 +5,17 @@ import math
 import pytest
 import torch
 
-from spikeguard.neurons import (SURROGATES, ATan, Gaussian, Rectangular, Sigmoid, StraightThrough, SuperSpike, Surrogate, Triangular)
+from spikeguard.neurons import (
+    SURROGATES,
+    ATan,
+    Gaussian,
+    Rectangular,
+    Sigmoid,
+    StraightThrough,
+    SuperSpike,
+    Surrogate,
+    Triangular,
+)
 
 SHARP = {  # each family at its default and at another parameter
     "triangular": [Triangular(), Triangular(0.3)],

@@ -7,10 +7,19 @@ import torch
 from torch import nn
 
 from spikeguard.defences import TGO
-from spikeguard.defences.piece import (Pass, Step)
+from spikeguard.defences.piece import Pass, Step
 from spikeguard.models import MLP
-from spikeguard.neurons import (LIF, ATan, LayerTrace, NoisyLIF, Rectangular, StraightThrough, Triangular, record)
-from spikeguard.rng import (randomness, stream)
+from spikeguard.neurons import (
+    LIF,
+    ATan,
+    LayerTrace,
+    NoisyLIF,
+    Rectangular,
+    StraightThrough,
+    Triangular,
+    record,
+)
+from spikeguard.rng import randomness, stream
 
 
 def layer(v, *, v_th=1.0, surrogate=None, noise=None):

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikeguard.defences import (AT, MPPD, TRADES, Mixup, Objective, Vanilla)
-from spikeguard.defences.piece import (Pass, Step)
+from spikeguard.defences import AT, MPPD, TRADES, Mixup, Objective, Vanilla
+from spikeguard.defences.piece import Pass, Step
 from spikeguard.defences.trades import divergence
 from spikeguard.models import CNN
 from spikeguard.neurons import NoisyLIF
-from spikeguard.rng import (randomness, stream)
+from spikeguard.rng import randomness, stream
 
 X = torch.rand(6, 1, 8, 8, generator=stream(0, "x"))
 Y = torch.tensor([0, 1, 2, 0, 1, 2])

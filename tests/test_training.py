@@ -11,20 +11,22 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikeguard.storage import checkpoints as checkpoint
-from spikeguard.training import engine
 from spikeguard.attacks import NoGradientError
+from spikeguard.data import ImageSet, RandomCrop, Splits
+from spikeguard.defences import AT, TGO, Objective, Piece, Vanilla
+from spikeguard.models import CNN, MLP
+from spikeguard.neurons import LIF, NoisyLIF, Rectangular
+from spikeguard.rng import stream
+from spikeguard.storage import checkpoints as checkpoint
 from spikeguard.storage.checkpoints import load_model
-from spikeguard.data import (ImageSet, RandomCrop, Splits)
-from spikeguard.defences import (AT, TGO, Objective, Piece, Vanilla)
+from spikeguard.training import engine
+from spikeguard.training.checkpointing import difference, differences, identity, require_new_folder
+from spikeguard.training.divergence import TrainingDiverged
 from spikeguard.training.engine import Engine
 from spikeguard.training.learner import Learner
-from spikeguard.models import (CNN, MLP)
-from spikeguard.neurons import (LIF, NoisyLIF, Rectangular)
+from spikeguard.training.options import TrainOptions
 from spikeguard.training.state import Position
-from spikeguard.training.checkpointing import (difference, differences, identity, require_new_folder)
-from spikeguard.rng import stream
-from spikeguard.training.trainer import (TrainingDiverged, TrainOptions, train)
+from spikeguard.training.trainer import train
 
 QUICK = TrainOptions(epochs=2, batch_size=4, lr=0.05)
 

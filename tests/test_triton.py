@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from spikeguard.kernels.selection import why_not
 from spikeguard.kernels.triton import backend as module
-from spikeguard.kernels import why_not
 
 ROOT = Path(__file__).parents[1]
 INTERPRETED = bool(os.environ.get("TRITON_INTERPRET"))

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from spikeguard.attacks import BPTR
 from spikeguard.kernels.cpu import pooling as windows
-from spikeguard.kernels import (integrate_and_fire, unfused, why_not)
-from spikeguard.models import efficient_layers as lean
+from spikeguard.kernels.dispatch import integrate_and_fire
+from spikeguard.kernels.selection import unfused, why_not
 from spikeguard.models import SNN
+from spikeguard.models import efficient_layers as lean
 from spikeguard.models.snn import TimeSequential
-from spikeguard.neurons import (LIF, StoG, Triangular, backward_rule, record)
+from spikeguard.neurons import LIF, StoG, Triangular, backward_rule, record
 from spikeguard.rng import stream
 
 LAST = torch.channels_last

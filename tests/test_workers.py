@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from spikeguard.system.errors import (Refused, is_refusal)
-from spikeguard.evaluation.result import wilson
+from spikeguard.evaluation.statistics import wilson
+from spikeguard.system.errors import Refused, is_refusal
 from spikeguard.system.processes import side_by_side
 
 

@@ -9,20 +9,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spikeguard.encoders import coding as encoders
-    from spikeguard import (analysis, attacks, auditing, data, defences, kernels, models, neurons, reporting, rng)
-    from spikeguard.attacks import (L1, L2, Linf)
-    from spikeguard.auditing import (Verdict, audit)
-    from spikeguard.config.builder import (ConfigError, Recipe, build, load_recipe)
-    from spikeguard.runs.demo import run_demo
-    from spikeguard.evaluation.evaluator import (Evaluation, evaluate)
-    from spikeguard.models.adapters.classifier import foreign
-    from spikeguard.neurons import (backward_mode, record)
+    from spikeguard import (
+        analysis,
+        attacks,
+        auditing,
+        data,
+        defences,
+        encoders,
+        kernels,
+        models,
+        neurons,
+        reporting,
+        rng,
+    )
+    from spikeguard.attacks import L1, L2, Linf
+    from spikeguard.auditing import Verdict, audit
+    from spikeguard.config import ConfigError, Recipe, build, load_recipe
+    from spikeguard.evaluation import Evaluation, evaluate
+    from spikeguard.models.adapters import foreign
+    from spikeguard.neurons import backward_mode, record
     from spikeguard.preflight import check
     from spikeguard.reporting import report
-    from spikeguard.rng import (SampleStreams, randomness, stream)
-    from spikeguard.runs.run import Run
-    from spikeguard.training.trainer import (TrainOptions, TrainResult, train)
+    from spikeguard.rng import SampleStreams, randomness, stream
+    from spikeguard.runs import Run
+    from spikeguard.runs.demo import run_demo
+    from spikeguard.training import TrainOptions, TrainResult, train
 
 __all__ = [
     "ConfigError",
@@ -79,7 +90,7 @@ _NAMES = {
     "attacks": ("L1", "L2", "Linf"),
     "auditing": ("Verdict", "audit"),
     "config": ("ConfigError", "Recipe", "build", "load_recipe"),
-    "demo": ("run_demo",),
+    "runs.demo": ("run_demo",),
     "evaluation": ("Evaluation", "evaluate"),
     "models.adapters": ("foreign",),
     "neurons": ("backward_mode", "record"),

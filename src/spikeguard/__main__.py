@@ -2,7 +2,7 @@
 
 import sys
 
-from spikeguard.cli.app import main
+from spikeguard.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,7 +13,7 @@ from report_fixture import (
     plant_membrane,
     plant_run,
 )
-from spikeguard.reporting import report
+from spikeguard.reporting.renderer import report
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [

@@ -9,11 +9,27 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import (APGD, ATTACKS, FAB, L1, L2, MTPGD, PGD, RFGSM, SAPGD, AttackError, EoT, Linf, Square, SwapSurrogate, cross_entropy)
+from spikeguard.attacks import (
+    APGD,
+    ATTACKS,
+    FAB,
+    L1,
+    L2,
+    MTPGD,
+    PGD,
+    RFGSM,
+    SAPGD,
+    AttackError,
+    EoT,
+    Linf,
+    Square,
+    SwapSurrogate,
+    cross_entropy,
+)
 from spikeguard.attacks.searches.pgd import RFGSMVariant
 from spikeguard.models import CNN
-from spikeguard.neurons import (NoisyLIF, Triangular)
-from spikeguard.rng import (RandomSource, SampleStreams, randomness, stream)
+from spikeguard.neurons import NoisyLIF, Triangular
+from spikeguard.rng import RandomSource, SampleStreams, randomness, stream
 
 BUILD = dict(ATTACKS)
 for _variant in get_args(RFGSMVariant):

@@ -5,12 +5,29 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from spikeguard.data import (ImageSet, Splits)
-from spikeguard.defences import (AT, DEFENCES, HIRE, MPDSGR, MPPD, RAT, SR, TGO, TRADES, GatePrior, GaussianNoise, Mixup, MSERates, Objective, Vanilla)
+from spikeguard.data import ImageSet, Splits
+from spikeguard.defences import (
+    AT,
+    DEFENCES,
+    HIRE,
+    MPDSGR,
+    MPPD,
+    RAT,
+    SR,
+    TGO,
+    TRADES,
+    GatePrior,
+    GaussianNoise,
+    Mixup,
+    MSERates,
+    Objective,
+    Vanilla,
+)
 from spikeguard.models import CNN
-from spikeguard.neurons import (NoisyLIF, StoG)
-from spikeguard.rng import (randomness, stream)
-from spikeguard.training.trainer import (TrainOptions, train)
+from spikeguard.neurons import NoisyLIF, StoG
+from spikeguard.rng import randomness, stream
+from spikeguard.training.options import TrainOptions
+from spikeguard.training.trainer import train
 
 ON = {
     "vanilla": Vanilla(),

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from spikeguard.encoders.coding import (ENCODERS, Direct, Phase, Poisson)
-from spikeguard.rng import (SampleStreams, randomness, stream)
+from spikeguard.encoders import ENCODERS
+from spikeguard.encoders.coding import Direct, Phase, Poisson
+from spikeguard.rng import SampleStreams, randomness, stream
 
 
 def images(*shape):

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spikeguard.kernels import (KERNELS, integrate_and_fire, multistep, use_kernel, why_not)
+from spikeguard.kernels import multistep
+from spikeguard.kernels.dispatch import integrate_and_fire
 from spikeguard.kernels.reference import Firing
-from spikeguard.neurons import (SURROGATES, Triangular)
+from spikeguard.kernels.selection import KERNELS, use_kernel, why_not
+from spikeguard.neurons import SURROGATES, Triangular
 from spikeguard.rng import stream
 
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}

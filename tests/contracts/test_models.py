@@ -7,10 +7,23 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.encoders.coding import (ENCODERS, Direct, Poisson)
-from spikeguard.models import (CNN, MLP, MODELS, VGG5, VGG11, WRN16_4, OperationalCNN, OperationalMLP, SEWResNet, SpikingResNet, SpikingVGG11)
-from spikeguard.neurons import (DLIF, IF, LIF, ATan, Neuron, NoisyLIF, record)
-from spikeguard.rng import (SampleStreams, random_sources, randomness, stream)
+from spikeguard.encoders import ENCODERS
+from spikeguard.encoders.coding import Direct, Poisson
+from spikeguard.models import (
+    CNN,
+    MLP,
+    MODELS,
+    VGG5,
+    VGG11,
+    WRN16_4,
+    OperationalCNN,
+    OperationalMLP,
+    SEWResNet,
+    SpikingResNet,
+    SpikingVGG11,
+)
+from spikeguard.neurons import DLIF, IF, LIF, ATan, Neuron, NoisyLIF, record
+from spikeguard.rng import SampleStreams, random_sources, randomness, stream
 
 T, K = 3, 4
 SHAPES = {

@@ -6,9 +6,23 @@ import inspect
 import pytest
 import torch
 
-from spikeguard.kernels import (KERNELS, multistep, use_kernel)
-from spikeguard.neurons import (DLIF, IF, LIF, NEURONS, PLIF, EvolutionaryLIF, NoisyLIF, Rectangular, StoG, backward_mode, record, under_attack)
-from spikeguard.rng import (SampleStreams, randomness, stream)
+from spikeguard.kernels import multistep
+from spikeguard.kernels.selection import KERNELS, use_kernel
+from spikeguard.neurons import (
+    DLIF,
+    IF,
+    LIF,
+    NEURONS,
+    PLIF,
+    EvolutionaryLIF,
+    NoisyLIF,
+    Rectangular,
+    StoG,
+    backward_mode,
+    record,
+    under_attack,
+)
+from spikeguard.rng import SampleStreams, randomness, stream
 
 T = 6
 BUILD = {  # a quiet neuron of every kind

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from spikeguard.attacks import (PGD, Backprop, EoT, Linf, SwapSurrogate, cross_entropy, frozen)
-from spikeguard.attacks.gradients.cuda_graph import (LARGEST, Graphed)
+from spikeguard.attacks import PGD, Backprop, EoT, Linf, SwapSurrogate, cross_entropy, frozen
+from spikeguard.attacks.gradients.cuda_graph import LARGEST, Graphed
 from spikeguard.neurons import ATan
 from spikeguard.rng import stream
 

@@ -12,15 +12,16 @@ import torch
 from tests.contracts.test_kernels import SHARED, Case, case, compare, draw, run
 from torch import nn
 
-from spikeguard import kernels
-from spikeguard.kernels import (KERNELS, integrate_and_fire, why_not)
+from spikeguard.kernels import triton
+from spikeguard.kernels.dispatch import integrate_and_fire
 from spikeguard.kernels.reference import Firing
-from spikeguard.kernels.triton.backend import (BACKEND, LONGEST)
-from spikeguard.neurons import (SURROGATES, Triangular)
+from spikeguard.kernels.selection import KERNELS, why_not
+from spikeguard.kernels.triton.backend import BACKEND, LONGEST
+from spikeguard.neurons import SURROGATES, Triangular
 
 pytestmark = pytest.mark.skipif(why_not("triton") is not None, reason=f"{why_not('triton')}")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-PASSES = Path(kernels.__file__).with_name("triton_passes.py")
+PASSES = Path(triton.__file__).with_name("programs.py")
 
 
 def moved(*tensors, to=DEVICE):
@@ -236,6 +237,6 @@ def test_a_planted_fault_is_found(kernel, fault, tmp_path, monkeypatch):
     faulty = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(faulty)
     check(kernel)
-    monkeypatch.setattr(kernels, "triton_passes", faulty)
+    monkeypatch.setattr(triton, "programs", faulty)
     with pytest.raises(AssertionError):
         check(kernel)

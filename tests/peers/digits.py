@@ -7,7 +7,7 @@ from torch import nn
 
 import spikeguard as sg
 from fitting import fitted
-from spikeguard.neurons import (LIF, Triangular)
+from spikeguard.neurons import LIF, Triangular
 from spikeguard.rng import stream
 
 EPS = {"linf": 0.1, "l2": 0.8}

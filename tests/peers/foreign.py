@@ -4,10 +4,21 @@ import torch
 
 import spikeguard as sg
 from fitting import fitted, twin
-from spikeguard.attacks import (ASSG, BPTR, HART, PDSG, PGD, RGA, ANNTwin, Linf, SwapSurrogate, cross_entropy)
-from spikeguard.attacks.gradients.base import (BACKPROP, begun)
+from spikeguard.attacks import (
+    ASSG,
+    BPTR,
+    HART,
+    PDSG,
+    PGD,
+    RGA,
+    ANNTwin,
+    Linf,
+    SwapSurrogate,
+    cross_entropy,
+)
+from spikeguard.attacks.gradients.base import BACKPROP, begun
 from spikeguard.attacks.gradients.spiking_rules import prescribable
-from spikeguard.neurons import (Triangular, record)
+from spikeguard.neurons import Triangular, record
 from spikeguard.rng import stream
 
 T = 4

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spikeguard.models.feedforward import feedforward
-from spikeguard.neurons import (LIF, Triangular)
+from spikeguard.neurons import LIF, Triangular
 
 FOLDER = Path(__file__).parents[3] / "shared" / "reference"
 SURROGATE = {"natural": 1.0, "adversarial": 1.0, "masked": 0.02}

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from peers.digits import EPS, NETWORKS, still_right, trained
-from spikeguard.attacks import (APGD, FGSM, L2, PGD, Linf, Square, cross_entropy)
+from spikeguard.attacks import APGD, FGSM, L2, PGD, Linf, Square, cross_entropy
 from spikeguard.rng import stream
 
 with warnings.catch_warnings():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from peers.digits import EPS, NETWORKS, still_right, trained
-from spikeguard.attacks import (APGD, FGSM, L2, PGD, Linf, cross_entropy)
+from spikeguard.attacks import APGD, FGSM, L2, PGD, Linf, cross_entropy
 from spikeguard.rng import stream
 
 with warnings.catch_warnings():

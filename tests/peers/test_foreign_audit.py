@@ -7,7 +7,7 @@ from torch import nn
 
 import spikeguard as sg
 from fitting import drawn, fitted
-from spikeguard.data import load
+from spikeguard.data.datasets import load
 from spikeguard.rng import stream
 
 DIGITS = load("digits", test_limit=24)

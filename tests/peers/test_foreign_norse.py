@@ -20,8 +20,8 @@ from peers.foreign import (
     our_twin,
     trained,
 )
-from spikeguard.attacks import (RGA, cross_entropy)
-from spikeguard.neurons import (LIF, Triangular)
+from spikeguard.attacks import RGA, cross_entropy
+from spikeguard.neurons import LIF, Triangular
 from spikeguard.rng import stream
 
 with warnings.catch_warnings():

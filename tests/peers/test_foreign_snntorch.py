@@ -18,10 +18,10 @@ from peers.foreign import (
     our_twin,
     trained,
 )
-from spikeguard.attacks import (SwapSurrogate, cross_entropy)
+from spikeguard.attacks import SwapSurrogate, cross_entropy
 from spikeguard.attacks.gradients.base import BACKPROP
-from spikeguard.models.adapters.frameworks import ForeignError
-from spikeguard.neurons import (LIF, ATan, record)
+from spikeguard.models.adapters.foreign_neuron import ForeignError
+from spikeguard.neurons import LIF, ATan, record
 from spikeguard.rng import stream
 
 with warnings.catch_warnings():

@@ -22,8 +22,8 @@ from peers.foreign import (
     check_ruled_alike,
     our_twin,
 )
-from spikeguard.attacks import (SwapSurrogate, cross_entropy)
-from spikeguard.neurons import (LIF, Sigmoid, record)
+from spikeguard.attacks import SwapSurrogate, cross_entropy
+from spikeguard.neurons import LIF, Sigmoid, record
 from spikeguard.rng import stream
 
 with warnings.catch_warnings():

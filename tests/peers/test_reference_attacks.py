@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from peers.networks import SURROGATE, load, needs_networks
-from spikeguard.attacks import (PGD, Linf, suite)
+from spikeguard.attacks import PGD, Linf, suite
 from spikeguard.evaluation.evaluator import evaluate
 
 EPS = 0.1

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from peers.networks import EPS, SURROGATE, load, needs_networks
-from spikeguard.attacks import (Linf, suite)
+from spikeguard.attacks import Linf, suite
 from spikeguard.evaluation.evaluator import evaluate
 
 FIRST = 40

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from spikeguard.analysis.zero_gradients import (OperationGradient, operation_gradients)
-from spikeguard.analysis.membrane import (LayerCounts, MembraneHistogram, default_edges, membrane_histogram)
+from spikeguard.analysis.membrane import (
+    LayerCounts,
+    MembraneHistogram,
+    default_edges,
+    membrane_histogram,
+)
+from spikeguard.analysis.zero_gradients import OperationGradient, operation_gradients
 
 __all__ = [
     "LayerCounts",

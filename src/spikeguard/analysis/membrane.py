@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import evaluating
-from spikeguard.data import (Data, as_image_set)
+from spikeguard.attacks.model_access import evaluating
+from spikeguard.data.images import Data, as_image_set
+from spikeguard.neurons.modes import record
+from spikeguard.neurons.trace import LayerTrace
+from spikeguard.rng import SampleStreams, key, randomness
 from spikeguard.storage.atomic_files import write_npz
-from spikeguard.neurons import (LayerTrace, record)
-from spikeguard.rng import (SampleStreams, key, randomness)
 
 __all__ = ["NEAR", "LayerCounts", "MembraneHistogram", "default_edges", "membrane_histogram"]
 

@@ -9,10 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import (classify, cross_entropy, frozen)
-from spikeguard.data import (Data, as_image_set)
-from spikeguard.neurons import Neuron
-from spikeguard.rng import (SampleStreams, key, randomness)
+from spikeguard.attacks.losses import cross_entropy
+from spikeguard.attacks.model_access import classify, frozen
+from spikeguard.data.images import Data, as_image_set
+from spikeguard.neurons.base import Neuron
+from spikeguard.rng import SampleStreams, key, randomness
 
 __all__ = ["OperationGradient", "operation_gradients"]
 

@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Protocol
+from dataclasses import fields, is_dataclass
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from spikeguard.attacks.threat import Threat
-from spikeguard.neurons import under_attack
-from spikeguard.rng import (Randomness, SampleStreams, randomness)
+from spikeguard.rng import Randomness
 
-__all__ = [
-    "FORWARD",
-    "LOSSES",
-    "Attack",
-    "AttackError",
-    "Loss",
-    "NoGradientError",
-    "crafting",
-    "classify",
-    "cost",
-    "cross_entropy",
-    "evaluating",
-    "frozen",
-    "margin",
-    "overheard",
-    "require_finite_weights",
-]
+__all__ = ["FORWARD", "Attack", "AttackError", "NoGradientError", "cost", "describe"]
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 FORWARD = 1 / 3  # cost of a forward pass, where a gradient (forward and backward) costs 1
 
@@ -72,163 +50,18 @@ def cost(attack: Attack) -> float:
     return float(getattr(attack, "cost", math.inf))
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the cross-entropy of each sample [B]: -log softmax(z)_y."""
-    return functional.cross_entropy(_at_least_float32(logits), y, reduction="none")
+def describe(part: Any) -> Any:
+    """Return an attack's settings as plain data that JSON can hold: its kind and every field.
 
-
-def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Return max_{i != y} z_i - z_y for each sample [B]; positive means fooled.
-
-    Source: Carlini and Wagner, "Towards evaluating the robustness of neural networks", 2017.
+    Example:
+        >>> describe(Linf(0.1))
+        {'kind': 'Linf', 'eps': 0.1}
     """
-    logits = _at_least_float32(logits)
-    own = logits.gather(1, y[:, None])[:, 0]
-    other = logits.masked_fill(functional.one_hot(y, logits.shape[1]).bool(), -torch.inf)
-    return other.amax(1) - own
-
-
-def _at_least_float32(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin}
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every module's own flag is restored, whatever happens."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def is_stochastic(model: nn.Module) -> bool:
-    """Whether two calls in evaluation mode can differ: the model, or a part of it, says so."""
-    with evaluating(model):
-        return any(getattr(module, "stochastic", False) for module in model.modules())
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no parameter gradients, neurons "under attack"; all restored one by one."""
-    wanted = [(weight, weight.requires_grad) for weight in model.parameters()]
-    try:
-        for weight, _ in wanted:
-            weight.requires_grad_(False)
-        with evaluating(model), under_attack(model):
-            yield
-    finally:
-        for weight, flag in wanted:
-            weight.requires_grad_(flag)
-
-
-@contextmanager
-def crafting(
-    model: nn.Module, x: Tensor, y: Tensor, generator: Randomness | None
-) -> Iterator[SampleStreams]:
-    """The room an attack works in: input checked, model frozen, the model's noise bound.
-
-    Args:
-        model: The classifier under attack.
-        x: Inputs [B, ...] in [0, 1], floating point.
-        y: Labels [B], integers.
-        generator: A generator, or SampleStreams; None is a fixed stream.
-
-    Yields:
-        The streams for the attack's own draws, one for each sample.
-
-    Raises:
-        ValueError: If x is no float in [0, 1], holds a NaN, or y does not fit.
-        AttackError: If a weight is not finite.
-    """
-    require_inputs(x, y)
-    require_finite_weights(model)
-    streams = SampleStreams.of(generator, len(x))
-    with frozen(model), randomness(model, streams.fork("noise")), torch.no_grad():
-        yield streams.fork("search")
-
-
-Listener = Callable[[int, bool], None]
-_LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
-
-
-@contextmanager
-def overheard(listener: Listener) -> Iterator[None]:
-    """Tell ``listener(samples, gradient)`` of every pass of a model inside the block."""
-    before = _LISTENER.set(listener)
-    try:
-        yield
-    finally:
-        _LISTENER.reset(before)
-
-
-def classify(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the logits [B, K] of one forward pass.
-
-    Raises:
-        ValueError: If they have another shape, or a label has no logit.
-        AttackError: If they are not finite.
-    """
-    logits: Tensor = model(x)
-    if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
-        raise ValueError(
-            f"attack: the model must return logits [B, K], K >= 2, for {len(x)} inputs, got "
-            f"{list(logits.shape)}."
-        )
-    if int(y.max()) >= logits.shape[1]:
-        raise ValueError(
-            f"attack: labels go up to {int(y.max())}, but the model has {logits.shape[1]} classes."
-        )
-    if not bool(torch.isfinite(logits).all()):
-        raise AttackError("attack: the model's logits are not finite; check its weights first.")
-    listener = _LISTENER.get()
-    if listener is not None:
-        listener(len(x), torch.is_grad_enabled())
-    return logits
-
-
-def require_finite_weights(model: nn.Module) -> None:
-    """Refuse NaN weights and statistics: a spiking layer swallows them, and the logits look well.
-
-    A NaN potential is below every threshold, so the neuron is silent and all that follows finite.
-
-    Raises:
-        AttackError: It names the first of them.
-    """
-    named = [*model.named_parameters(), *model.named_buffers()]
-    named = [(name, weight) for name, weight in named if weight.is_floating_point()]
-    if not named:
-        return
-    broken = torch.stack([weight.detach().isnan().any() for _, weight in named])
-    if bool(broken.any()):
-        name = named[int(broken.int().argmax())][0]
-        raise AttackError(f"attack: {name} holds NaN; the model cannot be attacked or scored.")
-
-
-def require_inputs(x: Tensor, y: Tensor) -> None:
-    """Refuse inputs outside [0, 1], NaN, and labels that do not fit, in one line."""
-    if x.ndim < 2 or not x.numel():
-        raise ValueError(f"attack: inputs are [B, ...] and not empty, got shape {list(x.shape)}.")
-    if not x.is_floating_point():
-        raise ValueError(
-            f"attack: inputs must be floating point in [0, 1], got {x.dtype}; use x / 255."
-        )
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("attack: inputs hold NaN or infinity; clean the data first.")
-    low, high = (float(value) for value in x.detach().aminmax())
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"attack: inputs must lie in [0, 1], got {low:.4g} to {high:.4g}; "
-            "normalise inside the model, not before it."
-        )
-    if y.shape != x.shape[:1] or y.dtype != torch.int64:
-        raise ValueError(
-            f"attack: labels are int64 [{len(x)}], got {y.dtype} {list(y.shape)}; use y.long()."
-        )
-    if int(y.min()) < 0:
-        raise ValueError(f"attack: labels start at 0, got {int(y.min())}.")
+    if is_dataclass(part) and not isinstance(part, type):
+        inside = {f.name: describe(getattr(part, f.name)) for f in fields(part)}
+        return {"kind": type(part).__name__, **inside}
+    if isinstance(part, list | tuple):
+        return [describe(item) for item in part]
+    if part is None or isinstance(part, bool | int | float | str):
+        return part
+    return getattr(part, "__name__", type(part).__name__)

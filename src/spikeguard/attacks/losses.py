@@ -1,4 +1,4 @@
-"""Losses that attacks maximise beside cross-entropy and margin: DLR, and the targeted losses.
+"""Losses that attacks maximise: cross-entropy, margin, DLR, and the targeted losses.
 
 The difference of logits ratio (DLR) divides a margin by a spread of the same logits, so that
 neither a shift nor a positive factor changes it: a model cannot hide its gradient by scaling its
@@ -9,14 +9,33 @@ readout "logits", a current averaged over time, seldom ties, but comes in steps 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from spikeguard.attacks.base import margin
+__all__ = ["LOSSES", "Loss", "cross_entropy", "dlr", "margin", "targeted_dlr", "targeted_margin"]
 
-__all__ = ["dlr", "targeted_dlr", "targeted_margin"]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 _RESOLUTION = 1e-5  # of the largest |logit|: below it, two logits are the same up to rounding
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the cross-entropy of each sample [B]: -log softmax(z)_y."""
+    return functional.cross_entropy(_at_least_float32(logits), y, reduction="none")
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Return max_{i != y} z_i - z_y for each sample [B]; positive means fooled.
+
+    Source: Carlini and Wagner, "Towards evaluating the robustness of neural networks", 2017.
+    """
+    logits = _at_least_float32(logits)
+    own = logits.gather(1, y[:, None])[:, 0]
+    other = logits.masked_fill(functional.one_hot(y, logits.shape[1]).bool(), -torch.inf)
+    return other.amax(1) - own
 
 
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
@@ -38,7 +57,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     plain = margin(logits, y)
     if logits.shape[1] < 3:
         return plain
-    logits = _exact(logits)
+    logits = _at_least_float32(logits)
     top = logits.topk(3, dim=1).values
     own = logits.gather(1, y[:, None])[:, 0]
     constant = (own == top[:, 2]) & (own < top[:, 0])
@@ -63,7 +82,7 @@ def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     plain = targeted_margin(logits, y, target)
     if logits.shape[1] < 4:
         return plain
-    logits = _exact(logits)
+    logits = _at_least_float32(logits)
     top = logits.topk(4, dim=1).values
     spread = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
     return _ratio(plain, spread, logits, torch.zeros_like(y, dtype=torch.bool))
@@ -80,7 +99,7 @@ def targeted_margin(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     Source: Gowal et al., "An alternative surrogate loss for PGD-based adversarial testing", 2019
         (arXiv:1910.09338).
     """
-    logits = _exact(logits)
+    logits = _at_least_float32(logits)
     both = logits.gather(1, torch.stack([target, y], 1))
     return both[:, 0] - both[:, 1]
 
@@ -92,5 +111,8 @@ def _ratio(plain: Tensor, spread: Tensor, logits: Tensor, unfit: Tensor) -> Tens
     return torch.where(alone, plain, plain / torch.where(alone, 1, spread))
 
 
-def _exact(logits: Tensor) -> Tensor:
+def _at_least_float32(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}

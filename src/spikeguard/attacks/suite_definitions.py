@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from spikeguard.attacks.searches.apgd import APGD
+from spikeguard.attacks.base import Attack
+from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.assg import ASSG
-from spikeguard.attacks.base import (Attack, cross_entropy, margin)
-from spikeguard.attacks.searches.fab import FAB
-from spikeguard.attacks.gradients.base import (Backprop, EoT, Gradient, SwapSurrogate)
-from spikeguard.attacks.losses import dlr
+from spikeguard.attacks.gradients.base import Backprop, EoT, Gradient, SwapSurrogate
 from spikeguard.attacks.gradients.membrane_readout import MembraneReadout
+from spikeguard.attacks.gradients.nes import NES
+from spikeguard.attacks.gradients.spiking_rules import BPTR, HART, PDSG, RGA
+from spikeguard.attacks.losses import cross_entropy, dlr, margin
+from spikeguard.attacks.searches.apgd import APGD
+from spikeguard.attacks.searches.fab import FAB
 from spikeguard.attacks.searches.mifgsm import MIFGSM
 from spikeguard.attacks.searches.mtpgd import MTPGD
-from spikeguard.attacks.gradients.nes import NES
 from spikeguard.attacks.searches.noise import UniformNoise
-from spikeguard.attacks.searches.pgd import (FGSM, PGD, RFGSM)
-from spikeguard.attacks.gradients.spiking_rules import (BPTR, HART, PDSG, RGA)
+from spikeguard.attacks.searches.pgd import FGSM, PGD, RFGSM
 from spikeguard.attacks.searches.sapgd import SAPGD
 from spikeguard.attacks.searches.square import Square
 from spikeguard.attacks.threat import Threat
-from spikeguard.attacks.gradients.ann_twin import ANNTwin
-from spikeguard.neurons import (Surrogate, Triangular)
+from spikeguard.neurons.surrogate import Surrogate, Triangular
 
 __all__ = ["CASCADES", "SUITES", "Plan"]
 

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from spikeguard.attacks.gradients.assg import ASSG
 from spikeguard.attacks.base import Attack
-from spikeguard.attacks.suite_definitions import (CASCADES, SUITES, Plan)
-from spikeguard.attacks.gradients.base import (SwapSurrogate, innermost)
-from spikeguard.attacks.gradients.membrane_readout import (MembraneReadout, answers_in_spikes)
-from spikeguard.attacks.gradients.spiking_rules import (BPTR, HART, PDSG, RGA, prescribable)
-from spikeguard.attacks.threat import THREATS
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
-from spikeguard.neurons import spiking_layers
+from spikeguard.attacks.gradients.assg import ASSG
+from spikeguard.attacks.gradients.base import SwapSurrogate, innermost
+from spikeguard.attacks.gradients.membrane_readout import MembraneReadout, answers_in_spikes
+from spikeguard.attacks.gradients.spiking_rules import BPTR, HART, PDSG, RGA, prescribable
+from spikeguard.attacks.suite_definitions import CASCADES, SUITES, Plan
+from spikeguard.attacks.threat import THREATS
+from spikeguard.neurons.modes import spiking_layers
 
 __all__ = ["CASCADES", "SUITES", "member", "suitable", "suite"]
 

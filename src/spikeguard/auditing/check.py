@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from spikeguard.auditing.findings import (Finding, FindingStatus)
+from spikeguard.auditing.findings import Finding, FindingStatus
 
 if TYPE_CHECKING:
     from spikeguard.auditing.context import Context

@@ -9,12 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeguard.attacks import (APGD, FGSM, NES, PGD, Attack, Backprop, EoT, Gradient, Loss, SwapSurrogate, ThreatViolation, UniformNoise, cross_entropy, describe)
-from spikeguard.attacks.gradients.base import innermost
+from spikeguard.attacks.base import Attack, describe
+from spikeguard.attacks.gradients.base import Backprop, EoT, Gradient, SwapSurrogate, innermost
+from spikeguard.attacks.gradients.nes import NES
+from spikeguard.attacks.losses import Loss, cross_entropy
+from spikeguard.attacks.searches.apgd import APGD
+from spikeguard.attacks.searches.noise import UniformNoise
+from spikeguard.attacks.searches.pgd import FGSM, PGD
 from spikeguard.attacks.searches.square import Square
+from spikeguard.attacks.threat import ThreatViolation
 from spikeguard.auditing.subject import Subject
 from spikeguard.evaluation.evaluator import evaluate
-from spikeguard.neurons import Surrogate
+from spikeguard.neurons.surrogate import Surrogate
 
 __all__ = ["EOT", "Attacked", "Context"]
 

@@ -12,11 +12,12 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import (Attack, AttackError, Threat, evaluating, frozen)
-from spikeguard.attacks.base import is_stochastic
+from spikeguard.attacks.base import Attack, AttackError
+from spikeguard.attacks.model_access import evaluating, frozen, is_stochastic
+from spikeguard.attacks.threat import Threat
 from spikeguard.evaluation.evaluator import evaluate
-from spikeguard.neurons import Surrogate
-from spikeguard.rng import (SampleStreams, key, randomness)
+from spikeguard.neurons.surrogate import Surrogate
+from spikeguard.rng import SampleStreams, key, randomness
 
 __all__ = ["Budget", "Provenance", "Subject"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from spikeguard.evaluation.evaluator import wilson
+from spikeguard.evaluation.statistics import wilson
 
 __all__ = ["LUCK", "exceeds", "fooled_alone", "half_width", "percent", "room_between"]
 

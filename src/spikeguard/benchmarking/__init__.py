@@ -7,8 +7,8 @@ process for each number.
 
 from __future__ import annotations
 
-from spikeguard.benchmarking.networks import (NETWORKS, QUICK, Setup)
-from spikeguard.benchmarking.store import (RESULTS, Store)
-from spikeguard.benchmarking.suite import (Benchmark, choose)
+from spikeguard.benchmarking.networks import NETWORKS, QUICK, Setup
+from spikeguard.benchmarking.store import RESULTS, Store
+from spikeguard.benchmarking.suite import Benchmark, choose
 
 __all__ = ["NETWORKS", "QUICK", "RESULTS", "Benchmark", "Setup", "Store", "choose"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeguard.benchmarking.variants import (Variant, ready)
-from spikeguard.kernels import use_kernel
-from spikeguard.models import SNN
-from spikeguard.neurons import record
+from spikeguard.benchmarking.variants import Variant, ready
+from spikeguard.kernels.selection import use_kernel
+from spikeguard.models.snn import SNN
+from spikeguard.neurons.modes import record
 
 __all__ = ["Unequal", "require_equal", "tied"]
 

@@ -9,8 +9,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from spikeguard.models import (CNN, SNN, VGG5, VGG11, WRN16_4)
-from spikeguard.neurons import (LIF, Neuron, Triangular, record)
+from spikeguard.models.feedforward import CNN, VGG5, VGG11
+from spikeguard.models.resnet import WRN16_4
+from spikeguard.models.snn import SNN
+from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.lif import LIF
+from spikeguard.neurons.modes import record
+from spikeguard.neurons.surrogate import Triangular
 from spikeguard.rng import stream
 
 __all__ = ["NETWORKS", "QUICK", "Setup", "build", "firing_rates", "sample"]

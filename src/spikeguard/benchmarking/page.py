@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spikeguard.benchmarking import scaling, table
 from spikeguard.benchmarking import time_to_verdict as verdict
-from spikeguard.benchmarking import (scaling, table)
 from spikeguard.benchmarking.store import Store
 from spikeguard.storage.atomic_files import write_text
 

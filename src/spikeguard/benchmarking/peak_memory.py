@@ -1,7 +1,7 @@
 """Peak memory of one piece of work, in a process of its own.
 
-``python -m spikeguard.benchmarking.memory JSON`` measures and prints a number; :func:`peak_mib`
-starts it.
+``python -m spikeguard.benchmarking.peak_memory JSON`` measures and prints a number;
+:func:`peak_mib` starts it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from spikeguard.benchmarking.networks import (Setup, build, sample)
+from spikeguard.benchmarking.networks import Setup, build, sample
 from spikeguard.benchmarking.timing import in_format
-from spikeguard.benchmarking.variants import (Variant, ready, variant)
+from spikeguard.benchmarking.variants import Variant, ready, variant
 
 __all__ = ["MeasurementFailed", "measure", "peak_mib"]
 

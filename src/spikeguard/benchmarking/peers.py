@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeguard.benchmarking.transcribe import (MultiStep, StepLoop, Style, TimeFolded)
-from spikeguard.models import SNN
-from spikeguard.neurons import (LIF, Triangular)
+from spikeguard.benchmarking.transcribe import MultiStep, StepLoop, Style, TimeFolded
+from spikeguard.models.snn import SNN
+from spikeguard.neurons.lif import LIF
+from spikeguard.neurons.surrogate import Triangular
 
 __all__ = ["FLOOR", "PEERS", "Unavailable", "floor", "peer", "versions"]
 

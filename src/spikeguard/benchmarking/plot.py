@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from spikeguard.benchmarking.peers import (FLOOR, PEERS)
+from spikeguard.benchmarking.peers import FLOOR, PEERS
 from spikeguard.benchmarking.table import Row
 from spikeguard.benchmarking.variants import OURS
 from spikeguard.storage.atomic_files import atomic

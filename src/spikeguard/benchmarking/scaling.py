@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from spikeguard.benchmarking.networks import Setup, build, sample
 from spikeguard.benchmarking.peak_memory import peak_mib
-from spikeguard.benchmarking.networks import (Setup, build, sample)
-from spikeguard.benchmarking.timing import (Effort, interleaved, median_seconds)
+from spikeguard.benchmarking.timing import Effort, interleaved, median_seconds
 from spikeguard.benchmarking.variants import variant
 
 __all__ = ["AXES", "HEAD", "SCALED", "point", "rows", "slope"]

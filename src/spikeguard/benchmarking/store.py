@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from spikeguard.benchmarking.peers import versions
-from spikeguard.system.environment import describe
 from spikeguard.storage.atomic_files import write_json
+from spikeguard.system.environment import describe
 
 __all__ = ["RESULTS", "Store", "identity"]
 

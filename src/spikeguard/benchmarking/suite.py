@@ -12,17 +12,23 @@ from pathlib import Path
 
 import torch
 
-from spikeguard.benchmarking import time_to_verdict as verdict
 from spikeguard.benchmarking import scaling
-from spikeguard.benchmarking.equality import (Unequal, require_equal, tied)
-from spikeguard.benchmarking.peak_memory import (MeasurementFailed, peak_mib)
-from spikeguard.benchmarking.networks import (NETWORKS, QUICK, Setup, build, firing_rates, sample)
-from spikeguard.benchmarking.peers import (FLOOR, Unavailable)
-from spikeguard.benchmarking.store import (Case, Store, identity)
-from spikeguard.benchmarking.timing import (Effort, faster_format, in_format, interleaved, median_seconds)
-from spikeguard.benchmarking.variants import (Variant, default_variant, known_variants, variant)
-from spikeguard.kernels import use_kernel
-from spikeguard.models import SNN
+from spikeguard.benchmarking import time_to_verdict as verdict
+from spikeguard.benchmarking.equality import Unequal, require_equal, tied
+from spikeguard.benchmarking.networks import NETWORKS, QUICK, Setup, build, firing_rates, sample
+from spikeguard.benchmarking.peak_memory import MeasurementFailed, peak_mib
+from spikeguard.benchmarking.peers import FLOOR, Unavailable
+from spikeguard.benchmarking.store import Case, Store, identity
+from spikeguard.benchmarking.timing import (
+    Effort,
+    faster_format,
+    in_format,
+    interleaved,
+    median_seconds,
+)
+from spikeguard.benchmarking.variants import Variant, default_variant, known_variants, variant
+from spikeguard.kernels.selection import use_kernel
+from spikeguard.models.snn import SNN
 
 __all__ = ["Benchmark", "choose"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spikeguard.benchmarking.peers import (FLOOR, PEERS)
+from spikeguard.benchmarking.peers import FLOOR, PEERS
 
 __all__ = ["HEAD", "Row", "cells", "markdown", "notes", "rows"]
 

@@ -11,16 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import (Attack, suite)
+from spikeguard.attacks.base import Attack
+from spikeguard.attacks.suites import suite
 from spikeguard.benchmarking.peers import peer
-from spikeguard.data import load
-from spikeguard.defences import AT
+from spikeguard.data.datasets import load
+from spikeguard.defences.adversarial import AT
 from spikeguard.evaluation.evaluator import evaluate
-from spikeguard.kernels import use_kernel
-from spikeguard.models import (CNN, SNN)
-from spikeguard.neurons import (LIF, Triangular)
-from spikeguard.rng import (SampleStreams, key, stream)
-from spikeguard.training.trainer import (TrainOptions, train)
+from spikeguard.kernels.selection import use_kernel
+from spikeguard.models.feedforward import CNN
+from spikeguard.models.snn import SNN
+from spikeguard.neurons.lif import LIF
+from spikeguard.neurons.surrogate import Triangular
+from spikeguard.rng import SampleStreams, key, stream
+from spikeguard.training.options import TrainOptions
+from spikeguard.training.trainer import train
 
 __all__ = ["HEAD", "WAYS", "rows", "time_to_verdict", "trained"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spikeguard.benchmarking.variants import (Variant, ready)
+from spikeguard.benchmarking.variants import Variant, ready
 
 __all__ = ["Effort", "faster_format", "interleaved", "median_seconds"]
 

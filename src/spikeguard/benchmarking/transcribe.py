@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from spikeguard.models import SNN
 from spikeguard.models.resnet import _Block
-from spikeguard.models.snn import TimeSequential
-from spikeguard.neurons import (LIF, Neuron)
+from spikeguard.models.snn import SNN, TimeSequential
+from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.lif import LIF
 
 __all__ = ["MultiStep", "StepLoop", "Style", "TimeFolded", "transcribe"]
 

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikeguard.attacks import (cross_entropy, frozen)
 from spikeguard.attacks.gradients.base import BACKPROP
-from spikeguard.benchmarking.peers import (FLOOR, PEERS, Unavailable, floor, peer)
-from spikeguard.kernels import (KERNELS, use_kernel, why_not)
-from spikeguard.models import SNN
+from spikeguard.attacks.losses import cross_entropy
+from spikeguard.attacks.model_access import frozen
+from spikeguard.benchmarking.peers import FLOOR, PEERS, Unavailable, floor, peer
+from spikeguard.kernels.selection import KERNELS, use_kernel, why_not
+from spikeguard.models.snn import SNN
 
 __all__ = ["OURS", "WORKS", "Variant", "default_variant", "known_variants", "ready", "variant"]
 

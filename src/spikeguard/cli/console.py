@@ -21,7 +21,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from spikeguard.config.instantiate import (ConfigError, number)
+from spikeguard.config.errors import ConfigError
+from spikeguard.config.instantiate import number
 
 __all__ = ["note", "numbers", "progress", "progress_board", "say", "table", "words"]
 

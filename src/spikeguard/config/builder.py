@@ -12,27 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spikeguard.config.instantiate import (ConfigError, Where, build_entry, call, unknown)
-from spikeguard.config.schema import (DataSection, EvaluateSection, Recipe, eps_text, load_recipe)
+from spikeguard.config.errors import ConfigError, Where, unknown
+from spikeguard.config.instantiate import build_entry, call
+from spikeguard.config.schema import EvaluateSection, Recipe
 
 if TYPE_CHECKING:
-    from spikeguard.data import Splits
-    from spikeguard.defences import Objective
-    from spikeguard.models import SNN
-    from spikeguard.training.trainer import TrainOptions
+    from spikeguard.data.images import Splits
+    from spikeguard.defences.objective import Objective
+    from spikeguard.models.snn import SNN
+    from spikeguard.training.options import TrainOptions
 
 __all__ = [
     "Built",
-    "ConfigError",
-    "DataSection",
-    "EvaluateSection",
-    "Recipe",
     "build",
     "build_model",
     "build_objective",
-    "eps_text",
     "load_data",
-    "load_recipe",
     "require_images",
     "require_tunable",
     "tunable_suites",
@@ -66,8 +61,8 @@ def build(recipe: Recipe, data_root: str | Path | None = None) -> Built:
     Raises:
         ConfigError: If a name or an option is unknown, a value is refused, or the data are missing.
     """
-    from spikeguard.attacks import SUITES
-    from spikeguard.training.trainer import TrainOptions
+    from spikeguard.attacks.suite_definitions import SUITES
+    from spikeguard.training.options import TrainOptions
 
     for suite in recipe.evaluate.suite:  # now, not after hours of training
         if suite not in SUITES:
@@ -87,7 +82,7 @@ def build(recipe: Recipe, data_root: str | Path | None = None) -> Built:
 
 def load_data(recipe: Recipe, data_root: str | Path | None = None) -> Splits:
     """Load the recipe's images."""
-    from spikeguard.data import load
+    from spikeguard.data.datasets import load
 
     settings = recipe.data.model_dump(exclude={"name"})
     try:
@@ -104,14 +99,15 @@ def require_images(limit: int | None, data: Splits, where: Where | str = "limit"
 
 def tunable_suites(suites: Iterable[str]) -> list[str]:
     """Return those of some attack suites whose gradients have a setting to choose."""
-    from spikeguard.attacks import (suite, tunable)
+    from spikeguard.attacks.suites import suite
+    from spikeguard.attacks.tuning import tunable
 
     return [name for name in suites if tunable(suite(name, eps=0.1))]
 
 
 def require_tunable(plan: EvaluateSection, where: Where | str = "--tune") -> None:
     """Refuse to choose settings where no suite has any."""
-    from spikeguard.attacks import SUITES
+    from spikeguard.attacks.suite_definitions import SUITES
 
     if plan.tune and not tunable_suites(plan.suite):
         raise ConfigError(
@@ -146,7 +142,8 @@ def build_model(recipe: Recipe, data: Splits) -> SNN:
 
 def build_objective(recipe: Recipe) -> Objective:
     """Build the recipe's objective; an empty list is plain training."""
-    from spikeguard.defences import (DEFENCES, Objective)
+    from spikeguard.defences import DEFENCES
+    from spikeguard.defences.objective import Objective
 
     where = Where("objective", recipe.label)
     objective = Objective(())

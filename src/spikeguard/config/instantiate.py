@@ -7,45 +7,22 @@ handed in, so that it is written once.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-__all__ = ["ConfigError", "Where", "build_entry", "call", "number", "unknown"]
+from spikeguard.config.errors import ConfigError, Where, first_problem, unknown
+
+__all__ = ["build_entry", "call", "number"]
 
 Registry = Mapping[str, Callable[..., Any]]
 
 _FRACTION = re.compile(r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*/\s*([\d.]+(?:[eE][-+]?\d+)?)\s*")
-
-
-class ConfigError(ValueError):
-    """A recipe or a command line that cannot be followed; one line says where and what to write."""
-
-
-@dataclass(frozen=True)
-class Where:
-    """A place in a recipe, for messages: ``Where("model", "recipe digits") / "neuron"``.
-
-    Args:
-        path: Dotted path inside the recipe.
-        source: What holds it, for example "recipe digits"; or empty.
-    """
-
-    path: str
-    source: str = ""
-
-    def __truediv__(self, key: str | int) -> Where:
-        return Where(f"{self.path}.{key}" if self.path else str(key), self.source)
-
-    def __str__(self) -> str:
-        return " in ".join(part for part in (self.path, self.source) if part)
 
 
 def build_entry(registry: Registry, spec: object, where: Where | str, **given: Any) -> Any:
@@ -129,22 +106,6 @@ def number(value: object) -> object:
         return value
 
 
-def unknown(where: Where | str, what: str, name: str, known: Iterable[str]) -> ConfigError:
-    """Return the error for a name that is not known: the nearest one, and all there are."""
-    names = sorted(known)
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    place = f"{where}: " if str(where) else ""
-    return ConfigError(f"{place}unknown {what} {name!r}.{hint} Known: {', '.join(names)}.")
-
-
-def first_problem(error: ValidationError) -> tuple[tuple[str | int, ...], str, object]:
-    """Return place, message (no capital, no full stop) and input of the first problem found."""
-    problem = error.errors(include_url=False)[0]
-    message = problem["msg"].removeprefix("Input ").removeprefix("Value error, ").rstrip(".")
-    return problem["loc"], message[:1].lower() + message[1:], problem["input"]
-
-
 def _checked(annotation: Any, value: object, where: Where) -> object:
     """Check a value against an annotation, strictly: a bool is no number, a text neither.
 
@@ -183,7 +144,8 @@ def _numbers(value: object) -> object:
 @cache
 def _parts() -> dict[str, Registry]:
     """Parameters that are entries themselves, and their registries."""
-    from spikeguard.encoders.coding import ENCODERS
-    from spikeguard.neurons import (NEURONS, SURROGATES)
+    from spikeguard.encoders import ENCODERS
+    from spikeguard.neurons import NEURONS
+    from spikeguard.neurons.surrogate import SURROGATES
 
     return {"neuron": NEURONS, "encoder": ENCODERS, "surrogate": SURROGATES}

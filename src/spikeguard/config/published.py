@@ -108,7 +108,7 @@ def row(key: str) -> Row:
 @cache
 def rows() -> Mapping[str, Row]:
     """Return all rows by key, in the order of the papers."""
-    text = (files("spikeguard") / "reported_results.csv").read_text(encoding="utf-8")
+    text = (files("spikeguard.recipes") / "reported_results.csv").read_text(encoding="utf-8")
     found: dict[str, Row] = {}
     for line in csv.DictReader(text.splitlines()):
         paper, table, dataset, network, defence = (line[part] for part in _PLACE)

@@ -17,10 +17,11 @@ from pydantic import (
     field_validator,
 )
 
-from spikeguard.config.instantiate import (ConfigError, Where, first_problem, number, unknown)
-from spikeguard.storage.atomic_files import write_text
+from spikeguard.config.errors import ConfigError, Where, first_problem, unknown
+from spikeguard.config.instantiate import number
 from spikeguard.config.published import row
-from spikeguard.config.yaml_files import (dump, override, read)
+from spikeguard.config.yaml_files import dump, override, read
+from spikeguard.storage.atomic_files import write_text
 
 __all__ = ["DataSection", "EvaluateSection", "Recipe", "eps_text", "load_recipe"]
 
@@ -123,7 +124,8 @@ class Recipe(_Section):
     with a ``name`` and the options of what it builds; :func:`build` checks them.
 
     Attributes:
-        published: Rows of published tables that it stands for, as :mod:`spikeguard.published` names
+        published: Rows of published tables that it stands for, as
+            :mod:`spikeguard.config.published` names
             them: "tgo/1/cifar10/wrn16-4/at+tgo".
         readings: What the source leaves open or contradicts, and what was chosen; a sentence each.
     """

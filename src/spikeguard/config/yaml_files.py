@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
-from spikeguard.config.instantiate import ConfigError
+from spikeguard.config.errors import ConfigError
 
 __all__ = ["dump", "merge", "override", "read", "recipe_names"]
 
-_PACKAGED = Path(str(files(__name__)))
+_PACKAGED = Path(str(files("spikeguard.recipes")))
 _SECTIONS = ("", "data", "model", "train", "evaluate")
 _OWN = ("name", "title", "published")  # what a recipe says of itself alone
 _JOINED = "readings"  # those of what is extended stay

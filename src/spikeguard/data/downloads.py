@@ -20,7 +20,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from spikeguard.data.archives import extract
-from spikeguard.data.cifar import (CIFAR10, CIFAR100)
+from spikeguard.data.cifar import CIFAR10, CIFAR100
 from spikeguard.data.paths import data_root
 
 __all__ = ["SOURCES", "DownloadError", "Progress", "Source", "download"]

@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import (FGSM, PGD, RFGSM, THREATS, Attack)
+from spikeguard.attacks.base import Attack
+from spikeguard.attacks.searches.pgd import FGSM, PGD, RFGSM
+from spikeguard.attacks.threat import THREATS
 from spikeguard.defences.piece import Piece
 
 __all__ = ["AT"]

@@ -10,10 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import (AttackError, Linf)
-from spikeguard.attacks.base import (crafting, cross_entropy)
+from spikeguard.attacks.base import AttackError
+from spikeguard.attacks.losses import cross_entropy
+from spikeguard.attacks.model_access import crafting
+from spikeguard.attacks.threat import Linf
 from spikeguard.defences.piece import Piece
-from spikeguard.models import SNN
+from spikeguard.models.snn import SNN
 
 __all__ = ["HIRE"]
 

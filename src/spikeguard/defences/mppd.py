@@ -9,8 +9,9 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from spikeguard.defences.piece import (Piece, Step)
-from spikeguard.neurons import (LayerTrace, Neuron, Trace)
+from spikeguard.defences.piece import Piece, Step
+from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.trace import LayerTrace, Trace
 
 __all__ = ["MPPD", "Distance", "perturbation_dynamics"]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikeguard.defences.piece import Piece
-from spikeguard.neurons import Neuron
+from spikeguard.neurons.base import Neuron
 
 __all__ = ["MSERates"]
 

@@ -10,8 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikeguard.defences.piece import (AddsTerm, Constrains, Fits, Outcome, Pass, Perturbs, Piece, Step, Vanilla)
-from spikeguard.neurons import record
+from spikeguard.defences.piece import (
+    AddsTerm,
+    Constrains,
+    Fits,
+    Outcome,
+    Pass,
+    Perturbs,
+    Piece,
+    Step,
+    Vanilla,
+)
+from spikeguard.neurons.modes import record
 from spikeguard.rng import stream
 
 __all__ = ["Objective"]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from spikeguard.neurons import Trace
+from spikeguard.neurons.trace import Trace
 
 if TYPE_CHECKING:
     from spikeguard.defences.objective import Objective

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from spikeguard.defences.piece import (Piece, Step)
-from spikeguard.rng import (randomness, stream)
+from spikeguard.defences.piece import Piece, Step
+from spikeguard.rng import randomness, stream
 
 __all__ = ["SR"]
 

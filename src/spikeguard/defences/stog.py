@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from spikeguard.defences.piece import (Piece, Step)
-from spikeguard.neurons import StoG
+from spikeguard.defences.piece import Piece, Step
+from spikeguard.neurons.stog import StoG
 
 __all__ = ["GatePrior"]
 

@@ -9,8 +9,10 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from spikeguard.defences.piece import (Piece, Step)
-from spikeguard.neurons import (LayerTrace, Neuron, Surrogate)
+from spikeguard.defences.piece import Piece, Step
+from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.surrogate import Surrogate
+from spikeguard.neurons.trace import LayerTrace
 
 __all__ = ["TGO"]
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikeguard.attacks import (Backprop, Linf, classify, crafting)
-from spikeguard.defences.piece import (Piece, Step)
+from spikeguard.attacks.gradients.base import Backprop
+from spikeguard.attacks.model_access import classify, crafting
+from spikeguard.attacks.threat import Linf
+from spikeguard.defences.piece import Piece, Step
 
 __all__ = ["TRADES"]
 

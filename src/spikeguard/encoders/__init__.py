@@ -1,1 +1,18 @@
-"""TODO: what this package is for."""
+"""Encoders: how an image [B, ...] becomes input currents [T, B, ...]."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from spikeguard.encoders.coding import Direct, Encoder, Phase, Poisson, Quantised
+from spikeguard.encoders.frequency import FrequencyEncoding
+
+__all__ = ["Direct", "ENCODERS", "Encoder", "FrequencyEncoding", "Phase", "Poisson", "Quantised"]
+
+ENCODERS: dict[str, type[nn.Module]] = {
+    "direct": Direct,
+    "poisson": Poisson,
+    "phase": Phase,
+    "quantised": Quantised,
+    "frequency": FrequencyEncoding,
+}

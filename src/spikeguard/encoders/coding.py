@@ -12,14 +12,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from spikeguard.encoders.frequency import FrequencyEncoding
 from spikeguard.rng import RandomSource
 
 __all__ = [
-    "ENCODERS",
     "Direct",
     "Encoder",
-    "FrequencyEncoding",
     "Phase",
     "Poisson",
     "Quantised",
@@ -192,12 +189,3 @@ class _Replace(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
         return None, grad
-
-
-ENCODERS: dict[str, type[nn.Module]] = {
-    "direct": Direct,
-    "poisson": Poisson,
-    "phase": Phase,
-    "quantised": Quantised,
-    "frequency": FrequencyEncoding,
-}

@@ -1,1 +1,11 @@
-"""TODO: what this package is for."""
+"""evaluate(): clean accuracy, accuracy under every attack, and the per-sample worst case."""
+
+from __future__ import annotations
+
+from spikeguard.evaluation.cost_estimate import estimate
+from spikeguard.evaluation.evaluator import evaluate
+from spikeguard.evaluation.rescoring import rescore
+from spikeguard.evaluation.result import Evaluation
+from spikeguard.evaluation.statistics import Score, wilson
+
+__all__ = ["Evaluation", "Score", "estimate", "evaluate", "rescore", "wilson"]

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from spikeguard.attacks import (Attack, AttackError, Backprop, cost, cross_entropy, evaluating, frozen)
-from spikeguard.data import ImageSet
-from spikeguard.rng import (SampleStreams, randomness)
+from spikeguard.attacks.base import Attack, AttackError, cost
+from spikeguard.attacks.gradients.base import Backprop
+from spikeguard.attacks.losses import cross_entropy
+from spikeguard.attacks.model_access import evaluating, frozen
+from spikeguard.data.images import ImageSet
+from spikeguard.rng import SampleStreams, randomness
 from spikeguard.system.processes import one_thread
 
 __all__ = ["Estimate", "estimate"]

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import Attack
-from spikeguard.data import ImageSet
-from spikeguard.evaluation.progress import Progress
-from spikeguard.evaluation.shard_runner import Precision
-from spikeguard.evaluation.result import (Evaluation, Score, WorstSet, wilson)
+from spikeguard.attacks.base import Attack
+from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.plan import lay_out
+from spikeguard.evaluation.progress import Progress
+from spikeguard.evaluation.result import Evaluation, WorstSet
+from spikeguard.evaluation.shard_runner import Precision
 
-__all__ = ["Evaluation", "Score", "evaluate", "wilson"]
+__all__ = ["evaluate"]
 
 
 def evaluate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -11,21 +11,18 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import (Attack, cost, describe, evaluating, require_finite_weights)
-from spikeguard.attacks.base import is_stochastic
-from spikeguard.data import (ImageSet, as_image_set)
-from spikeguard.storage.atomic_files import write_npz
-from spikeguard.evaluation.progress import (Meter, Progress)
-from spikeguard.evaluation.shard_runner import (Arrays, Job, Precision, begun)
-from spikeguard.evaluation.shard_store import (held_span, open_parts, read_part)
+from spikeguard.attacks.base import Attack, cost, describe
+from spikeguard.attacks.model_access import evaluating, is_stochastic, require_finite_weights
+from spikeguard.data.images import ImageSet, as_image_set
+from spikeguard.evaluation.progress import Meter, Progress
 from spikeguard.evaluation.result import RESERVED
-from spikeguard.system.processes import side_by_side
+from spikeguard.evaluation.shard_runner import Arrays, Job, Precision, begun
+from spikeguard.evaluation.shard_store import held_span, open_parts, read_part
+from spikeguard.storage.atomic_files import write_npz
 
-__all__ = ["CHUNK", "Layout", "lay_out", "Reload", "make_parts"]
+__all__ = ["CHUNK", "Layout", "lay_out"]
 
 CHUNK = 8  # batches in a part of a cascade: a queue from which batches are filled up
-
-Reload = Callable[[], tuple[nn.Module, ImageSet]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,60 +170,3 @@ def lay_out(
         }
         store = open_parts(out, identity, model, images)
     return Layout(job, images, n, span, store, settings, {"norm": norm, "eps": eps})
-
-
-def make_parts(
-    layout: Layout,
-    reload: Reload,
-    arguments: Mapping[str, Any],
-    jobs: int,
-    progress: Progress | None = None,
-) -> None:
-    """Make the parts that are not kept yet, several at a time, each in a process of one thread.
-
-    Args:
-        layout: The evaluation; it keeps its parts in a folder.
-        reload: Returns the model and the data in another process; can be pickled.
-        arguments: What :func:`lay_out` got beside the model and the data; can be pickled.
-        jobs: Processes, >= 1.
-        progress: Called with (done, total, what), summed over the processes.
-
-    Raises:
-        Exception: The first error of a process, which ends all others.
-    """
-    work = [(reload, dict(arguments), start, str(start)) for start in layout.missing]
-    if work:
-        side_by_side(_make_part, work, min(jobs, len(work)), _Sum(progress, len(work)))
-
-
-def _make_part(
-    reload: Reload,
-    arguments: dict[str, Any],
-    start: int,
-    task: str,
-    tell: Callable[[str, int, int, str], None],
-) -> None:
-    """Make one part, in a process that has nothing yet."""
-    layout = lay_out(*reload(), **arguments)
-    meter = layout.meter(lambda *far: tell(task, *far), len(layout.index(start)))
-    layout.part(start, meter)
-    meter.finish()
-
-
-class _Sum:
-    """Adds up how far several parts are; those not begun yet are taken for the usual ones."""
-
-    def __init__(self, progress: Progress | None, parts: int):
-        self._progress = progress
-        self._parts = parts
-        self._far: dict[str, tuple[int, int]] = {}
-
-    def __call__(self, task: str, done: int, total: int, what: str) -> None:
-        self._far[task] = done, total
-        made = sum(far for far, _ in self._far.values())
-        known = sum(whole for _, whole in self._far.values())
-        whole = round(known * self._parts / len(self._far))
-        if self._progress is not None and (
-            what != "done" or made == whole
-        ):  # one part's end is not the end
-            self._progress(made, whole, what)

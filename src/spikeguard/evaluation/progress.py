@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from spikeguard.attacks import (FORWARD, Attack, cost)
-from spikeguard.attacks.base import overheard
+from spikeguard.attacks.base import FORWARD, Attack, cost
+from spikeguard.attacks.model_access import overheard
 
 __all__ = ["Meter", "Progress"]
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from torch import nn
 
-from spikeguard.attacks import THREATS
-from spikeguard.data import ImageSet
+from spikeguard.attacks.threat import THREATS
+from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.evaluator import evaluate
+from spikeguard.evaluation.result import Evaluation, load_worst
+from spikeguard.evaluation.statistics import Score, wilson
 from spikeguard.rng import key
-from spikeguard.evaluation.result import (Evaluation, Score, load_worst, wilson)
 
 __all__ = ["Rescored", "rescore"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import zipfile
 import zlib
@@ -17,59 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikeguard.storage.atomic_files import (write_json, write_npz)
+from spikeguard.evaluation.statistics import Score
+from spikeguard.storage.atomic_files import write_json, write_npz
 
-__all__ = ["Evaluation", "Score", "WorstSet", "load_worst", "wilson"]
+__all__ = ["Evaluation", "WorstSet", "load_worst"]
 
 PARTS = ".parts"  # folder of the finished batches of an unfinished evaluation
 WORST = ".worst.npz"
 RESERVED = ("labels", "index")  # arrays beside the outcomes
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, EOFError)
-
-
-def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion (z = 1.96: 95 %).
-
-    Args:
-        successes: Number of successes in [0, n]; a sum of fractions is taken as it is.
-        n: Sample count, >= 1.
-        z: Normal quantile.
-
-    Source: Wilson, "Probable inference ...", JASA 1927.
-    """
-    if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"wilson: needs 0 <= successes <= n and n >= 1, got {successes:g} of {n}.")
-    p, z2 = successes / n, z * z
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    low = max(0.0, centre - half) if successes > 0 else 0.0  # exact at the ends, where
-    high = min(1.0, centre + half) if successes < n else 1.0  # centre and half cancel
-    return low, high
-
-
-@dataclass(frozen=True)
-class Score:
-    """An accuracy with its Wilson 95 % interval; all in [0, 1], over ``n`` samples."""
-
-    accuracy: float
-    low: float
-    high: float
-    n: int
-
-    @classmethod
-    def of(cls, right: Tensor) -> Score:
-        """Score outcomes [N] in [0, 1]."""
-        total, n = float(right.sum()), len(right)
-        low, high = wilson(min(total, float(n)), n)
-        return cls(total / n, low, high, n)
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval (low, high)."""
-        return self.low, self.high
-
-    def __str__(self) -> str:
-        return f"{100 * self.accuracy:5.1f} %  [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import (Attack, NoGradientError, ThreatViolation, classify, cross_entropy, evaluating, frozen)
-from spikeguard.attacks.searches.active_set import (active_set, can_step)
+from spikeguard.attacks.base import Attack, NoGradientError
 from spikeguard.attacks.gradients.base import BACKPROP
-from spikeguard.evaluation.cascade import (Cascade, run_cascade)
-from spikeguard.data import ImageSet
-from spikeguard.storage.atomic_files import write_npz
-from spikeguard.kernels import unfused
+from spikeguard.attacks.losses import cross_entropy
+from spikeguard.attacks.model_access import classify, evaluating, frozen
+from spikeguard.attacks.searches.active_set import active_set, can_step
+from spikeguard.attacks.threat import ThreatViolation
+from spikeguard.data.images import ImageSet
+from spikeguard.evaluation.cascade import Cascade, run_cascade
 from spikeguard.evaluation.progress import Meter
 from spikeguard.evaluation.shard_store import read_part
-from spikeguard.rng import (SampleStreams, key, randomness)
+from spikeguard.kernels.selection import unfused
+from spikeguard.rng import SampleStreams, key, randomness
+from spikeguard.storage.atomic_files import write_npz
 
 __all__ = ["Arrays", "Job", "Precision", "begun"]
 

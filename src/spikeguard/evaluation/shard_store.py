@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikeguard.data import ImageSet
-from spikeguard.storage.atomic_files import write_json
+from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.result import PARTS
+from spikeguard.storage.atomic_files import write_json
 
 __all__ = ["held_span", "open_parts", "read_part"]
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spikeguard.evaluation.result import (Score, wilson)
+from torch import Tensor
 
-__all__ = ["OverSeeds", "mean", "over_seeds"]
+__all__ = ["OverSeeds", "mean", "over_seeds", "wilson", "Score"]
 
 # Student's t at 97.5 %, for 1, 2, ... degrees of freedom
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -64,3 +64,48 @@ def over_seeds(scores: Sequence[Score]) -> OverSeeds:
 def mean(values: Sequence[float]) -> float:
     """Return the arithmetic mean of at least one value."""
     return sum(values) / len(values)
+
+
+def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion (z = 1.96: 95 %).
+
+    Args:
+        successes: Number of successes in [0, n]; a sum of fractions is taken as it is.
+        n: Sample count, >= 1.
+        z: Normal quantile.
+
+    Source: Wilson, "Probable inference ...", JASA 1927.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"wilson: needs 0 <= successes <= n and n >= 1, got {successes:g} of {n}.")
+    p, z2 = successes / n, z * z
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    low = max(0.0, centre - half) if successes > 0 else 0.0  # exact at the ends, where
+    high = min(1.0, centre + half) if successes < n else 1.0  # centre and half cancel
+    return low, high
+
+
+@dataclass(frozen=True)
+class Score:
+    """An accuracy with its Wilson 95 % interval; all in [0, 1], over ``n`` samples."""
+
+    accuracy: float
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def of(cls, right: Tensor) -> Score:
+        """Score outcomes [N] in [0, 1]."""
+        total, n = float(right.sum()), len(right)
+        low, high = wilson(min(total, float(n)), n)
+        return cls(total / n, low, high, n)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval (low, high)."""
+        return self.low, self.high
+
+    def __str__(self) -> str:
+        return f"{100 * self.accuracy:5.1f} %  [{100 * self.low:.1f}, {100 * self.high:.1f}]"

@@ -8,8 +8,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from spikeguard.kernels import default_kernel
-from spikeguard.kernels.reference import (Reset, step)
+from spikeguard.kernels.reference import Reset, step
+from spikeguard.kernels.selection import default_kernel
 
 __all__ = ["compiled", "defined", "over_channels", "retrace"]
 
@@ -18,7 +18,7 @@ def compiled(x: Tensor) -> ModuleType | None:
     """Return the compiled passes, ``cpu_slopes``, where they can take ``x`` and are wanted."""
     if x.device.type != "cpu" or default_kernel(x.device) != "cpu":
         return None
-    module = import_module("spikeguard.kernels.cpu_slopes")
+    module = import_module("spikeguard.kernels.cpu.custom_backward")
     return module if x.dtype in module.PRECISIONS else None
 
 

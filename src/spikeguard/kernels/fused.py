@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikeguard.kernels.layout import regular
-from spikeguard.kernels.reference import (Firing, Reset, membrane_dtype)
+from spikeguard.kernels.reference import Firing, Reset, membrane_dtype
 
 __all__ = [
     "Backend",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from spikeguard.kernels.layout import Layout
-from spikeguard.kernels.reference import (Firing, Reset, membrane_dtype, reset_potential, step)
+from spikeguard.kernels.reference import Firing, Reset, membrane_dtype, reset_potential, step
 
 __all__ = ["multistep"]
 

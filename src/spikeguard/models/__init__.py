@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from spikeguard.models.feedforward import (CNN, MLP, VGG5, VGG11)
-from spikeguard.models.operational import (Dropout, OperationalCNN, OperationalMLP, SpikingVGG11)
+from spikeguard.models.feedforward import CNN, MLP, VGG5, VGG11
+from spikeguard.models.operational import Dropout, OperationalCNN, OperationalMLP, SpikingVGG11
 from spikeguard.models.resnet import WRN16_4
-from spikeguard.models.sew import (SEWResNet, SpikingResNet)
+from spikeguard.models.sew import SEWResNet, SpikingResNet
 from spikeguard.models.snn import SNN
 
 __all__ = [

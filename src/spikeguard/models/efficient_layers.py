@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spikeguard.kernels.cpu import pooling as windows
-from spikeguard.kernels import as_defined
+from spikeguard.kernels.selection import as_defined
 
 __all__ = ["run"]
 

@@ -10,8 +10,17 @@ import torch
 from torch import nn
 
 from spikeguard.encoders.coding import Encoder
-from spikeguard.models.snn import (SNN, Readout, TimeSequential, initialise, quiet_construction, readout_layers, scaled, spiking)
-from spikeguard.neurons import Neuron
+from spikeguard.models.snn import (
+    SNN,
+    Readout,
+    TimeSequential,
+    initialise,
+    quiet_construction,
+    readout_layers,
+    scaled,
+    spiking,
+)
+from spikeguard.neurons.base import Neuron
 
 __all__ = ["CNN", "MLP", "VGG5", "VGG11", "feedforward"]
 

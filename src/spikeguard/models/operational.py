@@ -8,10 +8,22 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from spikeguard.encoders.coding import (Encoder, Poisson)
-from spikeguard.models.feedforward import (CNN, MLP)
-from spikeguard.models.snn import (SNN, Readout, Temporal, TimeSequential, initialise, quiet_construction, readout_layers, scaled, spiking)
-from spikeguard.neurons import (LIF, ATan, Neuron, Sigmoid)
+from spikeguard.encoders.coding import Encoder, Poisson
+from spikeguard.models.feedforward import CNN, MLP
+from spikeguard.models.snn import (
+    SNN,
+    Readout,
+    Temporal,
+    TimeSequential,
+    initialise,
+    quiet_construction,
+    readout_layers,
+    scaled,
+    spiking,
+)
+from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.lif import LIF
+from spikeguard.neurons.surrogate import ATan, Sigmoid
 from spikeguard.rng import RandomSource
 
 __all__ = ["Dropout", "OperationalCNN", "OperationalMLP", "SpikingVGG11"]

@@ -8,10 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.encoders.coding import Encoder
-from spikeguard.kernels import as_defined
 from spikeguard.kernels.layout import Layout
-from spikeguard.models.snn import (SNN, Readout, Temporal, TimeSequential, fold, initialise, quiet_construction, readout_layers, scaled, spiking)
-from spikeguard.neurons import Neuron
+from spikeguard.kernels.selection import as_defined
+from spikeguard.models.snn import (
+    SNN,
+    Readout,
+    Temporal,
+    TimeSequential,
+    fold,
+    initialise,
+    quiet_construction,
+    readout_layers,
+    scaled,
+    spiking,
+)
+from spikeguard.neurons.base import Neuron
 
 __all__ = ["WRN16_4", "ConvexCombination"]
 

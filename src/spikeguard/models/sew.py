@@ -9,8 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.encoders.coding import Encoder
-from spikeguard.models.snn import (SNN, Readout, Temporal, TimeSequential, initialise, quiet_construction, readout_layers, scaled, spiking)
-from spikeguard.neurons import (IF, ATan, Neuron)
+from spikeguard.models.snn import (
+    SNN,
+    Readout,
+    Temporal,
+    TimeSequential,
+    initialise,
+    quiet_construction,
+    readout_layers,
+    scaled,
+    spiking,
+)
+from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.lif import IF
+from spikeguard.neurons.surrogate import ATan
 
 __all__ = ["SEWResNet", "SpikingResNet"]
 

@@ -11,11 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from spikeguard.encoders.coding import (Direct, Encoder)
-from spikeguard.kernels import regular
+from spikeguard.encoders.coding import Direct, Encoder
+from spikeguard.kernels.layout import regular
 from spikeguard.models import efficient_layers as lean
-from spikeguard.neurons import (LIF, Neuron, are_spikes)
-from spikeguard.rng import (random_sources, randomness, stream)
+from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.lif import LIF
+from spikeguard.neurons.spike_marks import are_spikes
+from spikeguard.rng import random_sources, randomness, stream
 
 __all__ = [
     "SNN",

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from spikeguard.neurons.custom_backward import (Analogue, BackwardRule, Fired, Prescription)
 from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.custom_backward import Analogue, BackwardRule, Fired, Prescription
 from spikeguard.neurons.dlif import DLIF
 from spikeguard.neurons.evolutionary import EvolutionaryLIF
-from spikeguard.neurons.lif import (IF, LIF, PLIF)
-from spikeguard.neurons.spike_marks import are_spikes
-from spikeguard.neurons.modes import (HasSpikingLayers, backward_mode, backward_rule, record, spiking_layers, under_attack)
+from spikeguard.neurons.lif import IF, LIF, PLIF
+from spikeguard.neurons.modes import (
+    HasSpikingLayers,
+    backward_mode,
+    backward_rule,
+    record,
+    spiking_layers,
+    under_attack,
+)
 from spikeguard.neurons.noisy_lif import NoisyLIF
+from spikeguard.neurons.spike_marks import are_spikes
 from spikeguard.neurons.stog import StoG
-from spikeguard.neurons.surrogate import (SURROGATES, ATan, Gaussian, Rectangular, Sigmoid, StraightThrough, SuperSpike, Surrogate, Triangular)
-from spikeguard.neurons.trace import (LayerTrace, SpikingLayer, Trace)
+from spikeguard.neurons.surrogate import (
+    SURROGATES,
+    ATan,
+    Gaussian,
+    Rectangular,
+    Sigmoid,
+    StraightThrough,
+    SuperSpike,
+    Surrogate,
+    Triangular,
+)
+from spikeguard.neurons.trace import LayerTrace, SpikingLayer, Trace
 
 __all__ = [
     "DLIF",

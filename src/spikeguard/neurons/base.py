@@ -10,12 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels import (Reset, averages, can_fuse, fusing, integrate_and_fire, normalised)
 from spikeguard.kernels.cpu.pooling import pair
-from spikeguard.neurons.custom_backward import (Analogue, BackwardRule, prescribed)
+from spikeguard.kernels.dispatch import averages, integrate_and_fire
+from spikeguard.kernels.fused import can_fuse, normalised
+from spikeguard.kernels.reference import Reset
+from spikeguard.kernels.selection import fusing
+from spikeguard.neurons.custom_backward import Analogue, BackwardRule, prescribed
 from spikeguard.neurons.spike_marks import mark_spikes
-from spikeguard.neurons.surrogate import (Surrogate, Triangular)
-from spikeguard.neurons.trace import (LayerTrace, Recorder)
+from spikeguard.neurons.surrogate import Surrogate, Triangular
+from spikeguard.neurons.trace import LayerTrace, Recorder
 
 __all__ = ["Neuron", "Phase"]
 

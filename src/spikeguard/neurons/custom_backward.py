@@ -17,8 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels import (Reset, fixed_scale, normalised)
-from spikeguard.kernels.custom_backward import (over_channels, retrace)
+from spikeguard.kernels.custom_backward import over_channels, retrace
+from spikeguard.kernels.fused import fixed_scale, normalised
+from spikeguard.kernels.reference import Reset
 
 __all__ = ["Analogue", "BackwardRule", "Fired", "Prescription", "prescribed"]
 
@@ -83,8 +84,8 @@ def prescribed(
     r"""Return the spikes, differentiable in the current as the rule prescribes.
 
     With s'[t] for the slope, a gradient g[t] by s[t] becomes s'[t] g[t] by v[t] without time; with
-    it, that of :func:`spikeguard.kernels.slopes.retrace`. Decay and gate are constants: nothing but
-    the current gets a gradient.
+    it, that of :func:`spikeguard.kernels.custom_backward.retrace`. Decay and gate are
+    constants: nothing but the current gets a gradient.
 
     Args:
         rule: Prescribes the slope.

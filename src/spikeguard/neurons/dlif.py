@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels import Reset
-from spikeguard.neurons.parameters import require_decay
+from spikeguard.kernels.reference import Reset
 from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.parameters import require_decay
 from spikeguard.neurons.surrogate import Surrogate
 
 __all__ = ["DLIF"]

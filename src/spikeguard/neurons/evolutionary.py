@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels import Reset
-from spikeguard.neurons.parameters import (per_neuron, require_decay, require_neurons)
+from spikeguard.kernels.reference import Reset
 from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.parameters import per_neuron, require_decay, require_neurons
 from spikeguard.neurons.surrogate import Surrogate
 
 __all__ = ["EvolutionaryLIF"]

@@ -8,9 +8,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels import Reset
-from spikeguard.neurons.parameters import (decay_from_tau, require_decay)
+from spikeguard.kernels.reference import Reset
 from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.parameters import decay_from_tau, require_decay
 from spikeguard.neurons.surrogate import Surrogate
 
 __all__ = ["IF", "LIF", "PLIF"]

@@ -8,10 +8,10 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from spikeguard.neurons.custom_backward import (Analogue, BackwardRule)
 from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.custom_backward import Analogue, BackwardRule
 from spikeguard.neurons.surrogate import Surrogate
-from spikeguard.neurons.trace import (Recorder, SpikingLayer, Trace)
+from spikeguard.neurons.trace import Recorder, SpikingLayer, Trace
 
 __all__ = [
     "HasSpikingLayers",

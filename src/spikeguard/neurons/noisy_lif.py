@@ -9,10 +9,10 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels import Reset
 from spikeguard.kernels.layout import Layout
+from spikeguard.kernels.reference import Reset
+from spikeguard.neurons.base import Neuron, Phase
 from spikeguard.neurons.parameters import require_decay
-from spikeguard.neurons.base import (Neuron, Phase)
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.rng import RandomSource
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels import Reset
-from spikeguard.neurons.parameters import (per_neuron, require_decay, require_neurons)
+from spikeguard.kernels.reference import Reset
 from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.parameters import per_neuron, require_decay, require_neurons
 from spikeguard.neurons.spike_marks import mark_spikes
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.rng import RandomSource

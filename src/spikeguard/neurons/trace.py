@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from spikeguard.kernels import (Reset, reset_potential)
+from spikeguard.kernels.reference import Reset, reset_potential
 from spikeguard.neurons.surrogate import Surrogate
 
 __all__ = ["LayerTrace", "Recorder", "SpikingLayer", "Trace"]

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import (NoGradientError, cross_entropy)
+from spikeguard.attacks.base import NoGradientError
 from spikeguard.attacks.gradients.base import BACKPROP
-from spikeguard.rng import (SampleStreams, key, randomness, stream)
+from spikeguard.attacks.losses import cross_entropy
+from spikeguard.rng import SampleStreams, key, randomness, stream
 
 __all__ = ["require_gradient"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import AttackError
+from spikeguard.attacks.base import AttackError
 
 __all__ = ["changes", "require_independence", "require_same_again", "state"]
 

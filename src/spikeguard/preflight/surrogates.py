@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import (PGD, AttackError, Linf, SwapSurrogate)
-from spikeguard.attacks.gradients.base import (BACKPROP, Gradient)
-from spikeguard.models.adapters.frameworks import ForeignNeuron
-from spikeguard.neurons import (Triangular, spiking_layers)
-from spikeguard.rng import (SampleStreams, key)
-from spikeguard.evaluation.result import wilson
+from spikeguard.attacks.base import AttackError
+from spikeguard.attacks.gradients.base import BACKPROP, Gradient, SwapSurrogate
+from spikeguard.attacks.searches.pgd import PGD
+from spikeguard.attacks.threat import Linf
+from spikeguard.evaluation.statistics import wilson
+from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
+from spikeguard.neurons.modes import spiking_layers
+from spikeguard.neurons.surrogate import Triangular
+from spikeguard.rng import SampleStreams, key
 
 __all__ = ["Compared", "compare"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 
-from spikeguard.config.builder import eps_text
-from spikeguard.evaluation.result import Score
+from spikeguard.config.schema import eps_text
+from spikeguard.evaluation.statistics import Score
 
 __all__ = [
     "attack",

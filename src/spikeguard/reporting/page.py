@@ -6,19 +6,44 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from spikeguard.attacks import CASCADES
-from spikeguard.auditing.findings import (Finding, Verdict)
-from spikeguard.config.builder import (EvaluateSection, eps_text)
+from spikeguard.attacks.suite_definitions import CASCADES
+from spikeguard.auditing.findings import Finding, Verdict
+from spikeguard.config.schema import EvaluateSection, eps_text
 from spikeguard.reporting import formatting as words
+from spikeguard.reporting.charts.accuracy import against_radius, per_attack
+from spikeguard.reporting.charts.audit import KINDS, Kind, audited
+from spikeguard.reporting.charts.base import Chart, Look, looks
+from spikeguard.reporting.charts.membrane import membranes
+from spikeguard.reporting.charts.training import DASHES, curves, terms
 from spikeguard.reporting.readers.attack_results import Attacked
-from spikeguard.reporting.charts import (KINDS, Chart, Kind, Look, against_radius, audited, curves, looks, membranes, per_attack)
-from spikeguard.reporting.charts.training import (DASHES, terms)
 from spikeguard.reporting.readers.collect import Network
-from spikeguard.reporting.sections.audit_findings import (About, Group, abouts, finding_badge, groups, tally)
-from spikeguard.reporting.sections.published_numbers import (Comparison, comparisons)
+from spikeguard.reporting.sections.audit_findings import (
+    About,
+    Group,
+    abouts,
+    finding_badge,
+    groups,
+    tally,
+)
+from spikeguard.reporting.sections.published_numbers import Comparison, comparisons
+from spikeguard.reporting.sections.tables import (
+    Checks,
+    Fact,
+    RadiusTable,
+    checks,
+    environments,
+    facts,
+    score_table,
+)
+from spikeguard.reporting.sections.verdict_cards import (
+    Badge,
+    Card,
+    audited_at,
+    badge,
+    cards,
+    command,
+)
 from spikeguard.reporting.standings import radii
-from spikeguard.reporting.sections.tables import (Checks, Fact, RadiusTable, checks, environments, facts, score_table)
-from spikeguard.reporting.sections.verdict_cards import (Badge, Card, audited_at, badge, cards, command)
 
 __all__ = ["Page", "gather"]
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting.readers.attack_results import Attacked
 from spikeguard.reporting.readers.collect import Network
-from spikeguard.evaluation.result import Score
 
 __all__ = ["Radius", "Standing", "radii"]
 

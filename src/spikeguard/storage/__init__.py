@@ -1,1 +1,1 @@
-"""TODO: what this package is for."""
+"""Files on disk: atomic writes, checkpoints as data, the names of the files in a run folder."""

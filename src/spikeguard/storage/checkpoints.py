@@ -19,7 +19,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from spikeguard.storage import atomic_folders as folders
-from spikeguard.storage.atomic_folders import (places, replaced, write_synced)
+from spikeguard.storage.atomic_folders import places, replaced, write_synced
 from spikeguard.storage.run_folder import BEST
 
 __all__ = [

@@ -1,1 +1,1 @@
-"""TODO: what this package is for."""
+"""What is not about networks: environment record, allocator, worker processes, user errors."""

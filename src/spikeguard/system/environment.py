@@ -71,10 +71,11 @@ def _cpu() -> str:
 def _commit() -> str | None:
     """Return the commit of the checkout that tracks this very file; None when there is none."""
     here = Path(__file__)
-    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+    package = here.parents[1]
+    if _git(package, "ls-files", "--error-unmatch", str(here.relative_to(package))) is None:
         return None
-    commit = _git(here.parent, "rev-parse", "HEAD")
-    changed = _git(here.parent, "status", "--porcelain", "--untracked-files=no", ".")
+    commit = _git(package, "rev-parse", "HEAD")
+    changed = _git(package, "status", "--porcelain", "--untracked-files=no", ".")
     return f"{commit}+changes" if commit and changed else commit
 
 

@@ -16,7 +16,7 @@ from multiprocessing.queues import Queue
 from typing import Any, TypeVar
 
 from spikeguard.system.allocator import keep_freed_memory
-from spikeguard.system.errors import (Refused, is_refusal)
+from spikeguard.system.errors import Refused, is_refusal
 
 __all__ = ["Progress", "one_thread", "side_by_side"]
 

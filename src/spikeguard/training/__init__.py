@@ -1,1 +1,9 @@
-"""TODO: what this package is for."""
+"""train(): an objective minimised on a model, with checkpoints and bit-exact resume."""
+
+from __future__ import annotations
+
+from spikeguard.training.divergence import TrainingDiverged
+from spikeguard.training.options import TrainOptions
+from spikeguard.training.trainer import TrainResult, train
+
+__all__ = ["TrainOptions", "TrainResult", "TrainingDiverged", "train"]

@@ -5,24 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from spikeguard.data.images import ImageSet, Splits
+from spikeguard.defences.objective import Objective
 from spikeguard.storage import checkpoints as checkpoint
-from spikeguard.data import (ImageSet, Splits)
-from spikeguard.defences import Objective
 from spikeguard.storage.atomic_files import write_text
+from spikeguard.storage.run_folder import CHECKPOINTS, ENVIRONMENT, METRICS, RECIPE
 from spikeguard.training.learner import Learner
-from spikeguard.training.options import (TrainOptions, optimizer_state, restore_optimizer)
+from spikeguard.training.options import TrainOptions
 from spikeguard.training.state import Position
-from spikeguard.storage.run_folder import (CHECKPOINTS, ENVIRONMENT, METRICS, RECIPE)
 
-__all__ = ["RunFolder", "difference", "identity", "require_new_folder"]
+__all__ = [
+    "RunFolder",
+    "difference",
+    "identity",
+    "require_new_folder",
+    "optimizer_state",
+    "restore_optimizer",
+]
 
 WRITTEN_BEFORE = frozenset({RECIPE, ENVIRONMENT})
 
@@ -165,3 +172,48 @@ def _fingerprint(images: ImageSet) -> dict[str, Any]:
         digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
         digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
     return {"name": images.name, "images": len(images), "digest": digest.hexdigest()}
+
+
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, model: nn.Module
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Split the state of an optimiser over a model's parameters into tensors and plain settings.
+
+    Returns:
+        Tensors named "parameter/slot", and the settings of each parameter group.
+    """
+    names = _names(optimizer, model)
+    whole = optimizer.state_dict()
+    tensors = {
+        f"{names[number]}/{slot}": value
+        for number, slots in whole["state"].items()
+        for slot, value in slots.items()
+        if value is not None  # SGD without momentum keeps an empty slot
+    }
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in whole["param_groups"]]
+    return tensors, groups
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    groups: Sequence[Mapping[str, Any]],
+) -> None:
+    """Undo :func:`optimizer_state` into a fresh optimiser over the same parameters."""
+    number = {name: i for i, name in enumerate(_names(optimizer, model))}
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, slot = key.rpartition("/")
+        slots.setdefault(number[name], {})[slot] = value
+    whole = optimizer.state_dict()
+    whole["state"] = slots
+    for own, saved in zip(whole["param_groups"], groups, strict=True):
+        own.update(saved)
+    optimizer.load_state_dict(whole)
+
+
+def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+    """Return the parameters' names in the order in which the optimiser numbers them."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return [names[p] for group in optimizer.param_groups for p in group["params"]]

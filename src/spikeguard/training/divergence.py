@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from spikeguard.neurons import record
+from spikeguard.neurons.modes import record
 
 __all__ = ["TrainingDiverged", "all_finite", "bad_term", "diagnose"]
 

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikeguard.attacks import (AttackError, NoGradientError)
-from spikeguard.data import Splits
-from spikeguard.defences import (Objective, Outcome)
-from spikeguard.training.divergence import (TrainingDiverged, all_finite, bad_term, diagnose)
+from spikeguard.attacks.base import AttackError, NoGradientError
+from spikeguard.data.images import Splits
+from spikeguard.defences.objective import Objective
+from spikeguard.defences.piece import Outcome
+from spikeguard.rng import SampleStreams, key, randomness, stream
+from spikeguard.training.divergence import TrainingDiverged, all_finite, bad_term, diagnose
 from spikeguard.training.engine import Engine
 from spikeguard.training.options import TrainOptions
 from spikeguard.training.state import Position
-from spikeguard.rng import (SampleStreams, key, randomness, stream)
 
 __all__ = ["Learner"]
 

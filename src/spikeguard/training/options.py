@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-__all__ = ["TrainOptions", "optimizer_state", "restore_optimizer"]
+__all__ = ["TrainOptions"]
 
 OptimizerName = Literal["sgd", "adam"]
 Schedule = Literal["cosine", "constant"]
@@ -108,54 +108,9 @@ class TrainOptions:
         return 0.5 * self.lr * (1 + math.cos(math.pi * progress))
 
 
-def optimizer_state(
-    optimizer: torch.optim.Optimizer, model: nn.Module
-) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Split the state of an optimiser over a model's parameters into tensors and plain settings.
-
-    Returns:
-        Tensors named "parameter/slot", and the settings of each parameter group.
-    """
-    names = _names(optimizer, model)
-    whole = optimizer.state_dict()
-    tensors = {
-        f"{names[number]}/{slot}": value
-        for number, slots in whole["state"].items()
-        for slot, value in slots.items()
-        if value is not None  # SGD without momentum keeps an empty slot
-    }
-    groups = [{k: v for k, v in group.items() if k != "params"} for group in whole["param_groups"]]
-    return tensors, groups
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer,
-    model: nn.Module,
-    tensors: Mapping[str, Tensor],
-    groups: Sequence[Mapping[str, Any]],
-) -> None:
-    """Undo :func:`optimizer_state` into a fresh optimiser over the same parameters."""
-    number = {name: i for i, name in enumerate(_names(optimizer, model))}
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        name, _, slot = key.rpartition("/")
-        slots.setdefault(number[name], {})[slot] = value
-    whole = optimizer.state_dict()
-    whole["state"] = slots
-    for own, saved in zip(whole["param_groups"], groups, strict=True):
-        own.update(saved)
-    optimizer.load_state_dict(whole)
-
-
 def _undecayed(model: nn.Module) -> Iterator[nn.Parameter]:
     """Yield the parameters that modules spare the weight decay."""
     for module in model.modules():
         for name in getattr(module, "undecayed", ()):
             if getattr(module, name) is not None:
                 yield getattr(module, name)
-
-
-def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
-    """Return the parameters' names in the order in which the optimiser numbers them."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    return [names[p] for group in optimizer.param_groups for p in group["params"]]

@@ -12,20 +12,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from spikeguard.data.images import Splits
+from spikeguard.defences.objective import Objective
+from spikeguard.defences.piece import Piece, Vanilla
+from spikeguard.rng import stream
 from spikeguard.storage import checkpoints as checkpoint
-from spikeguard.data import Splits
-from spikeguard.defences import (Objective, Piece, Vanilla)
+from spikeguard.storage.atomic_files import write_json
+from spikeguard.storage.run_folder import BEST
+from spikeguard.training.checkpointing import RunFolder, identity, require_new_folder
 from spikeguard.training.divergence import TrainingDiverged
 from spikeguard.training.engine import Engine
-from spikeguard.storage.atomic_files import write_json
 from spikeguard.training.learner import Learner
 from spikeguard.training.options import TrainOptions
 from spikeguard.training.state import Position
-from spikeguard.training.checkpointing import (RunFolder, identity, require_new_folder)
-from spikeguard.rng import stream
-from spikeguard.storage.run_folder import BEST
 
-__all__ = ["TrainOptions", "TrainResult", "TrainingDiverged", "require_new_folder", "train"]
+__all__ = ["TrainResult", "require_new_folder", "train"]
 
 ProgressCallback = Callable[[int, int, str], None]
 

@@ -1,1 +1,1 @@
-"""TODO: what this package is for."""
+"""How an attack differentiates the model: backpropagation, spiking rules, estimates."""

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import (FORWARD, Loss, classify)
+from spikeguard.attacks.base import FORWARD
 from spikeguard.attacks.gradients.spiking_rules import differentiate
-from spikeguard.neurons import Analogue
+from spikeguard.attacks.losses import Loss
+from spikeguard.attacks.model_access import classify
+from spikeguard.neurons.custom_backward import Analogue
 
 __all__ = ["ANNTwin"]
 

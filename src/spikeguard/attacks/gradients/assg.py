@@ -10,11 +10,13 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import Loss
 from spikeguard.attacks.gradients.base import BACKPROP
 from spikeguard.attacks.gradients.spiking_rules import differentiate
+from spikeguard.attacks.losses import Loss
 from spikeguard.kernels.custom_backward import compiled
-from spikeguard.neurons import (Fired, Neuron, Prescription, backward_mode, spiking_layers)
+from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.custom_backward import Fired, Prescription
+from spikeguard.neurons.modes import backward_mode, spiking_layers
 
 __all__ = ["ASSG"]
 

@@ -9,8 +9,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import (AttackError, Loss, NoGradientError, classify)
-from spikeguard.neurons import (Surrogate, backward_mode, spiking_layers)
+from spikeguard.attacks.base import AttackError, NoGradientError
+from spikeguard.attacks.losses import Loss
+from spikeguard.attacks.model_access import classify
+from spikeguard.neurons.modes import backward_mode, spiking_layers
+from spikeguard.neurons.surrogate import Surrogate
 
 __all__ = [
     "BACKPROP",

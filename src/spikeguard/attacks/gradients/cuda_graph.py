@@ -15,9 +15,11 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import (AttackError, Loss, is_stochastic)
-from spikeguard.attacks.gradients.base import (BACKPROP, Gradient, is_adaptive)
-from spikeguard.kernels import fusing
+from spikeguard.attacks.base import AttackError
+from spikeguard.attacks.gradients.base import BACKPROP, Gradient, is_adaptive
+from spikeguard.attacks.losses import Loss
+from spikeguard.attacks.model_access import is_stochastic
+from spikeguard.kernels.selection import fusing
 
 __all__ = ["KEPT", "LARGEST", "Graphed"]
 

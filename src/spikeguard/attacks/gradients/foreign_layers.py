@@ -11,13 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import (Loss, classify)
-from spikeguard.attacks.gradients.base import (BACKPROP, sound)
+from spikeguard.attacks.gradients.base import BACKPROP, sound
+from spikeguard.attacks.losses import Loss
+from spikeguard.attacks.model_access import classify
 from spikeguard.models.adapters.classifier import Foreign
-from spikeguard.models.adapters.frameworks import ForeignNeuron
-from spikeguard.models.adapters.cutting import (Cut, cutting, replacing)
+from spikeguard.models.adapters.cutting import Cut, cutting, replacing
+from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
 from spikeguard.models.adapters.frameworks.dynamics import Dynamics
-from spikeguard.neurons import (Analogue, BackwardRule, Fired)
+from spikeguard.neurons.custom_backward import Analogue, BackwardRule, Fired
 
 __all__ = ["activated", "cut_gradient"]
 

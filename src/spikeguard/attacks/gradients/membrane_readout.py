@@ -8,8 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import (AttackError, Loss, NoGradientError, classify)
-from spikeguard.neurons import (LayerTrace, Surrogate, backward_mode, record, spiking_layers)
+from spikeguard.attacks.base import AttackError, NoGradientError
+from spikeguard.attacks.losses import Loss
+from spikeguard.attacks.model_access import classify
+from spikeguard.neurons.modes import backward_mode, record, spiking_layers
+from spikeguard.neurons.surrogate import Surrogate
+from spikeguard.neurons.trace import LayerTrace
 
 __all__ = ["MembraneReadout", "answers_in_spikes"]
 

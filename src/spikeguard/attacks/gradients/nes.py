@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import (FORWARD, AttackError, Loss, classify)
-from spikeguard.rng import (SampleStreams, random_sources, randomness, stream)
+from spikeguard.attacks.base import FORWARD, AttackError
+from spikeguard.attacks.losses import Loss
+from spikeguard.attacks.model_access import classify
+from spikeguard.rng import SampleStreams, random_sources, randomness, stream
 
 __all__ = ["NES"]
 

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import (Loss, evaluating)
-from spikeguard.attacks.gradients.foreign_layers import (activated, cut_gradient)
 from spikeguard.attacks.gradients.base import BACKPROP
+from spikeguard.attacks.gradients.foreign_layers import activated, cut_gradient
+from spikeguard.attacks.losses import Loss
+from spikeguard.attacks.model_access import evaluating
 from spikeguard.models.adapters.classifier import Foreign
-from spikeguard.models.adapters.frameworks import (ForeignError, ForeignNeuron)
-from spikeguard.neurons import (Analogue, BackwardRule, Fired, Neuron, Prescription, Triangular, backward_rule, record, spiking_layers)
+from spikeguard.models.adapters.foreign_neuron import ForeignError, ForeignNeuron
+from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.custom_backward import Analogue, BackwardRule, Fired, Prescription
+from spikeguard.neurons.modes import backward_rule, record, spiking_layers
+from spikeguard.neurons.surrogate import Triangular
 
 __all__ = ["BPTR", "HART", "PDSG", "RGA", "differentiate", "prescribable"]
 

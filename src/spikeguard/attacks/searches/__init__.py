@@ -1,1 +1,1 @@
-"""TODO: what this package is for."""
+"""How an attack searches its threat set: one search a module."""

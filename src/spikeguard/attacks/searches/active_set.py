@@ -15,8 +15,10 @@ from typing import Protocol, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import (Attack, Loss, crafting, frozen)
-from spikeguard.attacks.gradients.base import (BACKPROP, is_adaptive)
+from spikeguard.attacks.base import Attack
+from spikeguard.attacks.gradients.base import BACKPROP, is_adaptive
+from spikeguard.attacks.losses import Loss
+from spikeguard.attacks.model_access import crafting, frozen
 from spikeguard.rng import SampleStreams
 
 __all__ = ["Judge", "State", "Step", "Stepwise", "Watch", "active_set", "can_step"]

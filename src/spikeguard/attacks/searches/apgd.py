@@ -8,15 +8,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.searches.active_set import (State, Step)
-from spikeguard.attacks.base import (FORWARD, Loss, classify, crafting, is_stochastic)
-from spikeguard.attacks.gradients.base import (BACKPROP, Gradient, begun, draws_a_step, gradient_cost)
+from spikeguard.attacks.base import FORWARD
+from spikeguard.attacks.gradients.base import BACKPROP, Gradient, begun, draws_a_step, gradient_cost
+from spikeguard.attacks.losses import Loss, dlr, targeted_dlr
+from spikeguard.attacks.model_access import classify, crafting, is_stochastic
+from spikeguard.attacks.searches.active_set import State, Step
 from spikeguard.attacks.searches.apgd_l1 import Sparse
-from spikeguard.attacks.losses import (dlr, targeted_dlr)
 from spikeguard.attacks.searches.apgd_linf_l2 import Momentum
-from spikeguard.attacks.searches.restarts import (rows, runner_up)
-from spikeguard.attacks.threat import (L1, Threat)
-from spikeguard.rng import (Randomness, SampleStreams, randomness)
+from spikeguard.attacks.searches.restarts import rows, runner_up
+from spikeguard.attacks.threat import L1, Threat
+from spikeguard.rng import Randomness, SampleStreams, randomness
 
 __all__ = ["APGD"]
 

@@ -8,13 +8,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.searches.active_set import (State, Step)
-from spikeguard.attacks.base import (FORWARD, crafting, is_stochastic)
-from spikeguard.attacks.gradients.base import (BACKPROP, Gradient, begun, gradient_cost)
+from spikeguard.attacks.base import FORWARD
+from spikeguard.attacks.gradients.base import BACKPROP, Gradient, begun, gradient_cost
 from spikeguard.attacks.losses import targeted_margin
-from spikeguard.attacks.searches.restarts import (mean_logits, rows, runner_up)
+from spikeguard.attacks.model_access import crafting, is_stochastic
+from spikeguard.attacks.searches.active_set import State, Step
+from spikeguard.attacks.searches.restarts import mean_logits, rows, runner_up
 from spikeguard.attacks.threat import Threat
-from spikeguard.rng import (Randomness, SampleStreams)
+from spikeguard.rng import Randomness, SampleStreams
 
 __all__ = ["FAB", "onto_plane"]
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.searches.active_set import (State, Step, Watch)
-from spikeguard.attacks.base import (Loss, crafting, cross_entropy)
-from spikeguard.attacks.gradients.base import (BACKPROP, Gradient, begun, gradient_cost)
+from spikeguard.attacks.gradients.base import BACKPROP, Gradient, begun, gradient_cost
+from spikeguard.attacks.losses import Loss, cross_entropy
+from spikeguard.attacks.model_access import crafting
+from spikeguard.attacks.searches.active_set import State, Step, Watch
 from spikeguard.attacks.searches.restarts import rows
 from spikeguard.attacks.threat import Threat
-from spikeguard.rng import (Randomness, SampleStreams)
+from spikeguard.rng import Randomness, SampleStreams
 
 __all__ = ["MIFGSM"]
 

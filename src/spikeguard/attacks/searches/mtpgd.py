@@ -10,13 +10,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.searches.active_set import (State, Step, Watch, can_step)
-from spikeguard.attacks.base import (FORWARD, classify, crafting, margin)
-from spikeguard.attacks.gradients.base import (BACKPROP, Gradient, begun, gradient_cost)
-from spikeguard.attacks.losses import targeted_margin
-from spikeguard.attacks.searches.restarts import (best_round, rows, runner_up, until_fooled)
+from spikeguard.attacks.base import FORWARD
+from spikeguard.attacks.gradients.base import BACKPROP, Gradient, begun, gradient_cost
+from spikeguard.attacks.losses import margin, targeted_margin
+from spikeguard.attacks.model_access import classify, crafting
+from spikeguard.attacks.searches.active_set import State, Step, Watch, can_step
+from spikeguard.attacks.searches.restarts import best_round, rows, runner_up, until_fooled
 from spikeguard.attacks.threat import Threat
-from spikeguard.rng import (Randomness, SampleStreams)
+from spikeguard.rng import Randomness, SampleStreams
 
 __all__ = ["MTPGD"]
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import (FORWARD, Loss, classify, crafting, margin)
+from spikeguard.attacks.base import FORWARD
+from spikeguard.attacks.losses import Loss, margin
+from spikeguard.attacks.model_access import classify, crafting
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness
 

@@ -10,11 +10,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.searches.active_set import (State, Step, Watch)
-from spikeguard.attacks.base import (FORWARD, Loss, classify, crafting, cross_entropy)
-from spikeguard.attacks.gradients.base import (BACKPROP, EoT, Gradient, begun, gradient_cost)
+from spikeguard.attacks.base import FORWARD
+from spikeguard.attacks.gradients.base import BACKPROP, EoT, Gradient, begun, gradient_cost
+from spikeguard.attacks.losses import Loss, cross_entropy
+from spikeguard.attacks.model_access import classify, crafting
+from spikeguard.attacks.searches.active_set import State, Step, Watch
 from spikeguard.attacks.threat import Threat
-from spikeguard.rng import (Randomness, SampleStreams)
+from spikeguard.rng import Randomness, SampleStreams
 
 __all__ = ["FGSM", "PGD", "RFGSM", "RFGSMVariant"]
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from spikeguard.attacks.losses import Loss
+from spikeguard.attacks.model_access import classify, is_stochastic
 from spikeguard.attacks.searches.active_set import Stepwise
-from spikeguard.attacks.base import (Loss, classify, is_stochastic)
 from spikeguard.rng import SampleStreams
 
 __all__ = ["ask", "best_round", "mean_logits", "rows", "runner_up", "until_fooled"]

@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.searches.active_set import (State, Step, Watch)
-from spikeguard.attacks.base import (FORWARD, Loss, classify, crafting, cross_entropy, is_stochastic)
-from spikeguard.attacks.gradients.base import (BACKPROP, Gradient, begun, gradient_cost)
+from spikeguard.attacks.base import FORWARD
+from spikeguard.attacks.gradients.base import BACKPROP, Gradient, begun, gradient_cost
+from spikeguard.attacks.losses import Loss, cross_entropy
+from spikeguard.attacks.model_access import classify, crafting, is_stochastic
+from spikeguard.attacks.searches.active_set import State, Step, Watch
 from spikeguard.attacks.searches.apgd_linf_l2 import checkpoints
-from spikeguard.attacks.searches.restarts import (best_round, rows)
+from spikeguard.attacks.searches.restarts import best_round, rows
 from spikeguard.attacks.threat import Threat
-from spikeguard.rng import (Randomness, SampleStreams)
+from spikeguard.rng import Randomness, SampleStreams
 
 __all__ = ["SAPGD"]
 

@@ -1,1 +1,1 @@
-"""TODO: what this package is for."""
+"""The checks of the audit, one question a module; none imports another."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from spikeguard.attacks import (APGD, dlr, margin)
+from spikeguard.attacks.losses import dlr, margin
+from spikeguard.attacks.searches.apgd import APGD
 from spikeguard.auditing.check import judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.tolerances import (percent, room_between)
+from spikeguard.auditing.tolerances import percent, room_between
 
 __all__ = ["loss_does_not_decide", "targets_find_no_more"]
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spikeguard.attacks import AttackError
-from spikeguard.auditing.checks.stochasticity import source_of_change
-from spikeguard.auditing.check import (judged, not_run, reason)
+from spikeguard.attacks.base import AttackError
+from spikeguard.auditing.check import judged, not_run, reason
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.measurements.repeatability import source_of_change
 from spikeguard.auditing.tolerances import percent
 
 __all__ = ["batch_invariance"]

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import (Attack, UniformNoise)
-from spikeguard.auditing.check import (does_not_apply, judged, not_run)
-from spikeguard.auditing.context import (EOT, Context)
+from spikeguard.attacks.base import Attack
+from spikeguard.attacks.searches.noise import UniformNoise
+from spikeguard.auditing.check import does_not_apply, judged, not_run
+from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.tolerances import percent
-from spikeguard.evaluation.evaluator import wilson
+from spikeguard.evaluation.statistics import wilson
 from spikeguard.rng import SampleStreams
 
 __all__ = ["Binarised", "Hook", "active_test", "binarised"]

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeguard.attacks import Attack
-from spikeguard.auditing.check import (does_not_apply, judged)
+from spikeguard.attacks.base import Attack
+from spikeguard.auditing.check import does_not_apply, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.tolerances import (exceeds, fooled_alone, percent, room_between)
-from spikeguard.auditing.measurements.trajectories import (Walk, unseen, walk)
+from spikeguard.auditing.measurements.trajectories import Walk, unseen, walk
+from spikeguard.auditing.tolerances import exceeds, fooled_alone, percent, room_between
 
 __all__ = [
     "loss_has_settled",

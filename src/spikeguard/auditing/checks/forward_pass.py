@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from spikeguard.attacks import (AttackError, classify)
-from spikeguard.auditing.check import (judged, not_run, reason)
+from spikeguard.attacks.base import AttackError
+from spikeguard.attacks.model_access import classify
+from spikeguard.auditing.check import judged, not_run, reason
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
 

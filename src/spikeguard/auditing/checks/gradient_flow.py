@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import (AttackError, cross_entropy)
-from spikeguard.auditing.check import (does_not_apply, judged)
-from spikeguard.auditing.context import (EOT, Context)
+from spikeguard.attacks.base import AttackError
+from spikeguard.attacks.losses import cross_entropy
+from spikeguard.auditing.check import does_not_apply, judged
+from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.checks.input_gradient import dead_surrogates
-from spikeguard.auditing.measurements.layer_gradients import (layer_gradients, watched)
-from spikeguard.auditing.tolerances import (exceeds, percent)
-from spikeguard.models import SNN
+from spikeguard.auditing.measurements.input_gradients import dead_surrogates
+from spikeguard.auditing.measurements.layer_gradients import layer_gradients, watched
+from spikeguard.auditing.tolerances import exceeds, percent
+from spikeguard.models.snn import SNN
 
 __all__ = ["every_step_has_a_gradient", "gradient_keeps_its_size", "living_layers"]
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import (EoT, Gradient, Loss, cross_entropy)
-from spikeguard.attacks.gradients.base import BACKPROP
-from spikeguard.auditing.check import (does_not_apply, judged)
+from spikeguard.attacks.gradients.base import BACKPROP, EoT, Gradient
+from spikeguard.attacks.losses import Loss, cross_entropy
+from spikeguard.auditing.check import does_not_apply, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.measurements.layer_gradients import (layer_gradients, watched)
-from spikeguard.auditing.checks.rival_attacks import with_gradient
-from spikeguard.auditing.tolerances import (half_width, percent)
+from spikeguard.auditing.measurements.attack_variants import with_gradient
+from spikeguard.auditing.measurements.layer_gradients import layer_gradients, watched
+from spikeguard.auditing.tolerances import half_width, percent
 from spikeguard.encoders.coding import Poisson
-from spikeguard.models import SNN
-from spikeguard.neurons import Neuron
+from spikeguard.models.snn import SNN
+from spikeguard.neurons.base import Neuron
 
 __all__ = ["WithReset", "coder_gradient", "no_detached_path"]
 

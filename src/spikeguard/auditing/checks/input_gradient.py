@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from spikeguard.attacks import (AttackError, Loss, cross_entropy, margin)
+from spikeguard.attacks.base import AttackError
+from spikeguard.attacks.losses import Loss, cross_entropy, margin
 from spikeguard.auditing.check import judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
+from spikeguard.auditing.measurements.input_gradients import dead_surrogates, input_gradients
 from spikeguard.auditing.tolerances import percent
-from spikeguard.models.adapters.frameworks import ForeignError
-from spikeguard.neurons import record
+from spikeguard.models.adapters.foreign_neuron import ForeignError
 
-__all__ = ["dead_surrogates", "input_gradients", "zero_gradient"]
+__all__ = ["zero_gradient"]
 
-_DEAD = 1e-6  # a surrogate derivative below this passes nothing on
 _THRESHOLD = "no sample with a zero gradient, none missing or not finite"
 
 
@@ -78,30 +76,6 @@ def zero_gradient(context: Context) -> Finding:
         remedy=remedy,
         evidence=evidence,
     )
-
-
-def dead_surrogates(context: Context) -> dict[str, float]:
-    """Return, by spiking layer, the share of (neuron, step) whose surrogate passes nothing on."""
-    dead: dict[str, list[Tensor]] = {}
-    with torch.no_grad():
-        for index in context.batches():
-            with context.searching(index) as (x, _), record(context.model) as trace:
-                context.model(x)
-            for name, layer in trace.items():
-                slope = layer.surrogate(layer.v - layer.v_th)
-                per_sample = (slope.abs() < _DEAD).double().transpose(0, 1).flatten(1).mean(1)
-                dead.setdefault(name, []).append(per_sample)
-    return {name: float(torch.cat(parts).mean()) for name, parts in dead.items()}
-
-
-def input_gradients(
-    context: Context, loss: Loss = cross_entropy
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the positions of each batch and the gradients that attacks start from, on the CPU."""
-    for index in context.batches():
-        with context.searching(index) as (x, y):
-            _, grad = context.gradient()(context.model, x, y, loss)
-        yield index, grad.cpu()
 
 
 def _all_gradients(context: Context, loss: Loss) -> Tensor:

@@ -9,12 +9,13 @@ from dataclasses import fields, is_dataclass
 import torch
 from torch import Tensor
 
-from spikeguard.attacks import AttackError
-from spikeguard.auditing.check import (does_not_apply, judged)
+from spikeguard.attacks.base import AttackError
+from spikeguard.auditing.check import does_not_apply, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.tolerances import (exceeds, percent)
-from spikeguard.neurons import (LayerTrace, record)
+from spikeguard.auditing.tolerances import exceeds, percent
+from spikeguard.neurons.modes import record
+from spikeguard.neurons.trace import LayerTrace
 
 __all__ = ["distinct_logits", "enough_classes", "rates_can_move", "unbounded_logits"]
 

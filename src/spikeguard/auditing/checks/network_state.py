@@ -8,14 +8,18 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import (PGD, Attack, AttackError, EoT, classify)
-from spikeguard.auditing.check import (does_not_apply, judged, reason)
-from spikeguard.auditing.context import (EOT, Context)
+from spikeguard.attacks.base import Attack, AttackError
+from spikeguard.attacks.gradients.base import EoT
+from spikeguard.attacks.model_access import classify
+from spikeguard.attacks.searches.pgd import PGD
+from spikeguard.auditing.check import does_not_apply, judged, reason
+from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.checks.rival_attacks import RULES
+from spikeguard.auditing.measurements.attack_variants import RULES
 from spikeguard.auditing.tolerances import percent
-from spikeguard.models import SNN
-from spikeguard.neurons import (Neuron, record)
+from spikeguard.models.snn import SNN
+from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.modes import record
 
 __all__ = ["attack_ignores_the_batch", "same_number_of_steps", "starts_at_rest"]
 

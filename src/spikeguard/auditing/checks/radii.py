@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
-from spikeguard.attacks import (APGD, cross_entropy)
 from spikeguard.auditing.check import judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.tolerances import (exceeds, half_width, percent)
-from spikeguard.neurons import Surrogate
+from spikeguard.auditing.measurements.attack_variants import far
+from spikeguard.auditing.tolerances import exceeds, half_width, percent
 
-__all__ = ["far", "grey_is_a_guess", "room_is_no_loss", "unbounded_attack_succeeds"]
+__all__ = ["grey_is_a_guess", "room_is_no_loss", "unbounded_attack_succeeds"]
 
 _LEFT = 0.01  # samples that may survive an attack without bounds
-_FAR_STEPS = 10  # long steps: 2.5 eps / 10 each
-_L1_STEPS = 50
 _REMEDY = "repair the attack first: wider surrogates, more steps, another loss"
 
 
@@ -102,15 +98,3 @@ def room_is_no_loss(context: Context) -> Finding:
         remedy="shorter steps, other surrogates, and a start from the smaller ball's results",
         evidence={"curve": [list(point) for point in curve.items()]},
     )
-
-
-def far(context: Context, eps: float, surrogate: Surrogate | None = None) -> float:
-    """Return what a few long steps from the clean images leave of the accuracy in a large ball."""
-    steps = min(_FAR_STEPS, context.steps)
-    attack = context.pgd(eps=eps, steps=steps, surrogate=surrogate, random_start=False)
-    if context.threat.norm == "l1":  # a step along the sign moves every pixel by 1/d of the radius
-        threat = replace(context.threat, eps=eps)  # type: ignore[type-var]
-        attack = APGD(
-            threat, steps=_L1_STEPS, loss=cross_entropy, gradient=context.gradient(surrogate)
-        )
-    return context.attacked(attack).accuracy

@@ -4,35 +4,36 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
-from spikeguard.attacks import (ASSG, BPTR, HART, PDSG, RGA, SAPGD, ANNTwin, Attack, Backprop, EoT, Gradient, Square)
+from spikeguard.attacks.base import Attack
+from spikeguard.attacks.gradients.ann_twin import ANNTwin
+from spikeguard.attacks.gradients.assg import ASSG
+from spikeguard.attacks.gradients.base import Backprop, EoT, Gradient
 from spikeguard.attacks.gradients.spiking_rules import prescribable
-from spikeguard.auditing.check import (Measure, does_not_apply, judged, not_run)
-from spikeguard.auditing.context import (EOT, Context)
+from spikeguard.attacks.searches.sapgd import SAPGD
+from spikeguard.attacks.searches.square import Square
+from spikeguard.auditing.check import Measure, does_not_apply, judged, not_run
+from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.checks.radii import far
-from spikeguard.auditing.tolerances import (LUCK, exceeds, fooled_alone, percent, room_between)
-from spikeguard.neurons import (SURROGATES, spiking_layers)
+from spikeguard.auditing.measurements.attack_variants import RULES, decision, far, with_gradient
+from spikeguard.auditing.tolerances import (
+    LUCK,
+    exceeds,
+    fooled_alone,
+    half_width,
+    percent,
+    room_between,
+)
+from spikeguard.neurons.modes import spiking_layers
+from spikeguard.neurons.surrogate import SURROGATES
 
 __all__ = [
-    "decision",
-    "with_gradient",
-    "RULES",
     "black_box_is_weaker",
     "far_with_every_surrogate",
     "rules_are_weaker",
     "twin_is_weaker",
+    "gradients_beat_queries",
 ]
 
-RULES: dict[str, Gradient] = {
-    "BPTR": BPTR(),
-    "RGA": RGA(),
-    "HART": HART(),
-    "ASSG": ASSG(),
-    "PDSG": PDSG(),
-}
 
 _PAIR = "SA-PGD with ASSG"
 _NO_NEURON = "the model has no spiking layer whose derivative could be replaced"
@@ -156,21 +157,6 @@ def far_with_every_surrogate(context: Context) -> Finding:
     )
 
 
-def decision(logits: Tensor, y: Tensor) -> Tensor:
-    """Return 1 for each sample that is wrong, 0 for each that is right [B]."""
-    return (logits.argmax(1) != y).to(torch.float32)
-
-
-def with_gradient(context: Context, gradient: Gradient) -> Attack:
-    """Return the reported attack with another gradient; PGD where it has none to exchange."""
-    gradient = EoT(EOT, gradient) if context.stochastic else gradient
-    attack = context.reference()
-    if not hasattr(attack, "gradient"):
-        return context.pgd(gradient=gradient)
-    other: Attack = replace(attack, gradient=gradient)  # type: ignore[type-var]
-    return other
-
-
 def _compared(code: str, measure: Measure, context: Context, attacks: dict[str, Attack]) -> Finding:
     """Judge attacks of another kind against those with the network's own gradient together."""
     guided, n = context.worst(context.white(own=True)), len(context)
@@ -216,3 +202,38 @@ def _no_rule(code: str, measure: Measure, context: Context) -> Finding:
 
 def _spikes(context: Context) -> bool:
     return prescribable(context.model, context.x[: context.batch_size])
+
+
+_ALWAYS = 0.002  # accuracies nearer than this are equal
+
+
+def gradients_beat_queries(context: Context) -> Finding:
+    """An attack without gradients finds nothing that the gradient attacks miss.
+
+    Square asks for logits only, so no surrogate can mislead it (under L1, APGD with differences of
+    the loss for a gradient: NES). Where it wins, the gradients are hidden: for spiking networks the
+    most telling single sign.
+
+    Source: Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420); Croce and Hein, 2020 (AutoAttack's
+    flag); Andriushchenko et al., ECCV 2020 (arXiv:1912.00049).
+    """
+    n, (name, attack) = len(context), context.blind()
+    guided = context.worst(context.white())
+    blind = context.attacked(attack)
+    own = float(guided.mean())
+    only = fooled_alone(blind.right, guided)
+    room = max(_ALWAYS, half_width(blind.accuracy, n))
+    return judged(
+        "G2",
+        gradients_beat_queries,
+        failed=own > blind.accuracy + room or exceeds(only, n, LUCK),
+        measured=f"{name} leaves {percent(blind.accuracy)}, the gradient "
+        f"attacks {percent(own)}; {only} of {n} fooled by {name} alone",
+        threshold=f"gradients <= {name} + {100 * room:.1f} points, and fooled by {name} alone: not "
+        f"above {percent(LUCK)}",
+        sound="following the gradient beats searching without one",
+        fault=f"an attack that sees no gradient leaves {percent(blind.accuracy)} where the "
+        f"gradient attacks leave {percent(own)}, so the gradients are hidden",
+        remedy=f"believe the lower number; attack with other surrogates and with {name}",
+        evidence={"white": own, "black": blind.accuracy, "black_only": only},
+    )

@@ -8,18 +8,19 @@ from io import BytesIO
 import torch
 from torch import Tensor
 
+from spikeguard.attacks.base import describe
 from spikeguard.auditing.check import judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.tolerances import (exceeds, half_width, percent)
+from spikeguard.auditing.tolerances import exceeds, half_width, percent
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.rng import key
 
 __all__ = [
     "clean_errors_stay",
     "each_sample_has_its_worst",
-    "nothing_was_tuned_on_the_test",
     "scores_can_be_repeated",
+    "counted_on_the_model",
 ]
 
 _MOVED = 0.01  # rounding differs with the batch; a spike at the very threshold may flip
@@ -141,32 +142,6 @@ def clean_errors_stay(context: Context) -> Finding:
     )
 
 
-def nothing_was_tuned_on_the_test(context: Context) -> Finding:
-    """The settings of the reported attack were not chosen on the samples it is reported on.
-
-    The least of several accuracies on the same samples is lower than the chosen attack would do on
-    others. What ``audit`` was told decides; without a word its own settings are fixed in advance.
-
-    Source: the practice of gradient rules with a parameter, HART (arXiv:2512.22522) and others.
-    """
-    told = context.tuned
-    failed = "test" in told.split.lower()
-    how = "fixed in advance"
-    if told.split != "fixed":
-        how = f"the best of {told.trials} on the {told.split} split"
-    return judged(
-        "G32",
-        nothing_was_tuned_on_the_test,
-        failed=failed,
-        measured=f"settings {how}",
-        threshold="fixed, or chosen on a split apart from the test",
-        sound="the number is that of one attack, not the best of many",
-        fault=f"the attack is the best of {told.trials} on the very samples it is reported on",
-        remedy="choose on validation data (spikeguard.attacks.tune) and state the trials",
-        evidence={"split": told.split, "trials": told.trials},
-    )
-
-
 def _again(context: Context, x_adv: Tensor) -> Tensor:
     """Return who is right on saved inputs [N], told by something that has only what was saved."""
     if context.rescore is not None:
@@ -182,3 +157,49 @@ def _again(context: Context, x_adv: Tensor) -> Tensor:
         batch_size=context.batch_size,
     )
     return found.outcomes["clean"]
+
+
+_OTHER = 0.01  # rounding: a spike at the very threshold may flip in another batch
+
+
+def counted_on_the_model(context: Context) -> Finding:
+    """Every attack counts by what the audited model says about its inputs.
+
+    An input made on a substitute, on a twin or by a search that stops early is an adversarial
+    example only where the model itself is wrong. All inputs that the audit recorded are scored
+    again: a record that says otherwise was taken elsewhere.
+
+    Source: Pintor et al., 2022 (arXiv:2106.09947), failures of transfer.
+    """
+    context.attacked(context.pgd())
+    wrong: dict[str, float] = {}
+    for attack, outcome in context.made.items():
+        again = evaluate(
+            context.model,
+            (outcome.x_adv, context.y),
+            {},
+            seed=key(context.seed, "audit", "rescored"),
+            batch_size=context.batch_size,
+        ).outcomes["clean"]
+        n = len(context)
+        if context.stochastic:
+            gap = abs(float(again.mean()) - outcome.accuracy)
+            off = gap > half_width(outcome.accuracy, n)
+        else:
+            gap = float((again != outcome.right).double().mean())
+            off = exceeds(gap * n, n, _OTHER)
+        if off:
+            wrong[str(describe(attack))] = gap
+    return judged(
+        "G24",
+        counted_on_the_model,
+        failed=bool(wrong),
+        measured=f"{len(context.made) - len(wrong)} of {len(context.made)} attacks count as scored "
+        "again",
+        threshold=f"not above {percent(_OTHER)} of the samples differ",
+        sound="transferred inputs count only where they fool the model itself",
+        fault=f"for {len(wrong)} attacks the record is not what the model says: success was "
+        "counted on another model",
+        remedy="score every adversarial input on the audited model, and only there",
+        evidence={"wrong": wrong},
+    )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeguard.attacks import (Loss, classify, cross_entropy, margin)
-from spikeguard.auditing.check import (Measure, judged, not_run)
+from spikeguard.attacks.losses import Loss, cross_entropy, margin
+from spikeguard.attacks.model_access import classify
+from spikeguard.auditing.check import Measure, judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.checks.input_gradient import input_gradients
+from spikeguard.auditing.measurements.input_gradients import input_gradients
 from spikeguard.auditing.tolerances import percent
-from spikeguard.evaluation.evaluator import wilson
+from spikeguard.evaluation.statistics import wilson
 
 __all__ = ["ascent", "finite_differences", "stable_predictions"]
 

@@ -7,7 +7,7 @@ import torch
 from spikeguard.auditing.check import judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.tolerances import (LUCK, exceeds, fooled_alone, half_width, percent)
+from spikeguard.auditing.tolerances import LUCK, exceeds, fooled_alone, half_width, percent
 
 __all__ = ["iterative_beats_single_step", "noise_is_weaker"]
 

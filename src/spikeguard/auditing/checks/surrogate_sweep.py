@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from spikeguard.auditing.check import (judged, not_run)
+from spikeguard.auditing.check import judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.checks.input_gradient import dead_surrogates
-from spikeguard.auditing.tolerances import (percent, room_between)
-from spikeguard.models.adapters.frameworks import ForeignError
-from spikeguard.neurons import (Surrogate, Triangular, spiking_layers)
+from spikeguard.auditing.measurements.input_gradients import dead_surrogates
+from spikeguard.auditing.tolerances import percent, room_between
+from spikeguard.models.adapters.foreign_neuron import ForeignError
+from spikeguard.neurons.modes import spiking_layers
+from spikeguard.neurons.surrogate import Surrogate, Triangular
 
 __all__ = ["surrogate_sweep"]
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import (PGD, ANNTwin)
+from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.spiking_rules import prescribable
-from spikeguard.auditing.check import (judged, not_run)
+from spikeguard.attacks.searches.pgd import PGD
+from spikeguard.auditing.check import judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.auditing.tolerances import (LUCK, exceeds, fooled_alone, half_width, percent)
 from spikeguard.auditing.measurements.substitute import distilled
+from spikeguard.auditing.tolerances import LUCK, exceeds, fooled_alone, half_width, percent
 
 __all__ = ["breaks_the_undefended", "transfer_is_weaker"]
 

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import (PGD, AttackError, NoGradientError, ThreatViolation, cross_entropy)
-from spikeguard.auditing.check import judged
+from spikeguard.attacks.base import AttackError, NoGradientError
+from spikeguard.attacks.losses import cross_entropy
+from spikeguard.attacks.searches.pgd import PGD
+from spikeguard.attacks.threat import ThreatViolation
+from spikeguard.auditing.check import does_not_apply, judged, reason
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
-from spikeguard.neurons import record
+from spikeguard.neurons.modes import record
 
-__all__ = ["model_is_untouched", "valid_numbers"]
+__all__ = ["model_is_untouched", "valid_numbers", "finite_under_attack", "valid_events"]
 
 _SAMPLES = 16
 _STEPS = 2
@@ -120,3 +123,105 @@ def _equal(before: Tensor | bool | None, after: Tensor | bool | None) -> bool:
         same = torch.isclose(before, after, rtol=0, atol=0, equal_nan=True)
         return before.shape == after.shape and bool(same.all())
     return before is after
+
+
+def finite_under_attack(context: Context) -> Finding:
+    """Nothing is NaN or infinite where the attacks have led.
+
+    Adversarial inputs of all attacks made, and the logits, potentials and input gradients there,
+    are counted element by element. A threshold swallows a NaN: the spike is missing, the logits
+    look sound and the sample may count as fooled, so that inputs and potentials themselves are
+    looked at. G27 looks at the clean samples.
+
+    Source: SpikeGuard's own.
+    """
+    stopped = ""
+    try:
+        context.attacked(context.pgd())
+    except NoGradientError:  # G15 and G16 say so
+        raise
+    except (AttackError, ThreatViolation) as error:
+        stopped = reason(error)
+    bad = dict.fromkeys(("inputs", "potentials", "logits", "gradients"), 0)
+    for outcome in list(context.made.values()):
+        bad["inputs"] += _broken(outcome.x_adv)
+        for index in context.batches():
+            for name, number in _broken_at(context, outcome.x_adv[index], index).items():
+                bad[name] += number
+    found = {name: number for name, number in bad.items() if number}
+    said = ", ".join(f"{number} {name}" for name, number in found.items()) or stopped
+    return judged(
+        "S18",
+        finite_under_attack,
+        failed=bool(said),
+        measured=said or f"none in the inputs of {len(context.made)} attacks and what they cause",
+        threshold="none",
+        sound="the attacks led nowhere that numbers end",
+        fault=f"numbers end under attack ({said}): a NaN below the threshold looks like silence, "
+        "and the scores mean nothing",
+        remedy="find the division by zero or the overflow (attack's momentum, batch norm, weights)",
+        evidence={**bad, "stopped": stopped},
+    )
+
+
+def valid_events(context: Context) -> Finding:
+    """Adversarial events are events.
+
+    For a threat on events (one with ``events = True``): counts stay whole numbers >= 0, binary
+    grids stay binary, shape and time bins stay, and no more cells change than the budget allows.
+
+    Source: Büchel et al., 2022 (arXiv:2110.02929); the conditions are SpikeGuard's own.
+    """
+    if not getattr(context.threat, "events", False):
+        return does_not_apply("S19", valid_events, "the threat is on images, not on events")
+    context.attacked(context.pgd())
+    x = context.x
+    binary = bool(((x == 0) | (x == 1)).all())
+    faults: dict[str, int] = {}
+    for outcome in context.made.values():
+        x_adv = outcome.x_adv
+        if x_adv.shape != x.shape:
+            faults["another shape"] = len(x)
+            continue
+        whole = (x_adv >= 0) & (x_adv == x_adv.round())
+        whole &= (x_adv <= 1) if binary else torch.ones_like(whole)
+        changed = (x_adv != x).flatten(1).sum(1)
+        counts = {
+            "cells that are no events": int((~whole).sum()),
+            "samples over budget": int((changed > context.threat.eps).sum()),
+        }
+        for name, number in counts.items():
+            faults[name] = faults.get(name, 0) + number
+    found = {name: number for name, number in faults.items() if number}
+    said = ", ".join(f"{number} {name}" for name, number in found.items())
+    return judged(
+        "S19",
+        valid_events,
+        failed=bool(found),
+        measured=said or f"{len(context.made)} attacks made events only",
+        threshold=f"whole numbers >= 0, and at most {context.threat.eps:g} cells changed",
+        sound="a sensor could have sent what the attack made",
+        fault=f"the attack made inputs that are no events ({said})",
+        remedy="round and project inside the attack, not after it",
+        evidence=faults,
+    )
+
+
+def _broken(tensor: Tensor) -> int:
+    return int((~torch.isfinite(tensor)).sum())
+
+
+def _broken_at(context: Context, x_adv: Tensor, index: Tensor) -> dict[str, int]:
+    """Count what is not finite in what some inputs cause."""
+    with context.searching(index) as (_, y), torch.enable_grad(), record(context.model) as trace:
+        x = x_adv.to(context.device).detach().clone().requires_grad_()
+        logits = context.model(x)
+        loss = cross_entropy(logits, y).sum()
+        grad = None
+        if loss.requires_grad:
+            (grad,) = torch.autograd.grad(loss, x, allow_unused=True)
+    return {
+        "potentials": sum(_broken(layer.v) for layer in trace.values()),
+        "logits": _broken(logits),
+        "gradients": 0 if grad is None else _broken(grad),
+    }

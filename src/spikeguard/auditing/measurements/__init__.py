@@ -1,1 +1,1 @@
-"""TODO: what this package is for."""
+"""Measurements that several checks share."""

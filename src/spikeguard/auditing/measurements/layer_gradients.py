@@ -8,9 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks import cross_entropy
+from spikeguard.attacks.losses import cross_entropy
 from spikeguard.auditing.context import Context
-from spikeguard.neurons import (SpikingLayer, spiking_layers)
+from spikeguard.neurons.modes import spiking_layers
+from spikeguard.neurons.trace import SpikingLayer
 
 __all__ = ["layer_gradients", "watched"]
 

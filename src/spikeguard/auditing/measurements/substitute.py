@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikeguard.attacks.base import evaluating
+from spikeguard.attacks.model_access import evaluating
 from spikeguard.auditing.context import Context
-from spikeguard.rng import (randomness, stream)
+from spikeguard.rng import randomness, stream
 
 __all__ = ["distilled"]
 

@@ -7,8 +7,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from spikeguard.attacks import (APGD, MTPGD, NES, ANNTwin, Attack, Loss, MembraneReadout, margin)
-from spikeguard.attacks.gradients.base import (draws_a_step, innermost)
+from spikeguard.attacks.base import Attack
+from spikeguard.attacks.gradients.ann_twin import ANNTwin
+from spikeguard.attacks.gradients.base import draws_a_step, innermost
+from spikeguard.attacks.gradients.membrane_readout import MembraneReadout
+from spikeguard.attacks.gradients.nes import NES
+from spikeguard.attacks.losses import Loss, margin
+from spikeguard.attacks.searches.apgd import APGD
+from spikeguard.attacks.searches.mtpgd import MTPGD
 from spikeguard.auditing.context import Context
 
 __all__ = ["Walk", "unseen", "walk"]

@@ -1,1 +1,1 @@
-"""One module for every verb of the command line; each is imported when its verb is called."""
+"""The verbs of the command line, one module each."""

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from spikeguard.config.instantiate import ConfigError
-from spikeguard.cli.console import (note, numbers, progress, say, words)
+from spikeguard.cli.console import note, numbers, progress, say, words
+from spikeguard.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from spikeguard.data import Splits
     from spikeguard.config.schema import EvaluateSection
+    from spikeguard.data.images import Splits
+    from spikeguard.evaluation.parallel import Reload
     from spikeguard.evaluation.rescoring import Rescored
-    from spikeguard.evaluation.plan import Reload
 
 __all__ = ["attack", "require_one"]
 
@@ -83,8 +83,9 @@ def attack(
         rescore: Attack nothing: load the inputs that finished attacks kept and score them again.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
-    from spikeguard.runs.attack_results import (evaluate_once, rescore_once)
-    from spikeguard.config.builder import (eps_text, require_tunable)
+    from spikeguard.config.builder import require_tunable
+    from spikeguard.config.schema import eps_text
+    from spikeguard.runs.attack_results import evaluate_once, rescore_once
     from spikeguard.storage.run_folder import ATTACKS
 
     only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
@@ -182,8 +183,8 @@ def _of_run(run: Path, data_root: Path | None, changes: Mapping[str, object]) ->
 
 
 def _of_user(model: str, options: Mapping[str, object], changes: Mapping[str, object]) -> _Subject:
+    from spikeguard.config.schema import EvaluateSection
     from spikeguard.runs.foreign_model import load_outside
-    from spikeguard.config.builder import EvaluateSection
 
     plan = EvaluateSection().changed(**changes)
     found = load_outside(model, **options)  # type: ignore[arg-type]

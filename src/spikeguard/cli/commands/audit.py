@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from spikeguard.cli.commands.attack import (FrameworkName, ReadoutName, Steps, require_one)
-from spikeguard.cli.console import (note, numbers, progress, say)
+from spikeguard.cli.commands.attack import FrameworkName, ReadoutName, Steps, require_one
+from spikeguard.cli.console import note, numbers, progress, say
 
 if TYPE_CHECKING:
-    from spikeguard.auditing import Verdict
+    from spikeguard.auditing.findings import Verdict
 
 __all__ = ["audit"]
 
@@ -61,8 +61,8 @@ def audit(
         strict: Exit with code 1 when the verdict is "unreliable".
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
-    from spikeguard.storage.run_folder import AUDIT
     from spikeguard.runs.run import Run
+    from spikeguard.storage.run_folder import AUDIT
 
     only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
     options: dict[str, object] = {**only, "data": data, "out": out}
@@ -99,13 +99,13 @@ def _outside(
     quick: bool,
     strict: bool,
 ) -> int:
-    from spikeguard.attacks import THREATS
-    from spikeguard.auditing import audit as audited
-    from spikeguard.auditing import reported
-    from spikeguard.runs.tuned_settings import (FOLDER, choose_attack)
+    from spikeguard.attacks.threat import THREATS
+    from spikeguard.auditing.auditor import audit as audited
+    from spikeguard.auditing.auditor import reported
+    from spikeguard.config.schema import EvaluateSection
     from spikeguard.runs.foreign_model import load_outside
-    from spikeguard.config.builder import EvaluateSection
-    from spikeguard.storage.run_folder import (ATTACKS, AUDIT)
+    from spikeguard.runs.tuned_settings import FOLDER, choose_attack
+    from spikeguard.storage.run_folder import ATTACKS, AUDIT
 
     found = load_outside(model, **options)  # type: ignore[arg-type]
     note(str(found.preflight))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from spikeguard.cli.console import (note, progress, say, table, words)
+from spikeguard.cli.console import note, progress, say, table, words
 
 __all__ = ["bench"]
 
@@ -31,10 +31,10 @@ def bench(
         out: Folder of the results; runs/bench, with --quick runs/bench-quick.
         threads: Threads of torch; as many as there are cores when left out.
     """
-    from spikeguard.benchmarking import (Benchmark, choose)
-    from spikeguard.benchmarking.page import (further, write_page)
-    from spikeguard.benchmarking.plot import (NoMatplotlib, plot)
-    from spikeguard.benchmarking.table import (HEAD, cells, notes, rows)
+    from spikeguard.benchmarking.page import further, write_page
+    from spikeguard.benchmarking.plot import NoMatplotlib, plot
+    from spikeguard.benchmarking.suite import Benchmark, choose
+    from spikeguard.benchmarking.table import HEAD, cells, notes, rows
     from spikeguard.system.environment import describe
 
     chosen = choose(words(networks or []), quick=quick)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spikeguard.cli.console import (progress, say, table)
+from spikeguard.cli.console import progress, say, table
 
 __all__ = ["check", "download"]
 
@@ -16,7 +16,7 @@ def download(name: str, /, *, data_root: Path | None = None) -> int:
         name: Name of the data set (see 'spikeguard list datasets').
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
-    from spikeguard.data import download as fetch
+    from spikeguard.data.downloads import download as fetch
 
     with progress(f"download {name}") as update:
 
@@ -36,7 +36,7 @@ def check(name: str | None = None, /, *, data_root: Path | None = None) -> int:
         name: Only this one; a missing or damaged one then exits with code 2.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
-    from spikeguard.data import (DATASETS, load)
+    from spikeguard.data.datasets import DATASETS, load
 
     rows = []
     for each in DATASETS if name is None else [name]:

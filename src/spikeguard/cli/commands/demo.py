@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from spikeguard.cli.console import (progress_board, say, table)
+from spikeguard.cli.console import progress_board, say, table
 
 __all__ = ["demo"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Literal
 
-from spikeguard.config.instantiate import ConfigError
-from spikeguard.cli.console import (say, table)
+from spikeguard.cli.console import say, table
+from spikeguard.config.errors import ConfigError
 
 __all__ = ["list_"]
 
@@ -75,7 +75,7 @@ def list_(kind: Kind | None = None, prefix: str = "", /) -> int:
 
 def _tell_readings(recipe: str) -> None:
     """Say what a recipe's source leaves open, and what was chosen."""
-    from spikeguard.config.builder import load_recipe
+    from spikeguard.config.schema import load_recipe
 
     for reading in load_recipe(recipe).readings:
         say(f"* {reading}")
@@ -91,8 +91,8 @@ def _at_a_glance(kind: str) -> str:
 
 def _printed(recipe: str) -> str:
     """Write the numbers of the first row that a recipe names: "88.16 / 63.03 / 42.52"."""
-    from spikeguard.config.builder import load_recipe
     from spikeguard.config.published import row
+    from spikeguard.config.schema import load_recipe
 
     for key in load_recipe(recipe).published:
         printed = row(key)
@@ -105,7 +105,7 @@ def _printed(recipe: str) -> str:
 def _described(kind: str, *, full: bool = False) -> dict[str, str]:
     """Return names with a line on each; without ``full`` the lines may be empty."""
     if kind == "recipes":
-        from spikeguard.config.yaml_files import (read, recipe_names)
+        from spikeguard.config.yaml_files import read, recipe_names
 
         return {name: str(read(name).get("title", "")) if full else "" for name in recipe_names()}
     module, _, registry = _REGISTRIES[kind].partition(":")
@@ -125,7 +125,7 @@ def _state(kernel: str) -> str:
     """Say where a kernel is in use on this machine, or why it is not."""
     import torch
 
-    from spikeguard.kernels import (default_kernel, why_not)
+    from spikeguard.kernels.selection import default_kernel, why_not
 
     reason = why_not(kernel)
     if reason is not None:

@@ -6,7 +6,7 @@ import os
 import shlex
 from pathlib import Path
 
-from spikeguard.cli.console import (say, table)
+from spikeguard.cli.console import say, table
 
 __all__ = ["report"]
 
@@ -21,12 +21,12 @@ def report(*runs: Path, out: Path | None = None) -> int:
             are compared.
         out: The page; report.html in the run folder, or in the folder all runs share.
     """
-    from spikeguard.config.builder import ConfigError
-    from spikeguard.reporting import report as write_report
+    from spikeguard.config.errors import ConfigError
     from spikeguard.reporting.readers.collect import collect
+    from spikeguard.reporting.renderer import report as write_report
     from spikeguard.reporting.sections.published_numbers import comparisons
-    from spikeguard.storage.run_folder import (MODEL, REPORT)
     from spikeguard.runs.run import require_finished
+    from spikeguard.storage.run_folder import MODEL, REPORT
 
     if not runs:
         raise ConfigError("name at least one run folder, for example runs/demo/tgo.")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from spikeguard.config.instantiate import ConfigError
-from spikeguard.cli.console import (progress_board, say, table, words)
+from spikeguard.cli.console import progress_board, say, table, words
+from spikeguard.config.errors import ConfigError
 
 __all__ = ["reproduce"]
 
@@ -36,8 +36,8 @@ def reproduce(
         out: Folder of the runs and of table.json and table.md; runs/<folder> when left out.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
-    from spikeguard.config.builder import eps_text
-    from spikeguard.runs.reproduction import (PAGE, TABLE)
+    from spikeguard.config.schema import eps_text
+    from spikeguard.runs.reproduction import PAGE, TABLE
     from spikeguard.runs.reproduction import reproduce as run
 
     path = Path("runs") / folder if out is None else out

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from spikeguard.cli.console import (note, progress, say)
+from spikeguard.cli.console import note, progress, say
 
 __all__ = ["train"]
 
@@ -29,7 +29,7 @@ def train(
         resume: Continue an interrupted training exactly where it stopped.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
-    from spikeguard.config.builder import load_recipe
+    from spikeguard.config.schema import load_recipe
     from spikeguard.runs.recipe_training import train_recipe
 
     loaded = load_recipe(recipe, changes)

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from spikeguard.kernels.cpu.library import (PRECISION, Combine, Side, Task, call, pointer, why_not)
-from spikeguard.kernels.fused import (Layer, Slopes, Wants)
-from spikeguard.kernels.layout import (Layout, is_table)
+from spikeguard.kernels.cpu.library import PRECISION, Combine, Side, Task, call, pointer, why_not
+from spikeguard.kernels.fused import Layer, Slopes, Wants
+from spikeguard.kernels.layout import Layout, is_table
 from spikeguard.kernels.reference import membrane_dtype
 
 __all__ = ["BACKEND", "CPUBackend", "side_of", "why_not"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spikeguard.kernels.cpu.backend import side_of
-from spikeguard.kernels.cpu.library import (Retrace, Sharpen, call)
+from spikeguard.kernels.cpu.library import Retrace, Sharpen, call
 from spikeguard.kernels.layout import Layout
 from spikeguard.kernels.reference import Reset
 

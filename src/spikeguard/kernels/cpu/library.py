@@ -149,7 +149,7 @@ def _library() -> tuple[ctypes.CDLL | None, str | None]:
             except OSError as error:
                 return None, f"its library cannot be loaded ({error})"
             library.spikeguard_layout.restype = ctypes.c_int64
-            assert library.spikeguard_layout() == _layout(), "cpu_library.py and cpu.cpp disagree"
+            assert library.spikeguard_layout() == _layout(), "library.py and cpu.cpp disagree"
             return library, None
     return None, "no library was compiled for this processor"
 

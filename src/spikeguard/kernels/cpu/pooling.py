@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels import default_kernel
-from spikeguard.kernels.cpu.library import (LONGEST, Windows, call)
+from spikeguard.kernels.cpu.library import LONGEST, Windows, call
 from spikeguard.kernels.layout import Layout
+from spikeguard.kernels.selection import default_kernel
 
 __all__ = ["fits", "pair", "pool", "takes", "unpool"]
 

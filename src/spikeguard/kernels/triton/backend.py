@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from spikeguard.kernels.fused import (Layer, Slopes, Wants)
-from spikeguard.kernels.layout import (Layout, is_table)
+from spikeguard.kernels.fused import Layer, Slopes, Wants
+from spikeguard.kernels.layout import Layout, is_table
 from spikeguard.kernels.reference import membrane_dtype
 
 __all__ = ["BACKEND", "LONGEST", "TritonBackend", "why_not"]
@@ -248,9 +248,9 @@ def _launch(what: str, tiles: _Tiles, *arguments: object, **settings: object) ->
     """
     if tiles.N == 0:
         return
-    from spikeguard.kernels.triton import programs as triton_passes
+    from spikeguard.kernels.triton import programs
 
-    program: Callable[..., object] = getattr(triton_passes, what)[tiles.grid]
+    program: Callable[..., object] = getattr(programs, what)[tiles.grid]
     with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]
         program(*arguments, **settings, R=tiles.R, K=tiles.K, num_warps=4, enable_fp_fusion=False)
 

@@ -9,10 +9,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from spikeguard.models.adapters.frameworks import (FRAMEWORKS, ForeignNeuron, Framework, recognised)
+from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
+from spikeguard.models.adapters.frameworks import FRAMEWORKS
+from spikeguard.models.adapters.frameworks.base import Framework
+from spikeguard.models.adapters.presentation import Presentation, present, probe
+from spikeguard.models.adapters.recognition import recognised
 from spikeguard.models.adapters.recording import publishing
 from spikeguard.models.adapters.resting_state import at_rest
-from spikeguard.models.adapters.presentation import (Presentation, present, probe)
 
 __all__ = ["Foreign", "ForeignReadout", "foreign"]
 

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
-from spikeguard.models.adapters.recording import over_time
 from spikeguard.models.adapters.presentation import taken
+from spikeguard.models.adapters.recording import over_time
 
 __all__ = ["Cut", "cutting", "replacing"]
 

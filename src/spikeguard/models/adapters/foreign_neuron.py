@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from spikeguard.models.adapters.frameworks.base import Framework
 from spikeguard.models.adapters.frameworks.dynamics import Dynamics
 from spikeguard.models.adapters.frameworks.surrogate import Native
-from spikeguard.neurons import (LayerTrace, Surrogate)
+from spikeguard.neurons.surrogate import Surrogate
+from spikeguard.neurons.trace import LayerTrace
 
 __all__ = ["ForeignError", "ForeignNeuron"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeguard.models.adapters.foreign_neuron import (ForeignError, ForeignNeuron)
+from spikeguard.models.adapters.foreign_neuron import ForeignError, ForeignNeuron
 from spikeguard.models.adapters.presentation import taken
 
 __all__ = ["over_time", "publishing"]

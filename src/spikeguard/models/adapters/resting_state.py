@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from spikeguard.models.adapters.frameworks.base import Framework
 from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
+from spikeguard.models.adapters.frameworks.base import Framework
 
 __all__ = ["at_rest"]
 

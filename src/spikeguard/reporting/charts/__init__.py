@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from spikeguard.reporting.charts.accuracy import (against_radius, per_attack)
-from spikeguard.reporting.charts.audit import (KINDS, Kind, audited)
-from spikeguard.reporting.charts.base import (Chart, Look, looks)
+from spikeguard.reporting.charts.accuracy import against_radius, per_attack
+from spikeguard.reporting.charts.audit import KINDS, Kind, audited
+from spikeguard.reporting.charts.base import Chart, Look, looks
 from spikeguard.reporting.charts.membrane import membranes
 from spikeguard.reporting.charts.training import curves
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from spikeguard.config.builder import eps_text
+from spikeguard.config.schema import eps_text
+from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting import formatting as words
-from spikeguard.reporting.charts.base import (SHADE, Chart, Look, blank, errors, literal, tint)
+from spikeguard.reporting.charts.base import SHADE, Chart, Look, blank, errors, literal, tint
 from spikeguard.reporting.standings import Radius
-from spikeguard.evaluation.result import Score
 
 __all__ = ["against_radius", "per_attack"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from spikeguard.reporting.charts.base import (Chart, Look)
-from spikeguard.reporting.charts.climbing import (accuracy_by_eps, accuracy_by_step, loss_by_step)
-from spikeguard.reporting.charts.gradients import (accuracy_by_surrogate, silent_layers)
+from spikeguard.reporting.charts.base import Chart, Look
+from spikeguard.reporting.charts.climbing import accuracy_by_eps, accuracy_by_step, loss_by_step
+from spikeguard.reporting.charts.gradients import accuracy_by_surrogate, silent_layers
 from spikeguard.reporting.readers.collect import Network
 
 __all__ = ["KINDS", "Kind", "audited"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting.readers.collect import Network
-from spikeguard.evaluation.result import Score
 
 __all__ = [
     "INK",

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from spikeguard.config.builder import eps_text
+from spikeguard.config.schema import eps_text
+from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting import formatting as words
-from spikeguard.reporting.charts.base import (INK, LEGEND, SHADE, SOFT, Look, blank, errors, tint)
+from spikeguard.reporting.charts.base import INK, LEGEND, SHADE, SOFT, Look, blank, errors, tint
 from spikeguard.reporting.readers.audit_evidence import Evidence
-from spikeguard.evaluation.result import Score
 
 __all__ = ["HEIGHT", "accuracy_by_eps", "accuracy_by_step", "level", "loss_by_step", "points"]
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from spikeguard.reporting import formatting as words
-from spikeguard.reporting.charts.base import (INK, LEGEND, SOFT, Look, blank, literal, tint)
-from spikeguard.reporting.charts.climbing import (HEIGHT, Drawn, level, points)
-from spikeguard.reporting.readers.audit_evidence import (Evidence, Layer)
+from spikeguard.reporting.charts.base import INK, LEGEND, SOFT, Look, blank, literal, tint
+from spikeguard.reporting.charts.climbing import HEIGHT, Drawn, level, points
+from spikeguard.reporting.readers.audit_evidence import Evidence, Layer
 
 __all__ = ["accuracy_by_surrogate", "silent_layers"]
 

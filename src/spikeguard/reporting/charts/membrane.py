@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeguard.analysis.membrane import (NEAR, MembraneHistogram)
+from spikeguard.analysis.membrane import NEAR, MembraneHistogram
 from spikeguard.reporting import formatting as words
-from spikeguard.reporting.charts.base import (INK, Chart, Look, blank, tint)
+from spikeguard.reporting.charts.base import INK, Chart, Look, blank, tint
 from spikeguard.reporting.readers.collect import Network
 
 __all__ = ["membranes"]

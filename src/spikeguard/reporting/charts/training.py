@@ -8,7 +8,7 @@ from itertools import cycle
 
 import plotly.graph_objects as go
 
-from spikeguard.reporting.charts.base import (Chart, Look, blank, literal)
+from spikeguard.reporting.charts.base import Chart, Look, blank, literal
 from spikeguard.reporting.readers.collect import Network
 
 __all__ = ["DASHES", "curves", "terms"]

@@ -1,1 +1,1 @@
-"""TODO: what this package is for."""
+"""Readers: files of a run folder become dataclasses."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spikeguard.runs.tuned_settings import said
-from spikeguard.reporting.readers.json_files import (read_json, reading)
-from spikeguard.evaluation.result import Score
+from spikeguard.attacks.tuning import said
+from spikeguard.evaluation.statistics import Score
+from spikeguard.reporting.readers.json_files import read_json, reading
 
 __all__ = ["CASCADE", "Attacked", "read_attacked"]
 

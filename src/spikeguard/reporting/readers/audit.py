@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from spikeguard.auditing.findings import (Finding, FindingStatus, Verdict, VerdictStatus)
-from spikeguard.reporting.readers.audit_evidence import (Evidence, evidence)
-from spikeguard.reporting.readers.json_files import (read_json, reading)
+from spikeguard.auditing.findings import Finding, FindingStatus, Verdict, VerdictStatus
+from spikeguard.reporting.readers.audit_evidence import Evidence, evidence
+from spikeguard.reporting.readers.json_files import read_json, reading
 
 __all__ = ["read_audited", "read_evidence"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spikeguard.auditing.findings import Verdict
-from spikeguard.evaluation.result import (Score, wilson)
+from spikeguard.evaluation.statistics import Score, wilson
 
 __all__ = ["Climb", "Evidence", "Layer", "Radii", "Steps", "Sweep", "evidence"]
 

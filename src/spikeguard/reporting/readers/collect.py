@@ -9,14 +9,24 @@ from typing import Any
 
 from spikeguard.analysis.membrane import MembraneHistogram
 from spikeguard.auditing.findings import Verdict
-from spikeguard.config.builder import (ConfigError, Recipe, load_recipe)
-from spikeguard.reporting.readers.attack_results import (Attacked, read_attacked)
-from spikeguard.reporting.readers.audit import (read_audited, read_evidence)
+from spikeguard.config.errors import ConfigError
+from spikeguard.config.schema import Recipe, load_recipe
+from spikeguard.reporting.readers.attack_results import Attacked, read_attacked
+from spikeguard.reporting.readers.audit import read_audited, read_evidence
 from spikeguard.reporting.readers.audit_evidence import Evidence
-from spikeguard.reporting.readers.foreign_model import (Outside, read_outside)
+from spikeguard.reporting.readers.foreign_model import Outside, read_outside
 from spikeguard.reporting.readers.json_files import read_json
-from spikeguard.reporting.readers.training import (Epoch, Trained, read_epochs, read_trained)
-from spikeguard.storage.run_folder import (ATTACKS, AUDIT, ENVIRONMENT, MEMBRANE, METRICS, MODEL, RECIPE, RESULT)
+from spikeguard.reporting.readers.training import Epoch, Trained, read_epochs, read_trained
+from spikeguard.storage.run_folder import (
+    ATTACKS,
+    AUDIT,
+    ENVIRONMENT,
+    MEMBRANE,
+    METRICS,
+    MODEL,
+    RECIPE,
+    RESULT,
+)
 
 __all__ = ["Network", "collect"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from spikeguard.reporting.readers.json_files import (read_json, reading)
+from spikeguard.reporting.readers.json_files import read_json, reading
 
 __all__ = ["Outside", "read_outside"]
 

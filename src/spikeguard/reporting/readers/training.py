@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from spikeguard.reporting.readers.json_files import (read_json, read_text, reading)
+from spikeguard.reporting.readers.json_files import read_json, read_text, reading
 
 __all__ = ["Epoch", "Trained", "read_epochs", "read_trained"]
 

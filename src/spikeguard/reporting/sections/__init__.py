@@ -1,1 +1,1 @@
-"""TODO: what this package is for."""
+"""Sections of the report: dataclasses become tables and cards."""

@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spikeguard.auditing import CHECKS
-from spikeguard.auditing.findings import (REQUIRED, Finding, Verdict)
+from spikeguard.auditing.findings import REQUIRED, Finding, Verdict
+from spikeguard.auditing.registry import CHECKS
 from spikeguard.reporting.readers.collect import Network
-from spikeguard.reporting.sections.verdict_cards import (Badge, badge)
+from spikeguard.reporting.sections.verdict_cards import Badge, badge
 
 __all__ = ["About", "Group", "abouts", "finding_badge", "groups", "tally"]
 

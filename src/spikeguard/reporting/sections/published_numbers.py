@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spikeguard.config.builder import (ConfigError, load_recipe)
-from spikeguard.config.published import (PAPERS, Row, row)
+from spikeguard.config.errors import ConfigError
+from spikeguard.config.published import PAPERS, Row, row
+from spikeguard.config.schema import load_recipe
 from spikeguard.config.yaml_files import recipe_names
+from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting import formatting as words
 from spikeguard.reporting.readers.attack_results import Attacked
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.sections.verdict_cards import command
 from spikeguard.training.checkpointing import differences
-from spikeguard.evaluation.result import Score
 
 __all__ = ["Comparison", "Pair", "comparisons"]
 

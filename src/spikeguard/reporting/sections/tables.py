@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from spikeguard.auditing.findings import Finding
-from spikeguard.config.builder import eps_text
+from spikeguard.config.schema import eps_text
+from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting import formatting as words
-from spikeguard.reporting.readers.attack_results import (CASCADE, TUNED)
+from spikeguard.reporting.readers.attack_results import CASCADE, TUNED
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.sections.audit_findings import finding_badge
-from spikeguard.reporting.standings import (Radius, Standing)
-from spikeguard.reporting.sections.verdict_cards import (Badge, audited_at, badge, command)
-from spikeguard.evaluation.result import Score
+from spikeguard.reporting.sections.verdict_cards import Badge, audited_at, badge, command
+from spikeguard.reporting.standings import Radius, Standing
 
 __all__ = [
     "Cell",

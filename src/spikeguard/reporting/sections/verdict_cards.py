@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from spikeguard.auditing.findings import Verdict
 from spikeguard.reporting import formatting as words
-from spikeguard.reporting.charts import Look
+from spikeguard.reporting.charts.base import Look
 from spikeguard.reporting.readers.collect import Network
-from spikeguard.reporting.standings import (Radius, Standing)
+from spikeguard.reporting.standings import Radius, Standing
 
 __all__ = ["Badge", "Card", "Line", "audited_at", "badge", "cards", "command"]
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from spikeguard.models.adapters.frameworks.dynamics import Dynamics
 from spikeguard.models.adapters.frameworks.surrogate import Native
-from spikeguard.neurons import Surrogate
+from spikeguard.neurons.surrogate import Surrogate
 
 __all__ = ["Framework", "Site", "from_package"]
 

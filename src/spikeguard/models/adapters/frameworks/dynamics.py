@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spikeguard.kernels import Reset
+from spikeguard.kernels.reference import Reset
 
 __all__ = ["Dynamics", "integrated", "one_number"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeguard.models.adapters.frameworks.base import (Framework, Site, from_package)
-from spikeguard.models.adapters.frameworks.dynamics import (Dynamics, one_number)
-from spikeguard.models.adapters.frameworks.surrogate import (Native, exchanged)
-from spikeguard.neurons import Surrogate
+from spikeguard.models.adapters.frameworks.base import Framework, Site, from_package
+from spikeguard.models.adapters.frameworks.dynamics import Dynamics, one_number
+from spikeguard.models.adapters.frameworks.surrogate import Native, exchanged
+from spikeguard.neurons.surrogate import Surrogate
 
 __all__ = ["FRAMEWORK"]
 

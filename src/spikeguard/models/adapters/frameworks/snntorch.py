@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels import Reset
-from spikeguard.models.adapters.frameworks.base import (Framework, Site, from_package)
-from spikeguard.models.adapters.frameworks.dynamics import (Dynamics, one_number)
-from spikeguard.models.adapters.frameworks.surrogate import (Native, exchanged)
-from spikeguard.neurons import Surrogate
+from spikeguard.kernels.reference import Reset
+from spikeguard.models.adapters.frameworks.base import Framework, Site, from_package
+from spikeguard.models.adapters.frameworks.dynamics import Dynamics, one_number
+from spikeguard.models.adapters.frameworks.surrogate import Native, exchanged
+from spikeguard.neurons.surrogate import Surrogate
 
 __all__ = ["FRAMEWORK"]
 

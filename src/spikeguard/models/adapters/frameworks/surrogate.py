@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from spikeguard.neurons import Surrogate
+from spikeguard.neurons.surrogate import Surrogate
 
 __all__ = ["Native", "exchanged"]
 

@@ -74,7 +74,7 @@ app = App(
 )
 for _name, _text in _HELP.items():
     app.command(
-        f"spikeguard.commands.{_name}:{_name if _name != 'list' else 'list_'}",
+        f"spikeguard.cli.commands.{_name}:{_name if _name != 'list' else 'list_'}",
         name=_name,
         help=_text,
         help_epilogue=_epilogue(_EXAMPLES[_name]),
@@ -82,7 +82,7 @@ for _name, _text in _HELP.items():
 _data = App(name="data", help="Fetch and check data sets.", help_format="plaintext")
 for _name, (_text, _call) in _DATA.items():
     _data.command(
-        f"spikeguard.commands.data:{_name}",
+        f"spikeguard.cli.commands.data:{_name}",
         name=_name,
         help=_text,
         help_epilogue=_epilogue([_call]),

@@ -1,0 +1,173 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks.base import Attack
+from spikeguard.attacks.model_access import is_stochastic
+from spikeguard.attacks.suites import member, suitable
+from spikeguard.attacks.threat import Threat, ThreatViolation
+from spikeguard.auditing.check import Check, not_run, reason, title
+from spikeguard.auditing.context import EOT, Context
+from spikeguard.auditing.findings import Finding, Verdict, conclude
+from spikeguard.auditing.registry import CHECKS
+from spikeguard.auditing.subject import Budget, Provenance
+from spikeguard.data.images import ImageSet, as_image_set
+from spikeguard.neurons.surrogate import Surrogate
+
+__all__ = ["audit", "reported"]
+
+
+_SAMPLES = {"full": 100, "quick": 64}
+
+
+_NOISY = {"full": 100, "quick": 24}  # every gradient and score of these is averaged over draws
+
+
+_STEPS = {"full": 20, "quick": 10}
+
+
+_OUTSIDE = "outside the quick budget; audit with budget='full'"
+
+
+def audit(
+    model: nn.Module,
+    data: ImageSet | tuple[Tensor, Tensor],
+    *,
+    threat: Threat,
+    budget: Budget = "full",
+    seed: int = 0,
+    limit: int | None = None,
+    batch_size: int = 64,
+    attack_steps: int | None = None,
+    substitutes: Mapping[str, nn.Module] | None = None,
+    undefended: nn.Module | None = None,
+    attack: Attack | None = None,
+    tuned: Provenance | None = None,
+    rescore: Callable[[Tensor, Tensor], Tensor] | None = None,
+    trained_with: Surrogate | Mapping[str, Surrogate] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Verdict:
+    """Check whether the robustness of a model, as attacks measure it, can be believed.
+
+    The model is examined in evaluation mode and its mode is restored. A check that cannot run,
+    because the model raises or has no gradient, is "not run" and says why; a check that looks for
+    the fault itself fails.
+
+    Args:
+        model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``.
+        data: An ImageSet or a pair (x, y).
+        threat: The set whose robustness is audited, eps > 0.
+        budget: "full", or "quick": fewer samples, steps and queries, and only what decides. The
+            verdict says less, and in a fraction of the time.
+        seed: Names all random streams.
+        limit: Use only the first so many samples, >= 1; None is 100, in the quick budget 64, or 24
+            of a stochastic model. Fewer samples mean wider intervals, hence fewer failures that
+            depend on counts.
+        batch_size: Samples at once, >= 1.
+        attack_steps: Steps of PGD, >= 1; None is 20, in the quick budget 10.
+        substitutes: Models trained for the same task, by name: attacks made on them must not do
+            better than attacks on the model itself.
+        undefended: A plainly trained model of the same kind, on which the attacks must succeed.
+        attack: The attack whose result is reported, with the audit's threat set: its steps,
+            restarts and step size are put to the test. None is APGD with 50 steps.
+        tuned: How the settings of that attack were chosen; None: not at all.
+        rescore: ``(x_adv, y) -> correct [N]``, bool, which answers in a fresh process.
+        trained_with: The surrogate that the network was trained with, or one for each spiking
+            layer's name; None: unknown.
+        progress: Called with (checks done, checks in all, what comes next).
+
+    Raises:
+        ValueError: If an argument is out of range, or the data do not fit the model.
+
+    Example:
+        >>> verdict = sg.audit(model, data.test, threat=sg.Linf(8/255))   # doctest: +SKIP
+        >>> verdict.status, verdict.failed                                # doctest: +SKIP
+        ('unreliable', ('G15', 'S4'))
+    """
+    if budget not in get_args(Budget):
+        raise ValueError(f"audit: budget is 'quick' or 'full', got {budget!r}.")
+    if limit is None:
+        limit = (_NOISY if is_stochastic(model) else _SAMPLES)[budget]
+    attack_steps = _STEPS[budget] if attack_steps is None else attack_steps
+    for name, number in (
+        ("limit", limit),
+        ("batch_size", batch_size),
+        ("attack_steps", attack_steps),
+    ):
+        if number < 1:
+            raise ValueError(f"audit: {name} must be >= 1, got {number}.")
+    if not threat.eps > 0:
+        raise ValueError(f"audit: the threat set needs eps > 0, got {threat.eps:g}.")
+    if attack is not None and attack.threat != threat:
+        raise ValueError(f"audit: attack is for {attack.threat}, the audit for {threat}.")
+    x, y = as_image_set(data).batch(slice(limit))
+    context = Context(
+        *(model, x, y, threat),
+        seed=seed,
+        steps=attack_steps,
+        batch_size=batch_size,
+        budget=budget,
+        substitutes=substitutes or {},
+        undefended=undefended,
+        attack=attack,
+        tuned=tuned or Provenance(),
+        rescore=rescore,
+        trained_with=trained_with,
+    )
+    findings = []
+    for number, (code, check) in enumerate(CHECKS.items()):
+        if progress is not None:
+            progress(number, len(CHECKS), f"{code}: {title(check.measure)}")
+        findings.append(_run(code, check, context))
+    if progress is not None:
+        progress(len(CHECKS), len(CHECKS), "done")
+    single = context.made.get(context.pgd())
+    handed = None if attack is None else context.made.get(attack)
+    return conclude(
+        findings,
+        upper_bound=context.upper_bound(),
+        single=None if single is None else single.accuracy,
+        reported=None if handed is None else handed.accuracy,
+        settings=context.settings(),
+    )
+
+
+def reported(name: str, model: nn.Module, threat: Threat) -> Attack:
+    """Return the attack of a suite by its name, for ``audit(attack=...)``.
+
+    It averages the gradient of a stochastic model over as many draws as the audit does.
+
+    Raises:
+        ValueError: If no suite has an attack of this name, or the model gives it nothing to hold.
+    """
+    eot = EOT if is_stochastic(model) else 1
+    attack = member(name, eps=threat.eps, norm=threat.norm, eot=eot)
+    if suitable({name: attack}, model)[1]:
+        raise ValueError(
+            f"attack: {name} needs what this model does not have: spiking layers, for some "
+            "gradients of a known recurrence, or answers that are counted spikes; name one with "
+            "the model's own gradient, such as pgd40."
+        )
+    return attack
+
+
+def _run(code: str, check: Check, context: Context) -> Finding:
+    """Run one check; what stops it becomes a finding, never a pass."""
+    began = time.monotonic()
+    if context.budget == "quick" and not check.quick:
+        return not_run(code, check.measure, _OUTSIDE)
+    try:
+        finding = check(context)
+    except (RuntimeError, ThreatViolation) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        finding = not_run(code, check.measure, reason(error))
+    return replace(finding, seconds=time.monotonic() - began)

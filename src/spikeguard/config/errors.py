@@ -1,0 +1,50 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+__all__ = ["ConfigError", "Where", "first_problem", "unknown"]
+
+
+class ConfigError(ValueError):
+    """A recipe or a command line that cannot be followed; one line says where and what to write."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """A place in a recipe, for messages: ``Where("model", "recipe digits") / "neuron"``.
+
+    Args:
+        path: Dotted path inside the recipe.
+        source: What holds it, for example "recipe digits"; or empty.
+    """
+
+    path: str
+    source: str = ""
+
+    def __truediv__(self, key: str | int) -> Where:
+        return Where(f"{self.path}.{key}" if self.path else str(key), self.source)
+
+    def __str__(self) -> str:
+        return " in ".join(part for part in (self.path, self.source) if part)
+
+
+def unknown(where: Where | str, what: str, name: str, known: Iterable[str]) -> ConfigError:
+    """Return the error for a name that is not known: the nearest one, and all there are."""
+    names = sorted(known)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    place = f"{where}: " if str(where) else ""
+    return ConfigError(f"{place}unknown {what} {name!r}.{hint} Known: {', '.join(names)}.")
+
+
+def first_problem(error: ValidationError) -> tuple[tuple[str | int, ...], str, object]:
+    """Return place, message (no capital, no full stop) and input of the first problem found."""
+    problem = error.errors(include_url=False)[0]
+    message = problem["msg"].removeprefix("Input ").removeprefix("Value error, ").rstrip(".")
+    return problem["loc"], message[:1].lower() + message[1:], problem["input"]

@@ -1,0 +1,109 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spikeguard.data.augment import AUGMENTATIONS, Compose
+from spikeguard.data.cifar import CIFAR10, CIFAR100, read_cifar
+from spikeguard.data.digits import read_digits
+from spikeguard.data.idx import read_mnist
+from spikeguard.data.images import ImageSet, Splits, split_validation, stratified_order
+from spikeguard.data.paths import data_root
+from spikeguard.rng import stream
+
+__all__ = ["DataSet", "DATASETS", "load"]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """How a data set is read and normalised.
+
+    Args:
+        read: Takes the data root and returns the training and the test images.
+        mean: Per-channel mean of the training pixels, in [0, 1] units.
+        std: Per-channel scale that the model divides by, in [0, 1] units: the standard deviation
+            of the training pixels, but for CIFAR-10 the smaller numbers in general use (the mean
+            deviation within an image), with which published networks were trained.
+    """
+
+    read: Callable[[Path], tuple[ImageSet, ImageSet]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+DATASETS: dict[str, DataSet] = {
+    "digits": DataSet(lambda root: read_digits(), (0.3,), (0.37,)),
+    "mnist": DataSet(read_mnist, (0.1307,), (0.3081,)),
+    "cifar10": DataSet(
+        lambda root: read_cifar(CIFAR10, root), (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+    ),
+    "cifar100": DataSet(
+        lambda root: read_cifar(CIFAR100, root), (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+    ),
+}
+
+
+def load(
+    name: str,
+    root: str | Path | None = None,
+    *,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    augment: Sequence[str] | None = None,
+) -> Splits:
+    """Read a data set from the disk.
+
+    Args:
+        name: A name in ``DATASETS``.
+        root: Folder of the data sets; ``$SPIKEGUARD_DATA`` or ``data`` when left out.
+        val_fraction: Share of the training images that is set aside for validation, in (0, 1).
+        seed: Names the streams that choose the validation and the limited training images.
+        train_limit: Use only so many training images, validation included: a random choice by
+            ``seed`` with the class shares of the whole, in the order of the files. A smaller
+            choice is contained in a larger one.
+        test_limit: Use only the first so many test images, the same for every seed.
+        augment: Names in ``AUGMENTATIONS``, applied to training batches in this order.
+
+    Raises:
+        ValueError: If a name is unknown, a number is out of range, or a file is missing or
+            damaged.
+
+    Example:
+        >>> data = load("digits")
+        >>> len(data.train), len(data.val), len(data.test), data.train.shape
+        (1167, 130, 500, (1, 8, 8))
+    """
+    known = DATASETS[_known("data set", name, DATASETS)]
+    parts = [AUGMENTATIONS[_known("augmentation", a, AUGMENTATIONS)]() for a in augment or ()]
+    train, test = known.read(data_root(root))
+    if train_limit is not None:
+        _check_limit("train_limit", train_limit, train)
+        order = stratified_order(train.labels, stream(seed, "limit"))
+        train = train.subset(order[:train_limit].sort().values)
+    if test_limit is not None:
+        _check_limit("test_limit", test_limit, test)
+        test = test.subset(slice(test_limit))
+    train, val = split_validation(train, val_fraction, seed)
+    return Splits(train, val, test, known.mean, known.std, Compose(tuple(parts)) if parts else None)
+
+
+def _known(what: str, name: str, table: Iterable[str]) -> str:
+    names = list(table)
+    if name in names:
+        return name
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"load: unknown {what} {name!r}.{hint} Known: {', '.join(names)}.")
+
+
+def _check_limit(field: str, limit: int, images: ImageSet) -> None:
+    if not 1 <= limit <= len(images):
+        raise ValueError(
+            f"load: {field} lies in 1 .. {len(images)}, the images of {images.name}, got {limit}."
+        )

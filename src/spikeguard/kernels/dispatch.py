@@ -1,0 +1,156 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.kernels.fused import can_fuse
+from spikeguard.kernels.layout import regular
+from spikeguard.kernels.multistep import multistep
+from spikeguard.kernels.reference import Firing, Reset, membrane_dtype
+from spikeguard.kernels.selection import (
+    _FUSED,
+    KERNELS,
+    _backend,
+    _require_kernel,
+    as_defined,
+    default_kernel,
+)
+
+__all__ = ["integrate_and_fire", "averages"]
+
+
+def integrate_and_fire(
+    current: Tensor,
+    *,
+    decay: float | Tensor,
+    surrogate: Callable[[Tensor], Tensor],
+    v_th: float = 1.0,
+    gate: Tensor | None = None,
+    noise: Tensor | None = None,
+    reset: Reset = "hard",
+    detach_reset: bool = False,
+    potentials: bool = True,
+    kernel: str | None = None,
+    T: int | None = None,
+    norm: nn.Module | None = None,
+    window: tuple[int, int] | None = None,
+) -> Firing:
+    r"""Integrate an input current over T steps and fire.
+
+    .. math::
+        v[t] = \lambda[t]\,u[t-1] + g[t]\,I[t] + n[t],\quad
+        s[t] = H(v[t] - v_{th}),\quad u[t] = reset(v[t], s[t])
+
+    Args:
+        current: Input I [T, *N], floating point; or [1, *N] together with ``T``. Below float32 the
+            membrane is kept in float32.
+        decay: Leak factor, usually in [0, 1]: a number, a scalar tensor, or a tensor with as many
+            axes as ``current`` that broadcasts to [T, *N] ([T, 1, ...] per step, [1, 1, C, 1, 1]
+            per channel).
+        surrogate: Derivative h(v - v_th) that stands in for H' in the backward pass.
+        v_th: Threshold, in membrane units, > 0. A tie fires.
+        gate: Factor g on the input, shaped like a tensor ``decay``; or None for 1.
+        noise: Additive noise n [T, *N], in membrane units; or None.
+        reset: "hard" (u = 0 after a spike) or "soft" (v_th is subtracted).
+        detach_reset: Block the gradient that flows through s into u.
+        potentials: Also return v; switch off where nobody reads it.
+        kernel: Name of a kernel; None takes the default (see ``use_kernel``).
+        T: Number of steps, where the one step of ``current`` stands for all of them.
+        norm: A batch normalisation over axis 2 of ``current``, steps folded into the batch, that
+            comes first; a fused kernel does it in the same pass.
+        window: Rows and columns over which spikes are averaged, where ``averages`` says that the
+            kernel can; the means [T, B, C, h, w] take the place of the spikes.
+
+    Returns:
+        ``Firing(spikes, v)``: spikes [T, *N] in the precision of ``current``, v [T, *N] before
+        reset in the membrane's; both differentiable in current, decay, gate and noise.
+
+    Raises:
+        ValueError: On a current without steps or of integers, shapes that do not fit, or an unknown
+            or unavailable reset or kernel.
+
+    Source: Wu et al., 2018, doi:10.3389/fnins.2018.00331 (hard reset); TGO (arXiv:2602.20548) Eqs.
+        1 to 3 and 15 (noise).
+    """
+    shape = _checked_shape(current, T)
+    if reset not in ("hard", "soft"):
+        raise ValueError(f"integrate_and_fire: reset is 'hard' or 'soft', got {reset!r}.")
+    dtype = membrane_dtype(current.dtype)
+    if isinstance(decay, Tensor):
+        factor = decay.to(current.device, dtype)
+    else:  # filled on the device: a copy from the host would make a GPU wait
+        factor = torch.full((), decay, dtype=dtype, device=current.device)
+    _require_broadcast("decay", factor, shape)
+    if gate is not None:
+        gate = gate.to(dtype)
+        _require_broadcast("gate", gate, shape)
+    if noise is not None:
+        noise = noise.to(dtype)
+        if noise.shape != shape:
+            raise ValueError(
+                f"integrate_and_fire: noise must be shaped like current {tuple(shape)}, "
+                f"got {tuple(noise.shape)}."
+            )
+    name = _require_kernel(kernel) if kernel is not None else default_kernel(current.device)
+    arguments = (factor, gate, noise, float(v_th), reset, detach_reset, surrogate)
+    if name in _FUSED:
+        known = _backend(name).supports(current.expand(shape), surrogate)
+        if known and (norm is None or can_fuse(norm)):
+            options = {"T": shape[0], "norm": norm, "window": window}
+            return KERNELS[name](current, *arguments, potentials=potentials, **options)
+        name = "multistep"
+    if window is not None:
+        raise ValueError(
+            f"integrate_and_fire: kernel {name!r} averages nothing; window is for cpu."
+        )
+    if norm is not None:
+        current = regular(norm(regular(current.flatten(0, 1)))).view(current.shape)
+    if name == "multistep":
+        return multistep(current, *arguments, potentials=potentials, T=shape[0])
+    return KERNELS[name](current.expand(shape), *arguments, potentials=potentials)
+
+
+def averages(x: Tensor, layer: nn.Module) -> bool:
+    """Whether the kernel that takes x [S, B, C, H, W] now can average its spikes as ``layer`` does.
+
+    That is the compiled one, for average pooling that nobody is looking at: see ``windows.takes``.
+    """
+    if type(layer) is not nn.AvgPool2d or x.ndim != 5 or as_defined(x.device):
+        return False
+    from spikeguard.kernels.cpu import pooling as windows
+
+    watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
+    return not watched and windows.fits(x, layer)
+
+
+def _checked_shape(current: Tensor, T: int | None) -> torch.Size:
+    """Return [T, *N]."""
+    if current.ndim < 1 or len(current) == 0:
+        raise ValueError(
+            f"integrate_and_fire: current is [T, *N] with T >= 1, got shape {tuple(current.shape)}."
+        )
+    if not current.is_floating_point():
+        raise ValueError(
+            f"integrate_and_fire: current must be floating point, got {current.dtype}; "
+            "use current.float()."
+        )
+    if T is None:
+        return current.shape
+    if T < 1 or len(current) not in (1, T):
+        raise ValueError(f"integrate_and_fire: current has 1 or T = {T} steps, got {len(current)}.")
+    return torch.Size((T, *current.shape[1:]))
+
+
+def _require_broadcast(what: str, x: Tensor, shape: torch.Size) -> None:
+    fits = x.ndim == 0 or (
+        x.ndim == len(shape) and all(a in (1, b) for a, b in zip(x.shape, shape, strict=True))
+    )
+    if not fits:
+        raise ValueError(
+            f"integrate_and_fire: {what} must be a scalar or broadcast to current "
+            f"{tuple(shape)} axis by axis, got {tuple(x.shape)}."
+        )

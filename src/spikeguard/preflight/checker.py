@@ -1,0 +1,192 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from spikeguard.attacks.base import AttackError
+from spikeguard.attacks.model_access import classify, frozen, require_finite_weights, require_inputs
+from spikeguard.models.adapters.classifier import Foreign
+from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
+from spikeguard.models.adapters.presentation import taken
+from spikeguard.neurons.modes import spiking_layers
+from spikeguard.preflight.gradient import require_gradient
+from spikeguard.preflight.repeats import changes, require_independence, require_same_again, state
+from spikeguard.preflight.surrogates import Compared, compare
+from spikeguard.rng import SampleStreams, key, randomness
+
+__all__ = ["Preflight", "check"]
+
+
+_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a model that can be attacked showed.
+
+    Attributes:
+        samples: Images it was shown.
+        accuracy: Share it classifies right, in [0, 1].
+        zero_gradient: Share whose input gradient is exactly zero.
+        eps: Radius of the steps below.
+        along_gradient: Rise of the mean loss after a step of length eps along the gradient's sign.
+        along_random: The largest rise after steps of the same length in random directions.
+        graded: Spiking layers that give other values than 0 and 1.
+        surrogates: What a short PGD leaves with three surrogates, or why they were not compared.
+        driven: How a network of another framework is driven: T, framework, presentation, readout.
+        neurons: What is known of its spiking layers, by name: reset, surrogate, what fires.
+    """
+
+    samples: int
+    accuracy: float
+    zero_gradient: float
+    eps: float
+    along_gradient: float
+    along_random: float
+    graded: tuple[str, ...]
+    surrogates: Compared | str
+    driven: dict[str, Any]
+    neurons: dict[str, dict[str, str | None]]
+
+    @property
+    def warning(self) -> str:
+        """What makes the results of attacks not trustworthy; empty if nothing is known."""
+        return self.surrogates.warning if isinstance(self.surrogates, Compared) else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        driven = ", ".join(f"{name} {value}" for name, value in self.driven.items())
+        graded = f"; graded spikes in {', '.join(self.graded)}" if self.graded else ""
+        return (
+            f"{driven or 'a classifier'}: {100 * self.accuracy:.1f} % of {self.samples} images "
+            f"right, {100 * self.zero_gradient:.0f} % without a gradient; a step of {self.eps:.3g} "
+            f"along the gradient raises the loss by {self.along_gradient:.3g}, in a random "
+            f"direction by {self.along_random:.3g}{graded}; {self._swept()}"
+        )
+
+    def _swept(self) -> str:
+        if isinstance(self.surrogates, str):
+            return f"surrogates not compared: {self.surrogates}"
+        return self.warning or (
+            f"PGD at eps {self.surrogates.eps:.3g} leaves {100 * self.surrogates.left['own']:.1f} "
+            f"% with its own surrogate, {100 * self.surrogates.worst:.1f} % in the worst of three"
+        )
+
+
+def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight:
+    """Refuse a model whose attack would measure something else than its robustness.
+
+    It must give the same logits when it is asked again, in other company and in another order; have
+    an input gradient that raises the loss more than chance; and stay as it is. Where three
+    surrogates lead a short PGD to clearly different numbers, the result has a ``warning``. The
+    first 32 images are shown.
+
+    Args:
+        model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``, such as
+            :func:`spikeguard.foreign` makes; it is examined in evaluation mode and left as it was.
+        x: Images [B, ...] in [0, 1], B >= 2.
+        y: Labels [B].
+        seed: Names the random directions and starts.
+
+    Raises:
+        ValueError: If the model fails; the message says in what and what to do about it.
+
+    Source: faults reported against stateful networks, sampling encoders and evaluations in training
+        mode.
+    """
+    x, y = x[:_SAMPLES], y[:_SAMPLES]
+    require_inputs(x, y)
+    if len(x) < 2:
+        raise ValueError("check: needs at least 2 images, to show them in other company.")
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    x, y = x.to(device), y.to(device)
+    before = state(model)
+    try:
+        require_finite_weights(model)
+        with frozen(model):
+            found = _examined(model, x, y, seed)
+    except (AttackError, _TrainingModeError) as error:
+        raise ValueError(f"check: {error}") from error
+    changed = changes(before, state(model))
+    if changed:
+        raise ValueError(
+            f"check: calls in evaluation mode change the model ({', '.join(changed[:3])}); keep "
+            "batch norm in evaluation mode and write to no buffer in forward."
+        )
+    return found
+
+
+def _examined(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Preflight:
+    def logits(images: Tensor, index: Tensor) -> Tensor:
+        streams = SampleStreams(key(seed, "check"), index)
+        with randomness(model, streams), torch.no_grad():
+            return classify(model, images, y[index.to(y.device)])
+
+    everyone = torch.arange(len(x))
+    graded: set[str] = set()
+    with _watched(model, graded):
+        first = logits(x, everyone)
+    require_same_again(lambda: logits(x, everyone), first)
+    require_independence(logits, x, first)
+    zero, eps, along, chance = require_gradient(model, logits, x, y, seed)
+    adapter = next((m for m in model.modules() if isinstance(m, Foreign)), None)
+    names = ("framework", "T", "presentation", "readout")
+    return Preflight(
+        samples=len(x),
+        accuracy=float((first.argmax(1) == y).double().mean()),
+        zero_gradient=zero,
+        eps=eps,
+        along_gradient=along,
+        along_random=chance,
+        graded=tuple(sorted(graded)),
+        surrogates=compare(model, logits, x, y, seed),
+        driven={} if adapter is None else {name: getattr(adapter, name) for name in names},
+        neurons={}
+        if adapter is None
+        else {name: layer.described() for name, layer in adapter.spiking_layers().items()},
+    )
+
+
+class _TrainingModeError(Exception):
+    """A layer switched its mode: no kind of error that the trial of a foreign model expects."""
+
+
+@contextmanager
+def _watched(model: nn.Module, graded: set[str]) -> Iterator[None]:
+    """Note layers that give graded spikes; refuse layers in training mode."""
+
+    def require_evaluation(module: nn.Module, given: object) -> None:
+        if module.training:
+            raise _TrainingModeError(
+                f"a {type(module).__name__} runs in training mode although the model is in "
+                "evaluation mode; switch no mode inside forward."
+            )
+
+    watched = [m for m in model.modules() if isinstance(m, _BatchNorm | _DropoutNd)]
+    handles = [m.register_forward_pre_hook(require_evaluation) for m in watched]
+    for name, layer in spiking_layers(model).items():
+        if isinstance(layer, ForeignNeuron):
+
+            def look(module: nn.Module, given: object, result: Any, name: str = name) -> None:
+                spikes = taken(result, 0)
+                if not bool(((spikes == 0) | (spikes == 1)).all()):
+                    graded.add(name)
+
+            handles.append(layer.module.register_forward_hook(look))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

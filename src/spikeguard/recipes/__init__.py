@@ -1,0 +1,1 @@
+"""Recipes in YAML and the numbers that papers print; `spikeguard.config` reads them."""
