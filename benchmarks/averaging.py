@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from spikeguard.attacks import PGD, EoT, Linf, SwapSurrogate
-from spikeguard.config.instantiate import number
+from spikeguard.config.instantiate import parse_number
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.neurons import Triangular
 from spikeguard.runs.run import Run
@@ -20,7 +20,7 @@ parser.add_argument("--data-root", type=Path)
 args = parser.parse_args()
 
 run = Run.load(args.run, data_root=args.data_root)
-threat = Linf(float(str(number(args.eps))))
+threat = Linf(float(str(parse_number(args.eps))))
 attacks = {
     "pgd40/eot1": PGD(threat, 40),
     "pgd40/eot3": PGD(threat, 40, gradient=EoT(3)),

@@ -13,7 +13,7 @@ import time
 import torch
 
 from spikeguard.attacks import ASSG, BPTR, HART, PDSG, RGA, Backprop, SwapSurrogate, cross_entropy
-from spikeguard.attacks.gradients.base import begun
+from spikeguard.attacks.gradients.base import start_search
 from spikeguard.attacks.model_access import frozen
 from spikeguard.kernels.selection import use_kernel, why_not
 from spikeguard.models import CNN
@@ -43,7 +43,7 @@ for kernel in ("cpu", "multistep"):
     if why_not(kernel) is not None:
         print(f"{kernel:<12}{why_not(kernel)}")
         continue
-    searches = {name: begun(gradient) for name, gradient in gradients.items()}
+    searches = {name: start_search(gradient) for name, gradient in gradients.items()}
     times: dict[str, list[float]] = {name: [] for name in gradients}
     with use_kernel(kernel), frozen(model):
         for _ in range(args.rounds + 2):

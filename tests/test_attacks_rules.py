@@ -30,7 +30,7 @@ from spikeguard.attacks import (
     margin,
 )
 from spikeguard.attacks.base import describe
-from spikeguard.attacks.gradients.base import begun, held, is_adaptive
+from spikeguard.attacks.gradients.base import is_adaptive, start_search, without_learning
 from spikeguard.attacks.searches.active_set import Watch, can_step
 from spikeguard.kernels.selection import KERNELS, use_kernel, why_not
 from spikeguard.models import CNN, MLP
@@ -387,10 +387,10 @@ def test_assg_by_itself_takes_a_first_step_each_time():
     model = network()
     first, second = (taken(ASSG(), model)[1] for _ in range(2))
     assert torch.equal(first, second)
-    search = begun(ASSG())
+    search = start_search(ASSG())
     assert torch.equal(taken(search, model)[1], first)
     assert not torch.equal(taken(search, model)[1], first)
-    assert torch.equal(taken(begun(ASSG()), model)[1], first)
+    assert torch.equal(taken(start_search(ASSG()), model)[1], first)
 
 
 def test_eot_lets_assg_learn_from_its_first_draw_alone():
@@ -404,7 +404,7 @@ def test_eot_lets_assg_learn_from_its_first_draw_alone():
     for place, moments in once.moments.items():
         assert all(map(torch.equal, moments, often.moments[place]))
     with randomness(model, streams()):  # the same draws, every one with the moments of the first
-        still = held(once)
+        still = without_learning(once)
         each = torch.stack([still(model, X, Y, cross_entropy)[1] for _ in range(3)])
     torch.testing.assert_close(grad, each.mean(0))
 
@@ -588,7 +588,7 @@ def test_what_a_gradient_costs():
 
 def test_what_learns_says_so():
     assert [name for name, g in GRADIENTS.items() if is_adaptive(g)] == ["assg", "nes"]
-    assert not any(is_adaptive(begun(GRADIENTS[name])) for name in ("assg", "nes"))
+    assert not any(is_adaptive(start_search(GRADIENTS[name])) for name in ("assg", "nes"))
 
 
 def test_settings_are_described_as_plain_data():

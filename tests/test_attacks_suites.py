@@ -26,7 +26,7 @@ from spikeguard.attacks import (
     suite,
 )
 from spikeguard.attacks.base import describe
-from spikeguard.attacks.suites import member
+from spikeguard.attacks.suites import attack_by_name
 from spikeguard.models import MLP
 from spikeguard.neurons import Triangular
 
@@ -188,13 +188,14 @@ def test_every_registered_attack_needs_a_threat_set_only(name):
 
 
 def test_one_attack_is_found_by_the_name_its_suite_gives_it():
-    assert member("pgd40", eps=0.1) == suite("papers", eps=0.1)["pgd40"]
+    assert attack_by_name("pgd40", eps=0.1) == suite("papers", eps=0.1)["pgd40"]
     assert (
-        member("sapgd/assg", eps=0.5, norm="l2") == suite("snn", eps=0.5, norm="l2")["sapgd/assg"]
+        attack_by_name("sapgd/assg", eps=0.5, norm="l2")
+        == suite("snn", eps=0.5, norm="l2")["sapgd/assg"]
     )
-    assert member("apgd-ce", eps=0.1, eot=3).gradient == EoT(3, Backprop())
+    assert attack_by_name("apgd-ce", eps=0.1, eot=3).gradient == EoT(3, Backprop())
     with pytest.raises(ValueError, match=r"unknown attack 'pdg40'\. Did you mean 'pgd40'\?"):
-        member("pdg40", eps=0.1)
+        attack_by_name("pdg40", eps=0.1)
 
 
 def test_the_steps_of_the_stable_snn_paper_shrink_with_their_number():

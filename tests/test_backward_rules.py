@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from spikeguard.attacks import ASSG, cross_entropy
-from spikeguard.attacks.gradients.base import begun
+from spikeguard.attacks.gradients.base import start_search
 from spikeguard.kernels import custom_backward as slopes
 from spikeguard.kernels.selection import KERNELS, use_kernel, why_not
 from spikeguard.models import CNN
@@ -299,7 +299,7 @@ SIDES = {
 @pytest.mark.parametrize("shape", [(3, 5, 7), (4, 3, 6, 9, 11), (2, 600, 3)], ids=str)
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels last"])
 def test_the_compiled_way_back_is_the_definition(shape, reset, detach, side, last):
-    generator = stream(0, "retrace")
+    generator = stream(0, "backward_through_time")
     draw = [torch.randn(shape, generator=generator) for _ in range(3)]
     if last and len(shape) == 5:
         folded = [x.flatten(0, 1).contiguous(memory_format=torch.channels_last) for x in draw]
@@ -310,9 +310,11 @@ def test_the_compiled_way_back_is_the_definition(shape, reset, detach, side, las
     for factor in (None, scale):
         for one in (slope, slope[:1]):
             arguments = (grad, one, v, decay, 0.3, reset, detach, factor)
-            expected = slopes.defined(*arguments)
-            assert torch.equal(slopes.compiled(v).retrace(*arguments), expected)
-            assert torch.equal(slopes.retrace(*arguments), expected)
+            expected = slopes.backward_reference(*arguments)
+            assert torch.equal(
+                slopes.compiled_passes(v).backward_through_time(*arguments), expected
+            )
+            assert torch.equal(slopes.backward_through_time(*arguments), expected)
 
 
 @compiled
@@ -324,7 +326,7 @@ def test_the_compiled_sharpness_is_the_definition(dtype):
     y = torch.arange(5) % 4
 
     def search(kernel):
-        gradient_, found = begun(ASSG()), []
+        gradient_, found = start_search(ASSG()), []
         with use_kernel(kernel):
             for step in range(4):
                 found.append(gradient_(model, x + 0.02 * step, y, cross_entropy)[1])

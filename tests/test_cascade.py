@@ -11,7 +11,7 @@ from spikeguard.data import ImageSet
 from spikeguard.evaluation import plan as shards
 from spikeguard.evaluation import shard_runner as outcomes
 from spikeguard.evaluation.evaluator import evaluate
-from spikeguard.evaluation.plan import lay_out
+from spikeguard.evaluation.plan import plan_evaluation
 from spikeguard.evaluation.result import Evaluation
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, NoisyLIF
@@ -284,7 +284,7 @@ def test_parts_cut_in_another_way_are_gone_on_with(monkeypatch, tmp_path):
     options = {"batch_size": 7, "cascade": True}
     whole = evaluate(*words, **options)
     monkeypatch.setattr(shards, "CHUNK", 3)
-    layout = lay_out(*words, out=tmp_path, **options)
+    layout = plan_evaluation(*words, out=tmp_path, **options)
     layout.part(21, layout.meter(None, 21))
     monkeypatch.undo()
     same(whole, evaluate(*words, out=tmp_path, **options))
@@ -446,15 +446,15 @@ def test_a_killed_cascade_does_no_attack_twice(sigma, monkeypatch, tmp_path):
     attacks = {f"pgd{steps}": PGD(Linf(0.02), steps=steps) for steps in (1, 2, 3)}
     options = {"batch_size": 5, "draws": 2, "keep_adversarial": True, "cascade": True}
     whole = evaluate(spiking(sigma), data, attacks, **options)
-    hunt, hunted = outcomes.Job._hunt, []
+    hunt, hunted = outcomes.ShardRunner._attack_samples, []
 
-    def fragile_hunt(self, name, *rest):
+    def fragile_attack_samples(self, name, *rest):
         hunted.append(name)
         if hunted == ["pgd1", "pgd2"]:
             raise KeyboardInterrupt
         return hunt(self, name, *rest)
 
-    monkeypatch.setattr(outcomes.Job, "_hunt", fragile_hunt)
+    monkeypatch.setattr(outcomes.ShardRunner, "_attack_samples", fragile_attack_samples)
     with pytest.raises(KeyboardInterrupt):
         evaluate(spiking(sigma), data, attacks, out=tmp_path, **options)
     finished = evaluate(spiking(sigma), data, attacks, out=tmp_path, **options)

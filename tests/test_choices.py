@@ -33,7 +33,7 @@ from spikeguard.rng import stream
 from spikeguard.runs import tuned_settings as choices
 from spikeguard.runs.attack_results import attack_name, evaluate_once
 from spikeguard.runs.run import Run
-from spikeguard.runs.tuned_settings import choose_attack, choose_once
+from spikeguard.runs.tuned_settings import choose_attack, load_or_tune
 from spikeguard.storage import run_folder as run_files
 
 EPS = 0.03
@@ -110,7 +110,7 @@ def test_the_choice_is_that_of_tune_with_the_cheapest_attack_that_uses_it(model,
         "assg": plain(ASSG(), steps=3),
         "hart": plain(EoT(2, HART()), steps=2),
     }
-    found = choose_once(model, data.val, tried, folder=tmp_path, seed=3)
+    found = load_or_tune(model, data.val, tried, folder=tmp_path, seed=3)
     makes = {
         "HART": lambda gradient: plain(EoT(2, gradient), steps=2),
         "ASSG": lambda gradient: plain(gradient, steps=3),
@@ -122,7 +122,7 @@ def test_the_choice_is_that_of_tune_with_the_cheapest_attack_that_uses_it(model,
 
 
 def test_an_interrupted_choice_goes_on_where_it_stopped(model, data, tmp_path, monkeypatch):
-    whole = choose_once(model, data.val, small(), folder=tmp_path / "whole", seed=0)
+    whole = load_or_tune(model, data.val, small(), folder=tmp_path / "whole", seed=0)
     tried = []
 
     def stopping(*words, limit, **options):
@@ -134,13 +134,13 @@ def test_an_interrupted_choice_goes_on_where_it_stopped(model, data, tmp_path, m
 
     monkeypatch.setattr(tuning, "tune", partial(lambda *a, limit, **o: stopping(*a, limit=4, **o)))
     with pytest.raises(KeyboardInterrupt):
-        choose_once(model, data.val, small(), folder=tmp_path / "cut", seed=0)
+        load_or_tune(model, data.val, small(), folder=tmp_path / "cut", seed=0)
     first = list(tried)
     monkeypatch.setattr(tuning, "tune", lambda *a, limit, **o: stopping(*a, limit=99, **o))
-    assert choose_once(model, data.val, small(), folder=tmp_path / "cut", seed=0) == whole
+    assert load_or_tune(model, data.val, small(), folder=tmp_path / "cut", seed=0) == whole
     assert len(first) == 4 and len(tried) == len(set(tried)) == 18
     monkeypatch.setattr(tuning, "tune", lambda *a, **o: pytest.fail("read back, not made again"))
-    assert choose_once(model, data.val, small(), folder=tmp_path / "cut", seed=0) == whole
+    assert load_or_tune(model, data.val, small(), folder=tmp_path / "cut", seed=0) == whole
 
 
 @pytest.mark.parametrize(
@@ -157,11 +157,11 @@ def test_a_file_that_is_damaged_or_of_another_choice_is_refused(
     change, says, model, data, tmp_path
 ):
     attack = {"hart": plain(HART())}
-    choose_once(model, data.val, attack, folder=tmp_path, seed=0)
+    load_or_tune(model, data.val, attack, folder=tmp_path, seed=0)
     (file,) = tmp_path.iterdir()
     file.write_text(change(file.read_text()))
     with pytest.raises(ConfigError, match=rf"{file.name}.*{says}"):
-        choose_once(model, data.val, attack, folder=tmp_path, seed=0)
+        load_or_tune(model, data.val, attack, folder=tmp_path, seed=0)
 
 
 def test_the_test_images_have_no_say(model, data, tmp_path):
@@ -182,7 +182,7 @@ def test_the_test_images_have_no_say(model, data, tmp_path):
 
 def test_an_attack_by_itself_comes_with_where_its_setting_is_from(model, data, tmp_path):
     attack, how = choose_attack(plain(HART()), model, data.val, folder=tmp_path, seed=0)
-    found = choose_once(model, data.val, {"": plain(HART())}, folder=tmp_path, seed=0)["HART"]
+    found = load_or_tune(model, data.val, {"": plain(HART())}, folder=tmp_path, seed=0)["HART"]
     assert attack == plain(found.gradient)
     assert (how.split, how.trials) == ("validation", 9)
     for other in (None, plain(EoT(2))):

@@ -262,10 +262,10 @@ def test_attack_stores_a_result_and_reads_it_back(run, capsys, monkeypatch):
 
 
 def test_an_interrupted_attack_goes_on_at_the_next_batch(run, tmp_path, monkeypatch, capsys):
-    from spikeguard.evaluation.shard_runner import Job
+    from spikeguard.evaluation.shard_runner import ShardRunner
 
     words = ["attack", str(run), "--eps", "0.06", "--suite", "baseline"]
-    whole, path = Job.run, run / run_files.ATTACKS / "baseline-linf-0.06"
+    whole, path = ShardRunner.run, run / run_files.ATTACKS / "baseline-linf-0.06"
     recipe = load_recipe(run / run_files.RECIPE, ["evaluate.batch_size=4"])
     monkeypatch.setattr("spikeguard.runs.run.load_recipe", lambda *args: recipe)
     batches = []
@@ -276,7 +276,7 @@ def test_an_interrupted_attack_goes_on_at_the_next_batch(run, tmp_path, monkeypa
             raise KeyboardInterrupt
         return whole(self, images, index, *rest)
 
-    monkeypatch.setattr(Job, "run", counting)
+    monkeypatch.setattr(ShardRunner, "run", counting)
     assert main(words) == 130
     assert f"continue with: spikeguard attack {run}" in capsys.readouterr().err
     assert not path.with_name(f"{path.name}.json").exists()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from spikeguard.config import yaml_files as recipes
 from spikeguard.config.builder import build, build_objective
-from spikeguard.config.errors import ConfigError, Where
-from spikeguard.config.instantiate import build_entry, call, number
+from spikeguard.config.errors import ConfigError, ConfigPath
+from spikeguard.config.instantiate import call_checked, instantiate, parse_number
 from spikeguard.config.schema import EvaluateSection, eps_text, load_recipe
 from spikeguard.encoders import ENCODERS
 from spikeguard.models import MODELS
@@ -67,12 +67,12 @@ def refused(action, *parts):
     [("8/255", 8 / 255), (" 1 / 4 ", 0.25), ("5e-4", 5e-4), ("1e-3/2", 5e-4), ("-1/2", -0.5)],
 )
 def test_a_fraction_is_a_number(text, value):
-    assert number(text) == value
+    assert parse_number(text) == value
 
 
 @pytest.mark.parametrize("value", ["1/0", "a/b", "8//255", "adam", True, None, 3, [1]])
 def test_what_is_no_number_is_left_alone(value):
-    assert number(value) is value
+    assert parse_number(value) is value
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_what_is_no_number_is_left_alone(value):
 )
 def test_radii_are_written_shortly_and_read_back_exactly(eps, text):
     assert eps_text(eps) == text
-    assert number(text) == eps
+    assert parse_number(text) == eps
 
 
 # --- YAML
@@ -279,7 +279,7 @@ def test_an_unknown_recipe_gets_the_nearest_name():
 
 def test_an_entry_gets_what_is_given_and_hands_it_on():
     spec = {"name": "dlif", "gate": "leak", "surrogate": {"name": "triangular", "width": "1/2"}}
-    neuron = build_entry(NEURONS, spec, "neuron", T=5, num_classes=10)
+    neuron = instantiate(NEURONS, spec, "neuron", T=5, num_classes=10)
     assert isinstance(neuron, DLIF)
     assert (len(neuron.a), neuron.gate, neuron.surrogate) == (5, "leak", Triangular(0.5))
 
@@ -287,7 +287,7 @@ def test_an_entry_gets_what_is_given_and_hands_it_on():
 def test_the_models_time_steps_reach_its_neurons():
     for steps, spec in ((3, {"T": 3}), (4, {})):  # 4 is CNN's default
         spec = {"name": "cnn", "width": 2, "hidden": 4, "neuron": "dlif", **spec}
-        model = build_entry(MODELS, spec, "model", **SHAPE, generator=stream(0, "init"))
+        model = instantiate(MODELS, spec, "model", **SHAPE, generator=stream(0, "init"))
         assert model(torch.rand(2, 1, 8, 8)).shape == (2, 10)
         assert {len(n.a) for n in model.modules() if isinstance(n, DLIF)} == {steps}
 
@@ -327,29 +327,35 @@ def test_the_models_time_steps_reach_its_neurons():
     ],
 )
 def test_a_wrong_entry_is_refused_with_its_place(spec, parts):
-    where = Where("model", "recipe r") / "neuron"
-    refused(lambda: build_entry(NEURONS, spec, where, T=4), *parts)
+    where = ConfigPath("model", "recipe r") / "neuron"
+    refused(lambda: instantiate(NEURONS, spec, where, T=4), *parts)
 
 
 def test_a_missing_option_is_named():
-    refused(lambda: build_entry(NEURONS, "dlif", Where("n")), "n: DLIF needs 'T'")
+    refused(lambda: instantiate(NEURONS, "dlif", ConfigPath("n")), "n: DLIF needs 'T'")
 
 
 def test_options_that_recipes_cannot_hold_are_refused():
     spec = {"name": "cnn", "generator": 3}
-    refused(lambda: build_entry(MODELS, spec, "model"), "model.generator", "cannot be written")
+    refused(lambda: instantiate(MODELS, spec, "model"), "model.generator", "cannot be written")
 
 
 def test_a_word_may_look_like_a_number_to_yaml():
     """``precision: 16`` is read as an int, but TrainOptions wants the word."""
-    options = call(
-        TrainOptions, {"precision": 32, "lr": "1/8", "epochs": 3}, Where("train"), seed=5
+    options = call_checked(
+        TrainOptions, {"precision": 32, "lr": "1/8", "epochs": 3}, ConfigPath("train"), seed=5
     )
     assert options == TrainOptions(precision="32", lr=0.125, epochs=3, seed=5)
     refused(
-        lambda: call(TrainOptions, {"precision": 8}, Where("train")), "train.precision", "got 8"
+        lambda: call_checked(TrainOptions, {"precision": 8}, ConfigPath("train")),
+        "train.precision",
+        "got 8",
     )
-    refused(lambda: call(TrainOptions, {"epochs": 1.5}, Where("train")), "train.epochs", "integer")
+    refused(
+        lambda: call_checked(TrainOptions, {"epochs": 1.5}, ConfigPath("train")),
+        "train.epochs",
+        "integer",
+    )
 
 
 def test_a_bug_in_a_constructor_is_not_dressed_up_as_a_mistake():
@@ -357,13 +363,13 @@ def test_a_bug_in_a_constructor_is_not_dressed_up_as_a_mistake():
         return None + x
 
     with pytest.raises(TypeError):
-        call(broken, {}, Where("here"))
+        call_checked(broken, {}, ConfigPath("here"))
 
 
 @pytest.mark.parametrize("registry", [NEURONS, SURROGATES, ENCODERS, MODELS])
 def test_every_entry_of_a_registry_can_be_built_by_name_alone(registry):
     for name in registry:
-        build_entry(registry, name, name, **SHAPE, **({"T": 2} if registry is not MODELS else {}))
+        instantiate(registry, name, name, **SHAPE, **({"T": 2} if registry is not MODELS else {}))
 
 
 # --- recipes
@@ -429,7 +435,7 @@ def test_recipes_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         recipe.seed = 3
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Where("a").path = "b"
+        ConfigPath("a").path = "b"
 
 
 def test_reading_recipes_needs_no_torch():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spikeguard.config.instantiate import build_entry
+from spikeguard.config.instantiate import instantiate
 from spikeguard.defences import Objective, Vanilla
 from spikeguard.encoders import ENCODERS
 from spikeguard.encoders.coding import Direct, Poisson, Quantised
@@ -135,9 +135,9 @@ def test_unsigned_is_the_default_and_the_settings_show():
 
 
 def test_recipes_can_name_them():
-    poisson = build_entry(ENCODERS, {"name": "poisson", "signed": True}, "encoder")
+    poisson = instantiate(ENCODERS, {"name": "poisson", "signed": True}, "encoder")
     assert poisson.signed
-    assert build_entry(ENCODERS, {"name": "quantised", "levels": 16}, "encoder").levels == 16
+    assert instantiate(ENCODERS, {"name": "quantised", "levels": 16}, "encoder").levels == 16
 
 
 def test_both_ingredients_train_with_a_leaky_soft_reset_neuron():

@@ -9,9 +9,9 @@ from torch import nn
 
 from spikeguard.attacks import FORWARD, PGD, Linf, UniformNoise, classify, cost, cross_entropy
 from spikeguard.attacks.gradients.base import BACKPROP
-from spikeguard.attacks.model_access import overheard
+from spikeguard.attacks.model_access import observe_passes
 from spikeguard.evaluation.evaluator import evaluate
-from spikeguard.evaluation.progress import Meter
+from spikeguard.evaluation.progress import ProgressMeter
 from spikeguard.rng import stream
 
 
@@ -63,7 +63,7 @@ CLEAN = SCORE + 1  # and a gradient
 def test_a_pass_is_overheard_with_its_samples_and_whether_it_is_a_gradient():
     heard, x = [], torch.full((3, 1, 2, 2), 0.5)
     y = torch.zeros(3, dtype=torch.int64)
-    with overheard(lambda *told: heard.append(told)):
+    with observe_passes(lambda *told: heard.append(told)):
         with torch.no_grad():
             classify(Firm(), x, y)
         BACKPROP(Firm(), x, y, cross_entropy)
@@ -96,7 +96,9 @@ def test_restarts_of_who_resists_are_counted_on():
 
 
 def test_a_part_that_was_begun_before_is_no_measure_for_those_to_come():
-    meter = Meter(None, {"a": Up(Linf(0.1), 50), "b": Up(Linf(0.1), 60)}, images=20, draws=1)
+    meter = ProgressMeter(
+        None, {"a": Up(Linf(0.1), 50), "b": Up(Linf(0.1), 60)}, images=20, draws=1
+    )
     meter.begin(10)
     meter.resume()  # "a" is done
     meter.attack("b", 10)
@@ -138,13 +140,13 @@ def test_an_attack_that_does_not_say_what_it_costs_counts_as_the_others_do():
     class Silent:
         threat = Linf(0.1)
 
-    meter = Meter(None, {"a": Up(Linf(0.1), 7), "b": Silent()}, images=3, draws=1)
+    meter = ProgressMeter(None, {"a": Up(Linf(0.1), 7), "b": Silent()}, images=3, draws=1)
     assert meter.left == pytest.approx(3 * (CLEAN + 2 * (7 + SCORE)))
 
 
 def test_parts_read_back_are_no_work():
     told = []
-    meter = Meter(lambda *it: told.append(it), {"a": Up(Linf(0.1), 3)}, images=12, draws=1)
+    meter = ProgressMeter(lambda *it: told.append(it), {"a": Up(Linf(0.1), 3)}, images=12, draws=1)
     meter.skip(8)
     assert meter.left == pytest.approx(4 * (CLEAN + 3 + SCORE))
     meter.skip(4)

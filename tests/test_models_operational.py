@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from spikeguard.config.instantiate import build_entry
+from spikeguard.config.instantiate import instantiate
 from spikeguard.encoders.coding import Direct, Poisson
 from spikeguard.models import CNN, MODELS, Dropout, OperationalCNN, OperationalMLP, SpikingVGG11
 from spikeguard.neurons import IF, LIF, ATan, Neuron, Sigmoid
@@ -267,7 +267,7 @@ def test_a_recipe_reaches_the_studys_time_constant():
     spec = {"name": "spiking_vgg11", "width": "1/64", "batch_norm": False, "neuron": neuron}
     found = {
         (n.decay, n.input_scale, n.v_th)
-        for n in build_entry(MODELS, spec, "model").modules()
+        for n in instantiate(MODELS, spec, "model").modules()
         if isinstance(n, LIF)
     }
     twin = LIF.from_tau(4.0, decay_input=True, v_th=0.5)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from spikeguard.config.errors import ConfigError
-from spikeguard.config.instantiate import build_entry
+from spikeguard.config.instantiate import instantiate
 from spikeguard.encoders.coding import Phase
 from spikeguard.kernels.selection import unfused
 from spikeguard.models import MODELS, SEWResNet, SpikingResNet
@@ -345,12 +345,12 @@ def test_another_neuron_replaces_the_default_everywhere(kind):
 
 def test_a_recipe_names_depth_stem_and_pooling():
     spec = {"name": "sew_resnet", "depth": 34, "pool": "avg", "width": "1/64", "encoder": "phase"}
-    model = build_entry(MODELS, spec, "model")
+    model = instantiate(MODELS, spec, "model")
     assert sum(isinstance(m, _SEWBlock) for m in model.modules()) == 16
     assert isinstance(model.features[3], nn.AvgPool2d) and isinstance(model.encoder, Phase)
     for wrong in ({"depth": 20}, {"stem": "cifar10"}, {"pool": "mean"}):
         with pytest.raises(ConfigError, match=rf"model\.{next(iter(wrong))}"):
-            build_entry(MODELS, {"name": "spiking_resnet", **wrong}, "model")
+            instantiate(MODELS, {"name": "spiking_resnet", **wrong}, "model")
 
 
 @pytest.mark.parametrize(

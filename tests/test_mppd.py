@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from spikeguard.config.errors import ConfigError
-from spikeguard.config.instantiate import build_entry
+from spikeguard.config.instantiate import instantiate
 from spikeguard.defences import AT, DEFENCES, MPPD, TGO, GaussianNoise, Objective, Vanilla
 from spikeguard.defences.mppd import perturbation_dynamics
 from spikeguard.defences.piece import Pass, Step
@@ -288,7 +288,7 @@ def test_repr_builds_it_again():
 def test_a_recipe_can_write_every_option():
     spec = {"name": "mppd", "rho": 1, "distance": "std", "detach_clean": False, "reduction": "sum"}
     for layer in ("last", "features.2", 0, -1):
-        piece = build_entry(DEFENCES, {**spec, "layer": layer}, "objective.1")
+        piece = instantiate(DEFENCES, {**spec, "layer": layer}, "objective.1")
         assert piece == MPPD(1.0, 0.99, "std", layer, detach_clean=False, reduction="sum")
     with pytest.raises(ConfigError, match=r"objective\.1\.distance: .*'l2'"):
-        build_entry(DEFENCES, {"name": "mppd", "distance": "l2"}, "objective.1")
+        instantiate(DEFENCES, {"name": "mppd", "distance": "l2"}, "objective.1")

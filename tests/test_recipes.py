@@ -15,7 +15,7 @@ from spikeguard.defences import DEFENCES
 from spikeguard.models import MODELS
 from spikeguard.training.engine import Engine
 from spikeguard.training.learner import Learner
-from spikeguard.training.state import Position
+from spikeguard.training.state import TrainState
 
 NAMES = recipes.recipe_names()
 NO_RECIPE = ("tgo/5/", "tgo/text A/")  # networks for event cameras
@@ -86,7 +86,7 @@ def test_a_recipe_that_ships_takes_two_steps(name):
     built = build(small(name))
     learner = Learner.create(built.model, built.data, built.objective, built.options, Engine())
     before = [p.detach().clone() for p in built.model.parameters()]
-    at = Position()
+    at = TrainState()
     for batch in range(2):
         at.batch = batch
         learner.step(torch.arange(4) + 4 * batch, at, progress=0.5 * batch)

@@ -8,10 +8,10 @@ import torch
 from spikeguard.attacks import suite
 from spikeguard.data import ImageSet
 from spikeguard.evaluation.evaluator import evaluate
-from spikeguard.evaluation.parallel import _Sum, make_parts
-from spikeguard.evaluation.plan import lay_out
+from spikeguard.evaluation.parallel import _CombinedProgress, run_shards
+from spikeguard.evaluation.plan import plan_evaluation
 from spikeguard.evaluation.result import PARTS
-from spikeguard.evaluation.shard_runner import Job, begun
+from spikeguard.evaluation.shard_runner import ShardRunner, partial_shard_path
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, NoisyLIF
 from spikeguard.rng import stream
@@ -51,10 +51,10 @@ def test_two_processes_find_what_one_finds(cascade, sigma, tmp_path):
     model, images = subject(sigma)
     whole = evaluate(model, images, **options)
     arguments = {**options, "out": tmp_path}
-    layout = lay_out(model, images, **arguments, jobs=2)
+    layout = plan_evaluation(model, images, **arguments, jobs=2)
     assert len(layout.starts) == (2 if cascade else 3) and layout.missing == list(layout.starts)
     told = []
-    make_parts(layout, partial(subject, sigma), arguments, 2, lambda *far: told.append(far))
+    run_shards(layout, partial(subject, sigma), arguments, 2, lambda *far: told.append(far))
     assert not layout.missing
     shared = evaluate(model, images, **arguments)
     same(whole, shared)
@@ -67,7 +67,7 @@ def test_one_process_goes_on_with_what_three_began(tmp_path):
     options = settings(cascade=True, sigma=0.0)
     model, images = subject()
     arguments = {**options, "out": tmp_path}
-    layout = lay_out(model, images, **arguments, jobs=3)
+    layout = plan_evaluation(model, images, **arguments, jobs=3)
     assert [len(layout.index(start)) for start in layout.starts] == [8, 8, 6]
     layout.part(8, layout.meter(None, 8))
     assert layout.missing == [0, 16]
@@ -81,8 +81,8 @@ def test_a_part_that_was_interrupted_is_gone_on_with_by_another_number(tmp_path,
     model, images = subject()
     whole = evaluate(model, images, **options)
     arguments = {**options, "out": tmp_path}
-    layout = lay_out(model, images, **arguments, jobs=2)
-    met, real = [], Job._hunt
+    layout = plan_evaluation(model, images, **arguments, jobs=2)
+    met, real = [], ShardRunner._attack_samples
 
     def hunt(job, name, *words):
         met.append(name)
@@ -90,26 +90,26 @@ def test_a_part_that_was_interrupted_is_gone_on_with_by_another_number(tmp_path,
             raise KeyboardInterrupt
         return real(job, name, *words)
 
-    monkeypatch.setattr(Job, "_hunt", hunt)
+    monkeypatch.setattr(ShardRunner, "_attack_samples", hunt)
     with pytest.raises(KeyboardInterrupt):
         layout.part(0, layout.meter(None, 11))
-    assert begun(tmp_path / PARTS / "00000000.npz").exists()
+    assert partial_shard_path(tmp_path / PARTS / "00000000.npz").exists()
     same(whole, evaluate(model, images, **arguments))
     assert met[2] in met[3:] and met[0] not in met[3 : met.index(met[2], 3) + 1]
 
 
 def test_what_goes_wrong_in_a_process_is_raised_here(tmp_path):
     arguments = {**settings(cascade=True, sigma=0.0), "out": tmp_path}
-    layout = lay_out(*subject(), **arguments, jobs=2)
+    layout = plan_evaluation(*subject(), **arguments, jobs=2)
     with pytest.raises(RuntimeError, match="no such network"):
-        make_parts(layout, broken, arguments, 2)
+        run_shards(layout, broken, arguments, 2)
     assert layout.missing == list(layout.starts)
 
 
 def test_progress_is_the_sum_and_ends_once():
     """Two of three parts are heard of: what the third will take is what they take on average."""
     told = []
-    far = _Sum(lambda *words: told.append(words), 3)
+    far = _CombinedProgress(lambda *words: told.append(words), 3)
     far("a", 0, 100, "fgsm")
     far("b", 10, 80, "fgsm")
     far("a", 50, 50, "done")

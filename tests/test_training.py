@@ -25,7 +25,7 @@ from spikeguard.training.divergence import TrainingDiverged
 from spikeguard.training.engine import Engine
 from spikeguard.training.learner import Learner
 from spikeguard.training.options import TrainOptions
-from spikeguard.training.state import Position
+from spikeguard.training.state import TrainState
 from spikeguard.training.trainer import train
 
 QUICK = TrainOptions(epochs=2, batch_size=4, lr=0.05)
@@ -244,7 +244,7 @@ def test_the_measured_loss_is_the_mean_over_the_images(tmp_path):
 
 def test_the_best_epoch_is_the_earliest_of_the_best():
     history = [{"epoch": e, "val_accuracy": a} for e, a in enumerate((0.5, 0.7, 0.6, 0.7), 1)]
-    assert Position(history=history).best()["epoch"] == 2
+    assert TrainState(history=history).best()["epoch"] == 2
 
 
 def test_the_returned_model_has_the_weights_of_the_best_epoch(tmp_path):
@@ -266,7 +266,7 @@ def test_the_returned_model_has_the_weights_of_the_best_epoch(tmp_path):
 
 
 def test_validation_draws_the_same_noise_whatever_the_batch_size():
-    model, data, at = mlp(), small_data(val=7), Position()
+    model, data, at = mlp(), small_data(val=7), TrainState()
     scores = []
     for size in (1, 3, 7, 7):
         options = replace(QUICK, batch_size=size)
@@ -321,7 +321,7 @@ def test_overflow_under_float16_skips_a_step_and_lowers_the_scale(half_precision
     half = Engine()
     learner = Learner.create(model, data, Objective(), options, half)
     assert half.overflow_is_normal
-    before, scale, at = weights(model), 2.0**120, Position()
+    before, scale, at = weights(model), 2.0**120, TrainState()
     learner.step(torch.arange(10), at, 0.0)
     same(weights(model), before)
     assert half.state()["scale"] == scale / 2

@@ -43,7 +43,7 @@ def both(layer, x, upstream):
 @pytest.mark.parametrize("channels", [1, 3, 16])
 def test_the_bits_are_those_of_torch(channels, size, dtype):
     layer, x = nn.AvgPool2d(size), images(5, channels, 6, 4, dtype=dtype)
-    assert windows.takes(x, layer)
+    assert windows.can_pool(x, layer)
     upstream = torch.randn(layer(x).shape, generator=stream(0, "up"), dtype=dtype)
     (y, slope), (ours, our_slope) = both(layer, x, upstream)
     assert torch.equal(ours, y) and torch.equal(our_slope, slope)
@@ -62,7 +62,7 @@ def test_the_bits_are_those_of_torch(channels, size, dtype):
 )
 def test_other_windows_are_left_to_torch(layer):
     x = images(2, 3, 6, 8)
-    assert not windows.takes(x, layer)
+    assert not windows.can_pool(x, layer)
     upstream = torch.randn(layer(x).shape, generator=stream(0, "up"))
     (y, slope), (ours, our_slope) = both(layer, x, upstream)
     assert torch.equal(ours, y) and torch.equal(our_slope, slope)
@@ -70,8 +70,8 @@ def test_other_windows_are_left_to_torch(layer):
 
 def test_channels_first_half_precision_and_the_definition_are_left_to_torch():
     layer, x = nn.AvgPool2d(2), images(2, 3, 4, 4)
-    assert not windows.takes(x.contiguous(), layer)
-    assert not windows.takes(x.to(torch.bfloat16), layer)
+    assert not windows.can_pool(x.contiguous(), layer)
+    assert not windows.can_pool(x.to(torch.bfloat16), layer)
     with unfused():
         given = x.clone().requires_grad_()
         (first,) = torch.autograd.grad(
@@ -101,7 +101,7 @@ def outcome(x, layer, *, together, norm=None, **options):
     """Return means and all derivatives, pooling in the membrane's pass or behind it."""
     leaves = {k: v.clone().requires_grad_() for k, v in options.items() if isinstance(v, Tensor)}
     given = x.detach().requires_grad_()
-    window = windows.pair(layer.kernel_size)
+    window = windows.as_pair(layer.kernel_size)
     rest = {k: v for k, v in options.items() if k not in leaves}
     found, _ = integrate_and_fire(
         *(given,),
@@ -134,7 +134,9 @@ def equal(a, b):
 )
 def test_averaged_in_the_membranes_pass_no_bit_changes(channels, size, height, width, steps, dtype):
     layer, x = nn.AvgPool2d(size), current(steps, channels, height, width, dtype)
-    assert windows.fits(x, layer) == (channels > 1)  # of one channel a layout cannot be told
+    assert windows.can_fuse_pooling(x, layer) == (
+        channels > 1
+    )  # of one channel a layout cannot be told
     if channels == 1:
         return
     for reset, detach in (("hard", False), ("soft", True)):
@@ -210,8 +212,10 @@ def network(neuron):
 def seen(model, monkeypatch, look=nullcontext):
     """Return the logits, the input gradient, and whether the pooling was left to the membrane."""
     asked = []
-    real = windows.fits
-    monkeypatch.setattr(windows, "fits", lambda *words: asked.append(real(*words)) or asked[-1])
+    real = windows.can_fuse_pooling
+    monkeypatch.setattr(
+        windows, "can_fuse_pooling", lambda *words: asked.append(real(*words)) or asked[-1]
+    )
     x = torch.rand(5, 2, 8, 8, generator=stream(0, "seen")).requires_grad_()
     with look():
         logits = model(x)

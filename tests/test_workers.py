@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from spikeguard.evaluation.statistics import wilson
-from spikeguard.system.errors import Refused, is_refusal
-from spikeguard.system.processes import side_by_side
+from spikeguard.system.errors import WorkerError, is_user_error
+from spikeguard.system.processes import run_in_processes
 
 
 def double(number, progress):
@@ -44,7 +44,7 @@ def hang(number, progress):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_the_order_of_the_jobs(workers):
     told = []
-    found = side_by_side(double, [(3,), (1,), (2,)], workers, lambda *said: told.append(said))
+    found = run_in_processes(double, [(3,), (1,), (2,)], workers, lambda *said: told.append(said))
     assert found == [6, 2, 4]
     assert {said[0] for said in told} <= {"job 1", "job 2", "job 3"}
 
@@ -52,7 +52,7 @@ def test_results_come_in_the_order_of_the_jobs(workers):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_first_error_is_raised(workers):
     with pytest.raises(ValueError, match="is refused"):
-        side_by_side(refuse, [(1,), (2,)], workers, lambda *said: None)
+        run_in_processes(refuse, [(1,), (2,)], workers, lambda *said: None)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -65,32 +65,34 @@ def test_nothing_that_is_told_is_lost(workers):
         lock.wait(0.01)
         told.append(said)
 
-    side_by_side(count, [(30,), (40,)], workers, slow)
+    run_in_processes(count, [(30,), (40,)], workers, slow)
     assert len(told) == 70 and {said[1] for said in told} == set(range(1, 41))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_a_worker_that_is_killed_is_one_line():
-    with pytest.raises(Refused, match=r"ended from outside.* what is done is kept: run it again"):
-        side_by_side(vanish, [(1,), (2,)], 2, lambda *said: None)
+    with pytest.raises(
+        WorkerError, match=r"ended from outside.* what is done is kept: run it again"
+    ):
+        run_in_processes(vanish, [(1,), (2,)], 2, lambda *said: None)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_refusal_stays_one_in_another_process(workers):
     """It is known by where it was raised; a ValueError of somebody else's is a bug."""
     with pytest.raises(ValueError, match=r"^wilson: needs") as ours:
-        side_by_side(ask_spikeguard, [(1,), (2,)], workers, lambda *said: None)
+        run_in_processes(ask_spikeguard, [(1,), (2,)], workers, lambda *said: None)
     with pytest.raises(ValueError, match="is refused") as others:
-        side_by_side(refuse, [(1,), (2,)], workers, lambda *said: None)
-    assert (is_refusal(ours.value), is_refusal(others.value)) == (True, False)
+        run_in_processes(refuse, [(1,), (2,)], workers, lambda *said: None)
+    assert (is_user_error(ours.value), is_user_error(others.value)) == (True, False)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_no_worker_outlives_the_process_that_started_it():
     """The workers hold the pipe of the parent's output: it ends when the last of them does."""
     code = (
-        "from test_workers import hang, side_by_side\n"
-        "if __name__ == '__main__': side_by_side(hang, [(1,), (2,)], 2, print)\n"
+        "from test_workers import hang, run_in_processes\n"
+        "if __name__ == '__main__': run_in_processes(hang, [(1,), (2,)], 2, print)\n"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", code],

@@ -16,7 +16,7 @@ from spikeguard.attacks import (
     SwapSurrogate,
     cross_entropy,
 )
-from spikeguard.attacks.gradients.base import BACKPROP, begun
+from spikeguard.attacks.gradients.base import BACKPROP, start_search
 from spikeguard.attacks.gradients.spiking_rules import prescribable
 from spikeguard.neurons import Triangular, record
 from spikeguard.rng import stream
@@ -88,7 +88,7 @@ def check_learned(model):
 
 def check_sharpened_alike(model, ours):
     """A search with ASSG meets the gradients that it meets on our twin, step by step."""
-    searches = [(begun(ASSG()), net) for net in (model, ours)]
+    searches = [(start_search(ASSG()), net) for net in (model, ours)]
     for step in range(4):
         x = (X + 0.02 * step).clamp(0, 1)
         theirs, own = (search(net, x, Y, cross_entropy)[1] for search, net in searches)

@@ -13,7 +13,14 @@ from spikeguard.attacks.base import AttackError
 from spikeguard.neurons.modes import under_attack
 from spikeguard.rng import Randomness, SampleStreams, randomness
 
-__all__ = ["evaluating", "frozen", "crafting", "overheard", "classify", "require_finite_weights"]
+__all__ = [
+    "evaluating",
+    "frozen",
+    "crafting",
+    "observe_passes",
+    "classify",
+    "require_finite_weights",
+]
 
 
 @contextmanager
@@ -81,7 +88,7 @@ _LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
-def overheard(listener: Listener) -> Iterator[None]:
+def observe_passes(listener: Listener) -> Iterator[None]:
     """Tell ``listener(samples, gradient)`` of every pass of a model inside the block."""
     before = _LISTENER.set(listener)
     try:

@@ -24,7 +24,7 @@ from spikeguard.attacks.searches.square import Square
 from spikeguard.attacks.threat import Threat
 from spikeguard.neurons.surrogate import Surrogate, Triangular
 
-__all__ = ["CASCADES", "SUITES", "Plan"]
+__all__ = ["CASCADES", "SUITES", "SuiteSettings"]
 
 CASCADES = frozenset({"standard", "snn"})  # made to find the worst case: run as a cascade
 
@@ -34,7 +34,7 @@ _STABLE_STEPS = {7: 2.55, 10: 2.0, 20: 1.0, 40: 0.5}  # PGD steps: their size in
 
 
 @dataclass(frozen=True)
-class Plan:
+class SuiteSettings:
     """What a suite is built from; the fields are the arguments of ``suite``."""
 
     threat: Threat
@@ -64,7 +64,7 @@ class Plan:
         return {f"pgd{steps}/width{w:g}": self.pgd(steps, w) for w in self.widths}
 
 
-def _papers(plan: Plan) -> dict[str, Attack]:
+def _papers(plan: SuiteSettings) -> dict[str, Attack]:
     """FGSM, R+FGSM and PGD-7/10/20/40 at the papers' fixed step, with the model's own surrogate."""
     threat, gradient = plan.threat, plan.gradient()
     step = _PAPER_STEP * threat.eps or None
@@ -77,7 +77,7 @@ def _papers(plan: Plan) -> dict[str, Attack]:
     return attacks
 
 
-def _stable_snn(plan: Plan) -> dict[str, Attack]:
+def _stable_snn(plan: SuiteSettings) -> dict[str, Attack]:
     """FGSM, PGD of 7 to 40 steps that shrink with their number, APGD-10 with CE and with DLR."""
     threat, gradient = plan.threat, plan.gradient()
     attacks: dict[str, Attack] = {"fgsm": FGSM(threat, gradient=gradient)}
@@ -89,27 +89,27 @@ def _stable_snn(plan: Plan) -> dict[str, Attack]:
     return attacks
 
 
-def _compare(plan: Plan) -> dict[str, Attack]:
+def _compare(plan: SuiteSettings) -> dict[str, Attack]:
     """What the papers ran, and PGD-20 with every half-width: printed number beside worst case."""
     return {**_papers(plan), **plan.swept(20)}
 
 
-def _quick(plan: Plan) -> dict[str, Attack]:
+def _quick(plan: SuiteSettings) -> dict[str, Attack]:
     """FGSM and PGD-10, with the model's own surrogate and with every half-width."""
     return {"fgsm": FGSM(plan.threat, gradient=plan.gradient()), **plan.sweep(10)}
 
 
-def _surrogates(plan: Plan) -> dict[str, Attack]:
+def _surrogates(plan: SuiteSettings) -> dict[str, Attack]:
     """PGD with the model's own surrogate and every half-width: does it decide the result?"""
     return plan.sweep(plan.steps)
 
 
-def _baseline(plan: Plan) -> dict[str, Attack]:
+def _baseline(plan: SuiteSettings) -> dict[str, Attack]:
     """Uniform noise: the attack that every other must beat."""
     return {"noise": UniformNoise(plan.threat)}
 
 
-def _demo(plan: Plan) -> dict[str, Attack]:
+def _demo(plan: SuiteSettings) -> dict[str, Attack]:
     """Noise, FGSM, PGD-10, PGD-40, PGD-20 with every half-width, and SA-PGD with ASSG."""
     own = {f"pgd{steps}": plan.pgd(steps) for steps in (10, plan.steps)}
     swept = plan.swept(max(1, plan.steps // 2))
@@ -118,7 +118,7 @@ def _demo(plan: Plan) -> dict[str, Attack]:
     return {**_baseline(plan), "fgsm": first, **own, **swept, "sapgd/assg": last}
 
 
-def _standard(plan: Plan) -> dict[str, Attack]:
+def _standard(plan: SuiteSettings) -> dict[str, Attack]:
     """The attacks and the budget of AutoAttack, with the model's own surrogate: a cascade."""
     threat, gradient = plan.threat, plan.gradient()
     attacks: dict[str, Attack] = {
@@ -129,7 +129,7 @@ def _standard(plan: Plan) -> dict[str, Attack]:
     return attacks if threat.norm == "l1" else attacks | {"square": Square(threat)}
 
 
-def _snn(plan: Plan) -> dict[str, Attack]:
+def _snn(plan: SuiteSettings) -> dict[str, Attack]:
     """Standard, and the gradients made for spiking networks, from cheap to dear: a cascade."""
     threat = plan.threat
     swept = {f"width{w:g}": SwapSurrogate(Triangular(w)) for w in plan.widths}
@@ -156,7 +156,7 @@ def _snn(plan: Plan) -> dict[str, Attack]:
     }
 
 
-def _every(plan: Plan) -> dict[str, Attack]:
+def _every(plan: SuiteSettings) -> dict[str, Attack]:
     """One search of every kind, and PGD with every loss and gradient: a comparison."""
     threat, own, steps = plan.threat, plan.gradient(), max(2, plan.steps // 2)
     searches: dict[str, Attack] = {
@@ -191,7 +191,7 @@ def _every(plan: Plan) -> dict[str, Attack]:
     return searches
 
 
-SUITES: dict[str, Callable[[Plan], dict[str, Attack]]] = {
+SUITES: dict[str, Callable[[SuiteSettings], dict[str, Attack]]] = {
     "papers": _papers,
     "stable-snn": _stable_snn,
     "compare": _compare,

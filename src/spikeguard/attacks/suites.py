@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.assg import ASSG
-from spikeguard.attacks.gradients.base import SwapSurrogate, innermost
+from spikeguard.attacks.gradients.base import SwapSurrogate, unwrap
 from spikeguard.attacks.gradients.membrane_readout import MembraneReadout, answers_in_spikes
 from spikeguard.attacks.gradients.spiking_rules import BPTR, HART, PDSG, RGA, prescribable
-from spikeguard.attacks.suite_definitions import CASCADES, SUITES, Plan
+from spikeguard.attacks.suite_definitions import CASCADES, SUITES, SuiteSettings
 from spikeguard.attacks.threat import THREATS
 from spikeguard.neurons.modes import spiking_layers
 
-__all__ = ["CASCADES", "SUITES", "member", "suitable", "suite"]
+__all__ = ["CASCADES", "SUITES", "attack_by_name", "suitable", "suite"]
 
 _SWAPS = (SwapSurrogate, ASSG)  # need a surrogate that can be exchanged
 _RULES = (BPTR, RGA, HART, PDSG, ANNTwin)  # need layers whose recurrence is known
@@ -55,10 +55,10 @@ def suite(
         raise ValueError(f"suite: eot counts gradients, >= 1, got {eot}.")
     if len(set(widths)) < len(widths):
         raise ValueError(f"suite: widths must differ, got {list(widths)}.")
-    return SUITES[name](Plan(THREATS[norm](eps), eot, tuple(widths), steps))
+    return SUITES[name](SuiteSettings(THREATS[norm](eps), eot, tuple(widths), steps))
 
 
-def member(name: str, *, eps: float, norm: str = "linf", eot: int = 1) -> Attack:
+def attack_by_name(name: str, *, eps: float, norm: str = "linf", eot: int = 1) -> Attack:
     """Return one attack by the name that a suite gives it, such as "pgd40" or "sapgd/assg".
 
     Where several suites use a name, it is the attack of "papers", then of "snn".
@@ -103,4 +103,4 @@ def suitable(
 
 def _uses(attack: Attack, *kinds: type) -> bool:
     """Whether an attack's gradient, or what it averages, is of a kind."""
-    return isinstance(innermost(getattr(attack, "gradient", None)), kinds)
+    return isinstance(unwrap(getattr(attack, "gradient", None)), kinds)

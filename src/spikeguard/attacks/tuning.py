@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack, cost
 from spikeguard.attacks.gradients.assg import ASSG
-from spikeguard.attacks.gradients.base import Gradient, innermost
+from spikeguard.attacks.gradients.base import Gradient, unwrap
 from spikeguard.attacks.gradients.spiking_rules import HART
 from spikeguard.attacks.model_access import classify, evaluating, is_stochastic
 from spikeguard.data.images import ImageSet, as_image_set
 from spikeguard.kernels.selection import unfused
 from spikeguard.rng import SampleStreams, key, randomness
 
-__all__ = ["Tuned", "tune", "stated", "said", "CANDIDATES", "tunable", "adjusted"]
+__all__ = ["Tuned", "tune", "tuned_to_json", "describe_tuned", "CANDIDATES", "tunable", "adjusted"]
 
 _DRAWS = 10  # noise draws a stochastic model's answer is taken from
 
@@ -116,7 +116,7 @@ def _right(
     return hits / draws
 
 
-def stated(chosen: Mapping[str, Tuned]) -> dict[str, Any]:
+def tuned_to_json(chosen: Mapping[str, Tuned]) -> dict[str, Any]:
     """Return choices as plain data, for the result that was made with them."""
     return {
         kind: {
@@ -129,7 +129,7 @@ def stated(chosen: Mapping[str, Tuned]) -> dict[str, Any]:
     }
 
 
-def said(chosen: Mapping[str, Any]) -> str:
+def describe_tuned(chosen: Mapping[str, Any]) -> str:
     """Say in one line what :func:`stated` holds."""
     return "; ".join(
         f"{kind} {found['setting']}, the strongest of {found['trials']} on "
@@ -161,7 +161,7 @@ def tunable(attacks: Mapping[str, Attack]) -> dict[str, Callable[[Gradient], Att
     """
     found: dict[str, Callable[[Gradient], Attack]] = {}
     for attack in sorted(attacks.values(), key=cost):
-        kind = type(innermost(getattr(attack, "gradient", None))).__name__
+        kind = type(unwrap(getattr(attack, "gradient", None))).__name__
         if kind in CANDIDATES:
             found.setdefault(kind, partial(_with, attack))
     return found
@@ -178,7 +178,7 @@ def adjusted(attacks: Mapping[str, Attack], chosen: Mapping[str, Gradient]) -> d
 
 
 def _adjusted(attack: Attack, chosen: Mapping[str, Gradient]) -> Attack:
-    inner = chosen.get(type(innermost(getattr(attack, "gradient", None))).__name__)
+    inner = chosen.get(type(unwrap(getattr(attack, "gradient", None))).__name__)
     return attack if inner is None else _with(attack, inner)
 
 

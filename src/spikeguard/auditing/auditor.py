@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.model_access import is_stochastic
-from spikeguard.attacks.suites import member, suitable
+from spikeguard.attacks.suites import attack_by_name, suitable
 from spikeguard.attacks.threat import Threat, ThreatViolation
 from spikeguard.auditing.check import Check, not_run, reason, title
 from spikeguard.auditing.context import EOT, Context
@@ -149,7 +149,7 @@ def reported(name: str, model: nn.Module, threat: Threat) -> Attack:
         ValueError: If no suite has an attack of this name, or the model gives it nothing to hold.
     """
     eot = EOT if is_stochastic(model) else 1
-    attack = member(name, eps=threat.eps, norm=threat.norm, eot=eot)
+    attack = attack_by_name(name, eps=threat.eps, norm=threat.norm, eot=eot)
     if suitable({name: attack}, model)[1]:
         raise ValueError(
             f"attack: {name} needs what this model does not have: spiking layers, for some "

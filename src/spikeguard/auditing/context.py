@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks.base import Attack, describe
-from spikeguard.attacks.gradients.base import Backprop, EoT, Gradient, SwapSurrogate, innermost
+from spikeguard.attacks.gradients.base import Backprop, EoT, Gradient, SwapSurrogate, unwrap
 from spikeguard.attacks.gradients.nes import NES
 from spikeguard.attacks.losses import Loss, cross_entropy
 from spikeguard.attacks.searches.apgd import APGD
@@ -137,7 +137,7 @@ class Context(Subject):
         where it follows another one than the network's.
         """
         strongest = self.strongest()
-        gradient = innermost(getattr(strongest, "gradient", None))
+        gradient = unwrap(getattr(strongest, "gradient", None))
         if gradient is None or (own and not isinstance(gradient, Backprop)):
             strongest = APGD(self.threat, steps=50, gradient=self.gradient())
         return [self.attacked(attack) for attack in (self.fgsm(), self.pgd(), strongest)]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from spikeguard.auditing.check import Check
-from spikeguard.auditing.checks.alternative_losses import loss_does_not_decide, targets_find_no_more
+from spikeguard.auditing.checks.alternative_losses import (
+    other_losses_find_no_more,
+    targets_find_no_more,
+)
 from spikeguard.auditing.checks.batch_invariance import batch_invariance
 from spikeguard.auditing.checks.binarisation import active_test
 from spikeguard.auditing.checks.convergence import (
@@ -17,7 +20,7 @@ from spikeguard.auditing.checks.forward_pass import no_backward_inside, no_loop_
 from spikeguard.auditing.checks.gradient_flow import (
     every_step_has_a_gradient,
     gradient_keeps_its_size,
-    living_layers,
+    no_dead_layers,
 )
 from spikeguard.auditing.checks.gradient_paths import coder_gradient, no_detached_path
 from spikeguard.auditing.checks.input_gradient import zero_gradient
@@ -33,13 +36,13 @@ from spikeguard.auditing.checks.network_state import (
     starts_at_rest,
 )
 from spikeguard.auditing.checks.radii import (
-    grey_is_a_guess,
-    room_is_no_loss,
+    accuracy_falls_with_eps,
+    eps_half_gives_chance,
     unbounded_attack_succeeds,
 )
 from spikeguard.auditing.checks.rival_attacks import (
     black_box_is_weaker,
-    far_with_every_surrogate,
+    eps_half_gives_chance_for_every_surrogate,
     gradients_beat_queries,
     rules_are_weaker,
     twin_is_weaker,
@@ -87,7 +90,7 @@ CHECKS: dict[str, Check] = {
     "G18": Check(finite_differences, cost=23),
     "S17": Check(ascent, cost=5),
     "S6": Check(every_step_has_a_gradient, cost=1),
-    "S7": Check(living_layers, cost=0.4),
+    "S7": Check(no_dead_layers, cost=0.4),
     "S8": Check(gradient_keeps_its_size, cost=1),
     "S12": Check(no_detached_path, cost=51),
     "S13": Check(coder_gradient, cost=11),
@@ -99,7 +102,7 @@ CHECKS: dict[str, Check] = {
     "G10": Check(loss_has_settled, cost=50),
     "G11": Check(success_is_kept, cost=0),
     "G12": Check(step_size_is_right, cost=80, quick=False),
-    "G13": Check(loss_does_not_decide, cost=60, quick=False),
+    "G13": Check(other_losses_find_no_more, cost=60, quick=False),
     "G14": Check(targets_find_no_more, cost=400, quick=False),
     "S11": Check(enough_draws, cost=240),
     "S20": Check(attack_ignores_the_batch, cost=8),
@@ -113,9 +116,9 @@ CHECKS: dict[str, Check] = {
     "G25": Check(breaks_the_undefended, cost=50),
     # other radii, and an attack that must succeed
     "G5": Check(unbounded_attack_succeeds, cost=10),
-    "G6": Check(grey_is_a_guess, cost=10),
-    "G7": Check(room_is_no_loss, cost=40),
-    "S16": Check(far_with_every_surrogate, cost=80, quick=False),
+    "G6": Check(eps_half_gives_chance, cost=10),
+    "G7": Check(accuracy_falls_with_eps, cost=40),
+    "S16": Check(eps_half_gives_chance_for_every_surrogate, cost=80, quick=False),
     "G26": Check(active_test, cost=600, quick=False),
     # settings and scores
     "S21": Check(settings_are_accounted_for, cost=0),

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spikeguard.config.errors import ConfigError
-from spikeguard.config.instantiate import number
+from spikeguard.config.instantiate import parse_number
 
 __all__ = ["note", "numbers", "progress", "progress_board", "say", "table", "words"]
 
@@ -114,7 +114,7 @@ def numbers(option: str, given: Sequence[str]) -> list[float]:
     """
     found = []
     for word in words(given):
-        value = number(word)
+        value = parse_number(word)
         if not isinstance(value, float) or not math.isfinite(value):
             raise ConfigError(f"{option}: expected a number such as 0.1 or 8/255, got {word!r}.")
         found.append(value)

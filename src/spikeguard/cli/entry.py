@@ -17,7 +17,7 @@ from importlib.metadata import version
 from cyclopts import App, CycloptsError
 
 from spikeguard.system.allocator import keep_freed_memory
-from spikeguard.system.errors import is_refusal
+from spikeguard.system.errors import is_user_error
 
 __all__ = ["app", "main"]
 
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = error.strerror or str(error)
         return _refuse(words, error, f"{error.filename}: {reason}" if error.filename else reason)
     except Exception as error:
-        if not is_refusal(error):
+        if not is_user_error(error):
             raise
         return _refuse(words, error, " ".join(str(error).split()))
     return code if isinstance(code, int) else 0

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spikeguard.config.errors import ConfigError, Where, unknown
-from spikeguard.config.instantiate import build_entry, call
+from spikeguard.config.errors import ConfigError, ConfigPath, unknown_name
+from spikeguard.config.instantiate import call_checked, instantiate
 from spikeguard.config.schema import EvaluateSection, Recipe
 
 if TYPE_CHECKING:
@@ -66,17 +66,19 @@ def build(recipe: Recipe, data_root: str | Path | None = None) -> Built:
 
     for suite in recipe.evaluate.suite:  # now, not after hours of training
         if suite not in SUITES:
-            raise unknown(Where("evaluate.suite", recipe.label), "name", suite, SUITES)
-    require_tunable(recipe.evaluate, Where("evaluate.tune", recipe.label))
-    options = call(TrainOptions, recipe.train, Where("train", recipe.label), seed=recipe.seed)
+            raise unknown_name(ConfigPath("evaluate.suite", recipe.label), "name", suite, SUITES)
+    require_tunable(recipe.evaluate, ConfigPath("evaluate.tune", recipe.label))
+    options = call_checked(
+        TrainOptions, recipe.train, ConfigPath("train", recipe.label), seed=recipe.seed
+    )
     objective = build_objective(recipe)
     data = load_data(recipe, data_root)
-    require_images(recipe.evaluate.limit, data, Where("evaluate.limit", recipe.label))
+    require_images(recipe.evaluate.limit, data, ConfigPath("evaluate.limit", recipe.label))
     model = build_model(recipe, data)
     try:
         objective.require(model, options)
     except ValueError as error:
-        raise ConfigError(f"{Where('objective', recipe.label)}: {error}") from error
+        raise ConfigError(f"{ConfigPath('objective', recipe.label)}: {error}") from error
     return Built(model, data, objective, options)
 
 
@@ -91,7 +93,7 @@ def load_data(recipe: Recipe, data_root: str | Path | None = None) -> Splits:
         raise ConfigError(f"data in {recipe.label}: {error}") from error
 
 
-def require_images(limit: int | None, data: Splits, where: Where | str = "limit") -> None:
+def require_images(limit: int | None, data: Splits, where: ConfigPath | str = "limit") -> None:
     """Refuse a limit above the number of test images: its results would not be what they say."""
     if limit is not None and limit > len(data.test):
         raise ConfigError(f"{where}: there are {len(data.test)} test images, got {limit}.")
@@ -105,7 +107,7 @@ def tunable_suites(suites: Iterable[str]) -> list[str]:
     return [name for name in suites if tunable(suite(name, eps=0.1))]
 
 
-def require_tunable(plan: EvaluateSection, where: Where | str = "--tune") -> None:
+def require_tunable(plan: EvaluateSection, where: ConfigPath | str = "--tune") -> None:
     """Refuse to choose settings where no suite has any."""
     from spikeguard.attacks.suite_definitions import SUITES
 
@@ -122,10 +124,10 @@ def build_model(recipe: Recipe, data: Splits) -> SNN:
     from spikeguard.rng import stream
 
     channels, height, width = data.test.shape
-    where = Where("model", recipe.label)
+    where = ConfigPath("model", recipe.label)
     if height != width:
         raise ConfigError(f"{where}: needs square images, {data.test.name} has {height} x {width}.")
-    return build_entry(  # type: ignore[no-any-return]
+    return instantiate(  # type: ignore[no-any-return]
         MODELS,
         recipe.model,
         where,
@@ -145,10 +147,10 @@ def build_objective(recipe: Recipe) -> Objective:
     from spikeguard.defences import DEFENCES
     from spikeguard.defences.objective import Objective
 
-    where = Where("objective", recipe.label)
+    where = ConfigPath("objective", recipe.label)
     objective = Objective(())
     for place, spec in enumerate(recipe.objective):
-        piece = build_entry(DEFENCES, spec, where / place)
+        piece = instantiate(DEFENCES, spec, where / place)
         try:
             objective = objective | piece
         except ValueError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-__all__ = ["ConfigError", "Where", "first_problem", "unknown"]
+__all__ = ["ConfigError", "ConfigPath", "first_problem", "unknown_name"]
 
 
 class ConfigError(ValueError):
@@ -16,7 +16,7 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True)
-class Where:
+class ConfigPath:
     """A place in a recipe, for messages: ``Where("model", "recipe digits") / "neuron"``.
 
     Args:
@@ -27,14 +27,16 @@ class Where:
     path: str
     source: str = ""
 
-    def __truediv__(self, key: str | int) -> Where:
-        return Where(f"{self.path}.{key}" if self.path else str(key), self.source)
+    def __truediv__(self, key: str | int) -> ConfigPath:
+        return ConfigPath(f"{self.path}.{key}" if self.path else str(key), self.source)
 
     def __str__(self) -> str:
         return " in ".join(part for part in (self.path, self.source) if part)
 
 
-def unknown(where: Where | str, what: str, name: str, known: Iterable[str]) -> ConfigError:
+def unknown_name(
+    where: ConfigPath | str, what: str, name: str, known: Iterable[str]
+) -> ConfigError:
     """Return the error for a name that is not known: the nearest one, and all there are."""
     names = sorted(known)
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)

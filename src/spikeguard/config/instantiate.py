@@ -16,16 +16,16 @@ from typing import Any
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from spikeguard.config.errors import ConfigError, Where, first_problem, unknown
+from spikeguard.config.errors import ConfigError, ConfigPath, first_problem, unknown_name
 
-__all__ = ["build_entry", "call", "number"]
+__all__ = ["instantiate", "call_checked", "parse_number"]
 
 Registry = Mapping[str, Callable[..., Any]]
 
 _FRACTION = re.compile(r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*/\s*([\d.]+(?:[eE][-+]?\d+)?)\s*")
 
 
-def build_entry(registry: Registry, spec: object, where: Where | str, **given: Any) -> Any:
+def instantiate(registry: Registry, spec: object, where: ConfigPath | str, **given: Any) -> Any:
     """Build one registry entry.
 
     Args:
@@ -44,7 +44,7 @@ def build_entry(registry: Registry, spec: object, where: Where | str, **given: A
         >>> build_entry(SURROGATES, {"name": "triangular", "width": "1/2"}, "surrogate")
         Triangular(width=0.5)
     """
-    where = Where(where) if isinstance(where, str) else where
+    where = ConfigPath(where) if isinstance(where, str) else where
     if isinstance(spec, str):
         spec = {"name": spec}
     if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
@@ -53,13 +53,13 @@ def build_entry(registry: Registry, spec: object, where: Where | str, **given: A
         )
     name = spec["name"]
     if name not in registry:
-        raise unknown(where, "name", name, registry)
+        raise unknown_name(where, "name", name, registry)
     options = {key: value for key, value in spec.items() if key != "name"}
-    return call(registry[name], options, where, **given)
+    return call_checked(registry[name], options, where, **given)
 
 
-def call(
-    factory: Callable[..., Any], options: Mapping[str, Any], where: Where, **given: Any
+def call_checked(
+    factory: Callable[..., Any], options: Mapping[str, Any], where: ConfigPath, **given: Any
 ) -> Any:
     """Call ``factory(**options)`` with its keys and values checked; see :func:`build_entry`."""
     owner = getattr(factory, "__name__", type(factory).__name__)
@@ -77,7 +77,7 @@ def call(
                 f"{where / key}: follows from the rest of the recipe; leave it out here."
             )
         if key not in parameters:
-            raise unknown(where, f"key of {owner}", key, open_keys)
+            raise unknown_name(where, f"key of {owner}", key, open_keys)
         if key in _parts():
             entries[key] = value
         else:
@@ -85,7 +85,7 @@ def call(
     if "T" in parameters:  # the one value that entries inside share with their owner
         given = {**given, "T": arguments.get("T", parameters["T"].default)}
     for key, value in entries.items():
-        arguments[key] = build_entry(_parts()[key], value, where / key, **given)
+        arguments[key] = instantiate(_parts()[key], value, where / key, **given)
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in arguments:
             raise ConfigError(f"{where}: {owner} needs {name!r}; write {where.path}.{name}.")
@@ -95,7 +95,7 @@ def call(
         raise ConfigError(f"{where}: {error}") from error
 
 
-def number(value: object) -> object:
+def parse_number(value: object) -> object:
     """Read a fraction such as "8/255" or a number kept as text; leave the rest as it is."""
     if not isinstance(value, str):
         return value
@@ -106,7 +106,7 @@ def number(value: object) -> object:
         return value
 
 
-def _checked(annotation: Any, value: object, where: Where) -> object:
+def _checked(annotation: Any, value: object, where: ConfigPath) -> object:
     """Check a value against an annotation, strictly: a bool is no number, a text neither.
 
     What YAML reads as a number may still be meant as a word (``precision: 16``), and a text as a
@@ -138,7 +138,7 @@ def _numbers(value: object) -> object:
         return [_numbers(item) for item in value]
     if isinstance(value, Mapping):
         return {key: _numbers(item) for key, item in value.items()}
-    return number(value)
+    return parse_number(value)
 
 
 @cache

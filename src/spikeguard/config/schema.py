@@ -17,8 +17,8 @@ from pydantic import (
     field_validator,
 )
 
-from spikeguard.config.errors import ConfigError, Where, first_problem, unknown
-from spikeguard.config.instantiate import number
+from spikeguard.config.errors import ConfigError, ConfigPath, first_problem, unknown_name
+from spikeguard.config.instantiate import parse_number
 from spikeguard.config.published import row
 from spikeguard.config.yaml_files import dump, override, read
 from spikeguard.storage.atomic_files import write_text
@@ -28,9 +28,9 @@ __all__ = ["DataSection", "EvaluateSection", "Recipe", "eps_text", "load_recipe"
 
 def eps_text(eps: float) -> str:
     """Write a radius the way the field does: "8/255", but "0.1" where the number is shorter."""
-    number, parts = f"{eps!r}", round(eps * 255)
+    decimal, parts = f"{eps!r}", round(eps * 255)
     fraction = f"{parts}/255"
-    return fraction if parts / 255 == eps and len(fraction) < len(number) else number
+    return fraction if parts / 255 == eps and len(fraction) < len(decimal) else decimal
 
 
 def _saved(eps: float) -> str | float:
@@ -49,10 +49,10 @@ def _written(value: object) -> object:
     return str(value) if type(value) is int else value
 
 
-Number = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
+Number = Annotated[float, BeforeValidator(parse_number), Field(allow_inf_nan=False)]
 Radius = Annotated[
     float,
-    BeforeValidator(number),
+    BeforeValidator(parse_number),
     Field(ge=0, allow_inf_nan=False),
     PlainSerializer(_saved),
 ]
@@ -114,7 +114,7 @@ class EvaluateSection(_Section):
     def changed(self, **changes: Any) -> EvaluateSection:
         """Return a copy with some fields changed and checked; None leaves a field as it is."""
         kept = {key: value for key, value in changes.items() if value is not None}
-        return _validated(EvaluateSection, {**self.model_dump(), **kept}, Where(""))
+        return _validated(EvaluateSection, {**self.model_dump(), **kept}, ConfigPath(""))
 
 
 class Recipe(_Section):
@@ -192,10 +192,10 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         8
     """
     raw = override(read(recipe), overrides)
-    return _validated(Recipe, raw, Where("", f"recipe {raw['name']}"))
+    return _validated(Recipe, raw, ConfigPath("", f"recipe {raw['name']}"))
 
 
-def _validated(section: type[_S], raw: Mapping[str, Any], where: Where) -> _S:
+def _validated(section: type[_S], raw: Mapping[str, Any], where: ConfigPath) -> _S:
     """Check a section as JSON, strictly; the first problem becomes a one-line error."""
     try:
         return section.model_validate_json(json.dumps(_without_null(raw)))
@@ -207,7 +207,7 @@ def _validated(section: type[_S], raw: Mapping[str, Any], where: Where) -> _S:
         if kind == "extra_forbidden":
             inner: dict[str, type[_Section]] = {"data": DataSection, "evaluate": EvaluateSection}
             owner: type[_Section] = section if len(place) == 1 else inner[str(place[0])]
-            raise unknown(where, "key", str(place[-1]), owner.model_fields) from None
+            raise unknown_name(where, "key", str(place[-1]), owner.model_fields) from None
         shown = "" if kind == "missing" else f", got {got!r}"
         raise ConfigError(f"{where}: {message}{shown}.") from None
 

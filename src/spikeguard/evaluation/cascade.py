@@ -13,7 +13,7 @@ from torch import Tensor
 
 __all__ = ["Cascade", "run_cascade"]
 
-Hunt = Callable[[str, Tensor], tuple[Tensor, Tensor]]
+AttackSamples = Callable[[str, Tensor], tuple[Tensor, Tensor]]
 Rescore = Callable[[str, Tensor, Tensor], Tensor]
 
 
@@ -68,11 +68,11 @@ def run_cascade(
     x: Tensor,
     clean: Tensor,
     *,
-    hunt: Hunt,
+    attack_samples: AttackSamples,
     rescore: Rescore | None = None,
     keep_points: bool = False,
-    begun: Cascade | None = None,
-    keep: Callable[[Cascade], None] | None = None,
+    resume_from: Cascade | None = None,
+    on_progress: Callable[[Cascade], None] | None = None,
 ) -> Cascade:
     """Attack samples until nothing of them is right, or no attack is left.
 
@@ -80,16 +80,18 @@ def run_cascade(
         names: The attacks, in the order in which they run.
         x: Inputs [N, ...].
         clean: Share of right answers without an attack [N], on the CPU; 0 is not attacked at all.
-        hunt: ``(name, rows) -> (points, shares)`` attacks the samples at these places.
+        attack_samples: ``(name, rows) -> (points, shares)`` attacks the samples at these places.
         rescore: ``(name, points, rows) -> shares`` on other noise draws, for a stochastic model:
             which attack is a sample's worst is chosen by noisy shares, so that they are too low.
         keep_points: Keep the inputs that each attack ends with.
-        begun: What an interrupted cascade of the same attacks left; it goes on there.
-        keep: Told what is found after each attack, to keep it.
+        resume_from: What an interrupted cascade of the same attacks left; it goes on there.
+        on_progress: Told what is found after each attack, to on_progress it.
     """
-    found = begun if begun is not None else Cascade(x.clone(), clean.clone(), clean.clone())
+    found = (
+        resume_from if resume_from is not None else Cascade(x.clone(), clean.clone(), clean.clone())
+    )
     lowest, worst = found.lowest, found.worst
-    stale = torch.full_like(clean, rescore is not None and begun is None, dtype=torch.bool)
+    stale = torch.full_like(clean, rescore is not None and resume_from is None, dtype=torch.bool)
     for name in names:
         if name in found.right:
             continue
@@ -97,7 +99,7 @@ def run_cascade(
         rows = lowest.nonzero()[:, 0]
         tried = worst.clone() if keep_points else worst
         if len(rows):
-            points, shares = hunt(name, rows)
+            points, shares = attack_samples(name, rows)
             if keep_points:
                 tried[rows.to(x.device)] = points
             lower = shares < lowest[rows]
@@ -114,6 +116,6 @@ def run_cascade(
         found.seconds[name] = time.monotonic() - began
         if keep_points:
             found.points[name] = tried
-        if keep is not None:
-            keep(found)
+        if on_progress is not None:
+            on_progress(found)
     return found

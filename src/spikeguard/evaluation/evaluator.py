@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack
 from spikeguard.data.images import ImageSet
-from spikeguard.evaluation.plan import lay_out
+from spikeguard.evaluation.plan import plan_evaluation
 from spikeguard.evaluation.progress import Progress
 from spikeguard.evaluation.result import Evaluation, WorstSet
 from spikeguard.evaluation.shard_runner import Precision
@@ -76,7 +76,7 @@ def evaluate(
         ThreatViolation: If an attack leaves its threat set.
         AttackError: If weights, logits or gradients are not finite, or there is no gradient.
     """
-    layout = lay_out(
+    layout = plan_evaluation(
         *(model, data, attacks),
         seed=seed,
         limit=limit,

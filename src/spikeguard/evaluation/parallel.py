@@ -8,18 +8,18 @@ from typing import Any
 from torch import nn
 
 from spikeguard.data.images import ImageSet
-from spikeguard.evaluation.plan import Layout, lay_out
+from spikeguard.evaluation.plan import EvaluationPlan, plan_evaluation
 from spikeguard.evaluation.progress import Progress
-from spikeguard.system.processes import side_by_side
+from spikeguard.system.processes import run_in_processes
 
-__all__ = ["Reload", "make_parts"]
+__all__ = ["Reload", "run_shards"]
 
 
 Reload = Callable[[], tuple[nn.Module, ImageSet]]
 
 
-def make_parts(
-    layout: Layout,
+def run_shards(
+    layout: EvaluationPlan,
     reload: Reload,
     arguments: Mapping[str, Any],
     jobs: int,
@@ -39,10 +39,12 @@ def make_parts(
     """
     work = [(reload, dict(arguments), start, str(start)) for start in layout.missing]
     if work:
-        side_by_side(_make_part, work, min(jobs, len(work)), _Sum(progress, len(work)))
+        run_in_processes(
+            _run_shard, work, min(jobs, len(work)), _CombinedProgress(progress, len(work))
+        )
 
 
-def _make_part(
+def _run_shard(
     reload: Reload,
     arguments: dict[str, Any],
     start: int,
@@ -50,13 +52,13 @@ def _make_part(
     tell: Callable[[str, int, int, str], None],
 ) -> None:
     """Make one part, in a process that has nothing yet."""
-    layout = lay_out(*reload(), **arguments)
+    layout = plan_evaluation(*reload(), **arguments)
     meter = layout.meter(lambda *far: tell(task, *far), len(layout.index(start)))
     layout.part(start, meter)
     meter.finish()
 
 
-class _Sum:
+class _CombinedProgress:
     """Adds up how far several parts are; those not begun yet are taken for the usual ones."""
 
     def __init__(self, progress: Progress | None, parts: int):

@@ -14,19 +14,19 @@ from torch import Tensor, nn
 from spikeguard.attacks.base import Attack, cost, describe
 from spikeguard.attacks.model_access import evaluating, is_stochastic, require_finite_weights
 from spikeguard.data.images import ImageSet, as_image_set
-from spikeguard.evaluation.progress import Meter, Progress
+from spikeguard.evaluation.progress import Progress, ProgressMeter
 from spikeguard.evaluation.result import RESERVED
-from spikeguard.evaluation.shard_runner import Arrays, Job, Precision, begun
-from spikeguard.evaluation.shard_store import held_span, open_parts, read_part
+from spikeguard.evaluation.shard_runner import Arrays, Precision, ShardRunner, partial_shard_path
+from spikeguard.evaluation.shard_store import open_shard_store, read_shard, stored_shard_size
 from spikeguard.storage.atomic_files import write_npz
 
-__all__ = ["CHUNK", "Layout", "lay_out"]
+__all__ = ["CHUNK", "EvaluationPlan", "plan_evaluation"]
 
 CHUNK = 8  # batches in a part of a cascade: a queue from which batches are filled up
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class EvaluationPlan:
     """What is evaluated, part by part.
 
     Attributes:
@@ -39,7 +39,7 @@ class Layout:
         threat: The norm and eps the attacks share.
     """
 
-    job: Job
+    job: ShardRunner
     images: ImageSet
     samples: int
     span: int
@@ -61,25 +61,25 @@ class Layout:
         """Return the places of a part's samples."""
         return torch.arange(start, min(start + self.span, self.samples))
 
-    def meter(self, progress: Progress | None, samples: int) -> Meter:
+    def meter(self, progress: Progress | None, samples: int) -> ProgressMeter:
         """Return what counts the gradients made for some of the samples."""
         job = self.job
         again = job.draws if job.cascade and job.stochastic else 0
-        return Meter(progress, job.attacks, samples, job.draws, again)
+        return ProgressMeter(progress, job.attacks, samples, job.draws, again)
 
-    def part(self, start: int, meter: Meter) -> Arrays:
+    def part(self, start: int, meter: ProgressMeter) -> Arrays:
         """Make a part, or read it back where it is kept."""
         index, kept = self.index(start), self._file(start)
         if kept is not None and kept.exists():
             meter.skip(len(index))
-            return read_part(kept)
+            return read_shard(kept)
         meter.begin(len(index))
-        with evaluating(self.job.model), meter.listening():
+        with evaluating(self.job.model), meter.counting_passes():
             part = self.job.run(self.images, index, meter, kept)
         meter.end()
         if kept is not None:
             write_npz(kept, **part)
-            begun(kept).unlink(missing_ok=True)
+            partial_shard_path(kept).unlink(missing_ok=True)
         return part
 
     def _file(self, start: int) -> Path | None:
@@ -90,7 +90,7 @@ class Layout:
         return file is not None and file.exists()
 
 
-def lay_out(
+def plan_evaluation(
     model: nn.Module,
     data: ImageSet | tuple[Tensor, Tensor],
     attacks: Mapping[str, Attack],
@@ -104,7 +104,7 @@ def lay_out(
     cascade: bool = False,
     precision: Precision = "32",
     jobs: int = 1,
-) -> Layout:
+) -> EvaluationPlan:
     """Check the arguments of an evaluation and divide its samples into parts.
 
     Args:
@@ -148,14 +148,14 @@ def lay_out(
     settings = {name: describe(attack) for name, attack in attacks.items()}
     stochastic = is_stochastic(model)
     draws = draws if draws is not None else (10 if stochastic else 1)
-    job = Job(
+    job = ShardRunner(
         *(model, dict(attacks), seed, stochastic, draws),
         *(batch_size, keep_adversarial, cascade, precision),
     )
     span = min(batch_size * (CHUNK if cascade else 1), max(1, math.ceil(n / jobs)))
     store = None
     if out is not None:
-        span = held_span(out) or span
+        span = stored_shard_size(out) or span
         identity = {
             "attacks": settings,
             "seed": seed,
@@ -168,5 +168,5 @@ def lay_out(
             "precision": precision,
             "keeps": "worst",  # what a part holds, beside outcomes
         }
-        store = open_parts(out, identity, model, images)
-    return Layout(job, images, n, span, store, settings, {"norm": norm, "eps": eps})
+        store = open_shard_store(out, identity, model, images)
+    return EvaluationPlan(job, images, n, span, store, settings, {"norm": norm, "eps": eps})

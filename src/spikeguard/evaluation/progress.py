@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from spikeguard.attacks.base import FORWARD, Attack, cost
-from spikeguard.attacks.model_access import overheard
+from spikeguard.attacks.model_access import observe_passes
 
-__all__ = ["Meter", "Progress"]
+__all__ = ["ProgressMeter", "Progress"]
 
 Progress = Callable[[int, int, str], None]
 
 _OFTEN = 1000  # calls from the beginning to the end, beside one for every attack of every part
 
 
-class Meter:
+class ProgressMeter:
     """Tells ``progress(done, total, what)``: gradients made, and with those left at most.
 
     Done is what the model really did: a forward pass counts a third. Left is what all attacks to
@@ -54,12 +54,12 @@ class Meter:
         self._stage, self._open, self._fooled = "", 0, 0
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def counting_passes(self) -> Iterator[None]:
         """Count what the model does inside the block."""
         if self._progress is None:
             yield
             return
-        with overheard(self._heard):
+        with observe_passes(self._heard):
             yield
 
     def begin(self, samples: int) -> None:

@@ -20,20 +20,20 @@ from spikeguard.attacks.searches.active_set import active_set, can_step
 from spikeguard.attacks.threat import ThreatViolation
 from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.cascade import Cascade, run_cascade
-from spikeguard.evaluation.progress import Meter
-from spikeguard.evaluation.shard_store import read_part
+from spikeguard.evaluation.progress import ProgressMeter
+from spikeguard.evaluation.shard_store import read_shard
 from spikeguard.kernels.selection import unfused
 from spikeguard.rng import SampleStreams, key, randomness
 from spikeguard.storage.atomic_files import write_npz
 
-__all__ = ["Arrays", "Job", "Precision", "begun"]
+__all__ = ["Arrays", "ShardRunner", "Precision", "partial_shard_path"]
 
 Precision = Literal["32", "bf16"]
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True)
-class Job:
+class ShardRunner:
     """What an evaluation does with its samples, part by part; fields as for ``evaluate``."""
 
     model: nn.Module
@@ -46,7 +46,9 @@ class Job:
     cascade: bool
     precision: Precision
 
-    def run(self, images: ImageSet, index: Tensor, meter: Meter, kept: Path | None) -> Arrays:
+    def run(
+        self, images: ImageSet, index: Tensor, meter: ProgressMeter, kept: Path | None
+    ) -> Arrays:
         """Return the part's outcomes as arrays; a cascade keeps beside ``kept`` how far it got."""
         weights = (*self.model.parameters(), *self.model.buffers())
         device = weights[0].device if weights else torch.device("cpu")
@@ -57,10 +59,12 @@ class Job:
         if self.cascade:
             attacked = self._cascade(x, y, index, clean, meter, kept)
         else:
-            attacked = self._each(x, y, index, clean, meter)
+            attacked = self._attack_independently(x, y, index, clean, meter)
         return {"zero_gradient": zero} | attacked
 
-    def _each(self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, meter: Meter) -> Arrays:
+    def _attack_independently(
+        self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, meter: ProgressMeter
+    ) -> Arrays:
         """Meet every sample with every attack; one batch."""
         right, part = {"clean": clean}, Arrays()
         worst, worst_x = clean.clone(), x.clone()
@@ -86,14 +90,20 @@ class Job:
         return part | {f"right:{name}": values.numpy() for name, values in right.items()}
 
     def _cascade(
-        self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, meter: Meter, kept: Path | None
+        self,
+        x: Tensor,
+        y: Tensor,
+        index: Tensor,
+        clean: Tensor,
+        meter: ProgressMeter,
+        kept: Path | None,
     ) -> Arrays:
         """Meet every attack with the samples that the attacks before it left; several batches."""
 
-        def hunt(name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
+        def attack_samples(name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
             meter.attack(name, len(rows))
             at = rows.to(x.device)
-            return self._hunt(name, self.attacks[name], x[at], y[at], index[rows], meter)
+            return self._attack_samples(name, self.attacks[name], x[at], y[at], index[rows], meter)
 
         def rescore(name: str, points: Tensor, rows: Tensor) -> Tensor:
             own, batches = y[rows.to(x.device)], self._batches(points)
@@ -102,19 +112,19 @@ class Job:
             ]
             return torch.cat(shares)
 
-        file = None if kept is None else begun(kept)
-        before = Cascade.of(read_part(file), x.device) if file and file.exists() else None
+        file = None if kept is None else partial_shard_path(kept)
+        before = Cascade.of(read_shard(file), x.device) if file and file.exists() else None
         if before is not None:
             meter.resume()
         found = run_cascade(
             list(self.attacks),
             x,
             clean,
-            hunt=hunt,
+            attack_samples=attack_samples,
             rescore=rescore if self.stochastic else None,
             keep_points=self.keep_adversarial,
-            begun=before,
-            keep=None if file is None else lambda far: write_npz(file, **far.arrays()),
+            resume_from=before,
+            on_progress=None if file is None else lambda far: write_npz(file, **far.arrays()),
         )
         right = {"clean": clean, **found.right}
         right["worst_case"] = list(right.values())[-1]
@@ -123,8 +133,8 @@ class Job:
         part |= {f"seconds:{name}": np.array([took]) for name, took in found.seconds.items()}
         return part | {f"x:{name}": points.cpu().numpy() for name, points in found.points.items()}
 
-    def _hunt(
-        self, name: str, attack: Attack, x: Tensor, y: Tensor, index: Tensor, meter: Meter
+    def _attack_samples(
+        self, name: str, attack: Attack, x: Tensor, y: Tensor, index: Tensor, meter: ProgressMeter
     ) -> tuple[Tensor, Tensor]:
         """Attack and score samples in full batches; step by step where that can be done."""
         if self.stochastic or not can_step(attack, self.model):
@@ -199,6 +209,6 @@ class Job:
         return (grad.flatten(1).abs().amax(1) == 0).cpu().numpy()
 
 
-def begun(kept: Path) -> Path:
+def partial_shard_path(kept: Path) -> Path:
     """Where a cascade keeps how far it got with a part."""
     return kept.with_name(f"{kept.stem}.begun")

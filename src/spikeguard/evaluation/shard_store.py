@@ -16,12 +16,12 @@ from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.result import PARTS
 from spikeguard.storage.atomic_files import write_json
 
-__all__ = ["held_span", "open_parts", "read_part"]
+__all__ = ["stored_shard_size", "open_shard_store", "read_shard"]
 
 _CARD = "identity.json"
 
 
-def open_parts(
+def open_shard_store(
     out: str | Path, identity: dict[str, Any], model: nn.Module, images: ImageSet
 ) -> Path:
     """Return the folder of finished parts; refuse one that belongs to another evaluation.
@@ -61,7 +61,7 @@ def open_parts(
     return folder
 
 
-def held_span(out: str | Path) -> int | None:
+def stored_shard_size(out: str | Path) -> int | None:
     """Return how many samples the parts in a folder have; None where there are none."""
     try:
         span = json.loads((Path(out) / PARTS / _CARD).read_text())["span"]
@@ -70,7 +70,7 @@ def held_span(out: str | Path) -> int | None:
     return span if isinstance(span, int) and span > 0 else None
 
 
-def read_part(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+def read_shard(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Read a finished part.
 
     Raises:

@@ -11,10 +11,10 @@ from torch import Tensor
 from spikeguard.kernels.reference import Reset, step
 from spikeguard.kernels.selection import default_kernel
 
-__all__ = ["compiled", "defined", "over_channels", "retrace"]
+__all__ = ["compiled_passes", "backward_reference", "over_channels", "backward_through_time"]
 
 
-def compiled(x: Tensor) -> ModuleType | None:
+def compiled_passes(x: Tensor) -> ModuleType | None:
     """Return the compiled passes, ``cpu_slopes``, where they can take ``x`` and are wanted."""
     if x.device.type != "cpu" or default_kernel(x.device) != "cpu":
         return None
@@ -22,7 +22,7 @@ def compiled(x: Tensor) -> ModuleType | None:
     return module if x.dtype in module.PRECISIONS else None
 
 
-def retrace(
+def backward_through_time(
     grad: Tensor,
     slope: Tensor,
     v: Tensor,
@@ -53,13 +53,13 @@ def retrace(
         scale: Factors [C] by which the current was multiplied, channel by channel (axis 2), before
             the membrane saw it; the derivative is that by what was multiplied.
     """
-    fast = compiled(v)
-    way = defined if fast is None else fast.retrace
+    fast = compiled_passes(v)
+    way = backward_reference if fast is None else fast.backward_through_time
     found: Tensor = way(grad, slope, v, decay, v_th, reset, detach_reset, scale)
     return found
 
 
-def defined(
+def backward_reference(
     grad: Tensor,
     slope: Tensor,
     v: Tensor,
@@ -69,7 +69,7 @@ def defined(
     detach_reset: bool,
     scale: Tensor | None = None,
 ) -> Tensor:
-    """The definition of :func:`retrace`: a plain loop over T."""
+    """The definition of :func:`backward_through_time`: a plain loop over T."""
     found: list[Tensor] = []
     du: Tensor | None = None
     for t in reversed(range(len(v))):

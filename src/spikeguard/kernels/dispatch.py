@@ -117,14 +117,14 @@ def integrate_and_fire(
 def averages(x: Tensor, layer: nn.Module) -> bool:
     """Whether the kernel that takes x [S, B, C, H, W] now can average its spikes as ``layer`` does.
 
-    That is the compiled one, for average pooling that nobody is looking at: see ``windows.takes``.
+    That is the compiled one, for average pooling that nobody is looking at: see ``pooling.can_pool``.
     """
     if type(layer) is not nn.AvgPool2d or x.ndim != 5 or as_defined(x.device):
         return False
-    from spikeguard.kernels.cpu import pooling as windows
+    from spikeguard.kernels.cpu import pooling
 
     watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    return not watched and windows.fits(x, layer)
+    return not watched and pooling.can_fuse_pooling(x, layer)
 
 
 def _checked_shape(current: Tensor, T: int | None) -> torch.Size:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from spikeguard.kernels.cpu import pooling as windows
+from spikeguard.kernels.cpu import pooling
 from spikeguard.kernels.selection import as_defined
 
 __all__ = ["run"]
@@ -86,17 +86,17 @@ class _AveragePool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, layer):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        ctx.layer, ctx.like, ctx.tiled = layer, _Like.of(x), windows.takes(x, layer)
-        return windows.pool(x, layer) if ctx.tiled else layer(x)
+        ctx.layer, ctx.like, ctx.tiled = layer, _Like.of(x), pooling.can_pool(x, layer)
+        return pooling.pool(x, layer) if ctx.tiled else layer(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
         layer = ctx.layer
         if ctx.tiled:
-            return windows.unpool(grad, layer), None
+            return pooling.unpool(grad, layer), None
         where = (layer.kernel_size, layer.stride, layer.padding)
-        size, stride, padding = (windows.pair(each) for each in where)
+        size, stride, padding = (pooling.as_pair(each) for each in where)
         rest = (layer.ceil_mode, layer.count_include_pad, layer.divisor_override)
         shaped = ctx.like.empty(grad)
         found = torch.ops.aten.avg_pool2d_backward(grad, shaped, size, stride, padding, *rest)

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels.cpu.pooling import pair
+from spikeguard.kernels.cpu.pooling import as_pair
 from spikeguard.kernels.dispatch import averages, integrate_and_fire
 from spikeguard.kernels.fused import can_fuse, normalised
 from spikeguard.kernels.reference import Reset
@@ -98,7 +98,7 @@ class Neuron(nn.Module):
         """Do average pooling, where ``averages`` says so, with the calls inside the block."""
         if layer is not None:
             assert isinstance(layer, nn.AvgPool2d)
-            self._window = pair(layer.kernel_size)
+            self._window = as_pair(layer.kernel_size)
         try:
             yield
         finally:

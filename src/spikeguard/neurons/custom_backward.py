@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels.custom_backward import over_channels, retrace
+from spikeguard.kernels.custom_backward import backward_through_time, over_channels
 from spikeguard.kernels.fused import fixed_scale, normalised
 from spikeguard.kernels.reference import Reset
 
@@ -84,7 +84,7 @@ def prescribed(
     r"""Return the spikes, differentiable in the current as the rule prescribes.
 
     With s'[t] for the slope, a gradient g[t] by s[t] becomes s'[t] g[t] by v[t] without time; with
-    it, that of :func:`spikeguard.kernels.custom_backward.retrace`. Decay and gate are
+    it, that of :func:`spikeguard.kernels.custom_backward.backward_through_time`. Decay and gate are
     constants: nothing but the current gets a gradient.
 
     Args:
@@ -153,7 +153,7 @@ class _Prescribed(torch.autograd.Function):
         else:
             (v, decay), (v_th, reset, detach_reset) = path, ctx.options
             early = scale if gain is None and not ctx.averaged else None  # nothing comes between
-            found = retrace(grad, slope, v, decay, v_th, reset, detach_reset, early)
+            found = backward_through_time(grad, slope, v, decay, v_th, reset, detach_reset, early)
             scale = scale if early is None else None
         if gain is not None:
             found *= gain

@@ -15,7 +15,7 @@ from spikeguard.reporting.charts.audit import KINDS, Kind, audited
 from spikeguard.reporting.charts.base import Chart, Look, looks
 from spikeguard.reporting.charts.membrane import membranes
 from spikeguard.reporting.charts.training import DASHES, curves, terms
-from spikeguard.reporting.readers.attack_results import Attacked
+from spikeguard.reporting.readers.attack_results import AttackResult
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.sections.audit_findings import (
     About,
@@ -241,7 +241,7 @@ def _commands(network: Network) -> list[tuple[str, str]]:
     return commands
 
 
-def _attack(network: Network, result: Attacked) -> str:
+def _attack(network: Network, result: AttackResult) -> str:
     options = ["--suite", result.suite] if result.suite else []
     options += ["--norm", result.norm, "--eps", eps_text(result.eps)]
     options += ["--limit", str(result.limit)] if result.limit is not None else []

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from spikeguard.evaluation.statistics import Score
-from spikeguard.reporting.readers.attack_results import Attacked
+from spikeguard.reporting.readers.attack_results import AttackResult
 from spikeguard.reporting.readers.collect import Network
 
 __all__ = ["Radius", "Standing", "radii"]
@@ -110,7 +110,7 @@ def _standing(network: Network, norm: str, eps: float) -> Standing | None:
     return merged[whole.index(max(whole))] if merged else None
 
 
-def _merged(n: int, results: Sequence[Attacked]) -> Standing:
+def _merged(n: int, results: Sequence[AttackResult]) -> Standing:
     used = [result for result in results if result.clean.n == n]
     attacks: dict[str, Score] = {}
     for name, score in (item for result in used for item in result.attacks.items()):
@@ -127,7 +127,7 @@ def _merged(n: int, results: Sequence[Attacked]) -> Standing:
     )
 
 
-def _own(results: Sequence[Attacked]) -> frozenset[str]:
+def _own(results: Sequence[AttackResult]) -> frozenset[str]:
     names = ((name, widths) for result in results for name, widths in result.widths.items())
     return frozenset(name for name, widths in names if not widths)
 

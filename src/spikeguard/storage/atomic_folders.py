@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["places", "recover", "replaced", "write_synced"]
+__all__ = ["candidate_paths", "recover", "replace_folder", "write_synced"]
 
 
 @contextmanager
-def replaced(folder: Path, complete: Callable[[Path], bool]) -> Iterator[Path]:
+def replace_folder(folder: Path, complete: Callable[[Path], bool]) -> Iterator[Path]:
     """Give an empty folder to fill; it takes the place of ``folder`` when the block ends well.
 
     Args:
@@ -28,7 +28,7 @@ def replaced(folder: Path, complete: Callable[[Path], bool]) -> Iterator[Path]:
     Raises:
         OSError: If it cannot be written; ``folder`` is what it was.
     """
-    _, fresh, old = places(folder)
+    _, fresh, old = candidate_paths(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     recover(folder, complete)
     try:
@@ -49,7 +49,7 @@ def replaced(folder: Path, complete: Callable[[Path], bool]) -> Iterator[Path]:
 
 def recover(folder: Path, complete: Callable[[Path], bool]) -> None:
     """Finish or undo what a killed writer began; afterwards ``folder`` is whole or absent."""
-    _, fresh, old = places(folder)
+    _, fresh, old = candidate_paths(folder)
     if not folder.exists():
         for candidate in (fresh, old):
             if candidate.exists() and complete(candidate):
@@ -60,7 +60,7 @@ def recover(folder: Path, complete: Callable[[Path], bool]) -> None:
             shutil.rmtree(leftover)
 
 
-def places(folder: Path) -> tuple[Path, Path, Path]:
+def candidate_paths(folder: Path) -> tuple[Path, Path, Path]:
     """Return where the content of ``folder`` can be: itself, the new one, the old one."""
     return folder, folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
 

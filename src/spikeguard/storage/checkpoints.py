@@ -19,7 +19,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from spikeguard.storage import atomic_folders as folders
-from spikeguard.storage.atomic_folders import places, replaced, write_synced
+from spikeguard.storage.atomic_folders import candidate_paths, replace_folder, write_synced
 from spikeguard.storage.run_folder import BEST
 
 __all__ = [
@@ -79,7 +79,7 @@ def save(
     card = {"format": FORMAT, "sha256": digests, "info": dict(info or {})}
     files[INFO] = json.dumps(card, allow_nan=False, indent=1).encode()
     try:
-        with replaced(folder, _complete) as fresh:
+        with replace_folder(folder, _complete) as fresh:
             for name, data in files.items():
                 write_synced(fresh / name, data)
     except OSError as error:
@@ -94,7 +94,7 @@ def load(folder: str | Path) -> Checkpoint | None:
     Raises:
         CheckpointError: If it is damaged.
     """
-    folder, *others = places(Path(folder))
+    folder, *others = candidate_paths(Path(folder))
     if folder.exists():
         return _read(folder)
     return next((_read(place) for place in others if _complete(place)), None)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import traceback
 
-__all__ = ["Refused", "is_refusal"]
+__all__ = ["WorkerError", "is_user_error"]
 
 
-class Refused(ValueError):
+class WorkerError(ValueError):
     """What another process refused, in its words."""
 
 
-def is_refusal(error: BaseException) -> bool:
+def is_user_error(error: BaseException) -> bool:
     """Whether SpikeGuard refused something: an error type of its own, or a ValueError it raised."""
     if type(error).__module__.startswith("spikeguard."):
         return True

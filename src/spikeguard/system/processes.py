@@ -16,9 +16,9 @@ from multiprocessing.queues import Queue
 from typing import Any, TypeVar
 
 from spikeguard.system.allocator import keep_freed_memory
-from spikeguard.system.errors import Refused, is_refusal
+from spikeguard.system.errors import WorkerError, is_user_error
 
-__all__ = ["Progress", "one_thread", "side_by_side"]
+__all__ = ["Progress", "one_thread", "run_in_processes"]
 
 Progress = Callable[[str, int, int, str], None]
 Message = tuple[str, int, int, str]
@@ -27,7 +27,7 @@ R = TypeVar("R")
 _PATIENCE = 10.0  # seconds that a word of a job that is over may take
 
 
-def side_by_side(
+def run_in_processes(
     work: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: int, progress: Progress
 ) -> list[R]:
     """Do jobs in processes of one thread each and pass on what they tell.
@@ -58,7 +58,7 @@ def side_by_side(
             talking = talking - heard if heard is not None else 0
         return [future.result() for future in ([failed] if failed else futures)]
     except BrokenProcessPool as error:
-        raise Refused(
+        raise WorkerError(
             "a process of this work was ended from outside, for want of memory perhaps, or could "
             "not start (a script needs 'if __name__ == \"__main__\":'); what is done is kept: run "
             "it again, with fewer processes."
@@ -119,8 +119,8 @@ def _in_worker(work: Callable[..., R], *job: Any) -> R:
     try:
         return work(*job, tell)
     except ValueError as error:
-        if type(error) is ValueError and is_refusal(error):  # told apart by where it was raised,
-            raise Refused(str(error)) from error  # which does not come with it
+        if type(error) is ValueError and is_user_error(error):  # told apart by where it was raised,
+            raise WorkerError(str(error)) from error  # which does not come with it
         raise
     finally:
         _told.put(None)

@@ -20,10 +20,10 @@ from spikeguard.storage.atomic_files import write_text
 from spikeguard.storage.run_folder import CHECKPOINTS, ENVIRONMENT, METRICS, RECIPE
 from spikeguard.training.learner import Learner
 from spikeguard.training.options import TrainOptions
-from spikeguard.training.state import Position
+from spikeguard.training.state import TrainState
 
 __all__ = [
-    "RunFolder",
+    "Checkpointer",
     "difference",
     "identity",
     "require_new_folder",
@@ -35,7 +35,7 @@ WRITTEN_BEFORE = frozenset({RECIPE, ENVIRONMENT})
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class Checkpointer:
     """Where a run keeps its checkpoints and metrics.
 
     Args:
@@ -46,7 +46,7 @@ class RunFolder:
     path: Path
     identity: dict[str, Any]
 
-    def save(self, name: str, learner: Learner, at: Position) -> None:
+    def save(self, name: str, learner: Learner, at: TrainState) -> None:
         """Replace the checkpoint ``name``, "last" or "best", by the present state."""
         tensors, groups = optimizer_state(learner.optimizer, learner.model)
         info = {
@@ -58,7 +58,7 @@ class RunFolder:
         }
         checkpoint.save(self._checkpoint(name), learner.model, state=tensors, info=info)
 
-    def restore(self, learner: Learner) -> Position:
+    def restore(self, learner: Learner) -> TrainState:
         """Load the last checkpoint and bring the metrics to its state.
 
         Returns:
@@ -73,7 +73,7 @@ class RunFolder:
             checkpoint.recover(self._checkpoint(name))
         found = checkpoint.load(self._checkpoint("last"))
         if found is None:
-            return Position()
+            return TrainState()
         changed = difference(found.info["run"], self.identity)
         if changed:
             raise ValueError(
@@ -83,16 +83,16 @@ class RunFolder:
         checkpoint.restore_model(learner.model, found.model, where=str(self._checkpoint("last")))
         restore_optimizer(learner.optimizer, learner.model, found.state, found.info["optimizer"])
         learner.engine.load_state(found.info["scaler"])
-        at = Position(**found.info["position"])
+        at = TrainState(**found.info["position"])
         self.write_metrics(at)
         return at
 
-    def write_metrics(self, at: Position) -> None:
+    def write_metrics(self, at: TrainState) -> None:
         """Write a line for each finished epoch: the whole file, so that none is lost or doubled."""
         lines = [json.dumps(line, allow_nan=False) + "\n" for line in at.history]
         write_text(self.path / METRICS, "".join(lines))
 
-    def standing(self) -> str:
+    def checkpoint_status(self) -> str:
         """Say what is on the disk."""
         last = self._checkpoint("last")
         return f"{last} stands" if last.exists() else "no checkpoint was written yet"

@@ -18,7 +18,7 @@ from spikeguard.rng import SampleStreams, key, randomness, stream
 from spikeguard.training.divergence import TrainingDiverged, all_finite, bad_term, diagnose
 from spikeguard.training.engine import Engine
 from spikeguard.training.options import TrainOptions
-from spikeguard.training.state import Position
+from spikeguard.training.state import TrainState
 
 __all__ = ["Learner"]
 
@@ -62,7 +62,7 @@ class Learner:
         """Learning rate of the latest step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def step(self, index: Tensor, at: Position, progress: float) -> None:
+    def step(self, index: Tensor, at: TrainState, progress: float) -> None:
         """Take one optimiser step.
 
         Args:
@@ -93,7 +93,7 @@ class Learner:
         self.engine.step(self.optimizer)
         self.objective.constrain(self.model, progress, stream(seed, "constrain", *name))
 
-    def validate(self, at: Position) -> tuple[float, float]:
+    def validate(self, at: TrainState) -> tuple[float, float]:
         """Return loss and accuracy on the clean validation images, in evaluation mode.
 
         Neuron noise is on; each image draws the same numbers in every epoch.
@@ -117,7 +117,7 @@ class Learner:
                 raise self._diverged(x, at, f"the validation loss is {loss}")
         return loss / len(data), correct / len(data)
 
-    def require_finite_weights(self, at: Position) -> None:
+    def require_finite_weights(self, at: TrainState) -> None:
         """Refuse weights and statistics that are not finite, before they are scored or stored."""
         if not all_finite([*self.model.parameters(), *self.model.buffers()]):
             x, _ = self.data.train.batch(slice(self.options.batch_size))
@@ -125,7 +125,7 @@ class Learner:
             raise self._diverged(x.to(self.engine.device), at, why)
 
     def _outcome(
-        self, x: Tensor, y: Tensor, at: Position, progress: float, generator: torch.Generator
+        self, x: Tensor, y: Tensor, at: TrainState, progress: float, generator: torch.Generator
     ) -> Outcome:
         """Run the objective on some images; count its losses, refuse those that are not finite."""
         try:
@@ -144,7 +144,7 @@ class Learner:
         at.count(losses, int((outcome.seen.logits.argmax(1) == y).sum()), len(y))
         return outcome
 
-    def _require_finite_update(self, x: Tensor, at: Position) -> None:
+    def _require_finite_update(self, x: Tensor, at: TrainState) -> None:
         """Refuse gradients and weights that are not finite, before the weights are moved."""
         weights = list(self.model.parameters())
         if not all_finite(weights):
@@ -154,7 +154,7 @@ class Learner:
             raise self._diverged(x, at, "a gradient is not finite")
 
     def _diverged(
-        self, x: Tensor, at: Position, why: str, term: str | None = None
+        self, x: Tensor, at: TrainState, why: str, term: str | None = None
     ) -> TrainingDiverged:
         """Return the error that says what is not finite, and where it began."""
         with self.engine.autocast():

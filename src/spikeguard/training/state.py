@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Position"]
+__all__ = ["TrainState"]
 
 
 @dataclass
-class Position:
+class TrainState:
     """How far a training run is; a checkpoint stores it.
 
     Attributes:
@@ -46,7 +46,9 @@ class Position:
         """Return the epoch of highest validation accuracy; of equals, the earliest."""
         return max(self.history, key=lambda line: line["val_accuracy"])
 
-    def next_epoch(self, epochs: int, lr: float, val_loss: float, val_accuracy: float) -> Position:
+    def next_epoch(
+        self, epochs: int, lr: float, val_loss: float, val_accuracy: float
+    ) -> TrainState:
         """Return the start of the next epoch, the metrics of this one (of ``epochs``) added."""
         terms = self.means()
         line = {
@@ -61,7 +63,7 @@ class Position:
             "val_accuracy": val_accuracy,
             "seconds": self.seconds,
         }
-        return Position(epoch=self.epoch + 1, history=[*self.history, line])
+        return TrainState(epoch=self.epoch + 1, history=[*self.history, line])
 
     def text(self, epochs: int) -> str:
         """Say in one line where the run is."""

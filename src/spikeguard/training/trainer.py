@@ -19,12 +19,12 @@ from spikeguard.rng import stream
 from spikeguard.storage import checkpoints as checkpoint
 from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.run_folder import BEST
-from spikeguard.training.checkpointing import RunFolder, identity, require_new_folder
+from spikeguard.training.checkpointing import Checkpointer, identity, require_new_folder
 from spikeguard.training.divergence import TrainingDiverged
 from spikeguard.training.engine import Engine
 from spikeguard.training.learner import Learner
 from spikeguard.training.options import TrainOptions
-from spikeguard.training.state import Position
+from spikeguard.training.state import TrainState
 
 __all__ = ["TrainResult", "require_new_folder", "train"]
 
@@ -103,9 +103,9 @@ def train(
     if not resume:
         require_new_folder(out)
     engine = Engine(options.precision)
-    folder = RunFolder(Path(out), identity(model, data, objective, options, recipe))
+    folder = Checkpointer(Path(out), identity(model, data, objective, options, recipe))
     learner = Learner.create(model, data, objective, options, engine)
-    at = folder.restore(learner) if resume else Position()
+    at = folder.restore(learner) if resume else TrainState()
 
     steps = math.ceil(len(data.train) / options.batch_size)  # of one epoch
     total = options.epochs * steps
@@ -138,7 +138,9 @@ def train(
             if progress is not None:
                 progress(at.epoch * steps, total, at.text(options.epochs))
     except TrainingDiverged as error:
-        error.args = (f"{error}; {folder.standing()}. Try a smaller lr than {options.lr:g}.",)
+        error.args = (
+            f"{error}; {folder.checkpoint_status()}. Try a smaller lr than {options.lr:g}.",
+        )
         raise
 
     checkpoint.load_model(folder.path / BEST, model)

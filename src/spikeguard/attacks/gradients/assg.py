@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from spikeguard.attacks.gradients.base import BACKPROP
 from spikeguard.attacks.gradients.spiking_rules import differentiate
 from spikeguard.attacks.losses import Loss
-from spikeguard.kernels.custom_backward import compiled
+from spikeguard.kernels.custom_backward import compiled_passes
 from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.custom_backward import Fired, Prescription
 from spikeguard.neurons.modes import backward_mode, spiking_layers
@@ -106,7 +106,7 @@ class _Search:
         """Return h for the potentials of a layer's next call in this step, and learn from them."""
         call = self._calls[layer] = self._calls.get(layer, 0) + 1
         M, D = self._remembered((layer, call), v)
-        fast = compiled(v)
+        fast = compiled_passes(v)
         if fast is not None and M.stride() == v.stride():
             numbers = {"beta": _BETA, "relaxed": _RELAXED, "small": _SMALL}
             numbers |= {"sharpness": self.sharpness, "learns": int(self._learns)}

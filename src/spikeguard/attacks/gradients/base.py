@@ -21,13 +21,13 @@ __all__ = [
     "EoT",
     "Gradient",
     "SwapSurrogate",
-    "begun",
-    "draws_a_step",
+    "start_search",
+    "draws_per_step",
     "gradient_cost",
-    "held",
-    "innermost",
+    "without_learning",
+    "unwrap",
     "is_adaptive",
-    "sound",
+    "checked_gradient",
 ]
 
 
@@ -44,7 +44,7 @@ def is_adaptive(gradient: Gradient) -> bool:
     return hasattr(gradient, "begin") or (inner is not None and is_adaptive(inner))
 
 
-def begun(gradient: Gradient) -> Gradient:
+def start_search(gradient: Gradient) -> Gradient:
     """Return the gradient for one search, from its start to its end.
 
     A gradient that learns from step to step has a method ``begin()`` that returns a fresh one which
@@ -56,11 +56,11 @@ def begun(gradient: Gradient) -> Gradient:
         return fresh
     inner = getattr(gradient, "inner", None)
     if inner is not None and is_adaptive(inner):
-        return replace(gradient, inner=begun(inner))  # type: ignore[type-var]
+        return replace(gradient, inner=start_search(inner))  # type: ignore[type-var]
     return gradient
 
 
-def held(gradient: Gradient) -> Gradient:
+def without_learning(gradient: Gradient) -> Gradient:
     """Return the gradient for a repeat at the same point: what learns is not to learn twice.
 
     A gradient that learns has a method ``hold()`` that returns one which uses what was learned.
@@ -69,20 +69,20 @@ def held(gradient: Gradient) -> Gradient:
         still: Gradient = gradient.hold()
         return still
     inner = getattr(gradient, "inner", None)
-    if inner is not None and held(inner) is not inner:
-        return replace(gradient, inner=held(inner))  # type: ignore[type-var]
+    if inner is not None and without_learning(inner) is not inner:
+        return replace(gradient, inner=without_learning(inner))  # type: ignore[type-var]
     return gradient
 
 
-def innermost(gradient: object) -> object:
+def unwrap(gradient: object) -> object:
     """Return what is differentiated with, inside whatever averages or records it."""
     inner = getattr(gradient, "inner", None)
-    return gradient if inner is None else innermost(inner)
+    return gradient if inner is None else unwrap(inner)
 
 
-def draws_a_step(gradient: object) -> int:
+def draws_per_step(gradient: object) -> int:
     """Return how many times a gradient averages over the model's noise in one step."""
-    return gradient.draws * draws_a_step(gradient.inner) if isinstance(gradient, EoT) else 1
+    return gradient.draws * draws_per_step(gradient.inner) if isinstance(gradient, EoT) else 1
 
 
 def gradient_cost(gradient: Gradient) -> float:
@@ -112,10 +112,10 @@ class Backprop:
             grad = None
             if losses.requires_grad:
                 (grad,) = torch.autograd.grad(losses.sum(), x, allow_unused=True)
-        return losses.detach(), sound(grad)
+        return losses.detach(), checked_gradient(grad)
 
 
-def sound(grad: Tensor | None) -> Tensor:
+def checked_gradient(grad: Tensor | None) -> Tensor:
     """Return an input gradient that is there and finite.
 
     Raises:
@@ -197,7 +197,7 @@ class EoT:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """Return the mean losses [B] and the mean gradient."""
         losses, grad = self.inner(model, x, y, loss)
-        again = held(self.inner)
+        again = without_learning(self.inner)
         for _ in range(self.draws - 1):
             more_losses, more_grad = again(model, x, y, loss)
             losses, grad = losses + more_losses, grad + more_grad

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.gradients.base import BACKPROP, sound
+from spikeguard.attacks.gradients.base import BACKPROP, checked_gradient
 from spikeguard.attacks.losses import Loss
 from spikeguard.attacks.model_access import classify
 from spikeguard.models.adapters.classifier import Foreign
@@ -56,7 +56,7 @@ def cut_gradient(
             ends += cut.currents
             weights += cut.split(_through(rule, cut, whole))
         (grad,) = _grad(ends, [x], weights)
-    return losses.detach(), sound(grad if losses.requires_grad else None)
+    return losses.detach(), checked_gradient(grad if losses.requires_grad else None)
 
 
 def activated(

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import FORWARD
-from spikeguard.attacks.gradients.base import BACKPROP, Gradient, begun, draws_a_step, gradient_cost
+from spikeguard.attacks.gradients.base import (
+    BACKPROP,
+    Gradient,
+    draws_per_step,
+    gradient_cost,
+    start_search,
+)
 from spikeguard.attacks.losses import Loss, dlr, targeted_dlr
 from spikeguard.attacks.model_access import classify, crafting, is_stochastic
 from spikeguard.attacks.searches.active_set import State, Step
@@ -78,7 +84,7 @@ class APGD:
     @property
     def cost(self) -> float:
         """Gradient evaluations a sample; a search looks at one point more than it takes steps."""
-        ranking = draws_a_step(self.gradient) * FORWARD if self.targets else 0
+        ranking = draws_per_step(self.gradient) * FORWARD if self.targets else 0
         outcome = FORWARD if self.rounds > 1 else 0
         return self.rounds * (self._path.looks * gradient_cost(self.gradient) + ranking + outcome)
 
@@ -157,8 +163,8 @@ class APGD:
         noisy: bool,
     ) -> tuple[Tensor, Tensor]:
         """Return what a search hands in, and the highest loss it saw [B]."""
-        search = replace(self, gradient=begun(self.gradient))
-        trusted = not noisy or draws_a_step(self.gradient) > 1
+        search = replace(self, gradient=start_search(self.gradient))
+        trusted = not noisy or draws_per_step(self.gradient) > 1
         state = self.begin(x, y, streams, round_)
         made = search._step(model, x, y, state, trusted)
         for _ in range(self._path.looks - 1):
@@ -171,7 +177,7 @@ class APGD:
         if self.targets:
             state = self._aim(model, x, y, state)
             loss = partial(_towards, target=state["target"])
-        look = _Look(loss, draws_a_step(self.gradient))
+        look = _Look(loss, draws_per_step(self.gradient))
         losses, grad = self.gradient(model, here, y, look)
         inside = path.counts(state["done"])
         wrong = look.wrong(y) & inside & trusted
@@ -196,7 +202,7 @@ class APGD:
             return state
         own = y[new]
         logits = torch.stack(
-            [classify(model, x[new], own) for _ in range(draws_a_step(self.gradient))]
+            [classify(model, x[new], own) for _ in range(draws_per_step(self.gradient))]
         ).mean(0)
         target = state["target"].clone()
         target[new] = runner_up(logits, own, state["rank"][new] % (logits.shape[1] - 1))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import FORWARD
-from spikeguard.attacks.gradients.base import BACKPROP, Gradient, begun, gradient_cost
+from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost, start_search
 from spikeguard.attacks.losses import targeted_margin
 from spikeguard.attacks.model_access import crafting, is_stochastic
 from spikeguard.attacks.searches.active_set import State, Step
@@ -113,7 +113,7 @@ class FAB:
             x = x.detach()
             state = self.begin(x, y, streams, 0)
             while True:
-                search = replace(self, gradient=begun(self.gradient))
+                search = replace(self, gradient=start_search(self.gradient))
                 for _ in range(self.steps):
                     made = search._step(model, x, y, state, draws)
                     state = made.state

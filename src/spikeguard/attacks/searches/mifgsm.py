@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.gradients.base import BACKPROP, Gradient, begun, gradient_cost
+from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost, start_search
 from spikeguard.attacks.losses import Loss, cross_entropy
 from spikeguard.attacks.model_access import crafting
 from spikeguard.attacks.searches.active_set import State, Step, Watch
@@ -94,7 +94,7 @@ class MIFGSM:
     ) -> Tensor:
         """Return adversarial inputs shaped like ``x``; ``model`` is left as it was."""
         with crafting(model, x, y, generator) as streams:
-            search = replace(self, gradient=begun(self.gradient))
+            search = replace(self, gradient=start_search(self.gradient))
             state = search.begin(x, y, streams, 0)
             for _ in range(self.steps):
                 state = search.step(model, x, y, state).state

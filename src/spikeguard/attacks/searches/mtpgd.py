@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import FORWARD
-from spikeguard.attacks.gradients.base import BACKPROP, Gradient, begun, gradient_cost
+from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost, start_search
 from spikeguard.attacks.losses import margin, targeted_margin
 from spikeguard.attacks.model_access import classify, crafting
 from spikeguard.attacks.searches.active_set import State, Step, Watch, can_step
@@ -123,7 +123,7 @@ class MTPGD:
             def search(at: Tensor, round_: int) -> Tensor:
                 its = {name: part[at] for name, part in state.items()}
                 its["done"] = its["done"] + round_ * self.steps
-                attack = replace(self, gradient=begun(self.gradient))
+                attack = replace(self, gradient=start_search(self.gradient))
                 for _ in range(self.steps):
                     its = attack.step(model, x[at], y[at], its).state
                 return its["x_adv"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import FORWARD
-from spikeguard.attacks.gradients.base import BACKPROP, EoT, Gradient, begun, gradient_cost
+from spikeguard.attacks.gradients.base import BACKPROP, EoT, Gradient, gradient_cost, start_search
 from spikeguard.attacks.losses import Loss, cross_entropy
 from spikeguard.attacks.model_access import classify, crafting
 from spikeguard.attacks.searches.active_set import State, Step, Watch
@@ -129,7 +129,7 @@ class RFGSM:
             if kind.start == "sign":
                 noise = self.threat.steepest(noise)
             x_adv = (x + alpha * noise).clamp(0, 1)
-            search = replace(self, gradient=begun(self.gradient))
+            search = replace(self, gradient=start_search(self.gradient))
             for _ in range(kind.steps):
                 x_adv = _step(search, model, x_adv, x, y, length)
             return x_adv
@@ -251,7 +251,7 @@ class PGD:
 
     def _search(self, model: nn.Module, x: Tensor, y: Tensor, streams: SampleStreams) -> Tensor:
         x_adv = self.threat.sample(x, streams) if self.random_start else x
-        search = replace(self, gradient=begun(self.gradient))
+        search = replace(self, gradient=start_search(self.gradient))
         for _ in range(self.steps):
             x_adv = _step(search, model, x_adv, x, y, self._length)
         return x_adv

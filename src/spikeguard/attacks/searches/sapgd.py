@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import FORWARD
-from spikeguard.attacks.gradients.base import BACKPROP, Gradient, begun, gradient_cost
+from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost, start_search
 from spikeguard.attacks.losses import Loss, cross_entropy
 from spikeguard.attacks.model_access import classify, crafting, is_stochastic
 from spikeguard.attacks.searches.active_set import State, Step, Watch
@@ -121,7 +121,7 @@ class SAPGD:
         round_: int,
         trusted: bool,
     ) -> Tensor:
-        search = replace(self, gradient=begun(self.gradient))
+        search = replace(self, gradient=start_search(self.gradient))
         state = self.begin(x, y, streams, round_)
         while True:
             made = search._step(model, x, y, state, trusted)

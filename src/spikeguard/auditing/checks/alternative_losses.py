@@ -9,14 +9,14 @@ from spikeguard.auditing.context import Context
 from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.tolerances import percent, room_between
 
-__all__ = ["loss_does_not_decide", "targets_find_no_more"]
+__all__ = ["other_losses_find_no_more", "targets_find_no_more"]
 
 _TARGETS = 9
 _SAMPLES = 50
 _STEPS = 20
 
 
-def loss_does_not_decide(context: Context) -> Finding:
+def other_losses_find_no_more(context: Context) -> Finding:
     """The loss does not decide the result.
 
     PGD climbs the cross-entropy, the margin and the difference of logits ratio from the same
@@ -34,7 +34,7 @@ def loss_does_not_decide(context: Context) -> Finding:
     least, room = others[best].accuracy, room_between(own.accuracy, len(context))
     return judged(
         "G13",
-        loss_does_not_decide,
+        other_losses_find_no_more,
         failed=least < own.accuracy - room,
         measured=f"PGD leaves {percent(own.accuracy)} with the cross-entropy, "
         + ", ".join(f"{percent(o.accuracy)} with {name}" for name, o in others.items())

@@ -15,7 +15,7 @@ from spikeguard.auditing.measurements.layer_gradients import layer_gradients, wa
 from spikeguard.auditing.tolerances import exceeds, percent
 from spikeguard.models.snn import SNN
 
-__all__ = ["every_step_has_a_gradient", "gradient_keeps_its_size", "living_layers"]
+__all__ = ["every_step_has_a_gradient", "gradient_keeps_its_size", "no_dead_layers"]
 
 _FEW = 0.01
 _DEAD = 0.99
@@ -68,7 +68,7 @@ def every_step_has_a_gradient(context: Context) -> Finding:
     )
 
 
-def living_layers(context: Context) -> Finding:
+def no_dead_layers(context: Context) -> Finding:
     """No spiking layer blocks the gradient.
 
     The share of (neuron, step) of each layer at which the surrogate passes nothing on, on the
@@ -78,12 +78,12 @@ def living_layers(context: Context) -> Finding:
     """
     dead = dead_surrogates(context)
     if not dead:
-        return does_not_apply("S7", living_layers, _SPIKING)
+        return does_not_apply("S7", no_dead_layers, _SPIKING)
     worst = max(dead, key=lambda name: dead[name])
     blocked = [name for name, share in dead.items() if share > _DEAD]
     return judged(
         "S7",
-        living_layers,
+        no_dead_layers,
         failed=bool(blocked),
         measured=f"the surrogate is zero for at most {percent(dead[worst])} of a layer ({worst})",
         threshold=f"at most {percent(_DEAD)} of the neurons and steps of every layer",

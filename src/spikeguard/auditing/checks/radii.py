@@ -10,7 +10,7 @@ from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.attack_variants import far
 from spikeguard.auditing.tolerances import exceeds, half_width, percent
 
-__all__ = ["grey_is_a_guess", "room_is_no_loss", "unbounded_attack_succeeds"]
+__all__ = ["eps_half_gives_chance", "accuracy_falls_with_eps", "unbounded_attack_succeeds"]
 
 _LEFT = 0.01  # samples that may survive an attack without bounds
 _REMEDY = "repair the attack first: wider surrogates, more steps, another loss"
@@ -43,7 +43,7 @@ def unbounded_attack_succeeds(context: Context) -> Finding:
     )
 
 
-def grey_is_a_guess(context: Context) -> Finding:
+def eps_half_gives_chance(context: Context) -> Finding:
     """An attack that may turn every image grey leaves no more than chance.
 
     With eps 1/2 every image can become the same grey one, on which no model can be right more often
@@ -55,7 +55,7 @@ def grey_is_a_guess(context: Context) -> Finding:
     left = far(context, eps)
     return judged(
         "G6",
-        grey_is_a_guess,
+        eps_half_gives_chance,
         failed=exceeds(left * n, n, chance),
         measured=f"{percent(left)} left at eps {eps:.4g}",
         threshold=f"not above chance, {percent(chance)}",
@@ -67,7 +67,7 @@ def grey_is_a_guess(context: Context) -> Finding:
     )
 
 
-def room_is_no_loss(context: Context) -> Finding:
+def accuracy_falls_with_eps(context: Context) -> Finding:
     """Accuracy does not rise with eps.
 
     What fools within a small ball is allowed in a larger one. PGD at eps/2, eps and 2 eps starts
@@ -87,7 +87,7 @@ def room_is_no_loss(context: Context) -> Finding:
     low, high = rises[0] if rises else (eps, eps)
     return judged(
         "G7",
-        room_is_no_loss,
+        accuracy_falls_with_eps,
         failed=bool(rises),
         measured=", ".join(f"{percent(right)} at eps {e:.4g}" for e, right in curve.items()),
         threshold="never rising by more than the interval",

@@ -28,7 +28,7 @@ from spikeguard.neurons.surrogate import SURROGATES
 
 __all__ = [
     "black_box_is_weaker",
-    "far_with_every_surrogate",
+    "eps_half_gives_chance_for_every_surrogate",
     "rules_are_weaker",
     "twin_is_weaker",
     "gradients_beat_queries",
@@ -121,7 +121,7 @@ def black_box_is_weaker(context: Context) -> Finding:
     return _compared("S15", black_box_is_weaker, context, searches)
 
 
-def far_with_every_surrogate(context: Context) -> Finding:
+def eps_half_gives_chance_for_every_surrogate(context: Context) -> Finding:
     """With eps 1/2 the attack leaves no more than chance, whatever the surrogate.
 
     With eps 1/2 every image can be turned grey. PGD starts at the clean image, in long steps, with
@@ -131,11 +131,11 @@ def far_with_every_surrogate(context: Context) -> Finding:
     (arXiv:2311.09266).
     """
     if not spiking_layers(context.model):
-        return does_not_apply("S16", far_with_every_surrogate, _NO_NEURON)
+        return does_not_apply("S16", eps_half_gives_chance_for_every_surrogate, _NO_NEURON)
     if context.threat.norm not in ("linf", "l2"):
         return not_run(
             "S16",
-            far_with_every_surrogate,
+            eps_half_gives_chance_for_every_surrogate,
             f"a few steps of PGD do not cross a ball of {context.threat.norm}",
             remedy="audit with an Linf or L2 threat too",
         )
@@ -145,7 +145,7 @@ def far_with_every_surrogate(context: Context) -> Finding:
     above = [name for name, accuracy in left.items() if exceeds(accuracy * n, n, chance)]
     return judged(
         "S16",
-        far_with_every_surrogate,
+        eps_half_gives_chance_for_every_surrogate,
         failed=bool(above),
         measured=", ".join(f"{name} {percent(accuracy)}" for name, accuracy in left.items()),
         threshold=f"none above chance ({percent(chance)}) at eps {grey:.4g}",

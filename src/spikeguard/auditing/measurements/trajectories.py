@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
-from spikeguard.attacks.gradients.base import draws_a_step, innermost
+from spikeguard.attacks.gradients.base import draws_per_step, unwrap
 from spikeguard.attacks.gradients.membrane_readout import MembraneReadout
 from spikeguard.attacks.gradients.nes import NES
 from spikeguard.attacks.losses import Loss, margin
@@ -62,7 +62,7 @@ def unseen(attack: Attack) -> str | None:
         return "under L1 APGD begins outside the threat set"
     if getattr(attack, "steps", 1) < 2:
         return "the attack takes one step"
-    if isinstance(innermost(attack.gradient), ANNTwin | MembraneReadout | NES):
+    if isinstance(unwrap(attack.gradient), ANNTwin | MembraneReadout | NES):
         return "the attack climbs the loss of something else than the model's answers at a point"
     return None
 
@@ -81,7 +81,7 @@ def _walk(context: Context, attack: Attack) -> Walk:
         with context.searching(index) as (x, y):
             searched: Attack = replace(attack, loss=recorder)  # type: ignore[type-var]
             found = searched(context.model, x, y, generator=context.draws(index, "walk")).cpu()
-        draws = draws_a_step(getattr(attack, "gradient", None))
+        draws = draws_per_step(getattr(attack, "gradient", None))
         losses, right = (_means(part, draws) for part in (recorder.losses, recorder.right))
         parts.append((losses, right, found))
     return Walk(

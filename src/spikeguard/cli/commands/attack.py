@@ -184,9 +184,9 @@ def _of_run(run: Path, data_root: Path | None, changes: Mapping[str, object]) ->
 
 def _of_user(model: str, options: Mapping[str, object], changes: Mapping[str, object]) -> _Subject:
     from spikeguard.config.schema import EvaluateSection
-    from spikeguard.runs.foreign_model import load_outside
+    from spikeguard.runs.foreign_model import load_foreign_model
 
     plan = EvaluateSection().changed(**changes)
-    found = load_outside(model, **options)  # type: ignore[arg-type]
+    found = load_foreign_model(model, **options)  # type: ignore[arg-type]
     note(str(found.preflight))
     return _Subject(found.path, found.model, found.data, plan, 0, found.reload)

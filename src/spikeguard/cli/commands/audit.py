@@ -103,11 +103,11 @@ def _outside(
     from spikeguard.auditing.auditor import audit as audited
     from spikeguard.auditing.auditor import reported
     from spikeguard.config.schema import EvaluateSection
-    from spikeguard.runs.foreign_model import load_outside
+    from spikeguard.runs.foreign_model import load_foreign_model
     from spikeguard.runs.tuned_settings import FOLDER, choose_attack
     from spikeguard.storage.run_folder import ATTACKS, AUDIT
 
-    found = load_outside(model, **options)  # type: ignore[arg-type]
+    found = load_foreign_model(model, **options)  # type: ignore[arg-type]
     note(str(found.preflight))
     note("what surrogate the network was trained with is unknown: S22 stays open")
     norm, eps = ball

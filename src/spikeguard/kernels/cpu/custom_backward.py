@@ -1,6 +1,7 @@
 """The CPU kernel's passes for slopes of one's own choice.
 
-``retrace`` is defined in ``slopes.py``, ``sharpen`` where the attack ASSG is.
+``backward_through_time`` is defined in ``kernels.custom_backward``, ``sharpen`` where the attack
+ASSG is, in ``attacks.gradients.assg``.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from spikeguard.kernels.cpu.library import Retrace, Sharpen, call
 from spikeguard.kernels.layout import Layout
 from spikeguard.kernels.reference import Reset
 
-__all__ = ["PRECISIONS", "retrace", "sharpen"]
+__all__ = ["PRECISIONS", "backward_through_time", "sharpen"]
 
 PRECISIONS = (torch.float32, torch.float64)
 
 
-def retrace(
+def backward_through_time(
     grad: Tensor,
     slope: Tensor,
     v: Tensor,

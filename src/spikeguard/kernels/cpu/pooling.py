@@ -9,12 +9,12 @@ from spikeguard.kernels.cpu.library import LONGEST, Windows, call
 from spikeguard.kernels.layout import Layout
 from spikeguard.kernels.selection import default_kernel
 
-__all__ = ["fits", "pair", "pool", "takes", "unpool"]
+__all__ = ["can_fuse_pooling", "as_pair", "pool", "can_pool", "unpool"]
 
 _LAST = torch.channels_last
 
 
-def takes(x: Tensor, layer: nn.AvgPool2d) -> bool:
+def can_pool(x: Tensor, layer: nn.AvgPool2d) -> bool:
     """Whether the compiled passes can do what ``layer`` does to ``x`` [B, C, H, W].
 
     They ask for a CPU, float32 or float64, channels innermost in memory, and windows that cover the
@@ -22,26 +22,26 @@ def takes(x: Tensor, layer: nn.AvgPool2d) -> bool:
     """
     if x.device.type != "cpu" or default_kernel(x.device) != "cpu" or x.ndim != 4:
         return False
-    (rows, columns), (height, width) = pair(layer.kernel_size), x.shape[2:]
+    (rows, columns), (height, width) = as_pair(layer.kernel_size), x.shape[2:]
     return (
         x.dtype in (torch.float32, torch.float64)
         and x.is_contiguous(memory_format=_LAST)
-        and pair(layer.stride) == (rows, columns)
-        and not any(pair(layer.padding))
+        and as_pair(layer.stride) == (rows, columns)
+        and not any(as_pair(layer.padding))
         and layer.divisor_override is None
         and (height % rows, width % columns) == (0, 0)
     )
 
 
-def fits(x: Tensor, layer: nn.AvgPool2d) -> bool:
+def can_fuse_pooling(x: Tensor, layer: nn.AvgPool2d) -> bool:
     """Whether the membrane's kernel can average the spikes of x [S, B, C, H, W] in its own pass."""
-    window = pair(layer.kernel_size)[1] * x.shape[2]
-    return takes(x.flatten(0, 1), layer) and Layout.of(x).channels_last and window <= LONGEST
+    window = as_pair(layer.kernel_size)[1] * x.shape[2]
+    return can_pool(x.flatten(0, 1), layer) and Layout.of(x).channels_last and window <= LONGEST
 
 
 def pool(x: Tensor, layer: nn.AvgPool2d) -> Tensor:
     """Return the mean of every window [B, C, h, w], with the bits of torch."""
-    rows, columns = pair(layer.kernel_size)
+    rows, columns = as_pair(layer.kernel_size)
     height, width = x.shape[2] // rows, x.shape[3] // columns
     shape = (*x.shape[:2], height, width)
     means = torch.empty(shape, dtype=x.dtype, memory_format=_LAST)
@@ -50,7 +50,7 @@ def pool(x: Tensor, layer: nn.AvgPool2d) -> Tensor:
 
 def unpool(grad: Tensor, layer: nn.AvgPool2d) -> Tensor:
     """Return the derivative by what was pooled, given that by the means [B, C, h, w]."""
-    rows, columns = pair(layer.kernel_size)
+    rows, columns = as_pair(layer.kernel_size)
     shape = (*grad.shape[:2], grad.shape[2] * rows, grad.shape[3] * columns)
     grad = grad.contiguous(memory_format=_LAST)
     shares = torch.empty(shape, dtype=grad.dtype, memory_format=_LAST)
@@ -65,6 +65,6 @@ def _run(what: str, x: Tensor, out: Tensor, pooled: Tensor, window: tuple[int, i
     return out
 
 
-def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+def as_pair(size: int | tuple[int, int]) -> tuple[int, int]:
     """Write a layer's size, which may be one number, as (rows, columns)."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spikeguard.attacks.tuning import said
+from spikeguard.attacks.tuning import describe_tuned
 from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting.readers.json_files import read_json, reading
 
-__all__ = ["CASCADE", "Attacked", "read_attacked"]
+__all__ = ["CASCADE", "AttackResult", "read_attacked"]
 
 CASCADE = " + all cheaper of "  # between an attack and its suite, where it is no attack alone
 
@@ -21,7 +21,7 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Attacked:
+class AttackResult:
     """One result in ``attacks/``.
 
     Attributes:
@@ -61,7 +61,7 @@ class Attacked:
     precision: str = "32"
 
 
-def read_attacked(path: Path) -> Attacked:
+def read_attacked(path: Path) -> AttackResult:
     """Read one file of ``attacks/``."""
     card = read_json(path)
     with reading(path):
@@ -75,7 +75,7 @@ def read_attacked(path: Path) -> Attacked:
             f"{name}{TUNED if not cascade and _is_of(e['settings'], chosen) else ''}{mark}": e
             for name, e in card["attacks"].items()
         }
-        return Attacked(
+        return AttackResult(
             name=path.stem,
             suite=suite,
             norm=str(card["threat"]["norm"]),
@@ -88,7 +88,7 @@ def read_attacked(path: Path) -> Attacked:
             widths={str(n): tuple(_swapped(entry["settings"])) for n, entry in attacks.items()},
             worst_case=_score(card["worst_case"]),
             zero_gradient=float(card["zero_gradient"]),
-            tuned=said(chosen),
+            tuned=describe_tuned(chosen),
             cascade=cascade,
             precision=precision,
         )

@@ -11,12 +11,12 @@ from spikeguard.analysis.membrane import MembraneHistogram
 from spikeguard.auditing.findings import Verdict
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.schema import Recipe, load_recipe
-from spikeguard.reporting.readers.attack_results import Attacked, read_attacked
+from spikeguard.reporting.readers.attack_results import AttackResult, read_attacked
 from spikeguard.reporting.readers.audit import read_audited, read_evidence
 from spikeguard.reporting.readers.audit_evidence import Evidence
-from spikeguard.reporting.readers.foreign_model import Outside, read_outside
+from spikeguard.reporting.readers.foreign_model import ForeignModelCard, read_outside
 from spikeguard.reporting.readers.json_files import read_json
-from spikeguard.reporting.readers.training import Epoch, Trained, read_epochs, read_trained
+from spikeguard.reporting.readers.training import Epoch, TrainingResult, read_epochs, read_trained
 from spikeguard.storage.run_folder import (
     ATTACKS,
     AUDIT,
@@ -54,11 +54,11 @@ class Network:
     label: str
     recipe: Recipe | None
     recipe_text: str | None
-    trained: Trained | None
-    outside: Outside | None
+    trained: TrainingResult | None
+    outside: ForeignModelCard | None
     environment: Mapping[str, Any]
     epochs: tuple[Epoch, ...]
-    attacked: tuple[Attacked, ...]
+    attacked: tuple[AttackResult, ...]
     audited: Verdict | None
     evidence: Evidence
     membrane: MembraneHistogram | None
@@ -91,7 +91,7 @@ def collect(runs: Sequence[str | Path]) -> tuple[Network, ...]:
         if places.count(place) > 1:
             raise ValueError(f"report: {path} is named twice; name every run folder once.")
     sources = [_source(path) for path in paths]
-    titles = [s.model if isinstance(s, Outside) else s.title or s.name for s in sources]
+    titles = [s.model if isinstance(s, ForeignModelCard) else s.title or s.name for s in sources]
     titles = [
         t if titles.count(t) == 1 else f"{t} ({p.name})" for t, p in zip(titles, paths, strict=True)
     ]
@@ -99,9 +99,9 @@ def collect(runs: Sequence[str | Path]) -> tuple[Network, ...]:
     return tuple(map(_network, paths, titles, sources))
 
 
-def _network(path: Path, label: str, source: Recipe | Outside) -> Network:
+def _network(path: Path, label: str, source: Recipe | ForeignModelCard) -> Network:
     audit, membrane = path / AUDIT, path / MEMBRANE
-    recipe, outside = (None, source) if isinstance(source, Outside) else (source, None)
+    recipe, outside = (None, source) if isinstance(source, ForeignModelCard) else (source, None)
     trained = None if recipe is None else read_trained(path / RESULT)
     audited = read_audited(audit) if audit.exists() else None
     results = sorted((path / ATTACKS).glob("*.json")) if (path / ATTACKS).is_dir() else []
@@ -121,7 +121,7 @@ def _network(path: Path, label: str, source: Recipe | Outside) -> Network:
     )
 
 
-def _source(path: Path) -> Recipe | Outside:
+def _source(path: Path) -> Recipe | ForeignModelCard:
     if not path.is_dir():
         raise ValueError(f"{path}: no such run folder.")
     if (path / MODEL).is_file():

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from spikeguard.reporting.readers.json_files import read_json, reading
 
-__all__ = ["Outside", "read_outside"]
+__all__ = ["ForeignModelCard", "read_outside"]
 
 
 @dataclass(frozen=True)
-class Outside:
+class ForeignModelCard:
     """What ``model.json`` holds.
 
     Attributes:
@@ -28,7 +28,7 @@ class Outside:
     facts: Mapping[str, str]
 
 
-def read_outside(path: Path) -> Outside:
+def read_outside(path: Path) -> ForeignModelCard:
     """Read ``model.json``."""
     card = read_json(path)
     with reading(path):
@@ -36,7 +36,7 @@ def read_outside(path: Path) -> Outside:
         names |= {"T": "Time steps T", "presentation": "Presentation", "readout": "Readout"}
         names |= {"weights": "SHA-256 of the weights"}
         arguments = card.get("arguments", ["--model", card["model"], "--data", card["data"]])
-        return Outside(
+        return ForeignModelCard(
             model=str(card["model"]),
             data=str(card["data"]),
             arguments=tuple(map(str, arguments)),

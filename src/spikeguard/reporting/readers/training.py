@@ -9,7 +9,7 @@ from pathlib import Path
 
 from spikeguard.reporting.readers.json_files import read_json, read_text, reading
 
-__all__ = ["Epoch", "Trained", "read_epochs", "read_trained"]
+__all__ = ["Epoch", "TrainingResult", "read_epochs", "read_trained"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """What result.json holds."""
 
     best_epoch: int
@@ -38,11 +38,11 @@ class Trained:
     objective: str
 
 
-def read_trained(path: Path) -> Trained:
+def read_trained(path: Path) -> TrainingResult:
     """Read ``result.json``."""
     card = read_json(path)
     with reading(path):
-        return Trained(
+        return TrainingResult(
             best_epoch=int(card["best_epoch"]),
             val_accuracy=float(card["val_accuracy"]),
             epochs=int(card["epochs"]),

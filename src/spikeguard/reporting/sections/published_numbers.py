@@ -11,7 +11,7 @@ from spikeguard.config.schema import load_recipe
 from spikeguard.config.yaml_files import recipe_names
 from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting import formatting as words
-from spikeguard.reporting.readers.attack_results import Attacked
+from spikeguard.reporting.readers.attack_results import AttackResult
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.sections.verdict_cards import command
 from spikeguard.training.checkpointing import differences
@@ -91,7 +91,7 @@ def _compare(network: Network, printed: Row) -> Comparison:
 
 
 def _ours(
-    results: Sequence[Attacked], attack: str, suite: str, note: str
+    results: Sequence[AttackResult], attack: str, suite: str, note: str
 ) -> tuple[Score | None, str]:
     """Return our number, and the note; of another suite, whose steps may differ, it says so."""
     if attack == "clean":
