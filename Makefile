@@ -29,7 +29,7 @@ format: $(VENV)/.dev ## Format the code and fix what ruff can fix.
 	$(BIN)/ruff check --fix .
 
 test-peers: $(VENV)/.dev bench-peers ## Test against foolbox, ART, SpikingJelly, snnTorch and Norse themselves.
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/peers tests/test_bench.py
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/peers tests/benchmarking
 
 check: lint types test test-peers ## Everything the gate runs.
 

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from report_fixture import (
+from spikeguard.reporting.renderer import report
+from tests.toys.report_runs import (
     NETWORKS,
     plant_attacks,
     plant_audit,
@@ -13,7 +14,6 @@ from report_fixture import (
     plant_membrane,
     plant_run,
 )
-from spikeguard.reporting.renderer import report
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [

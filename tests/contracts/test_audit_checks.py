@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from tests.contracts import test_audit_spiking as spiking
 from torch import nn
 from torch.nn import functional
 
@@ -17,6 +16,7 @@ from spikeguard.data.datasets import load
 from spikeguard.models import CNN
 from spikeguard.neurons import LIF, NoisyLIF, Triangular
 from spikeguard.rng import RandomSource, stream
+from tests.contracts import test_audit_spiking as spiking
 
 DIGITS = load("digits", train_limit=600, test_limit=60)
 X, Y = DIGITS.test.batch(slice(None))

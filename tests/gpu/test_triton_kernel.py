@@ -1,6 +1,6 @@
 """The Triton kernel against the definition, on a GPU, or on CPU tensors in Triton's interpreter.
 
-tests/test_triton.py runs this file in the interpreter; tensors are small, because that is slow.
+tests/kernels/test_triton.py runs this file in the interpreter; tensors are small, because that is slow.
 """
 
 import copy
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.contracts.test_kernels import SHARED, Case, case, compare, draw, run
 from torch import nn
 
 from spikeguard.kernels import triton
@@ -18,6 +17,7 @@ from spikeguard.kernels.reference import Firing
 from spikeguard.kernels.selection import KERNELS, why_not
 from spikeguard.kernels.triton.backend import BACKEND, LONGEST
 from spikeguard.neurons import SURROGATES, Triangular
+from tests.contracts.test_kernels import SHARED, Case, case, compare, draw, run
 
 pytestmark = pytest.mark.skipif(why_not("triton") is not None, reason=f"{why_not('triton')}")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 import spikeguard as sg
-from fitting import fitted
 from spikeguard.neurons import LIF, Triangular
 from spikeguard.rng import stream
+from tests.toys.fitting import fitted
 
 EPS = {"linf": 0.1, "l2": 0.8}
 NETWORKS = ("ordinary", "spiking")

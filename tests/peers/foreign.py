@@ -3,7 +3,6 @@
 import torch
 
 import spikeguard as sg
-from fitting import fitted, twin
 from spikeguard.attacks import (
     ASSG,
     BPTR,
@@ -20,6 +19,7 @@ from spikeguard.attacks.gradients.base import BACKPROP, start_search
 from spikeguard.attacks.gradients.spiking_rules import prescribable
 from spikeguard.neurons import Triangular, record
 from spikeguard.rng import stream
+from tests.toys.fitting import fitted, twin
 
 T = 4
 TRAIN = sg.data.load("digits").train.batch(slice(None))

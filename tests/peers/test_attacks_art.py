@@ -17,9 +17,9 @@ import pytest
 import torch
 from torch import nn
 
-from peers.digits import EPS, NETWORKS, still_right, trained
 from spikeguard.attacks import APGD, FGSM, L2, PGD, Linf, Square, cross_entropy
 from spikeguard.rng import stream
+from tests.peers.digits import EPS, NETWORKS, still_right, trained
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -5,9 +5,9 @@ import warnings
 import pytest
 import torch
 
-from peers.digits import EPS, NETWORKS, still_right, trained
 from spikeguard.attacks import APGD, FGSM, L2, PGD, Linf, cross_entropy
 from spikeguard.rng import stream
+from tests.peers.digits import EPS, NETWORKS, still_right, trained
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

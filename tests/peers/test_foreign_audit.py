@@ -6,9 +6,9 @@ import pytest
 from torch import nn
 
 import spikeguard as sg
-from fitting import drawn, fitted
 from spikeguard.data.datasets import load
 from spikeguard.rng import stream
+from tests.toys.fitting import drawn, fitted
 
 DIGITS = load("digits", test_limit=24)
 

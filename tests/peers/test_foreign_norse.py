@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 import spikeguard as sg
-from fitting import drawn
-from peers.foreign import (
+from spikeguard.attacks import RGA, cross_entropy
+from spikeguard.neurons import LIF, Triangular
+from spikeguard.rng import stream
+from tests.peers.foreign import (
     TEST,
     T,
     X,
@@ -20,9 +22,7 @@ from peers.foreign import (
     our_twin,
     trained,
 )
-from spikeguard.attacks import RGA, cross_entropy
-from spikeguard.neurons import LIF, Triangular
-from spikeguard.rng import stream
+from tests.toys.fitting import drawn
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

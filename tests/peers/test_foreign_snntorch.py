@@ -7,8 +7,12 @@ import torch
 from torch import nn
 
 import spikeguard as sg
-from fitting import drawn
-from peers.foreign import (
+from spikeguard.attacks import SwapSurrogate, cross_entropy
+from spikeguard.attacks.gradients.base import BACKPROP
+from spikeguard.models.adapters.foreign_neuron import ForeignError
+from spikeguard.neurons import LIF, ATan, record
+from spikeguard.rng import stream
+from tests.peers.foreign import (
     TEST,
     T,
     check_attacked_alike,
@@ -18,11 +22,7 @@ from peers.foreign import (
     our_twin,
     trained,
 )
-from spikeguard.attacks import SwapSurrogate, cross_entropy
-from spikeguard.attacks.gradients.base import BACKPROP
-from spikeguard.models.adapters.foreign_neuron import ForeignError
-from spikeguard.neurons import LIF, ATan, record
-from spikeguard.rng import stream
+from tests.toys.fitting import drawn
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

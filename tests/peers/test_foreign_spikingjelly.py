@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 import spikeguard as sg
-from fitting import drawn
-from fitting import twin as with_weights
-from peers import foreign
-from peers.foreign import (
+from spikeguard.attacks import SwapSurrogate, cross_entropy
+from spikeguard.neurons import LIF, Sigmoid, record
+from spikeguard.rng import stream
+from tests.peers import foreign
+from tests.peers.foreign import (
     TEST,
     T,
     X,
@@ -22,9 +23,8 @@ from peers.foreign import (
     check_ruled_alike,
     our_twin,
 )
-from spikeguard.attacks import SwapSurrogate, cross_entropy
-from spikeguard.neurons import LIF, Sigmoid, record
-from spikeguard.rng import stream
+from tests.toys.fitting import drawn
+from tests.toys.fitting import twin as with_weights
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

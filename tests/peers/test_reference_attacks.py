@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from peers.networks import SURROGATE, load, needs_networks
 from spikeguard.attacks import PGD, Linf, suite
 from spikeguard.evaluation.evaluator import evaluate
+from tests.peers.networks import SURROGATE, load, needs_networks
 
 EPS = 0.1
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from peers.networks import SURROGATE, load, needs_networks
 from spikeguard.neurons import LIF
+from tests.peers.networks import SURROGATE, load, needs_networks
 
 pytestmark = needs_networks
 

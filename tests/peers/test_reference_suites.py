@@ -8,9 +8,9 @@ and the numbers that go with them: ``benchmarks/reference_networks.py``.
 import pytest
 import torch
 
-from peers.networks import EPS, SURROGATE, load, needs_networks
 from spikeguard.attacks import Linf, suite
 from spikeguard.evaluation.evaluator import evaluate
+from tests.peers.networks import EPS, SURROGATE, load, needs_networks
 
 FIRST = 40
 

@@ -117,7 +117,7 @@ def integrate_and_fire(
 def averages(x: Tensor, layer: nn.Module) -> bool:
     """Whether the kernel that takes x [S, B, C, H, W] now can average its spikes as ``layer`` does.
 
-    That is the compiled one, for average pooling that nobody is looking at: see ``pooling.can_pool``.
+    The CPU kernel can, for average pooling without hooks: see ``pooling.can_pool``.
     """
     if type(layer) is not nn.AvgPool2d or x.ndim != 5 or as_defined(x.device):
         return False

@@ -1,0 +1,123 @@
+"""The demonstration: four small networks trained, attacked, audited and compared in one report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spikeguard.config.schema import Recipe, eps_text, load_recipe
+from spikeguard.runs.recipe_training import train_recipe
+from spikeguard.runs.run import Run
+from spikeguard.storage.run_folder import AUDIT, REPORT
+from spikeguard.system.processes import Progress, run_in_processes
+
+if TYPE_CHECKING:
+    from spikeguard.evaluation.result import Evaluation
+
+__all__ = ["RECIPES", "DemoResult", "DemoRow", "run_demo"]
+
+RECIPES = ("demo/vanilla", "demo/tgo", "demo/at", "demo/at-tgo")
+
+_QUICK = (
+    "data.train_limit=600",
+    "data.test_limit=60",
+    "model.width=8",
+    "model.hidden=64",
+    "train.epochs=4",
+    "evaluate.limit=40",
+    "evaluate.eps=[0.1]",
+)
+
+
+@dataclass(frozen=True)
+class DemoRow:
+    """What came of one network.
+
+    Attributes:
+        name: Its recipe's title.
+        results: Its evaluation at each radius.
+        near_threshold: Share of membrane potentials near the threshold.
+        verdict: The audit's status.
+    """
+
+    name: str
+    results: tuple[Evaluation, ...]
+    near_threshold: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """The demonstration's rows and the report."""
+
+    rows: tuple[DemoRow, ...]
+    report: Path
+
+
+def run_demo(
+    out: str | Path,
+    *,
+    quick: bool = False,
+    workers: int = 2,
+    progress: Progress = lambda task, done, total, what: None,
+) -> DemoResult:
+    """Run the demonstration, or what is left of it: finished stages are read back.
+
+    The networks are small, so each is computed by one thread and ``workers`` of them side by side;
+    the results do not depend on how many.
+
+    Args:
+        out: Folder for one run folder a recipe and the report.
+        quick: Few images and epochs, to see every stage work; the numbers mean nothing.
+        workers: Processes, >= 1; 1 stays in this process.
+        progress: Called with (task, done, total, what).
+
+    Raises:
+        ValueError: If workers is below 1.
+        ConfigError: If ``out`` holds a demonstration with other recipes.
+    """
+    from spikeguard.reporting.renderer import report
+
+    if workers < 1:
+        raise ValueError(f"demo: workers counts processes, >= 1, got {workers}.")
+    out = Path(out)
+    recipes = [load_recipe(name, _QUICK if quick else ()) for name in RECIPES]
+    jobs = [
+        (recipe, out / Path(recipe.name).name, f"[{place}/{len(recipes)}] {recipe.name}")
+        for place, recipe in enumerate(recipes, start=1)
+    ]
+    # The last recipes take longest; started first, they leave no worker idle at the end.
+    order = -1 if workers > 1 else 1
+    rows = run_in_processes(_row, jobs[::order], workers, progress)[::order]
+    page = report(
+        [path for _, path, _ in jobs],
+        out / REPORT,
+        title="SpikeGuard demo",
+        command=f"spikeguard demo --out {out}" + (" --quick" if quick else ""),
+    )
+    return DemoResult(tuple(rows), page)
+
+
+def _row(recipe: Recipe, path: Path, task: str, progress: Progress) -> DemoRow:
+    """Train, attack, audit and measure one network; what its folder holds already is read back."""
+    train_recipe(recipe, path, resume=True, progress=partial(progress, f"{task}, train"))
+    run = Run.load(path)
+    results = [
+        run.evaluate(
+            suite, eps=eps, progress=partial(progress, f"{task}, attack at {eps_text(eps)}")
+        )
+        for eps in recipe.evaluate.eps
+        for suite in recipe.evaluate.suite
+    ]
+    stored = path / AUDIT
+    if not stored.exists():
+        run.audit(budget="quick", progress=partial(progress, f"{task}, audit"))
+    return DemoRow(
+        name=recipe.title or recipe.name,
+        results=tuple(results),
+        near_threshold=run.membrane().near_threshold,
+        verdict=json.loads(stored.read_text(encoding="utf-8"))["status"],
+    )

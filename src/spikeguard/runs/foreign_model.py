@@ -1,0 +1,252 @@
+"""A model of the user's own on the command line: its factory, its weights, its folder."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import json
+import pickle
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks.base import AttackError
+from spikeguard.config.errors import ConfigError
+from spikeguard.data.datasets import load as load_data
+from spikeguard.data.images import ImageSet, Splits
+from spikeguard.evaluation.parallel import Reload
+from spikeguard.models.adapters.classifier import Foreign, foreign
+from spikeguard.models.adapters.presentation import ImagesRefused
+from spikeguard.models.snn import SNN
+from spikeguard.preflight.checker import Preflight, check
+from spikeguard.storage.atomic_files import write_json
+from spikeguard.storage.checkpoints import load_model, restore_model
+from spikeguard.storage.run_folder import MODEL
+
+__all__ = ["ForeignSubject", "load_foreign_model", "load_weights", "call_factory"]
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where checkpoints keep the weights
+_CHECKED = 32
+
+
+@dataclass(frozen=True)
+class ForeignSubject:
+    """A model that was not trained by a recipe, and the images it is attacked on.
+
+    Attributes:
+        path: Folder of its results.
+        model: The classifier.
+        data: Its images.
+        preflight: What it showed before any attack.
+        reload: Returns the model and its test images in another process.
+    """
+
+    path: Path
+    model: nn.Module
+    data: Splits
+    preflight: Preflight
+    reload: Reload
+
+
+def load_foreign_model(
+    model: str,
+    *,
+    weights: Path | None,
+    T: int | None,
+    framework: Any,
+    readout: Any,
+    data: str | None,
+    out: Path | None,
+    data_root: Path | None,
+) -> ForeignSubject:
+    """Build, load, adapt and check a model; its folder is written when all that went well.
+
+    Raises:
+        ConfigError: If anything is wrong with it, in one line.
+    """
+    if data is None:
+        raise ConfigError("--data: name the images to attack, such as --data digits.")
+    images = load_data(data, data_root)
+    adapted = _built(model, weights, T, framework, readout)
+    x, y = images.test.batch(slice(_CHECKED))
+    try:
+        preflight = check(adapted, x, y)
+    except AttackError:
+        raise
+    except (RuntimeError, TypeError, ImagesRefused) as error:
+        steps = f" in T={adapted.T} steps" if isinstance(adapted, Foreign) else ""
+        raised = (error.__cause__ if isinstance(error, ImagesRefused) else None) or error
+        raise ConfigError(
+            f"--model: {model} cannot be shown images of {data} {list(x.shape[1:])}{steps}: "
+            f"{_line(raised)}"
+        ) from error
+    card = {"model": model, "data": data, "weights": _digest(adapted), **preflight.driven}
+    card["neurons"] = preflight.neurons
+    path = Path("runs") / model.replace(":", ".") if out is None else out
+    given = {"model": model, "weights": weights, "T": T, "framework": framework}
+    given |= {"readout": readout, "data": data}
+    words = [word for n, v in given.items() if v is not None for word in (f"--{n}", str(v))]
+    shown = {name: v for name, v in preflight.to_dict().items() if name not in card}
+    _write_or_check_card(path, card, {"arguments": words, "check": shown})
+    how = (model, weights, T, framework, readout)
+    again = partial(_reloaded, how, data, data_root, card["weights"])
+    return ForeignSubject(path, adapted, images, preflight, again)
+
+
+def _built(
+    model: str, weights: Path | None, T: int | None, framework: Any, readout: Any
+) -> nn.Module:
+    made = call_factory(model)
+    if weights is not None:
+        load_weights(weights, made.model if isinstance(made, Foreign) else made)
+    return _adapted(made, T, framework, readout)
+
+
+def _reloaded(
+    how: tuple[Any, ...], data: str, root: Path | None, weights: str
+) -> tuple[nn.Module, ImageSet]:
+    adapted, images = _built(*how), load_data(data, root).test
+    if _digest(adapted) != weights:
+        raise ConfigError(
+            f"--jobs: {how[0]} makes other weights at every call; pass --weights, or --jobs 1."
+        )
+    with torch.no_grad():
+        adapted(images.batch(slice(_CHECKED))[0])  # the first call finds out how to show an image
+    return adapted, images
+
+
+def call_factory(text: str) -> nn.Module:
+    """Import and call ``package.module:factory``; the current folder is searched too.
+
+    Raises:
+        ConfigError: If there is no such module or factory, or it returns no nn.Module.
+    """
+    name, _, attribute = text.partition(":")
+    if not name or not attribute:
+        raise ConfigError(f"--model: expected package.module:factory, got {text!r}.")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(name)
+        factory: Any = getattr(module, attribute, None)
+        if factory is None:
+            close = difflib.get_close_matches(attribute, vars(module), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"--model: {name} has no {attribute!r}.{hint}")
+        if not callable(factory):
+            kind = type(factory).__name__
+            raise ConfigError(
+                f"--model: {text} is no factory but of type {kind}; write a function that returns "
+                "the network."
+            )
+        made = factory()
+    except ConfigError:
+        raise
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"--model: no module named {error.name!r}; it is looked for in the current folder and "
+            "among the installed packages."
+        ) from error
+    except Exception as error:
+        raise ConfigError(f"--model: {text} raises {_line(error)}") from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"--model: {text} returns {type(made).__name__}, not an nn.Module.")
+    return made.eval()
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Load a state dict, strictly; nothing but tensors is ever unpickled.
+
+    Raises:
+        ConfigError: If the file is missing, damaged, holds code, or no state dict.
+        CheckpointError: If it is that of another model.
+    """
+    if path.suffix == ".safetensors" or path.is_dir():
+        load_model(path, model)
+        return
+    if not path.is_file():
+        raise ConfigError(f"--weights: {path}: no such file.")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            f"--weights: {path} holds pickled objects beside tensors, or is damaged; SpikeGuard "
+            "runs no code from a weights file: save torch.save(model.state_dict(), ...) or "
+            "safetensors."
+        ) from error
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise ConfigError(f"--weights: {path} cannot be read: {_line(error)}") from error
+    inside = next((k for k in _WRAPPERS if isinstance(found, dict) and k in found), None)
+    if inside is not None and isinstance(found[inside], dict):
+        found = found[inside]
+    if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
+        raise ConfigError(f"--weights: {path} holds no state dict, a table of names and tensors.")
+    if found and all(str(name).startswith("module.") for name in found):  # of DataParallel
+        found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
+    restore_model(model, found, where=f"--weights: {path}")
+
+
+def _adapted(made: nn.Module, T: int | None, framework: Any, readout: Any) -> nn.Module:
+    if isinstance(made, Foreign | SNN):
+        given = [n for n, v in (("T", T), ("framework", framework), ("readout", readout)) if v]
+        if given:
+            raise ConfigError(
+                f"--{given[0]}: the factory returns a model that already is a classifier over T "
+                "steps; leave it out."
+            )
+        return made
+    if T is None:
+        raise ConfigError("--T: pass the number of time steps the network was trained with.")
+    return foreign(made, T=T, framework=framework or "auto", readout=readout)
+
+
+def _write_or_check_card(path: Path, card: dict[str, Any], more: dict[str, Any]) -> None:
+    """Write what the folder's results belong to; refuse one that belongs to another model."""
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path} is a file; choose another folder with --out.")
+    file = path / MODEL
+    if file.exists():
+        try:
+            held = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{file}: damaged ({error}); move the folder away.") from error
+        was = _flat(held)
+        now = _flat(card if "neurons" in held else {**card, "neurons": {}})  # older ones lack it
+        other = next((name for name in now if was.get(name) != now[name]), None)
+        if other is not None:
+            raise ConfigError(
+                f"{path} holds results of another model: {other} was {was.get(other)!r}, is "
+                f"{now[other]!r}; choose another folder with --out."
+            )
+    elif path.is_dir() and any(path.iterdir()):
+        raise ConfigError(f"{path} holds something else; choose another folder with --out.")
+    write_json(file, {**card, **more})
+
+
+def _flat(card: dict[str, Any]) -> dict[str, Any]:
+    """Return a card in which what is known of layers stands beside the rest."""
+    layers = card.get("neurons", {}).items()
+    flat = {name: value for name, value in card.items() if name != "neurons"}
+    return flat | {f"{what} of {layer}": v for layer, known in layers for what, v in known.items()}
+
+
+def _digest(model: nn.Module) -> str:
+    """Return the SHA-256 of all weights and statistics by name."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        found.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
+    return found.hexdigest()
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -1,0 +1,237 @@
+"""Train and attack a whole folder of recipes at several seeds; one table, resumable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from spikeguard.config.errors import ConfigError
+from spikeguard.config.schema import Recipe, eps_text, load_recipe
+from spikeguard.config.yaml_files import recipe_names
+from spikeguard.evaluation.result import Evaluation
+from spikeguard.evaluation.statistics import OverSeeds, mean, over_seeds
+from spikeguard.runs.attack_results import attack_name
+from spikeguard.runs.recipe_training import train_recipe
+from spikeguard.runs.run import Run
+from spikeguard.storage.atomic_files import write_json, write_text
+from spikeguard.storage.run_folder import ATTACKS, RECIPE, RESULT
+from spikeguard.system.processes import Progress, run_in_processes
+
+__all__ = ["PAGE", "TABLE", "Entry", "Reproduced", "reproduce", "table"]
+
+TABLE = "table.json"
+PAGE = "table.md"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the table: a recipe at one radius.
+
+    Attributes:
+        recipe: Its name.
+        suite: The attacks.
+        eps: Radius of the threat set.
+        samples: Test images.
+        seeds: Which were trained.
+        scores: By attack, with "clean" and "worst_case".
+        zero_gradient: Share of images without an input gradient, mean over the seeds.
+        seconds: Of training and of attacks, mean over the seeds.
+    """
+
+    recipe: str
+    suite: str
+    eps: float
+    samples: int
+    seeds: tuple[int, ...]
+    scores: dict[str, OverSeeds]
+    zero_gradient: float
+    seconds: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What came of it: the table, and the runs whose training diverged, a line each."""
+
+    entries: tuple[Entry, ...]
+    diverged: tuple[str, ...]
+
+
+def reproduce(
+    folder: str,
+    out: str | Path,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    only: Sequence[str] = (),
+    changes: Sequence[str] = (),
+    jobs: int = 2,
+    data_root: str | Path | None = None,
+    progress: Progress = lambda task, done, total, what: None,
+) -> Reproduced:
+    """Train and attack every recipe of a folder at every seed, or what is left of it.
+
+    Each run has a folder of its own in ``out`` and a process of one thread; what is finished is not
+    done again, what was begun goes on. The table of all that is finished is kept in ``out``.
+
+    Args:
+        folder: Of the recipes that ship with SpikeGuard, such as "mini".
+        out: Folder of the runs, ``table.json`` and ``table.md``.
+        seeds: Seeds, at least one, none twice.
+        only: Only recipes whose name holds one of these texts; all when there is none.
+        changes: Changes to every recipe, such as ``train.epochs=1``.
+        jobs: Runs at a time, >= 1.
+        data_root: Folder of the data sets; ``$SPIKEGUARD_DATA`` or ``data`` when left out.
+        progress: Called with (task, done, total, what).
+
+    Returns:
+        The table, of recipes and radii of which every seed in ``seeds`` is finished; and what
+        diverged, which ends no other run.
+
+    Raises:
+        ValueError: If no recipe fits, a count is out of range, or a folder holds another recipe's
+            run.
+    """
+    names = _named(folder, only)
+    if jobs < 1:
+        raise ConfigError(f"jobs counts processes, >= 1, got {jobs}.")
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ConfigError(f"seeds are whole numbers >= 0, none twice, got {list(seeds)}.")
+    out = Path(out)
+    plans = [
+        (load_recipe(name, [*changes, f"seed={seed}"]), _place(out, name, seed))
+        for seed in seeds
+        for name in names
+    ]
+    open_ = [(recipe, path) for recipe, path in plans if not _finished(recipe, path)]
+    work = [
+        (recipe, path, data_root, f"[{place}/{len(open_)}] {path.name}")
+        for place, (recipe, path) in enumerate(open_, start=1)
+    ]
+    told = run_in_processes(_run, work, min(jobs, max(1, len(work))), progress)
+    diverged = tuple(line for line in told if line is not None)
+    return Reproduced(tuple(table(folder, out, seeds=seeds, changes=changes)), diverged)
+
+
+def _named(folder: str, only: Sequence[str]) -> list[str]:
+    """Return the recipes of a folder that hold one of the texts; each text must fit one."""
+    names = recipe_names(f"{folder}/")
+    for text in only or ("",):
+        if not any(text in name for name in names):
+            folders = ", ".join(dict.fromkeys(name.partition("/")[0] for name in recipe_names()))
+            raise ConfigError(f"no recipe of {folder!r} holds {text!r}; folders: {folders}.")
+    return [name for name in names if not only or any(text in name for text in only)]
+
+
+def table(
+    folder: str, out: str | Path, *, seeds: Sequence[int], changes: Sequence[str] = ()
+) -> list[Entry]:
+    """Read the table of what is finished from the run folders and write it beside them."""
+    out = Path(out)
+    entries: list[Entry] = []
+    for name in recipe_names(f"{folder}/"):
+        if not all(_place(out, name, seed).is_dir() for seed in seeds):
+            continue  # changes that were meant for others need not fit it
+        runs = [
+            (load_recipe(name, [*changes, f"seed={seed}"]), _place(out, name, seed))
+            for seed in seeds
+        ]
+        if all(_finished(recipe, path) for recipe, path in runs):
+            entries += _entries(name, runs, tuple(seeds))
+    write_json(out / TABLE, {"folder": folder, "entries": [asdict(entry) for entry in entries]})
+    write_text(out / PAGE, _markdown(entries))
+    return entries
+
+
+def _run(
+    recipe: Recipe, path: Path, data_root: str | Path | None, task: str, progress: Progress
+) -> str | None:
+    """Train and attack one recipe; return why not, where its training diverges."""
+    from spikeguard.training.divergence import TrainingDiverged
+
+    tell = partial(progress, f"{task}, train")
+    try:
+        train_recipe(recipe, path, resume=True, data_root=data_root, progress=tell)
+    except TrainingDiverged as error:
+        return f"{path}: {error}"
+    run = Run.load(path, data_root=data_root)
+    for suite, eps in _attacks(recipe):
+        tell = partial(progress, f"{task}, attack at {eps_text(eps)}")
+        run.evaluate(suite, eps=eps, plan=recipe.evaluate, progress=tell)
+    return None
+
+
+def _attacks(recipe: Recipe) -> Iterator[tuple[str, float]]:
+    return ((suite, eps) for suite in recipe.evaluate.suite for eps in recipe.evaluate.eps)
+
+
+def _place(out: Path, name: str, seed: int) -> Path:
+    return out / f"{name.partition('/')[2]}-s{seed}"
+
+
+def _finished(recipe: Recipe, path: Path) -> bool:
+    """Whether a folder holds this training and all its attacks; another recipe's is not finished.
+
+    ``train_recipe`` then says what differs.
+    """
+    if not ((path / RECIPE).is_file() and (path / RESULT).is_file()):
+        return False
+    if load_recipe(path / RECIPE).training_part() != recipe.training_part():
+        return False
+    stems = (_stem(recipe, path, *place) for place in _attacks(recipe))
+    return all(stem.with_name(f"{stem.name}.json").exists() for stem in stems)
+
+
+def _stem(recipe: Recipe, path: Path, suite: str, eps: float) -> Path:
+    return path / ATTACKS / attack_name(suite, eps, recipe.evaluate)
+
+
+def _entries(
+    name: str, runs: Sequence[tuple[Recipe, Path]], seeds: tuple[int, ...]
+) -> Iterator[Entry]:
+    trained = [json.loads((path / RESULT).read_text())["seconds"] for _, path in runs]
+    for suite, eps in _attacks(runs[0][0]):
+        found = [Evaluation.load(_stem(recipe, path, suite, eps)) for recipe, path in runs]
+        scores = {"clean": [each.clean for each in found]}
+        scores |= {attack: [each.attacks[attack] for each in found] for attack in found[0].attacks}
+        scores |= {"worst_case": [each.worst_case for each in found]}
+        attacked = [sum(each.seconds.values()) for each in found]
+        yield Entry(
+            recipe=name,
+            suite=suite,
+            eps=eps,
+            samples=found[0].samples,
+            seeds=seeds,
+            scores={attack: over_seeds(each) for attack, each in scores.items()},
+            zero_gradient=mean([each.zero_gradient for each in found]),
+            seconds=(mean(trained), mean(attacked)),
+        )
+
+
+def _markdown(entries: Sequence[Entry]) -> str:
+    """Write the table with the attacks all its entries share."""
+    shared = [
+        attack
+        for attack in (entries[0].scores if entries else ())
+        if all(attack in entry.scores for entry in entries) and "/" not in attack
+    ]
+    head = ["recipe", "eps", "images", *shared, "zero gradient", "train / attack, s"]
+    rows = [head, ["---"] * len(head)]
+    rows += [
+        [
+            entry.recipe,
+            eps_text(entry.eps),
+            str(entry.samples),
+            *(str(entry.scores[attack]) for attack in shared),
+            f"{100 * entry.zero_gradient:.0f} %",
+            "{:.0f} / {:.0f}".format(*entry.seconds),
+        ]
+        for entry in entries
+    ]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    told = (
+        "Accuracies in %: mean [Student's 95 % interval over seeds] (each seed). Robust accuracies "
+        "are upper bounds. What the number of images leaves open is in table.json."
+    )
+    return "\n".join([*lines, "", told, ""])

@@ -1,0 +1,156 @@
+"""Settings of attacks chosen on validation images: every candidate is tried once, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spikeguard.attacks.base import cost, describe
+from spikeguard.attacks.tuning import CANDIDATES, adjusted, tunable, tune
+from spikeguard.config.errors import ConfigError
+from spikeguard.config.schema import eps_text
+from spikeguard.storage.atomic_files import write_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spikeguard.attacks.base import Attack
+    from spikeguard.attacks.gradients.base import Gradient
+    from spikeguard.attacks.threat import Threat
+    from spikeguard.attacks.tuning import Tuned
+    from spikeguard.auditing.subject import Provenance
+    from spikeguard.data.images import ImageSet
+
+__all__ = ["FOLDER", "IMAGES", "choose_attack", "load_or_tune", "tuned_from_json"]
+
+FOLDER = "tuned"  # among the results of attacks: what was chosen for them
+IMAGES = 128  # validation images that a setting is tried on, at most
+
+Update = Callable[[int, int, str], None]
+
+
+def load_or_tune(
+    model: nn.Module,
+    validation: ImageSet,
+    attacks: Mapping[str, Attack],
+    *,
+    folder: Path,
+    seed: int,
+    mark: str = "",
+    batch_size: int = 128,
+    progress: Update | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> dict[str, Tuned]:
+    """Choose HART's gamma and ASSG's A for a battery on validation images.
+
+    A candidate's score is kept as soon as it is known: an interrupted choice goes on, a finished
+    one is read back.
+
+    Args:
+        model: The classifier; left as it was.
+        validation: Images apart from those that are scored in the end; the first ``IMAGES`` count.
+        attacks: The battery; see :func:`spikeguard.attacks.tunable`.
+        folder: Holds the choices for this model alone.
+        seed: Names the random streams.
+        mark: Names the weights, where the model has several.
+        batch_size: Images at once; results do not depend on it.
+        progress: Called with (done, total, what).
+        announce: Told what the trials cost, before they begin.
+
+    Returns:
+        For each kind of gradient that has a setting what was chosen.
+
+    Raises:
+        ConfigError: If a file is damaged, or was made with other candidates, images or seed.
+    """
+    from spikeguard.attacks.tuning import Tuned
+
+    samples = min(IMAGES, len(validation))
+    found = {}
+    for kind, trial in tunable(attacks).items():
+        candidates = CANDIDATES[kind]
+        tried = trial(next(iter(candidates.values())))
+        card = {"split": "validation", "samples": samples, "seed": seed, "trial": describe(tried)}
+        file = folder / _name(kind, tried.threat, mark, card)
+        scores = _read(file, card, candidates) if file.exists() else {}
+        missing = [name for name in candidates if name not in scores]
+        if announce is not None and missing:
+            each = f"{cost(tried):,.0f} gradients each"
+            announce(f"{len(missing)} settings of {kind} first, on {samples} images, {each}")
+        for name in missing:
+            if progress is not None:
+                progress(len(scores), len(candidates), f"{kind} {name} on validation images")
+            one = {name: candidates[name]}
+            options = {"limit": samples, "seed": seed, "batch_size": batch_size}
+            scores |= tune(model, validation, one, trial, **options).scores
+            write_json(file, {**card, "scores": scores})
+        if progress is not None and missing:
+            progress(len(scores), len(candidates), f"{kind} chosen")
+        best = min(candidates, key=lambda name: scores[name])
+        scores = {name: scores[name] for name in candidates}
+        found[kind] = Tuned(best, candidates[best], scores, samples)
+    return found
+
+
+def choose_attack(
+    attack: Attack | None, model: nn.Module, validation: ImageSet, **options: Any
+) -> tuple[Attack, Provenance]:
+    """Return an attack with the chosen setting of its gradient, and how it was chosen.
+
+    Args:
+        attack: The attack.
+        model: The classifier.
+        validation: Images apart from those that are scored in the end.
+        **options: As for :func:`choose_once`.
+
+    Raises:
+        ConfigError: If there is no attack, or its gradient has no setting; else as there.
+    """
+    from spikeguard.auditing.subject import Provenance
+
+    chosen = {} if attack is None else load_or_tune(model, validation, {"": attack}, **options)
+    if attack is None or not chosen:
+        raise ConfigError(
+            f"--tune: chooses the setting of --attack where it uses {' or '.join(CANDIDATES)}; "
+            "name one that does, such as apgd-ce/hart."
+        )
+    (found,) = chosen.values()
+    other = adjusted({"": attack}, {kind: each.gradient for kind, each in chosen.items()})
+    return other[""], Provenance("validation", found.trials)
+
+
+def tuned_from_json(chosen: Mapping[str, Any], where: Path) -> dict[str, Gradient]:
+    """Return the gradients that :func:`stated` names, as a result holds them.
+
+    Raises:
+        ConfigError: If there are no such candidates any more.
+    """
+    try:
+        return {kind: CANDIDATES[kind][found["setting"]] for kind, found in chosen.items()}
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{where}.json was made with a setting that is no candidate now ({error}); move it "
+            "away and run again."
+        ) from error
+
+
+def _name(kind: str, threat: Threat, mark: str, card: Mapping[str, Any]) -> str:
+    """Name a choice by what it depends on; the trial and the rest by a digest."""
+    digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()[:8]
+    parts = [kind.lower(), threat.norm, eps_text(threat.eps).replace("/", "_")]
+    return "-".join([*parts, *([mark] if mark else []), digest]) + ".json"
+
+
+def _read(file: Path, card: Mapping[str, Any], candidates: Mapping[str, Any]) -> dict[str, float]:
+    """Read the scores that are known; refuse those of another choice."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        scores = {str(name): float(score) for name, score in found.pop("scores").items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{file}: damaged ({error}); remove it and run again.") from error
+    if found != json.loads(json.dumps(card)) or not scores.keys() <= candidates.keys():
+        raise ConfigError(f"{file} was made with other trials; move it away and run again.")
+    return scores

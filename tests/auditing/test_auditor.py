@@ -1,0 +1,411 @@
+"""The audit as a whole: its verdict, closed forms on linear models, and what it leaves alone."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from spikeguard.attacks import L1, L2, Linf
+from spikeguard.auditing import REQUIRED, Check, Context, Finding, auditor, conclude
+from spikeguard.auditing.auditor import audit
+from spikeguard.auditing.check import title
+from spikeguard.auditing.measurements.input_gradients import dead_surrogates
+from spikeguard.auditing.registry import CHECKS
+from spikeguard.auditing.tolerances import exceeds, half_width, percent
+from spikeguard.models import MLP
+from spikeguard.neurons import LIF, Triangular
+from spikeguard.rng import RandomSource, stream
+
+EPS = 0.1
+LIGHT = torch.linspace(0.022, 0.198, 45)  # distances to the boundary, none at a radius
+LABELS = torch.arange(45) % 2
+PATTERN = torch.tensor([1.0, -1.0]).repeat(8).view(1, 1, 4, 4)
+IMAGES = 0.5 + PATTERN * (LIGHT * (2 * LABELS - 1)).view(-1, 1, 1, 1)
+
+
+class Linear(nn.Module):
+    """Classes are the sign of <pattern, x - 1/2>: Linf noise of eps fools exactly LIGHT < eps."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(PATTERN.flatten().clone())
+
+    def forward(self, x):
+        score = (x - 0.5).flatten(1) @ self.w
+        return torch.stack([-score, score], 1)
+
+
+class Coin(nn.Module):
+    """Is right three times out of four whatever it sees: no attack on it is possible.
+
+    The input shifts the draws, so that every image meets noise of its own.
+    """
+
+    stochastic = True
+
+    def __init__(self):
+        super().__init__()
+        self.random = RandomSource()
+
+    def forward(self, x):
+        light = x.flatten(1)
+        label = (light[:, 0] > 0.5).float()  # below eps 0.022 no attack changes that
+        draw = self.random.uniform(light[:, :1], dim=0)[:, 0] + 997 * light.sum(1)
+        score = (label + (draw % 1 < 0.25).float()) % 2 - 0.5 + 0 * light.sum(1)
+        return torch.stack([-score, score], 1)
+
+
+def finding(code, status, **fields):
+    return Finding(code, f"title of {code}", status, f"measured by {code}", **fields)
+
+
+# --- shares
+
+
+def test_half_width_is_that_of_the_wilson_interval():
+    z, n, p = 1.959964, 100, 0.3
+    expected = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    assert half_width(p, n) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_share_is_exceeded_only_by_more_than_chance():
+    assert not exceeds(0, 10, 0.0)
+    assert not exceeds(2, 100, 0.01)
+    assert exceeds(3, 100, 0.01)
+    assert exceeds(100, 100, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.425, "42.5 %"), (0.6, "60 %"), (1, "100 %"), (0, "0 %")]
+)
+def test_percent(share, text):
+    assert percent(share) == text
+
+
+# --- the verdict
+
+
+def findings(**statuses):
+    """Every required check passes, but for those named."""
+    return [finding(c, s) for c, s in {**dict.fromkeys(REQUIRED, "pass"), **statuses}.items()]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status"),
+    [
+        ({}, "reliable"),
+        ({"S11": "does not apply"}, "reliable"),
+        ({"G20": "not run", "G13": "fail"}, "reliable"),
+        ({"G2": "not run"}, "inconclusive"),
+        ({"G2": "not run", "G13": "fail"}, "inconclusive"),
+        ({"G2": "not run", "S15": "fail"}, "unreliable"),
+        ({"S4": "fail"}, "unreliable"),
+    ],
+)
+def test_verdict_rule(statuses, status):
+    verdict = conclude(findings(**statuses))
+    assert verdict.status == status
+    assert verdict.reliable == (status == "reliable")
+    assert verdict.sentence.startswith(status.capitalize())
+
+
+@pytest.mark.parametrize("code", REQUIRED)
+def test_each_required_check_can_decide_alone(code):
+    assert conclude(findings(**{code: "fail"})).status == "unreliable"
+    assert conclude(findings(**{code: "not run"})).status == "inconclusive"
+
+
+def test_a_required_check_that_is_missing_did_not_run():
+    verdict = conclude([f for f in findings() if f.code != "G9"])
+    assert verdict.status == "inconclusive"
+    assert "G9 did not run (left out)" in verdict.sentence
+
+
+def test_a_failure_that_does_not_decide_is_a_warning():
+    odd = finding("G13", "fail", meaning="the losses disagree")
+    verdict = conclude([*findings(), odd])
+    assert (verdict.failed, verdict.warnings) == (("G13",), ("G13",))
+    assert "but the losses disagree (G13)" in verdict.sentence
+
+
+def test_the_sentence_names_all_failures_and_explains_the_one_behind_them():
+    weak = finding("G1", "fail", meaning="the attack is weak")
+    broken = finding("G27", "fail", meaning="the weights are broken")
+    verdict = conclude([weak, finding("S4", "pass"), broken])
+    assert verdict.failed == ("G1", "G27")
+    assert verdict.sentence == "Unreliable: the weights are broken (G1, G27)."
+    assert conclude(verdict.findings, upper_bound=0.3).sentence == verdict.sentence
+
+
+def test_robustness_is_always_called_a_bound():
+    sound = conclude(findings(), upper_bound=0.31, single=0.45)
+    assert "at most 31 %" in sound.sentence
+    assert "45 % under one PGD alone" in sound.sentence
+    skipped = conclude(findings(G1="not run"), upper_bound=0.31)
+    assert "at most 31 %" in skipped.sentence
+    assert "measured by G1" in skipped.sentence
+
+
+def test_a_number_that_is_too_high_is_said_with_its_cause_and_with_what_to_believe():
+    short = finding("G10", "fail", meaning="the attack stops early")
+    high = finding("G30", "fail", meaning="others find more")
+    both = conclude([short, high], upper_bound=0.31, reported=0.85)
+    assert both.sentence == (
+        "Unreliable: 85 % under the reported attack is too high: the attack stops early; robust "
+        "accuracy is at most 31 %, the worst of all attacks made (G10, G30)."
+    )
+    alone = conclude([short], upper_bound=0.31, reported=0.35)
+    assert alone.sentence.startswith("Unreliable: the attack stops early; robust accuracy is at")
+
+
+def test_the_table_is_aligned_and_gives_remedies_for_failures_only():
+    failed = finding("G15", "fail", threshold="0", remedy="repair it")
+    table = conclude([finding("S1", "pass"), failed, finding("G5", "not run")]).table()
+    rows = [line for line in table.splitlines() if "title of" in line or "measured" in line]
+    assert len({re.search("measured", row).start() for row in rows}) == 1
+    assert table.count("remedy: repair it") == table.count("remedy") == 1
+    assert all(line == line.rstrip() for line in table.splitlines())
+
+
+def test_the_verdict_is_strict_json(tmp_path):
+    odd = finding("G15", "fail", meaning="m", evidence={"x": math.nan, "pairs": ((0.1, math.inf),)})
+    verdict = conclude([odd], upper_bound=0.5, settings={"samples": 3})
+    verdict.save(tmp_path / "audit.json")
+    card = json.loads((tmp_path / "audit.json").read_text(), parse_constant=pytest.fail)
+    assert card == verdict.to_json()
+    assert card["status"] == "unreliable"
+    assert card["findings"][0]["evidence"] == {"x": None, "pairs": [[0.1, None]]}
+    assert set(card) == {
+        "status",
+        "reliable",
+        "sentence",
+        "upper_bound",
+        "settings",
+        "findings",
+    }
+
+
+# --- closed forms
+
+
+@pytest.fixture(scope="module")
+def linear():
+    return audit(Linear(), (IMAGES, LABELS), threat=Linf(EPS), budget="quick", attack_steps=10)
+
+
+def by_code(verdict):
+    return {found.code: found for found in verdict.findings}
+
+
+def test_a_linear_model_passes_all_that_can_be_asked_of_it(linear):
+    statuses = {code: found.status for code, found in by_code(linear).items()}
+    assert not linear.failed, linear.table()
+    assert statuses["S4"] == "not run"
+    assert all(statuses[code] in ("pass", "does not apply") for code in set(REQUIRED) - {"S4"})
+    assert linear.status == "inconclusive"
+    assert "S4" in linear.sentence
+
+
+def test_attacks_on_a_linear_model_reach_the_known_accuracy(linear):
+    found = by_code(linear)
+    curve = dict(found["G7"].evidence["curve"])
+    for eps in (EPS / 2, EPS, 2 * EPS):
+        assert curve[eps] == pytest.approx(float((eps < LIGHT).double().mean()))
+    assert found["G5"].evidence["accuracy"] == found["G6"].evidence["accuracy"] == 0
+    expected = float((EPS < LIGHT).double().mean())
+    single_step = by_code(linear)["G1"].evidence
+    assert single_step["fgsm"] == single_step["pgd"] == pytest.approx(expected)
+    assert single_step["fgsm_only"] == single_step["pgd_only"] == 0
+    assert linear.upper_bound == pytest.approx(expected)
+
+
+def test_an_l2_ball_grows_until_it_holds_every_image():
+    verdict = audit(Linear(), (IMAGES, LABELS), threat=L2(EPS), budget="quick", attack_steps=10)
+    far = {code: by_code(verdict)[code] for code in ("G6", "G5")}
+    assert [found.status for found in far.values()] == ["pass", "pass"]
+    assert [found.evidence["eps"] for found in far.values()] == [2.0, 4.0]  # sqrt(16)
+
+
+@pytest.mark.parametrize(("code", "radius"), [("G5", 16), ("G6", 8)])
+def test_an_l1_ball_that_holds_every_image_is_crossed(code, radius):
+    """Ten steps of PGD leave 42 of the 45 images there."""
+    subject = Context(Linear(), IMAGES, LABELS, L1(EPS), steps=10)
+    found = CHECKS[code](subject)
+    assert (found.status, found.evidence["eps"]) == ("pass", radius)
+    assert found.evidence["accuracy"] == 0
+
+
+def test_dead_surrogates_are_counted_per_neuron_and_step():
+    """One step at v = x: the triangle of half-width 1/4 around v_th = 1 passes 0.8 and 1 on."""
+
+    class OneStep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neuron = LIF(0.5, surrogate=Triangular(0.25))
+
+        def forward(self, x):
+            return self.neuron(x.flatten(1)[None])[0]
+
+    x = torch.tensor([0.0, 0.5, 0.8, 1.0]).view(1, 1, 2, 2).repeat(3, 1, 1, 1)
+    subject = Context(OneStep(), x, torch.zeros(3, dtype=torch.int64), Linf(EPS), batch_size=2)
+    assert dead_surrogates(subject) == {"neuron": 0.5}
+
+
+@pytest.mark.parametrize(("width", "others"), [(1.0, 5), (0.7, 9), (0.1, 9)])
+def test_every_surrogate_is_tried_once_and_in_widths_of_its_own(width, others):
+    model = MLP(num_classes=2, T=2, hidden=(4,), in_shape=(1, 4, 4), neuron=spiking(width))
+    subject = Context(model.eval(), IMAGES[:4], LABELS[:4], Linf(EPS), steps=1)
+    assert len(CHECKS["S4"](subject).evidence["accuracy"]) == others
+
+
+def spiking(width):
+    return LIF(0.5, surrogate=Triangular(width))
+
+
+def test_noise_is_not_mistaken_for_success():
+    """The least of a dozen noisy scores is far below 3/4; on fresh draws it is 3/4 again."""
+    verdict = quick(Coin(), threat=Linf(0.02), limit=45)
+    assert verdict.settings["stochastic"] is True
+    assert verdict.upper_bound == pytest.approx(0.75, abs=0.06)  # 450 draws: 3 deviations
+    assert by_code(verdict)["G15"].status == "fail"
+
+
+# --- the audit as a function
+
+
+def network():
+    return MLP(num_classes=2, T=2, hidden=(8,), in_shape=(1, 4, 4), generator=stream(0, "init"))
+
+
+def quick(model, **options):
+    options = {"threat": Linf(EPS), "budget": "quick", "attack_steps": 2, "limit": 12, **options}
+    return audit(model, (IMAGES, LABELS), **options)
+
+
+def test_invalid_weights_fail_and_nothing_that_depends_on_them_passes():
+    model = Linear()
+    with torch.no_grad():
+        model.w[0] = torch.nan
+    verdict = quick(model)
+    assert {"G27", "G15"} <= set(verdict.failed)
+    passed = {found.code for found in verdict.findings if found.status == "pass"}
+    assert passed <= {"G32", "S21"}  # these ask where settings come from, not what the model does
+    assert "w is not finite" in verdict.sentence
+    assert verdict.upper_bound is None
+
+
+def test_the_verdict_does_not_depend_on_the_batch_size():
+    def said(batch_size):
+        card = quick(network(), batch_size=batch_size, limit=6).to_json()
+        return [{k: v for k, v in f.items() if k != "seconds"} for f in card.pop("findings")], card
+
+    assert said(6) == said(4)
+
+
+def test_the_audit_leaves_the_model_and_the_global_generator_alone():
+    model = network().train()
+    model.classifier[2].eval()  # frozen on purpose
+    flags = {name: module.training for name, module in model.named_modules()}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    generator = torch.get_rng_state()
+    quick(model)
+    assert flags == {name: module.training for name, module in model.named_modules()}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert torch.equal(generator, torch.get_rng_state())
+
+
+def test_looking_for_the_source_of_a_change_leaves_the_global_generator_alone():
+    class Drifting(Linear):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return super().forward(x) + 0.1 * self.calls * torch.tensor([0.0, 1.0])
+
+    generator = torch.get_rng_state()
+    assert {"S1", "G19"} <= set(quick(Drifting()).failed)
+    assert torch.equal(generator, torch.get_rng_state())
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Only checks that are cheap."""
+    cheap = {code: CHECKS[code] for code in ("S1", "G15", "G4", "G29")}
+    monkeypatch.setattr(auditor, "CHECKS", cheap)
+
+
+@pytest.mark.usefixtures("few")
+def test_progress_counts_the_checks():
+    told = []
+    quick(network(), progress=lambda done, total, what: told.append((done, total, what)))
+    assert [done for done, _, _ in told] == list(range(5))
+    assert {total for _, total, _ in told} == {4}
+    assert told[-1][2] == "done"
+
+
+@pytest.mark.usefixtures("few")
+def test_a_check_that_is_stopped_is_not_run_and_says_why(monkeypatch):
+    def stopped(context):
+        """Something holds."""
+        raise RuntimeError("no room\nfor more")
+
+    monkeypatch.setitem(auditor.CHECKS, "G4", Check(stopped, cost=0))
+    found = by_code(quick(network()))["G4"]
+    assert (found.status, found.title) == ("not run", "Something holds")
+    assert found.measured == "RuntimeError: no room"
+
+
+@pytest.mark.usefixtures("few")
+def test_running_out_of_memory_is_no_finding(monkeypatch):
+    def stopped(context):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setitem(auditor.CHECKS, "G4", Check(stopped, cost=0))
+    with pytest.raises(torch.OutOfMemoryError):
+        quick(network())
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"limit": 0}, "limit"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"attack_steps": 0}, "attack_steps"),
+        ({"threat": Linf(0.0)}, "eps"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line(options, field):
+    with pytest.raises(ValueError, match=f"audit: .*{field}") as caught:
+        quick(network(), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_that_do_not_fit_the_model_are_the_callers_mistake():
+    with pytest.raises(ValueError, match="expects inputs"):
+        audit(network(), (torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])), threat=Linf(EPS))
+
+
+# --- the pages
+
+
+@pytest.mark.parametrize("code", CHECKS)
+def test_every_check_has_a_page_and_a_line_in_the_index(code):
+    docs = Path(__file__).parents[2] / "docs"
+    page = (docs / "audit" / f"{code}.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# {code}: ")
+    for part in ("Measured", "Passes", "A failure means", "Remedy", "Cost", "Cannot see", "Source"):
+        assert f"**{part}**" in page, part
+    check = CHECKS[code]
+    row = f"| [{code}](audit/{code}.md) | {title(check.measure)} |"
+    row += f" {'yes' if code in REQUIRED else ''} | {'yes' if check.quick else ''} |"
+    assert f"{row} {check.cost:g} |" in (docs / "audit.md").read_text(encoding="utf-8")
+
+
+def test_the_index_names_no_check_that_is_not_there():
+    docs = Path(__file__).parents[2] / "docs" / "audit"
+    assert {page.stem for page in docs.glob("*.md")} == set(CHECKS)

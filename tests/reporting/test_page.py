@@ -1,0 +1,401 @@
+"""The report says the planted numbers, escapes its input, and names the file it cannot read."""
+
+import html
+import json
+import re
+
+import numpy as np
+import pytest
+
+from spikeguard.evaluation.statistics import Score, wilson
+from spikeguard.reporting import formatting as words
+from spikeguard.reporting.charts import against_radius, curves, looks, membranes, per_attack
+from spikeguard.reporting.readers.collect import collect
+from spikeguard.reporting.renderer import report
+from spikeguard.reporting.standings import radii
+from spikeguard.storage import atomic_files as files
+from tests.toys.report_runs import (
+    NAMES,
+    NETWORKS,
+    plant_attacks,
+    plant_audit,
+    plant_demo,
+    plant_membrane,
+    plant_run,
+    truncate,
+)
+
+SCRIPT = re.compile(r"<script>.*?</script>|<style>.*?</style>", re.DOTALL)
+HOSTILE = "</script><script>window.pwned = 1</script><img src=x onerror=pwned()> & \"'"
+
+
+def text_of(path):
+    """What a reader sees, without tags; scripts and styles left out."""
+    bare = re.sub(r"<[^>]+>", " ", SCRIPT.sub(" ", path.read_text(encoding="utf-8")))
+    return re.sub(r"\s+", " ", html.unescape(bare))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    root = tmp_path_factory.mktemp("demo")
+    paths = plant_demo(root)
+    page = report(paths, root / "report.html", title="Planted demo", command="spikeguard demo")
+    return paths, page
+
+
+def test_every_planted_accuracy_is_on_the_page_with_its_interval(demo):
+    text = text_of(demo[1])
+    for numbers in NETWORKS.values():
+        shown = [numbers["clean"], *numbers[0.1], *numbers[0.2]]
+        for accuracy in shown:
+            low, high = wilson(accuracy / 100 * 500, 500)
+            assert f"{accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}]" in text
+        assert f"{100 * numbers['near']:.1f} % within 0.2 v th of the threshold" in text
+        assert f"{100 * numbers['zero']:.1f} %" in text
+
+
+def test_row_of_a_network_holds_its_numbers_in_the_order_of_the_heads(demo):
+    source = SCRIPT.sub("", demo[1].read_text(encoding="utf-8"))
+    table = re.search(
+        r'<table class="scores">(?:(?!</table>).)*ε = 0\.2.*?</table>', source, re.DOTALL
+    )
+    heads = re.findall(r"<th scope=\"col\"[^>]*>([^<]*)</th>", table[0])
+    assert heads == [
+        *("Network", "Clean", "FGSM", "PGD-10", "PGD-40, own surrogate", "Worst case"),
+        *("Zero input gradient", "Audit", "Images"),
+    ]
+    (row,) = (r for r in re.findall(r"<tr>.*?</tr>", table[0], re.DOTALL) if "</svg>TGO<" in r)
+    cells = [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td.*?</td>", row, re.DOTALL)]
+    starts = ["98.6 %", "69.0 %", "38.6 %", "30.0 %", "1.0 %", "42.0 %", "✗ unreliable", "500"]
+    assert [cell.startswith(start) for cell, start in zip(cells, starts, strict=True)] == [True] * 8
+
+
+def test_verdict_names_the_widest_gap_and_the_audit(demo):
+    text = text_of(demo[1])
+    assert (
+        "At ε = 0.2 (L∞, n = 500) PGD-40 with its own surrogate is 29.0 points too optimistic: "
+        "at most 1.0 % hold in the worst case."
+    ) in text
+    assert "upper bounds" in text
+    verdict = json.loads((demo[0][1] / "audit.json").read_text())
+    assert text.count(verdict["sentence"]) == 2  # on the card and above the findings
+    assert "the number is an artefact of the attacker's gradient" in verdict["sentence"]
+    for word in (
+        "✓ reliable",
+        "✗ unreliable",
+        "42 of 100 samples",
+        "attack with a wider surrogate",
+    ):
+        assert word in text
+
+
+def test_page_tells_what_was_trained_and_how(demo):
+    text = text_of(demo[1])
+    for word in (
+        *("58,906", "1,167", "1 min 23 s", "TGO(lambda_max=20.0, delta=1.0)", "Planted CPU"),
+        *("2026-01-02 03:04:05", "spikeguard train tgo", "spikeguard demo", "planted for tests"),
+        f"spikeguard attack {demo[0][1]} --suite demo --norm linf --eps 0.2 --limit 500",
+    ):
+        assert word in text, word
+    assert '"lr": 0.002' in text  # the whole recipe
+
+
+def test_page_is_one_file_with_one_plotly_and_the_same_bytes_each_time(demo, tmp_path):
+    source = demo[1].read_text(encoding="utf-8")
+    assert source.count("plotly.js v") == 1
+    assert 3_000_000 < len(source) < 7_000_000
+    outside = SCRIPT.sub("", source)
+    assert not re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=\"(?!data:)", outside)
+    assert "url(" not in "".join(re.findall(r"<style>.*?</style>", source, re.DOTALL))
+    again = report(demo[0], tmp_path / "r.html", title="Planted demo", command="spikeguard demo")
+    assert again.read_bytes() == demo[1].read_bytes()
+
+
+def test_ids_and_headings_are_in_order(demo):
+    source = SCRIPT.sub("", demo[1].read_text(encoding="utf-8"))
+    ids = re.findall(r'\sid="([^"]+)"', source)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', source)) <= set(ids)
+    assert set(re.findall(r'aria-labelledby="([^"]+)"', source)) <= set(ids)
+    assert source.count("<h1>") == 1
+    for chart in re.findall(r'<div class="chart"[^>]*>', source):
+        assert 'role="img"' in chart and re.search(r'aria-label="[^"]{20,}"', chart)
+
+
+def test_hostile_names_are_shown_not_run(tmp_path):
+    path = plant_run(tmp_path / "hostile", HOSTILE, objective=HOSTILE)
+    plant_attacks(path, 0.1, 90.0, NETWORKS["TGO"][0.1])
+    plant_audit(path, failed=("S4",))
+    plant_membrane(path)
+    page = report([path], tmp_path / "report.html", command=HOSTILE)
+    source = page.read_text(encoding="utf-8")
+    assert "<script>window.pwned" not in source
+    assert "<img" not in SCRIPT.sub("", source)
+    assert HOSTILE in text_of(page)
+
+
+def test_what_was_not_run_is_said_with_its_command(tmp_path):
+    path = plant_run(tmp_path / "bare run", "Bare")
+    text = text_of(report([path], tmp_path / "report.html"))
+    assert "Not attacked yet: nothing is known about its robustness." in text
+    assert f"not run: spikeguard attack '{path}'" in text
+    assert f"not run: spikeguard audit '{path}'" in text
+    assert "– not run" in text  # the audit's badge
+    assert "points too optimistic" not in text
+
+
+def test_network_that_was_not_attacked_at_a_radius_says_so(tmp_path):
+    one, two = plant_run(tmp_path / "one", "One"), plant_run(tmp_path / "two", "Two")
+    plant_attacks(one, 0.1, 90.0, NETWORKS["AT"][0.1])
+    plant_attacks(two, 8 / 255, 91.0, NETWORKS["TGO"][0.1])
+    text = text_of(report([one, two], tmp_path / "report.html"))
+    assert f"not run: spikeguard attack {one} --norm linf --eps 8/255" in text
+    assert f"not run: spikeguard attack {two} --norm linf --eps 0.1" in text
+    assert "L∞ attacks at ε = 8/255, 0.1" in text
+
+
+def test_attacks_with_the_own_surrogate_only_are_called_that(tmp_path):
+    path = plant_run(tmp_path / "run", "Run")
+    plant_attacks(path, 0.1, 90.0, (50.0, 40.0, 40.0), names=("pgd10", "pgd40"))
+    text = text_of(report([path], tmp_path / "report.html"))
+    assert (
+        "Only its own surrogate was tried: 40.0 % is what a paper would print, and no more." in text
+    )
+    assert f"not run: spikeguard attack {path} --suite surrogates" in text
+
+
+def test_gap_below_a_point_is_not_called_one(tmp_path):
+    path = plant_run(tmp_path / "run", "Run")
+    plant_attacks(path, 0.1, 90.0, (40.0, 60.0, 39.2), names=("pgd40", "pgd20/width2"))
+    text = text_of(report([path], tmp_path / "report.html"))
+    assert "PGD-40 with its own surrogate comes within 1 point of the worst case" in text
+    assert "too optimistic" not in text
+
+
+def test_audit_is_shown_with_the_radius_it_was_made_at(tmp_path):
+    path = plant_run(tmp_path / "run", "Run")
+    plant_attacks(path, 0.2, 90.0, NETWORKS["AT"][0.2])
+    plant_audit(path)
+    text = text_of(report([path], tmp_path / "report.html"))
+    assert text.count("at ε = 0.1, n = 100") == 3  # the card, the table at 0.2, the audit's section
+
+
+def test_suites_on_the_same_images_are_merged_and_others_left_out(tmp_path):
+    path = plant_run(tmp_path / "run", "Run")
+    first = plant_attacks(path, 0.1, 90.0, (60.0, 55.0, 50.0), names=("pgd10", "pgd20/width2"))
+    first.rename(first.with_name("quick.json"))
+    first = plant_attacks(path, 0.1, 90.0, (65.0, 45.0, 44.0), names=("pgd10", "pgd40"))
+    first.rename(first.with_name("papers.json"))
+    plant_attacks(path, 0.1, 91.0, (89.0, 89.0), names=("noise",), n=1797)
+    (place,) = radii(collect([path]))
+    standing = place.standings["Run"]
+    assert {name: round(s.accuracy, 3) for name, s in standing.attacks.items()} == {
+        "pgd10": 0.6,
+        "pgd40": 0.45,
+        "pgd20/width2": 0.55,
+    }
+    assert (standing.printed, standing.worst_case.accuracy) == ("pgd40", 0.44)
+    assert standing.gap == pytest.approx(0.01)
+    assert standing.left_out == ("demo-linf-0.1-first1797",)
+
+
+def test_a_cascade_or_a_bfloat16_search_is_never_shown_as_the_plain_attack(tmp_path):
+    """Their numbers lie below the plain ones: whoever merged them by name would show them."""
+    run = plant_run(tmp_path / "run", "Planted")
+    plant_attacks(run, 0.1, 90.0, (80.0, 70.0, 60.0), names=("fgsm", "pgd10"))
+    for change, numbers in (
+        ({"cascade": True}, (79.0, 55.0, 55.0)),
+        ({"precision": "bf16"}, (78.0, 57.0, 57.0)),
+        ({"cascade": True, "precision": "bf16"}, (77.0, 56.0, 56.0)),
+    ):
+        plain = (run / "attacks" / "demo-linf-0.1-first500.json").read_text()
+        file = plant_attacks(run, 0.1, 90.0, numbers, names=("fgsm", "pgd10"))
+        card = json.loads(file.read_text())
+        file.with_name(
+            f"demo-{'-'.join(map(str, change))}-{change.get('precision')}.json"
+        ).write_text(json.dumps(card | change))
+        file.write_text(plain)
+    (network,) = collect([run])
+    (standing,) = radii([network])[0].standings.values()
+    shown = {name: score.accuracy for name, score in standing.attacks.items()}
+    assert shown == {
+        "fgsm": 0.8,
+        "pgd10": 0.7,
+        "fgsm + all cheaper of demo": 0.79,
+        "pgd10 + all cheaper of demo": 0.55,
+        "fgsm in bf16": 0.78,
+        "pgd10 in bf16": 0.57,
+        "fgsm in bf16 + all cheaper of demo": 0.77,
+        "pgd10 in bf16 + all cheaper of demo": 0.56,
+    }
+    assert standing.printed == "pgd10"
+    assert standing.worst_case.accuracy == 0.55
+    text = text_of(report([run], tmp_path / "report.html"))
+    assert "PGD-10 + all cheaper of demo 55.0 %" in text
+    assert "after this and all cheaper attacks of that suite, not under the attack alone" in text
+
+
+def test_a_cascade_alone_has_no_number_to_compare_with_papers(tmp_path):
+    run = plant_run(tmp_path / "run", "Planted")
+    file = plant_attacks(run, 0.1, 90.0, (80.0, 70.0, 70.0), names=("fgsm", "pgd10"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"cascade": True}))
+    text = text_of(report([run], tmp_path / "report.html"))
+    assert "PGD with its own surrogate was not run, so there is no number to compare" in text
+    assert "70.0 %" in text
+
+
+def test_same_titles_are_told_apart(tmp_path):
+    paths = [plant_run(tmp_path / name, "Same") for name in ("a", "b")]
+    assert [network.label for network in collect(paths)] == ["Same (a)", "Same (b)"]
+    inner = [plant_run(tmp_path / outer / "same", "Same") for outer in ("c", "d")]
+    assert len({network.label for network in collect(inner)}) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["result.json", "metrics.jsonl", "environment.json", "recipe.yaml"]
+)
+def test_missing_file_is_named(name, tmp_path):
+    path = plant_run(tmp_path / "run", "Run")
+    (path / name).unlink()
+    with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+        report([path], tmp_path / "report.html")
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("recipe.yaml", "result.json", "metrics.jsonl", "environment.json", "audit.json"),
+        *("attacks/demo-linf-0.1-first500.json", "analysis/membrane.npz"),
+    ],
+)
+def test_truncated_file_is_named_and_the_old_page_stands(name, tmp_path):
+    (path, *_) = plant_demo(tmp_path)
+    truncate(path / name)
+    page = tmp_path / "report.html"
+    page.write_text("old")
+    with pytest.raises(ValueError, match=re.escape(str(path / name))) as caught:
+        report([path], page)
+    assert "\n" not in str(caught.value)
+    assert page.read_text() == "old"
+
+
+def test_metrics_that_end_early_are_damaged(tmp_path):
+    path = plant_run(tmp_path / "run", "Run")
+    lines = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (path / "metrics.jsonl").write_text("".join(lines[:-1]))
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: damaged: it holds 14 of 15 epochs"):
+        report([path], tmp_path / "report.html")
+    (path / "metrics.jsonl").write_text("".join([*lines[:-1], lines[-1][:40]]))
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: damaged: line 15: "):
+        report([path], tmp_path / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "complaint"),
+    [
+        ("result.json", "parameters", None, "damaged"),
+        ("audit.json", "status", "fine", "unknown status 'fine'; known: reliable"),
+        ("attacks/demo-linf-0.1-first500.json", "worst_case", {}, "it holds no 'accuracy'"),
+        (
+            "attacks/demo-linf-0.1-first500.json",
+            "clean",
+            {"accuracy": 99.4, "low": 98.0, "high": 99.9, "n": 500},
+            "an accuracy lies in",
+        ),
+        ("attacks/demo-linf-0.1-first500.json", "attacks", [], "damaged"),
+        ("environment.json", None, [], "expected an object, got list"),
+    ],
+)
+def test_file_with_other_content_is_named(file, key, value, complaint, tmp_path):
+    (path, *_) = plant_demo(tmp_path)
+    card = json.loads((path / file).read_text())
+    card = value if key is None else {**card, key: value}
+    (path / file).write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=re.escape(complaint)) as caught:
+        report([path], tmp_path / "report.html")
+    assert str(path / file) in str(caught.value)
+
+
+def test_mistakes_of_the_caller_are_one_line(tmp_path):
+    path = plant_run(tmp_path / "run", "Run")
+    for runs, complaint in (
+        ([], "at least one run folder"),
+        ([path, path], "named twice"),
+        ([tmp_path / "none"], "no such run folder"),
+        ([tmp_path], "not a run folder, it holds no recipe.yaml"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            report(runs, tmp_path / "report.html")
+
+
+def test_page_is_written_atomically(demo, tmp_path, monkeypatch):
+    page = tmp_path / "report.html"
+    page.write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        report(demo[0], page)
+    assert page.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [page]
+
+
+def test_charts_hold_the_planted_numbers(demo):
+    networks = collect(demo[0])
+    look, places = looks(networks), radii(networks)
+    bars = per_attack(places[1], look).figure.data
+    assert [bar.name for bar in bars] == list(NETWORKS)
+    expected = [98.6, *NETWORKS["TGO"][0.2]]
+    assert list(bars[1].x) == pytest.approx(expected)
+    low, high = wilson(0.3 * 500, 500)
+    place = 1 + NAMES.index("pgd40")
+    assert bars[1].error_x.array[place] == pytest.approx(100 * (high - 0.3))
+    assert bars[1].error_x.arrayminus[place] == pytest.approx(100 * (0.3 - low))
+
+    *others, printed, worst = against_radius(places, "TGO", look).figure.data
+    assert len(others) == 3
+    assert (list(printed.x), list(printed.y)) == ([0, 0.1, 0.2], pytest.approx([98.6, 63.0, 30.0]))
+    assert (list(worst.x), list(worst.y)) == ([0, 0.1, 0.2], pytest.approx([98.6, 54.8, 1.0]))
+    assert (printed.line.dash, worst.line.dash) == ("dash", "solid")
+
+    found = membranes(networks, look)
+    histogram = found["TGO"].figure.data[0]
+    near = np.abs(histogram.x) < 0.2
+    assert histogram.y[near].sum() == pytest.approx(1.0, abs=0.01)
+    assert {tuple(chart.figure.layout.xaxis.range) for chart in found.values()} == {
+        tuple(found["TGO"].figure.layout.xaxis.range)
+    }
+
+    loss, accuracy, terms = (chart.figure for chart in curves(networks, look))
+    epochs = networks[1].epochs
+    assert list(loss.data[3].y) == [epoch.val_loss for epoch in epochs]
+    assert max(accuracy.data[4].y) == pytest.approx(100 * networks[1].trained.val_accuracy)
+    assert [trace.name for trace in terms.data[:2]] == ["TGO, cross_entropy", "TGO, tgo"]
+
+
+def test_every_network_has_a_look_of_its_own(tmp_path):
+    networks = collect([plant_run(tmp_path / str(n), f"N{n}", epochs=2) for n in range(20)])
+    assert len(set(looks(networks).values())) == 20
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (words.percent(0.6136), "61.4 %"),
+        (words.scored(Score(0.614, 0.570, 0.656, 500)), "61.4 % [57.0, 65.6]"),
+        (words.duration(7.6), "8 s"),
+        (words.duration(200), "3 min 20 s"),
+        (words.duration(7_500), "2 h 05 min"),
+        (words.radius(8 / 255), "ε = 8/255"),
+        (words.attack("pgd40/width0.5"), "PGD-40, width 0.5"),
+        (words.attack("rfgsm"), "R+FGSM"),
+        (words.attack("mine"), "mine"),
+        (words.norm("l2"), "L2"),
+    ],
+)
+def test_numbers_and_names_have_one_form(written, expected):
+    assert written == expected

@@ -1,0 +1,294 @@
+"""``spikeguard attack --model``: a network of the user's own, its weights, its folder."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from spikeguard.cli.entry import main
+from spikeguard.evaluation.result import Evaluation
+
+NETS = '''
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    """Four steps inside, [T, B, K] out."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return torch.stack([self.layer(x.flatten(1)) * (t + 1) for t in range(4)])
+
+def net():
+    torch.manual_seed(0)
+    return Net()
+
+def drawn():
+    torch.seed()
+    return Net()
+
+def adapted():
+    import spikeguard as sg
+    return sg.foreign(net(), T=4, readout="last")
+
+def blind():
+    return nn.Sequential(nn.Flatten(), nn.Linear(100, 10))
+
+def colours():
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 10))
+
+class Switching(Net):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(64)
+
+    def forward(self, x):
+        self.norm.train()
+        return super().forward(self.norm(x.flatten(1)))
+
+class Turned(Net):
+    """Wants [T, B, ...]: the shape is right, the way it is shown is not."""
+
+    def forward(self, x):
+        return self.layer(x.flatten(2))
+
+def boom():
+    raise OSError("no such\\ncamera")
+
+def number():
+    return 3
+
+three = 3
+'''
+
+
+class Code:
+    """Would run when it is unpickled."""
+
+    def __reduce__(self):
+        return (print, ("unpickled",))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The current folder holds the user's module; its import is forgotten afterwards."""
+    (tmp_path / "my_nets.py").write_text(NETS, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    yield tmp_path
+    sys.modules.pop("my_nets", None)
+    assert sys.path == path
+
+
+def attack(*words):
+    return main(["attack", "--suite", "baseline", "--eps", "0.1", "--limit", "20", *words])
+
+
+def usual(*words):
+    return attack("--model", "my_nets:net", "--T", "4", "--data", "digits", *words)
+
+
+def state():
+    torch.manual_seed(1)
+    layer = nn.Linear(64, 10)
+    return {f"layer.{name}": value.detach() for name, value in layer.state_dict().items()}
+
+
+def test_results_are_those_of_a_run_and_are_read_back(capsys):
+    assert usual("--out", "mine") == 0
+    first = capsys.readouterr()
+    assert "results in mine/attacks" in first.out
+    assert "T 4, presentation inside, readout mean" in first.err
+    (stored,) = Path("mine/attacks").glob("*.json")
+    assert Evaluation.load(stored.with_suffix("")).samples == 20
+    assert usual("--out", "mine") == 0
+    again = capsys.readouterr()
+    assert again.out == first.out
+
+
+def test_two_processes_build_it_each(capsys):
+    """They find the user's module, load the weights, and adapt it in the same way."""
+    save_file(state(), "w.safetensors")
+    shown = set()
+    for out, more in (("one", []), ("two", ["--jobs", "2"])):
+        assert usual("--out", out, "--weights", "w.safetensors", *more) == 0
+        shown.add(capsys.readouterr().out.replace(f"{out}/attacks", "attacks"))
+    assert len(shown) == 1
+
+
+def test_weights_that_are_drawn_anew_cannot_be_shared(capsys):
+    words = ["--T", "4", "--data", "digits", "--out", "drawn", "--jobs", "2"]
+    assert attack("--model", "my_nets:drawn", *words) == 2
+    said = "--jobs: my_nets:drawn makes other weights at every call; pass --weights, or --jobs 1."
+    assert said in capsys.readouterr().err
+
+
+def test_what_the_results_belong_to_is_written_down(capsys):
+    assert usual("--out", "mine") == 0
+    card = json.loads(Path("mine/model.json").read_text(encoding="utf-8"))
+    known = {key: card[key] for key in ("model", "data", "framework", "T", "readout")}
+    assert known == {
+        "model": "my_nets:net",
+        "data": "digits",
+        "framework": "stateless",
+        "T": 4,
+        "readout": "mean",
+    }
+    assert card["check"]["samples"] == 32
+    capsys.readouterr()
+    assert usual("--out", "mine", "--readout", "sum") == 2
+    assert "mine holds results of another model: readout was 'mean', is 'sum'" in _line(capsys)
+    save_file(state(), "w.safetensors")
+    assert usual("--out", "mine", "--weights", "w.safetensors") == 2
+    assert "holds results of another model: weights was" in _line(capsys)
+
+
+def test_every_kind_of_weights_file_gives_the_same(capsys):
+    weights = state()
+    save_file(weights, "w.safetensors")
+    torch.save(weights, "plain.pt")
+    torch.save({"epoch": 3, "state_dict": weights}, "wrapped.pt")
+    torch.save({f"module.{name}": value for name, value in weights.items()}, "parallel.pt")
+    shown = set()
+    for name in ("w.safetensors", "plain.pt", "wrapped.pt", "parallel.pt"):
+        assert usual("--out", "mine", "--weights", name) == 0
+        shown.add(capsys.readouterr().out)
+    assert len(shown) == 1
+
+
+def test_a_factory_may_return_an_adapted_model(capsys):
+    words = ("--model", "my_nets:adapted", "--data", "digits")
+    assert attack(*words, "--out", "mine") == 0
+    assert "readout last" in capsys.readouterr().err
+    assert attack(*words, "--T", "4", "--out", "mine") == 2
+    assert "--T: the factory returns a model that already is" in _line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "expected RUN, a run folder, or --model; got neither."),
+        (["a-run", "--model", "my_nets:net"], "expected RUN, a run folder, or --model; got both."),
+        (["a-run", "--T", "4"], "--T goes with --model; a run has its own."),
+        (["--model", "my_nets:net", "--T", "4"], "--data: name the images to attack"),
+        (["--model", "my_nets:net", "--data", "digits"], "--T: pass the number of time steps"),
+        (["--model", "my_nets", "--T", "4", "--data", "digits"], "package.module:factory, got"),
+        (["--model", "my_net:net", "--T", "4", "--data", "digits"], "no module named 'my_net'"),
+        (["--model", "my_nets:nett", "--T", "4", "--data", "digits"], "Did you mean 'net'?"),
+        (["--model", "my_nets:three", "--T", "4", "--data", "digits"], "is no factory but of type"),
+        (["--model", "my_nets:number", "--T", "4", "--data", "digits"], "returns int, not an nn.M"),
+        (["--model", "my_nets:boom", "--T", "4", "--data", "digits"], "raises OSError: no such"),
+        (
+            ["--model", "my_nets:blind", "--T", "4", "--data", "digits"],
+            "my_nets:blind cannot be shown images of digits [1, 8, 8] in T=4 steps: RuntimeError: "
+            "mat1 and mat2 shapes cannot be multiplied (3x64 and 100x10)",
+        ),
+        (
+            ["--model", "my_nets:colours", "--T", "4", "--data", "digits"],
+            "expected input[3, 1, 8, 8] to have 3 channels, but got 1 channels instead",
+        ),
+        (["--model", "my_nets:Turned", "--T", "4", "--data", "digits"], "could not be driven in"),
+        (
+            ["--model", "my_nets:Switching", "--T", "4", "--data", "digits"],
+            "check: a BatchNorm1d runs in training mode although the model is in evaluation mode; "
+            "switch no mode inside forward.",
+        ),
+        (["--model", "my_nets:net", "--T", "3", "--data", "digits"], "makes 4 steps itself; pass"),
+        (["--model", "my_nets:net", "--T", "4", "--data", "digit"], "Did you mean 'digits'?"),
+    ],
+)
+def test_refusals_are_one_line(words, message, capsys):
+    assert attack(*words, "--out" if "--model" in words else "--eps", "0.2") == 2
+    assert message in _line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"other": torch.zeros(2)}, "belongs to another model: it lacks layer.weight, layer.bias"),
+        ({"a": Code()}, "holds pickled objects beside tensors"),
+        ({"a": 3}, "holds no state dict"),
+        (None, "no such file"),
+    ],
+)
+def test_wrong_weights_are_refused_and_no_code_runs(content, message, capsys):
+    if content is not None:
+        torch.save(content, "w.pt")
+    assert usual("--out", "mine", "--weights", "w.pt") == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert message in shown.err.strip()
+    assert "\n" not in shown.err.strip()
+
+
+SPIKING = """
+import torch
+from torch import nn
+from tests.models.adapters.test_classifier import LIFNode, SpikeFunction
+
+ALPHA = 4.0
+
+def net():
+    torch.manual_seed(0)
+    node = LIFNode()
+    node.surrogate_function = SpikeFunction(ALPHA)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), node, nn.Linear(32, 10))
+"""
+
+
+@pytest.fixture
+def spiking(folder, monkeypatch):
+    """A second module, whose network has a spiking layer; returns it for changes."""
+    (folder / "my_spikes.py").write_text(SPIKING, encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    yield importlib.import_module("my_spikes")
+    del sys.modules["my_spikes"]
+    monkeypatch.undo()
+
+
+def test_every_neuron_is_written_down_and_another_surrogate_is_another_model(spiking, capsys):
+    words = ("--model", "my_spikes:net", "--T", "4", "--data", "digits", "--out", "mine")
+    assert attack(*words) == 0
+    card = json.loads(Path("mine/model.json").read_text(encoding="utf-8"))
+    own = "SpikingJelly SpikeFunction(alpha=4.0)"
+    known = {"reset": "hard", "surrogate": own, "fires": "v >= v_th"}
+    assert card["neurons"] == {"model.2": known}
+    assert card["arguments"] == list(words[:-2])
+    assert set(card["check"]["surrogates"]) == {"eps", "left", "worst", "room"}
+    spiking.ALPHA = 2.0  # the weights are the same, what attacks find is not
+    capsys.readouterr()
+    assert attack(*words) == 2
+    assert f"another model: surrogate of model.2 was {own!r}, is" in _line(capsys)
+
+
+def test_a_card_that_says_nothing_of_neurons_is_completed(spiking, capsys):
+    words = ("--model", "my_spikes:net", "--T", "4", "--data", "digits", "--out", "mine")
+    assert attack(*words) == 0
+    first = json.loads(Path("mine/model.json").read_text(encoding="utf-8"))
+    older = {name: value for name, value in first.items() if name not in ("neurons", "arguments")}
+    Path("mine/model.json").write_text(json.dumps(older), encoding="utf-8")
+    assert attack(*words) == 0
+    assert json.loads(Path("mine/model.json").read_text(encoding="utf-8")) == first
+
+
+def test_a_folder_with_something_else_is_left_alone(folder, capsys):
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.txt").write_text("mine", encoding="utf-8")
+    assert usual("--out", "notes") == 2
+    assert "notes holds something else" in _line(capsys)
+    assert [p.name for p in (folder / "notes").iterdir()] == ["a.txt"]
+
+
+def _line(capsys):
+    """Return what was written to standard error: one line."""
+    shown = capsys.readouterr().err.strip()
+    assert "\n" not in shown
+    return shown
