@@ -1,6 +1,6 @@
 """The Triton kernel against the definition, on a GPU, or on CPU tensors in Triton's interpreter.
 
-tests/kernels/test_triton.py runs this file in the interpreter; tensors are small, because that is slow.
+tests/kernels/test_triton.py runs this file in the interpreter; tensors are small: that is slow.
 """
 
 import copy
