@@ -21,6 +21,7 @@ from spikeguard.auditing.registry import CHECKS
 from spikeguard.auditing.subject import Budget, Provenance
 from spikeguard.data.images import ImageSet, as_image_set
 from spikeguard.neurons.surrogate import Surrogate
+from spikeguard.system.progress import ProgressCallback
 
 __all__ = ["audit", "reported"]
 
@@ -53,7 +54,7 @@ def audit(
     tuned: Provenance | None = None,
     rescore: Callable[[Tensor, Tensor], Tensor] | None = None,
     trained_with: Surrogate | Mapping[str, Surrogate] | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Verdict:
     """Check whether the robustness of a model, as attacks measure it, can be believed.
 

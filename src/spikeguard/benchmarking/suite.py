@@ -29,10 +29,10 @@ from spikeguard.benchmarking.timing import (
 from spikeguard.benchmarking.variants import Variant, default_variant, known_variants, variant
 from spikeguard.kernels.selection import use_kernel
 from spikeguard.models.snn import SNN
+from spikeguard.system.progress import ProgressCallback
 
 __all__ = ["Benchmark", "choose"]
 
-Progress = Callable[[int, int, str], None]
 
 _FULL = Effort(least=3, most=7, seconds=10)
 _QUICK = Effort(least=2, most=3, seconds=2)
@@ -83,7 +83,7 @@ class Benchmark:
 
     def run(
         self,
-        progress: Progress = lambda done, total, what: None,
+        progress: ProgressCallback = lambda done, total, what: None,
         finished: Callable[[Store], None] = lambda store: None,
     ) -> Store:
         """Measure what is not measured yet.

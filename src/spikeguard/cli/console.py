@@ -23,10 +23,10 @@ from rich.text import Text
 
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.instantiate import parse_number
+from spikeguard.system.progress import ProgressCallback, TaskProgressCallback
 
 __all__ = ["note", "numbers", "progress", "progress_board", "say", "table", "words"]
 
-Update = Callable[[int, int, str], None]
 Clock = Callable[[], float]  # seconds
 
 _PLAIN_WIDTH = 160  # where there is no terminal to fit
@@ -58,7 +58,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 @contextmanager
-def progress(task: str, *, clock: Clock = time.monotonic) -> Iterator[Update]:
+def progress(task: str, *, clock: Clock = time.monotonic) -> Iterator[ProgressCallback]:
     """Show how far ``update(done, total, what)`` has come, with the time left.
 
     Without a terminal there is no bar, but a plain line for every epoch, for every new ``what`` and
@@ -69,9 +69,7 @@ def progress(task: str, *, clock: Clock = time.monotonic) -> Iterator[Update]:
 
 
 @contextmanager
-def progress_board(
-    *, clock: Clock = time.monotonic
-) -> Iterator[Callable[[str, int, int, str], None]]:
+def progress_board(*, clock: Clock = time.monotonic) -> Iterator[TaskProgressCallback]:
     """Show several tasks at once, ``update(task, done, total, what)``; a finished one is hidden."""
     console = _errors()
     if not console.is_terminal:

@@ -1,22 +1,24 @@
-"""The composition root: from a recipe to the objects it describes.
+"""build(): from a recipe to model, data, objective and training options.
 
-The only place that knows data sets, models, neurons, encoders, objectives and training options
-together.
+The composition root: the only module that knows all registries.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from spikeguard.config.contracts import require_attack, require_data_set
 from spikeguard.config.errors import ConfigError, ConfigPath, unknown_name
 from spikeguard.config.instantiate import call_checked, instantiate
+from spikeguard.config.plugins import NO_PLUGINS, Plugins, is_reference
 from spikeguard.config.schema import EvaluateSection, Recipe
 
 if TYPE_CHECKING:
+    from spikeguard.attacks.base import Attack
     from spikeguard.data.images import Splits
     from spikeguard.defences.objective import Objective
     from spikeguard.models.snn import SNN
@@ -27,7 +29,9 @@ __all__ = [
     "build",
     "build_model",
     "build_objective",
+    "build_suite",
     "load_data",
+    "load_images",
     "require_images",
     "require_tunable",
     "tunable_suites",
@@ -42,7 +46,7 @@ class Built:
         model: The network, freshly initialised from the recipe's seed.
         data: Training, validation and test images.
         objective: What training minimises.
-        options: How training goes about it.
+        options: Options of the training.
     """
 
     model: SNN
@@ -59,14 +63,13 @@ def build(recipe: Recipe, data_root: str | Path | None = None) -> Built:
         data_root: Folder of the data sets; ``$SPIKEGUARD_DATA`` or ``data`` when left out.
 
     Raises:
-        ConfigError: If a name or an option is unknown, a value is refused, or the data are missing.
+        ConfigError: If a name or an option is unknown, a value is rejected, the data are missing,
+            or a part of another package is not allowed (see ``load_recipe``) or breaks its
+            contract.
     """
-    from spikeguard.attacks.suite_definitions import SUITES
     from spikeguard.training.options import TrainOptions
 
-    for suite in recipe.evaluate.suite:  # now, not after hours of training
-        if suite not in SUITES:
-            raise unknown_name(ConfigPath("evaluate.suite", recipe.label), "name", suite, SUITES)
+    require_suites(recipe)  # now, not after hours of training
     require_tunable(recipe.evaluate, ConfigPath("evaluate.tune", recipe.label))
     options = call_checked(
         TrainOptions, recipe.train, ConfigPath("train", recipe.label), seed=recipe.seed
@@ -84,31 +87,117 @@ def build(recipe: Recipe, data_root: str | Path | None = None) -> Built:
 
 def load_data(recipe: Recipe, data_root: str | Path | None = None) -> Splits:
     """Load the recipe's images."""
-    from spikeguard.data.datasets import load
-
     settings = recipe.data.model_dump(exclude={"name"})
+    where = ConfigPath("data", recipe.label)
+    return load_images(
+        recipe.data.name,
+        data_root,
+        where=where,
+        plugins=recipe.plugins,
+        seed=recipe.seed,
+        **settings,
+    )
+
+
+def load_images(
+    name: str,
+    data_root: str | Path | None = None,
+    *,
+    where: ConfigPath | str = "--data",
+    plugins: Plugins = NO_PLUGINS,
+    **settings: Any,
+) -> Splits:
+    """Load a data set by its name in ``DATASETS`` or by reference, ``package.module:Part``."""
+    from spikeguard.data.datasets import DATASETS, load
+
+    known = DATASETS
+    if is_reference(name):
+        part = plugins.find(name, where)
+        require_data_set(part, name, where)
+        known = {name: part}
     try:
-        return load(recipe.data.name, data_root, seed=recipe.seed, **settings)
+        return load(name, data_root, known=known, **settings)
     except ValueError as error:
-        raise ConfigError(f"data in {recipe.label}: {error}") from error
+        if not is_reference(name) and str(where) == "--data":
+            raise
+        raise ConfigError(f"{where}: {error}") from error
+    except Exception as error:
+        if not is_reference(name):
+            raise
+        first = str(error).partition("\n")[0]
+        raise ConfigError(f"{where}: {name} raises {type(error).__name__}: {first}") from error
+
+
+def require_suites(recipe: Recipe) -> None:
+    """Reject unknown suites, and parts of other packages that are no attack."""
+    from spikeguard.attacks.suite_definitions import SUITES
+
+    where, plan = ConfigPath("evaluate.suite", recipe.label), recipe.evaluate
+    for name in plan.suite:
+        if is_reference(name):
+            build_suite(
+                name, eps=max(plan.eps), norm=plan.norm, where=where, plugins=recipe.plugins
+            )
+        elif name not in SUITES:
+            raise unknown_name(where, "name", name, SUITES)
+
+
+def build_suite(
+    name: str,
+    *,
+    eps: float,
+    norm: str,
+    eot: int = 1,
+    where: ConfigPath | str = "--suite",
+    plugins: Plugins = NO_PLUGINS,
+) -> dict[str, Attack]:
+    """Return the attacks of a suite; an attack of another package is a suite of one.
+
+    Args:
+        name: One of ``SUITES``, or ``package.module:Attack``, called as ``Attack(threat=...)``.
+        eps: Radius of the threat set.
+        norm: "linf", "l2" or "l1".
+        eot: Gradients averaged in every step; an attack without the field ``gradient`` ignores it.
+        where: Path in the recipe or option, for messages.
+        plugins: Packages that may be imported.
+    """
+    from spikeguard.attacks.gradients.base import Backprop, EoT
+    from spikeguard.attacks.suites import suite
+    from spikeguard.attacks.threat import THREATS
+
+    if not is_reference(name):
+        return suite(name, eps=eps, norm=norm, eot=eot)
+    part = plugins.find(name, where)
+    averaged = {"gradient": EoT(eot, Backprop())} if eot > 1 and _has_gradient(part) else {}
+    try:
+        attack = part(threat=THREATS[norm](eps), **averaged)
+    except Exception as error:
+        first = str(error).partition("\n")[0]
+        raise ConfigError(f"{where}: {name} raises {type(error).__name__}: {first}") from error
+    require_attack(attack, name, where)
+    return {name.partition(":")[2].lower(): attack}
+
+
+def _has_gradient(part: object) -> bool:
+    return is_dataclass(part) and any(field.name == "gradient" for field in fields(part))
 
 
 def require_images(limit: int | None, data: Splits, where: ConfigPath | str = "limit") -> None:
-    """Refuse a limit above the number of test images: its results would not be what they say."""
+    """Reject a limit above the number of test images, which a result would state wrongly."""
     if limit is not None and limit > len(data.test):
         raise ConfigError(f"{where}: there are {len(data.test)} test images, got {limit}.")
 
 
 def tunable_suites(suites: Iterable[str]) -> list[str]:
-    """Return those of some attack suites whose gradients have a setting to choose."""
+    """Return the suites whose gradients have a setting to choose."""
     from spikeguard.attacks.suites import suite
     from spikeguard.attacks.tuning import tunable
 
-    return [name for name in suites if tunable(suite(name, eps=0.1))]
+    return [n for n in suites if not is_reference(n) and tunable(suite(n, eps=0.1))]
 
 
 def require_tunable(plan: EvaluateSection, where: ConfigPath | str = "--tune") -> None:
-    """Refuse to choose settings where no suite has any."""
+    """Reject a request to choose settings where no suite has any."""
     from spikeguard.attacks.suite_definitions import SUITES
 
     if plan.tune and not tunable_suites(plan.suite):
@@ -131,6 +220,7 @@ def build_model(recipe: Recipe, data: Splits) -> SNN:
         MODELS,
         recipe.model,
         where,
+        plugins=recipe.plugins,
         num_classes=data.test.num_classes,
         in_channels=channels,
         image_size=height,
@@ -150,7 +240,7 @@ def build_objective(recipe: Recipe) -> Objective:
     where = ConfigPath("objective", recipe.label)
     objective = Objective(())
     for place, spec in enumerate(recipe.objective):
-        piece = instantiate(DEFENCES, spec, where / place)
+        piece = instantiate(DEFENCES, spec, where / place, plugins=recipe.plugins)
         try:
             objective = objective | piece
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""ConfigError and the helpers that write its one-line messages."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["ConfigError", "ConfigPath", "first_problem", "unknown_name"]
 
 
 class ConfigError(ValueError):
-    """A recipe or a command line that cannot be followed; one line says where and what to write."""
+    """A recipe or command line is invalid; the message is one line: where, what, what to write."""
 
 
 @dataclass(frozen=True)
 class ConfigPath:
-    """A place in a recipe, for messages: ``Where("model", "recipe digits") / "neuron"``.
+    """Path inside a recipe, for messages: ``ConfigPath("model", "recipe digits") / "neuron"``.
 
     Args:
         path: Dotted path inside the recipe.
-        source: What holds it, for example "recipe digits"; or empty.
+        source: The file or recipe, for example "recipe digits"; or empty.
     """
 
     path: str
@@ -37,7 +37,7 @@ class ConfigPath:
 def unknown_name(
     where: ConfigPath | str, what: str, name: str, known: Iterable[str]
 ) -> ConfigError:
-    """Return the error for a name that is not known: the nearest one, and all there are."""
+    """Return the error for an unknown name, with the nearest name and all known ones."""
     names = sorted(known)
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -46,7 +46,7 @@ def unknown_name(
 
 
 def first_problem(error: ValidationError) -> tuple[tuple[str | int, ...], str, object]:
-    """Return place, message (no capital, no full stop) and input of the first problem found."""
+    """Return path, message (no capital, no full stop) and input of the first problem."""
     problem = error.errors(include_url=False)[0]
     message = problem["msg"].removeprefix("Input ").removeprefix("Value error, ").rstrip(".")
     return problem["loc"], message[:1].lower() + message[1:], problem["input"]

@@ -1,8 +1,8 @@
 """Turn a recipe's entries into objects: ``{name: lif, decay: 0.9}`` becomes ``LIF(decay=0.9)``.
 
-Names and keys are checked against the registry and the constructor's signature, values against
-its annotations. What the rest of the recipe already settles (time steps, classes, image shape) is
-handed in, so that it is written once.
+Names and keys are checked against the registry and the constructor's signature, values against its
+annotations. Values that follow from the rest of the recipe (time steps, classes, image shape) are
+passed in, so that a recipe states them once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
+from spikeguard.config.contracts import contract_of
 from spikeguard.config.errors import ConfigError, ConfigPath, first_problem, unknown_name
+from spikeguard.config.plugins import NO_PLUGINS, Plugins, is_reference
 
 __all__ = ["instantiate", "call_checked", "parse_number"]
 
@@ -25,23 +27,32 @@ Registry = Mapping[str, Callable[..., Any]]
 _FRACTION = re.compile(r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*/\s*([\d.]+(?:[eE][-+]?\d+)?)\s*")
 
 
-def instantiate(registry: Registry, spec: object, where: ConfigPath | str, **given: Any) -> Any:
+def instantiate(
+    registry: Registry,
+    spec: object,
+    where: ConfigPath | str,
+    *,
+    plugins: Plugins = NO_PLUGINS,
+    **given: Any,
+) -> Any:
     """Build one registry entry.
 
     Args:
-        registry: Names and what they build.
-        spec: A mapping with ``name`` and options, or the name alone.
-        where: The place, for messages.
-        **given: What the caller knows; an entry gets those it has a parameter for, and so do the
-            entries inside it. They cannot be set in ``spec``.
+        registry: Names and the classes or functions they stand for.
+        spec: A mapping with ``name`` and options, or the name alone. A name such as
+            ``my_package.parts:Mine`` is imported from another package.
+        where: Path in the recipe, for messages.
+        plugins: Packages that may be imported.
+        **given: Values the caller knows; an entry and the entries inside it receive those they have
+            a parameter for. They cannot be set in ``spec``.
 
     Raises:
-        ConfigError: If the name or a key is unknown, a value has the wrong type, or the constructor
-            refuses it.
+        ConfigError: If the name or a key is unknown, a value has the wrong type, the constructor
+            rejects it, or a part of another package is not allowed or breaks its contract.
 
     Example:
         >>> from spikeguard.neurons import SURROGATES
-        >>> build_entry(SURROGATES, {"name": "triangular", "width": "1/2"}, "surrogate")
+        >>> instantiate(SURROGATES, {"name": "triangular", "width": "1/2"}, "surrogate")
         Triangular(width=0.5)
     """
     where = ConfigPath(where) if isinstance(where, str) else where
@@ -52,16 +63,33 @@ def instantiate(registry: Registry, spec: object, where: ConfigPath | str, **giv
             f"{where}: expected a name, or a mapping with 'name' and options; got {spec!r}."
         )
     name = spec["name"]
+    options = {key: value for key, value in spec.items() if key != "name"}
+    if is_reference(name):
+        part, contract = plugins.find(name, where), contract_of(registry)
+        contract.require_class(part, name, where)
+        try:
+            built = call_checked(part, options, where, plugins=plugins, **given)
+        except ConfigError:
+            raise
+        except Exception as error:
+            first = str(error).partition("\n")[0]
+            raise ConfigError(f"{where}: {name} raises {type(error).__name__}: {first}") from error
+        contract.require_built(built, name, where)
+        return built
     if name not in registry:
         raise unknown_name(where, "name", name, registry)
-    options = {key: value for key, value in spec.items() if key != "name"}
-    return call_checked(registry[name], options, where, **given)
+    return call_checked(registry[name], options, where, plugins=plugins, **given)
 
 
 def call_checked(
-    factory: Callable[..., Any], options: Mapping[str, Any], where: ConfigPath, **given: Any
+    factory: Callable[..., Any],
+    options: Mapping[str, Any],
+    where: ConfigPath,
+    *,
+    plugins: Plugins = NO_PLUGINS,
+    **given: Any,
 ) -> Any:
-    """Call ``factory(**options)`` with its keys and values checked; see :func:`build_entry`."""
+    """Call ``factory(**options)`` with keys and values checked; see :func:`instantiate`."""
     owner = getattr(factory, "__name__", type(factory).__name__)
     parameters = {
         name: parameter
@@ -82,10 +110,10 @@ def call_checked(
             entries[key] = value
         else:
             arguments[key] = _checked(parameters[key].annotation, value, where / key)
-    if "T" in parameters:  # the one value that entries inside share with their owner
+    if "T" in parameters:  # entries inside share T with their owner
         given = {**given, "T": arguments.get("T", parameters["T"].default)}
     for key, value in entries.items():
-        arguments[key] = instantiate(_parts()[key], value, where / key, **given)
+        arguments[key] = instantiate(_parts()[key], value, where / key, plugins=plugins, **given)
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in arguments:
             raise ConfigError(f"{where}: {owner} needs {name!r}; write {where.path}.{name}.")
@@ -96,7 +124,7 @@ def call_checked(
 
 
 def parse_number(value: object) -> object:
-    """Read a fraction such as "8/255" or a number kept as text; leave the rest as it is."""
+    """Convert a fraction such as "8/255" or a number in quotes; return other values unchanged."""
     if not isinstance(value, str):
         return value
     fraction = _FRACTION.fullmatch(value)
@@ -107,10 +135,10 @@ def parse_number(value: object) -> object:
 
 
 def _checked(annotation: Any, value: object, where: ConfigPath) -> object:
-    """Check a value against an annotation, strictly: a bool is no number, a text neither.
+    """Check a value against an annotation, strictly: neither a bool nor a text is a number.
 
-    What YAML reads as a number may still be meant as a word (``precision: 16``), and a text as a
-    number ("8/255"); both are tried after the value as it is.
+    A YAML number may be meant as a word (``precision: 16``), and a text as a number ("8/255"): both
+    readings are tried after the value itself.
     """
     try:
         adapter = TypeAdapter(
@@ -121,7 +149,7 @@ def _checked(annotation: Any, value: object, where: ConfigPath) -> object:
     problem: ValidationError | None = None
     for reading in (value, _numbers(value), str(value)):
         try:
-            # As JSON: a list may stand for a tuple and an int for a float, and nothing else.
+            # As JSON: a list passes for a tuple and an int for a float; nothing else converts.
             return adapter.validate_json(json.dumps(reading))
         except ValidationError as error:
             problem = problem or error
@@ -133,7 +161,7 @@ def _checked(annotation: Any, value: object, where: ConfigPath) -> object:
 
 
 def _numbers(value: object) -> object:
-    """Apply :func:`number` to everything in a list or mapping."""
+    """Apply :func:`parse_number` to every value in a list or mapping."""
     if isinstance(value, list | tuple):
         return [_numbers(item) for item in value]
     if isinstance(value, Mapping):
@@ -143,7 +171,7 @@ def _numbers(value: object) -> object:
 
 @cache
 def _parts() -> dict[str, Registry]:
-    """Parameters that are entries themselves, and their registries."""
+    """Return the registries of parameters that are entries themselves."""
     from spikeguard.encoders import ENCODERS
     from spikeguard.neurons import NEURONS
     from spikeguard.neurons.surrogate import SURROGATES

@@ -1,9 +1,9 @@
-"""The sections of a recipe, frozen; unknown keys, wrong types and ranges are refused by name."""
+"""Sections of a recipe as frozen models; unknown keys, wrong types and ranges are rejected."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,12 +13,14 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PrivateAttr,
     ValidationError,
     field_validator,
 )
 
 from spikeguard.config.errors import ConfigError, ConfigPath, first_problem, unknown_name
 from spikeguard.config.instantiate import parse_number
+from spikeguard.config.plugins import Plugins
 from spikeguard.config.published import row
 from spikeguard.config.yaml_files import dump, override, read
 from spikeguard.storage.atomic_files import write_text
@@ -141,6 +143,7 @@ class Recipe(_Section):
     objective: tuple[Entry, ...] = ()
     train: dict[str, Any] = {}
     evaluate: EvaluateSection = EvaluateSection()
+    _plugins: Plugins = PrivateAttr(default_factory=Plugins)  # never read from or saved to a file
 
     @field_validator("name")
     @classmethod
@@ -159,8 +162,19 @@ class Recipe(_Section):
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """The recipe's name in messages."""
         return f"recipe {self.name}"
+
+    @property
+    def plugins(self) -> Plugins:
+        """The packages whose parts may be imported when the recipe is built."""
+        return self._plugins
+
+    def allowing(self, plugins: Iterable[str] | Plugins) -> Recipe:
+        """Return a copy whose parts may be imported from these packages."""
+        copy = self.model_copy()
+        copy._plugins = Plugins.of(plugins)
+        return copy
 
     def training_part(self) -> dict[str, Any]:
         """Return what the trained weights depend on, as plain data: neither titles nor attacks."""
@@ -176,23 +190,29 @@ class Recipe(_Section):
         write_text(path, self.to_yaml())
 
 
-def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    recipe: str | Path, overrides: Sequence[str] = (), *, plugins: Iterable[str] | Plugins = ()
+) -> Recipe:
     """Load a recipe and change it.
 
     Args:
         recipe: A path to a YAML file, or the name of a recipe that ships with SpikeGuard.
         overrides: Changes such as ``"model.T=8"`` or ``"objective.at.eps=8/255"``; values are YAML,
             an empty one goes back to the default.
+        plugins: Packages whose parts the recipe may name as ``package.module:Part``. Nothing is
+            imported before the recipe is built.
 
     Raises:
-        ConfigError: If there is no such recipe, a key is unknown or a value has the wrong type.
+        ConfigError: If there is no such recipe or plugin, a key is unknown or a value has the wrong
+            type.
 
     Example:
         >>> load_recipe("demo/tgo", ["model.T=8"]).model["T"]
         8
     """
     raw = override(read(recipe), overrides)
-    return _validated(Recipe, raw, ConfigPath("", f"recipe {raw['name']}"))
+    found = _validated(Recipe, raw, ConfigPath("", f"recipe {raw['name']}"))
+    return found.allowing(plugins)
 
 
 def _validated(section: type[_S], raw: Mapping[str, Any], where: ConfigPath) -> _S:

@@ -1,9 +1,9 @@
-"""TODO."""
+"""DATASETS, the registry of data sets, and load(), which reads one from disk."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,7 @@ def load(
     train_limit: int | None = None,
     test_limit: int | None = None,
     augment: Sequence[str] | None = None,
+    known: Mapping[str, DataSet] = DATASETS,
 ) -> Splits:
     """Read a data set from the disk.
 
@@ -69,6 +70,7 @@ def load(
             choice is contained in a larger one.
         test_limit: Use only the first so many test images, the same for every seed.
         augment: Names in ``AUGMENTATIONS``, applied to training batches in this order.
+        known: The registry in which the name is looked up.
 
     Raises:
         ValueError: If a name is unknown, a number is out of range, or a file is missing or
@@ -79,9 +81,9 @@ def load(
         >>> len(data.train), len(data.val), len(data.test), data.train.shape
         (1167, 130, 500, (1, 8, 8))
     """
-    known = DATASETS[_known("data set", name, DATASETS)]
+    data_set = known[_known("data set", name, known)]
     parts = [AUGMENTATIONS[_known("augmentation", a, AUGMENTATIONS)]() for a in augment or ()]
-    train, test = known.read(data_root(root))
+    train, test = data_set.read(data_root(root))
     if train_limit is not None:
         _check_limit("train_limit", train_limit, train)
         order = stratified_order(train.labels, stream(seed, "limit"))
@@ -90,7 +92,8 @@ def load(
         _check_limit("test_limit", test_limit, test)
         test = test.subset(slice(test_limit))
     train, val = split_validation(train, val_fraction, seed)
-    return Splits(train, val, test, known.mean, known.std, Compose(tuple(parts)) if parts else None)
+    augmentation = Compose(tuple(parts)) if parts else None
+    return Splits(train, val, test, data_set.mean, data_set.std, augmentation)
 
 
 def _known(what: str, name: str, table: Iterable[str]) -> str:

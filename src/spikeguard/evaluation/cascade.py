@@ -1,4 +1,4 @@
-"""A cascade: attacks in order, each on the samples that the attacks before it left."""
+"""Cascade: attacks in order, each on the samples that survived the previous ones."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Rescore = Callable[[str, Tensor, Tensor], Tensor]
 
 @dataclass
 class Cascade:
-    """What a cascade found; a name's entry speaks of this attack and all before it.
+    """State of a cascade; an entry for an attack covers this attack and all before it.
 
     Attributes:
-        worst: The inputs that the last attack's shares speak of, shaped like the inputs.
-        lowest: The lowest share of right answers that a search has seen of each sample [N].
-        holds: The share of right answers on ``worst`` [N].
-        right: For each attack the share of right answers that is left [N].
-        points: For each attack the inputs it met or left, where they were kept.
+        worst: Current worst-case inputs, shaped like the inputs.
+        lowest: Lowest share of correct draws that a search has reported for each sample [N].
+        holds: Share of correct draws on ``worst`` [N].
+        right: For each attack the share of correct draws after it [N].
+        points: For each attack the inputs after it, where they are stored.
         seconds: Time spent in each attack.
     """
 
@@ -38,16 +38,16 @@ class Cascade:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return all of it as arrays, for a file."""
-        own = {"worst": self.worst, "lowest": self.lowest, "holds": self.holds}
+        """Return the state as arrays, for a file."""
+        single = {"worst": self.worst, "lowest": self.lowest, "holds": self.holds}
         kinds = {"right": self.right, "points": self.points}
-        named = {f"{k}:{name}": part for k, parts in kinds.items() for name, part in parts.items()}
-        arrays = {name: part.cpu().numpy() for name, part in (own | named).items()}
+        named = {f"{k}:{name}": each for k, group in kinds.items() for name, each in group.items()}
+        arrays = {name: tensor.cpu().numpy() for name, tensor in (single | named).items()}
         return arrays | {f"seconds:{n}": np.array(took) for n, took in self.seconds.items()}
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray[Any, Any]], device: torch.device) -> Cascade:
-        """Read what :meth:`arrays` wrote; the inputs go to a device."""
+        """Read what :meth:`arrays` returned; the inputs are moved to a device."""
         found = {name: torch.from_numpy(array) for name, array in arrays.items()}
 
         def named(kind: str) -> dict[str, Tensor]:
@@ -74,18 +74,18 @@ def run_cascade(
     resume_from: Cascade | None = None,
     on_progress: Callable[[Cascade], None] | None = None,
 ) -> Cascade:
-    """Attack samples until nothing of them is right, or no attack is left.
+    """Run attacks until no sample is classified correctly, or no attack is left.
 
     Args:
         names: The attacks, in the order in which they run.
         x: Inputs [N, ...].
-        clean: Share of right answers without an attack [N], on the CPU; 0 is not attacked at all.
-        attack_samples: ``(name, rows) -> (points, shares)`` attacks the samples at these places.
-        rescore: ``(name, points, rows) -> shares`` on other noise draws, for a stochastic model:
-            which attack is a sample's worst is chosen by noisy shares, so that they are too low.
-        keep_points: Keep the inputs that each attack ends with.
-        resume_from: What an interrupted cascade of the same attacks left; it goes on there.
-        on_progress: Told what is found after each attack, to on_progress it.
+        clean: Share of correct draws without an attack [N], on the CPU; samples at 0 are skipped.
+        attack_samples: ``(name, rows) -> (points, shares)`` attacks the samples at these rows.
+        rescore: ``(name, points, rows) -> shares`` on other noise draws, for a stochastic model.
+            A sample's worst attack is chosen by noisy shares, which are therefore too low.
+        keep_points: Store the inputs after each attack.
+        resume_from: State of an interrupted cascade of the same attacks.
+        on_progress: Called with the cascade state after each attack, to save it.
     """
     found = (
         resume_from if resume_from is not None else Cascade(x.clone(), clean.clone(), clean.clone())
@@ -95,13 +95,13 @@ def run_cascade(
     for name in names:
         if name in found.right:
             continue
-        began = time.monotonic()
+        started = time.monotonic()
         rows = lowest.nonzero()[:, 0]
-        tried = worst.clone() if keep_points else worst
+        after = worst.clone() if keep_points else worst
         if len(rows):
             points, shares = attack_samples(name, rows)
             if keep_points:
-                tried[rows.to(x.device)] = points
+                after[rows.to(x.device)] = points
             lower = shares < lowest[rows]
             lowest[rows[lower]] = shares[lower]
             worst[rows[lower].to(x.device)] = points[lower.to(x.device)]
@@ -113,9 +113,9 @@ def run_cascade(
             found.holds[rows] = rescore(name, worst[rows.to(x.device)], rows)
             stale[:] = False
         found.right[name] = found.holds.clone()
-        found.seconds[name] = time.monotonic() - began
+        found.seconds[name] = time.monotonic() - started
         if keep_points:
-            found.points[name] = tried
+            found.points[name] = after
         if on_progress is not None:
             on_progress(found)
     return found

@@ -1,4 +1,4 @@
-"""What an evaluation will take at most, before it begins."""
+"""estimate(): an upper bound on the time of an evaluation, before it starts."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = ["Estimate", "estimate"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """An upper bound: samples that are fooled cost less, and in a cascade much less.
+    """Upper bound on the cost of an evaluation: fooled samples cost less, in a cascade much less.
 
     Attributes:
-        samples: How many are attacked.
-        gradients: Gradient evaluations that a sample costs which resists all attacks.
-        seconds: Time for all samples, if all resist, on this machine as it is now.
+        samples: Number of samples.
+        gradients: Gradient evaluations for one sample that resists all attacks.
+        seconds: Time for all samples if all resist, on this machine under its present load.
     """
 
     samples: int
@@ -55,17 +55,17 @@ def estimate(
     batch_size: int = 128,
     jobs: int = 1,
 ) -> Estimate:
-    """Add up what the attacks say they cost, and time one gradient of one batch.
+    """Sum the costs that the attacks declare, and time one gradient of one batch.
 
-    The gradient timed is backpropagation; those of ASSG and PDSG take some four times as long.
+    The timed gradient is backpropagation; gradients of ASSG and PDSG take about four times as long.
 
     Args:
-        model: The classifier; left as it is.
+        model: The classifier; left unchanged.
         data: The images.
-        attacks: What ``evaluate`` gets.
-        limit: Only the first so many images.
+        attacks: ``{name: attack}``, as for ``evaluate``.
+        limit: Use only the first ``limit`` images.
         batch_size: Images at once.
-        jobs: Processes of one thread each that share the images.
+        jobs: Number of processes of one thread each.
     """
     n = len(data) if limit is None else min(limit, len(data))
     gradients = sum(cost(attack) for attack in attacks.values())
@@ -76,11 +76,11 @@ def estimate(
     took = math.inf
     alone = one_thread() if jobs > 1 else nullcontext()
     with alone, evaluating(model), frozen(model), randomness(model, streams):
-        for _ in range(4):  # the first ones also warm up
+        for _ in range(4):  # the first ones are a warm-up
             began = time.monotonic()
             try:
                 Backprop()(model, x, y, cross_entropy)
-            except AttackError:  # the evaluation says so itself
+            except AttackError:  # the evaluation reports it
                 return Estimate(n, gradients, math.inf)
             took = min(took, time.monotonic() - began)
     at_once = min(jobs, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else jobs)
@@ -88,7 +88,7 @@ def estimate(
 
 
 def _time(seconds: float) -> str:
-    """Write a duration with the unit that suits it."""
+    """Format a duration in hours, minutes or seconds."""
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

@@ -1,8 +1,8 @@
 """evaluate(): clean accuracy, accuracy under every attack, and the per-sample worst case.
 
-Sample i draws from streams named by the seed, the attack and i, so that its outcome depends neither
-on the batch size nor on its neighbours. An evaluation that is killed goes on at the next part: a
-batch, or, in a cascade, the next attack on several batches.
+Sample i draws from streams named by the seed, the attack and i: its outcome depends neither on the
+batch size nor on the other samples. A killed evaluation continues at the next shard: a batch, or,
+in a cascade, at the next attack on several batches.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack
 from spikeguard.data.images import ImageSet
-from spikeguard.evaluation.plan import plan_evaluation
-from spikeguard.evaluation.progress import Progress
+from spikeguard.evaluation.options import EvaluationOptions, Precision
+from spikeguard.evaluation.plan import EvaluationPlan, plan_evaluation
 from spikeguard.evaluation.result import Evaluation, WorstSet
-from spikeguard.evaluation.shard_runner import Precision
+from spikeguard.system.progress import ProgressCallback
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "run_plan"]
 
 
 def evaluate(
@@ -37,80 +37,79 @@ def evaluate(
     keep_adversarial: bool = False,
     cascade: bool = False,
     precision: Precision = "32",
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Evaluation:
-    """Attack a model and count what survives.
+    """Attack a model and score what survives.
 
-    The model is evaluated in evaluation mode and left as it was. A deterministic model's sample
-    that is wrong without an attack counts as wrong under every attack and is not attacked. A
-    stochastic model's adversarial inputs are scored on fresh draws; its per-sample worst case is
-    the attack with the fewest right draws, scored once more on new draws, because the minimum of
-    noisy counts is biased. Where that choice, misled by noise, does worse than one attack for all
+    The model runs in evaluation mode and is left unchanged. A deterministic model's sample that is
+    misclassified without an attack counts as wrong under every attack and is not attacked. A
+    stochastic model's adversarial inputs are scored on fresh noise draws. Its per-sample worst case
+    is the attack with the fewest correct draws, scored again on new draws because the minimum of
+    noisy counts is biased. Where noise makes that choice worse than one single attack for all
     samples, the worst case is that attack.
 
-    A cascade is the cheap way to the worst case, and to nothing else: attacks run from cheap to
-    dear, and a sample that one has fooled meets no other. An attack's outcome is then what still
-    holds after it and all cheaper ones. A stochastic model's sample leaves only when it was wrong
-    on every draw; its outcomes are scored on draws that chose nothing.
+    A cascade computes the worst case faster, and nothing else: attacks run from cheap to expensive,
+    and a sample that one attack has fooled is skipped by the next. An attack's outcome is then the
+    accuracy after this attack and all cheaper ones. A stochastic model's sample is skipped only
+    when it was wrong on every draw; its outcomes are scored on draws that took no part in the
+    choice.
 
     Args:
         model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``.
         data: An ImageSet or a pair (x, y).
         attacks: ``{name: attack}``, all with the same threat set, for example from ``suite``.
-        seed: Names the random streams of the attacks and of the scores.
-        limit: Use at most the first so many samples, >= 1.
-        batch_size: Samples at once; results do not depend on it.
-        draws: Noise draws every input is scored on; None is 10 for a stochastic model, else 1.
-        out: A folder; finished batches are kept in it until the result is saved, so that a killed
-            evaluation goes on when it is called again with the same arguments.
-        keep_adversarial: Keep the adversarial inputs of every attack in the result, beside those of
-            the worst case, which always are.
-        cascade: Attack only what cheaper attacks left, and stop searching where one succeeds.
-        precision: Precision of the attacks' passes: "32", or "bf16" for bfloat16 autocast. Scores
-            are taken in float32 either way.
-        progress: Called with (done, total, what): gradients made, and with those that are left at
-            most; the total falls where attacks succeed.
+        seed: This and the following arguments are the fields of
+            :class:`~spikeguard.evaluation.EvaluationOptions`, which documents them.
+        limit: Number of samples.
+        batch_size: Samples at once.
+        draws: Noise draws of every score.
+        out: Folder for finished shards.
+        keep_adversarial: Store the inputs of every attack.
+        cascade: Run attacks in order, each on the samples still classified correctly.
+        precision: Precision of the attacks' passes.
+        progress: Callback ``(done, total, what)``, or None. It counts gradients; the total is an
+            upper bound that falls as attacks succeed.
 
     Raises:
-        ValueError: If an argument is out of range, or ``out`` holds parts of another evaluation.
+        ValueError: If an argument is out of range, or ``out`` holds shards of another evaluation.
         ThreatViolation: If an attack leaves its threat set.
         AttackError: If weights, logits or gradients are not finite, or there is no gradient.
     """
-    layout = plan_evaluation(
-        *(model, data, attacks),
-        seed=seed,
-        limit=limit,
-        batch_size=batch_size,
-        draws=draws,
-        out=out,
-        keep_adversarial=keep_adversarial,
-        cascade=cascade,
-        precision=precision,
+    options = EvaluationOptions(
+        seed, limit, batch_size, draws, out, keep_adversarial, cascade, precision
     )
-    meter = layout.meter(progress, layout.samples)
-    parts = [layout.part(start, meter) for start in layout.starts]
+    return run_plan(plan_evaluation(model, data, attacks, options), progress)
+
+
+def run_plan(plan: EvaluationPlan, progress: ProgressCallback | None = None) -> Evaluation:
+    """Run the shards of a plan, or read those that are stored, and merge them into one result."""
+    meter = plan.meter(progress, plan.samples)
+    shards = [plan.shard(start, meter) for start in plan.starts]
     meter.finish()
-    job, n = layout.job, layout.samples
-    attacks = job.attacks
-    merged = {name: torch.from_numpy(np.concatenate([p[name] for p in parts])) for name in parts[0]}
+    runner, n = plan.runner, plan.samples
+    options, attacks = runner.options, runner.attacks
+    merged = {
+        name: torch.from_numpy(np.concatenate([s[name] for s in shards])) for name in shards[0]
+    }
     outcomes = {name: merged[f"right:{name}"] for name in ("clean", *attacks, "worst_case")}
-    chosen = outcomes["worst_case"]
+    per_sample = outcomes["worst_case"]
     single = min(("clean", *attacks), key=lambda name: float(outcomes[name].mean()))
-    if outcomes[single].mean() < outcomes["worst_case"].mean():
+    if outcomes[single].mean() < per_sample.mean():
         outcomes["worst_case"] = outcomes[single].clone()
+    kept = attacks if options.keep_adversarial else ()
     return Evaluation(
         outcomes=outcomes,
-        labels=torch.as_tensor(layout.images.labels)[:n],
+        labels=torch.as_tensor(plan.images.labels)[:n],
         index=torch.arange(n),
-        settings=layout.settings,
+        settings=plan.settings,
         seconds={name: float(merged[f"seconds:{name}"].sum()) for name in attacks},
-        threat=layout.threat,
+        threat=plan.threat,
         zero_gradient=float(merged["zero_gradient"].double().mean()),
-        stochastic=job.stochastic,
-        draws=job.draws,
-        seed=seed,
-        adversarial={name: merged[f"x:{name}"] for name in attacks} if keep_adversarial else {},
-        worst=WorstSet(merged["worst_x"], float(chosen.mean())),
-        cascade=cascade,
-        precision=precision,
+        stochastic=runner.stochastic,
+        draws=runner.draws,
+        seed=options.seed,
+        adversarial={name: merged[f"x:{name}"] for name in kept},
+        worst=WorstSet(merged["worst_x"], float(per_sample.mean())),
+        cascade=options.cascade,
+        precision=options.precision,
     )

@@ -1,77 +1,82 @@
-"""TODO."""
+"""Shards of an evaluation run by several processes of one thread each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from torch import nn
 
+from spikeguard.attacks.base import Attack
 from spikeguard.data.images import ImageSet
+from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.plan import EvaluationPlan, plan_evaluation
-from spikeguard.evaluation.progress import Progress
 from spikeguard.system.processes import run_in_processes
+from spikeguard.system.progress import ProgressCallback, TaskProgressCallback
 
 __all__ = ["Reload", "run_shards"]
 
-
 Reload = Callable[[], tuple[nn.Module, ImageSet]]
+"""Returns the model and the data in another process; can be pickled."""
 
 
 def run_shards(
-    layout: EvaluationPlan,
+    plan: EvaluationPlan,
     reload: Reload,
-    arguments: Mapping[str, Any],
+    attacks: Mapping[str, Attack],
+    options: EvaluationOptions,
     jobs: int,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> None:
-    """Make the parts that are not kept yet, several at a time, each in a process of one thread.
+    """Run the shards that are not stored yet, several at a time.
 
     Args:
-        layout: The evaluation; it keeps its parts in a folder.
+        plan: The evaluation; it stores its shards in a folder.
         reload: Returns the model and the data in another process; can be pickled.
-        arguments: What :func:`lay_out` got beside the model and the data; can be pickled.
-        jobs: Processes, >= 1.
-        progress: Called with (done, total, what), summed over the processes.
+        attacks: What :func:`plan_evaluation` got; can be pickled.
+        options: What it got.
+        jobs: Number of processes, >= 1.
+        progress: Callback ``(done, total, what)`` with sums over the processes, or None.
 
     Raises:
-        Exception: The first error of a process, which ends all others.
+        Exception: The first error of a process; it ends all other processes.
     """
-    work = [(reload, dict(arguments), start, str(start)) for start in layout.missing]
+    work = [(reload, dict(attacks), options, start, str(start)) for start in plan.missing]
     if work:
-        run_in_processes(
-            _run_shard, work, min(jobs, len(work)), _CombinedProgress(progress, len(work))
-        )
+        combined = _CombinedProgress(progress, len(work))
+        run_in_processes(_run_shard, work, min(jobs, len(work)), combined)
 
 
 def _run_shard(
     reload: Reload,
-    arguments: dict[str, Any],
+    attacks: Mapping[str, Attack],
+    options: EvaluationOptions,
     start: int,
     task: str,
-    tell: Callable[[str, int, int, str], None],
+    progress: TaskProgressCallback,
 ) -> None:
-    """Make one part, in a process that has nothing yet."""
-    layout = plan_evaluation(*reload(), **arguments)
-    meter = layout.meter(lambda *far: tell(task, *far), len(layout.index(start)))
-    layout.part(start, meter)
+    """Run one shard in a worker process, which loads model and data itself."""
+    plan = plan_evaluation(*reload(), attacks, options)
+    meter = plan.meter(
+        lambda done, total, what: progress(task, done, total, what), len(plan.index(start))
+    )
+    plan.shard(start, meter)
     meter.finish()
 
 
 class _CombinedProgress:
-    """Adds up how far several parts are; those not begun yet are taken for the usual ones."""
+    """Sums the progress of several shards; a shard not started yet counts as an average one."""
 
-    def __init__(self, progress: Progress | None, parts: int):
+    def __init__(self, progress: ProgressCallback | None, shards: int):
         self._progress = progress
-        self._parts = parts
-        self._far: dict[str, tuple[int, int]] = {}
+        self._shards = shards
+        self._counts: dict[str, tuple[int, int]] = {}
 
     def __call__(self, task: str, done: int, total: int, what: str) -> None:
-        self._far[task] = done, total
-        made = sum(far for far, _ in self._far.values())
-        known = sum(whole for _, whole in self._far.values())
-        whole = round(known * self._parts / len(self._far))
+        self._counts[task] = done, total
+        all_done = sum(each for each, _ in self._counts.values())
+        known = sum(each for _, each in self._counts.values())
+        whole = round(known * self._shards / len(self._counts))
         if self._progress is not None and (
-            what != "done" or made == whole
-        ):  # one part's end is not the end
-            self._progress(made, whole, what)
+            what != "done" or all_done == whole
+        ):  # the end of one shard is not the end of all
+            self._progress(all_done, whole, what)

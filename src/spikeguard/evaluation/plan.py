@@ -1,91 +1,98 @@
-"""An evaluation laid out in parts, which can be made in any order and by several processes."""
+"""Plan of an evaluation: its samples divided into shards, for one process or for several."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack, cost, describe
-from spikeguard.attacks.model_access import evaluating, is_stochastic, require_finite_weights
+from spikeguard.attacks.model_access import (
+    DEFAULT_DRAWS,
+    evaluating,
+    is_stochastic,
+    require_finite_weights,
+)
 from spikeguard.data.images import ImageSet, as_image_set
-from spikeguard.evaluation.progress import Progress, ProgressMeter
+from spikeguard.evaluation.options import EvaluationOptions
+from spikeguard.evaluation.progress import ProgressMeter
 from spikeguard.evaluation.result import RESERVED
-from spikeguard.evaluation.shard_runner import Arrays, Precision, ShardRunner, partial_shard_path
+from spikeguard.evaluation.shard_runner import Arrays, ShardRunner, partial_shard_path
 from spikeguard.evaluation.shard_store import open_shard_store, read_shard, stored_shard_size
 from spikeguard.storage.atomic_files import write_npz
+from spikeguard.system.progress import ProgressCallback
 
 __all__ = ["CHUNK", "EvaluationPlan", "plan_evaluation"]
 
-CHUNK = 8  # batches in a part of a cascade: a queue from which batches are filled up
+CHUNK = 8  # batches in a shard of a cascade, so that later attacks still run on full batches
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationPlan:
-    """What is evaluated, part by part.
+    """An evaluation divided into shards.
 
     Attributes:
-        job: What is done with samples.
+        runner: Attacks and scores the samples of a shard.
         images: The data.
-        samples: How many of them count, from the first.
-        span: Samples in a part.
-        store: Folder of finished parts; None keeps none.
+        samples: Number of samples to evaluate, from the first.
+        shard_size: Samples of a shard.
+        store: Folder of finished shards; None stores nothing.
         settings: Every attack's settings, as plain data.
-        threat: The norm and eps the attacks share.
+        threat: The norm and eps that all attacks share.
     """
 
-    job: ShardRunner
+    runner: ShardRunner
     images: ImageSet
     samples: int
-    span: int
+    shard_size: int
     store: Path | None
     settings: dict[str, Any]
     threat: dict[str, Any]
 
     @property
     def starts(self) -> range:
-        """The first sample of every part."""
-        return range(0, self.samples, self.span)
+        """Index of the first sample of every shard."""
+        return range(0, self.samples, self.shard_size)
 
     @property
     def missing(self) -> list[int]:
-        """The first sample of every part that is not kept yet."""
-        return [start for start in self.starts if not self._kept(start)]
+        """Index of the first sample of every shard that is not stored yet."""
+        return [start for start in self.starts if not self._stored(start)]
 
     def index(self, start: int) -> Tensor:
-        """Return the places of a part's samples."""
-        return torch.arange(start, min(start + self.span, self.samples))
+        """Return the indices of a shard's samples."""
+        return torch.arange(start, min(start + self.shard_size, self.samples))
 
-    def meter(self, progress: Progress | None, samples: int) -> ProgressMeter:
-        """Return what counts the gradients made for some of the samples."""
-        job = self.job
-        again = job.draws if job.cascade and job.stochastic else 0
-        return ProgressMeter(progress, job.attacks, samples, job.draws, again)
+    def meter(self, progress: ProgressCallback | None, samples: int) -> ProgressMeter:
+        """Return a meter that counts the gradients spent on ``samples`` samples."""
+        runner = self.runner
+        rescored = runner.draws if runner.options.cascade and runner.stochastic else 0
+        return ProgressMeter(progress, runner.attacks, samples, runner.draws, rescored)
 
-    def part(self, start: int, meter: ProgressMeter) -> Arrays:
-        """Make a part, or read it back where it is kept."""
-        index, kept = self.index(start), self._file(start)
-        if kept is not None and kept.exists():
+    def shard(self, start: int, meter: ProgressMeter) -> Arrays:
+        """Run a shard and store it, or read it where it is stored."""
+        index, file = self.index(start), self._file(start)
+        if file is not None and file.exists():
             meter.skip(len(index))
-            return read_shard(kept)
+            return read_shard(file)
         meter.begin(len(index))
-        with evaluating(self.job.model), meter.counting_passes():
-            part = self.job.run(self.images, index, meter, kept)
+        with evaluating(self.runner.model), meter.counting_passes():
+            shard = self.runner.run(self.images, index, meter, file)
         meter.end()
-        if kept is not None:
-            write_npz(kept, **part)
-            partial_shard_path(kept).unlink(missing_ok=True)
-        return part
+        if file is not None:
+            write_npz(file, **shard)
+            partial_shard_path(file).unlink(missing_ok=True)
+        return shard
 
     def _file(self, start: int) -> Path | None:
         return None if self.store is None else self.store / f"{start:08d}.npz"
 
-    def _kept(self, start: int) -> bool:
+    def _stored(self, start: int) -> bool:
         file = self._file(start)
         return file is not None and file.exists()
 
@@ -94,48 +101,29 @@ def plan_evaluation(
     model: nn.Module,
     data: ImageSet | tuple[Tensor, Tensor],
     attacks: Mapping[str, Attack],
+    options: EvaluationOptions,
     *,
-    seed: int = 0,
-    limit: int | None = None,
-    batch_size: int = 128,
-    draws: int | None = None,
-    out: str | Path | None = None,
-    keep_adversarial: bool = False,
-    cascade: bool = False,
-    precision: Precision = "32",
     jobs: int = 1,
 ) -> EvaluationPlan:
-    """Check the arguments of an evaluation and divide its samples into parts.
+    """Check what is to be evaluated and divide its samples into shards.
 
     Args:
-        model: As for :func:`spikeguard.evaluate`, and so are all but the last.
-        data: The same.
-        attacks: The same.
-        seed: The same.
-        limit: The same.
-        batch_size: The same.
-        draws: The same.
-        out: The same.
-        keep_adversarial: The same.
-        cascade: The same.
-        precision: The same.
-        jobs: Make at least so many parts, where there are samples enough. Parts that ``out`` holds
-            already decide: what one number of processes began another goes on with.
+        model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``.
+        data: An ImageSet or a pair (x, y).
+        attacks: ``{name: attack}``, all with the same threat set.
+        options: How the evaluation runs.
+        jobs: Make at least ``jobs`` shards where there are enough samples. Shards stored in
+            ``options.out`` keep their size: an evaluation may continue with another number of
+            processes.
 
     Raises:
-        ValueError: If an argument is out of range, or ``out`` holds parts of another evaluation.
+        ValueError: If an attack has a reserved name or another threat set, or ``options.out`` holds
+            shards of another evaluation.
         AttackError: If a weight is not finite.
     """
     images = as_image_set(data)
     require_finite_weights(model)
-    if limit is not None and limit < 1:
-        raise ValueError(f"evaluate: limit counts samples, >= 1, got {limit}.")
-    if batch_size < 1 or (draws is not None and draws < 1):
-        raise ValueError(f"evaluate: batch_size and draws are >= 1, got {batch_size} and {draws}.")
-    if precision not in get_args(Precision):
-        known = ", ".join(map(repr, get_args(Precision)))
-        raise ValueError(f"evaluate: precision is one of {known}; got {precision!r}.")
-    if cascade:
+    if options.cascade:
         attacks = dict(sorted(attacks.items(), key=lambda item: cost(item[1])))
     reserved = {"clean", "worst_case", *RESERVED} & set(attacks)
     if reserved:
@@ -144,29 +132,23 @@ def plan_evaluation(
     if len(threats) > 1:
         raise ValueError(f"evaluate: attacks must share one threat set, got {sorted(threats)}.")
     norm, eps = next(iter(threats), (None, 0.0))
-    n = len(images) if limit is None else min(limit, len(images))
+    n = len(images) if options.limit is None else min(options.limit, len(images))
     settings = {name: describe(attack) for name, attack in attacks.items()}
     stochastic = is_stochastic(model)
-    draws = draws if draws is not None else (10 if stochastic else 1)
-    job = ShardRunner(
-        *(model, dict(attacks), seed, stochastic, draws),
-        *(batch_size, keep_adversarial, cascade, precision),
-    )
-    span = min(batch_size * (CHUNK if cascade else 1), max(1, math.ceil(n / jobs)))
+    if options.draws is None:
+        options = replace(options, draws=DEFAULT_DRAWS if stochastic else 1)
+    batches = CHUNK if options.cascade else 1
+    size = min(options.batch_size * batches, max(1, math.ceil(n / jobs)))
     store = None
-    if out is not None:
-        span = stored_shard_size(out) or span
+    if options.out is not None:
+        size = stored_shard_size(options.out) or size
         identity = {
+            **options.identity(),
             "attacks": settings,
-            "seed": seed,
-            "draws": draws,
-            "batch_size": batch_size,
             "samples": n,
-            "span": span,
-            "keep_adversarial": keep_adversarial,
-            "cascade": cascade,
-            "precision": precision,
-            "keeps": "worst",  # what a part holds, beside outcomes
+            "span": size,
+            "keeps": "worst",  # the inputs that a shard holds beside outcomes
         }
-        store = open_shard_store(out, identity, model, images)
-    return EvaluationPlan(job, images, n, span, store, settings, {"norm": norm, "eps": eps})
+        store = open_shard_store(options.out, identity, model, images)
+    runner = ShardRunner(model, dict(attacks), options, stochastic)
+    return EvaluationPlan(runner, images, n, size, store, settings, {"norm": norm, "eps": eps})

@@ -1,4 +1,4 @@
-"""rescore(): what the saved inputs of a worst case do to a model, seen once more from the disk."""
+"""rescore(): score the saved inputs of a worst case again, read from disk."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from spikeguard.rng import key
 
 __all__ = ["Rescored", "rescore"]
 
-_SURE = 3.890592  # of a normal: 1 chance in 10,000 that equal accuracies differ so much
+_SURE = 3.890592  # normal quantile: equal accuracies differ by more with probability 1e-4
 
 
 @dataclass(frozen=True)
 class Rescored:
-    """An accuracy as it was reported, and as it was found again.
+    """An accuracy as reported and as scored again.
 
     Attributes:
         reported: Accuracy that the evaluation scored on these inputs.
         found: Accuracy now, with its interval.
-        agrees: Whether the two are one number; for a model with noise, whether they can be.
+        agrees: Whether the two are equal; for a stochastic model, whether noise explains the gap.
     """
 
     reported: float
@@ -37,9 +37,9 @@ class Rescored:
 def rescore(model: nn.Module, data: ImageSet, path: str | Path) -> Rescored:
     """Score the saved inputs of an evaluation's worst case again.
 
-    They must lie in the evaluation's threat set around the images of ``data``. A deterministic
-    model must give the very accuracy that was reported; a noisy one is scored on other draws, and
-    must give one that chance can explain.
+    The inputs must lie in the evaluation's threat set around the images of ``data``. A
+    deterministic model must reach exactly the reported accuracy. A stochastic model is scored on
+    other draws and must reach an accuracy that noise can explain.
 
     Args:
         model: The classifier that was attacked.
@@ -47,7 +47,7 @@ def rescore(model: nn.Module, data: ImageSet, path: str | Path) -> Rescored:
         path: The saved evaluation, without a suffix.
 
     Raises:
-        ValueError: If a file is missing or damaged, or the inputs are none of these images'.
+        ValueError: If a file is missing or damaged, or the inputs belong to other images.
         ThreatViolation: If an input lies outside the threat set.
     """
     result, worst = Evaluation.load(path), load_worst(path)
@@ -66,7 +66,7 @@ def rescore(model: nn.Module, data: ImageSet, path: str | Path) -> Rescored:
     ).clean
     if not result.stochastic:
         agrees = round(again.accuracy * again.n) == round(worst.accuracy * again.n)
-    else:  # both are means over draws of the same images; the images' own share cancels, mostly
+    else:  # both are means over draws of the same images: most of their own variance cancels
         low, high = wilson(again.accuracy * again.n, again.n, _SURE)
         agrees = low <= worst.accuracy <= high
     return Rescored(worst.accuracy, again, agrees)

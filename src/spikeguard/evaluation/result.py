@@ -1,4 +1,4 @@
-"""Accuracies with their intervals, and the result of an evaluation as it is kept on disk."""
+"""Evaluation: the result of an evaluation, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spikeguard.storage.atomic_files import write_json, write_npz
 
 __all__ = ["Evaluation", "WorstSet", "load_worst"]
 
-PARTS = ".parts"  # folder of the finished batches of an unfinished evaluation
+PARTS = ".parts"  # folder of the finished shards of an unfinished evaluation
 WORST = ".worst.npz"
 RESERVED = ("labels", "index")  # arrays beside the outcomes
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, EOFError)
@@ -29,11 +29,12 @@ _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, EOFError)
 
 @dataclass(frozen=True)
 class WorstSet:
-    """The inputs of the worst case: anybody can score them again.
+    """The inputs of the worst case, which anybody can score again.
 
     Attributes:
-        x: For each sample the input that hurt most; the clean one where nothing did [N, ...].
-        accuracy: What was scored on them, in [0, 1].
+        x: For each sample the input with the fewest correct draws; the clean one where no attack
+            lowered them [N, ...].
+        accuracy: Accuracy scored on these inputs, in [0, 1].
     """
 
     x: Tensor
@@ -42,27 +43,27 @@ class WorstSet:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out. Robust accuracies are upper bounds: a stronger attack may go lower.
+    """Result of an evaluation. Robust accuracies are upper bounds: a stronger attack may go lower.
 
-    In a cascade an attack's outcome is what holds after this attack *and all before it*, which are
-    the cheaper ones; it says nothing about the attack alone.
+    In a cascade an attack's outcome is the accuracy after this attack *and all cheaper ones*; it
+    says nothing about the attack alone.
 
     Attributes:
         outcomes: For "clean", every attack and "worst_case": the share of fresh noise draws on
-            which each sample is classified rightly, float64 [N]; 0 or 1 for a deterministic model.
+            which each sample is classified correctly, float64 [N]; 0 or 1 without noise.
         labels: True labels [N].
-        index: Places of the samples in the data set [N].
+        index: Indices of the samples in the data set [N].
         settings: Every attack's settings, as plain data.
         seconds: Time spent in each attack.
-        threat: The norm and eps the attacks share.
+        threat: The norm and eps that all attacks share.
         zero_gradient: Share of samples whose input gradient is exactly zero on the clean input.
         stochastic: Whether the model draws noise.
-        draws: Noise draws every score was taken on.
+        draws: Noise draws of every score.
         seed: Names the random streams.
-        adversarial: The adversarial inputs of every attack, where they were kept; in a cascade,
-            with what cheaper attacks had found before.
-        worst: The inputs of the worst case; None where the result was read without them.
-        cascade: Whether each attack met only the samples that the cheaper ones left.
+        adversarial: The adversarial inputs of every attack, where they were stored; in a cascade,
+            the worst inputs after each attack.
+        worst: The inputs of the worst case; None where the result was loaded without them.
+        cascade: Whether each attack ran only on the samples that survived the cheaper ones.
         precision: Precision of the attacks' passes, "32" or "bf16"; scores are float32.
     """
 
@@ -93,7 +94,7 @@ class Evaluation:
 
     @property
     def worst_case(self) -> Score:
-        """Accuracy when every sample meets the attack that hurts it most."""
+        """Accuracy when every sample gets the attack that is worst for it."""
         return Score.of(self.outcomes["worst_case"])
 
     @property
@@ -102,8 +103,8 @@ class Evaluation:
         return {name: Score.of(self.outcomes[name]) for name in self.settings}
 
     def table(self) -> str:
-        """Return an aligned plain-text table, with what to know before its numbers are believed."""
-        mark = "+ " if self.cascade else ""  # so that no line reads as the attack alone
+        """Return an aligned plain-text table, with warnings below it."""
+        mark = "+ " if self.cascade else ""  # no line shows an attack alone
         attacks = [(f"{mark}{name}", score) for name, score in self.attacks.items()]
         rows = [("clean", self.clean), *attacks, ("worst case", self.worst_case)]
         first = "cascade" if self.cascade else "attack"
@@ -127,10 +128,10 @@ class Evaluation:
 
     def save(self, path: str | Path, **extra: Any) -> None:
         """Write ``path.json`` (scores and settings), ``path.npz`` (per-sample outcomes) and
-        ``path.worst.npz`` (the inputs of the worst case), each atomically, the scores last.
+        ``path.worst.npz`` (inputs of the worst case), each atomically, ``path.json`` last.
 
         Args:
-            path: Where, without a suffix.
+            path: File name without a suffix.
             **extra: Further plain data for the JSON file, for example the command.
         """
         path = Path(path)
@@ -206,7 +207,7 @@ def load_worst(path: str | Path) -> WorstSet:
     """Read the inputs of the worst case that :meth:`Evaluation.save` wrote.
 
     Args:
-        path: Where, without a suffix.
+        path: File name without a suffix.
 
     Raises:
         ValueError: If the file is missing or damaged.
@@ -227,7 +228,7 @@ def _arrays(path: Path, suffix: str) -> Iterator[Any]:
 
 @contextmanager
 def _reading(path: Path, suffix: str) -> Iterator[Path]:
-    """Give a file of a finished evaluation; say in one line what is wrong with it."""
+    """Yield a file of a finished evaluation; turn any error into one line that names the file."""
     file, card = _suffixed(path, suffix), _suffixed(path, ".json")
     try:
         yield file

@@ -1,4 +1,4 @@
-"""One part of an evaluation: attack some samples with every attack, and score what is found."""
+"""ShardRunner: runs every attack on the samples of one shard and scores the results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,44 +20,59 @@ from spikeguard.attacks.searches.active_set import active_set, can_step
 from spikeguard.attacks.threat import ThreatViolation
 from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.cascade import Cascade, run_cascade
+from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.progress import ProgressMeter
 from spikeguard.evaluation.shard_store import read_shard
 from spikeguard.kernels.selection import unfused
 from spikeguard.rng import SampleStreams, key, randomness
 from spikeguard.storage.atomic_files import write_npz
 
-__all__ = ["Arrays", "ShardRunner", "Precision", "partial_shard_path"]
+__all__ = ["Arrays", "ShardRunner", "partial_shard_path"]
 
-Precision = Literal["32", "bf16"]
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True)
 class ShardRunner:
-    """What an evaluation does with its samples, part by part; fields as for ``evaluate``."""
+    """Attacks and scores samples, shard by shard.
+
+    Attributes:
+        model: The classifier.
+        attacks: ``{name: attack}`` in the order in which they run.
+        options: How the evaluation runs; ``draws`` is a number.
+        stochastic: Whether the model draws noise.
+    """
 
     model: nn.Module
     attacks: dict[str, Attack]
-    seed: int
+    options: EvaluationOptions
     stochastic: bool
-    draws: int
-    batch_size: int
-    keep_adversarial: bool
-    cascade: bool
-    precision: Precision
+
+    @property
+    def draws(self) -> int:
+        """Noise draws on which every input is scored."""
+        assert self.options.draws is not None, "plan_evaluation fills it in"
+        return self.options.draws
 
     def run(
-        self, images: ImageSet, index: Tensor, meter: ProgressMeter, kept: Path | None
+        self, images: ImageSet, index: Tensor, meter: ProgressMeter, file: Path | None
     ) -> Arrays:
-        """Return the part's outcomes as arrays; a cascade keeps beside ``kept`` how far it got."""
+        """Return the outcomes of a shard as arrays.
+
+        Args:
+            images: The data.
+            index: Indices of the shard's samples [N].
+            meter: Counts the gradients.
+            file: Where the shard will be stored, or None. A cascade saves its state beside it.
+        """
         weights = (*self.model.parameters(), *self.model.buffers())
         device = weights[0].device if weights else torch.device("cpu")
-        x, y = (part.to(device) for part in images.batch(index))
+        x, y = (tensor.to(device) for tensor in images.batch(index))
         batches = self._batches(x)
-        clean = torch.cat([self._right(x[b], y[b], index[b], "clean") for b in batches])
+        clean = torch.cat([self._correct(x[b], y[b], index[b], "clean") for b in batches])
         zero = np.concatenate([self._zero(x[b], y[b], index[b]) for b in batches])
-        if self.cascade:
-            attacked = self._cascade(x, y, index, clean, meter, kept)
+        if self.options.cascade:
+            attacked = self._attack_in_cascade(x, y, index, clean, meter, file)
         else:
             attacked = self._attack_independently(x, y, index, clean, meter)
         return {"zero_gradient": zero} | attacked
@@ -65,55 +80,56 @@ class ShardRunner:
     def _attack_independently(
         self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, meter: ProgressMeter
     ) -> Arrays:
-        """Meet every sample with every attack; one batch."""
-        right, part = {"clean": clean}, Arrays()
+        """Run every attack on every sample of one batch."""
+        correct, shard = {"clean": clean}, Arrays()
         worst, worst_x = clean.clone(), x.clone()
         for name, attack in self.attacks.items():
-            began = time.monotonic()
-            open_ = torch.arange(len(x)) if self.stochastic else clean.nonzero()[:, 0]
-            x_adv, right[name] = x.clone(), torch.zeros_like(clean)
-            meter.attack(name, len(open_))
-            if len(open_):
-                at = open_.to(x.device)
-                found, right[name][open_] = self._attack(name, attack, x[at], y[at], index[open_])
+            started = time.monotonic()
+            rows = torch.arange(len(x)) if self.stochastic else clean.nonzero()[:, 0]
+            x_adv, correct[name] = x.clone(), torch.zeros_like(clean)
+            meter.attack(name, len(rows))
+            if len(rows):
+                at = rows.to(x.device)
+                found, correct[name][rows] = self._attack(name, attack, x[at], y[at], index[rows])
                 x_adv[at] = found
-            part[f"seconds:{name}"] = np.array([time.monotonic() - began])
-            lower = right[name] < worst
-            worst = torch.where(lower, right[name], worst)
+            shard[f"seconds:{name}"] = np.array([time.monotonic() - started])
+            lower = correct[name] < worst
+            worst = torch.where(lower, correct[name], worst)
             worst_x[lower.to(x.device)] = x_adv[lower.to(x.device)]
-            if self.keep_adversarial:
-                part[f"x:{name}"] = x_adv.cpu().numpy()
+            if self.options.keep_adversarial:
+                shard[f"x:{name}"] = x_adv.cpu().numpy()
         if self.stochastic:
-            worst = self._right(worst_x, y, index, "worst_case")
-        right["worst_case"] = worst
-        part["worst_x"] = worst_x.cpu().numpy()
-        return part | {f"right:{name}": values.numpy() for name, values in right.items()}
+            worst = self._correct(worst_x, y, index, "worst_case")
+        correct["worst_case"] = worst
+        shard["worst_x"] = worst_x.cpu().numpy()
+        return shard | {f"right:{name}": values.numpy() for name, values in correct.items()}
 
-    def _cascade(
+    def _attack_in_cascade(
         self,
         x: Tensor,
         y: Tensor,
         index: Tensor,
         clean: Tensor,
         meter: ProgressMeter,
-        kept: Path | None,
+        file: Path | None,
     ) -> Arrays:
-        """Meet every attack with the samples that the attacks before it left; several batches."""
+        """Run each attack on the samples that survived the previous ones; several batches."""
 
         def attack_samples(name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
             meter.attack(name, len(rows))
             at = rows.to(x.device)
-            return self._attack_samples(name, self.attacks[name], x[at], y[at], index[rows], meter)
+            attack = self.attacks[name]
+            return self._attack_samples(name, attack, x[at], y[at], index[rows], meter)
 
         def rescore(name: str, points: Tensor, rows: Tensor) -> Tensor:
-            own, batches = y[rows.to(x.device)], self._batches(points)
+            labels, batches = y[rows.to(x.device)], self._batches(points)
             shares = [
-                self._right(points[b], own[b], index[rows[b]], "after", name) for b in batches
+                self._correct(points[b], labels[b], index[rows[b]], "after", name) for b in batches
             ]
             return torch.cat(shares)
 
-        file = None if kept is None else partial_shard_path(kept)
-        before = Cascade.of(read_shard(file), x.device) if file and file.exists() else None
+        saved = None if file is None else partial_shard_path(file)
+        before = Cascade.of(read_shard(saved), x.device) if saved and saved.exists() else None
         if before is not None:
             meter.resume()
         found = run_cascade(
@@ -122,37 +138,37 @@ class ShardRunner:
             clean,
             attack_samples=attack_samples,
             rescore=rescore if self.stochastic else None,
-            keep_points=self.keep_adversarial,
+            keep_points=self.options.keep_adversarial,
             resume_from=before,
-            on_progress=None if file is None else lambda far: write_npz(file, **far.arrays()),
+            on_progress=None if saved is None else lambda state: write_npz(saved, **state.arrays()),
         )
-        right = {"clean": clean, **found.right}
-        right["worst_case"] = list(right.values())[-1]
-        part = {"worst_x": found.worst.cpu().numpy()}
-        part |= {f"right:{name}": values.numpy() for name, values in right.items()}
-        part |= {f"seconds:{name}": np.array([took]) for name, took in found.seconds.items()}
-        return part | {f"x:{name}": points.cpu().numpy() for name, points in found.points.items()}
+        correct = {"clean": clean, **found.right}
+        correct["worst_case"] = list(correct.values())[-1]
+        shard = {"worst_x": found.worst.cpu().numpy()}
+        shard |= {f"right:{name}": values.numpy() for name, values in correct.items()}
+        shard |= {f"seconds:{name}": np.array([took]) for name, took in found.seconds.items()}
+        return shard | {f"x:{name}": points.cpu().numpy() for name, points in found.points.items()}
 
     def _attack_samples(
         self, name: str, attack: Attack, x: Tensor, y: Tensor, index: Tensor, meter: ProgressMeter
     ) -> tuple[Tensor, Tensor]:
-        """Attack and score samples in full batches; step by step where that can be done."""
+        """Attack and score samples in full batches; step by step where the attack allows it."""
         if self.stochastic or not can_step(attack, self.model):
             batches = self._batches(x)
             pairs = [self._attack(name, attack, x[b], y[b], index[b]) for b in batches]
-            return torch.cat([found for found, _ in pairs]), torch.cat([r for _, r in pairs])
+            return torch.cat([found for found, _ in pairs]), torch.cat([c for _, c in pairs])
         fooled = torch.zeros(len(x), dtype=torch.bool)
 
         def judge(points: Tensor, rows: Tensor) -> Tensor:
             at = rows.to(x.device)
-            right = self._score(name, attack, points, x[at], y[at], index[rows])
-            fooled[rows] = right == 0
+            correct = self._score(name, attack, points, x[at], y[at], index[rows])
+            fooled[rows] = correct == 0
             meter.fooled(int(fooled.sum()))
-            return right
+            return correct
 
-        streams = SampleStreams(key(self.seed, "attack", name), index)
-        size = self.batch_size
-        with self._searching(x):
+        streams = SampleStreams(key(self.options.seed, "attack", name), index)
+        size = self.options.batch_size
+        with self._search_precision(x):
             return active_set(
                 attack, self.model, x, y, streams=streams, batch_size=size, judge=judge
             )
@@ -161,46 +177,50 @@ class ShardRunner:
         self, name: str, attack: Attack, x: Tensor, y: Tensor, index: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Attack and score one batch."""
-        streams = SampleStreams(key(self.seed, "attack", name), index)
-        with self._searching(x):
+        streams = SampleStreams(key(self.options.seed, "attack", name), index)
+        with self._search_precision(x):
             found = attack(self.model, x, y, generator=streams).detach()
         return found, self._score(name, attack, found, x, y, index)
 
     def _batches(self, x: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(torch.arange(len(x)), self.batch_size)
+        return torch.split(torch.arange(len(x)), self.options.batch_size)
 
-    def _searching(self, x: Tensor) -> AbstractContextManager[None]:
-        """The precision in which attacks run."""
-        on = self.precision == "bf16"
-        return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=on)
+    def _search_precision(self, x: Tensor) -> AbstractContextManager[None]:
+        """Autocast to the precision of the attacks' passes."""
+        enabled = self.options.precision == "bf16"
+        return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def _score(
         self, name: str, attack: Attack, found: Tensor, x: Tensor, y: Tensor, index: Tensor
     ) -> Tensor:
-        """Return the share of right answers on what an attack found and its threat set allows."""
+        """Check that inputs are in the threat set; return their shares of correct draws.
+
+        Raises:
+            ThreatViolation: If an input lies outside the threat set.
+        """
         try:
             attack.threat.check(found, x)
         except ThreatViolation as error:
             raise ThreatViolation(f"evaluate: attack {name!r}: {error}") from error
-        return self._right(found, y, index, name)
+        return self._correct(found, y, index, name)
 
     @torch.no_grad()
-    def _right(self, x: Tensor, y: Tensor, index: Tensor, *name: str) -> Tensor:
-        """Return the share of fresh draws on which each sample is right, float64 [B], on CPU.
+    def _correct(self, x: Tensor, y: Tensor, index: Tensor, *name: str) -> Tensor:
+        """Return each sample's share of fresh draws with a correct answer, float64 [B], on the CPU.
 
-        In float32 and with nothing fused, whatever the search before it did.
+        Always in float32 and with nothing fused, whatever the search used.
         """
-        streams = SampleStreams(key(self.seed, "score", *name), index)
-        right = torch.zeros(len(x), dtype=torch.float64)
+        streams = SampleStreams(key(self.options.seed, "score", *name), index)
+        correct = torch.zeros(len(x), dtype=torch.float64)
         exact = torch.autocast(x.device.type, enabled=False)
         with evaluating(self.model), randomness(self.model, streams), exact, unfused():
             for _ in range(self.draws):
-                right += (classify(self.model, x, y).argmax(1) == y).cpu()
-        return right / self.draws
+                correct += (classify(self.model, x, y).argmax(1) == y).cpu()
+        return correct / self.draws
 
     def _zero(self, x: Tensor, y: Tensor, index: Tensor) -> np.ndarray[Any, Any]:
-        """Say for each sample whether its input gradient is exactly zero [B]."""
-        streams = SampleStreams(key(self.seed, "zero gradient"), index)
+        """Return for each sample whether its input gradient is exactly zero [B]."""
+        streams = SampleStreams(key(self.options.seed, "zero gradient"), index)
         with frozen(self.model), randomness(self.model, streams):
             try:
                 _, grad = BACKPROP(self.model, x, y, cross_entropy)
@@ -209,6 +229,6 @@ class ShardRunner:
         return (grad.flatten(1).abs().amax(1) == 0).cpu().numpy()
 
 
-def partial_shard_path(kept: Path) -> Path:
-    """Where a cascade keeps how far it got with a part."""
-    return kept.with_name(f"{kept.stem}.begun")
+def partial_shard_path(file: Path) -> Path:
+    """Return the file in which a cascade saves its state within the shard stored at ``file``."""
+    return file.with_name(f"{file.stem}.begun")

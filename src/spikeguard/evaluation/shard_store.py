@@ -1,4 +1,7 @@
-"""The finished parts of an unfinished evaluation, kept in a folder with a card that says whose."""
+"""On-disk store for the finished shards of an evaluation in progress.
+
+Its file identity.json ties it to one model, data set and set of options.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +27,16 @@ _CARD = "identity.json"
 def open_shard_store(
     out: str | Path, identity: dict[str, Any], model: nn.Module, images: ImageSet
 ) -> Path:
-    """Return the folder of finished parts; refuse one that belongs to another evaluation.
+    """Return the folder of finished shards; create it, or reject one of another evaluation.
 
     Args:
         out: The evaluation's folder.
-        identity: What the parts depend on beside the model and the data, as plain data.
-        model: The model; its text, its T and its weights count.
+        identity: What the shards depend on beside the model and the data, as plain data.
+        model: The model; its repr, its T and its weights are compared.
         images: The data.
 
     Raises:
-        ValueError: If the folder holds parts with another identity, or its card is damaged.
+        ValueError: If the folder holds shards with another identity, or identity.json is damaged.
     """
     folder = Path(out) / PARTS
     state = model.state_dict()
@@ -62,16 +65,16 @@ def open_shard_store(
 
 
 def stored_shard_size(out: str | Path) -> int | None:
-    """Return how many samples the parts in a folder have; None where there are none."""
+    """Return the number of samples of the stored shards; None where there are none."""
     try:
         span = json.loads((Path(out) / PARTS / _CARD).read_text())["span"]
     except (OSError, ValueError, LookupError, TypeError):
-        return None  # what is wrong with the card open_parts says
+        return None  # open_shard_store reports a damaged identity.json
     return span if isinstance(span, int) and span > 0 else None
 
 
 def read_shard(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """Read a finished part.
+    """Read a finished shard.
 
     Raises:
         ValueError: If the file is damaged.

@@ -1,4 +1,4 @@
-"""One accuracy over several trainings: its mean and how far seeds and images leave it open."""
+"""Accuracies with intervals: one count (Wilson), and the mean over several seeds (Student)."""
 
 from __future__ import annotations
 
@@ -8,62 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["OverSeeds", "mean", "over_seeds", "wilson", "Score"]
+__all__ = ["OverSeeds", "Score", "mean", "over_seeds", "wilson"]
 
 # Student's t at 97.5 %, for 1, 2, ... degrees of freedom
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-
-
-@dataclass(frozen=True)
-class OverSeeds:
-    """An accuracy over several trainings, all in [0, 1].
-
-    Attributes:
-        mean: Over the seeds.
-        low: Lower end of Student's 95 % interval of the mean over seeds, not below 0; None for one
-            seed.
-        high: Its upper end, not above 1.
-        seeds: Each seed's accuracy.
-        sampling: Wilson's 95 % interval of one seed's count at the mean: what so few test images
-            leave open, which the seeds share.
-    """
-
-    mean: float
-    low: float | None
-    high: float | None
-    seeds: tuple[float, ...]
-    sampling: tuple[float, float]
-
-    def __str__(self) -> str:
-        each = ", ".join(f"{100 * seed:.1f}" for seed in self.seeds)
-        ends = (
-            ""
-            if self.low is None or self.high is None
-            else f" [{100 * self.low:.1f}, {100 * self.high:.1f}]"
-        )
-        return f"{100 * self.mean:.1f}{ends} ({each})"
-
-
-def over_seeds(scores: Sequence[Score]) -> OverSeeds:
-    """Summarise one accuracy of several trainings.
-
-    Example:
-        >>> over_seeds([Score(0.5, 0.4, 0.6, 100), Score(0.6, 0.5, 0.7, 100)]).mean
-        0.55
-    """
-    values = tuple(score.accuracy for score in scores)
-    k, n, middle = len(values), scores[0].n, mean(values)
-    sampling = wilson(min(1.0, middle) * n, n)
-    if k == 1:
-        return OverSeeds(middle, None, None, values, sampling)
-    deviation = math.sqrt(sum((value - middle) ** 2 for value in values) / (k - 1))
-    half = _T[min(k - 1, len(_T)) - 1] * deviation / math.sqrt(k)
-    return OverSeeds(middle, max(0.0, middle - half), min(1.0, middle + half), values, sampling)
-
-
-def mean(values: Sequence[float]) -> float:
-    """Return the arithmetic mean of at least one value."""
-    return sum(values) / len(values)
 
 
 def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -109,3 +57,55 @@ class Score:
 
     def __str__(self) -> str:
         return f"{100 * self.accuracy:5.1f} %  [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """An accuracy over several trainings, all in [0, 1].
+
+    Attributes:
+        mean: Mean over the seeds.
+        low: Lower end of Student's 95 % interval of the mean over seeds, not below 0; None for one
+            seed.
+        high: Its upper end, not above 1.
+        seeds: Each seed's accuracy.
+        sampling: Wilson's 95 % interval of one seed's count at the mean: the uncertainty from the
+            number of test images, which all seeds share.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    seeds: tuple[float, ...]
+    sampling: tuple[float, float]
+
+    def __str__(self) -> str:
+        each = ", ".join(f"{100 * seed:.1f}" for seed in self.seeds)
+        ends = (
+            ""
+            if self.low is None or self.high is None
+            else f" [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        )
+        return f"{100 * self.mean:.1f}{ends} ({each})"
+
+
+def over_seeds(scores: Sequence[Score]) -> OverSeeds:
+    """Summarise one accuracy of several trainings.
+
+    Example:
+        >>> over_seeds([Score(0.5, 0.4, 0.6, 100), Score(0.6, 0.5, 0.7, 100)]).mean
+        0.55
+    """
+    values = tuple(score.accuracy for score in scores)
+    k, n, middle = len(values), scores[0].n, mean(values)
+    sampling = wilson(min(1.0, middle) * n, n)
+    if k == 1:
+        return OverSeeds(middle, None, None, values, sampling)
+    deviation = math.sqrt(sum((value - middle) ** 2 for value in values) / (k - 1))
+    half = _T[min(k - 1, len(_T)) - 1] * deviation / math.sqrt(k)
+    return OverSeeds(middle, max(0.0, middle - half), min(1.0, middle + half), values, sampling)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the arithmetic mean of at least one value."""
+    return sum(values) / len(values)

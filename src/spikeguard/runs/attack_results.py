@@ -1,15 +1,15 @@
-"""Results of attacks in a folder: each is made once, and named after all that it was made with."""
+"""Attack results in a folder: each is computed once, in a file named after its settings."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from spikeguard.attacks.tuning import describe_tuned, tuned_to_json
-from spikeguard.config.builder import require_images, tunable_suites
+from spikeguard.config.builder import build_suite, require_images, tunable_suites
 from spikeguard.config.errors import ConfigError
+from spikeguard.config.plugins import NO_PLUGINS, Plugins
 from spikeguard.config.schema import EvaluateSection, eps_text
 from spikeguard.runs.tuned_settings import FOLDER, load_or_tune, tuned_from_json
 
@@ -22,12 +22,9 @@ if TYPE_CHECKING:
     from spikeguard.evaluation.parallel import Reload
     from spikeguard.evaluation.rescoring import Rescored
     from spikeguard.evaluation.result import Evaluation
+    from spikeguard.system.progress import ProgressCallback
 
-__all__ = ["attack_name", "evaluate_once", "rescore_once", "checkpoint_tag"]
-
-Update = Callable[[int, int, str], None]
-
-EOT = 4  # gradients averaged in every attack step against a stochastic model, if nobody says
+__all__ = ["attack_name", "checkpoint_tag", "evaluate_once", "rescore_once"]
 
 
 def evaluate_once(
@@ -41,59 +38,65 @@ def evaluate_once(
     folder: Path,
     jobs: int = 1,
     reload: Reload | None = None,
-    progress: Update | None = None,
+    plugins: Plugins = NO_PLUGINS,
+    progress: ProgressCallback | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Attack a model and keep the result in a folder; what is already there is read back.
+    """Attack a model and store the result in a folder, or load it where it is stored.
 
     An interrupted evaluation continues where it stopped.
 
     Args:
         model: The classifier.
         data: Its test images are attacked.
-        suite: Name of an attack suite.
+        suite: Name of an attack suite, or ``package.module:Attack``.
         eps: Radius of the threat set.
-        plan: Norm, limit, draws and the rest.
+        plan: Norm, limit, draws and the other settings of a recipe's evaluate section.
         seed: Names the random streams.
-        folder: Holds results of this model alone.
-        jobs: Processes of one thread each that share the images; with one, this process does all.
-        reload: Returns the model and its test images in another process, where there are several.
-        progress: Called with (done, total, what).
-        announce: Told what the attacks will cost at most, before they begin, and what settings were
-            chosen for them.
+        folder: Holds the results of this model only.
+        jobs: Number of processes of one thread each; 1 runs everything in this process.
+        reload: Returns the model and its test images in another process; needed for jobs > 1.
+        plugins: Packages from which an attack may be imported.
+        progress: Callback ``(done, total, what)``, or None.
+        announce: Called with lines of text: the cost before the attacks start, the attacks left
+            out, the settings chosen.
 
     Raises:
-        ValueError: If the suite or the radius is refused, or a stored result was made with other
+        ValueError: If the suite or the radius is rejected, or a stored result was made with other
             settings.
     """
-    from spikeguard import attacks
+    from spikeguard.attacks.suite_definitions import CASCADES
+    from spikeguard.attacks.tuning import adjusted, describe_tuned, tuned_to_json
     from spikeguard.evaluation.cost_estimate import estimate
     from spikeguard.evaluation.evaluator import evaluate
+    from spikeguard.evaluation.options import EvaluationOptions
     from spikeguard.evaluation.parallel import run_shards
     from spikeguard.evaluation.plan import plan_evaluation
 
     if jobs < 1:
         raise ConfigError(f"jobs counts processes, >= 1, got {jobs}.")
     require_images(plan.limit, data)
-    wished = plan.tune
-    plan, battery, left_out = _planned(model, data, suite, eps, plan)
-    cascade = plan.cascade if plan.cascade is not None else suite in attacks.CASCADES
+    asked_to_tune = plan.tune
+    plan, attacks, left_out = _planned(model, data, suite, eps, plan, plugins)
+    cascade = plan.cascade if plan.cascade is not None else suite in CASCADES
     stem = folder / attack_name(suite, eps, plan)
     if stem.with_name(f"{stem.name}.json").exists():
-        return _read_back(stem, battery, cascade, plan.precision, announce)
+        return _load_result(stem, attacks, cascade, plan.precision, announce)
     if announce is not None:
         if left_out:
             announce(
                 f"left out, the network has no layers of the kind they need: {', '.join(left_out)}"
             )
-        if wished and not plan.tune:
+        if asked_to_tune and not plan.tune:
             announce(f"suite {suite} has no setting to choose for this network")
-        options: dict[str, Any] = {"batch_size": plan.batch_size, "jobs": jobs}
-        announce(str(estimate(model, data.test, battery, limit=plan.limit, **options)))
+        cost = estimate(
+            model, data.test, attacks, limit=plan.limit, batch_size=plan.batch_size, jobs=jobs
+        )
+        announce(str(cost))
     chosen: dict[str, Tuned] = {}
     if plan.tune:
         chosen = load_or_tune(
-            *(model, data.val, battery),
+            *(model, data.val, attacks),
             folder=folder / FOLDER,
             seed=seed,
             mark=checkpoint_tag(plan),
@@ -101,27 +104,26 @@ def evaluate_once(
             progress=progress,
             announce=announce,
         )
-        battery = attacks.adjusted(battery, {kind: each.gradient for kind, each in chosen.items()})
+        attacks = adjusted(attacks, {kind: each.gradient for kind, each in chosen.items()})
         if announce is not None:
             announce(describe_tuned(tuned_to_json(chosen)))
-    arguments: dict[str, Any] = {
-        "attacks": battery,
-        "seed": seed,
-        "limit": plan.limit,
-        "batch_size": plan.batch_size,
-        "draws": plan.draws,
-        "cascade": cascade,
-        "precision": plan.precision,
-        "out": stem,
-    }
+    options = EvaluationOptions(
+        seed=seed,
+        limit=plan.limit,
+        batch_size=plan.batch_size,
+        draws=plan.draws,
+        out=stem,
+        cascade=cascade,
+        precision=plan.precision,
+    )
     if jobs > 1 and reload is not None:
-        layout = plan_evaluation(model, data.test, **arguments, jobs=jobs)
-        run_shards(layout, reload, arguments, jobs, progress)
-        progress = None  # all is told
-    result = evaluate(model, data.test, **arguments, progress=progress)
-    more = {"tuned": tuned_to_json(chosen)} if chosen else {}
-    told = {"eot": plan.eot, "limit": plan.limit, "checkpoint": plan.checkpoint}
-    result.save(stem, suite=suite, **told, **more)
+        shards = plan_evaluation(model, data.test, attacks, options, jobs=jobs)
+        run_shards(shards, reload, attacks, options, jobs, progress)
+        progress = None  # run_shards has reported everything
+    result = evaluate(model, data.test, attacks, **vars(options), progress=progress)
+    card = {"eot": plan.eot, "limit": plan.limit, "checkpoint": plan.checkpoint}
+    tuned = {"tuned": tuned_to_json(chosen)} if chosen else {}
+    result.save(stem, suite=suite, **card, **tuned)
     return result
 
 
@@ -133,16 +135,17 @@ def rescore_once(
     eps: float,
     plan: EvaluateSection,
     folder: Path,
+    plugins: Plugins = NO_PLUGINS,
 ) -> Rescored:
-    """Score the inputs that a finished attack kept once more; arguments as for evaluate_once.
+    """Score the stored worst-case inputs of a finished attack again; see :func:`evaluate_once`.
 
     Raises:
-        ValueError: If there is no such attack, or its files are damaged or of other images.
+        ValueError: If there is no such result, or its files are damaged or of other images.
         ThreatViolation: If an input lies outside the threat set.
     """
     from spikeguard.evaluation.rescoring import rescore
 
-    plan, _, _ = _planned(model, data, suite, eps, plan)
+    plan, _, _ = _planned(model, data, suite, eps, plan, plugins)
     stem = folder / attack_name(suite, eps, plan)
     if not stem.with_name(f"{stem.name}.json").exists():
         raise ConfigError(f"{stem}.json: no such result; attack first, without --rescore.")
@@ -150,7 +153,7 @@ def rescore_once(
 
 
 def attack_name(suite: str, eps: float, plan: EvaluateSection) -> str:
-    """Name the result of an evaluation by all that tells it from another of the same run.
+    """Name the result of an evaluation by everything that tells it from others of the same run.
 
     Example:
         >>> attack_name("quick", 8 / 255, EvaluateSection(limit=100))
@@ -158,7 +161,7 @@ def attack_name(suite: str, eps: float, plan: EvaluateSection) -> str:
     """
     from spikeguard.attacks.suite_definitions import CASCADES
 
-    parts = [suite, plan.norm, eps_text(eps).replace("/", "_")]
+    parts = [suite.replace(":", "."), plan.norm, eps_text(eps).replace("/", "_")]
     parts += [f"eot{plan.eot}"] if plan.eot is not None and plan.eot > 1 else []
     parts += [f"draws{plan.draws}"] if plan.draws is not None else []
     parts += [f"first{plan.limit}"] if plan.limit is not None else []
@@ -171,46 +174,53 @@ def attack_name(suite: str, eps: float, plan: EvaluateSection) -> str:
 
 
 def checkpoint_tag(plan: EvaluateSection) -> str:
-    """Name the weights that are attacked, where they are not those of the best epoch."""
+    """Name the attacked checkpoint; empty for that of the best epoch."""
     return plan.checkpoint if plan.checkpoint != "best" else ""
 
 
 def _planned(
-    model: nn.Module, data: Splits, suite: str, eps: float, plan: EvaluateSection
+    model: nn.Module,
+    data: Splits,
+    suite: str,
+    eps: float,
+    plan: EvaluateSection,
+    plugins: Plugins,
 ) -> tuple[EvaluateSection, dict[str, Attack], tuple[str, ...]]:
-    """Fill in what depends on the model: how many gradients are averaged, whether to tune.
+    """Fill in the settings that depend on the model: gradients averaged, whether to tune.
 
     Returns:
-        The plan, the suite's attacks that can be made, and the names of the others.
+        The plan, the suite's attacks that suit the model, and the names of the others.
     """
-    from spikeguard import attacks
-    from spikeguard.attacks.model_access import is_stochastic
+    from spikeguard.attacks.model_access import DEFAULT_EOT, is_stochastic
+    from spikeguard.attacks.suites import suitable
+    from spikeguard.attacks.tuning import tunable
 
     if plan.eot is None:
-        plan = plan.changed(eot=EOT if is_stochastic(model) else 1)
-    battery = attacks.suite(suite, eps=eps, norm=plan.norm, eot=plan.eot or 1)
+        plan = plan.changed(eot=DEFAULT_EOT if is_stochastic(model) else 1)
+    attacks = build_suite(suite, eps=eps, norm=plan.norm, eot=plan.eot or 1, plugins=plugins)
     example = data.test.batch(slice(plan.batch_size))[0]
-    battery, left_out = attacks.suitable(battery, model, example)
-    return plan.changed(tune=plan.tune and bool(attacks.tunable(battery))), battery, left_out
+    attacks, left_out = suitable(attacks, model, example)
+    return plan.changed(tune=plan.tune and bool(tunable(attacks))), attacks, left_out
 
 
-def _read_back(
+def _load_result(
     stem: Path,
-    battery: Mapping[str, Attack],
+    attacks: Mapping[str, Attack],
     cascade: bool,
     precision: str,
     announce: Callable[[str], None] | None,
 ) -> Evaluation:
-    """Read a finished result; refuse one that was made with other settings."""
-    from spikeguard import attacks
+    """Load a finished result; reject one that was made with other settings."""
+    from spikeguard.attacks.base import describe
+    from spikeguard.attacks.tuning import adjusted, describe_tuned
     from spikeguard.evaluation.result import Evaluation
 
     found = Evaluation.load(stem)
     card = json.loads(stem.with_name(f"{stem.name}.json").read_text(encoding="utf-8"))
-    battery = attacks.adjusted(battery, tuned_from_json(card.get("tuned", {}), stem))
+    attacks = adjusted(attacks, tuned_from_json(card.get("tuned", {}), stem))
     if card.get("tuned") and announce is not None:
         announce(describe_tuned(card["tuned"]))
-    settings = {name: attacks.describe(attack) for name, attack in battery.items()}
+    settings = {name: describe(attack) for name, attack in attacks.items()}
     wanted = json.loads(json.dumps([settings, cascade, precision]))
     if [found.settings, found.cascade, found.precision] != wanted:
         raise ConfigError(

@@ -12,7 +12,8 @@ from spikeguard.config.schema import Recipe, eps_text, load_recipe
 from spikeguard.runs.recipe_training import train_recipe
 from spikeguard.runs.run import Run
 from spikeguard.storage.run_folder import AUDIT, REPORT
-from spikeguard.system.processes import Progress, run_in_processes
+from spikeguard.system.processes import run_in_processes
+from spikeguard.system.progress import TaskProgressCallback
 
 if TYPE_CHECKING:
     from spikeguard.evaluation.result import Evaluation
@@ -62,7 +63,7 @@ def run_demo(
     *,
     quick: bool = False,
     workers: int = 2,
-    progress: Progress = lambda task, done, total, what: None,
+    progress: TaskProgressCallback = lambda task, done, total, what: None,
 ) -> DemoResult:
     """Run the demonstration, or what is left of it: finished stages are read back.
 
@@ -101,7 +102,7 @@ def run_demo(
     return DemoResult(tuple(rows), page)
 
 
-def _row(recipe: Recipe, path: Path, task: str, progress: Progress) -> DemoRow:
+def _row(recipe: Recipe, path: Path, task: str, progress: TaskProgressCallback) -> DemoRow:
     """Train, attack, audit and measure one network; what its folder holds already is read back."""
     train_recipe(recipe, path, resume=True, progress=partial(progress, f"{task}, train"))
     run = Run.load(path)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Scores of a run computed by a fresh process, which shares no state with this one."""
 
 from __future__ import annotations
 
@@ -8,41 +8,47 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from spikeguard.config.plugins import NO_PLUGINS, Plugins
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 __all__ = ["rescored"]
 
+_CODE = "import sys; from spikeguard.runs.score_worker import answer; answer(*sys.argv[1:])"
 
-def rescored(path: Path, data_root: Path | None, x: Tensor, y: Tensor) -> Tensor:
-    """Return who is right on inputs [N], as a fresh process says that loads the run.
+
+def rescored(
+    path: Path, data_root: Path | None, x: Tensor, y: Tensor, plugins: Plugins = NO_PLUGINS
+) -> Tensor:
+    """Score inputs in a fresh process that loads the run itself.
 
     Args:
         path: The run folder.
-        data_root: Folder of the data sets, where it was named.
+        data_root: Folder of the data sets, or None.
         x: Inputs [N, ...] in [0, 1].
         y: Labels [N].
+        plugins: Packages from which parts of the recipe may be imported.
+
+    Returns:
+        The share of correct draws of each input [N].
 
     Raises:
-        RuntimeError: If the process fails; the last line it wrote.
+        RuntimeError: If the process fails; the message is the last line it wrote.
     """
     import torch
     from numpy import load, savez
 
-    code = "import sys; from spikeguard.runs.score_worker import answer; answer(*sys.argv[1:])"
     with TemporaryDirectory() as folder:
-        asked, answers = Path(folder) / "asked.npz", Path(folder) / "answers.npz"
-        savez(asked, x=x.numpy(), y=y.numpy())
-        words = [str(Path(path).absolute()), "" if data_root is None else str(data_root)]
+        inputs, outcomes = Path(folder) / "asked.npz", Path(folder) / "answers.npz"
+        savez(inputs, x=x.numpy(), y=y.numpy())
+        root = "" if data_root is None else str(data_root)
+        words = [str(Path(path).absolute()), root, str(inputs), str(outcomes), *plugins.packages]
         done = subprocess.run(
-            [sys.executable, "-c", code, *words, str(asked), str(answers)],
-            capture_output=True,
-            text=True,
-            check=False,
+            [sys.executable, "-c", _CODE, *words], capture_output=True, text=True, check=False
         )
         if done.returncode:
             last = done.stderr.strip().rpartition("\n")[2]
             raise RuntimeError(f"the fresh process that was to score again failed: {last}")
-        with load(answers) as found:
+        with load(outcomes) as found:
             return torch.from_numpy(found["right"])

@@ -1,19 +1,20 @@
-"""train_recipe(): a recipe is built and trained in a run folder."""
+"""train_recipe(): build a recipe and train it in a run folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spikeguard.config.builder import build
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.schema import Recipe, load_recipe
+from spikeguard.runs.plugin_versions import require_same_versions
 from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.run_folder import ENVIRONMENT, RECIPE
 from spikeguard.system.environment import describe
 
 if TYPE_CHECKING:
+    from spikeguard.system.progress import ProgressCallback
     from spikeguard.training.trainer import TrainResult
 
 __all__ = ["train_recipe"]
@@ -25,19 +26,20 @@ def train_recipe(
     *,
     resume: bool = False,
     data_root: str | Path | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> TrainResult:
-    """Build a recipe and train it in a run folder; nothing is written before everything is built.
+    """Build a recipe and train it in a run folder; nothing is written before all is built.
 
     Args:
-        recipe: What to train.
+        recipe: What to train, with the packages from which its parts may be imported.
         path: The run folder.
-        resume: Continue what the folder holds, or start when it holds nothing.
+        resume: Continue the training in the folder; start one in an empty folder.
         data_root: Folder of the data sets; ``$SPIKEGUARD_DATA`` or ``data`` when left out.
-        progress: Called with (steps done, steps in all, text).
+        progress: Callback ``(done, total, what)`` in optimiser steps, or None.
 
     Raises:
-        ConfigError: If the folder holds a run and ``resume`` is off, or the run of another recipe.
+        ConfigError: If the folder holds a run and ``resume`` is off, the run of another recipe, or
+            one begun with another version of a plugin.
     """
     from spikeguard.training.checkpointing import difference
     from spikeguard.training.trainer import train
@@ -55,10 +57,13 @@ def train_recipe(
             change = difference(begun.training_part(), recipe.training_part())
             if change:
                 raise ConfigError(f"{path} was begun with another recipe: {change}.")
+    require_same_versions(path, recipe.plugins)
     built = build(recipe, data_root)
     recipe.save(path / RECIPE)
     if not (path / ENVIRONMENT).exists():
-        write_json(path / ENVIRONMENT, {**describe(seed=recipe.seed), "kernel": _kernel()})
+        record = {**describe(seed=recipe.seed), "kernel": _kernel()}
+        plugins = {"plugins": recipe.plugins.versions()} if recipe.plugins.packages else {}
+        write_json(path / ENVIRONMENT, {**record, **plugins})
     return train(
         built.model,
         built.data,
@@ -72,7 +77,7 @@ def train_recipe(
 
 
 def _kernel() -> str:
-    """Return the membrane kernel that a training on this machine uses."""
+    """Return the name of the membrane kernel that training uses on this machine."""
     import torch
 
     from spikeguard.kernels.selection import default_kernel

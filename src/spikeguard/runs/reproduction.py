@@ -18,7 +18,8 @@ from spikeguard.runs.recipe_training import train_recipe
 from spikeguard.runs.run import Run
 from spikeguard.storage.atomic_files import write_json, write_text
 from spikeguard.storage.run_folder import ATTACKS, RECIPE, RESULT
-from spikeguard.system.processes import Progress, run_in_processes
+from spikeguard.system.processes import run_in_processes
+from spikeguard.system.progress import TaskProgressCallback
 
 __all__ = ["PAGE", "TABLE", "Entry", "Reproduced", "reproduce", "table"]
 
@@ -68,7 +69,7 @@ def reproduce(
     changes: Sequence[str] = (),
     jobs: int = 2,
     data_root: str | Path | None = None,
-    progress: Progress = lambda task, done, total, what: None,
+    progress: TaskProgressCallback = lambda task, done, total, what: None,
 ) -> Reproduced:
     """Train and attack every recipe of a folder at every seed, or what is left of it.
 
@@ -145,7 +146,11 @@ def table(
 
 
 def _run(
-    recipe: Recipe, path: Path, data_root: str | Path | None, task: str, progress: Progress
+    recipe: Recipe,
+    path: Path,
+    data_root: str | Path | None,
+    task: str,
+    progress: TaskProgressCallback,
 ) -> str | None:
     """Train and attack one recipe; return why not, where its training diverges."""
     from spikeguard.training.divergence import TrainingDiverged

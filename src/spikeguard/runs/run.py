@@ -1,25 +1,28 @@
-"""A trained run, loaded back from its folder: here, or by a fresh process that scores again."""
+"""Run: a finished training, loaded from its run folder to be attacked and audited."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from spikeguard.auditing.auditor import audit, reported
-from spikeguard.config.builder import build_model, load_data
+from spikeguard.config.builder import build_model, build_suite, load_data
 from spikeguard.config.errors import ConfigError
+from spikeguard.config.plugins import Plugins, is_reference
 from spikeguard.config.schema import EvaluateSection, Recipe, load_recipe
-from spikeguard.runs.attack_results import Update, checkpoint_tag, evaluate_once
+from spikeguard.runs.attack_results import checkpoint_tag, evaluate_once
 from spikeguard.runs.fresh_process import rescored
+from spikeguard.runs.plugin_versions import warn_of_other_versions
 from spikeguard.runs.tuned_settings import FOLDER, choose_attack
 from spikeguard.storage.run_folder import ATTACKS, AUDIT, CHECKPOINTS, MEMBRANE, RECIPE, RESULT
 
 if TYPE_CHECKING:
     from spikeguard.analysis.membrane import MembraneHistogram
+    from spikeguard.attacks.base import Attack
+    from spikeguard.attacks.threat import Threat
     from spikeguard.auditing.findings import Verdict
     from spikeguard.auditing.subject import Budget
     from spikeguard.data.images import ImageSet, Splits
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from spikeguard.evaluation.result import Evaluation
     from spikeguard.models.snn import SNN
     from spikeguard.neurons.surrogate import Surrogate
+    from spikeguard.system.progress import ProgressCallback
 
 __all__ = ["Run", "require_finished"]
 
@@ -37,10 +41,10 @@ class Run:
 
     Attributes:
         path: The run folder.
-        recipe: What was trained.
+        recipe: What was trained, with the packages from which its parts may be imported.
         model: The network with the weights of the epoch the recipe's evaluate section names.
         data: Training, validation and test images.
-        data_root: Folder of the data sets, where it was named.
+        data_root: Folder of the data sets, or None.
     """
 
     path: Path
@@ -50,21 +54,30 @@ class Run:
     data_root: Path | None = None
 
     @classmethod
-    def load(cls, path: str | Path, *, data_root: str | Path | None = None) -> Run:
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        data_root: str | Path | None = None,
+        plugins: Iterable[str] | Plugins = (),
+    ) -> Run:
         """Rebuild a run from its folder.
 
         Args:
             path: The run folder.
             data_root: Folder of the data sets; ``$SPIKEGUARD_DATA`` or ``data`` when left out.
+            plugins: Packages from which parts named ``package.module:Part`` may be imported.
 
         Raises:
-            ConfigError: If it is no run folder, or its training is not finished.
+            ConfigError: If it is no run folder, its training is not finished, or it needs a package
+                that is not in ``plugins``.
             CheckpointError: If the weights do not fit the recipe, or are damaged.
         """
         from spikeguard.storage.checkpoints import load_model
 
         path = Path(path)
-        recipe = load_recipe(require_finished(path) / RECIPE)
+        recipe = load_recipe(require_finished(path) / RECIPE, plugins=plugins)
+        warn_of_other_versions(path, recipe.plugins)
         data = load_data(recipe, data_root)
         model = build_model(recipe, data)
         load_model(path / CHECKPOINTS / recipe.evaluate.checkpoint, model)
@@ -77,24 +90,24 @@ class Run:
         eps: float,
         plan: EvaluateSection | None = None,
         jobs: int = 1,
-        progress: Update | None = None,
+        progress: ProgressCallback | None = None,
         announce: Callable[[str], None] | None = None,
     ) -> Evaluation:
-        """Attack the run and keep the result in ``attacks/``; what is already there is read back.
+        """Attack the run and store the result in ``attacks/``, or load it where it is stored.
 
         An interrupted evaluation continues where it stopped.
 
         Args:
-            suite: Name of an attack suite.
+            suite: Name of an attack suite, or ``package.module:Attack``.
             eps: Radius of the threat set.
             plan: Norm, limit, draws and the rest; the recipe's evaluate section when left out.
-            jobs: Processes of one thread each that share the images, >= 1; with more than one, a
-                script needs ``if __name__ == "__main__":``.
-            progress: Called with (done, total, what).
-            announce: Told what the attacks will cost at most, before they begin.
+            jobs: Number of processes of one thread each, >= 1; with more than one, a script needs
+                ``if __name__ == "__main__":``.
+            progress: Callback ``(done, total, what)``, or None.
+            announce: Called with lines of text, such as the cost before the attacks start.
 
         Raises:
-            ValueError: If the suite or the radius is refused, or a stored result was made with
+            ValueError: If the suite or the radius is rejected, or a stored result was made with
                 other settings.
         """
         plan = self.recipe.evaluate if plan is None else plan
@@ -108,6 +121,7 @@ class Run:
             folder=self.path / ATTACKS,
             jobs=jobs,
             reload=self.reload,
+            plugins=self.recipe.plugins,
             progress=progress,
             announce=announce,
         )
@@ -121,25 +135,26 @@ class Run:
         norm: str | None = None,
         attack: str | None = None,
         tune: bool = False,
-        progress: Update | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Verdict:
-        """Audit the run and keep the verdict in ``audit.json``.
+        """Audit the run and store the verdict in ``audit.json``.
 
         Args:
             eps: Radius of the threat set; the largest of the recipe's when left out.
             limit: Number of test images; the audit's own default when left out.
             budget: "full", or "quick" for fewer samples, steps and checks.
             norm: Norm of the threat set; the recipe's when left out.
-            attack: The attack whose number is in question, by the name a suite gives it; the
-                audit's own when left out.
+            attack: The attack whose reported number is audited: its name in a suite, or
+                ``package.module:Attack``; the audit's own attack when left out.
             tune: Choose the setting of that attack's gradient on validation images first.
-            progress: Called with (done, total, what).
+            progress: Callback ``(done, total, what)``, or None.
         """
         from spikeguard.attacks.threat import THREATS
+        from spikeguard.auditing.auditor import audit
 
         plan = self.recipe.evaluate.changed(eps=eps, limit=limit, norm=norm)
         threat = THREATS[plan.norm](max(plan.eps))
-        named = None if attack is None else reported(attack, self.model, threat)
+        named = self._attack(attack, threat)
         how = None
         if tune:
             named, how = choose_attack(
@@ -158,7 +173,7 @@ class Run:
             limit=limit,
             attack=named,
             tuned=how,
-            rescore=partial(rescored, self.path, self.data_root),
+            rescore=partial(rescored, self.path, self.data_root, plugins=self.recipe.plugins),
             trained_with=self.surrogates,
             progress=progress,
         )
@@ -167,19 +182,32 @@ class Run:
 
     @property
     def reload(self) -> Reload:
-        """What returns the model and its test images in another process."""
-        return partial(_reloaded, self.path.absolute(), self.data_root)
+        """A function that returns the model and its test images in another process."""
+        return partial(_reloaded, self.path.absolute(), self.data_root, self.recipe.plugins)
+
+    def _attack(self, name: str | None, threat: Threat) -> Attack | None:
+        """Return the attack to audit, averaged over noise draws for a stochastic model."""
+        from spikeguard.attacks.model_access import DEFAULT_EOT, is_stochastic
+        from spikeguard.auditing.auditor import reported
+
+        if name is None or not is_reference(name):
+            return None if name is None else reported(name, self.model, threat)
+        eot = DEFAULT_EOT if is_stochastic(self.model) else 1
+        settings: dict[str, Any] = {"eps": threat.eps, "norm": threat.norm, "eot": eot}
+        plugins = self.recipe.plugins
+        (found,) = build_suite(name, **settings, where="--attack", plugins=plugins).values()
+        return found
 
     @property
     def surrogates(self) -> dict[str, Surrogate]:
-        """The surrogate that each spiking layer was trained with, as the recipe says."""
+        """The surrogate of each spiking layer during training, according to the recipe."""
         from spikeguard.neurons.modes import spiking_layers
 
         fresh = build_model(self.recipe, self.data)
         return {name: layer.surrogate for name, layer in spiking_layers(fresh).items()}
 
     def membrane(self) -> MembraneHistogram:
-        """Return where membrane potentials lie; kept in ``analysis/membrane.npz``."""
+        """Return the distribution of membrane potentials; stored in ``analysis/membrane.npz``."""
         from spikeguard.analysis.membrane import MembraneHistogram, membrane_histogram
 
         path = self.path / MEMBRANE
@@ -190,13 +218,13 @@ class Run:
         return found
 
 
-def _reloaded(path: Path, data_root: Path | None) -> tuple[SNN, ImageSet]:
-    run = Run.load(path, data_root=data_root)
+def _reloaded(path: Path, data_root: Path | None, plugins: Plugins) -> tuple[SNN, ImageSet]:
+    run = Run.load(path, data_root=data_root, plugins=plugins)
     return run.model, run.data.test
 
 
 def require_finished(path: Path) -> Path:
-    """Return the folder of a finished run, or say what is wrong with it."""
+    """Return the folder of a finished run; raise ConfigError for any other folder."""
     if not path.is_dir():
         raise ConfigError(f"{path}: no such run folder.")
     if not (path / RECIPE).is_file():

@@ -1,19 +1,20 @@
-"""TODO."""
+"""The process that scores inputs again: loads a run, reads inputs from a file, writes outcomes."""
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+
+from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.runs.run import Run
 
+__all__ = ["answer"]
 
-def answer(path: str, data_root: str, asked: str, answers: str) -> None:
-    """Load a run, score the inputs of one file, and write who is right into another."""
-    import torch
-    from numpy import load, savez
 
-    from spikeguard.evaluation.evaluator import evaluate
-
-    run = Run.load(path, data_root=data_root or None)
-    with load(asked) as found:
+def answer(path: str, data_root: str, inputs: str, outcomes: str, *plugins: str) -> None:
+    """Load a run, score the inputs of one file, and write which are correct into another."""
+    run = Run.load(path, data_root=data_root or None, plugins=plugins)
+    with np.load(inputs) as found:
         x, y = torch.from_numpy(found["x"]), torch.from_numpy(found["y"])
     right = evaluate(run.model, (x, y), {}, seed=run.recipe.seed).outcomes["clean"]
-    savez(answers, right=right.numpy())
+    np.savez(outcomes, right=right.numpy())

@@ -23,13 +23,12 @@ if TYPE_CHECKING:
     from spikeguard.attacks.tuning import Tuned
     from spikeguard.auditing.subject import Provenance
     from spikeguard.data.images import ImageSet
+    from spikeguard.system.progress import ProgressCallback
 
 __all__ = ["FOLDER", "IMAGES", "choose_attack", "load_or_tune", "tuned_from_json"]
 
 FOLDER = "tuned"  # among the results of attacks: what was chosen for them
 IMAGES = 128  # validation images that a setting is tried on, at most
-
-Update = Callable[[int, int, str], None]
 
 
 def load_or_tune(
@@ -41,7 +40,7 @@ def load_or_tune(
     seed: int,
     mark: str = "",
     batch_size: int = 128,
-    progress: Update | None = None,
+    progress: ProgressCallback | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> dict[str, Tuned]:
     """Choose HART's gamma and ASSG's A for a battery on validation images.

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 from spikeguard.system.allocator import keep_freed_memory
 from spikeguard.system.errors import WorkerError, is_user_error
+from spikeguard.system.progress import TaskProgressCallback
 
-__all__ = ["Progress", "one_thread", "run_in_processes"]
+__all__ = ["one_thread", "run_in_processes"]
 
-Progress = Callable[[str, int, int, str], None]
 Message = tuple[str, int, int, str]
 R = TypeVar("R")
 
@@ -28,7 +28,10 @@ _PATIENCE = 10.0  # seconds that a word of a job that is over may take
 
 
 def run_in_processes(
-    work: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: int, progress: Progress
+    work: Callable[..., R],
+    jobs: Sequence[tuple[Any, ...]],
+    workers: int,
+    progress: TaskProgressCallback,
 ) -> list[R]:
     """Do jobs in processes of one thread each and pass on what they tell.
 
@@ -71,7 +74,9 @@ def run_in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-def _pass_on(told: Queue[Message | None], progress: Progress, wait: float) -> int | None:
+def _pass_on(
+    told: Queue[Message | None], progress: TaskProgressCallback, wait: float
+) -> int | None:
     """Pass on a word of a worker; return 1 if it was a job's last, None if nobody spoke."""
     try:
         said = told.get(timeout=wait)

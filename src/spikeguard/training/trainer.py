@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from spikeguard.rng import stream
 from spikeguard.storage import checkpoints as checkpoint
 from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.run_folder import BEST
+from spikeguard.system.progress import ProgressCallback
 from spikeguard.training.checkpointing import Checkpointer, identity, require_new_folder
 from spikeguard.training.divergence import TrainingDiverged
 from spikeguard.training.engine import Engine
@@ -27,8 +28,6 @@ from spikeguard.training.options import TrainOptions
 from spikeguard.training.state import TrainState
 
 __all__ = ["TrainResult", "require_new_folder", "train"]
-
-ProgressCallback = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,179 @@
+"""What a part from another package must fulfil before it is used: one contract for each registry.
+
+Parts of SpikeGuard itself are held to the same contracts, and more, by tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from spikeguard.config.errors import ConfigError, ConfigPath
+
+__all__ = ["Contract", "contract_of", "require_attack", "require_data_set"]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """How the parts of a registry are checked.
+
+    Attributes:
+        kind: What messages call such a part.
+        base: The class a part must be or inherit from; None accepts every callable.
+        probe: Runs a built part on a small input; returns what is wrong, or None.
+    """
+
+    kind: str
+    base: Callable[[], type] | None
+    probe: Callable[[Any], str | None]
+
+    def require_class(self, part: object, name: str, where: ConfigPath | str) -> None:
+        """Raise ConfigError if a part is no class of this kind."""
+        if self.base is None:
+            if not callable(part):
+                raise ConfigError(f"{where}: {name} is no {self.kind}; it cannot be called.")
+            return
+        base = self.base()
+        if not (isinstance(part, type) and issubclass(part, base)):
+            raise ConfigError(
+                f"{where}: {name} is no {self.kind}; write a class that inherits from "
+                f"{base.__module__}.{base.__qualname__}."
+            )
+
+    def require_built(self, built: object, name: str, where: ConfigPath | str) -> None:
+        """Raise ConfigError if a built part fails its probe."""
+        try:
+            problem = self.probe(built)
+        except Exception as error:
+            first = str(error).partition("\n")[0]
+            problem = f"raises {type(error).__name__}: {first}"
+        if problem is not None:
+            raise ConfigError(f"{where}: {name} breaks the contract of a {self.kind}: {problem}.")
+
+
+def contract_of(registry: Mapping[str, Any]) -> Contract:
+    """Return the contract of a registry's parts."""
+    from spikeguard.defences import DEFENCES
+    from spikeguard.encoders import ENCODERS
+    from spikeguard.models import MODELS
+    from spikeguard.neurons import NEURONS
+    from spikeguard.neurons.surrogate import SURROGATES
+
+    contracts = (
+        (NEURONS, Contract("neuron", _neuron, _probe_neuron)),
+        (SURROGATES, Contract("surrogate", None, _probe_surrogate)),
+        (ENCODERS, Contract("encoder", _module, _probe_encoder)),
+        (MODELS, Contract("network", None, _probe_network)),
+        (DEFENCES, Contract("defence", _piece, lambda built: None)),
+    )
+    return next(contract for known, contract in contracts if known is registry)
+
+
+def require_attack(attack: object, name: str, where: ConfigPath | str) -> None:
+    """Raise ConfigError if an object is no attack: callable, with a threat set."""
+    threat = getattr(attack, "threat", None)
+    if not callable(attack) or not all(hasattr(threat, each) for each in ("norm", "eps", "check")):
+        raise ConfigError(
+            f"{where}: {name} breaks the contract of an attack: it must be callable as "
+            "attack(model, x, y, generator=g) and have a threat set in 'threat'."
+        )
+
+
+def require_data_set(part: object, name: str, where: ConfigPath | str) -> None:
+    """Raise ConfigError if a part is no data set."""
+    from spikeguard.data.datasets import DataSet
+
+    if not isinstance(part, DataSet):
+        raise ConfigError(
+            f"{where}: {name} is no data set; write an instance of spikeguard.data.DataSet."
+        )
+
+
+def _neuron() -> type:
+    from spikeguard.neurons.base import Neuron
+
+    return Neuron
+
+
+def _module() -> type:
+    from torch import nn
+
+    return nn.Module
+
+
+def _piece() -> type:
+    from spikeguard.defences.piece import Piece
+
+    return Piece
+
+
+def _probe_neuron(neuron: Any) -> str | None:
+    import torch
+
+    from spikeguard.neurons.modes import record
+
+    steps = getattr(neuron, "T", None) or 3
+    current = torch.linspace(-1, 3, steps * 2 * 4).reshape(steps, 2, 4)
+    was = neuron.training
+    try:
+        with torch.no_grad(), record(neuron.eval()) as trace:
+            spikes = neuron(current)
+    finally:
+        neuron.train(was)
+    if not isinstance(spikes, torch.Tensor) or spikes.shape != current.shape:
+        shape = list(getattr(spikes, "shape", ())) or type(spikes).__name__
+        return f"for a current {list(current.shape)} it returns {shape}, not spikes of its shape"
+    if not bool(torch.isfinite(spikes).all()):
+        return "its spikes are not finite"
+    if not len(trace):
+        return "record() sees no potentials; let forward call self.fire(current, ...)"
+    return None
+
+
+def _probe_surrogate(surrogate: Any) -> str | None:
+    import torch
+
+    x = torch.linspace(-2, 2, 9)
+    slope = surrogate(x)
+    if not isinstance(slope, torch.Tensor) or slope.shape != x.shape:
+        return "it must return the derivative at every value of v - v_th, shaped like its input"
+    return None if bool(torch.isfinite(slope).all()) else "its derivative is not finite"
+
+
+def _probe_encoder(encoder: Any) -> str | None:
+    import torch
+
+    from spikeguard.rng import randomness, stream
+
+    x = torch.rand(2, 3, 8, 8, generator=stream(0, "probe"))
+    steps = getattr(encoder, "T", None) or 4
+    for attribute in ("constant", "normalised"):
+        if not isinstance(getattr(encoder, attribute, None), bool):
+            return f"it needs an attribute {attribute!r}, True or False (see encoders.Encoder)"
+    with torch.no_grad(), randomness(encoder, stream(0, "draws")):
+        code = encoder(x, steps)
+    wanted = ([steps, 2], [1, 2]) if encoder.constant else ([steps, 2],)
+    if not isinstance(code, torch.Tensor) or list(code.shape[:2]) not in wanted:
+        shape = list(getattr(code, "shape", ())) or type(code).__name__
+        return f"for images {list(x.shape)} and T={steps} it returns {shape}, not [T, B, ...]"
+    return None
+
+
+def _probe_network(network: Any) -> str | None:
+    import torch
+
+    from spikeguard.models.snn import SNN
+
+    if not isinstance(network, SNN):
+        return f"it builds {type(network).__name__}, not a spikeguard.models.SNN"
+    was, x = network.training, torch.full((2, *network.in_shape), 0.5)
+    try:
+        with torch.no_grad():
+            logits = network.eval()(x)
+    finally:
+        network.train(was)
+    if logits.ndim != 2 or len(logits) != 2 or not bool(torch.isfinite(logits).all()):
+        found = list(logits.shape)
+        return f"for images {list(x.shape)} it returns {found}, not finite logits [B, K]"
+    return None

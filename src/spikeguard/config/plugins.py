@@ -1,0 +1,119 @@
+"""Parts from other packages, named ``my_package.parts:Mine`` in recipes and on the command line.
+
+A recipe is data: a package is imported only if it was allowed, by ``--plugin my_package`` or the
+argument ``plugins=["my_package"]``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from typing import Any
+
+from spikeguard.config.errors import ConfigError, ConfigPath
+
+__all__ = ["NO_PLUGINS", "Plugins", "import_part", "is_reference"]
+
+_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_WHERE = "it is looked for in the current folder and among the installed packages"
+
+
+def is_reference(name: object) -> bool:
+    """Whether a name refers to a part of another package: ``package.module:Part``."""
+    return isinstance(name, str) and ":" in name
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """The packages whose parts may be imported by name.
+
+    Args:
+        packages: Top-level packages, or modules of them.
+
+    Raises:
+        ConfigError: If there is no such package.
+    """
+
+    packages: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.packages:
+            if not _NAME.fullmatch(name):
+                raise ConfigError(
+                    f"--plugin: expected the name of a package such as my_package, got {name!r}."
+                )
+            if not _exists(name):
+                raise ConfigError(f"--plugin: no module named {name!r}; {_WHERE}.")
+
+    @classmethod
+    def of(cls, packages: Iterable[str] | Plugins) -> Plugins:
+        """Allow packages by name; a Plugins is returned as it is."""
+        return packages if isinstance(packages, Plugins) else cls(tuple(dict.fromkeys(packages)))
+
+    def find(self, name: str, where: ConfigPath | str) -> Any:
+        """Import the part that ``package.module:Part`` names.
+
+        Raises:
+            ConfigError: If the package is not allowed, cannot be imported, or has no such part.
+        """
+        package = name.partition(":")[0]
+        if not any(package == each or package.startswith(f"{each}.") for each in self.packages):
+            raise ConfigError(
+                f"{where}: {name!r} is a part of another package, which is imported only if you "
+                f"allow it; add --plugin {package.partition('.')[0]}."
+            )
+        return import_part(name, where)
+
+    def versions(self) -> dict[str, str | None]:
+        """Return the version of each package; None where a package does not declare one."""
+        return {name: _version(name.partition(".")[0]) for name in self.packages}
+
+
+NO_PLUGINS = Plugins()
+
+
+def import_part(name: str, where: ConfigPath | str) -> Any:
+    """Import ``package.module:attribute``.
+
+    Raises:
+        ConfigError: If the text has another form, the module cannot be imported, or it has no such
+            attribute.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(f"{where}: expected package.module:name, got {name!r}.")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{where}: no module named {error.name!r}; {_WHERE}.") from error
+    except Exception as error:
+        first = str(error).partition("\n")[0]
+        raise ConfigError(f"{where}: {name} raises {type(error).__name__}: {first}") from error
+    part = getattr(module, attribute, None)
+    if part is None:
+        close = difflib.get_close_matches(attribute, vars(module), n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"{where}: {module_name} has no {attribute!r}.{hint}")
+    return part
+
+
+def _exists(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _version(package: str) -> str | None:
+    for distribution in packages_distributions().get(package, ()):
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue
+    found = getattr(importlib.import_module(package), "__version__", None)
+    return None if found is None else str(found)
