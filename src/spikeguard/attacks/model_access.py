@@ -1,4 +1,4 @@
-"""TODO."""
+"""How attacks access a model: evaluation mode, checked inputs and logits, bound noise streams."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from spikeguard.neurons.modes import under_attack
 from spikeguard.rng import Randomness, SampleStreams, randomness
 
 __all__ = [
+    "DEFAULT_DRAWS",
+    "DEFAULT_EOT",
     "evaluating",
     "frozen",
     "crafting",
@@ -21,6 +23,9 @@ __all__ = [
     "classify",
     "require_finite_weights",
 ]
+
+DEFAULT_EOT = 4  # gradients averaged in every step against a stochastic model
+DEFAULT_DRAWS = 10  # noise draws on which an input of a stochastic model is scored
 
 
 @contextmanager

@@ -14,14 +14,12 @@ from spikeguard.attacks.base import Attack, cost
 from spikeguard.attacks.gradients.assg import ASSG
 from spikeguard.attacks.gradients.base import Gradient, unwrap
 from spikeguard.attacks.gradients.spiking_rules import HART
-from spikeguard.attacks.model_access import classify, evaluating, is_stochastic
+from spikeguard.attacks.model_access import DEFAULT_DRAWS, classify, evaluating, is_stochastic
 from spikeguard.data.images import ImageSet, as_image_set
 from spikeguard.kernels.selection import unfused
 from spikeguard.rng import SampleStreams, key, randomness
 
 __all__ = ["Tuned", "tune", "tuned_to_json", "describe_tuned", "CANDIDATES", "tunable", "adjusted"]
-
-_DRAWS = 10  # noise draws a stochastic model's answer is taken from
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def _right(
     """Return how many samples of a batch the model still gets right, a share where it is noisy."""
     x_adv = attack(model, x, y, generator=SampleStreams(key(seed, "tune"), rows))
     attack.threat.check(x_adv, x)
-    draws = _DRAWS if is_stochastic(model) else 1
+    draws = DEFAULT_DRAWS if is_stochastic(model) else 1
     noise = SampleStreams(key(seed, "tune", "score"), rows)
     with torch.no_grad(), evaluating(model), unfused(), randomness(model, noise):
         hits = sum(int((classify(model, x_adv, y).argmax(1) == y).sum()) for _ in range(draws))

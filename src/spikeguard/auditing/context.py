@@ -13,6 +13,7 @@ from spikeguard.attacks.base import Attack, describe
 from spikeguard.attacks.gradients.base import Backprop, EoT, Gradient, SwapSurrogate, unwrap
 from spikeguard.attacks.gradients.nes import NES
 from spikeguard.attacks.losses import Loss, cross_entropy
+from spikeguard.attacks.model_access import DEFAULT_EOT
 from spikeguard.attacks.searches.apgd import APGD
 from spikeguard.attacks.searches.noise import UniformNoise
 from spikeguard.attacks.searches.pgd import FGSM, PGD
@@ -24,7 +25,7 @@ from spikeguard.neurons.surrogate import Surrogate
 
 __all__ = ["EOT", "Attacked", "Context"]
 
-EOT = 4  # gradients averaged in every step against a stochastic model
+EOT = DEFAULT_EOT
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from spikeguard.attacks.gradients.base import (
     start_search,
 )
 from spikeguard.attacks.losses import Loss, dlr, targeted_dlr
-from spikeguard.attacks.model_access import classify, crafting, is_stochastic
+from spikeguard.attacks.model_access import DEFAULT_DRAWS, classify, crafting, is_stochastic
 from spikeguard.attacks.searches.active_set import State, Step
 from spikeguard.attacks.searches.apgd_l1 import Sparse
 from spikeguard.attacks.searches.apgd_linf_l2 import Momentum
@@ -26,8 +26,6 @@ from spikeguard.attacks.threat import L1, Threat
 from spikeguard.rng import Randomness, SampleStreams, randomness
 
 __all__ = ["APGD"]
-
-_DRAWS = 10  # fresh draws that tell whether a stochastic model is fooled after a search
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class APGD:
         with crafting(model, x, y, generator) as streams:
             noisy = is_stochastic(model)
             worst = x.detach().clone()
-            fewest = torch.full_like(y, _DRAWS + 1)
+            fewest = torch.full_like(y, DEFAULT_DRAWS + 1)
             highest = torch.zeros_like(y, dtype=torch.promote_types(x.dtype, torch.float32))
             for round_ in range(self.rounds):
                 open_ = fewest.nonzero()[:, 0]
@@ -133,9 +131,8 @@ class APGD:
                     found, loss = self._search(model, x[open_], own, mine, round_, noisy)
                     if self.rounds == 1:
                         return found
-                    answers = [
-                        classify(model, found, own).argmax(1) for _ in range(_DRAWS if noisy else 1)
-                    ]
+                    draws = DEFAULT_DRAWS if noisy else 1
+                    answers = [classify(model, found, own).argmax(1) for _ in range(draws)]
                 right = (torch.stack(answers) == own).sum(0)
                 few = fewest[open_]
                 better = (right < few) | ((right == few) & (loss > highest[open_]))

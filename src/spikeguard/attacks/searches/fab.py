@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spikeguard.attacks.base import FORWARD
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost, start_search
 from spikeguard.attacks.losses import targeted_margin
-from spikeguard.attacks.model_access import crafting, is_stochastic
+from spikeguard.attacks.model_access import DEFAULT_DRAWS, crafting, is_stochastic
 from spikeguard.attacks.searches.active_set import State, Step
 from spikeguard.attacks.searches.restarts import mean_logits, rows, runner_up
 from spikeguard.attacks.threat import Threat
@@ -19,7 +19,6 @@ from spikeguard.rng import Randomness, SampleStreams
 
 __all__ = ["FAB", "onto_plane"]
 
-_DRAWS = 10  # of a model with noise, whose mean logits tell whether it is fooled
 _NEAREST = 0.1  # largest weight of the step from x itself (alpha_max)
 _OVERSHOOT = 1.05  # of both steps (eta)
 _BACK = 0.9  # where the search goes on after a point that fools (beta)
@@ -109,7 +108,7 @@ class FAB:
     ) -> Tensor:
         """Return adversarial inputs shaped like ``x``; ``model`` is left as it was."""
         with crafting(model, x, y, generator) as streams:
-            draws = _DRAWS if is_stochastic(model) else 1
+            draws = DEFAULT_DRAWS if is_stochastic(model) else 1
             x = x.detach()
             state = self.begin(x, y, streams, 0)
             while True:

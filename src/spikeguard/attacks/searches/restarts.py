@@ -8,13 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.losses import Loss
-from spikeguard.attacks.model_access import classify, is_stochastic
+from spikeguard.attacks.model_access import DEFAULT_DRAWS, classify, is_stochastic
 from spikeguard.attacks.searches.active_set import Stepwise
 from spikeguard.rng import SampleStreams
 
 __all__ = ["ask", "best_round", "mean_logits", "rows", "runner_up", "until_fooled"]
-
-_DRAWS = 10  # answers of a model with noise about what a search found
 
 
 def rows(values: Tensor, like: Tensor) -> Tensor:
@@ -76,7 +74,7 @@ def best_round(
     if rounds == 1:
         return best
     noisy = is_stochastic(model)
-    draws = _DRAWS if noisy else 1
+    draws = DEFAULT_DRAWS if noisy else 1
     wrong, height = ask(model, best, y, loss, draws)
     for round_ in range(1, rounds):
         at = every if noisy else (wrong == 0).nonzero()[:, 0]
