@@ -267,7 +267,7 @@ def test_an_interrupted_attack_goes_on_at_the_next_batch(run, tmp_path, monkeypa
     words = ["attack", str(run), "--eps", "0.06", "--suite", "baseline"]
     whole, path = ShardRunner.run, run / run_files.ATTACKS / "baseline-linf-0.06"
     recipe = load_recipe(run / run_files.RECIPE, ["evaluate.batch_size=4"])
-    monkeypatch.setattr("spikeguard.runs.run.load_recipe", lambda *args: recipe)
+    monkeypatch.setattr("spikeguard.runs.run.load_recipe", lambda *args, **options: recipe)
     batches = []
 
     def counting(self, images, index, *rest):
@@ -354,7 +354,7 @@ def test_kept_inputs_that_cannot_be_read_are_named_with_what_to_do(damage, suffi
 def test_without_a_terminal_every_batch_is_heard_of(run, capsys, monkeypatch):
     """3 batches of 4 images: each tells of its attack, and how long the rest will take."""
     recipe = load_recipe(run / run_files.RECIPE, ["evaluate.batch_size=4"])
-    monkeypatch.setattr("spikeguard.runs.run.load_recipe", lambda *args: recipe)
+    monkeypatch.setattr("spikeguard.runs.run.load_recipe", lambda *args, **options: recipe)
     assert main(["attack", str(run), "--eps", "0.045", "--suite", "baseline"]) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if "attack with" in line]
     first, *between, last = [line.partition(": ")[2] for line in told]

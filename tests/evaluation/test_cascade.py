@@ -11,6 +11,7 @@ from spikeguard.data import ImageSet
 from spikeguard.evaluation import plan as shards
 from spikeguard.evaluation import shard_runner as outcomes
 from spikeguard.evaluation.evaluator import evaluate
+from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.plan import plan_evaluation
 from spikeguard.evaluation.result import Evaluation
 from spikeguard.models import MLP
@@ -295,12 +296,12 @@ def test_parts_cut_in_another_way_are_gone_on_with(monkeypatch, tmp_path):
     options = {"batch_size": 7, "cascade": True}
     whole = evaluate(*words, **options)
     monkeypatch.setattr(shards, "CHUNK", 3)
-    layout = plan_evaluation(*words, out=tmp_path, **options)
-    layout.part(21, layout.meter(None, 21))
+    plan = plan_evaluation(*words, EvaluationOptions(out=tmp_path, **options))
+    plan.shard(21, plan.meter(None, 21))
     monkeypatch.undo()
     same(whole, evaluate(*words, out=tmp_path, **options))
     kept = sorted(file.stem for file in (tmp_path / ".parts").glob("*.npz"))
-    assert kept == [f"{start:08d}" for start in layout.starts] and layout.span == 21
+    assert kept == [f"{start:08d}" for start in plan.starts] and plan.shard_size == 21
 
 
 # --- never shown as something else

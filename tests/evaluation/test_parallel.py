@@ -8,6 +8,7 @@ import torch
 from spikeguard.attacks import suite
 from spikeguard.data import ImageSet
 from spikeguard.evaluation.evaluator import evaluate
+from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.parallel import _CombinedProgress, run_shards
 from spikeguard.evaluation.plan import plan_evaluation
 from spikeguard.evaluation.result import PARTS
@@ -38,6 +39,16 @@ def settings(cascade, sigma):
     return {"attacks": attacks, "seed": 4, "batch_size": 8, "cascade": cascade}
 
 
+def split(arguments):
+    """Return the attacks and the options that ``evaluate`` takes as one list of arguments."""
+    options = {name: value for name, value in arguments.items() if name != "attacks"}
+    return arguments["attacks"], EvaluationOptions(**options)
+
+
+def planned(model, images, arguments, jobs):
+    return plan_evaluation(model, images, *split(arguments), jobs=jobs)
+
+
 def same(a, b):
     assert a.outcomes.keys() == b.outcomes.keys()
     assert all(torch.equal(a.outcomes[name], b.outcomes[name]) for name in a.outcomes)
@@ -51,11 +62,11 @@ def test_two_processes_find_what_one_finds(cascade, sigma, tmp_path):
     model, images = subject(sigma)
     whole = evaluate(model, images, **options)
     arguments = {**options, "out": tmp_path}
-    layout = plan_evaluation(model, images, **arguments, jobs=2)
-    assert len(layout.starts) == (2 if cascade else 3) and layout.missing == list(layout.starts)
+    plan = planned(model, images, arguments, jobs=2)
+    assert len(plan.starts) == (2 if cascade else 3) and plan.missing == list(plan.starts)
     told = []
-    run_shards(layout, partial(subject, sigma), arguments, 2, lambda *far: told.append(far))
-    assert not layout.missing
+    run_shards(plan, partial(subject, sigma), *split(arguments), 2, lambda *far: told.append(far))
+    assert not plan.missing
     shared = evaluate(model, images, **arguments)
     same(whole, shared)
     done, total, what = told[-1]
@@ -67,10 +78,10 @@ def test_one_process_goes_on_with_what_three_began(tmp_path):
     options = settings(cascade=True, sigma=0.0)
     model, images = subject()
     arguments = {**options, "out": tmp_path}
-    layout = plan_evaluation(model, images, **arguments, jobs=3)
-    assert [len(layout.index(start)) for start in layout.starts] == [8, 8, 6]
-    layout.part(8, layout.meter(None, 8))
-    assert layout.missing == [0, 16]
+    plan = planned(model, images, arguments, jobs=3)
+    assert [len(plan.index(start)) for start in plan.starts] == [8, 8, 6]
+    plan.shard(8, plan.meter(None, 8))
+    assert plan.missing == [0, 16]
     same(evaluate(model, images, **options), evaluate(model, images, **arguments))
     assert len(list((tmp_path / PARTS).glob("*.npz"))) == 3
 
@@ -81,7 +92,7 @@ def test_a_part_that_was_interrupted_is_gone_on_with_by_another_number(tmp_path,
     model, images = subject()
     whole = evaluate(model, images, **options)
     arguments = {**options, "out": tmp_path}
-    layout = plan_evaluation(model, images, **arguments, jobs=2)
+    plan = planned(model, images, arguments, jobs=2)
     met, real = [], ShardRunner._attack_samples
 
     def hunt(job, name, *words):
@@ -92,7 +103,7 @@ def test_a_part_that_was_interrupted_is_gone_on_with_by_another_number(tmp_path,
 
     monkeypatch.setattr(ShardRunner, "_attack_samples", hunt)
     with pytest.raises(KeyboardInterrupt):
-        layout.part(0, layout.meter(None, 11))
+        plan.shard(0, plan.meter(None, 11))
     assert partial_shard_path(tmp_path / PARTS / "00000000.npz").exists()
     same(whole, evaluate(model, images, **arguments))
     assert met[2] in met[3:] and met[0] not in met[3 : met.index(met[2], 3) + 1]
@@ -100,10 +111,10 @@ def test_a_part_that_was_interrupted_is_gone_on_with_by_another_number(tmp_path,
 
 def test_what_goes_wrong_in_a_process_is_raised_here(tmp_path):
     arguments = {**settings(cascade=True, sigma=0.0), "out": tmp_path}
-    layout = plan_evaluation(*subject(), **arguments, jobs=2)
+    plan = planned(*subject(), arguments, jobs=2)
     with pytest.raises(RuntimeError, match="no such network"):
-        run_shards(layout, broken, arguments, 2)
-    assert layout.missing == list(layout.starts)
+        run_shards(plan, broken, *split(arguments), 2)
+    assert plan.missing == list(plan.starts)
 
 
 def test_progress_is_the_sum_and_ends_once():

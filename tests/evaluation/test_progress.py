@@ -97,7 +97,7 @@ def test_restarts_of_who_resists_are_counted_on():
 
 def test_a_part_that_was_begun_before_is_no_measure_for_those_to_come():
     meter = ProgressMeter(
-        None, {"a": Up(Linf(0.1), 50), "b": Up(Linf(0.1), 60)}, images=20, draws=1
+        None, {"a": Up(Linf(0.1), 50), "b": Up(Linf(0.1), 60)}, samples=20, draws=1
     )
     meter.begin(10)
     meter.resume()  # "a" is done
@@ -140,13 +140,13 @@ def test_an_attack_that_does_not_say_what_it_costs_counts_as_the_others_do():
     class Silent:
         threat = Linf(0.1)
 
-    meter = ProgressMeter(None, {"a": Up(Linf(0.1), 7), "b": Silent()}, images=3, draws=1)
+    meter = ProgressMeter(None, {"a": Up(Linf(0.1), 7), "b": Silent()}, samples=3, draws=1)
     assert meter.left == pytest.approx(3 * (CLEAN + 2 * (7 + SCORE)))
 
 
 def test_parts_read_back_are_no_work():
     told = []
-    meter = ProgressMeter(lambda *it: told.append(it), {"a": Up(Linf(0.1), 3)}, images=12, draws=1)
+    meter = ProgressMeter(lambda *it: told.append(it), {"a": Up(Linf(0.1), 3)}, samples=12, draws=1)
     meter.skip(8)
     assert meter.left == pytest.approx(4 * (CLEAN + 3 + SCORE))
     meter.skip(4)

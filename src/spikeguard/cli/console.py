@@ -1,15 +1,19 @@
-"""What the commands share: lines, tables, progress with the time left, lists of numbers."""
+"""Helpers of the commands: output lines, tables, progress with time left, lists of values."""
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,24 +27,38 @@ from rich.text import Text
 
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.instantiate import parse_number
+from spikeguard.config.plugins import Plugins
 from spikeguard.system.progress import ProgressCallback, TaskProgressCallback
 
-__all__ = ["note", "numbers", "progress", "progress_board", "say", "table", "words"]
+__all__ = [
+    "Plugin",
+    "allowed_plugins",
+    "note",
+    "numbers",
+    "progress",
+    "progress_board",
+    "say",
+    "table",
+    "words",
+]
 
 Clock = Callable[[], float]  # seconds
+Plugin = Annotated[
+    list[str] | None, Parameter(name="--plugin", negative="", consume_multiple=False)
+]
 
-_PLAIN_WIDTH = 160  # where there is no terminal to fit
-_COUNTED = 2000  # units; more are told as a share
-_LINES = 10  # plain lines in which a task is told, beside those for its stages
+_PLAIN_WIDTH = 160  # columns of a table outside a terminal
+_COUNTED = 2000  # units; a larger total is shown in per cent
+_LINES = 10  # plain lines for a task, beside those for its stages
 
 
 def say(text: str = "") -> None:
-    """Write a line of results to standard output, as it is."""
+    """Write a line of results to standard output, without markup."""
     print(text)
 
 
 def note(text: str) -> None:
-    """Write a line about the work to standard error, as it is."""
+    """Write a line about the work to standard error, without markup."""
     _errors().print(Text(text), soft_wrap=True)
 
 
@@ -59,10 +77,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 @contextmanager
 def progress(task: str, *, clock: Clock = time.monotonic) -> Iterator[ProgressCallback]:
-    """Show how far ``update(done, total, what)`` has come, with the time left.
+    """Show the progress of ``update(done, total, what)`` with the time left.
 
-    Without a terminal there is no bar, but a plain line for every epoch, for every new ``what`` and
-    for every further tenth of the whole.
+    Outside a terminal a plain line is written for every epoch, every new ``what`` and every tenth
+    of the total.
     """
     with progress_board(clock=clock) as board:
         yield partial(board, task)
@@ -70,7 +88,7 @@ def progress(task: str, *, clock: Clock = time.monotonic) -> Iterator[ProgressCa
 
 @contextmanager
 def progress_board(*, clock: Clock = time.monotonic) -> Iterator[TaskProgressCallback]:
-    """Show several tasks at once, ``update(task, done, total, what)``; a finished one is hidden."""
+    """Show several tasks at once, ``update(task, done, total, what)``; finished ones are hidden."""
     console = _errors()
     if not console.is_terminal:
         yield _Lines(clock)
@@ -78,7 +96,7 @@ def progress_board(*, clock: Clock = time.monotonic) -> Iterator[TaskProgressCal
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.fields[far]}"),
+        TextColumn("{task.fields[text]}"),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
@@ -88,7 +106,7 @@ def progress_board(*, clock: Clock = time.monotonic) -> Iterator[TaskProgressCal
 
         def update(task: str, done: int, total: int, what: str) -> None:
             if task not in rows:
-                rows[task] = bars.add_task(task, total=None, far="")
+                rows[task] = bars.add_task(task, total=None, text="")
             elif _begins(places[task], done, total):
                 bars.reset(rows[task])
             places[task] = done, total
@@ -98,17 +116,17 @@ def progress_board(*, clock: Clock = time.monotonic) -> Iterator[TaskProgressCal
                 total=total,
                 description=f"{task}: {what}",
                 visible=done < total,
-                far=_far(done, total),
+                text=_progress_text(done, total),
             )
 
         yield update
 
 
 def numbers(option: str, given: Sequence[str]) -> list[float]:
-    """Read the numbers of an option that may be repeated or hold commas: ``--eps 2/255,8/255``.
+    """Read the numbers of an option that may be repeated or contain commas: ``--eps 2/255,8/255``.
 
     Raises:
-        ConfigError: If one is no finite number.
+        ConfigError: If a value is not a finite number.
     """
     found = []
     for word in words(given):
@@ -120,68 +138,80 @@ def numbers(option: str, given: Sequence[str]) -> list[float]:
 
 
 def words(given: Sequence[str]) -> list[str]:
-    """Split an option that may be repeated or hold commas."""
+    """Split an option that may be repeated or contain commas."""
     return [word.strip() for part in given for word in part.split(",") if word.strip()]
 
 
+def allowed_plugins(packages: Sequence[str] | None) -> Plugins:
+    """Return the packages of ``--plugin``; modules of the current folder are found too.
+
+    Raises:
+        ConfigError: If there is no such package.
+    """
+    here = str(Path.cwd())
+    if packages and here not in sys.path:
+        sys.path.append(here)  # worker processes inherit the path
+    return Plugins.of(words(packages or []))
+
+
 @dataclass
-class _Course:
-    """A task's way to ``total``: where and when it began, where it is, where a line told so."""
+class _TaskState:
+    """State of a task: its total, where and when it started, where it is, what was shown last."""
 
     total: int
     first: int
-    began: float  # seconds
+    started: float  # seconds
     done: int
     shown: int
 
     def left(self, now: float) -> str:
-        """Say how long the rest takes at the pace since the beginning; nothing without a pace."""
+        """Return the time left at the pace so far; empty while there is no pace."""
         if not self.first < self.done < self.total:
             return ""
-        pace = (now - self.began) / (self.done - self.first)
+        pace = (now - self.started) / (self.done - self.first)
         return f", {timedelta(seconds=round(pace * (self.total - self.done)))} left"
 
 
 def _begins(before: tuple[int, int], done: int, total: int) -> bool:
-    """Whether another piece of work begins: a task may have several, such as files to download."""
+    """Whether the task starts another piece of work, such as the next file of a download."""
     was_done, was_total = before
     return done < was_done or (was_done >= was_total and (done, total) != before)
 
 
-def _far(done: int, total: int) -> str:
-    """Write how far a task is: its units where they can be counted, else a share."""
+def _progress_text(done: int, total: int) -> str:
+    """Format the progress of a task: in units for a small total, else in per cent."""
     return f"{done}/{total}" if total <= _COUNTED else f"{100 * done / total:.0f} %"
 
 
 class _Lines:
-    """Progress where there is no terminal: ``task: what (done/total, time left)``.
+    """Progress outside a terminal: lines ``task: what (done/total, time left)``.
 
-    By share and not by time, so that what is written does not depend on the machine's speed.
+    Lines are due by share, not by time, so that the output does not depend on the machine's speed.
     """
 
     def __init__(self, clock: Clock):
         self._clock = clock
-        self._courses: dict[str, _Course] = {}
-        self._said: set[str] = set()
+        self._tasks: dict[str, _TaskState] = {}
+        self._shown_lines: set[str] = set()
 
     def __call__(self, task: str, done: int, total: int, what: str) -> None:
         line = f"{task}: {what}"
-        course = self._courses.get(task)
-        begins = course is None or _begins((course.done, course.total), done, total)
-        if course is None or begins:
-            course = self._courses[task] = _Course(total, done, self._clock(), done, done)
-        course.done, course.total = done, total
+        state = self._tasks.get(task)
+        begins = state is None or _begins((state.done, state.total), done, total)
+        if state is None or begins:
+            state = self._tasks[task] = _TaskState(total, done, self._clock(), done, done)
+        state.done, state.total = done, total
         inside_epoch = what.startswith("epoch ") and "validation" not in what
-        stage = not inside_epoch and line not in self._said
-        if begins or stage or _LINES * (done - course.shown) >= total:
-            course.shown = done
-            self._said.add(line)
-            note(f"{line} ({_far(done, total)}{course.left(self._clock())})")
+        stage = not inside_epoch and line not in self._shown_lines
+        if begins or stage or _LINES * (done - state.shown) >= total:
+            state.shown = done
+            self._shown_lines.add(line)
+            note(f"{line} ({_progress_text(done, total)}{state.left(self._clock())})")
 
 
 class _Output(Console):
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # the command line ends quietly, as for every other output
+        raise BrokenPipeError  # the command line exits without a traceback
 
 
 def _errors() -> Console:

@@ -1,8 +1,8 @@
-"""The command line: one verb, one function, one exit code. Verbs are loaded when they are called.
+"""The command line: one verb, one function, one exit code; a verb is imported when it runs.
 
 Exit codes: 0 done, 1 the audit's verdict is "unreliable" (``audit --strict``), 2 wrong use, 130
-interrupted. A user's mistake is one line on standard error; ``SPIKEGUARD_DEBUG=1`` shows where it
-came from.
+interrupted. A user's mistake is one line on standard error; ``SPIKEGUARD_DEBUG=1`` adds the
+traceback.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
+from typing import Any
 
 from cyclopts import App, CycloptsError
 
@@ -46,17 +49,17 @@ _EXAMPLES = {
 }
 _HELP = {
     "demo": "Train, attack and audit four small networks on embedded digits; write a report.",
-    "train": "Train what a recipe describes.",
-    "attack": "Attack a trained run or a network of your own; print what is left of its accuracy.",
-    "audit": "Check whether a run's robustness can be believed.",
+    "train": "Train the network of a recipe.",
+    "attack": "Attack a trained run or a foreign network; print the accuracy that survives.",
+    "audit": "Check whether a robustness number can be believed.",
     "report": "Write one self-contained HTML page about one run or several.",
     "bench": "Measure time and memory beside other libraries.",
     "reproduce": "Train and attack every recipe of a folder at several seeds; print one table.",
-    "list": "List what recipes and commands can name.",
+    "list": "List the names that recipes and commands take.",
 }
 _DATA = {
     "download": ("Fetch a data set from its official source.", "data download cifar10"),
-    "check": ("Read the data sets on this machine and say what is missing.", "data check mnist"),
+    "check": ("Read the data sets on this machine and report what is missing.", "data check mnist"),
 }
 
 
@@ -97,10 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after ``spikeguard``; None takes those of this process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments is None and words[:1] != ["bench"]:  # which measures without it
+    if arguments is None and words[:1] != ["bench"]:  # benchmarks run with the default allocator
         keep_freed_memory()
     try:
-        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        with _one_line_warnings(_command(words)):
+            code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:
         return _refuse(words, error, " ".join(str(error).split()))
@@ -118,6 +122,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _refuse(words, error, " ".join(str(error).split()))
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _one_line_warnings(command: str) -> Iterator[None]:
+    """Show SpikeGuard's own warnings as one line inside the block."""
+    with warnings.catch_warnings():
+        default = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if category.__module__.startswith("spikeguard."):
+                print(f"{command}: {message}", file=sys.stderr)
+            else:
+                default(message, category, *place)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def _refuse(words: Sequence[str], error: Exception, message: str) -> int:

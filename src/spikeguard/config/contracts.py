@@ -36,9 +36,10 @@ class Contract:
             return
         base = self.base()
         if not (isinstance(part, type) and issubclass(part, base)):
+            home = ".".join(base.__module__.split(".")[:2])  # the package that exports it
             raise ConfigError(
                 f"{where}: {name} is no {self.kind}; write a class that inherits from "
-                f"{base.__module__}.{base.__qualname__}."
+                f"{home}.{base.__qualname__}."
             )
 
     def require_built(self, built: object, name: str, where: ConfigPath | str) -> None:

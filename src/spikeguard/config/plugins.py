@@ -17,10 +17,10 @@ from typing import Any
 
 from spikeguard.config.errors import ConfigError, ConfigPath
 
-__all__ = ["NO_PLUGINS", "Plugins", "import_part", "is_reference"]
+__all__ = ["NO_PLUGINS", "SEARCHED", "Plugins", "import_part", "is_reference"]
 
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-_WHERE = "it is looked for in the current folder and among the installed packages"
+SEARCHED = "it is looked for in the current folder and among the installed packages"
 
 
 def is_reference(name: object) -> bool:
@@ -48,7 +48,7 @@ class Plugins:
                     f"--plugin: expected the name of a package such as my_package, got {name!r}."
                 )
             if not _exists(name):
-                raise ConfigError(f"--plugin: no module named {name!r}; {_WHERE}.")
+                raise ConfigError(f"--plugin: no module named {name!r}; {SEARCHED}.")
 
     @classmethod
     def of(cls, packages: Iterable[str] | Plugins) -> Plugins:
@@ -77,7 +77,7 @@ class Plugins:
 NO_PLUGINS = Plugins()
 
 
-def import_part(name: str, where: ConfigPath | str) -> Any:
+def import_part(name: str, where: ConfigPath | str, *, what: str = "name") -> Any:
     """Import ``package.module:attribute``.
 
     Raises:
@@ -86,11 +86,11 @@ def import_part(name: str, where: ConfigPath | str) -> Any:
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        raise ConfigError(f"{where}: expected package.module:name, got {name!r}.")
+        raise ConfigError(f"{where}: expected package.module:{what}, got {name!r}.")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{where}: no module named {error.name!r}; {_WHERE}.") from error
+        raise ConfigError(f"{where}: no module named {error.name!r}; {SEARCHED}.") from error
     except Exception as error:
         first = str(error).partition("\n")[0]
         raise ConfigError(f"{where}: {name} raises {type(error).__name__}: {first}") from error

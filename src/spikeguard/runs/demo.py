@@ -1,4 +1,4 @@
-"""The demonstration: four small networks trained, attacked, audited and compared in one report."""
+"""run_demo(): train, attack and audit four small networks and compare them in one report."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _QUICK = (
 
 @dataclass(frozen=True)
 class DemoRow:
-    """What came of one network.
+    """Results of one network.
 
     Attributes:
         name: Its recipe's title.
@@ -52,7 +52,7 @@ class DemoRow:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The demonstration's rows and the report."""
+    """Rows of the demo and the path of the report."""
 
     rows: tuple[DemoRow, ...]
     report: Path
@@ -65,20 +65,20 @@ def run_demo(
     workers: int = 2,
     progress: TaskProgressCallback = lambda task, done, total, what: None,
 ) -> DemoResult:
-    """Run the demonstration, or what is left of it: finished stages are read back.
+    """Run the demo; stages that are finished are loaded instead.
 
-    The networks are small, so each is computed by one thread and ``workers`` of them side by side;
-    the results do not depend on how many.
+    The networks are small: each runs in one thread, ``workers`` of them at a time. The results do
+    not depend on that number.
 
     Args:
-        out: Folder for one run folder a recipe and the report.
+        out: Folder for the run folders and the report.
         quick: Few images and epochs, to see every stage work; the numbers mean nothing.
         workers: Processes, >= 1; 1 stays in this process.
-        progress: Called with (task, done, total, what).
+        progress: Callback ``(task, done, total, what)``.
 
     Raises:
         ValueError: If workers is below 1.
-        ConfigError: If ``out`` holds a demonstration with other recipes.
+        ConfigError: If ``out`` holds a demo of other recipes.
     """
     from spikeguard.reporting.renderer import report
 
@@ -90,7 +90,7 @@ def run_demo(
         (recipe, out / Path(recipe.name).name, f"[{place}/{len(recipes)}] {recipe.name}")
         for place, recipe in enumerate(recipes, start=1)
     ]
-    # The last recipes take longest; started first, they leave no worker idle at the end.
+    # The last recipes take longest: started first, they leave no worker idle at the end.
     order = -1 if workers > 1 else 1
     rows = run_in_processes(_row, jobs[::order], workers, progress)[::order]
     page = report(
@@ -103,7 +103,7 @@ def run_demo(
 
 
 def _row(recipe: Recipe, path: Path, task: str, progress: TaskProgressCallback) -> DemoRow:
-    """Train, attack, audit and measure one network; what its folder holds already is read back."""
+    """Train, attack, audit and measure one network; load the stages its folder already holds."""
     train_recipe(recipe, path, resume=True, progress=partial(progress, f"{task}, train"))
     run = Run.load(path)
     results = [

@@ -1,10 +1,8 @@
-"""A model of the user's own on the command line: its factory, its weights, its folder."""
+"""A foreign model on the command line: its factory, its weights, its folder."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import importlib
 import json
 import pickle
 import sys
@@ -17,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import AttackError
+from spikeguard.config.builder import load_images
 from spikeguard.config.errors import ConfigError
-from spikeguard.data.datasets import load as load_data
+from spikeguard.config.plugins import NO_PLUGINS, SEARCHED, Plugins, import_part
 from spikeguard.data.images import ImageSet, Splits
 from spikeguard.evaluation.parallel import Reload
 from spikeguard.models.adapters.classifier import Foreign, foreign
@@ -31,20 +30,26 @@ from spikeguard.storage.run_folder import MODEL
 
 __all__ = ["ForeignSubject", "load_foreign_model", "load_weights", "call_factory"]
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where checkpoints keep the weights
+_WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+)  # keys that hold the weights
 _CHECKED = 32
 
 
 @dataclass(frozen=True)
 class ForeignSubject:
-    """A model that was not trained by a recipe, and the images it is attacked on.
+    """A foreign model and the images to attack it on.
 
     Attributes:
-        path: Folder of its results.
+        path: Folder of the results.
         model: The classifier.
         data: Its images.
-        preflight: What it showed before any attack.
-        reload: Returns the model and its test images in another process.
+        preflight: Result of the check before any attack.
+        plugins: Packages from which parts may be imported.
+        reload: A function that returns the model and its test images in another process.
     """
 
     path: Path
@@ -52,6 +57,7 @@ class ForeignSubject:
     data: Splits
     preflight: Preflight
     reload: Reload
+    plugins: Plugins = NO_PLUGINS
 
 
 def load_foreign_model(
@@ -64,15 +70,16 @@ def load_foreign_model(
     data: str | None,
     out: Path | None,
     data_root: Path | None,
+    plugins: Plugins = NO_PLUGINS,
 ) -> ForeignSubject:
-    """Build, load, adapt and check a model; its folder is written when all that went well.
+    """Build, load, adapt and check a foreign model; write its folder after all checks have passed.
 
     Raises:
-        ConfigError: If anything is wrong with it, in one line.
+        ConfigError: If any step fails; the message is one line.
     """
     if data is None:
         raise ConfigError("--data: name the images to attack, such as --data digits.")
-    images = load_data(data, data_root)
+    images = load_images(data, data_root, plugins=plugins)
     adapted = _built(model, weights, T, framework, readout)
     x, y = images.test.batch(slice(_CHECKED))
     try:
@@ -95,8 +102,8 @@ def load_foreign_model(
     shown = {name: v for name, v in preflight.to_dict().items() if name not in card}
     _write_or_check_card(path, card, {"arguments": words, "check": shown})
     how = (model, weights, T, framework, readout)
-    again = partial(_reloaded, how, data, data_root, card["weights"])
-    return ForeignSubject(path, adapted, images, preflight, again)
+    again = partial(_reloaded, how, data, data_root, card["weights"], plugins)
+    return ForeignSubject(path, adapted, images, preflight, again, plugins)
 
 
 def _built(
@@ -109,35 +116,27 @@ def _built(
 
 
 def _reloaded(
-    how: tuple[Any, ...], data: str, root: Path | None, weights: str
+    how: tuple[Any, ...], data: str, root: Path | None, weights: str, plugins: Plugins
 ) -> tuple[nn.Module, ImageSet]:
-    adapted, images = _built(*how), load_data(data, root).test
+    adapted, images = _built(*how), load_images(data, root, plugins=plugins).test
     if _digest(adapted) != weights:
         raise ConfigError(
             f"--jobs: {how[0]} makes other weights at every call; pass --weights, or --jobs 1."
         )
     with torch.no_grad():
-        adapted(images.batch(slice(_CHECKED))[0])  # the first call finds out how to show an image
+        adapted(images.batch(slice(_CHECKED))[0])  # finds out how to present images
     return adapted, images
 
 
 def call_factory(text: str) -> nn.Module:
-    """Import and call ``package.module:factory``; the current folder is searched too.
+    """Import and call ``package.module:factory``; modules of the current folder are found too.
 
     Raises:
-        ConfigError: If there is no such module or factory, or it returns no nn.Module.
+        ConfigError: If there is no such module or factory, or it does not return an nn.Module.
     """
-    name, _, attribute = text.partition(":")
-    if not name or not attribute:
-        raise ConfigError(f"--model: expected package.module:factory, got {text!r}.")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        module = importlib.import_module(name)
-        factory: Any = getattr(module, attribute, None)
-        if factory is None:
-            close = difflib.get_close_matches(attribute, vars(module), n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(f"--model: {name} has no {attribute!r}.{hint}")
+        factory = import_part(text, "--model", what="factory")
         if not callable(factory):
             kind = type(factory).__name__
             raise ConfigError(
@@ -148,10 +147,7 @@ def call_factory(text: str) -> nn.Module:
     except ConfigError:
         raise
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"--model: no module named {error.name!r}; it is looked for in the current folder and "
-            "among the installed packages."
-        ) from error
+        raise ConfigError(f"--model: no module named {error.name!r}; {SEARCHED}.") from error
     except Exception as error:
         raise ConfigError(f"--model: {text} raises {_line(error)}") from error
     finally:
@@ -162,11 +158,11 @@ def call_factory(text: str) -> nn.Module:
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Load a state dict, strictly; nothing but tensors is ever unpickled.
+    """Load a state dict, strictly; only tensors are ever unpickled.
 
     Raises:
-        ConfigError: If the file is missing, damaged, holds code, or no state dict.
-        CheckpointError: If it is that of another model.
+        ConfigError: If the file is missing or damaged, holds code, or holds no state dict.
+        CheckpointError: If it belongs to another model.
     """
     if path.suffix == ".safetensors" or path.is_dir():
         load_model(path, model)
@@ -188,7 +184,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
         found = found[inside]
     if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
         raise ConfigError(f"--weights: {path} holds no state dict, a table of names and tensors.")
-    if found and all(str(name).startswith("module.") for name in found):  # of DataParallel
+    if found and all(str(name).startswith("module.") for name in found):  # saved from DataParallel
         found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
     restore_model(model, found, where=f"--weights: {path}")
 
@@ -208,7 +204,7 @@ def _adapted(made: nn.Module, T: int | None, framework: Any, readout: Any) -> nn
 
 
 def _write_or_check_card(path: Path, card: dict[str, Any], more: dict[str, Any]) -> None:
-    """Write what the folder's results belong to; refuse one that belongs to another model."""
+    """Write which model the folder's results belong to; reject the folder of another model."""
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file; choose another folder with --out.")
     file = path / MODEL
@@ -218,7 +214,7 @@ def _write_or_check_card(path: Path, card: dict[str, Any], more: dict[str, Any])
         except ValueError as error:
             raise ConfigError(f"{file}: damaged ({error}); move the folder away.") from error
         was = _flat(held)
-        now = _flat(card if "neurons" in held else {**card, "neurons": {}})  # older ones lack it
+        now = _flat(card if "neurons" in held else {**card, "neurons": {}})  # older cards lack it
         other = next((name for name in now if was.get(name) != now[name]), None)
         if other is not None:
             raise ConfigError(
@@ -231,7 +227,7 @@ def _write_or_check_card(path: Path, card: dict[str, Any], more: dict[str, Any])
 
 
 def _flat(card: dict[str, Any]) -> dict[str, Any]:
-    """Return a card in which what is known of layers stands beside the rest."""
+    """Return a card with the entries of its layers at top level."""
     layers = card.get("neurons", {}).items()
     flat = {name: value for name, value in card.items() if name != "neurons"}
     return flat | {f"{what} of {layer}": v for layer, known in layers for what, v in known.items()}

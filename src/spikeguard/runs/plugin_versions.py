@@ -11,7 +11,11 @@ from spikeguard.config.errors import ConfigError
 from spikeguard.config.plugins import Plugins
 from spikeguard.storage.run_folder import ENVIRONMENT
 
-__all__ = ["require_same_versions", "warn_of_other_versions"]
+__all__ = ["PluginVersionWarning", "require_same_versions", "warn_of_other_versions"]
+
+
+class PluginVersionWarning(UserWarning):
+    """A run was trained with another version of a plugin than the one installed."""
 
 
 def require_same_versions(path: Path, plugins: Plugins) -> None:
@@ -29,7 +33,8 @@ def require_same_versions(path: Path, plugins: Plugins) -> None:
 def warn_of_other_versions(path: Path, plugins: Plugins) -> None:
     """Warn if a run was trained with another version of a plugin."""
     for name, was, now in _changes(path, plugins):
-        warnings.warn(f"{path} was trained with {name} {was}, installed is {now}.", stacklevel=3)
+        message = f"{path} was trained with {name} {was}, installed is {now}."
+        warnings.warn(message, PluginVersionWarning, stacklevel=3)
 
 
 def _changes(path: Path, plugins: Plugins) -> Iterator[tuple[str, str, str]]:

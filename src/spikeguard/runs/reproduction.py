@@ -1,14 +1,15 @@
-"""Train and attack a whole folder of recipes at several seeds; one table, resumable."""
+"""reproduce(): train and attack all recipes of a folder at several seeds; one table, resumable."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from spikeguard.config.errors import ConfigError
+from spikeguard.config.plugins import Plugins
 from spikeguard.config.schema import Recipe, eps_text, load_recipe
 from spikeguard.config.yaml_files import recipe_names
 from spikeguard.evaluation.result import Evaluation
@@ -36,10 +37,10 @@ class Entry:
         suite: The attacks.
         eps: Radius of the threat set.
         samples: Test images.
-        seeds: Which were trained.
+        seeds: The seeds.
         scores: By attack, with "clean" and "worst_case".
         zero_gradient: Share of images without an input gradient, mean over the seeds.
-        seconds: Of training and of attacks, mean over the seeds.
+        seconds: Time of training and of attacks, mean over the seeds.
     """
 
     recipe: str
@@ -54,7 +55,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What came of it: the table, and the runs whose training diverged, a line each."""
+    """Result of :func:`reproduce`: the table, and one line for each run that diverged."""
 
     entries: tuple[Entry, ...]
     diverged: tuple[str, ...]
@@ -69,30 +70,32 @@ def reproduce(
     changes: Sequence[str] = (),
     jobs: int = 2,
     data_root: str | Path | None = None,
+    plugins: Iterable[str] | Plugins = (),
     progress: TaskProgressCallback = lambda task, done, total, what: None,
 ) -> Reproduced:
-    """Train and attack every recipe of a folder at every seed, or what is left of it.
+    """Train and attack every recipe of a folder at every seed; finished runs are skipped.
 
-    Each run has a folder of its own in ``out`` and a process of one thread; what is finished is not
-    done again, what was begun goes on. The table of all that is finished is kept in ``out``.
+    Each run has its own folder in ``out`` and its own process of one thread. Interrupted runs are
+    resumed. The table of all finished runs is written to ``out``.
 
     Args:
-        folder: Of the recipes that ship with SpikeGuard, such as "mini".
+        folder: Folder of recipes that ship with SpikeGuard, such as "mini".
         out: Folder of the runs, ``table.json`` and ``table.md``.
-        seeds: Seeds, at least one, none twice.
-        only: Only recipes whose name holds one of these texts; all when there is none.
+        seeds: At least one seed, none twice.
+        only: Only recipes whose name contains one of these texts; all recipes when empty.
         changes: Changes to every recipe, such as ``train.epochs=1``.
         jobs: Runs at a time, >= 1.
         data_root: Folder of the data sets; ``$SPIKEGUARD_DATA`` or ``data`` when left out.
-        progress: Called with (task, done, total, what).
+        plugins: Packages from which parts named ``package.module:Part`` may be imported.
+        progress: Callback ``(task, done, total, what)``.
 
     Returns:
-        The table, of recipes and radii of which every seed in ``seeds`` is finished; and what
-        diverged, which ends no other run.
+        The table of the recipes and radii with all ``seeds`` finished, and the runs that diverged,
+        which do not stop the others.
 
     Raises:
-        ValueError: If no recipe fits, a count is out of range, or a folder holds another recipe's
-            run.
+        ValueError: If no recipe matches, a count is out of range, or a folder holds the run of
+            another recipe.
     """
     names = _named(folder, only)
     if jobs < 1:
@@ -101,7 +104,7 @@ def reproduce(
         raise ConfigError(f"seeds are whole numbers >= 0, none twice, got {list(seeds)}.")
     out = Path(out)
     plans = [
-        (load_recipe(name, [*changes, f"seed={seed}"]), _place(out, name, seed))
+        (load_recipe(name, [*changes, f"seed={seed}"], plugins=plugins), _place(out, name, seed))
         for seed in seeds
         for name in names
     ]
@@ -116,7 +119,7 @@ def reproduce(
 
 
 def _named(folder: str, only: Sequence[str]) -> list[str]:
-    """Return the recipes of a folder that hold one of the texts; each text must fit one."""
+    """Return the recipes whose name contains one of the texts; each text must match a recipe."""
     names = recipe_names(f"{folder}/")
     for text in only or ("",):
         if not any(text in name for name in names):
@@ -128,12 +131,12 @@ def _named(folder: str, only: Sequence[str]) -> list[str]:
 def table(
     folder: str, out: str | Path, *, seeds: Sequence[int], changes: Sequence[str] = ()
 ) -> list[Entry]:
-    """Read the table of what is finished from the run folders and write it beside them."""
+    """Read the table of finished runs from their folders and write it beside them."""
     out = Path(out)
     entries: list[Entry] = []
     for name in recipe_names(f"{folder}/"):
         if not all(_place(out, name, seed).is_dir() for seed in seeds):
-            continue  # changes that were meant for others need not fit it
+            continue  # changes meant for other recipes need not be valid for it
         runs = [
             (load_recipe(name, [*changes, f"seed={seed}"]), _place(out, name, seed))
             for seed in seeds
@@ -152,7 +155,7 @@ def _run(
     task: str,
     progress: TaskProgressCallback,
 ) -> str | None:
-    """Train and attack one recipe; return why not, where its training diverges."""
+    """Train and attack one recipe; return a message if its training diverges."""
     from spikeguard.training.divergence import TrainingDiverged
 
     tell = partial(progress, f"{task}, train")
@@ -160,7 +163,7 @@ def _run(
         train_recipe(recipe, path, resume=True, data_root=data_root, progress=tell)
     except TrainingDiverged as error:
         return f"{path}: {error}"
-    run = Run.load(path, data_root=data_root)
+    run = Run.load(path, data_root=data_root, plugins=recipe.plugins)
     for suite, eps in _attacks(recipe):
         tell = partial(progress, f"{task}, attack at {eps_text(eps)}")
         run.evaluate(suite, eps=eps, plan=recipe.evaluate, progress=tell)
@@ -176,9 +179,9 @@ def _place(out: Path, name: str, seed: int) -> Path:
 
 
 def _finished(recipe: Recipe, path: Path) -> bool:
-    """Whether a folder holds this training and all its attacks; another recipe's is not finished.
+    """Whether a folder holds this training and all its attacks.
 
-    ``train_recipe`` then says what differs.
+    The folder of another recipe counts as unfinished: ``train_recipe`` reports the difference.
     """
     if not ((path / RECIPE).is_file() and (path / RESULT).is_file()):
         return False
@@ -215,7 +218,7 @@ def _entries(
 
 
 def _markdown(entries: Sequence[Entry]) -> str:
-    """Write the table with the attacks all its entries share."""
+    """Return the table as Markdown, with the attacks that all entries share."""
     shared = [
         attack
         for attack in (entries[0].scores if entries else ())
@@ -237,6 +240,6 @@ def _markdown(entries: Sequence[Entry]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     told = (
         "Accuracies in %: mean [Student's 95 % interval over seeds] (each seed). Robust accuracies "
-        "are upper bounds. What the number of images leaves open is in table.json."
+        "are upper bounds. The uncertainty from the number of images is in table.json."
     )
     return "\n".join([*lines, "", told, ""])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spikeguard.config.builder import build_model, build_suite, load_data
 from spikeguard.config.errors import ConfigError
@@ -20,6 +20,8 @@ from spikeguard.runs.tuned_settings import FOLDER, choose_attack
 from spikeguard.storage.run_folder import ATTACKS, AUDIT, CHECKPOINTS, MEMBRANE, RECIPE, RESULT
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from spikeguard.analysis.membrane import MembraneHistogram
     from spikeguard.attacks.base import Attack
     from spikeguard.attacks.threat import Threat
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from spikeguard.neurons.surrogate import Surrogate
     from spikeguard.system.progress import ProgressCallback
 
-__all__ = ["Run", "require_finished"]
+__all__ = ["Run", "attack_to_audit", "require_finished"]
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class Run:
 
         plan = self.recipe.evaluate.changed(eps=eps, limit=limit, norm=norm)
         threat = THREATS[plan.norm](max(plan.eps))
-        named = self._attack(attack, threat)
+        named = attack_to_audit(attack, self.model, threat, self.recipe.plugins)
         how = None
         if tune:
             named, how = choose_attack(
@@ -185,19 +187,6 @@ class Run:
         """A function that returns the model and its test images in another process."""
         return partial(_reloaded, self.path.absolute(), self.data_root, self.recipe.plugins)
 
-    def _attack(self, name: str | None, threat: Threat) -> Attack | None:
-        """Return the attack to audit, averaged over noise draws for a stochastic model."""
-        from spikeguard.attacks.model_access import DEFAULT_EOT, is_stochastic
-        from spikeguard.auditing.auditor import reported
-
-        if name is None or not is_reference(name):
-            return None if name is None else reported(name, self.model, threat)
-        eot = DEFAULT_EOT if is_stochastic(self.model) else 1
-        settings: dict[str, Any] = {"eps": threat.eps, "norm": threat.norm, "eot": eot}
-        plugins = self.recipe.plugins
-        (found,) = build_suite(name, **settings, where="--attack", plugins=plugins).values()
-        return found
-
     @property
     def surrogates(self) -> dict[str, Surrogate]:
         """The surrogate of each spiking layer during training, according to the recipe."""
@@ -221,6 +210,31 @@ class Run:
 def _reloaded(path: Path, data_root: Path | None, plugins: Plugins) -> tuple[SNN, ImageSet]:
     run = Run.load(path, data_root=data_root, plugins=plugins)
     return run.model, run.data.test
+
+
+def attack_to_audit(
+    name: str | None, model: nn.Module, threat: Threat, plugins: Plugins
+) -> Attack | None:
+    """Return the attack whose reported number is audited, averaged over draws for a noisy model.
+
+    Args:
+        name: Its name in a suite, or ``package.module:Attack``; None is the audit's own attack.
+        model: The classifier.
+        threat: The set the adversary may use.
+        plugins: Packages from which the attack may be imported.
+    """
+    from spikeguard.attacks.model_access import DEFAULT_EOT, is_stochastic
+    from spikeguard.auditing.auditor import reported
+
+    if name is None:
+        return None
+    if not is_reference(name):
+        return reported(name, model, threat)
+    eot = DEFAULT_EOT if is_stochastic(model) else 1
+    found = build_suite(
+        name, eps=threat.eps, norm=threat.norm, eot=eot, where="--attack", plugins=plugins
+    )
+    return next(iter(found.values()))
 
 
 def require_finished(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Settings of attacks chosen on validation images: every candidate is tried once, and kept."""
+"""Attack settings chosen on validation images; the score of each candidate is stored."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikeguard.attacks.base import cost, describe
-from spikeguard.attacks.tuning import CANDIDATES, adjusted, tunable, tune
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.schema import eps_text
 from spikeguard.storage.atomic_files import write_json
@@ -27,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FOLDER", "IMAGES", "choose_attack", "load_or_tune", "tuned_from_json"]
 
-FOLDER = "tuned"  # among the results of attacks: what was chosen for them
-IMAGES = 128  # validation images that a setting is tried on, at most
+FOLDER = "tuned"  # folder of the scores, among the attack results
+IMAGES = 128  # at most so many validation images for each candidate
 
 
 def load_or_tune(
@@ -43,29 +41,30 @@ def load_or_tune(
     progress: ProgressCallback | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> dict[str, Tuned]:
-    """Choose HART's gamma and ASSG's A for a battery on validation images.
+    """Choose HART's gamma and ASSG's A for a suite on validation images.
 
-    A candidate's score is kept as soon as it is known: an interrupted choice goes on, a finished
-    one is read back.
+    Each candidate's score is stored as soon as it is known: an interrupted choice continues, a
+    finished one is loaded.
 
     Args:
-        model: The classifier; left as it was.
-        validation: Images apart from those that are scored in the end; the first ``IMAGES`` count.
-        attacks: The battery; see :func:`spikeguard.attacks.tunable`.
-        folder: Holds the choices for this model alone.
+        model: The classifier; left unchanged.
+        validation: Images that are not scored at the end; the first ``IMAGES`` are used.
+        attacks: The suite; see :func:`spikeguard.attacks.tunable`.
+        folder: Holds the scores of this model only.
         seed: Names the random streams.
-        mark: Names the weights, where the model has several.
+        mark: Names the checkpoint, where the model has several.
         batch_size: Images at once; results do not depend on it.
-        progress: Called with (done, total, what).
-        announce: Told what the trials cost, before they begin.
+        progress: Callback ``(done, total, what)``, or None.
+        announce: Called with the cost of the trials before they start.
 
     Returns:
-        For each kind of gradient that has a setting what was chosen.
+        The chosen setting for each kind of gradient that has one.
 
     Raises:
         ConfigError: If a file is damaged, or was made with other candidates, images or seed.
     """
-    from spikeguard.attacks.tuning import Tuned
+    from spikeguard.attacks.base import cost, describe
+    from spikeguard.attacks.tuning import CANDIDATES, Tuned, tunable, tune
 
     samples = min(IMAGES, len(validation))
     found = {}
@@ -97,7 +96,7 @@ def load_or_tune(
 def choose_attack(
     attack: Attack | None, model: nn.Module, validation: ImageSet, **options: Any
 ) -> tuple[Attack, Provenance]:
-    """Return an attack with the chosen setting of its gradient, and how it was chosen.
+    """Return an attack with the chosen setting of its gradient, and the provenance of the choice.
 
     Args:
         attack: The attack.
@@ -106,8 +105,9 @@ def choose_attack(
         **options: As for :func:`choose_once`.
 
     Raises:
-        ConfigError: If there is no attack, or its gradient has no setting; else as there.
+        ConfigError: If there is no attack, its gradient has no setting, or as above.
     """
+    from spikeguard.attacks.tuning import CANDIDATES, adjusted
     from spikeguard.auditing.subject import Provenance
 
     chosen = {} if attack is None else load_or_tune(model, validation, {"": attack}, **options)
@@ -122,11 +122,13 @@ def choose_attack(
 
 
 def tuned_from_json(chosen: Mapping[str, Any], where: Path) -> dict[str, Gradient]:
-    """Return the gradients that :func:`stated` names, as a result holds them.
+    """Return the gradients that a stored result names (see :func:`attacks.tuning.tuned_to_json`).
 
     Raises:
-        ConfigError: If there are no such candidates any more.
+        ConfigError: If there are no such candidates.
     """
+    from spikeguard.attacks.tuning import CANDIDATES
+
     try:
         return {kind: CANDIDATES[kind][found["setting"]] for kind, found in chosen.items()}
     except (LookupError, TypeError, AttributeError) as error:
@@ -137,14 +139,14 @@ def tuned_from_json(chosen: Mapping[str, Any], where: Path) -> dict[str, Gradien
 
 
 def _name(kind: str, threat: Threat, mark: str, card: Mapping[str, Any]) -> str:
-    """Name a choice by what it depends on; the trial and the rest by a digest."""
+    """Name the file of a choice by gradient, threat set and a digest of everything else."""
     digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()[:8]
     parts = [kind.lower(), threat.norm, eps_text(threat.eps).replace("/", "_")]
     return "-".join([*parts, *([mark] if mark else []), digest]) + ".json"
 
 
 def _read(file: Path, card: Mapping[str, Any], candidates: Mapping[str, Any]) -> dict[str, float]:
-    """Read the scores that are known; refuse those of another choice."""
+    """Read the stored scores; reject those of another choice."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         scores = {str(name): float(score) for name, score in found.pop("scores").items()}

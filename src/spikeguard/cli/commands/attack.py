@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from spikeguard.cli.console import note, numbers, progress, say, words
+from spikeguard.cli.console import (
+    Plugin,
+    allowed_plugins,
+    note,
+    numbers,
+    progress,
+    say,
+    words,
+)
 from spikeguard.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from spikeguard.config.plugins import Plugins
     from spikeguard.config.schema import EvaluateSection
     from spikeguard.data.images import Splits
     from spikeguard.evaluation.parallel import Reload
@@ -52,35 +61,39 @@ def attack(
     tune: bool | None = None,
     jobs: int = 1,
     rescore: bool = False,
+    plugin: Plugin = None,
     data_root: Path | None = None,
 ) -> int:
-    """Attack a trained run, or a model of your own: accuracy clean, per attack, in the worst case.
+    """Attack a trained run or a foreign model: accuracy clean, per attack, in the worst case.
 
-    What is left out comes from the evaluate section of the run's recipe. A finished attack is read
-    back, an interrupted one continues where it stopped.
+    Options that are left out come from the evaluate section of the run's recipe. A finished attack
+    is loaded, an interrupted one continues where it stopped.
 
     Args:
         run: Run folder; or --model.
         model: Factory of a network of SpikingJelly, snnTorch, Norse or plain torch, as
-            package.module:function; the function takes no arguments. It runs your code.
-        weights: Its state dict, .safetensors or a torch file that holds tensors alone.
+            package.module:function; the function takes no arguments. Its code runs.
+        weights: Its state dict, .safetensors or a torch file that holds only tensors.
         T: Time steps of the network.
-        framework: What the network is built with; found out when left out.
-        readout: What is done with outputs over time; their mean when left out.
+        framework: Framework of the network; detected when left out.
+        readout: How outputs over time become logits; their mean when left out.
         data: Data set to attack the model on.
         out: Folder for the model's results; runs/<model> when left out.
-        suite: Attack suites, repeated or with commas (see 'spikeguard list suites').
+        suite: Attack suites (see 'spikeguard list suites'), or package.module:Attack with --plugin;
+            repeated or with commas.
         eps: Radii of the threat set in pixel units, such as 8/255; repeated or with commas.
         norm: Norm of the threat set.
-        limit: Attack only the first so many test images.
+        limit: Attack only the first LIMIT test images.
         eot: Gradients averaged in every attack step; 4 for noisy models when left out.
-        cascade: Only the worst case, for less time: attacks run from cheap to dear, each on the
-            images that the cheaper ones left.
+        cascade: Compute only the worst case, in less time: attacks run from cheap to expensive,
+            each on the images that survived the cheaper ones.
         precision: Precision of the attacks' passes; scores are float32.
         tune: Choose the settings of a suite's gradients, HART's gamma and ASSG's A, on validation
-            images first; they are fixed beforehand when left out.
-        jobs: Processes of one thread each that share the images; results do not depend on it.
-        rescore: Attack nothing: load the inputs that finished attacks kept and score them again.
+            images first; they have fixed values when left out.
+        jobs: Number of processes of one thread each; results do not depend on it.
+        rescore: Run no attack: load the worst-case inputs of finished attacks and score them again.
+        plugin: Package whose parts the recipe or --suite may name as package.module:Part; repeated
+            or with commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
     from spikeguard.config.builder import require_tunable
@@ -100,12 +113,13 @@ def attack(
         "precision": precision,
         "tune": tune,
     }
+    plugins = allowed_plugins(plugin)
     if run is not None:
-        subject = _of_run(run, data_root, changes)
+        subject = _of_run(run, data_root, plugins, changes)
     else:
         assert model is not None
-        options = {**only, "data": data, "out": out, "data_root": data_root}
-        subject = _of_user(model, options, changes)
+        options = {**only, "data": data, "out": out, "data_root": data_root, "plugins": plugins}
+        subject = _of_foreign_model(model, options, changes)
     if tune:
         require_tunable(subject.plan)
     plan, folder, agreed = subject.plan, subject.path / ATTACKS, True
@@ -114,7 +128,9 @@ def attack(
             what = f"{name}, {plan.norm} eps {eps_text(radius)}"
             model_, images = subject.model, subject.data
             if rescore:
-                found = rescore_once(model_, images, name, eps=radius, plan=plan, folder=folder)
+                found = rescore_once(
+                    *(model_, images, name), eps=radius, plan=plan, folder=folder, plugins=plugins
+                )
                 say(f"suite {what}")
                 agreed &= _rescored(found)
                 continue
@@ -127,6 +143,7 @@ def attack(
                     folder=folder,
                     jobs=jobs,
                     reload=subject.reload,
+                    plugins=plugins,
                     progress=update,
                     announce=note,
                 )
@@ -138,7 +155,7 @@ def attack(
 
 
 def _rescored(found: Rescored) -> bool:
-    """Say what came of scoring again, and whether it is what was reported."""
+    """Write the accuracy scored again; return whether it agrees with the reported one."""
     reported, again = (f"{100 * each:.1f} %" for each in (found.reported, found.found.accuracy))
     said = "as reported" if reported == again else f"{reported} before, which noise explains"
     said = said if found.agrees else f"NOT the {reported} reported"
@@ -148,10 +165,10 @@ def _rescored(found: Rescored) -> bool:
 
 
 def require_one(run: Path | None, model: str | None, only: Mapping[str, object]) -> None:
-    """Refuse both of RUN and --model, neither, and options of the other.
+    """Reject RUN together with --model, neither of them, and options that need --model.
 
     Raises:
-        ConfigError: If so.
+        ConfigError: In each of these cases.
     """
     if (run is None) == (model is None):
         both = "both" if run is not None else "neither"
@@ -163,7 +180,7 @@ def require_one(run: Path | None, model: str | None, only: Mapping[str, object])
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is attacked, where its results go, and how."""
+    """The model, its images, the folder of its results and the settings of the attack."""
 
     path: Path
     model: nn.Module
@@ -173,16 +190,20 @@ class _Subject:
     reload: Reload
 
 
-def _of_run(run: Path, data_root: Path | None, changes: Mapping[str, object]) -> _Subject:
+def _of_run(
+    run: Path, data_root: Path | None, plugins: Plugins, changes: Mapping[str, object]
+) -> _Subject:
     from spikeguard.runs.run import Run
 
-    loaded = Run.load(run, data_root=data_root)
+    loaded = Run.load(run, data_root=data_root, plugins=plugins)
     plan = loaded.recipe.evaluate.changed(**changes)
     seed = loaded.recipe.seed
     return _Subject(run, loaded.model, loaded.data, plan, seed, loaded.reload)
 
 
-def _of_user(model: str, options: Mapping[str, object], changes: Mapping[str, object]) -> _Subject:
+def _of_foreign_model(
+    model: str, options: Mapping[str, object], changes: Mapping[str, object]
+) -> _Subject:
     from spikeguard.config.schema import EvaluateSection
     from spikeguard.runs.foreign_model import load_foreign_model
 

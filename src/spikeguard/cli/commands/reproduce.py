@@ -7,7 +7,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from spikeguard.cli.console import progress_board, say, table, words
+from spikeguard.cli.console import (
+    Plugin,
+    allowed_plugins,
+    progress_board,
+    say,
+    table,
+    words,
+)
 from spikeguard.config.errors import ConfigError
 
 __all__ = ["reproduce"]
@@ -21,11 +28,12 @@ def reproduce(
     only: Annotated[list[str] | None, Parameter(negative="", consume_multiple=False)] = None,
     jobs: int = 2,
     out: Path | None = None,
+    plugin: Plugin = None,
     data_root: Path | None = None,
 ) -> int:
     """Train and attack every recipe of a folder at several seeds; print one table.
 
-    What is finished is not done again: after an interruption the same command goes on.
+    Finished runs are skipped; after an interruption the same command continues.
 
     Args:
         folder: A folder of recipes, such as mini.
@@ -34,6 +42,7 @@ def reproduce(
         only: Only recipes whose name holds one of these texts; repeated or with commas.
         jobs: Runs at a time, each in a process of one thread.
         out: Folder of the runs and of table.json and table.md; runs/<folder> when left out.
+        plugin: Package whose parts the changes may name; repeated or with commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
     from spikeguard.config.schema import eps_text
@@ -50,6 +59,7 @@ def reproduce(
             changes=changes,
             jobs=jobs,
             data_root=data_root,
+            plugins=allowed_plugins(plugin),
             progress=update,
         )
     head = ("recipe", "eps", "clean", "FGSM", "worst case")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from spikeguard.cli.console import note, progress, say
+from spikeguard.cli.console import Plugin, allowed_plugins, note, progress, say
 
 __all__ = ["train"]
 
@@ -18,21 +18,24 @@ def train(
     *changes: str,
     out: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
+    plugin: Plugin = None,
     data_root: Path | None = None,
 ) -> int:
-    """Train what a recipe describes.
+    """Train the network of a recipe.
 
     Args:
         recipe: A YAML file, or a recipe that ships with SpikeGuard (see 'spikeguard list recipes').
         changes: Changes to the recipe, key=value: model.T=8 train.lr=0.05 objective.at.eps=8/255
         out: Run folder; runs/<name of the recipe> when left out.
         resume: Continue an interrupted training exactly where it stopped.
+        plugin: Package whose parts the recipe may name as package.module:Part; repeated or with
+            commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
     from spikeguard.config.schema import load_recipe
     from spikeguard.runs.recipe_training import train_recipe
 
-    loaded = load_recipe(recipe, changes)
+    loaded = load_recipe(recipe, changes, plugins=allowed_plugins(plugin))
     path = Path("runs") / loaded.name if out is None else out
     with progress("train") as update:
         result = train_recipe(loaded, path, resume=resume, data_root=data_root, progress=update)
