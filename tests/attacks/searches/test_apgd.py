@@ -23,7 +23,7 @@ from spikeguard.attacks import (
     margin,
 )
 from spikeguard.attacks.searches.active_set import active_set, can_step
-from spikeguard.attacks.searches.apgd import _Look
+from spikeguard.attacks.searches.apgd import _RecordedLogits
 from spikeguard.attacks.searches.apgd_l1 import Sparse, sparse_sign
 from spikeguard.attacks.searches.apgd_linf_l2 import checkpoints
 from spikeguard.data.datasets import load
@@ -203,8 +203,8 @@ def test_l1_optimum_of_a_linear_model(eps):
 def test_l1_path_shrinks_the_ball_and_only_its_last_stage_counts():
     path = Sparse(L1(2.0), 100)
     assert [ball.eps for ball in path.balls] == [6, 4, 2]
-    assert path.looks == 103
-    counts = path.counts(torch.arange(103))
+    assert path.evaluations == 103
+    counts = path.in_threat_set(torch.arange(103))
     assert counts.sum() == 41 and not counts[:62].any()
     assert [ball.eps for ball in Sparse(L1(2.0), 2).balls] == [2]
 
@@ -214,7 +214,7 @@ def test_l1_points_that_count_lie_in_the_set_and_others_in_the_larger_balls():
     x = torch.rand(6, 16, generator=stream(0, "x"))
     y = torch.arange(6) % 3
     state, path = attack.begin(x, y, SampleStreams(0, torch.arange(6)), 0), Sparse(L1(0.8), 20)
-    for k in range(path.looks):
+    for k in range(path.evaluations):
         made = attack.step(model, x, y, state)
         stage = 0 if k < 7 else 1 if k < 14 else 2
         ball = path.balls[stage]
@@ -439,7 +439,7 @@ def test_chance_errors_spare_nobody_a_restart(gradient):
 
 
 def test_an_answer_is_that_of_the_mean_logits_of_all_draws():
-    look, y = _Look(margin, 2), torch.tensor([0, 0])
+    look, y = _RecordedLogits(margin, 2), torch.tensor([0, 0])
     look(torch.tensor([[3.0, 0.0], [1.0, 0.0]]), y)
     look(torch.tensor([[0.0, 1.0], [0.0, 3.0]]), y)
     assert look.wrong(y).tolist() == [False, True]
