@@ -21,6 +21,7 @@ __all__ = [
     "crafting",
     "observe_passes",
     "classify",
+    "is_stochastic",
     "require_finite_weights",
 ]
 

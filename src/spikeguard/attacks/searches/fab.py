@@ -172,7 +172,7 @@ def onto_plane(point: Tensor, w: Tensor, gap: Tensor, norm: str) -> Tensor:
 
     * Linf: :math:`\min(\lambda, r_j)`, where r_j is the distance to the box,
     * L2: :math:`\min(\lambda |w_j|, r_j)`,
-    * L1: r_j in the order of falling abs(w_j), and the last coordinate by the remainder.
+    * L1: r_j in the order of decreasing abs(w_j), and the last coordinate by the remainder.
 
     The reduction of the gap is piecewise linear in lambda. Its breakpoints are sorted, so the
     smallest sufficient lambda is exact. If the plane does not intersect the box, all coordinates
