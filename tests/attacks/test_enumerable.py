@@ -1,9 +1,9 @@
-"""Spiking networks of two pixels, of which the true robust accuracy is known.
+"""Spiking networks of two pixels, whose true robust accuracy is known.
 
-Their decision is constant on the pieces into which the thresholds cut the square of pixels, and a
-fine grid looks into every piece that matters: three times the points change nothing. What a suite
-leaves is held against that. It cannot be below by more than what lies between the grid's points,
-and a suite made to find the worst case ends there.
+Thresholds divide the square of pixels into pieces with a constant decision, and a fine grid samples
+every piece that matters: three times as many points change nothing. The accuracy under a suite is
+compared with the accuracy on the grid. It can be lower only by samples that are fooled between grid
+points, and a suite for the worst case must reach it.
 """
 
 from dataclasses import replace
@@ -67,7 +67,7 @@ def fitting(name):
 
 @pytest.fixture(scope="module", params=SEEDS)
 def known(request):
-    """The network, samples with the labels it gives them, and which of them are robust."""
+    """The network, samples labelled by its own predictions, and which of them are robust."""
     model = network(request.param)
     x = torch.rand(SAMPLES, PIXELS, generator=stream(request.param, "x"))
     with torch.no_grad():
@@ -78,7 +78,7 @@ def known(request):
 
 
 def left(known, attacks):
-    """Return the result, after every point that is called adversarial has been looked at again."""
+    """Return the result, after checking that every reported adversarial point is misclassified."""
     model, x, y, _ = known
     result = evaluate(model, (x, y), attacks, cascade=True, batch_size=SAMPLES)
     fooled = result.outcomes["worst_case"] == 0
@@ -96,7 +96,7 @@ def test_a_finer_grid_finds_the_same(known):
 
 
 def test_the_suites_end_at_the_truth(known):
-    """snn at most one point above it, standard not below snn, and neither below the truth."""
+    """snn at most one point above it, standard not below snn, and neither below the true value."""
     robust = known[3]
     snn, standard = (left(known, fitting(name)) for name in ("snn", "standard"))
     for result in (snn, standard):
@@ -107,7 +107,7 @@ def test_the_suites_end_at_the_truth(known):
 
 
 def test_a_weak_attack_is_seen_to_be_weak(known):
-    """One step, or one random point, leaves more than the truth: the bound above can fail."""
+    """One step, or one random point, leaves more than the true value: the test above can fail."""
     truth = float(known[3].double().mean())
     for attack in (FGSM(THREAT), UniformNoise(THREAT, draws=1)):
         assert left(known, {"weak": attack}).worst_case.accuracy > truth + 0.03

@@ -1,4 +1,4 @@
-"""DLR and the targeted losses: values by hand, invariances, and where the ratio breaks down."""
+"""DLR and the targeted losses: values by hand, invariances, rows with no ratio."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def test_dlr_by_hand(y, expected):
     [
         (0, 1, (2 - 5) / (5 - (1 - 4) / 2)),
         (0, 3, (-4 - 5) / (5 - (1 - 4) / 2)),
-        (2, 0, (5 - 1) / (5 - (1 - 4) / 2)),  # third is nothing special here
+        (2, 0, (5 - 1) / (5 - (1 - 4) / 2)),  # the third rank is no special case here
     ],
 )
 def test_targeted_dlr_by_hand(y, target, expected):
@@ -80,7 +80,7 @@ def ranked(z, y, place):
 @given(case=logits(), shift=st.floats(-50, 50), factor=st.floats(1e-3, 1e3))
 def test_neither_shift_nor_scale_changes_the_ratios(case, shift, factor):
     z, y, target = case
-    usual = ~ranked(z, y, 3)  # there it is the margin, which scales
+    usual = ~ranked(z, y, 3)  # those rows use the margin, which scales
     torch.testing.assert_close(dlr(factor * (z + shift), y)[usual], dlr(z, y)[usual])
     found = targeted_dlr(factor * (z + shift), y, target)
     torch.testing.assert_close(found, targeted_dlr(z, y, target))
@@ -168,7 +168,7 @@ def test_counts_of_spikes_never_give_an_infinite_gradient():
 
 
 def test_the_third_rank_has_a_gradient():
-    """The ratio is constantly 1 there: an attack would stand still."""
+    """The plain ratio is constantly 1 there, with gradient 0."""
     grad = gradient(dlr, row(3, 2, 1, 0), label(2))
     torch.testing.assert_close(grad, row(1, 0, -1, 0))
     tied = gradient(dlr, row(3, 1, 1, 1), label(2))  # third with others: the same

@@ -1,4 +1,4 @@
-"""Suites: which attacks they hold, with which settings, and how settings are told."""
+"""Suites: their attacks, the settings of these, and the description of settings."""
 
 import json
 
@@ -152,7 +152,7 @@ def test_what_no_suite_can_be_is_refused_in_one_line(arguments, says):
     assert "\n" not in str(error.value)
 
 
-def test_settings_are_told_completely_as_plain_data():
+def test_settings_are_described_completely_as_plain_data():
     attack = PGD(
         Linf(0.1), steps=3, loss=margin, gradient=EoT(4, SwapSurrogate(Triangular(width=2.0)))
     )
@@ -174,7 +174,7 @@ def test_settings_are_told_completely_as_plain_data():
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_settings_survive_json_and_tell_attacks_apart(name):
+def test_settings_survive_json_and_distinguish_attacks(name):
     told = {key: describe(attack) for key, attack in suite(name, eps=0.1, eot=2).items()}
     assert json.loads(json.dumps(told)) == told
     assert len({json.dumps(settings) for settings in told.values()}) == len(told)

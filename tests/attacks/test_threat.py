@@ -1,4 +1,4 @@
-"""Threat sets: projections, starts and steepest steps in closed form; the guard against faults."""
+"""Threat sets: projections, starts and steepest steps in closed form; batch checks."""
 
 import math
 
@@ -57,7 +57,7 @@ def test_a_point_of_the_set_is_left_where_it_is(name, pair):
 @quick
 @given(pair=pairs())
 def test_linf_projection_is_the_closest_point(pair):
-    """Pixel by pixel: the nearest number of [max(x - eps, 0), min(x + eps, 1)]."""
+    """Pixel by pixel: the nearest number in [max(x - eps, 0), min(x + eps, 1)]."""
     x, x_adv, eps = pair
     x, x_adv = x.double(), x_adv.double()
     low, high = (x - eps).clamp_min(0), (x + eps).clamp_max(1)
@@ -88,7 +88,7 @@ def test_l2_projection_at_the_box_shrinks_first_and_clips_then():
 @every_set
 @quick
 @given(pair=pairs(), seed=st.integers(0, 2**32))
-def test_random_starts_lie_inside(name, pair, seed):
+def test_random_starts_are_inside(name, pair, seed):
     x, _, eps = pair
     threat = THREATS[name](eps)
     threat.check(threat.sample(x, SampleStreams(seed, torch.arange(len(x)))), x)
@@ -139,7 +139,7 @@ def test_steepest_of_a_zero_gradient_is_zero_and_of_a_tiny_one_is_not(name):
     unit = THREATS[name](1.0).steepest(grad)
     step = torch.full((4,), {"linf": 1.0, "l2": 0.5, "l1": 1.0}[name])
     if name == "l1":
-        step[1:] = 0  # one pixel, the first of equals
+        step[1:] = 0  # one pixel, the first of equal ones
     torch.testing.assert_close(unit, torch.stack([0 * step, step, step]))
 
 
@@ -222,7 +222,7 @@ def test_a_radius_that_is_none_is_refused(name, eps):
 def nearest_by_bisection(x_adv, x, eps):
     """The projection of one sample by its optimality conditions: shrink by lambda, clip, 200 times.
 
-    The nearest d minimises |d - delta|^2 with |d|_1 <= eps in a box that holds 0: it is
+    The nearest d minimises |d - delta|^2 with |d|_1 <= eps in a box that contains 0: it is
     clip(sign(delta) max(|delta| - lambda, 0), box) for the lambda that uses up eps, or for 0.
     """
     delta, low, high = x_adv - x, -x, 1 - x
@@ -261,11 +261,11 @@ def test_no_point_of_a_fine_grid_is_nearer_than_the_l1_projection(eps):
         inside = grid[(grid - x).abs().sum(1) <= eps]
         nearest = (inside - x_adv).norm(dim=1).min()
         assert (found - x_adv).norm() <= nearest + 1e-12
-        assert (found - x_adv).norm() >= nearest - 2 / 400  # and the grid is about as good
+        assert (found - x_adv).norm() >= nearest - 2 / 400  # and the grid is nearly as good
 
 
 def test_l1_projection_by_hand():
-    """delta (0.6, 0.3, -0.2), eps 0.5: lambda 0.2. With only 0.1 of room in the first pixel, 0."""
+    """delta (0.6, 0.3, -0.2), eps 0.5: lambda 0.2. First pixel 0.1 from the box: 0."""
     delta = torch.tensor([[0.6, 0.3, -0.2]], dtype=torch.float64)
     x = torch.full((1, 3), 0.4, dtype=torch.float64)
     moved = torch.tensor([[0.4, 0.1, 0.0]], dtype=torch.float64)

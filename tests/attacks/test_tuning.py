@@ -1,4 +1,4 @@
-"""Choosing a gradient on validation data: the strongest, among equals the first, all counted."""
+"""Tuning on validation data: the strongest wins, ties go to the first, all are counted."""
 
 import math
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Threshold(nn.Module):
 
 @dataclass(frozen=True)
 class Towards:
-    """A gradient that is right for some samples: those whose second pixel lies below a bound."""
+    """A gradient that points the right way only for samples with a second pixel below a bound."""
 
     bound: float
 
@@ -73,7 +73,7 @@ def test_an_image_set_will_do():
     assert found.name == "0.8"
 
 
-def test_candidates_meet_the_same_start_and_noise():
+def test_candidates_get_the_same_start_and_noise():
     """Two names for one gradient get one score, though start and model are random."""
     neuron = NoisyLIF(0.5, 0.3, v_th=0.3)
     model = MLP(2, 2, T=2, hidden=(6,), neuron=neuron, generator=stream(0, "w"))
@@ -89,7 +89,7 @@ def test_candidates_meet_the_same_start_and_noise():
 
 
 class Coin(nn.Module):
-    """Right with probability 3/4, whatever it sees."""
+    """Correct with probability 3/4 for every input."""
 
     stochastic = True
 

@@ -1,4 +1,4 @@
-"""Attacks: attack = search x loss x gradient x threat, as fields of small frozen dataclasses."""
+"""Attacks: a search with a loss, a gradient and a threat set, as fields of a frozen dataclass."""
 
 from __future__ import annotations
 

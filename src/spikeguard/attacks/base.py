@@ -1,4 +1,4 @@
-"""What all attacks share: the protocol, the losses, and the room an attack works in."""
+"""The attack protocol, attack costs, errors, and settings as JSON."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ FORWARD = 1 / 3  # cost of a forward pass, where a gradient (forward and backwar
 
 
 class AttackError(RuntimeError):
-    """The model cannot be attacked: something is NaN or infinite, or there is no gradient."""
+    """The model cannot be attacked: a value is NaN or infinite, or there is no gradient."""
 
 
 class NoGradientError(AttackError):
-    """No gradient reaches the input: the model detaches it."""
+    """No gradient reaches the input, because the model detaches it."""
 
 
 class Attack(Protocol):
     """A search for adversarial inputs: ``attack(model, x, y, generator=g) -> x_adv``.
 
-    An attack may also have a property ``cost``, see :func:`cost`.
+    An attack may also have a property ``cost``; see :func:`cost`.
     """
 
     @property
@@ -38,20 +38,20 @@ class Attack(Protocol):
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
     ) -> Tensor:
-        """Return adversarial inputs shaped like ``x``; the model is left as it was."""
+        """Return adversarial inputs shaped like ``x``; the model is left unchanged."""
 
 
 def cost(attack: Attack) -> float:
-    """Return what an attack spends on a sample that resists to the end, in gradient evaluations.
+    """Return the cost of an attack on a sample that it never fools, in gradient evaluations.
 
-    One gradient is a forward and a backward pass; a forward pass alone counts a third. An attack
-    says it in a property ``cost``; one that does not is taken for the dearest: infinity.
+    One gradient evaluation is a forward and a backward pass; a forward pass alone counts a third.
+    The value is the attack's property ``cost``, or infinity for an attack without that property.
     """
     return float(getattr(attack, "cost", math.inf))
 
 
 def describe(part: Any) -> Any:
-    """Return an attack's settings as plain data that JSON can hold: its kind and every field.
+    """Return an attack's settings as JSON-compatible data: its kind and every field.
 
     Example:
         >>> describe(Linf(0.1))

@@ -1,10 +1,10 @@
 """Losses that attacks maximise: cross-entropy, margin, DLR, and the targeted losses.
 
-The difference of logits ratio (DLR) divides a margin by a spread of the same logits, so that
-neither a shift nor a positive factor changes it: a model cannot hide its gradient by scaling its
-logits. Its formula breaks down where the spread vanishes. With the readout "rate" this is routine:
-rates are multiples of 1/T and tie. Those rows get the plain margin, which has no denominator. The
-readout "logits", a current averaged over time, seldom ties, but comes in steps all the same.
+The difference of logits ratio (DLR) divides a margin by a spread of the same logits. It is
+invariant to a shift and to a positive factor, so a model cannot hide its gradient by scaling its
+logits. The formula is undefined where the spread is zero. With the readout "rate" this is common:
+rates are multiples of 1/T and tie. Those rows use the plain margin, which has no denominator. The
+readout "logits", a current averaged over time, seldom ties but is piecewise constant too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["LOSSES", "Loss", "cross_entropy", "dlr", "margin", "targeted_dlr", "
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-_RESOLUTION = 1e-5  # of the largest |logit|: below it, two logits are the same up to rounding
+_RESOLUTION = 1e-5  # fraction of the largest |logit| below which two logits count as equal
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Return max_{i != y} z_i - z_y for each sample [B]; positive means fooled.
+    """Return max_{i != y} z_i - z_y for each sample [B]; positive means misclassified.
 
     Source: Carlini and Wagner, "Towards evaluating the robustness of neural networks", 2017.
     """
@@ -39,14 +39,14 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
-    r"""Return the difference of logits ratio of each sample [B]; positive means fooled.
+    r"""Return the difference of logits ratio of each sample [B]; positive means misclassified.
 
     .. math::
         \frac{\max_{i \ne y} z_i - z_y}{z_{(1)} - z_{(3)}}, \quad z_{(1)} \ge z_{(2)} \ge \dots
 
-    It lies in [-1, 0] where the model is right. The margin stands in for it in rows where the three
-    largest logits tie, where the true class ranks third (the ratio is then 1 whatever the logits,
-    and its gradient 0), and with fewer than three classes.
+    The value is in [-1, 0] where the model is right. The margin replaces it in rows where the three
+    largest logits tie, where the true class ranks third (the ratio is then always 1, with gradient
+    0), and with fewer than three classes.
 
     Args:
         logits: Logits [B, K].
@@ -69,13 +69,13 @@ def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
     .. math:: \frac{z_t - z_y}{z_{(1)} - \frac12 (z_{(3)} + z_{(4)})}
 
-    The margin to the target stands in for it in rows where the four largest logits tie, and with
-    fewer than four classes.
+    The margin to the target replaces it in rows where the four largest logits tie, and with fewer
+    than four classes.
 
     Args:
         logits: Logits [B, K].
         y: True classes [B].
-        target: Classes to be reached [B], other than ``y``.
+        target: Target classes [B], different from ``y``.
 
     Source: Croce and Hein, ICML 2020 (arXiv:2003.01690), Eq. 7.
     """
@@ -89,12 +89,12 @@ def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def targeted_margin(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """Return z_t - z_y for each sample [B]; positive means that the target beats the true class.
+    """Return z_t - z_y for each sample [B]; positive if the target outranks the true class.
 
     Args:
         logits: Logits [B, K].
         y: True classes [B].
-        target: Classes to be reached [B], other than ``y``.
+        target: Target classes [B], different from ``y``.
 
     Source: Gowal et al., "An alternative surrogate loss for PGD-based adversarial testing", 2019
         (arXiv:1910.09338).
@@ -105,7 +105,7 @@ def targeted_margin(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def _ratio(plain: Tensor, spread: Tensor, logits: Tensor, unfit: Tensor) -> Tensor:
-    """Divide a margin by a spread, but leave it as it is in rows that are unfit or tie."""
+    """Divide a margin by a spread; rows with a tie or marked ``unfit`` keep the plain margin."""
     tie = spread <= _RESOLUTION * logits.detach().abs().amax(1)
     alone = tie | unfit
     return torch.where(alone, plain, plain / torch.where(alone, 1, spread))

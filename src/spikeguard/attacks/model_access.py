@@ -1,4 +1,4 @@
-"""How attacks access a model: evaluation mode, checked inputs and logits, bound noise streams."""
+"""Access to a model under attack: frozen weights, checked inputs and logits, seeded noise."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ __all__ = [
     "crafting",
     "observe_passes",
     "classify",
+    "is_stochastic",
     "require_finite_weights",
 ]
 
@@ -30,7 +31,7 @@ DEFAULT_DRAWS = 10  # noise draws on which an input of a stochastic model is sco
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every module's own flag is restored, whatever happens."""
+    """Set evaluation mode inside the block; restore every module's training flag afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
@@ -41,14 +42,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def is_stochastic(model: nn.Module) -> bool:
-    """Whether two calls in evaluation mode can differ: the model, or a part of it, says so."""
+    """Whether two calls in evaluation mode can differ: a module has a true ``stochastic``."""
     with evaluating(model):
         return any(getattr(module, "stochastic", False) for module in model.modules())
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no parameter gradients, neurons "under attack"; all restored one by one."""
+    """Set evaluation mode, no parameter gradients and neurons "under attack" inside the block.
+
+    The flags of every module and parameter are restored afterwards.
+    """
     wanted = [(weight, weight.requires_grad) for weight in model.parameters()]
     try:
         for weight, _ in wanted:
@@ -64,20 +68,20 @@ def frozen(model: nn.Module) -> Iterator[None]:
 def crafting(
     model: nn.Module, x: Tensor, y: Tensor, generator: Randomness | None
 ) -> Iterator[SampleStreams]:
-    """The room an attack works in: input checked, model frozen, the model's noise bound.
+    """Prepare an attack: check the input, freeze the model, seed the model's noise per sample.
 
     Args:
         model: The classifier under attack.
         x: Inputs [B, ...] in [0, 1], floating point.
         y: Labels [B], integers.
-        generator: A generator, or SampleStreams; None is a fixed stream.
+        generator: A generator or SampleStreams; None is a fixed stream.
 
     Yields:
-        The streams for the attack's own draws, one for each sample.
+        The streams for the attack's random numbers, one for each sample.
 
     Raises:
-        ValueError: If x is no float in [0, 1], holds a NaN, or y does not fit.
-        AttackError: If a weight is not finite.
+        ValueError: If x is not floating point in [0, 1] or holds NaN, or y is not int64 [B] >= 0.
+        AttackError: If a parameter or buffer holds NaN.
     """
     require_inputs(x, y)
     require_finite_weights(model)
@@ -94,7 +98,7 @@ _LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 @contextmanager
 def observe_passes(listener: Listener) -> Iterator[None]:
-    """Tell ``listener(samples, gradient)`` of every pass of a model inside the block."""
+    """Call ``listener(samples, gradient)`` after every pass of a model inside the block."""
     before = _LISTENER.set(listener)
     try:
         yield
@@ -106,8 +110,8 @@ def classify(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the logits [B, K] of one forward pass.
 
     Raises:
-        ValueError: If they have another shape, or a label has no logit.
-        AttackError: If they are not finite.
+        ValueError: If the logits have another shape, or a label exceeds the number of classes.
+        AttackError: If the logits are not finite.
     """
     logits: Tensor = model(x)
     if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
@@ -128,12 +132,13 @@ def classify(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def require_finite_weights(model: nn.Module) -> None:
-    """Refuse NaN weights and statistics: a spiking layer swallows them, and the logits look well.
+    """Reject NaN in parameters or buffers.
 
-    A NaN potential is below every threshold, so the neuron is silent and all that follows finite.
+    A NaN potential never crosses the threshold, so the layer emits no spike and the logits stay
+    finite.
 
     Raises:
-        AttackError: It names the first of them.
+        AttackError: Naming the first parameter or buffer that holds NaN.
     """
     named = [*model.named_parameters(), *model.named_buffers()]
     named = [(name, weight) for name, weight in named if weight.is_floating_point()]
@@ -146,7 +151,7 @@ def require_finite_weights(model: nn.Module) -> None:
 
 
 def require_inputs(x: Tensor, y: Tensor) -> None:
-    """Refuse inputs outside [0, 1], NaN, and labels that do not fit, in one line."""
+    """Reject inputs that are not finite floats in [0, 1] and labels that are not int64 [B] >= 0."""
     if x.ndim < 2 or not x.numel():
         raise ValueError(f"attack: inputs are [B, ...] and not empty, got shape {list(x.shape)}.")
     if not x.is_floating_point():
@@ -158,7 +163,7 @@ def require_inputs(x: Tensor, y: Tensor) -> None:
     low, high = (float(value) for value in x.detach().aminmax())
     if low < 0 or high > 1:
         raise ValueError(
-            f"attack: inputs must lie in [0, 1], got {low:.4g} to {high:.4g}; "
+            f"attack: inputs must be in [0, 1], got {low:.4g} to {high:.4g}; "
             "normalise inside the model, not before it."
         )
     if y.shape != x.shape[:1] or y.dtype != torch.int64:

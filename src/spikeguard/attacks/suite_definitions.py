@@ -1,4 +1,4 @@
-"""What the suites hold: for each a function that makes its attacks, by name."""
+"""The attacks of each suite: one builder function per suite, and the registry ``SUITES``."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from spikeguard.neurons.surrogate import Surrogate, Triangular
 
 __all__ = ["CASCADES", "SUITES", "SuiteSettings"]
 
-CASCADES = frozenset({"standard", "snn"})  # made to find the worst case: run as a cascade
+CASCADES = frozenset({"standard", "snn"})  # suites for the worst case, run as a cascade
 
 _TARGETS = 9
-_PAPER_STEP = 0.01 / (8 / 255)  # the papers' alpha of 0.01 at eps 8/255, as a share of eps
-_STABLE_STEPS = {7: 2.55, 10: 2.0, 20: 1.0, 40: 0.5}  # PGD steps: their size in 1/255 at eps 8/255
+_PAPER_STEP = 0.01 / (8 / 255)  # the papers' alpha of 0.01 at eps 8/255, as a fraction of eps
+_STABLE_STEPS = {7: 2.55, 10: 2.0, 20: 1.0, 40: 0.5}  # {steps: step size in 1/255 at eps 8/255}
 
 
 @dataclass(frozen=True)
 class SuiteSettings:
-    """What a suite is built from; the fields are the arguments of ``suite``."""
+    """Settings from which a suite is built; the fields are the arguments of ``suite``."""
 
     threat: Threat
     eot: int
@@ -47,16 +47,16 @@ class SuiteSettings:
         return self.averaged(Backprop() if surrogate is None else SwapSurrogate(surrogate))
 
     def averaged(self, inner: Gradient) -> Gradient:
-        """Return a gradient as the mean over ``eot`` draws."""
+        """Return a gradient averaged over ``eot`` draws."""
         return inner if self.eot == 1 else EoT(self.eot, inner)
 
     def pgd(self, steps: int, width: float | None = None) -> PGD:
-        """Return PGD, with a triangle of a half-width if one is given."""
+        """Return PGD, with a triangular surrogate if a half-width is given."""
         surrogate = None if width is None else Triangular(width)
         return PGD(self.threat, steps=steps, gradient=self.gradient(surrogate))
 
     def sweep(self, steps: int) -> dict[str, Attack]:
-        """PGD with the surrogate as trained, and with a triangle of each half-width."""
+        """PGD with the model's own surrogate, and with a triangle of each half-width."""
         return {f"pgd{steps}": self.pgd(steps), **self.swept(steps)}
 
     def swept(self, steps: int) -> dict[str, Attack]:
@@ -78,7 +78,7 @@ def _papers(plan: SuiteSettings) -> dict[str, Attack]:
 
 
 def _stable_snn(plan: SuiteSettings) -> dict[str, Attack]:
-    """FGSM, PGD of 7 to 40 steps that shrink with their number, APGD-10 with CE and with DLR."""
+    """FGSM, PGD with 7 to 40 steps (smaller for longer runs), APGD-10 with CE and with DLR."""
     threat, gradient = plan.threat, plan.gradient()
     attacks: dict[str, Attack] = {"fgsm": FGSM(threat, gradient=gradient)}
     for steps, size in _STABLE_STEPS.items():
@@ -90,7 +90,7 @@ def _stable_snn(plan: SuiteSettings) -> dict[str, Attack]:
 
 
 def _compare(plan: SuiteSettings) -> dict[str, Attack]:
-    """What the papers ran, and PGD-20 with every half-width: printed number beside worst case."""
+    """The attacks of "papers", and PGD-20 with every half-width: published beside worst case."""
     return {**_papers(plan), **plan.swept(20)}
 
 
@@ -100,12 +100,12 @@ def _quick(plan: SuiteSettings) -> dict[str, Attack]:
 
 
 def _surrogates(plan: SuiteSettings) -> dict[str, Attack]:
-    """PGD with the model's own surrogate and every half-width: does it decide the result?"""
+    """PGD with the model's own surrogate and every half-width: the effect of the surrogate."""
     return plan.sweep(plan.steps)
 
 
 def _baseline(plan: SuiteSettings) -> dict[str, Attack]:
-    """Uniform noise: the attack that every other must beat."""
+    """Uniform noise: the baseline for every other attack."""
     return {"noise": UniformNoise(plan.threat)}
 
 
@@ -119,7 +119,7 @@ def _demo(plan: SuiteSettings) -> dict[str, Attack]:
 
 
 def _standard(plan: SuiteSettings) -> dict[str, Attack]:
-    """The attacks and the budget of AutoAttack, with the model's own surrogate: a cascade."""
+    """The attacks and the budget of AutoAttack, with the model's own surrogate; a cascade."""
     threat, gradient = plan.threat, plan.gradient()
     attacks: dict[str, Attack] = {
         "apgd-ce": APGD(threat, loss=cross_entropy, gradient=gradient),
@@ -130,7 +130,7 @@ def _standard(plan: SuiteSettings) -> dict[str, Attack]:
 
 
 def _snn(plan: SuiteSettings) -> dict[str, Attack]:
-    """Standard, and the gradients made for spiking networks, from cheap to dear: a cascade."""
+    """Noise, the gradients for spiking networks, and "standard", in order of cost; a cascade."""
     threat = plan.threat
     swept = {f"width{w:g}": SwapSurrogate(Triangular(w)) for w in plan.widths}
     rules: dict[str, Gradient] = {**swept, "rga": RGA(), "hart": HART(0.5), "assg": ASSG()}
@@ -157,7 +157,7 @@ def _snn(plan: SuiteSettings) -> dict[str, Attack]:
 
 
 def _every(plan: SuiteSettings) -> dict[str, Attack]:
-    """One search of every kind, and PGD with every loss and gradient: a comparison."""
+    """One search of every kind, and PGD with every loss and every gradient; a comparison."""
     threat, own, steps = plan.threat, plan.gradient(), max(2, plan.steps // 2)
     searches: dict[str, Attack] = {
         **_baseline(plan),

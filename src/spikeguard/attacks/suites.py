@@ -1,4 +1,4 @@
-"""Suites: named batteries of attacks, each a dictionary ``{name: attack}``."""
+"""Suites of attacks by name, each a dictionary ``{name: attack}``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spikeguard.neurons.modes import spiking_layers
 
 __all__ = ["CASCADES", "SUITES", "attack_by_name", "suitable", "suite"]
 
-_SWAPS = (SwapSurrogate, ASSG)  # need a surrogate that can be exchanged
+_SWAPS = (SwapSurrogate, ASSG)  # need a surrogate that can be replaced
 _RULES = (BPTR, RGA, HART, PDSG, ANNTwin)  # need layers whose recurrence is known
 
 
@@ -32,15 +32,15 @@ def suite(
     widths: Sequence[float] = (0.5, 1.0, 2.0, 4.0),
     steps: int = 40,
 ) -> dict[str, Attack]:
-    """Return a battery of attacks.
+    """Return a suite of attacks.
 
     Args:
         name: One of ``SUITES``.
         eps: Radius of the threat set.
         norm: "linf", "l2" or "l1".
         eot: Gradients averaged in every step, >= 1; more than 1 for stochastic models.
-        widths: Half-widths of the attacker's triangular surrogate, where the suite sweeps them.
-        steps: Steps of the sweep in "surrogates" and "demo".
+        widths: Half-widths of the attacker's triangular surrogate, in suites that sweep them.
+        steps: Gradient steps of the sweep in "surrogates" and "demo".
 
     Raises:
         ValueError: If the name or the norm is unknown, or a number is out of range.
@@ -59,16 +59,16 @@ def suite(
 
 
 def attack_by_name(name: str, *, eps: float, norm: str = "linf", eot: int = 1) -> Attack:
-    """Return one attack by the name that a suite gives it, such as "pgd40" or "sapgd/assg".
+    """Return one attack by its name in a suite, such as "pgd40" or "sapgd/assg".
 
-    Where several suites use a name, it is the attack of "papers", then of "snn".
+    If several suites use the name, "papers" comes first, then "snn".
 
     Raises:
         ValueError: As :func:`suite`, or if no suite has an attack of this name.
     """
     known: dict[str, Attack] = {}
-    for battery in ("papers", "snn", *SUITES):
-        known = suite(battery, eps=eps, norm=norm, eot=eot) | known
+    for suite_name in ("papers", "snn", *SUITES):
+        known = suite(suite_name, eps=eps, norm=norm, eot=eot) | known
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -79,15 +79,19 @@ def attack_by_name(name: str, *, eps: float, norm: str = "linf", eot: int = 1) -
 def suitable(
     attacks: Mapping[str, Attack], model: nn.Module, example: Tensor | None = None
 ) -> tuple[dict[str, Attack], tuple[str, ...]]:
-    """Leave out the attacks whose gradient has nothing to take hold of in a model.
+    """Drop the attacks whose gradient does not apply to a model.
 
-    Another surrogate, and ASSG, need spiking layers, of the package or of a framework that
-    ``foreign`` knows; the other gradients made for spiking networks need layers whose recurrence is
-    known: with examples [B, ...] it is tried. The potentials of output neurons are there where the
-    last layer spikes.
+    ``SwapSurrogate`` and ``ASSG`` need spiking layers, of this package or of a framework supported
+    by ``foreign``. The other gradients for spiking networks need layers with a known recurrence.
+    ``MembraneReadout`` needs a last layer that spikes.
+
+    Args:
+        attacks: ``{name: attack}``.
+        model: The model to attack.
+        example: Inputs [B, ...]; if given, the recurrence of foreign layers is tested on them.
 
     Returns:
-        The attacks that can be made, and the names of the others.
+        The attacks that apply, and the names of the others.
     """
     swaps, counts = bool(spiking_layers(model)), answers_in_spikes(model)
     rules = prescribable(model, example)
@@ -102,5 +106,5 @@ def suitable(
 
 
 def _uses(attack: Attack, *kinds: type) -> bool:
-    """Whether an attack's gradient, or what it averages, is of a kind."""
+    """Whether an attack's gradient, or the gradient inside a wrapper, is of one of the kinds."""
     return isinstance(unwrap(getattr(attack, "gradient", None)), kinds)

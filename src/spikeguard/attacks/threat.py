@@ -1,7 +1,7 @@
-r"""Threat sets: what the adversary may do to an input. All live in the box [0, 1] of pixels.
+r"""Threat sets: the inputs an adversary may use, all inside the pixel box [0, 1].
 
-A threat set owns projection, random starts and the direction of steepest ascent, and it is
-enforced: ``check`` is called on every adversarial batch before it is scored.
+A threat set defines the projection, the random start and the direction of steepest ascent. It is
+enforced: ``check`` runs on every adversarial batch before it is scored.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from spikeguard.rng import SampleStreams
 
 __all__ = ["THREATS", "L1", "L2", "Linf", "Threat", "ThreatViolation"]
 
-_RELATIVE = 1e-6  # of eps: room for rounding, beside the resolution of the pixels themselves
+_RELATIVE = 1e-6  # tolerance as a fraction of eps; the resolution of the pixels is added to it
 
 
 class ThreatViolation(ValueError):
-    """An adversarial batch that the threat set does not allow; its score would mean nothing."""
+    """An adversarial batch is outside its threat set, so its score would be meaningless."""
 
 
 class Threat(Protocol):
@@ -34,7 +34,7 @@ class Threat(Protocol):
         """Radius of the ball, in pixel units."""
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Bring ``x_adv`` back into the ball around ``x`` and the box."""
+        """Move ``x_adv`` into the ball around ``x`` and the box."""
 
     def sample(self, x: Tensor, streams: SampleStreams) -> Tensor:
         """Draw a uniform start from the ball, clipped to the box."""
@@ -46,10 +46,10 @@ class Threat(Protocol):
         """Return the norm of each sample's perturbation [B]."""
 
     def contains(self, x_adv: Tensor, x: Tensor) -> bool:
-        """Whether every sample lies in the set."""
+        """Whether every sample is in the set."""
 
     def check(self, x_adv: Tensor, x: Tensor) -> None:
-        """Raise ThreatViolation unless every sample lies in the set."""
+        """Raise ThreatViolation unless every sample is in the set."""
 
 
 def _require_eps(owner: object, eps: float) -> None:
@@ -60,7 +60,7 @@ def _require_eps(owner: object, eps: float) -> None:
 
 
 def _breach(threat: Threat, x_adv: Tensor, x: Tensor) -> str | None:
-    """Say what is wrong with a batch, or None."""
+    """Describe why a batch is outside the set; None if it is inside."""
     if x_adv.shape != x.shape or x_adv.dtype != x.dtype:
         return f"has shape {list(x_adv.shape)} and {x_adv.dtype}, not {list(x.shape)} and {x.dtype}"
     if not x.numel():
@@ -81,20 +81,20 @@ def _breach(threat: Threat, x_adv: Tensor, x: Tensor) -> str | None:
 
 
 def _resolution(threat: Threat, x: Tensor) -> float:
-    """Return how far x + delta can be rounded: pixels up to 1 have steps of finfo.eps."""
+    """Return the largest rounding error of x + delta: pixels up to 1 have steps of finfo.eps."""
     pixels = {"linf": 1.0, "l2": x[0].numel() ** 0.5}.get(threat.norm, float(x[0].numel()))
     return float(torch.finfo(x.dtype).eps * pixels)
 
 
 class _Ball:
-    """The checks that all balls share."""
+    """The membership checks shared by all balls."""
 
     def contains(self: Threat, x_adv: Tensor, x: Tensor) -> bool:
-        """Whether every sample lies in the set."""
+        """Whether every sample is in the set."""
         return _breach(self, x_adv, x) is None
 
     def check(self: Threat, x_adv: Tensor, x: Tensor) -> None:
-        """Raise ThreatViolation unless every sample lies in the set."""
+        """Raise ThreatViolation unless every sample is in the set."""
         wrong = _breach(self, x_adv, x)
         if wrong is not None:
             raise ThreatViolation(f"{self}: the adversarial batch {wrong}; it is not scored.")
@@ -102,7 +102,7 @@ class _Ball:
 
 @dataclass(frozen=True)
 class Linf(_Ball):
-    """Every pixel may move by at most eps, inside [0, 1].
+    """Every pixel may change by at most eps, inside [0, 1].
 
     Args:
         eps: Radius in pixel units of [0, 1], >= 0, for example 8/255.
@@ -155,7 +155,8 @@ class L2(_Ball):
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Shrink to the ball, then clip to the box; the result is in both.
 
-        Clipping can only shorten. Where it does, a nearer point of the intersection may exist.
+        Clipping never lengthens the perturbation. Where it shortens it, the result is a point of
+        the intersection but not always the nearest one.
         """
         delta = x_adv - x
         length = _rows(delta.flatten(1).norm(dim=1), delta)
@@ -172,7 +173,7 @@ class L2(_Ball):
     def steepest(self, grad: Tensor) -> Tensor:
         """Return grad / ||grad||."""
         peak = _rows(grad.flatten(1).abs().amax(1), grad)
-        scaled = grad / torch.where(peak > 0, peak, 1)  # so that no square under- or overflows
+        scaled = grad / torch.where(peak > 0, peak, 1)  # avoids under- and overflow of the squares
         unit: Tensor = scaled / _rows(scaled.flatten(1).norm(dim=1), grad).clamp_min(1)
         return unit
 
@@ -184,10 +185,10 @@ class L2(_Ball):
 
 @dataclass(frozen=True)
 class L1(_Ball):
-    """All pixels together may move by at most eps, inside [0, 1]: few pixels, but far.
+    """The absolute changes of all pixels sum to at most eps, inside [0, 1].
 
     Args:
-        eps: Radius, >= 0, for example 12: as much as twelve pixels turned from black to white.
+        eps: Radius, >= 0. For example, 12 allows twelve pixels to turn from black to white.
 
     Raises:
         ValueError: If eps is negative or not finite.
@@ -203,9 +204,9 @@ class L1(_Ball):
         r"""Return the nearest point of the intersection of ball and box.
 
         Each pixel's change is :math:`\min(\max(|\delta_i| - \lambda, 0), c_i)` with the sign of
-        delta, c_i being the room that the box leaves on that side, and lambda the smallest number
-        >= 0 for which their sum is at most eps. The sum falls with lambda along straight lines,
-        whose ends are sorted; so lambda is exact.
+        delta. c_i is the distance to the box on that side, and lambda is the smallest number >= 0
+        for which the changes sum to at most eps. The sum is piecewise linear in lambda. Its
+        breakpoints are sorted, so lambda is exact.
 
         Source: Croce and Hein, "Mind the box: l1-APGD ...", ICML 2021 (arXiv:2103.01208).
         """
@@ -216,11 +217,11 @@ class L1(_Ball):
         excess = _excess(size, room, self.eps)
         moved = (size - excess[:, None]).clamp_min(0).minimum(room)
         length = moved.sum(1, keepdim=True)
-        moved *= torch.where(length > self.eps, self.eps / length, 1)  # rounding; and eps 0
+        moved *= torch.where(length > self.eps, self.eps / length, 1)  # rounding errors, and eps 0
         return (start + moved * delta.sign()).view_as(x).to(x.dtype).clamp(0, 1)
 
     def sample(self, x: Tensor, streams: SampleStreams) -> Tensor:
-        """Draw uniformly from the ball: Laplace numbers over their length and one more."""
+        """Draw uniformly from the ball: Laplace noise over its L1 norm plus an exponential."""
         u = 2 * streams.uniform(x.shape, device=x.device).double() - 1
         size = -torch.log1p(-u.abs().clamp_max(1 - 2**-25))
         more = -torch.log1p(-streams.uniform((len(x), 1), device=x.device).double())
@@ -229,7 +230,7 @@ class L1(_Ball):
         return self.project((x + delta).to(x.dtype), x)
 
     def steepest(self, grad: Tensor) -> Tensor:
-        """Return the sign of the largest |g|, in its own pixel alone."""
+        """Return the sign of g in the pixel of largest |g|, and zero in all others."""
         flat = grad.flatten(1)
         where = flat.abs().argmax(1, keepdim=True)
         only = torch.zeros_like(flat).scatter(1, where, flat.gather(1, where).sign())
@@ -243,17 +244,17 @@ class L1(_Ball):
 def _excess(size: Tensor, room: Tensor, eps: float) -> Tensor:
     """Return the smallest lambda >= 0 with sum_i min(max(size_i - lambda, 0), room_i) <= eps [B].
 
-    From lambda = 0 on, a pixel's term stands still until size - room, then falls with slope -1 to 0
+    From lambda = 0 on, a pixel's term is constant until size - room, then falls with slope -1 to 0
     at lambda = size.
     """
     bends = torch.cat([(size - room).clamp_min(0), size], 1)
     turns = torch.cat([-torch.ones_like(size), torch.ones_like(size)], 1)
     bends, order = bends.sort(1)
-    slope = turns.gather(1, order).cumsum(1)[:, :-1]  # between a bend and the next
+    slope = turns.gather(1, order).cumsum(1)[:, :-1]  # between a breakpoint and the next
     falls = (slope * bends.diff(dim=1)).cumsum(1)
     sums = size.minimum(room).sum(1, keepdim=True) + torch.cat([falls[:, :1] * 0, falls], 1)
     over = sums > eps
-    last = over.sum(1, keepdim=True).sub(1).clamp(0, slope.shape[1] - 1)  # the last one too large
+    last = over.sum(1, keepdim=True).sub(1).clamp(0, slope.shape[1] - 1)  # last sum above eps
     steep = slope.gather(1, last).clamp_max(-1)
     excess = bends.gather(1, last) - (sums.gather(1, last) - eps) / steep
     return torch.where(over[:, :1], excess, 0)[:, 0]
@@ -264,7 +265,7 @@ def _precise(x: Tensor) -> Tensor:
 
 
 def _rows(values: Tensor, like: Tensor) -> Tensor:
-    """Shape one value a sample so that it multiplies ``like``."""
+    """Reshape one value per sample so that it broadcasts against ``like``."""
     return values.view(-1, *[1] * (like.ndim - 1))
 
 

@@ -1,4 +1,4 @@
-"""Choose a gradient's parameter on validation data: HART's gamma, ASSG's A, a surrogate's width."""
+"""Tuning of a gradient's parameter on validation data: HART's gamma, ASSG's A, a width."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["Tuned", "tune", "tuned_to_json", "describe_tuned", "CANDIDATES", "tu
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was chosen, and from how much.
+    """The result of a tuning run.
 
     Attributes:
         name: Name of the strongest candidate.
-        gradient: The candidate.
-        scores: For every candidate the share of right answers under attack, in their order; the
-            strongest has the least.
-        samples: Samples a score was taken on.
+        gradient: The strongest candidate.
+        scores: Accuracy under attack for every candidate, in their order; the strongest candidate
+            has the lowest.
+        samples: Number of samples behind each score.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Tuned:
 
     @property
     def trials(self) -> int:
-        """How many candidates were tried: belongs beside every number the choice leads to."""
+        """Number of candidates tried; report it beside every result that uses the choice."""
         return len(self.scores)
 
 
@@ -57,19 +57,19 @@ def tune(
 ) -> Tuned:
     """Attack validation data with every candidate and return the strongest.
 
-    The data must be apart from those that are scored in the end: the least of several accuracies on
-    the test set is lower than any of these attacks would do on other samples. All candidates meet
-    the same samples, streams and noise. Among equals the first is chosen.
+    Do not use test data: the minimum of several accuracies on the test set is lower than the
+    accuracy under any of these attacks on other samples. All candidates get the same samples,
+    streams and noise. Ties go to the first candidate.
 
     Args:
-        model: The classifier; it is left as it was.
+        model: The classifier; it is left unchanged.
         data: Validation data, an ImageSet or a pair (x, y).
         candidates: ``{name: gradient}``.
-        attack: Makes the attack that is to use the gradient, for example
+        attack: Builds the attack for a gradient, for example
             ``lambda gradient: PGD(Linf(8 / 255), gradient=gradient)``.
-        limit: Use at most the first so many samples, >= 1.
-        seed: Names the random streams.
-        batch_size: Samples at once, >= 1; results do not depend on it.
+        limit: Use at most the first ``limit`` samples, >= 1.
+        seed: Seed of the random streams.
+        batch_size: Samples per batch, >= 1; results do not depend on it.
 
     Raises:
         ValueError: If there is no candidate, or a number is out of range.
@@ -104,7 +104,7 @@ def tune(
 def _right(
     model: nn.Module, attack: Attack, x: Tensor, y: Tensor, rows: Tensor, seed: int
 ) -> float:
-    """Return how many samples of a batch the model still gets right, a share where it is noisy."""
+    """Return the number of samples classified correctly under attack, averaged over noise draws."""
     x_adv = attack(model, x, y, generator=SampleStreams(key(seed, "tune"), rows))
     attack.threat.check(x_adv, x)
     draws = DEFAULT_DRAWS if is_stochastic(model) else 1
@@ -115,7 +115,7 @@ def _right(
 
 
 def tuned_to_json(chosen: Mapping[str, Tuned]) -> dict[str, Any]:
-    """Return choices as plain data, for the result that was made with them."""
+    """Return tuned settings as JSON-compatible data, to be stored with the result."""
     return {
         kind: {
             "setting": found.name,
@@ -128,7 +128,7 @@ def tuned_to_json(chosen: Mapping[str, Tuned]) -> dict[str, Any]:
 
 
 def describe_tuned(chosen: Mapping[str, Any]) -> str:
-    """Say in one line what :func:`stated` holds."""
+    """Summarise the output of :func:`tuned_to_json` in one line."""
     return "; ".join(
         f"{kind} {found['setting']}, the strongest of {found['trials']} on "
         f"{found['samples']} {found['split']} images"
@@ -136,11 +136,9 @@ def describe_tuned(chosen: Mapping[str, Any]) -> str:
     )
 
 
-_GAMMAS = (0.5, 0.1, 0.2, 0.35, 0.7, 1.0, 1.4, 2.0, 2.45)  # first what the suites have fixed:
-
-
-_BOUNDS = (0.425, 0.35, 0.37, 0.39, 0.41, 0.44, 0.46, 0.48, 0.49)  # it stays among equals
-
+# The fixed setting of the suites comes first, so that it wins ties.
+_GAMMAS = (0.5, 0.1, 0.2, 0.35, 0.7, 1.0, 1.4, 2.0, 2.45)
+_BOUNDS = (0.425, 0.35, 0.37, 0.39, 0.41, 0.44, 0.46, 0.48, 0.49)
 
 CANDIDATES: dict[str, dict[str, Gradient]] = {
     "HART": {f"gamma {gamma:g}": HART(gamma) for gamma in _GAMMAS},
@@ -149,11 +147,11 @@ CANDIDATES: dict[str, dict[str, Gradient]] = {
 
 
 def tunable(attacks: Mapping[str, Attack]) -> dict[str, Callable[[Gradient], Attack]]:
-    """Return for each kind of gradient in a battery that has a setting what tries a candidate.
+    """Return ``{kind: build}`` for each kind of gradient in a suite that can be tuned.
 
-    A trial is the very attack that will use the setting, the cheapest where several do: which
-    setting is best depends on the search and on its length. The candidates of a kind are
-    ``CANDIDATES[kind]``, over the range that the sources search.
+    ``build(candidate)`` returns the attack that will use the setting, or the cheapest of them if
+    there are several: the best setting depends on the search and its length. The candidates are
+    ``CANDIDATES[kind]``, over the range searched in the sources.
 
     Source: Hao et al., ICLR 2024 (gamma 0.10 to 2.45); arXiv:2512.22522 (A 0.35 to 0.49).
     """
@@ -166,7 +164,7 @@ def tunable(attacks: Mapping[str, Attack]) -> dict[str, Callable[[Gradient], Att
 
 
 def adjusted(attacks: Mapping[str, Attack], chosen: Mapping[str, Gradient]) -> dict[str, Attack]:
-    """Return a battery in which the gradients of some kinds have other settings.
+    """Return a suite with the gradients of some kinds replaced.
 
     Args:
         attacks: ``{name: attack}``.
@@ -181,13 +179,13 @@ def _adjusted(attack: Attack, chosen: Mapping[str, Gradient]) -> Attack:
 
 
 def _with(attack: Any, inner: Gradient) -> Attack:
-    """Return an attack whose innermost gradient is another one."""
+    """Return an attack with its innermost gradient replaced."""
     other: Attack = replace(attack, gradient=_exchanged(attack.gradient, inner))
     return other
 
 
 def _exchanged(gradient: Any, inner: Gradient) -> Gradient:
-    """Return a gradient with another one innermost."""
+    """Return a gradient with its innermost gradient replaced."""
     if not hasattr(gradient, "inner"):
         return inner
     outer: Gradient = replace(gradient, inner=_exchanged(gradient.inner, inner))

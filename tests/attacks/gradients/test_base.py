@@ -1,4 +1,4 @@
-"""How attacks differentiate: closed forms, known noise, and what must not change on the way."""
+"""Gradients of attacks: closed forms, known noise, and what a gradient call must not change."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def spiking(surrogate, sigma=0.0):
 
 
 class NoisyQuadratic(nn.Module):
-    """Logits 0 and sum_i w_i (x_i + n_i)^2, with noise n from the model's own source."""
+    """Logits 0 and sum_i w_i (x_i + n_i)^2, with noise n from the model's random source."""
 
     stochastic = True
 
@@ -49,7 +49,7 @@ def streams():
 
 
 def test_backprop_of_a_linear_model_is_the_closed_form():
-    """d CE / dx = W^T (softmax(z) - onehot(y)); each sample's own, not divided by the batch."""
+    """d CE / dx = W^T (softmax(z) - onehot(y)); per sample, not divided by the batch size."""
     model = nn.Linear(6, 3)
     with torch.no_grad():
         model.weight.copy_(torch.randn(3, 6, generator=stream(0, "W")))
@@ -105,7 +105,7 @@ def test_a_gradient_that_is_not_finite_is_an_error():
     ids=["family", "width", "factor"],
 )
 def test_swapping_the_surrogate_changes_the_gradient_and_nothing_else(swap, same_as):
-    """The gradient is that of a network built with the other surrogate; the losses are its own."""
+    """The gradient is that of a network built with the other surrogate; losses are unchanged."""
     model, twin = spiking(Triangular(1.0)), spiking(same_as)
     twin.load_state_dict(model.state_dict())
     logits = model(X)

@@ -1,6 +1,6 @@
-"""Graphed gradients without a GPU: what passes through, and the replay with a stand-in graph.
+"""Graphed gradients without a GPU: calls without a graph, and the replay with a fake graph.
 
-tests/gpu/test_graphs.py holds the same promises against real graphs.
+tests/gpu/test_graphs.py checks the same properties with real graphs.
 """
 
 import copy
@@ -35,7 +35,7 @@ def gradient(of, model, x, y):
 
 
 def both(of, model, x, y):
-    """Return what Graphed and its inner gradient find: losses and gradients, twice."""
+    """Return losses and gradients of Graphed and of its inner gradient, for two calls."""
     return gradient(of, model, x, y) + gradient(of.inner, model, x, y)
 
 
@@ -44,7 +44,7 @@ def equal(losses, grad, expected_losses, expected_grad):
 
 
 class StandIn:
-    """Like torch's graph: the pass of one moment, its output and gradient in memory of its own."""
+    """A fake of torch's graph: one recorded pass, with output and gradient in static memory."""
 
     def __init__(self, model, x):
         self.surrogates = [getattr(m, "surrogate", None) for m in model.modules()]
@@ -77,7 +77,7 @@ class StandIn:
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """Graphs are recorded on the CPU too, by the stand-in; the list of those that were."""
+    """Record fake graphs on the CPU; the list of recorded graphs."""
     made = []
 
     def record_(model, x):
@@ -89,7 +89,7 @@ def recorded(monkeypatch):
     return made
 
 
-# --------------------------------------------------------------------------- passing through
+# ----------------------------------------------------------------------------- without a graph
 
 
 @pytest.mark.parametrize("inner", [Backprop(), SwapSurrogate(ATan()), SwapSurrogate(2.0)])
@@ -110,7 +110,7 @@ def test_an_attack_takes_it_and_names_it(snn, x, y):
 
 
 class OnGPU:
-    """What _can_record looks at in an input."""
+    """The attributes of an input that _can_record reads."""
 
     is_cuda = True
 
@@ -247,11 +247,11 @@ def test_a_pass_that_cannot_be_recorded_is_refused_in_one_line(monkeypatch, snn,
     assert "\n" not in str(caught.value)
 
 
-# ------------------------------------------------------------- nothing that stops a recording
+# -------------------------------------------------------- no operation that prevents a recording
 
 
 class OnTheHost(TorchDispatchMode):
-    """Collects the operations that read a tensor's value on the host, which no graph can hold."""
+    """Collects the operations that read a tensor's value on the host, which no graph can record."""
 
     def __init__(self):
         super().__init__()
@@ -264,7 +264,7 @@ class OnTheHost(TorchDispatchMode):
 
 
 class FromTheHost(TorchFunctionMode):
-    """Collects the calls that make a tensor of host numbers, a copy that no graph can hold."""
+    """Collects the calls that make a tensor of host numbers, a copy that no graph can record."""
 
     def __init__(self):
         super().__init__()
@@ -277,7 +277,7 @@ class FromTheHost(TorchFunctionMode):
 
 
 def stops(model, x):
-    """Return what in a forward and backward pass would stop its recording."""
+    """Return the operations in a forward and backward pass that prevent its recording."""
     with OnTheHost() as reads, FromTheHost() as copies, frozen(model):
         x = x.clone().requires_grad_()
         torch.autograd.grad(model(x).sum(), x)

@@ -1,4 +1,4 @@
-"""Rules on layers of other frameworks: the gradients of our own network with the same weights."""
+"""Rules on foreign layers: the gradients equal those of a native network with the same weights."""
 
 import pytest
 import torch
@@ -79,7 +79,7 @@ def test_a_search_with_it_finds_what_it_finds_on_our_twin(rule):
 
 @pytest.mark.parametrize("mechanism", ["subtract", "zero"])
 def test_a_reset_that_is_always_detached_is_not_followed(mechanism):
-    """snnTorch's: its own way back is the rule with its own slope. "zero" is our hard reset."""
+    """snnTorch's backward pass is the rule with its own slope; its "zero" is a hard reset."""
     net = network(lambda: Leaky(reset_mechanism=mechanism))
     model = adapted(net)
     surrogate = next(iter(spiking_layers(model).values())).surrogate
@@ -115,7 +115,7 @@ def test_a_sample_does_not_see_its_neighbours_and_the_network_stays_as_it_was(ru
 
 
 def test_with_the_slope_of_its_surrogate_a_rule_is_backpropagation():
-    """The cut, its order and the way through time are autograd's own where the slope is."""
+    """With autograd's slope, cut, order and backward pass through time equal autograd's."""
     model = adapted(network())
     layers = spiking_layers(model)
 
@@ -130,7 +130,7 @@ def test_with_the_slope_of_its_surrogate_a_rule_is_backpropagation():
 
 
 class Skipping(nn.Module):
-    """The second layer gets the first one's spikes and the image itself; the output both."""
+    """The second layer receives the first one's spikes and the image; so does the output."""
 
     def __init__(self):
         super().__init__()
@@ -157,7 +157,7 @@ def test_side_paths_are_followed():
 
 @of_package("spikingjelly.toy")
 class QIFNode(LIFNode):
-    """A type whose recurrence is not known."""
+    """A layer type with an unknown recurrence."""
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -170,18 +170,18 @@ def test_every_rule_says_which_layer_it_does_not_know(rule):
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if not rule.startswith("twin")])
 def test_a_search_in_bfloat16_gets_the_gradient_of_float32(rule):
-    """The spikes are told from the potentials again, which asks for their precision."""
+    """The spikes are recomputed from the potentials, which requires the same precision."""
     model = adapted(network())
     wanted = RULES[rule](model, X, Y, cross_entropy)[1]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(RULES[rule](model, X, Y, cross_entropy)[1], wanted)
 
 
-def test_layers_of_an_unknown_recurrence_are_refused_and_their_attacks_left_out():
+def test_layers_with_an_unknown_recurrence_are_rejected_and_their_attacks_dropped():
     model, battery = adapted(network(Lying)), suite("every", eps=0.1)
     with pytest.raises(ForeignError, match="potentials cannot be recorded"):
         RGA()(model, X, Y, cross_entropy)
-    assert prescribable(model) and not prescribable(model, X)  # it lies
+    assert prescribable(model) and not prescribable(model, X)  # its stated recurrence is false
     needy = {f"pgd20/{name}" for name in ("bptr", "rga", "hart", "pdsg", "ann-twin", "membrane")}
     assert set(suitable(battery, model, X)[1]) == needy
     assert set(suitable(battery, adapted(network()), X)[1]) == {"pgd20/membrane"}
@@ -189,7 +189,7 @@ def test_layers_of_an_unknown_recurrence_are_refused_and_their_attacks_left_out(
 
 
 class Deaf(nn.Module):
-    """Its logits do not hang together with anything that has a gradient."""
+    """Its logits do not depend on anything that has a gradient."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""MembraneReadout: where answers are counted spikes, the loss and its gradient are potentials'."""
+"""MembraneReadout: if outputs are spike counts, loss and gradient are those of the potentials."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ READOUT = MembraneReadout()
 
 
 def counting(T=1, v_th=1.0, hidden=(), surrogate=None):
-    """A network whose answers are firing rates; without hidden layers v[0] is the linear layer."""
+    """A network whose outputs are firing rates; without hidden layers v[0] is the linear layer."""
     neuron = LIF(0.5, v_th=v_th, surrogate=surrogate or Triangular(0.01))
     options = {"T": T, "hidden": hidden, "in_shape": (1, 2, 2), "readout": "rate"}
     return MLP(num_classes=3, neuron=neuron, generator=stream(0, "init"), **options).eval()
@@ -36,11 +36,11 @@ def test_one_step_is_the_linear_layer_and_its_gradient():
     torch.testing.assert_close(losses, others.amax(1) - u.gather(1, y[:, None])[:, 0])
     expected = linear.weight[others.argmax(1)] - linear.weight[y]
     torch.testing.assert_close(grad.flatten(1), expected)
-    assert not model(x).any()  # no neuron fires: every answer ties, and so does its gradient
+    assert not model(x).any()  # no neuron fires: all outputs tie, and the gradient is zero
     assert not Backprop()(model, x, y, margin)[1].any()
 
 
-def test_who_fools_is_asked_of_the_counts():
+def test_misclassification_is_decided_by_the_counts():
     model, (x, y) = counting(v_th=100.0), inputs()
     watch = Watch(margin)
     READOUT(model, x, y, watch)
@@ -57,7 +57,7 @@ def test_it_fools_where_the_rates_have_no_gradient():
     assert left["potentials"] < left["rates"] - 0.2, left
 
 
-@pytest.mark.parametrize("hidden", [4, 3])  # 3 is as wide as the answers
+@pytest.mark.parametrize("hidden", [4, 3])  # 3 is also the number of outputs
 def test_a_network_that_answers_in_potentials_is_backpropagated_and_left_out_of_suites(hidden):
     model, (x, y) = MLP(num_classes=3, T=2, hidden=(hidden,), in_shape=(1, 2, 2)).eval(), inputs(4)
     for ours, theirs in zip(
@@ -70,7 +70,7 @@ def test_a_network_that_answers_in_potentials_is_backpropagated_and_left_out_of_
 
 
 def test_a_last_neuron_may_have_parts_of_its_own():
-    """As those of SpikingJelly hold their surrogate."""
+    """A layer that stores its surrogate as SpikingJelly's layers do."""
     model = counting()
     *_, last = model.modules()
     last.add_module("surrogate_function", nn.Identity())

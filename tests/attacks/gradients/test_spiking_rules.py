@@ -1,4 +1,4 @@
-"""Gradients made for spiking networks: each against numbers worked out beforehand."""
+"""Gradients for spiking networks: each against numbers computed by hand."""
 
 import math
 
@@ -106,13 +106,13 @@ class Neuron(nn.Module):
 
 
 def one_layer(neuron, x, weights, gradient):
-    """Return ds[t]/dI[t] weighted and summed as the gradient has it, [T, B, N]."""
+    """Return ds[t]/dI[t], weighted and summed as in the gradient, [T, B, N]."""
     model, y = Neuron(neuron, weights), torch.zeros(x.shape[1], dtype=torch.int64)
     _, grad = gradient(model, x.transpose(0, 1), y, margin)  # margin = the score
     return grad.transpose(0, 1)
 
 
-# ------------------------------------------------------------------------------ what all promise
+# --------------------------------------------------------------------- properties of every rule
 
 
 @pytest.mark.parametrize("neuron", sorted(NEURONS))
@@ -229,11 +229,13 @@ def test_settings_out_of_range_are_refused_in_one_line(build):
     assert "\n" not in str(error.value)
 
 
-# ------------------------------------------------------------------------------------- the rates
+# -------------------------------------------------------------------------------- rate gradients
 
 
 def test_bptr_passes_on_what_reaches_a_neuron_that_fires():
-    x = torch.tensor([[0.1, 0.5, 1.4], [0.1, 0.8, 0.0]])[:, None]  # silent, second step, first
+    x = torch.tensor([[0.1, 0.5, 1.4], [0.1, 0.8, 0.0]])[
+        :, None
+    ]  # fires never, at the second step, at the first
     weights = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])[:, None]
     found = one_layer(LIF(0.5), x, weights, BPTR())[:, 0]
     assert found.tolist() == [[0, 2, 3], [0, 5, 6]]
@@ -244,7 +246,7 @@ def test_bptr_passes_on_what_reaches_a_neuron_that_fires():
     [(-0.1, 0), (0.0, 0.2), (0.39, 0.2), (0.41, 0.55), (1.0, 0.55), (1.99, 0.55), (2.01, 0)],
 )
 def test_rga_slope_table(mean, slope):
-    """lambda = 0.6, g = 0.2: (1 - 0.2 + 0.12) / 1.6 = 0.575; the bend is at 0.4."""
+    """lambda = 0.6, g = 0.2: (1 - 0.2 + 0.12) / 1.6 = 0.575; the breakpoint is at 0.4."""
     slope = 0.575 if slope == 0.55 else slope
     x = torch.tensor([mean - 0.3, mean + 0.3]).view(2, 1, 1)
     weights = torch.tensor([1.0, -2.0]).view(2, 1, 1)
@@ -281,7 +283,7 @@ def test_rga_takes_the_mean_of_leaks_and_the_gated_current():
         gated.a.copy_(torch.tensor([0.5, 1.5]))
     x, ones = torch.tensor([1.8, 0.2]).view(2, 1, 1), torch.ones(2, 1, 1)
     torch.testing.assert_close(one_layer(leaky, x, ones, RGA()), 0.9 / 1.5 * ones)
-    # mean of 0.9 and 0.3 is above the bend; a slope by v is one by the current times the gate
+    # mean of 0.9 and 0.3 is above the breakpoint; slope by current = slope by v times the gate
     torch.testing.assert_close(
         one_layer(gated, x, ones, RGA()), 0.9 / 1.5 * gated.a.detach().view(2, 1, 1)
     )
@@ -289,7 +291,7 @@ def test_rga_takes_the_mean_of_leaks_and_the_gated_current():
 
 @pytest.mark.parametrize("gradient", [BPTR(), RGA(), ANNTwin()], ids=repr)
 def test_rates_do_not_depend_on_the_unit_of_the_membrane(gradient):
-    """Weights into a layer and its threshold twice as large: the same network."""
+    """Doubling a layer's input weights and its threshold gives the same network."""
     model = MLP(6, 3, T=4, hidden=(8, 7), neuron=LIF(0.5, 0.5), generator=stream(0, "w"))
     twice = MLP(6, 3, T=4, hidden=(8, 7), neuron=LIF(0.5, 1.0), generator=stream(0, "w"))
     twice.load_state_dict(model.state_dict())
@@ -308,7 +310,7 @@ def test_rates_do_not_depend_on_the_unit_of_the_membrane(gradient):
 
 
 def test_hart_is_the_mean_over_time_of_triangles_of_its_own_width():
-    """Potentials 0.6, 0.9, 1.05, worked by hand; the neuron's own surrogate plays no part."""
+    """Potentials 0.6, 0.9, 1.05, computed by hand; the neuron's own surrogate is not used."""
     x, weights = torch.full((3, 1, 1), 0.6), torch.tensor([1.0, 2.0, -3.0]).view(3, 1, 1)
     found = one_layer(LIF(0.5, surrogate=ATan()), x, weights, HART(0.5))
     slopes = [(0.5 - gap) / 0.25 for gap in (0.4, 0.1, 0.05)]
@@ -322,7 +324,7 @@ def bell(v, sigma, v_th):
 
 
 def test_pdsg_bell_of_two_neurons_worked_by_hand():
-    """v[0] = 0.2, 0.6: sigma^2 = 0.08. v[1] = 0.3, 1.1 besides: mean 0.55, sigma^2 = 0.49 / 3."""
+    """v[0] = 0.2, 0.6: sigma^2 = 0.08. With v[1] = 0.3, 1.1: mean 0.55, sigma^2 = 0.49 / 3."""
     x = torch.tensor([[0.2, 0.6], [0.2, 0.8]])[:, None]
     weights = torch.tensor([[1.0, -2.0], [3.0, 4.0]])[:, None]
     found = one_layer(LIF(0.5), x, weights, PDSG())[:, 0]
@@ -403,7 +405,7 @@ def test_eot_lets_assg_learn_from_its_first_draw_alone():
     assert often.moments.keys() == once.moments.keys() and once.moments
     for place, moments in once.moments.items():
         assert all(map(torch.equal, moments, often.moments[place]))
-    with randomness(model, streams()):  # the same draws, every one with the moments of the first
+    with randomness(model, streams()):  # the same draws, each with the moments of the first
         still = without_learning(once)
         each = torch.stack([still(model, X, Y, cross_entropy)[1] for _ in range(3)])
     torch.testing.assert_close(grad, each.mean(0))
@@ -501,7 +503,7 @@ def test_nes_of_many_directions_approaches_the_gradient():
 
 
 class Noise(nn.Module):
-    """Logits 0 and <1, x> + n, with noise n of its own; a difference is exact if n is the same."""
+    """Logits 0 and <1, x> + n; a difference is exact if the noise n is the same at both points."""
 
     stochastic = True
 
@@ -553,7 +555,7 @@ def test_nes_whose_loss_overflows_is_an_error():
         NES(1)(network(), X, Y, lambda logits, y: logits.sum(1) / 0)
 
 
-def test_every_step_of_a_search_has_directions_of_its_own():
+def test_every_step_of_a_search_draws_new_directions():
     search = NES(2, 0.1).begin()
     model, y = Linear(), torch.zeros(4, dtype=torch.int64)
     one, other = (search(model, X, y, margin)[1] for _ in range(2))

@@ -1,4 +1,4 @@
-"""The active set: who leaves, who comes in, and that nobody notices the others."""
+"""The active set: when samples leave and enter the batch, and that they are independent."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ ONES = torch.ones(4, dtype=torch.int64)
 
 
 class Sign(nn.Module):
-    """Class 1 above 1/2; remembers the sizes of the batches it saw."""
+    """Class 1 above 1/2; records the sizes of its batches."""
 
     def __init__(self):
         super().__init__()
@@ -44,7 +44,7 @@ class Sign(nn.Module):
 
 
 def walk(**changes):
-    """PGD that walks down from the input itself in steps of 0.02, ten of them."""
+    """PGD that goes down from the input in ten steps of 0.02."""
     return PGD(Linf(0.2), **{"steps": 10, "step_size": STEP, "random_start": False, **changes})
 
 
@@ -53,7 +53,7 @@ def grey(pixels=PIXELS):
 
 
 def judged_by(model, y):
-    """The judge that evaluate() is: the model's own answer; remembers whom it judged."""
+    """The judge of evaluate(): the model's own prediction; records the judged rows."""
 
     def judge(points, rows):
         judge.rows.append(rows.tolist())
@@ -88,7 +88,7 @@ def spiking():
 
 @pytest.fixture
 def images():
-    """Inputs that the spiking model gets right."""
+    """Inputs that the spiking model classifies correctly."""
     x = torch.rand(30, 16, generator=stream(0, "x"))
     with torch.no_grad():
         return x, spiking()(x).argmax(1)
@@ -98,10 +98,11 @@ def images():
 
 
 def test_batches_stay_full_and_no_pass_is_wasted():
-    """A, B, C, D need 2, 3, 5 and 10 looks. With two places:
+    """A, B, C, D need 2, 3, 5 and 10 evaluations. With a batch of two:
 
-    AB, AB (A leaves, C comes), BC (B leaves: two wait and are judged; D comes), CD x 4 (C leaves),
-    D x 6 (its last step), and C and D are judged. A look is the gradient's forward pass: no other.
+    AB, AB (A leaves, C enters), BC (B leaves, two are waiting and judged, D enters), CD x 4 (C
+    leaves), D x 6 (its last step), and C and D are judged. An evaluation is the gradient's forward
+    pass; there are no other passes.
     """
     model, y = Sign(), ONES
     judge = judged_by(model, y)
@@ -109,7 +110,7 @@ def test_batches_stay_full_and_no_pass_is_wasted():
     assert model.sizes == [2, 2, 2, 2, *[2] * 4, *[1] * 6, 2]
     assert judge.rows == [[0, 1], [2, 3]]
     assert right.tolist() == [0, 0, 0, 1]
-    expected = grey([0.49, 0.49, 0.49, 0.7])  # the points that fooled, and the last iterate
+    expected = grey([0.49, 0.49, 0.49, 0.7])  # the misclassified points, and the last iterate
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
@@ -120,10 +121,10 @@ def test_the_plain_call_passes_every_sample_through_every_step():
 
 
 def test_a_sample_fooled_in_one_restart_sees_no_other():
-    """Steps too short to matter: a start in the wrong half fools, one in the right half does not.
+    """Steps are negligible: a start in the wrong half fools the model, one in the right half not.
 
-    Fooled at the first look of round r costs 3 r + 1 looks, and each round a sample enters is
-    judged once; never fooled costs 3 looks in every round.
+    A sample fooled at the first evaluation of round r costs 3 r + 1 evaluations, a sample never
+    fooled 3 in every round. Each round that a sample enters is judged once.
     """
     attack = PGD(Linf(0.5), steps=3, step_size=1e-9, restarts=4)
     model, y = Sign(), torch.ones(40, dtype=torch.int64)
@@ -136,8 +137,8 @@ def test_a_sample_fooled_in_one_restart_sees_no_other():
     _, right = search(attack, model, x, y, judge=judge, batch_size=7)
     assert torch.equal(right.bool(), rounds == 4)
     entered = (rounds + 1).clamp(max=4)
-    looks = int((3 * rounds + (rounds < 4)).sum())
-    assert sum(model.sizes) == looks + int(entered.sum())
+    passes = int((3 * rounds + (rounds < 4)).sum())
+    assert sum(model.sizes) == passes + int(entered.sum())
     times = torch.bincount(torch.tensor([row for rows in judge.rows for row in rows]))
     assert torch.equal(times, entered)
 
@@ -185,7 +186,7 @@ def test_a_sample_depends_neither_on_the_batch_size_nor_on_its_mates_nor_on_the_
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_whoever_the_plain_call_fools_is_fooled(name, images):
+def test_every_sample_fooled_by_the_plain_call_is_fooled(name, images):
     (x, y), model = images, spiking()
     attack = ATTACKS[name]
     plain = attack(model, x, y, generator=SampleStreams(3, torch.arange(len(x))))
@@ -199,7 +200,7 @@ def test_whoever_the_plain_call_fools_is_fooled(name, images):
         assert torch.equal(model(found).argmax(1) == y, right.bool())
 
 
-def test_who_is_not_fooled_on_the_way_ends_at_the_last_iterate(images):
+def test_a_sample_never_fooled_ends_at_the_last_iterate(images):
     (x, y), model = images, spiking()
     attack = PGD(Linf(0.02), steps=4)
     plain = attack(model, x, y, generator=SampleStreams(3, torch.arange(len(x))))
@@ -213,10 +214,10 @@ def test_who_is_not_fooled_on_the_way_ends_at_the_last_iterate(images):
 
 @dataclass(frozen=True)
 class Guess:
-    """Random search without gradients: every sample has a counter, a radius and draws of its own.
+    """Random search without gradients: each sample has its own counter, radius and random numbers.
 
-    A guess that raises the loss is kept; one that does not halves the radius. Samples end when the
-    radius is small, each at its own time.
+    A guess that raises the loss is kept; one that does not halves the radius. A sample ends when
+    its radius is small, independently of the others.
     """
 
     threat: Linf
@@ -257,7 +258,7 @@ class Guess:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
-def test_searches_whose_samples_end_at_different_times_fit_in(batch_size, images):
+def test_samples_may_end_at_different_steps(batch_size, images):
     (x, y), model, attack = images, spiking(), Guess(Linf(0.2))
     assert can_step(attack, model)
     counts = set()
@@ -292,11 +293,11 @@ def test_an_interrupted_search_leaves_the_model_as_it_was(images):
     assert all(p.requires_grad for p in model.parameters())
 
 
-# --- the judge has the last word
+# --- the judge's verdict is final
 
 
 def stricter(limit, calls):
-    """A judge that finds a grey input fooled only below a limit."""
+    """A judge that counts a grey input as fooled only below a limit."""
 
     def judge(points, rows):
         calls.extend(rows.tolist())
@@ -307,9 +308,10 @@ def stricter(limit, calls):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4])
 def test_a_sample_that_the_judge_finds_right_goes_on_with_its_search(batch_size):
-    """Fooled at 0.49 as the search sees it, at 0.45 and below as the judge does.
+    """Fooled at 0.49 according to the search, at 0.45 and below according to the judge.
 
-    0.51 claims at 0.49, 0.47 and 0.45. The last one never claims and is judged at its end.
+    The sample at 0.51 is submitted at 0.49, 0.47 and 0.45. The last sample is never fooled in the
+    search and is judged at its end.
     """
     calls = []
     judge = stricter(0.455, calls)
@@ -320,8 +322,8 @@ def test_a_sample_that_the_judge_finds_right_goes_on_with_its_search(batch_size)
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
-def test_a_judge_who_believes_nothing_still_comes_to_an_end(rounds):
-    """From 0.51 the steps 1 to 9 claim, and the end is judged too; 0.53, 0.57 claim 1, 3 less."""
+def test_a_judge_that_rejects_every_point_still_terminates(rounds):
+    """From 0.51, steps 1 to 9 and the end are judged; from 0.53 and 0.57, 1 and 3 fewer."""
 
     @dataclass(frozen=True)
     class Still(Linf):
@@ -353,10 +355,10 @@ def test_the_judge_does_not_sit_inside_an_attack(images):
     assert model.training
 
 
-# --- who can be run step by step
+# --- which attacks can be run step by step
 
 
-def test_only_a_search_whose_points_tell_the_truth_is_run_step_by_step():
+def test_only_deterministic_searches_without_overrides_run_step_by_step():
     @dataclass(frozen=True)
     class Changed(PGD):
         def __call__(self, model, x, y, *, generator=None):

@@ -23,7 +23,7 @@ from spikeguard.attacks import (
     margin,
 )
 from spikeguard.attacks.searches.active_set import active_set, can_step
-from spikeguard.attacks.searches.apgd import _Look
+from spikeguard.attacks.searches.apgd import _RecordedLogits
 from spikeguard.attacks.searches.apgd_l1 import Sparse, sparse_sign
 from spikeguard.attacks.searches.apgd_linf_l2 import checkpoints
 from spikeguard.data.datasets import load
@@ -52,7 +52,7 @@ class Linear(nn.Module):
 
 @dataclass(frozen=True)
 class Script:
-    """A gradient whose losses are written down beforehand; look k of the search sees row k."""
+    """A gradient with prescribed losses; evaluation k of the search returns row k."""
 
     losses: list
     looks: list = field(default_factory=list, compare=False)
@@ -98,7 +98,7 @@ def test_a_loss_that_rises_keeps_its_step_size():
     assert halvings(list(range(101))) == []
 
 
-def test_a_loss_that_stands_still_halves_it_at_every_checkpoint():
+def test_a_constant_loss_halves_it_at_every_checkpoint():
     assert halvings([1.0] * 101) == MARKS
     assert halvings(list(range(101, 0, -1))) == MARKS
 
@@ -112,11 +112,11 @@ def test_three_quarters_of_the_steps_must_raise_the_loss(falls, expected):
     assert halvings(sequence)[: len(expected) + 1] == expected
 
 
-def test_a_best_loss_that_stands_halves_it_unless_it_was_just_halved():
+def test_a_constant_best_loss_halves_it_unless_it_was_just_halved():
     """Every step rises but the first of each interval, which falls below all: no new best.
 
-    So the second condition alone decides: it asks at 22, 57, 80 and 93, since each time the step
-    size was kept the time before; at 41, 70, 87 and 99 it was just halved.
+    So the second condition alone decides. It applies at 22, 57, 80 and 93, since the step size was
+    kept at the previous checkpoint; at 41, 70, 87 and 99 it was just halved.
     """
     sequence = [1000.0]
     for k in range(1, 101):
@@ -126,7 +126,7 @@ def test_a_best_loss_that_stands_halves_it_unless_it_was_just_halved():
 
 
 def test_after_a_halving_the_search_goes_on_from_its_best_point():
-    """Best at look 7. The step after look 22 starts there, with the gradient of look 7."""
+    """Best at evaluation 7. The step after evaluation 22 starts there, with that gradient."""
     sequence = [0.0] * 101
     sequence[7] = 5.0
     script = Script(sequence)
@@ -141,13 +141,15 @@ def test_after_a_halving_the_search_goes_on_from_its_best_point():
     best, project = script.looks[7], attack.threat.project
     assert torch.equal(earlier, before)
     assert torch.equal(state["before"], best)
-    straight = project(best + 0.3 * torch.ones(1, 3), x)  # eta 0.6 / 2; look 7 is the eighth: +1
+    straight = project(
+        best + 0.3 * torch.ones(1, 3), x
+    )  # eta 0.6 / 2; evaluation 7 is the eighth: +1
     expected = project(best + 0.75 * (straight - best) + 0.25 * (best - before), x)
     torch.testing.assert_close(state["x_adv"], expected)
 
 
 def test_each_sample_has_its_own_step_size():
-    """One sample's loss rises, the other's stands: only the second is halved."""
+    """One sample's loss rises, the other's is constant: only the second is halved."""
     sequence = [[float(k), 1.0] for k in range(101)]
     attack = APGD(Linf(0.5), gradient=Script(sequence))
     x, y = torch.full((2, 2), 0.5), torch.zeros(2, dtype=torch.int64)
@@ -186,7 +188,7 @@ def test_l2_optimum_of_a_linear_model():
 
 @pytest.mark.parametrize("eps", [0.4, 1.3])
 def test_l1_optimum_of_a_linear_model(eps):
-    """Spend eps on the largest weights, each as far as the box goes (here 1/2): a knapsack."""
+    """Spend eps on the largest weights, each up to the edge of the box (here 1/2): a knapsack."""
     model, x = Linear(30), torch.full((2, 30), 0.5)
     largest = model.w.abs().sort(descending=True).values
     room = [min(0.5, max(0.0, eps - 0.5 * i)) for i in range(30)]
@@ -203,18 +205,18 @@ def test_l1_optimum_of_a_linear_model(eps):
 def test_l1_path_shrinks_the_ball_and_only_its_last_stage_counts():
     path = Sparse(L1(2.0), 100)
     assert [ball.eps for ball in path.balls] == [6, 4, 2]
-    assert path.looks == 103
-    counts = path.counts(torch.arange(103))
+    assert path.evaluations == 103
+    counts = path.in_threat_set(torch.arange(103))
     assert counts.sum() == 41 and not counts[:62].any()
     assert [ball.eps for ball in Sparse(L1(2.0), 2).balls] == [2]
 
 
-def test_l1_points_that_count_lie_in_the_set_and_others_in_the_larger_balls():
+def test_l1_points_of_the_last_stage_are_in_the_set_and_others_in_the_larger_balls():
     attack, model = APGD(L1(0.8), steps=20), spiking()
     x = torch.rand(6, 16, generator=stream(0, "x"))
     y = torch.arange(6) % 3
     state, path = attack.begin(x, y, SampleStreams(0, torch.arange(6)), 0), Sparse(L1(0.8), 20)
-    for k in range(path.looks):
+    for k in range(path.evaluations):
         made = attack.step(model, x, y, state)
         stage = 0 if k < 7 else 1 if k < 14 else 2
         ball = path.balls[stage]
@@ -259,9 +261,9 @@ def test_targets_find_the_class_that_the_untargeted_search_misses():
     for attack, hits in (
         (APGD(Linf(0.2), steps=30, restarts=3), 0),
         (APGD(Linf(0.2), steps=30, restarts=3, loss=margin), 0),
-        (APGD(Linf(0.2), steps=30, targets=1), 0),  # the decoy
+        (APGD(Linf(0.2), steps=30, targets=1), 0),  # the nearest class, which never wins
         (APGD(Linf(0.2), steps=30, targets=2), 5),
-        (APGD(Linf(0.2), steps=30, targets=9), 5),  # more than there are: they take turns again
+        (APGD(Linf(0.2), steps=30, targets=9), 5),  # more than there are: they are repeated
     ):
         found = attack(model, x, y, generator=stream(0, "attack"))
         answers = model(found).argmax(1)
@@ -288,14 +290,14 @@ def test_targets_are_the_runners_up_on_the_clean_input():
 
 
 def images():
-    """Inputs that the row-wise spiking network gets right."""
+    """Inputs that the row-wise spiking network classifies correctly."""
     x = torch.rand(24, 16, generator=stream(0, "x"))
     with torch.no_grad():
         return x, spiking()(x).argmax(1)
 
 
 def by_steps(attack, model, x, y, streams):
-    """Run the rounds by hand, each on the samples that none before has fooled."""
+    """Run the rounds by hand, each on the samples that no earlier round has fooled."""
     found, open_, highest = (
         x.clone(),
         torch.ones(len(x), dtype=torch.bool),
@@ -360,12 +362,14 @@ def test_restarts_are_run_on_the_samples_that_none_before_has_fooled():
         fooled.append(int((model(found).argmax(1) != y).sum()))
     model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     attack(model, x, y, generator=stream(0, "attack"))
-    expected = [24] * 12 + [24 - fooled[0]] * 12 + [24 - fooled[1]] * 12  # 11 looks and an answer
+    expected = (
+        [24] * 12 + [24 - fooled[0]] * 12 + [24 - fooled[1]] * 12
+    )  # 11 evaluations and a score
     assert sizes == expected
     assert 0 < fooled[0] < 24
 
 
-def test_a_gradient_that_learns_is_begun_anew_in_every_search():
+def test_an_adaptive_gradient_starts_afresh_in_every_search():
     lengths = []
 
     class Learning(Backprop):
@@ -387,7 +391,7 @@ def test_a_gradient_that_learns_is_begun_anew_in_every_search():
 
 
 def test_cost_counts_what_a_resisting_sample_spends():
-    """Forward passes of a sample that stays right, and gradients: three forwards each."""
+    """Forward passes of a sample that is never fooled; a gradient counts three."""
     model = nn.Linear(3, 4)
     model.bias.data[0] = 1e3
     forwards, gradients = [], []
@@ -414,7 +418,7 @@ def test_cost_counts_what_a_resisting_sample_spends():
 
 
 class Deaf(nn.Module):
-    """Ignores its input; each answer is right with probability 3/4."""
+    """Ignores its input; each draw is correct with probability 3/4."""
 
     stochastic = True
 
@@ -430,8 +434,8 @@ class Deaf(nn.Module):
 
 
 @pytest.mark.parametrize("gradient", [Backprop(), EoT(2)], ids=["one draw", "two draws"])
-def test_chance_errors_spare_nobody_a_restart(gradient):
-    """In ten looks nearly everyone is wrong once; wrong ten times out of ten, no one."""
+def test_random_errors_do_not_skip_restarts(gradient):
+    """In ten draws nearly every sample is wrong once, and none is wrong ten times."""
     model, x = Deaf(), torch.rand(40, 3, generator=stream(0, "x"))
     attack = APGD(Linf(0.1), steps=10, restarts=3, gradient=gradient)
     attack(model, x, torch.zeros(40, dtype=torch.int64), generator=stream(0, "attack"))
@@ -439,14 +443,14 @@ def test_chance_errors_spare_nobody_a_restart(gradient):
 
 
 def test_an_answer_is_that_of_the_mean_logits_of_all_draws():
-    look, y = _Look(margin, 2), torch.tensor([0, 0])
+    look, y = _RecordedLogits(margin, 2), torch.tensor([0, 0])
     look(torch.tensor([[3.0, 0.0], [1.0, 0.0]]), y)
     look(torch.tensor([[0.0, 1.0], [0.0, 3.0]]), y)
     assert look.wrong(y).tolist() == [False, True]
 
 
 def test_one_draw_of_a_noisy_model_decides_nothing():
-    """Whatever single draws say, the point of highest loss is handed in."""
+    """Regardless of single draws, the point of highest loss is returned."""
     sequence = [0.0, 1.0, 4.0, 2.0]
 
     class Wrong(Script):
@@ -469,7 +473,7 @@ def test_one_draw_of_a_noisy_model_decides_nothing():
 
 @pytest.fixture(scope="module")
 def trained():
-    """A small spiking network on the embedded digits, and test images that it gets right."""
+    """A small spiking network on the embedded digits, and test images it classifies correctly."""
     data = load("digits")
     x, y = data.train.batch(torch.arange(1024))
     model = CNN(
@@ -493,7 +497,7 @@ def trained():
 @pytest.mark.parametrize("threat", [Linf(0.06), L2(0.4), L1(2.0)], ids=["linf", "l2", "l1"])
 @pytest.mark.parametrize("loss", [cross_entropy, dlr])
 def test_as_strong_as_pgd_of_the_same_length(trained, threat, loss):
-    """It fools more samples, and on nearly all it fools or reaches a loss as high."""
+    """It fools more samples; on nearly all it fools the model or reaches at least the same loss."""
     model, x, y = trained
     gradient, fooled, reached = SwapSurrogate(Triangular(1.0)), [], []
     for search in (APGD, PGD):

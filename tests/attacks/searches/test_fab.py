@@ -1,4 +1,4 @@
-"""FAB: projections against brute force, boundaries whose distance is known, and who ends when."""
+"""FAB: projections against brute force, boundaries at a known distance, and when samples end."""
 
 from types import SimpleNamespace
 
@@ -53,12 +53,12 @@ def streams(count):
 
 @every_norm
 def test_no_point_of_a_fine_grid_on_the_plane_is_nearer(norm):
-    """Two coordinates on a grid, the third one solved for, for 40 random planes in the box."""
+    """Two coordinates on a grid and the third solved for, on 40 random planes in the box."""
     own = stream(0, norm)
     point = torch.rand(40, 3, generator=own, dtype=torch.float64)
     w = torch.randn(40, 3, generator=own, dtype=torch.float64)
     aim = torch.rand(40, 3, generator=own, dtype=torch.float64)
-    gap = (w * (point - aim)).sum(1)  # so that a point of the box lies on the plane
+    gap = (w * (point - aim)).sum(1)  # so that the plane contains a point of the box
     found = onto_plane(point, w, gap, norm)
     assert ((w * found).sum(1) + gap).abs().max() < 1e-12
     assert (point + found).min() > -1e-15
@@ -116,7 +116,7 @@ def test_finds_the_distance_to_a_plane(norm):
 
 @every_norm
 def test_a_plane_in_a_corner_of_the_box_is_reached_along_its_walls(norm):
-    """Pixels at 0 cannot fall, so the others go further: the projection says how far."""
+    """Pixels at 0 cannot fall, so the others move further, as the projection prescribes."""
     w = torch.linspace(-1, 1, 20)[None]
     x = torch.zeros(1, 20)
     expected = length(onto_plane(x.double(), w.double(), torch.tensor([-0.8]).double(), norm), norm)
@@ -148,14 +148,14 @@ def test_what_is_out_of_reach_stays_in_the_set_and_what_cannot_be_fooled_stays_w
     assert torch.equal(FAB(Linf(0.1), steps=10)(never, x, zeros(1)), x)
 
 
-def test_an_input_that_is_wrong_already_is_its_own_nearest():
+def test_a_misclassified_input_is_returned_unchanged():
     x = torch.full((2, 12), 0.5)
     model = Planes(torch.ones(1, 12), torch.tensor([0.3]))
     assert torch.equal(FAB(Linf(0.1), steps=5)(model, x, torch.tensor([1, 1])), x)
 
 
 def test_rows_without_a_gradient_stay_and_do_not_disturb_the_others():
-    """The dead rows' logits are constant: the sample is left where it is, and no NaN is born."""
+    """The dead rows' logits are constant: the sample does not move, and no NaN occurs."""
 
     class Dead(Planes):
         def forward(self, x):
@@ -183,7 +183,7 @@ class Rowwise(nn.Linear):
 
 
 @every_norm
-def test_step_by_step_it_fools_whom_the_plain_call_fools(norm):
+def test_step_by_step_fools_the_samples_of_the_plain_call(norm):
     model = MLP(16, 4, T=3, hidden=(12,), neuron=LIF(0.5, v_th=0.3), generator=stream(0, "w"))
     for module in model.eval().modules():
         if isinstance(module, nn.Linear):
@@ -213,7 +213,7 @@ def test_step_by_step_it_fools_whom_the_plain_call_fools(norm):
 
 
 def test_step_by_step_a_sample_ends_at_its_first_point_within_eps():
-    """On a plane the first step lands 5 % behind it: a pass for x, one to step, one to look."""
+    """The first step ends 5 % beyond the plane: passes for x, the step and its end point."""
     model = Planes(torch.ones(1, 12), torch.tensor([0.6]))  # 0.05 away
     x = torch.full((2, 12), 0.5)
     attack = FAB(Linf(0.06))
@@ -226,11 +226,11 @@ def test_step_by_step_a_sample_ends_at_its_first_point_within_eps():
     assert model.sizes == [2] * 3
 
 
-# --- noise, cost, and what is refused
+# --- noise, cost, and rejected arguments
 
 
 def test_against_noise_a_single_wrong_answer_is_no_success():
-    """A fifth of the answers is wrong, wherever asked; no point is in fact worse than another."""
+    """A fifth of the draws is wrong at every point; no point is worse than another."""
 
     class Coin(nn.Module):
         stochastic = True

@@ -1,4 +1,4 @@
-"""MI-FGSM: momentum sequences added up by hand, and what a gradient of zero does."""
+"""MI-FGSM: momentum sequences computed by hand, and zero gradients."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from spikeguard.rng import SampleStreams, stream
 
 
 class Given:
-    """A gradient that is told beforehand, step by step; it notes where it was asked."""
+    """A gradient prescribed for each step; it records the points at which it is called."""
 
     def __init__(self, *gradients):
         self.gradients = [torch.tensor(g) for g in gradients]
@@ -35,14 +35,14 @@ def zeros(count):
 
 
 def walked(attack, x):
-    """Return the signs of the steps that an attack took."""
+    """Return the signs of an attack's steps."""
     end = attack(Deaf(), x, zeros(len(x)))
     points = torch.stack([*attack.gradient.points, end])
     return ((points[1:] - points[:-1]) / attack.step_size).round().int()[:, 0].tolist()
 
 
 def test_the_momentum_is_a_sum_of_gradients_of_equal_weight():
-    """g / ||g||_1 are (.75, -.25), (-.5, .5), (0, 1), whatever their length; with mu = 1/2
+    """g / ||g||_1 are (.75, -.25), (-.5, .5), (0, 1), for any length; with mu = 1/2
 
     m is (.75, -.25), (-.125, .375), (-.0625, 1.1875).
     """
@@ -75,7 +75,7 @@ def test_a_gradient_at_the_edge_of_what_a_float_holds():
 
 
 def test_the_norm_is_over_all_axes_of_event_frames():
-    """Frames of ten times the gradient are ten times the weight, not the same weight."""
+    """Frames with ten times the gradient have ten times the weight, not the same weight."""
 
     class Frames(Given):
         def __call__(self, model, x, y, loss):
@@ -119,7 +119,7 @@ class Rowwise(nn.Linear):
         return (x[..., None, :] * self.weight).sum(-1) + self.bias
 
 
-def test_step_by_step_it_fools_whom_the_plain_call_fools_and_ends_where_it_ends():
+def test_step_by_step_fools_the_samples_of_the_plain_call_and_ends_at_the_same_point():
     model = MLP(16, 3, T=3, hidden=(12,), neuron=LIF(0.5, v_th=0.3), generator=stream(0, "w"))
     for module in model.eval().modules():
         if isinstance(module, nn.Linear):

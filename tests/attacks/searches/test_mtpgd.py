@@ -1,4 +1,4 @@
-"""MTPGD: the order of targets, its steps, its optimum, and who is done when."""
+"""MTPGD: the order of targets, its steps, its optimum, and when samples stop."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from spikeguard.rng import RandomSource, SampleStreams, stream
 
 
 class Classes(nn.Module):
-    """Class 0 has logit ``lead``, class k has <w_k, x - 1/2> + b_k; remembers its batch sizes."""
+    """Class 0 has logit ``lead``, class k has <w_k, x - 1/2> + b_k; records its batch sizes."""
 
     def __init__(self, weights, lead, shift=None):
         super().__init__()
@@ -55,7 +55,7 @@ GREY = torch.full((2, 12), 0.5)
 
 @pytest.mark.parametrize("threat", [Linf(0.125), L2(0.25)], ids=["linf", "l2"])
 def test_ends_at_the_optimum_of_the_last_target_where_nothing_fools(threat):
-    """max z_t - z_y over the ball is where x moves along w_t; the weakest class is the last one."""
+    """The maximum of z_t - z_y over the ball is along w_t; the weakest class is the last one."""
     w = weights(3)
     shift = torch.tensor([2.0, 1.0, 0.0])
     found = MTPGD(threat, steps=20)(Classes(w, 90.0, shift), GREY, zeros(2), generator=streams(2))
@@ -95,19 +95,19 @@ def test_equal_logits_rank_by_the_class_number_and_no_rank_is_the_true_class():
 
 
 def test_a_sample_is_done_at_its_first_success():
-    """The way to the class is 3 steps of the first target: clean, three looks, then it leaves."""
+    """The class is 3 steps away with the first target: clean, three evaluations, then it leaves."""
     model = Classes(torch.ones(1, 12), lead=0.25)  # 1/48 away in each pixel
     x = GREY.clone()
-    x[1] = 0.1  # 0.4 further away: never
+    x[1] = 0.1  # 0.4 further away: never fooled
     attack = MTPGD(Still(0.1), steps=6, step_size=0.01)
     found = attack(model, x, zeros(2))
     torch.testing.assert_close(found[0], torch.full((12,), 0.53))
-    assert model.sizes == [2, 2, 2, 2, 2, 1, 1, 1]  # clean, looks at x to x + 0.03; then x[1] alone
+    assert model.sizes == [2, 2, 2, 2, 2, 1, 1, 1]  # clean, x to x + 0.03; then x[1] alone
     assert Classes(torch.ones(1, 12), 0.25)(found).argmax(1).tolist() == [1, 0]
 
 
-def test_the_end_of_each_target_is_looked_at():
-    """One step to a target lands behind the boundary; only a look at the end can see it."""
+def test_the_final_point_of_each_target_is_evaluated():
+    """One step to a target crosses the boundary; only an evaluation of the final point shows it."""
     model = Classes(torch.stack([-torch.ones(12), torch.ones(12)]), 0.6, torch.tensor([0.1, 0.0]))
     x = torch.full((1, 12), 0.5)
     x[:, :6] = 0.45  # 0.3 nearer to class 1
@@ -117,9 +117,9 @@ def test_the_end_of_each_target_is_looked_at():
 
 
 def test_it_finds_a_class_that_the_margin_walks_away_from():
-    """From x the best other class is 1, which can never win; class 2 can, on the other side.
+    """The best other class at x is 1, which can never win; class 2 can, in the other direction.
 
-    PGD on the margin climbs towards class 1 and stays there.
+    PGD on the margin moves towards class 1 and stays there.
     """
     w = torch.stack([torch.ones(12), -3 * torch.ones(12)])
     model = Classes(w, lead=2.0, shift=torch.tensor([0.6, -1.0]))
@@ -179,7 +179,7 @@ def test_step_by_step_it_finds_what_the_plain_call_finds(targets):
         assert 0 < right.sum() < 30
 
 
-def test_a_gradient_that_learns_is_begun_anew_for_every_target():
+def test_an_adaptive_gradient_starts_afresh_for_every_target():
     begun = []
 
     class Learning:
@@ -201,7 +201,7 @@ def test_a_gradient_that_learns_is_begun_anew_for_every_target():
 
 
 def test_against_noise_every_target_is_searched_to_its_end():
-    """A coin that is wrong at a fifth of its looks stops nobody; class 2 is the one to be found."""
+    """Random errors in a fifth of the draws do not stop the search, which must find class 2."""
 
     class Coin(Classes):
         stochastic = True

@@ -1,4 +1,4 @@
-"""FGSM, the seven R+FGSMs, PGD and noise on models whose answer is known."""
+"""FGSM, the seven R+FGSMs, PGD and noise on models with a known optimum."""
 
 from dataclasses import dataclass
 from typing import get_args
@@ -44,7 +44,7 @@ def streams():
 
 
 def gauss():
-    """The normal numbers that an attack given ``streams()`` starts from."""
+    """The normal numbers drawn by an attack that is called with ``streams()``."""
     return streams().fork("search").normal(GREY.shape)
 
 
@@ -89,7 +89,7 @@ def test_alpha_replaces_the_variants_own():
 
 
 def test_torchattacks_3_2_wastes_half_of_its_budget():
-    """Each pixel ends at +-eps or where it began, by a fair coin: half of eps ||w||_1 is left."""
+    """Each pixel ends at +-eps or its start, with probability 1/2: half of eps ||w||_1 is left."""
     x = torch.full((2, N), 0.5).repeat(50, 1)
     y = torch.zeros(100, dtype=torch.int64)
     found = RFGSM(Linf(EPS), variant="torchattacks-3.2")(
@@ -139,7 +139,7 @@ def test_pgd_walks_steps_of_the_given_length(steps, step_size, reaches):
 
 
 def test_the_default_step_is_two_and_a_half_eps_over_steps():
-    """From a start opposite to w, at -eps, four steps of eps / 4 lead back to the middle."""
+    """From a start opposite to w, at -eps, four steps of eps / 4 end at the centre."""
 
     @dataclass(frozen=True)
     class Opposite(Linf):
@@ -161,7 +161,7 @@ def test_the_default_step_is_two_and_a_half_eps_over_steps():
 
 
 def test_pgd_starts_at_the_threat_sets_sample():
-    """A step too short to see leaves the start."""
+    """With a negligible step the result is the start."""
     found = PGD(Linf(EPS), steps=1, step_size=1e-12)(Linear(), GREY, Y, generator=streams())
     torch.testing.assert_close(found, Linf(EPS).sample(GREY, streams().fork("search")))
 
@@ -172,7 +172,7 @@ def spiking():
 
 @pytest.mark.parametrize("loss", [cross_entropy, margin])
 def test_more_restarts_are_never_weaker(loss):
-    """Per sample: fooled stays fooled; among equals the final loss does not fall. Some gain."""
+    """Per sample: fooled stays fooled; at a tie the final loss does not fall. Some improve."""
     model, x = spiking(), torch.rand(40, 16, generator=stream(0, "x"))
     with torch.no_grad():
         y = model(x).argmax(1)
@@ -195,7 +195,7 @@ def test_more_restarts_are_never_weaker(loss):
 
 
 class Coin(nn.Module):
-    """Right with probability 1 - mean(x): what a restart is worth shows over many draws only."""
+    """Correct with probability 1 - mean(x): only many draws can rank restarts."""
 
     stochastic = True
 
@@ -217,7 +217,7 @@ def test_restarts_against_noise_are_ranked_on_as_many_draws_as_the_gradient_take
         attack = PGD(Linf(0.5), steps=1, restarts=2, gradient=EoT(draws))
         return float(attack(Coin(), x, y, generator=stream(0, "coin")).mean())
 
-    # U1, U2 uniform: E max = 2/3. One draw each moves on only if it fools where the first did not:
+    # U1, U2 uniform: E max = 2/3. With one draw each, the second wins if it alone fools:
     # E U1 + E (U2 - U1) U2 (1 - U1) = 1/2 + 1/12.
     assert mean(64) == pytest.approx(2 / 3, abs=0.05)
     assert mean(1) == pytest.approx(7 / 12, abs=0.05)
@@ -242,7 +242,7 @@ def test_pgd_refuses_numbers_out_of_range_in_one_line(options):
 
 
 def test_noise_keeps_the_worst_of_its_draws():
-    """On a linear model the margin is <w, x>: the largest of the same draws, found by hand."""
+    """On a linear model the margin is <w, x>: the largest of the same draws, computed by hand."""
     draws, own = 6, streams().fork("search")
     points = torch.stack([Linf(EPS).sample(GREY, own) for _ in range(draws)])
     best = (points @ W).argmax(0)

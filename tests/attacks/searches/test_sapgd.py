@@ -1,4 +1,4 @@
-"""SA-PGD: its sequence added up by hand, its schedule, what it returns, and gradients of zero."""
+"""SA-PGD: its sequence computed by hand, its schedule, its result, and zero gradients."""
 
 import pytest
 import torch
@@ -20,14 +20,14 @@ class Still(Linf):
 
 
 class StillL2(L2):
-    """The same in L2."""
+    """An L2 ball whose random start is its centre."""
 
     def sample(self, x, streams):
         return x
 
 
 class Given:
-    """A gradient that is told beforehand, step by step; it notes where it was asked."""
+    """A gradient prescribed for each step; it records the points at which it is called."""
 
     def __init__(self, *gradients):
         self.gradients = [torch.tensor(g) for g in gradients]
@@ -40,15 +40,15 @@ class Given:
 
 
 class Rising(nn.Module):
-    """Never fooled; its loss rises with every look, so that the last point is the best one."""
+    """Never fooled; its loss rises with every call, so that the last point is the best one."""
 
     def __init__(self):
         super().__init__()
-        self.looks = 0
+        self.calls = 0
 
     def forward(self, x):
-        self.looks += 1
-        lead = torch.full((len(x),), 100.0 - self.looks)
+        self.calls += 1
+        lead = torch.full((len(x),), 100.0 - self.calls)
         return torch.stack([lead, torch.zeros(len(x))], 1)
 
 
@@ -61,7 +61,7 @@ def streams(count):
 
 
 def walked(threat, *gradients):
-    """Return the steps that a search took from grey, in units of eps."""
+    """Return the steps of a search that starts at grey, in units of eps."""
     given = Given(*gradients)
     attack = SAPGD(threat, steps=len(gradients), loss=margin, gradient=given)
     x = torch.full((1, len(gradients[0])), 0.5)
@@ -75,8 +75,8 @@ def test_the_sequence_of_momentum_and_squares():
 
     (1.8, .2), (1, 1). So m = (1.5, .5), (-.25, 1.25) and v = (1.8, .2), (2.44, 1.16). The first
     step is 1.5 / sqrt 1.8 and .5 / sqrt .2, both cut to 1; the second is -.25 / sqrt 2.44 and
-    1.25 / sqrt 1.16, the latter cut, and then both halved for the mark after one step of two.
-    The ball stops the second pixel.
+    1.25 / sqrt 1.16, the latter cut, and then both halved at the checkpoint after one step
+    of two. The ball limits the second pixel.
     """
     steps = walked(Still(0.25), [3.0, 1.0], [-1.0, 1.0])
     expected = torch.tensor([[1.0, 1.0], [-0.25 / 2.44**0.5 / 2, 0.0]])
@@ -90,7 +90,7 @@ def test_the_length_of_a_gradient_does_not_matter_not_even_at_the_edge_of_floats
 
 
 def test_a_gradient_of_zero_is_no_nan():
-    """m and v shrink by 1/2 and 4/5: the next step is 1/2 / sqrt(4/5) as long, less the halving."""
+    """m and v shrink by 1/2 and 4/5: the next step is 1/2 / sqrt(4/5) as long, then halved."""
     nothing = [[0.0, 0.0]] * 2
     assert torch.equal(walked(Still(0.25), *nothing), torch.zeros(2, 2))
     steps = walked(Still(0.25), [0.0, 0.0], [1.0, -1.0])
@@ -100,7 +100,7 @@ def test_a_gradient_of_zero_is_no_nan():
 
 
 def test_the_step_size_is_halved_at_every_checkpoint_and_never_else():
-    """The gradient turns round at each step: in the long run m is +-2/3 and v is 5."""
+    """The gradient changes sign at each step: in the limit m is +-2/3 and v is 5."""
     given = Given(*[[1.0 if k % 2 else -1.0] for k in range(100)])
     attack = SAPGD(Still(0.25), steps=100, gradient=given)
     attack(Rising(), torch.full((1, 1), 0.5), zeros(1))
@@ -110,8 +110,8 @@ def test_the_step_size_is_halved_at_every_checkpoint_and_never_else():
         momentum, squares = 0.5 * momentum + (1 if k % 2 else -1), 0.8 * squares + 1
         halved = sum(k >= mark for mark in (22, 41, 57, 70, 80, 87, 93, 99))
         expected.append(0.25 * 0.5**halved * min(1, abs(momentum) / squares**0.5))
-    begun = 5  # the first steps reach the ball's edge
-    torch.testing.assert_close(moves[begun:], torch.tensor(expected[begun:]), rtol=1e-4, atol=1e-7)
+    first = 5  # the first steps reach the ball's edge
+    torch.testing.assert_close(moves[first:], torch.tensor(expected[first:]), rtol=1e-4, atol=1e-7)
 
 
 def test_under_l2_a_step_goes_along_the_momentum():
@@ -127,7 +127,7 @@ def test_under_l2_a_step_goes_along_the_momentum():
 
 
 class Line(nn.Module):
-    """Logits 0 and <w, x - 1/2> - lead; remembers its batch sizes."""
+    """Logits 0 and <w, x - 1/2> - lead; records its batch sizes."""
 
     def __init__(self, weight, lead):
         super().__init__()
@@ -148,7 +148,7 @@ def test_reaches_the_corner_of_a_linear_model(lead):
 
 
 def test_returns_the_last_point_that_fools_else_that_of_the_highest_loss():
-    """Told to go 0.25 up, then back in steps: the first step is the only one that counts."""
+    """The gradient goes 0.25 up, then back in steps: only the first step fools the model."""
     up, down = [1.0], [-1.0]
     model = Line(torch.ones(1), lead=0.2)  # fooled above 0.7
     for lead, best in ((0.2, 0.75), (9.0, 0.75)):
@@ -166,8 +166,8 @@ def test_returns_the_last_point_that_fools_else_that_of_the_highest_loss():
     assert found.item() == pytest.approx(wrong[-1])
 
 
-def test_the_end_of_a_search_is_looked_at():
-    """One step of eps lands behind the boundary."""
+def test_the_final_point_of_a_search_is_evaluated():
+    """One step of eps crosses the boundary."""
     model = Line(torch.ones(1), lead=0.2)
     found = SAPGD(Still(0.25), steps=1)(model, torch.full((1, 1), 0.5), zeros(1))
     assert found.item() == 0.75
@@ -180,7 +180,7 @@ def test_the_end_of_a_search_is_looked_at():
     assert step.result.item() == 0.75
 
 
-def test_only_who_is_not_fooled_is_searched_again():
+def test_only_samples_not_fooled_are_searched_again():
     w = torch.ones(4)
     model = Line(w, lead=0.4)
     x = torch.full((3, 4), 0.5)
@@ -192,7 +192,7 @@ def test_only_who_is_not_fooled_is_searched_again():
 
 
 def test_against_noise_a_wrong_answer_by_chance_does_not_end_or_decide_anything():
-    """A fifth of the answers is wrong wherever asked, at no higher a loss: the corner is found."""
+    """A fifth of the draws is wrong at every point, with no higher loss: the corner is found."""
 
     class Coin(Line):
         stochastic = True
@@ -207,7 +207,7 @@ def test_against_noise_a_wrong_answer_by_chance_does_not_end_or_decide_anything(
             return logits if not lost.any() else torch.where(lost[:, None], logits.flip(1), logits)
 
     def height(logits, y):
-        return logits.amin(1)  # flipping two logits does not change it
+        return logits.amin(1)  # swapping two logits does not change it
 
     x = torch.full((40, 4), 0.5)
     model = Coin(torch.ones(4), 2.0)
@@ -223,7 +223,7 @@ class Rowwise(nn.Linear):
 
 
 @pytest.mark.parametrize("restarts", [1, 2])
-def test_step_by_step_it_fools_whom_the_plain_call_fools_and_ends_where_it_ends(restarts):
+def test_step_by_step_fools_the_samples_of_the_plain_call_and_ends_at_the_same_point(restarts):
     model = MLP(16, 3, T=3, hidden=(12,), neuron=LIF(0.5, v_th=0.3), generator=stream(0, "w"))
     for module in model.eval().modules():
         if isinstance(module, nn.Linear):

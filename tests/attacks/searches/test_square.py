@@ -1,4 +1,4 @@
-"""Square Attack: schedule and patches counted by hand, its optimum, ties, and who stops when."""
+"""Square Attack: schedule and patches counted by hand, its optimum, ties, and when samples stop."""
 
 from types import SimpleNamespace
 
@@ -64,7 +64,7 @@ def test_the_share_of_the_image_halves_by_the_schedule():
 
 def test_rescaled_the_schedule_is_run_through_with_any_number_of_queries():
     share = Square(Linf(EPS), queries=100, rescale=True)._share(torch.tensor([0, 1, 5, 60, 81, 99]))
-    #                                     stands for iteration 0, 100, 500, 6000, 8100, 9900
+    #                                 corresponds to iteration 0, 100, 500, 6000, 8100, 9900
     assert share.tolist() == pytest.approx([0.8 / 2**k for k in (0, 2, 3, 7, 9, 9)])
 
 
@@ -76,8 +76,8 @@ def test_the_side_of_a_square(share, shape, expected):
     assert side(torch.tensor([share]), torch.zeros(1, 3, *shape)).item() == expected
 
 
-def test_a_square_lies_anywhere_with_equal_chance_the_last_line_and_column_included():
-    """Side 2 in 4 x 5 pixels: 3 lines and 4 columns to begin at, each by chance 1/12."""
+def test_a_square_is_anywhere_with_equal_probability_including_the_last_line_and_column():
+    """Side 2 in 4 x 5 pixels: 3 start lines and 4 start columns, 1/12 for each pair."""
     count, image = 6000, torch.zeros(1, 2, 4, 5)
     share = torch.full((count,), 4 / 20)
     window, signs = signed_square(image.expand(count, -1, -1, -1), share, streams(count))
@@ -137,7 +137,7 @@ def test_a_pair_of_pyramids(size, upright):
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 1, 30), (2, 5, 11)])
 def test_under_l2_the_whole_length_is_used_from_the_start_and_stays(shape):
-    """Away from the box: the length that leaves one window, or was unused, is in the other."""
+    """Inside the box: the length removed from one window, or unused, is in the other."""
     image = torch.full((20, *shape), 0.5)
     own = streams(20)
     best = image + 0.3 * tiles(image, own)
@@ -164,7 +164,7 @@ def test_a_point_at_x_itself_and_a_radius_of_zero_give_no_nan():
 
 @pytest.mark.parametrize("shape", [(12,), (3, 2, 2), (2, 3, 1, 2)])
 def test_linf_reaches_the_optimum_of_a_linear_model(shape):
-    """max <w, x'> is at x + eps sign(w), cut by the box: pixels go there one by one."""
+    """max <w, x'> is at x + eps sign(w), clipped to the box: pixels reach it one by one."""
     w, x = weights(12), torch.full((3, *shape), 0.5)
     x.view(3, -1)[:, 0], x.view(3, -1)[:, 1] = 0.05, 0.95
     found = Square(Linf(EPS), queries=2500)(Linear(w), x, zeros(3), generator=stream(1, "a"))
@@ -193,13 +193,13 @@ class Corner(nn.Module):
         return torch.stack([1 - fooled, fooled], 1)
 
 
-def test_ties_are_kept_or_a_search_on_quantised_logits_stands_still():
+def test_ties_are_accepted_or_a_search_on_quantised_logits_never_moves():
     x, y = torch.full((60, 8), 0.5), zeros(60)
     found = Square(Linf(EPS), queries=1200)(Corner(), x, y, generator=streams(60))
     assert Corner()(found).argmax(1).float().mean() > 0.9
 
     class Strict:
-        """Every later query is worth a little less, so that no tie is kept."""
+        """The loss falls a little with every query, so that no tie is accepted."""
 
         calls = 0
 
@@ -212,7 +212,7 @@ def test_ties_are_kept_or_a_search_on_quantised_logits_stands_still():
 
 
 def test_a_patch_that_would_change_nothing_gets_the_other_sign():
-    """One pixel: every query must turn it over, or it would be asked for nothing."""
+    """One pixel: every query must flip it, or it would change nothing."""
     seen = []
 
     class Watching(nn.Module):
@@ -225,7 +225,7 @@ def test_a_patch_that_would_change_nothing_gets_the_other_sign():
     assert torch.equal(points[1:] > 0.5, points[:-1] < 0.5)
 
 
-def test_who_is_fooled_asks_no_more_and_nobody_asks_more_than_the_queries():
+def test_a_fooled_sample_makes_no_further_query_and_none_exceeds_the_limit():
     x = torch.full((6, 12), 0.5)
     hard = Linear(weights(12))
     Square(Linf(EPS), queries=37)(hard, x, zeros(6))
@@ -241,7 +241,7 @@ def test_who_is_fooled_asks_no_more_and_nobody_asks_more_than_the_queries():
 
 
 class Noisy(Linear):
-    """Noise that is larger than what one pixel can do."""
+    """Noise larger than the effect of one pixel."""
 
     stochastic = True
 
@@ -254,8 +254,8 @@ class Noisy(Linear):
         return logits + 0.3 * self.random.normal(logits, dim=0)
 
 
-def test_against_a_noisy_model_nobody_stops_at_a_lucky_draw():
-    """A coin fools half of the samples in the first query; here the search goes on to climb."""
+def test_against_a_noisy_model_no_sample_stops_at_one_wrong_draw():
+    """Random noise fools half of the samples in the first query; the search must continue."""
     w, x = weights(12), torch.full((100, 12), 0.5)
     gains = []
     for queries in (1, 400):

@@ -1,1 +1,1 @@
-"""How an attack differentiates the model: backpropagation, spiking rules, estimates."""
+"""Gradients of attacks: backpropagation, rules for spiking layers, finite differences."""

@@ -1,4 +1,4 @@
-"""Transfer from the network's twin without spikes: same weights, quantised activations."""
+"""The gradient of a network's non-spiking twin: same weights, quantised activations."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["ANNTwin"]
 
 @dataclass(frozen=True)
 class ANNTwin:
-    r"""The gradient of the ordinary network with the same weights; the losses are the model's own.
+    r"""The gradient of the non-spiking network with the same weights; losses are the model's own.
 
     Every spiking layer becomes the activation function
 
     .. math:: a = \mathrm{clip}\big(\lfloor L x + 1/2 \rfloor / L,\ 0,\ 1\big), \qquad
               x = \frac{1}{T\,v_{th}} \sum_t I[t]
 
-    whose floor is differentiated as the identity. There is no time, hence no gradient that fades or
-    bursts along it; the gradient is that of another function, and may point elsewhere.
+    whose floor is differentiated as the identity. There is no time axis, so gradients cannot vanish
+    or explode over time. It is the gradient of another function, so its direction may differ.
 
     Args:
         levels: Steps L of the staircase, >= 1; None is the network's T. The public code has 8.
@@ -46,12 +46,12 @@ class ANNTwin:
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations a sample: the twin's gradient, and the model's own loss."""
+        """Gradient evaluations per sample: the twin's gradient, and the model's own loss."""
         return 1 + FORWARD
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """Return the model's losses [B] and the twin's input gradient."""
         _, grad = differentiate("ANNTwin", Analogue(self.levels), model, x, y, loss)
-        with torch.no_grad():  # last: a loss that watches sees the model's own logits
+        with torch.no_grad():  # last, so that a Watch loss records the model's own logits
             losses = loss(classify(model, x.detach(), y), y)
         return losses, grad

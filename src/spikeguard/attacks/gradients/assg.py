@@ -1,4 +1,4 @@
-"""ASSG: a surrogate whose sharpness follows every neuron's potentials through an attack."""
+"""ASSG: a surrogate whose sharpness adapts to each neuron's potentials during an attack."""
 
 from __future__ import annotations
 
@@ -33,23 +33,25 @@ class ASSG:
         \alpha &= \frac{a}{M + 1.5\,D + 10^{-4}}, \quad a = \frac{2}{\pi} \tan(\pi A), \quad
         h = \frac{\alpha / 2}{1 + (\pi \alpha (v - v_{th}) / 2)^2}
 
-    once in every step of an attack, with M = 1 and D = 0 at the start of a search: the further from
-    the threshold a neuron's potentials lie, the wider its surrogate. The rest is backpropagation
-    through time. It learns from step to step, per sample: a search begins it afresh (``begun``),
-    and ``EoT`` lets it learn from the first of its draws. Called by itself it takes the first step
-    of a search.
+    M and D are updated once per attack step, with M = 1 and D = 0 at the start of a search. A
+    neuron whose potentials are far from the threshold gets a wide surrogate. The rest is
+    backpropagation through time.
+
+    The gradient is adaptive: M and D are kept per sample, a search starts with fresh ones
+    (``start_search``), and under ``EoT`` only the first draw of a step updates them. A direct call
+    is the first step of a search.
+
+    In foreign networks it replaces the surrogate of each layer's own recurrence, as
+    ``SwapSurrogate`` does.
 
     Args:
         A: How far the gradient may vanish on average: alpha |v - v_th| stays near a for usual
             potentials. In (0, 1/2); the source searches 0.35 to 0.49.
 
-    The spiking layers of other frameworks get it as a surrogate of their own recurrence, in the way
-    that ``SwapSurrogate`` exchanges theirs.
-
     Raises:
         ValueError: If A is out of range; at a call, if the model has no spiking layer, or a search
-            goes on with another batch.
-        ForeignError: At a call, if another framework's surrogate cannot be exchanged.
+            continues with another batch.
+        ForeignError: At a call, if the surrogate of a foreign layer cannot be replaced.
 
     Source: "Towards reliable evaluation of adversarial robustness for spiking neural networks",
         arXiv:2512.22522.
@@ -59,7 +61,7 @@ class ASSG:
 
     def __post_init__(self) -> None:
         if not 0 < self.A < 0.5:
-            raise ValueError(f"ASSG: A lies inside (0, 1/2), got {self.A:g}; usual is 0.425.")
+            raise ValueError(f"ASSG: A must be in (0, 1/2), got {self.A:g}; usual is 0.425.")
 
     @property
     def sharpness(self) -> float:
@@ -67,7 +69,7 @@ class ASSG:
         return 2 / math.pi * math.tan(math.pi * self.A)
 
     def begin(self) -> _Search:
-        """Return a gradient for one search, which keeps what it learns."""
+        """Return a gradient for one search, with its own state."""
         return _Search(self.sharpness)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
@@ -76,7 +78,7 @@ class ASSG:
 
 
 class _Search:
-    """M and D of every layer; a layer that is called twice in one pass has two of each."""
+    """State of one search: M and D of every layer, one pair per call of the layer in a pass."""
 
     def __init__(self, sharpness: float):
         self.sharpness = sharpness
@@ -85,7 +87,7 @@ class _Search:
         self._learns = True
 
     def hold(self) -> Self:
-        """Return a gradient that uses the moments and leaves them as they are."""
+        """Return a gradient that uses the moments without updating them."""
         still = copy.copy(self)
         still._learns, still._calls = False, {}
         return still
@@ -103,7 +105,7 @@ class _Search:
         return Prescription(self.slope(fired.neuron, fired.v, fired.v_th), temporal=True)
 
     def slope(self, layer: object, v: Tensor, v_th: float) -> Tensor:
-        """Return h for the potentials of a layer's next call in this step, and learn from them."""
+        """Return h for the potentials of a layer's next call in this step; update the moments."""
         call = self._calls[layer] = self._calls.get(layer, 0) + 1
         M, D = self._remembered((layer, call), v)
         fast = compiled_passes(v)
@@ -120,7 +122,7 @@ class _Search:
         return (alpha / 2) / (1 + (math.pi / 2 * alpha * (v - v_th)).square())
 
     def _remembered(self, place: tuple[object, int], v: Tensor) -> tuple[Tensor, Tensor]:
-        """Return M and D of a layer, which are changed where they are; 1 and 0 at the beginning."""
+        """Return M and D of a layer call, to be updated in place; initially 1 and 0."""
         if place not in self.moments:
             moments = torch.ones_like(v), torch.zeros_like(v)
             if not self._learns:
@@ -129,15 +131,15 @@ class _Search:
         M, D = self.moments[place]
         if M.shape != v.shape:
             raise ValueError(
-                f"ASSG: the search began with potentials {list(M.shape)}, got "
-                f"{list(v.shape)}; begin a new one for another batch."
+                f"ASSG: the search started with potentials {list(M.shape)}, got "
+                f"{list(v.shape)}; start a new one for another batch."
             )
         return M, D
 
 
 @dataclass(eq=False)
 class _Sharp:
-    """The surrogate of one layer of another framework; it asks for h step by step, last first."""
+    """Surrogate for one foreign layer; it requests h step by step, last step first."""
 
     search: _Search
     layer: object
@@ -147,7 +149,7 @@ class _Sharp:
 
     @property
     def half_width(self) -> float:
-        return math.inf  # every neuron has its own
+        return math.inf  # differs from neuron to neuron
 
     def widened(self, factor: float) -> Self:
-        raise ValueError("ASSG: follows the potentials; its surrogate cannot be widened.")
+        raise ValueError("ASSG: the surrogate adapts to the potentials; it cannot be widened.")

@@ -1,4 +1,7 @@
-"""How an attack differentiates a model: as trained, with another surrogate, averaged over noise."""
+"""Gradients: backpropagation, another surrogate, the mean over noise draws.
+
+An adaptive gradient keeps state from step to step of a search (``ASSG``, ``NES``).
+"""
 
 from __future__ import annotations
 
@@ -39,17 +42,16 @@ class Gradient(Protocol):
 
 
 def is_adaptive(gradient: Gradient) -> bool:
-    """Whether a gradient learns from step to step, and so has to be begun for each search."""
+    """Whether a gradient keeps state from step to step, so that each search needs a fresh one."""
     inner = getattr(gradient, "inner", None)
     return hasattr(gradient, "begin") or (inner is not None and is_adaptive(inner))
 
 
 def start_search(gradient: Gradient) -> Gradient:
-    """Return the gradient for one search, from its start to its end.
+    """Return the gradient object to use throughout one search.
 
-    A gradient that learns from step to step has a method ``begin()`` that returns a fresh one which
-    keeps what it learned, per sample; so no search sees what another learned. Others are returned
-    as they are.
+    An adaptive gradient has a method ``begin()``, which returns a fresh copy with its own state per
+    sample, so that searches do not share state. Other gradients are returned unchanged.
     """
     if hasattr(gradient, "begin"):
         fresh: Gradient = gradient.begin()
@@ -61,9 +63,10 @@ def start_search(gradient: Gradient) -> Gradient:
 
 
 def without_learning(gradient: Gradient) -> Gradient:
-    """Return the gradient for a repeat at the same point: what learns is not to learn twice.
+    """Return the gradient for another draw at the same point, with its state held constant.
 
-    A gradient that learns has a method ``hold()`` that returns one which uses what was learned.
+    An adaptive gradient may have a method ``hold()``, which returns a copy that uses the current
+    state without updating it.
     """
     if hasattr(gradient, "hold"):
         still: Gradient = gradient.hold()
@@ -75,21 +78,21 @@ def without_learning(gradient: Gradient) -> Gradient:
 
 
 def unwrap(gradient: object) -> object:
-    """Return what is differentiated with, inside whatever averages or records it."""
+    """Return the innermost gradient, without the wrappers that average or record it."""
     inner = getattr(gradient, "inner", None)
     return gradient if inner is None else unwrap(inner)
 
 
 def draws_per_step(gradient: object) -> int:
-    """Return how many times a gradient averages over the model's noise in one step."""
+    """Return the number of noise draws a gradient averages over in one step."""
     return gradient.draws * draws_per_step(gradient.inner) if isinstance(gradient, EoT) else 1
 
 
 def gradient_cost(gradient: Gradient) -> float:
-    """Return what one call spends on a sample, in forward and backward passes of the model.
+    """Return the cost of one call per sample, in forward and backward passes of the model.
 
-    A gradient that takes more or less than one says so in a property ``cost``; what wraps an
-    ``inner`` gradient and does not is as dear as that.
+    The value is the gradient's property ``cost``. Without it, the cost is that of the ``inner``
+    gradient, or 1 if there is none.
     """
     inner = getattr(gradient, "inner", None)
     own = 1.0 if inner is None else gradient_cost(inner)
@@ -98,7 +101,7 @@ def gradient_cost(gradient: Gradient) -> float:
 
 @dataclass(frozen=True)
 class Backprop:
-    """Backpropagation with the surrogates the model carries."""
+    """Backpropagation with the model's own surrogates."""
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """Return the losses [B] and the input gradient.
@@ -116,10 +119,11 @@ class Backprop:
 
 
 def checked_gradient(grad: Tensor | None) -> Tensor:
-    """Return an input gradient that is there and finite.
+    """Return an input gradient after checking that it exists and is finite.
 
     Raises:
-        AttackError: If it is not.
+        NoGradientError: If there is none.
+        AttackError: If it is not finite.
     """
     if grad is None:
         raise NoGradientError(
@@ -136,10 +140,10 @@ BACKPROP = Backprop()
 
 @dataclass(frozen=True)
 class SwapSurrogate:
-    """Differentiate every spiking layer with another surrogate; the forward pass stays exact.
+    """Differentiate every spiking layer with another surrogate; the forward pass is unchanged.
 
     Args:
-        surrogate: A surrogate for all layers, or a factor by which each layer's own is widened.
+        surrogate: A surrogate for all layers, or a factor that widens each layer's own surrogate.
 
     Raises:
         ValueError: If a factor is not positive; at a call, if the model has no spiking layer.
@@ -159,7 +163,7 @@ class SwapSurrogate:
         if not spiking_layers(model):
             raise ValueError(
                 "SwapSurrogate: the model has no spiking layer of spikeguard.neurons, hence no "
-                "surrogate to exchange; adapt another framework's network with spikeguard.foreign, "
+                "surrogate to replace; wrap another framework's network with spikeguard.foreign, "
                 "or use Backprop(), for example with suite 'papers'."
             )
         with backward_mode(model, self.surrogate):
@@ -168,16 +172,16 @@ class SwapSurrogate:
 
 @dataclass(frozen=True)
 class EoT:
-    r"""Expectation over transformation: the mean over draws of the gradient of the loss.
+    r"""Expectation over transformation (EoT): the mean gradient of the loss over noise draws.
 
     .. math:: g = \frac1K \sum_k \nabla_x L(z(x; \omega_k), y)
 
-    The mean is of gradients of the loss, not the gradient of the loss of mean logits.
+    This is the mean of the gradients, not the gradient of the loss of the mean logits.
 
     Args:
         draws: Number K of noise draws, >= 1.
-        inner: The gradient that is averaged. One that learns from step to step learns from the
-            first draw of a step.
+        inner: The gradient to average. An adaptive gradient updates its state on the first draw of
+            a step only.
 
     Source: Athalye et al., "Synthesizing robust adversarial examples", ICML 2018.
     """
@@ -191,7 +195,7 @@ class EoT:
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations a sample."""
+        """Gradient evaluations per sample."""
         return self.draws * gradient_cost(self.inner)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:

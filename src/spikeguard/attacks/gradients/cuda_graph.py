@@ -1,9 +1,9 @@
-"""A CUDA graph of a model's pass: for small batches, where launches take longer than the work.
+"""Gradients through a CUDA graph, for small batches dominated by kernel launch time.
 
-Recorded once, the model's forward and backward kernels are launched all at once from then on. The
-loss, and the checks of the logits and of the gradient, stay outside the graph and run every time.
+The model's forward and backward kernels are recorded once and then launched together. The loss and
+the checks of logits and gradient stay outside the graph and run every time.
 
-Not yet run on a GPU: on the CPU it is tested with a stand-in for torch's graph.
+Not yet run on a GPU; the CPU tests use a fake of torch's graph.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from spikeguard.kernels.selection import fusing
 
 __all__ = ["KEPT", "LARGEST", "Graphed"]
 
-LARGEST = 64  # samples; in larger batches the work outlasts the launches
-KEPT = 8  # graphs; each holds the memory of one pass
+LARGEST = 64  # largest batch; in larger ones the kernels take longer than their launches
+KEPT = 8  # graphs kept; each holds the memory of one pass
 
 
 @dataclass(frozen=True)
 class Graphed:
-    """Differentiate the model through a CUDA graph of its pass, where that can be done.
+    """Differentiate the model through a CUDA graph of its pass, where possible.
 
-    A graph is recorded for every model, shape and precision of the input, and setting of the
-    model's layers (a swapped surrogate included); weights are read afresh at every replay. Where
-    there is no graph to be had, ``inner`` sees the model itself: on other devices, with more than
-    64 samples, under autocast, in training mode, and with a model that is stochastic or watched by
-    hooks or recorders.
+    One graph is recorded for each model, input shape, input precision and setting of the model's
+    layers (including a swapped surrogate). Weights are read at every replay. Without a graph,
+    ``inner`` runs on the model itself. This is the case on other devices, with more than 64
+    samples, under autocast, in training mode, and for a model that is stochastic or has hooks or
+    recorders.
 
-    The pass must not read a tensor's value on the host, nor depend on anything but its input, its
-    weights and its layers' public settings. To average, put it inside: ``EoT(16, Graphed())``.
+    The pass must not read a tensor's value on the host, and must depend only on its input, its
+    weights and its layers' public settings. To average, wrap it: ``EoT(16, Graphed())``.
 
     Args:
         inner: The gradient that differentiates the model, ``Backprop()`` or ``SwapSurrogate(...)``.
 
     Raises:
-        ValueError: If the gradient learns from step to step.
+        ValueError: If ``inner`` keeps state from step to step.
         AttackError: At a call, if the model's pass cannot be recorded.
     """
 
@@ -54,9 +54,9 @@ class Graphed:
         if is_adaptive(self.inner):
             raise ValueError(
                 f"Graphed: {type(self.inner).__name__} learns from step to step, and a recorded "
-                "pass repeats what it was; write Graphed() or use that gradient alone."
+                "pass cannot change; write Graphed() or use that gradient alone."
             )
-        object.__setattr__(self, "_graphs", [])  # no field: it is no setting of the attack
+        object.__setattr__(self, "_graphs", [])  # not a field, so not a setting of the attack
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """Return the losses [B] and the input gradient."""
@@ -72,7 +72,7 @@ class _Graph(NamedTuple):
 
 
 class _Replayed(nn.Module):
-    """The model with its pass replayed; its layers are there to be found, and set, as before."""
+    """The model with its pass replayed; its layers can still be found and configured."""
 
     def __init__(self, model: nn.Module, graphs: list[_Graph]):
         super().__init__()
@@ -98,7 +98,7 @@ class _Replayed(nn.Module):
 
 
 class _Kept(torch.autograd.Function):
-    """The identity, whose gradient is a copy: the graph overwrites its own at the next replay."""
+    """The identity, with a copied gradient: the graph overwrites its own at the next replay."""
 
     @staticmethod
     def forward(ctx, x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
@@ -126,7 +126,7 @@ def _can_record(model: nn.Module, x: Tensor) -> bool:
 
 
 def _state(model: nn.Module, x: Tensor) -> list[Any]:
-    """Return all that a graph of the model's pass has fixed, to compare with what is there now."""
+    """Return everything a recorded graph depends on, to decide whether it can be reused."""
     tensors = [*model.parameters(), *model.buffers()]
     settings = [
         {k: v for k, v in vars(part).items() if not k.startswith("_") and _is_setting(v)}
@@ -137,7 +137,7 @@ def _state(model: nn.Module, x: Tensor) -> list[Any]:
 
 
 def _is_setting(value: object) -> bool:
-    """Whether a layer's attribute is compared: numbers, words, and what is called (a surrogate)."""
+    """Whether a layer's attribute is a setting: a number, string, tuple or callable (surrogate)."""
     return isinstance(value, bool | int | float | str | tuple) or callable(value)
 
 

@@ -1,7 +1,8 @@
-"""Backward rules for layers of other frameworks, whose own backward pass cannot be rewritten.
+"""Backward rules for foreign spiking layers, whose own backward pass cannot be replaced.
 
-The layers are cut out of the graph of an ordinary pass. What lies between them is differentiated by
-autograd, they themselves as the rule says, the last layer first.
+The spiking layers are cut out of the autograd graph of an ordinary pass. They are processed in
+reverse order: autograd differentiates the code between them, the rule differentiates the layers
+themselves.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ __all__ = ["activated", "cut_gradient"]
 def cut_gradient(
     rule: BackwardRule, adapter: Foreign, model: nn.Module, x: Tensor, y: Tensor, loss: Loss
 ) -> tuple[Tensor, Tensor]:
-    """Return the losses [B] and the input gradient, with a rule in every layer.
+    """Return the losses [B] and the input gradient, with a rule in every spiking layer.
 
-    Spikes that are led back to their own layer or an earlier one carry no gradient there. Always in
-    the precision of x: autocast is off inside.
+    Spikes fed back to their own layer or an earlier one carry no gradient there. All computation is
+    in the precision of x: autocast is disabled.
 
     Args:
-        rule: Prescribes the slope of each layer, from what it did in this pass.
-        adapter: The network; its way to be shown images is found out.
-        model: What is attacked: the adapter, or what holds it.
+        rule: Computes the slope of each layer from its potentials and spikes in this pass.
+        adapter: The foreign network, with its presentation already determined.
+        model: The model under attack: the adapter, or a module that contains it.
         x: Inputs [B, ...] in [0, 1].
         y: Labels [B].
         loss: Per-sample loss ``(logits, y) -> [B]``.
@@ -45,7 +46,7 @@ def cut_gradient(
     """
     neurons, T = adapter.spiking_layers().values(), adapter.T
     x = x.detach().requires_grad_()
-    with torch.autocast(x.device.type, enabled=False):  # spikes are told from potentials again
+    with torch.autocast(x.device.type, enabled=False):  # potentials are recomputed: same precision
         with torch.enable_grad(), cutting(neurons, T) as cuts:
             losses = loss(classify(model, x, y), y)
             ends, weights = [losses.sum()], [torch.ones_like(losses[0])]
@@ -62,10 +63,10 @@ def cut_gradient(
 def activated(
     analogue: Analogue, adapter: Foreign, model: nn.Module, x: Tensor, y: Tensor, loss: Loss
 ) -> tuple[Tensor, Tensor]:
-    """Return losses and gradient of the network with activation functions for spiking layers.
+    """Return losses and gradient of the network with activation functions as spiking layers.
 
-    Arguments as for :func:`cut_gradient`. A layer that is called step by step takes each step's
-    current for the mean over time, which it is for an input that does not change.
+    Arguments as for :func:`cut_gradient`. A layer that is called step by step uses each step's
+    current as the mean over time, which is exact for a constant input.
 
     Raises:
         ForeignError: If the recurrence of a layer is not known.
@@ -88,7 +89,7 @@ def activated(
 def _grad(
     ends: Sequence[Tensor], inputs: Sequence[Tensor], weights: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
-    """Return the derivatives by the inputs; None where nothing depends on one."""
+    """Return the derivatives with respect to the inputs; None for an input without influence."""
     pairs = [(end, weight) for end, weight in zip(ends, weights, strict=True) if end.requires_grad]
     if not pairs:
         return (None,) * len(inputs)
@@ -98,7 +99,7 @@ def _grad(
 
 @torch.no_grad()
 def _through(rule: BackwardRule, cut: Cut, grad: Tensor) -> Tensor:
-    """Return the derivative by a layer's currents, given that by its spikes, [T, B, *N] each."""
+    """Return the gradient of a layer's currents from that of its spikes, [T, B, *N] each."""
     current, spikes = (
         cut.joined([c.detach() for c in part]) for part in (cut.currents, cut.leaves)
     )
@@ -118,12 +119,12 @@ def _through(rule: BackwardRule, cut: Cut, grad: Tensor) -> Tensor:
 def _over_steps(
     known: Dynamics, current: Tensor, spikes: Tensor, slope: Tensor, grad: Tensor
 ) -> Tensor:
-    """Go back through a layer's own recurrence, with a slope in ds/dv's place."""
+    """Run the backward pass through a layer's own recurrence, with ``slope`` as ds/dv."""
     with torch.enable_grad():
         drive = current.detach().requires_grad_()
         fired = [each.detach().requires_grad_() for each in spikes]
         v = known.potentials(drive, torch.stack(fired)).unbind()
-    into: list[Tensor] = []  # by v[t] through s[t], last step first
+    into: list[Tensor] = []  # gradient of v[t] through s[t], last step first
     for t in reversed(range(len(v))):
         later = None
         if into and not known.detach_reset:

@@ -1,4 +1,4 @@
-"""MembraneReadout: follow the last layer's potentials where the answers are counted spikes."""
+"""MembraneReadout: the loss of the output neurons' potentials, for models that count spikes."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ __all__ = ["MembraneReadout", "answers_in_spikes"]
 
 
 def answers_in_spikes(model: nn.Module) -> bool:
-    """Whether the last part of a model is a spiking layer, so that its answers are rates."""
+    """Whether the last module of a model is a spiking layer, so that its outputs are rates."""
     *_, (last, _) = model.named_modules()
     return any(last == name or last.startswith(f"{name}.") for name in spiking_layers(model))
 
 
 @dataclass(frozen=True)
 class MembraneReadout:
-    r"""Take the loss of the output neurons' mean potentials in the place of their rates.
+    r"""Differentiate the loss of the output neurons' mean potentials instead of their rates.
 
     .. math:: u_k = \frac1T \sum_t v_k[t], \qquad g = \nabla_x\, \ell(u(x), y)
 
-    Rates are multiples of 1/T: they tie, saturate, and do not move with a small step. Potentials
-    before the reset do. A search reads its losses off them too, with ``margin`` the distance of two
-    potentials; whether a point fools is still asked of the model's own answers. Where the last
-    layer does not spike the answers are taken as they are, and this is backpropagation.
+    Rates are multiples of 1/T: they tie, saturate, and do not change with a small step. Potentials
+    before the reset do. The search also gets the losses of the potentials; with ``margin`` a loss
+    is the difference of two potentials. Misclassification is still decided by the model's own
+    logits. If the last layer does not spike, this is plain backpropagation.
 
     Args:
-        surrogate: A surrogate for the layers below, or a factor by which each layer's own is
-            widened; None leaves them as they are.
+        surrogate: A surrogate for the layers below, or a factor that widens each layer's own
+            surrogate; None keeps the model's own.
 
     Raises:
         AttackError: At a call, if logits or gradients are not finite, or no gradient reaches the
@@ -65,12 +65,12 @@ class MembraneReadout:
             raise NoGradientError("MembraneReadout: no gradient reaches the input.")
         if not bool(torch.isfinite(grad).all()):
             raise AttackError("MembraneReadout: the gradient is not finite.")
-        loss(logits.detach(), y)  # who watches for points that fool is shown the answers
+        loss(logits.detach(), y)  # last, so that a Watch loss records the model's own logits
         return losses.detach(), grad
 
 
 def _potentials(layers: list[LayerTrace], logits: Tensor) -> Tensor:
-    """Return the mean potentials [B, K] of the last layer; the answers if it is none of theirs."""
+    """Return the mean potentials [B, K] of the last layer, or the logits if the shapes differ."""
     if not layers or layers[-1].v.shape[1:] != logits.shape:
         return logits
     return layers[-1].v.mean(0)

@@ -1,4 +1,4 @@
-"""NES: gradients from differences of losses alone; no derivative can mislead them."""
+"""NES (natural evolution strategies): a gradient estimate from finite differences of the loss."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class NES:
         g = \frac1K \sum_{k=1}^{K} \frac{f(x + \sigma u_k) - f(x - \sigma u_k)}{2 \sigma}\,u_k,
         \qquad u_k \sim N(0, I)
 
-    It sees only what the model answers, so no choice of surrogate matters. The directions are fresh
-    in every step of a search and the same for all samples, so that a sample's result does not
-    depend on its batch. A noisy model answers both points of a pair with the same noise. Called by
-    itself it takes the first step of a search.
+    It uses only the model's outputs, so it does not depend on a surrogate. Each step of a search
+    draws new directions, the same for all samples, so that a sample's result does not depend on its
+    batch. A stochastic model uses the same noise at both points of a pair. A direct call is the
+    first step of a search.
 
     Args:
-        samples: Number K of directions, >= 1: two forward passes each.
+        samples: Number K of directions, >= 1; two forward passes each.
         sigma: Length of a difference in each pixel, in input units, > 0. A spiking network is
-            piecewise constant: too small a sigma sees no difference.
-        seed: Names the directions.
+            piecewise constant, so with a very small sigma the differences are zero.
+        seed: Seed of the directions.
 
     Raises:
         ValueError: If samples or sigma is out of range.
@@ -56,11 +56,11 @@ class NES:
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations a sample: two forward passes a direction, and one at ``x``."""
+        """Gradient evaluations per sample: two forward passes per direction, and one at ``x``."""
         return (2 * self.samples + 1) * FORWARD
 
     def begin(self) -> _Search:
-        """Return a gradient for one search, which counts its calls."""
+        """Return a gradient for one search, with its own step counter."""
         return _Search(self)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
@@ -69,7 +69,7 @@ class NES:
 
 
 class _Search:
-    """Fresh directions at every call, named by the call's number."""
+    """State of one search: new directions at every call, seeded by the call's number."""
 
     def __init__(self, settings: NES):
         self.settings = settings
@@ -91,14 +91,17 @@ class _Search:
                 below = loss(classify(model, x - nes.sigma * u, y), y)
             slope = ((above - below) / (2 * nes.sigma)).to(x.dtype)
             grad += slope.view(-1, *[1] * (x.ndim - 1)) * u
-        losses = loss(classify(model, x, y), y)  # last: a loss that watches sees the logits at x
+        losses = loss(classify(model, x, y), y)  # last, so that a Watch loss records these logits
         if not bool(torch.isfinite(grad).all()):
             raise AttackError("attack: the finite differences are not finite; the loss overflows.")
         return losses, grad / nes.samples
 
 
 def _repeatable(model: nn.Module, x: Tensor) -> Callable[[], AbstractContextManager[None]]:
-    """Return a block in which the model draws the same noise each time, new for every call."""
+    """Return a context manager that replays one noise draw; each call of this function draws anew.
+
+    For a deterministic model it does nothing.
+    """
     sources = random_sources(model)
     if not sources:
         return nullcontext

@@ -1,4 +1,4 @@
-"""Gradients for spiking networks: the exact spikes forward, other derivatives backward."""
+"""Gradients for spiking networks: exact spikes forward, a replaced derivative backward."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def differentiate(
     """Return the losses [B] and the input gradient, with a rule in every spiking layer.
 
     Raises:
-        ValueError: If the model has no spiking layer; it names the ``owner``.
-        ForeignError: If the potentials of another framework's layer cannot be recorded.
+        ValueError: If the model has no spiking layer; the message starts with ``owner``.
+        ForeignError: If the potentials of a foreign layer cannot be recorded.
     """
     if any(isinstance(module, Neuron) for module in model.modules()):
         with backward_rule(model, rule):
@@ -42,9 +42,9 @@ def differentiate(
     adapter = next((module for module in model.modules() if isinstance(module, Foreign)), None)
     if adapter is None or not adapter.spiking_layers():
         raise ValueError(
-            f"{owner}: the model has no spiking layer of spikeguard.neurons, or of a network that "
-            "spikeguard.foreign adapts, whose derivative it could replace; use Backprop(), or "
-            "NES(), which needs no derivative."
+            f"{owner}: the model has no spiking layer of spikeguard.neurons, or of a network "
+            "wrapped with spikeguard.foreign, whose derivative it could replace; use Backprop(), "
+            "or NES(), which needs no derivative."
         )
     if not adapter.settled:
         with torch.no_grad():
@@ -55,10 +55,10 @@ def differentiate(
 
 
 def prescribable(model: nn.Module, example: Tensor | None = None) -> bool:
-    """Whether a rule can take the place of every spiking layer's derivative.
+    """Whether a rule can replace the derivative of every spiking layer.
 
-    In another framework's network that asks for layers whose recurrence is known; with examples
-    [B, ...] it is also tried that they fire as it says.
+    In a foreign network this requires layers with a known recurrence. With ``example`` inputs
+    [B, ...], the spikes of the layers are also checked against that recurrence.
     """
     if any(isinstance(module, Neuron) for module in model.modules()):
         return True
@@ -77,11 +77,11 @@ def prescribable(model: nn.Module, example: Tensor | None = None) -> bool:
 
 @dataclass(frozen=True)
 class BPTR:
-    r"""Backward pass through rate: a neuron that fires at all passes the gradient on.
+    r"""Backward pass through rate: only neurons that fire at least once pass a gradient.
 
     .. math:: \frac{\partial s[t]}{\partial I[t]} := \frac{1}{v_{th}}\,1\Big[\sum_t s[t] > 0\Big]
 
-    The same at every step; nothing flows through time.
+    The slope is the same at every step; no gradient flows through time.
 
     Raises:
         ValueError: At a call, if the model has no spiking layer.
@@ -101,7 +101,7 @@ class BPTR:
 
 @dataclass(frozen=True)
 class RGA:
-    r"""Rate gradient approximation: the slope of a neuron's rate as its mean current grows.
+    r"""Rate gradient approximation: the slope of a neuron's rate as a function of mean current.
 
     .. math::
         \frac{\partial s[t]}{\partial I[t]} := \frac{1}{v_{th}} \begin{cases}
@@ -109,13 +109,13 @@ class RGA:
         g & 0 \le x < 1 - \lambda \\ 0 & \text{elsewhere} \end{cases}
         \qquad x = \frac{1}{T\,v_{th}} \sum_t I[t]
 
-    The rate grows with slope g up to the current 1 - lambda at which a neuron without noise begins
-    to fire, and from there in a straight line to rate 1 at current 2. The same slope at every step;
-    nothing flows through time. A leak that differs from step to step counts with its mean, and is
-    clipped to [0, 1].
+    The rate grows with slope g up to the current 1 - lambda at which a neuron without noise starts
+    to fire, and from there linearly to rate 1 at current 2. The slope is the same at every step; no
+    gradient flows through time. A leak that varies over time is replaced by its mean, clipped to
+    [0, 1].
 
     Args:
-        g: Slope below the current at which a neuron begins to fire, in [0, 1].
+        g: Slope below the current at which a neuron starts to fire, in [0, 1].
 
     Raises:
         ValueError: If g is out of range; at a call, if the model has no spiking layer.
@@ -147,16 +147,16 @@ class RGA:
 
 @dataclass(frozen=True)
 class HART:
-    r"""Rate and time combined: a triangle of its own width, and gradients averaged over time.
+    r"""Rate and time combined: a triangle of width gamma, and gradients averaged over time.
 
     .. math::
         \frac{\partial L}{\partial I[t]} := \frac1T \sum_{t'} \frac{\partial L}{\partial s[t']}\,
         \frac{\max(0, \gamma - |v[t'] - v_{th}|)}{\gamma^2}
 
-    for every t; nothing flows through time besides.
+    for every t; no gradient flows through the recurrence.
 
     Args:
-        gamma: Half-width of the triangle in membrane units, > 0. The best one differs from model to
+        gamma: Half-width of the triangle in membrane units, > 0. The best value depends on the
             model: choose it with ``tune`` on validation data. The source searches 0.1 to 2.45.
 
     Raises:
@@ -184,19 +184,20 @@ class HART:
 
 @dataclass(frozen=True)
 class PDSG:
-    r"""Potential-dependent surrogate: a bell as wide as the potentials are spread.
+    r"""Potential-dependent surrogate: a Gaussian as wide as the spread of the potentials.
 
     .. math::
         h(v) = \frac{1}{\sqrt{2 \pi}\,\sigma}
         \exp\Big(-\frac{(v - v_{th} - \sigma/2)^2}{2 \sigma^2}\Big)
 
-    At step t sigma is the standard deviation of the potentials of steps 0 to t, for each channel of
-    a feature map over its positions, for a layer without positions over its neurons; 1 where they
-    are all equal. The rest is backpropagation through time. Nothing to tune.
+    At step t, sigma is the standard deviation of the potentials of steps 0 to t. In a feature map
+    it is taken per channel over the positions, in a layer without positions over the neurons. It
+    is 1 where all potentials are equal. The rest is backpropagation through time. There is no
+    parameter to tune.
 
     Args:
         batch: Pool the samples of the batch too, as the source does. The attack on one sample then
-            depends on the others, and so does its result on the batch size.
+            depends on the other samples and on the batch size.
 
     Raises:
         ValueError: At a call, if the model has no spiking layer.
@@ -222,10 +223,10 @@ class PDSG:
 
 
 def _spread_so_far(v: Tensor, dims: list[int]) -> Tensor:
-    """Return for each step the standard deviation over all steps up to it and some more axes.
+    """Return, for each step, the standard deviation over all steps up to it and the axes ``dims``.
 
-    Those axes are kept at length 1. Where there is no spread it is 1. The squares of each step are
-    summed once, and the steps joined as Chan, Golub and LeVeque (1983) join samples.
+    Those axes keep length 1. Where the spread is zero the result is 1. Each step's variance is
+    computed once; the steps are merged as in Chan, Golub and LeVeque (1983).
     """
     if dims:
         squares, means = torch.var_mean(v, dims, correction=0, keepdim=True)

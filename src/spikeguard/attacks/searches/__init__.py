@@ -1,1 +1,1 @@
-"""How an attack searches its threat set: one search a module."""
+"""Search strategies of attacks, one per module, with the code they share."""

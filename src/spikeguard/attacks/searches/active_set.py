@@ -1,8 +1,8 @@
-"""The active set: samples that are fooled leave a search at once, and others take their places.
+"""The active set: a search whose batch drops misclassified samples and refills from a queue.
 
-A search over a batch works on every sample until the last step of the last restart, though most are
-fooled early. Here the batch holds only samples that are still searched: whoever is fooled makes
-room, and the next in the queue comes in. What happens to a sample depends on nothing but itself.
+A plain batch search runs every sample through all steps of all restarts, although most samples are
+fooled early. Here a fooled sample leaves the batch at once and the next one in the queue takes its
+place. The result of a sample does not depend on the other samples.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _ROW, _ROUND, _POINT, _RESULT, _OVER, _CLAIM = OWN = (
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of a search found out; the sample axis comes first everywhere.
+    """The result of one step of a search; the sample axis comes first everywhere.
 
     Attributes:
-        state: Where the search stands after the step.
-        seen: The points whose logits the step saw, shaped like the inputs.
-        fooled: Whether the model was wrong on them [B].
-        result: What the search hands in if it ends here, shaped like the inputs.
-        over: Whether it ends here [B].
+        state: State of the search after the step.
+        seen: The points whose logits the step computed, shaped like the inputs.
+        fooled: Whether the model misclassified them [B].
+        result: The points to return if the search ends here, shaped like the inputs.
+        over: Whether the search ends here [B].
     """
 
     state: State
@@ -53,20 +53,20 @@ class Step:
 class Stepwise(Attack, Protocol):
     """An attack that can also be run step by step, with samples at different steps in one batch.
 
-    All it knows about its samples is in tensors whose first axis is the samples, so that rows can
-    be taken out and joined. No row may look at another. A search that draws in every step keeps a
-    number a sample, ``name = streams.bits([B], dim=0)``, and draws from
-    ``SampleStreams(0, name + step)``: samples then need not be at the same step.
+    Its whole state is in tensors whose first axis is the samples, so that rows can be removed and
+    added. No row may depend on another. A search that draws random numbers in every step keeps one
+    number per sample, ``name = streams.bits([B], dim=0)``, and draws from
+    ``SampleStreams(0, name + step)``, so that samples may be at different steps.
     """
 
     @property
     def rounds(self) -> int:
-        """How many searches a sample gets that no search before has fooled, >= 1."""
+        """Largest number of searches per sample, >= 1; the next one runs if none has succeeded."""
 
     def begin(self, x: Tensor, y: Tensor, streams: SampleStreams, round_: int) -> State:
-        """Return the state in which the search of a round, counted from 0, begins.
+        """Return the initial state of the search of a round, counted from 0.
 
-        ``streams`` stand where the attack's own call gets them, in every round.
+        In every round ``streams`` are at the position in which the attack's call receives them.
         """
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> Step:
@@ -74,9 +74,9 @@ class Stepwise(Attack, Protocol):
 
 
 class Watch:
-    """A loss that remembers on which samples the logits it was given are wrong.
+    """A loss that records which samples its logits misclassify.
 
-    The forward pass of a gradient thus tells for nothing whether its point fools the model.
+    The forward pass of a gradient thus also shows whether its point fools the model.
     """
 
     def __init__(self, loss: Loss):
@@ -89,16 +89,16 @@ class Watch:
         return self.loss(logits, y)
 
     def outcome(self, y: Tensor) -> Tensor:
-        """Return which samples were wrong [B]; none where the loss was never called."""
+        """Return which samples were misclassified [B]; none if the loss was never called."""
         return torch.zeros_like(y, dtype=torch.bool) if self.fooled is None else self.fooled
 
 
 def can_step(attack: Attack, model: nn.Module) -> TypeGuard[Stepwise]:
-    """Whether an attack can be run step by step against a model, to the same end.
+    """Whether an attack can be run step by step against a model, with the same result.
 
-    Not where the model draws noise inside an attack: one look does not tell whether it is fooled.
-    Nor where a subclass changes what the attack does when it is called, or where its gradient
-    learns from step to step: that must not mix samples at different steps.
+    This is false for a model that draws noise inside an attack, because one draw does not decide
+    whether it is fooled; for a subclass that overrides the attack's call; and for a gradient that
+    keeps state from step to step, which must not mix samples at different steps.
     """
     if is_adaptive(getattr(attack, "gradient", BACKPROP)):
         return False
@@ -118,30 +118,34 @@ def active_set(
     batch_size: int,
     judge: Judge,
 ) -> tuple[Tensor, Tensor]:
-    """Run a search with batches that stay full of samples which are not fooled yet.
+    """Run a search on full batches of samples that are not fooled yet.
 
-    A sample that a step saw fooled hands in that point, others what the search ends with. The judge
-    scores what is handed in, once a batch of it is together. It has the last word: a sample it
-    finds right goes on with its search, or begins the next round.
+    A sample that is fooled in a step submits that point; other samples submit the final result of
+    their search. The judge scores submitted points in batches, and its verdict is final: a sample
+    that it finds correctly classified continues its search, or starts the next round.
 
     Args:
         attack: The search.
-        model: A classifier for which ``can_step`` holds; it is left as it was.
+        model: A classifier for which ``can_step`` holds; it is left unchanged.
         x: Inputs [N, ...] in [0, 1].
         y: Labels [N].
-        streams: A stream for each of the N samples; each draws what the attack's own call draws.
+        streams: A stream for each of the N samples, used as in the attack's own call.
         batch_size: Samples searched or judged at once, >= 1; results do not depend on it.
-        judge: ``(points [B, ...], rows [B]) -> share of right answers [B]``, rows being places in
-            ``x`` on the CPU; 0 is fooled.
+        judge: ``(points [B, ...], rows [B]) -> share of correct draws [B]``, where rows are indices
+            into ``x`` on the CPU; 0 is fooled.
 
     Returns:
-        For each sample the point that was judged last, and its share of right answers, on the CPU.
+        For each sample the point that was judged last, and its share of correct draws, on the CPU.
     """
     return _ActiveSet(attack, model, x, y, streams, batch_size, judge).run()
 
 
 class _ActiveSet:
-    """Samples are in the queue, in the batch, waiting for the judge, or back from the judge."""
+    """Scheduler of the active set.
+
+    Each sample is in the queue, in the batch, waiting for the judge, or back from the judge to
+    continue its search.
+    """
 
     def __init__(
         self,
@@ -165,28 +169,28 @@ class _ActiveSet:
     def run(self) -> tuple[Tensor, Tensor]:
         while self.searching or _size(self.waiting):
             with crafting(self.model, self.x, self.y, self.streams) as streams:
-                while not self.due():
+                while not self.judge_due():
                     self.refill(streams)
                     self.step()
-            self.settle()  # outside: scores are not taken inside an attack
+            self.score()  # outside the block: scores are not computed in attack mode
         return self.found, self.right
 
     @property
     def searching(self) -> int:
-        """How many samples are searched or could be."""
+        """Number of samples being searched or ready to be."""
         return len(self.queue) + _size(self.batch) + _size(self.back)
 
-    def due(self) -> bool:
-        """Whether the judge comes now: for a full batch, or before the search runs short."""
+    def judge_due(self) -> bool:
+        """Whether to score now: a full batch is waiting, or too few samples are left to search."""
         if _size(self.waiting) >= self.batch_size or not self.searching:
             return True
         if self.searching >= self.batch_size or not _size(self.waiting):
             return False
         last = self.waiting[_ROUND] + 1 >= self.attack.rounds
-        return bool((self.waiting[_OVER] & ~last).any())  # these may come back
+        return bool((self.waiting[_OVER] & ~last).any())  # these may start another round
 
     def refill(self, streams: SampleStreams) -> None:
-        """Fill the batch: first with samples that go on, then from the queue."""
+        """Fill the batch: first with samples that continue, then from the queue."""
         free = self.batch_size - _size(self.batch)
         here = torch.arange(_size(self.back)) < free
         self.batch = _join(self.batch, _take(self.back, here))
@@ -201,7 +205,7 @@ class _ActiveSet:
             self.batch = _join(self.batch, {**state, **own})
 
     def step(self) -> None:
-        """Take one step, and let those who are fooled or at their end wait for the judge."""
+        """Take one step; move samples that are fooled or finished to the judge's waiting list."""
         rows = self.batch[_ROW]
         own = {name: self.batch[name] for name in (_ROW, _ROUND)}
         state = {name: part for name, part in self.batch.items() if name not in OWN}
@@ -213,8 +217,8 @@ class _ActiveSet:
         self.waiting = _join(self.waiting, _take({**made.state, **own, **asks}, leaves))
         self.batch = _take({**made.state, **own}, ~leaves)
 
-    def settle(self) -> None:
-        """Judge up to a batch of those who wait; who is right after all goes on."""
+    def score(self) -> None:
+        """Judge up to one batch of waiting samples; those found correct continue their search."""
         first = torch.arange(_size(self.waiting)) < self.batch_size
         part, self.waiting = _take(self.waiting, first), _take(self.waiting, ~first)
         rows = part[_ROW]
@@ -222,7 +226,7 @@ class _ActiveSet:
         self.found[rows], self.right[rows] = part[_POINT], right
         held, over, claim = right > 0, part[_OVER], part[_CLAIM]
         self.back = _join(self.back, _without(_take(part, held & ~over)))
-        again = _take(part, held & over & claim)  # its end was not looked at yet
+        again = _take(part, held & over & claim)  # the final result is not judged yet
         if again:
             again |= {_POINT: again[_RESULT], _CLAIM: torch.zeros_like(again[_CLAIM])}
             self.waiting = _join(self.waiting, again)
@@ -237,7 +241,7 @@ def _size(state: State) -> int:
 
 
 def _take(state: State, which: Tensor) -> State:
-    """Return the samples of a mask; no samples are an empty dictionary."""
+    """Return the samples selected by a mask; an empty dictionary if there are none."""
     index = which.nonzero()[:, 0]
     return {name: part[index.to(part.device)] for name, part in state.items()} if len(index) else {}
 
@@ -249,10 +253,10 @@ def _join(one: State, other: State) -> State:
 
 
 def _without(state: State) -> State:
-    """Leave out what only those who wait have."""
+    """Remove the entries that only waiting samples have."""
     return {k: part for k, part in state.items() if k not in (_POINT, _RESULT, _OVER, _CLAIM)}
 
 
 def _rows(values: Tensor, like: Tensor) -> Tensor:
-    """Shape one value a sample so that it goes with ``like``."""
+    """Reshape one value per sample so that it broadcasts against ``like``."""
     return values.view(-1, *[1] * (like.ndim - 1))

@@ -1,4 +1,4 @@
-"""Auto-PGD: a gradient search that chooses its own step size; untargeted and targeted (APGD-T)."""
+"""Auto-PGD (APGD): PGD with an adaptive step size; untargeted and targeted (APGD-T)."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ __all__ = ["APGD"]
 
 @dataclass(frozen=True)
 class APGD:
-    """Auto-PGD; the step size is each sample's own and is halved where it stops helping.
+    """Auto-PGD; each sample has its own step size, halved when the loss stops rising.
 
-    A search returns the last point at which the model was wrong, or, if there was none, the point
-    of highest loss. Later searches are run on the samples that no search before has fooled.
+    A search returns the last misclassified point, or the point of highest loss if there is none.
+    Further searches run only on the samples that no search has fooled yet.
 
-    Under noise, losses, gradients and answers are means over the draws of ``EoT``: a point counts
-    as wrong if the mean logits of its draws are. One draw alone proves nothing, so without ``EoT``
-    the search returns the point of highest loss. A sample is spared further searches only if it is
-    wrong on all of ten fresh draws; of its searches the one with the fewest right draws is kept.
+    Against a stochastic model, losses, gradients and logits are means over the draws of ``EoT``: a
+    point counts as misclassified if the mean logits of its draws are wrong. One draw is not enough,
+    so without ``EoT`` the search returns the point of highest loss. A sample skips further searches
+    only if all of ten fresh draws are wrong; the search with the fewest correct draws is kept.
 
     Args:
-        threat: The set the adversary may use; ``L1`` has a path of its own.
+        threat: The set the adversary may use; ``L1`` has its own step rule.
         steps: Gradient steps of a search, >= 1.
         restarts: Searches from different random starts, >= 1.
-        targets: 0 searches for any other class. k > 0 is APGD-T: a search for each of the k classes
-            that rank highest beside the true one on the clean input, with the targeted DLR loss,
-            each ``restarts`` times. Where the model has fewer, they take turns again.
-        loss: Per-sample loss to maximise; APGD-T has its own and asks for ``dlr``.
+        targets: 0 is untargeted. k > 0 is APGD-T: one search for each of the k highest-ranking
+            wrong classes on the clean input, with the targeted DLR loss, each ``restarts`` times.
+            If the model has fewer wrong classes, they are repeated.
+        loss: Per-sample loss to maximise; APGD-T uses the targeted DLR and requires ``dlr`` here.
         gradient: How the loss is differentiated.
 
     Raises:
@@ -81,18 +81,20 @@ class APGD:
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations a sample; a search looks at one point more than it takes steps."""
+        """Gradient evaluations per sample; a search evaluates one point more than it has steps."""
         ranking = draws_per_step(self.gradient) * FORWARD if self.targets else 0
         outcome = FORWARD if self.rounds > 1 else 0
-        return self.rounds * (self._path.looks * gradient_cost(self.gradient) + ranking + outcome)
+        return self.rounds * (
+            self._path.evaluations * gradient_cost(self.gradient) + ranking + outcome
+        )
 
     @property
     def rounds(self) -> int:
-        """Searches a sample gets at most."""
+        """Largest number of searches per sample."""
         return max(1, self.targets) * self.restarts
 
     def begin(self, x: Tensor, y: Tensor, streams: SampleStreams, round_: int) -> State:
-        """Return the state in which a search begins: at its random start."""
+        """Return the initial state of a search, at a random start."""
         path = self._path
         start = path.start.sample(x, streams.fork("round", round_))
         lowest = torch.full_like(y, -torch.inf, dtype=torch.promote_types(x.dtype, torch.float32))
@@ -110,13 +112,13 @@ class APGD:
         }
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> Step:
-        """Look at the point where every sample stands, and go on to the next one."""
+        """Evaluate the current point of every sample, and move to the next one."""
         return self._step(model, x, y, state, trusted=True)
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
     ) -> Tensor:
-        """Return adversarial inputs shaped like ``x``; ``model`` is left as it was."""
+        """Return adversarial inputs shaped like ``x``; ``model`` is left unchanged."""
         with crafting(model, x, y, generator) as streams:
             noisy = is_stochastic(model)
             worst = x.detach().clone()
@@ -159,12 +161,12 @@ class APGD:
         round_: int,
         noisy: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Return what a search hands in, and the highest loss it saw [B]."""
+        """Return the result of a search, and its highest loss [B]."""
         search = replace(self, gradient=start_search(self.gradient))
         trusted = not noisy or draws_per_step(self.gradient) > 1
         state = self.begin(x, y, streams, round_)
         made = search._step(model, x, y, state, trusted)
-        for _ in range(self._path.looks - 1):
+        for _ in range(self._path.evaluations - 1):
             made = search._step(model, x, y, made.state, trusted)
         return made.result, made.state["best_loss"]
 
@@ -172,12 +174,12 @@ class APGD:
         path, here = self._path, state["x_adv"]
         loss = self.loss
         if self.targets:
-            state = self._aim(model, x, y, state)
+            state = self._set_target(model, x, y, state)
             loss = partial(_towards, target=state["target"])
-        look = _Look(loss, draws_per_step(self.gradient))
-        losses, grad = self.gradient(model, here, y, look)
-        inside = path.counts(state["done"])
-        wrong = look.wrong(y) & inside & trusted
+        recorded = _RecordedLogits(loss, draws_per_step(self.gradient))
+        losses, grad = self.gradient(model, here, y, recorded)
+        inside = path.in_threat_set(state["done"])
+        wrong = recorded.wrong(y) & inside & trusted
         better, misled = losses > state["best_loss"], rows(wrong, x)
         state = state | {
             "best": torch.where(rows(better, x), here, state["best"]),
@@ -190,10 +192,10 @@ class APGD:
         result = torch.where(rows(inside, x), result, x)
         moved = path.move(x, state, losses, grad)
         moved["done"] = state["done"] + 1
-        return Step(moved, here, wrong, result, moved["done"] >= path.looks)
+        return Step(moved, here, wrong, result, moved["done"] >= path.evaluations)
 
-    def _aim(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> State:
-        """Give those who begin their target: the class of their rank by clean logits."""
+    def _set_target(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> State:
+        """Set the target of samples that begin: the class of their rank by clean logits."""
         new = (state["done"] == 0).nonzero()[:, 0]
         if not len(new):
             return state
@@ -206,8 +208,8 @@ class APGD:
         return state | {"target": target}
 
 
-class _Look:
-    """A loss that remembers the logits it was given, the last of every draw being those at x."""
+class _RecordedLogits:
+    """A loss that records its logits; in every draw the last recorded ones are those at x."""
 
     def __init__(self, loss: Loss, draws: int):
         self.loss, self.draws = loss, draws
@@ -218,8 +220,8 @@ class _Look:
         return self.loss(logits, y)
 
     def wrong(self, y: Tensor) -> Tensor:
-        """Return on which samples the mean logits over the draws are wrong [B]."""
-        if not self.seen:  # a gradient of another kind: it never asked
+        """Return which samples the mean logits over the draws misclassify [B]."""
+        if not self.seen:  # the gradient never called the loss
             return torch.zeros_like(y, dtype=torch.bool)
         each = max(1, len(self.seen) // self.draws)
         logits = torch.stack(self.seen[each - 1 :: each]).mean(0)

@@ -1,8 +1,8 @@
-"""How APGD walks in an L1 ball: along few pixels at a time, and from a larger ball into the set.
+"""Step rule of APGD in an L1 ball: sparse steps, and balls that shrink to the threat set.
 
-The steepest step of an L1 ball moves one pixel, too few for an image; a step along the sign of all
-pixels wastes the budget. So each step moves the k pixels of largest gradient, and k follows from
-how many pixels the best point so far has changed.
+The steepest step in an L1 ball changes one pixel, which is too few for an image; a step along the
+sign of all pixels wastes the budget. So each step changes the k pixels of largest gradient, and k
+depends on the number of pixels changed in the best point so far.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from spikeguard.attacks.threat import L1
 
 __all__ = ["Sparse"]
 
-_STAGES = ((3, 0.3), (2, 0.3), (1, 0.4))  # radius in eps, share of the steps
-_FIRST = 0.2  # share of the pixels that the first steps move
-_SPARED = 1.5  # k is this much smaller than the number of pixels changed in the best point
-_SHRUNK = 0.95  # fewer pixels than this share of those changed before: step size back to eps
-_SHORTEST = 10  # the step size does not fall below eps over this
+_STAGES = ((3, 0.3), (2, 0.3), (1, 0.4))  # (radius in eps, fraction of the steps)
+_FIRST = 0.2  # fraction of the pixels that the first steps change
+_SPARED = 1.5  # k is the number of pixels changed in the best point, divided by this
+_SHRUNK = 0.95  # if the changed pixels fall below this fraction, the step size is reset to eps
+_SHORTEST = 10  # the smallest step size is eps divided by this
 
 
 class Sparse:
-    """The path of L1-APGD; three stages with radii 3 eps, 2 eps and eps.
+    """Step rule of L1-APGD: three stages with radii 3 eps, 2 eps and eps.
 
-    Each stage begins at the projection of the best point of the one before and keeps its own best.
-    Only what the last stage sees lies in the threat set. A stage looks at one point more than it
-    takes steps.
+    Each stage starts at the projection of the previous stage's best point and keeps its own best.
+    Only points of the last stage are in the threat set. A stage evaluates one point more than it
+    has steps.
 
     Args:
         threat: The L1 ball.
@@ -45,7 +45,7 @@ class Sparse:
         wider = [(replace(threat, eps=factor * threat.eps), n) for factor, n in lengths if n]
         stages = [*wider[:-1], (threat, lengths[-1][1])]
         self.balls = [ball for ball, _ in stages]
-        self.looks = sum(length + 1 for _, length in stages)
+        self.evaluations = sum(length + 1 for _, length in stages)
         self._stage = [i for i, (_, n) in enumerate(stages) for _ in range(n + 1)]
         self._ends = [place == n for _, n in stages for place in range(n + 1)]
         self._due = [
@@ -56,15 +56,15 @@ class Sparse:
 
     @property
     def start(self) -> L1:
-        """Where a search starts."""
+        """The ball of the random start."""
         return self.balls[0]
 
-    def counts(self, done: Tensor) -> Tensor:
-        """Whether a look, counted from 0, is at a point of the threat set [B]."""
+    def in_threat_set(self, done: Tensor) -> Tensor:
+        """Whether an evaluated point, counted from 0, is in the threat set [B]."""
         return self._at(self._stage, done) == len(self.balls) - 1
 
     def begin(self, x: Tensor, start: Tensor) -> State:
-        """Return what the path remembers of each sample."""
+        """Return the step rule's initial state of each sample."""
         pixels = x[0].numel()
         one = torch.ones(len(x), dtype=x.dtype, device=x.device)
         return {
@@ -74,7 +74,7 @@ class Sparse:
         }
 
     def move(self, x: Tensor, state: State, losses: Tensor, grad: Tensor) -> State:
-        """Return the state at the next point; the best point is already that of this look."""
+        """Return the state at the next point; the current point is already in "best"."""
         stage = self._at(self._stage, state["done"])
         ends = self._at(self._ends, state["done"]) & (stage + 1 < len(self.balls))
         due = self._at(self._due, state["done"])
@@ -112,11 +112,11 @@ class Sparse:
 
 
 def sparse_sign(grad: Tensor, sparsity: Tensor) -> Tensor:
-    """Return the step of L1 length 1 that moves the pixels of largest gradient alike.
+    """Return the step of L1 length 1 that changes the pixels of largest gradient equally.
 
     Args:
-        grad: Gradients [B, ...]; where one is zero, so is the step.
-        sparsity: How many pixels are to move, rounded, at least 1, [B]; ties can make it more.
+        grad: Gradients [B, ...]; a zero gradient gives a zero step.
+        sparsity: Number of pixels to change [B], rounded, at least 1; ties can make it larger.
     """
     size = grad.flatten(1).abs()
     place = sparsity.round().long().clamp(1, size.shape[1]) - 1

@@ -1,4 +1,4 @@
-"""How APGD walks in Linf and L2 balls: with momentum, and with steps that are halved."""
+"""Step rule of APGD in Linf and L2 balls: momentum, and a step size halved at checkpoints."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from spikeguard.attacks.threat import Threat
 
 __all__ = ["Momentum", "checkpoints"]
 
-_RISING = 0.75  # rho: the share of steps that must raise the loss
-_ALPHA = 0.75  # weight of the step against the momentum
+_RISING = 0.75  # rho: the fraction of steps that must raise the loss
+_ALPHA = 0.75  # weight of the gradient step; the momentum has the rest
 
 
 class Momentum:
-    """The path of APGD in Linf and L2 balls: steps with momentum, halved at checkpoints.
+    """Step rule of APGD in Linf and L2 balls: momentum, and a step size halved at checkpoints.
 
     Args:
         threat: The set the adversary may use.
-        steps: Steps, >= 1; one point more is looked at.
+        steps: Steps, >= 1; one point more is evaluated.
     """
 
     def __init__(self, threat: Threat, steps: int):
-        self.start, self.looks = threat, steps + 1
+        self.start, self.evaluations = threat, steps + 1
         marks = [0, *checkpoints(steps)]
         self._interval = [0] * (steps + 1)
         for before, mark in pairwise(marks):
             self._interval[mark] = mark - before
 
-    def counts(self, done: Tensor) -> Tensor:
-        """Whether a look is at a point of the threat set [B]: always."""
+    def in_threat_set(self, done: Tensor) -> Tensor:
+        """Whether an evaluated point is in the threat set [B]: always."""
         return torch.ones_like(done, dtype=torch.bool)
 
     def begin(self, x: Tensor, start: Tensor) -> State:
-        """Return what the path remembers of each sample."""
+        """Return the step rule's initial state of each sample."""
         value = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         high = torch.promote_types(x.dtype, torch.float32)
         return {
@@ -46,11 +46,11 @@ class Momentum:
             "last": torch.full_like(value, torch.inf, dtype=high),
             "rises": torch.zeros_like(value, dtype=torch.int64),
             "peak": torch.zeros_like(value, dtype=high),  # best loss at the last checkpoint
-            "kept": torch.ones_like(value, dtype=torch.bool),  # step size not halved there
+            "kept": torch.ones_like(value, dtype=torch.bool),  # step size not halved then
         }
 
     def move(self, x: Tensor, state: State, losses: Tensor, grad: Tensor) -> State:
-        """Return the state at the next point; the best point is already that of this look."""
+        """Return the state at the next point; the current point is already in "best"."""
         done, best_loss = state["done"], state["best_loss"]
         interval = torch.tensor(self._interval, device=done.device)[done]
         first, due = done == 0, interval > 0
@@ -79,7 +79,7 @@ class Momentum:
 
 
 def checkpoints(steps: int) -> list[int]:
-    """Return the steps after which APGD asks whether to halve the step size.
+    """Return the steps after which APGD decides whether to halve the step size.
 
     Example:
         >>> checkpoints(100)

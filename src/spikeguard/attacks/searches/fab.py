@@ -1,4 +1,4 @@
-"""FAB: the smallest change that fools the model, by steps onto the linearised boundary."""
+"""FAB: search for the smallest perturbation that fools the model, by linearised boundaries."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from spikeguard.rng import Randomness, SampleStreams
 __all__ = ["FAB", "onto_plane"]
 
 _NEAREST = 0.1  # largest weight of the step from x itself (alpha_max)
-_OVERSHOOT = 1.05  # of both steps (eta)
-_BACK = 0.9  # where the search goes on after a point that fools (beta)
+_OVERSHOOT = 1.05  # factor of both steps (eta)
+_BACK = 0.9  # after a misclassified point, its distance to x is scaled by this (beta)
 
 
 @dataclass(frozen=True)
 class FAB:
-    r"""Fast Adaptive Boundary attack, targeted: it looks for the nearest point that fools.
+    r"""Fast adaptive boundary attack, targeted: searches for the nearest misclassified point.
 
     .. math::
         x_{i+1} = (1 - \alpha)(x_i + 1.05\,d_1) + \alpha (x + 1.05\,d_2), \quad
         \alpha = \min\Bigl(\frac{\lVert d_1 \rVert}{\lVert d_1 \rVert + \lVert d_2 \rVert},
         0.1\Bigr)
 
-    with d_1 and d_2 the shortest ways from x_i and from x to the plane on which the linearised
-    z_t - z_y is zero, within the box. After a point that fools it goes back to
-    x + 0.9 (x_{i+1} - x). Each target t is a search of its own, from x.
+    where d_1 and d_2 are the shortest vectors from x_i and from x, within the box, to the plane on
+    which the linearised z_t - z_y is zero. After a misclassified point the search continues at
+    x + 0.9 (x_{i+1} - x). Each target t is a separate search from x.
 
-    There is no step size, and eps plays no part in the search: a plain call returns for each sample
-    the nearest point found over all targets if it lies within eps. If it does not, that point is
-    projected, which mostly fools no more; without any such point it is x itself. An input that is
-    wrong already is its own nearest point. Step by step, a sample ends at its first point within
-    eps.
+    There is no step size, and the search does not use eps. A plain call returns for each sample the
+    nearest misclassified point over all targets if it is within eps. Otherwise it returns the
+    projection of that point, which is usually classified correctly, or x if there is no such point.
+    For an input that is misclassified already, the result is x. Step by step, a sample ends at its
+    first misclassified point within eps.
 
-    Where the gradient is zero there is no plane, and the sample stays where it is.
+    If the gradient is zero there is no plane, and the sample does not move.
 
-    A model with noise is fooled where its mean logits over ten fresh draws are wrong; the planes
-    are those of the mean over the draws of ``EoT``. The nearest of many such points may still be a
-    lucky one: score it on fresh draws, as ``evaluate`` does.
+    For a stochastic model a point counts as misclassified if its mean logits over ten fresh draws
+    are wrong; the planes are those of the mean over the draws of ``EoT``. The nearest of many such
+    points may be misclassified by chance: score it on fresh draws, as ``evaluate`` does.
 
     Args:
         threat: ``Linf``, ``L2`` or ``L1``: the norm, and the radius within which a point counts.
         steps: Steps for each target, >= 1.
-        targets: Classes that are tried, >= 1: those that rank highest beside the true one on the
-            clean input; at most all others.
+        targets: Number of target classes, >= 1: the highest-ranking wrong classes on the clean
+            input, at most all of them.
         gradient: How z_t - z_y is differentiated.
 
     Raises:
@@ -80,16 +80,16 @@ class FAB:
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations a sample: each step asks about its point, each target about x."""
+        """Gradient evaluations per sample, with a forward pass per step and one per target."""
         return self.targets * (self.steps * (gradient_cost(self.gradient) + FORWARD) + FORWARD)
 
     @property
     def rounds(self) -> int:
-        """One: the targets follow each other within it."""
+        """One, which runs through all targets."""
         return 1
 
     def begin(self, x: Tensor, y: Tensor, streams: SampleStreams, round_: int) -> State:
-        """Return the state in which the search begins: at x."""
+        """Return the initial state of the search, at x."""
         shortest = torch.full_like(y, torch.inf, dtype=torch.promote_types(x.dtype, torch.float32))
         return {
             "x_adv": x,
@@ -106,7 +106,7 @@ class FAB:
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
     ) -> Tensor:
-        """Return adversarial inputs shaped like ``x``; ``model`` is left as it was."""
+        """Return adversarial inputs shaped like ``x``; ``model`` is left unchanged."""
         with crafting(model, x, y, generator) as streams:
             draws = DEFAULT_DRAWS if is_stochastic(model) else 1
             x = x.detach()
@@ -120,7 +120,7 @@ class FAB:
                     return made.result
 
     def _step(self, model: nn.Module, x: Tensor, y: Tensor, state: State, draws: int) -> Step:
-        state = self._aim(model, x, y, state, draws)
+        state = self._set_target(model, x, y, state, draws)
         here, done = state["x_adv"], state["done"] + 1
         value, grad = self.gradient(model, here, y, partial(_toward, target=state["target"]))
         there = self._closer(x, here, value, grad)
@@ -136,8 +136,10 @@ class FAB:
         moved = {**state, "x_adv": torch.where(rows(ends, x), x, there), "done": done}
         return Step(moved, result, inside, result, over)
 
-    def _aim(self, model: nn.Module, x: Tensor, y: Tensor, state: State, draws: int) -> State:
-        """Give those who stand at x their next target; an x that is wrong is found already."""
+    def _set_target(
+        self, model: nn.Module, x: Tensor, y: Tensor, state: State, draws: int
+    ) -> State:
+        """Set the next target of samples at x; a misclassified x is recorded at distance 0."""
         new = (state["done"] % self.steps == 0).nonzero()[:, 0]
         if not len(new):
             return state
@@ -149,7 +151,7 @@ class FAB:
         return {**found, "target": target}
 
     def _closer(self, x: Tensor, here: Tensor, value: Tensor, grad: Tensor) -> Tensor:
-        """Return the next points: between the way from here to the plane and that from x."""
+        """Return the next points: the weighted mean of the steps to the plane from here and x."""
         start, point, w = (part.flatten(1).double() for part in (x, here, grad))
         gap = value.double()
         d1 = onto_plane(point, w, gap, self.threat.norm)
@@ -166,19 +168,20 @@ class FAB:
 def onto_plane(point: Tensor, w: Tensor, gap: Tensor, norm: str) -> Tensor:
     r"""Return the shortest d with <w, d> = -gap and point + d in [0, 1], exactly.
 
-    Every coordinate moves in the direction that closes the gap, by
+    Every coordinate moves in the direction that reduces the gap, by
 
-    * Linf: :math:`\min(\lambda, r_j)`, r_j being the room to the box,
+    * Linf: :math:`\min(\lambda, r_j)`, where r_j is the distance to the box,
     * L2: :math:`\min(\lambda |w_j|, r_j)`,
-    * L1: r_j, those of largest abs(w_j) first, and the last one by what is left.
+    * L1: r_j in the order of decreasing abs(w_j), and the last coordinate by the remainder.
 
-    What this closes rises with lambda along straight lines; their ends are sorted, so that the
-    smallest lambda that closes the gap is exact. Where the box forbids it, all go to its edge.
+    The reduction of the gap is piecewise linear in lambda. Its breakpoints are sorted, so the
+    smallest sufficient lambda is exact. If the plane does not intersect the box, all coordinates
+    move to the edge of the box.
 
     Args:
         point: Points in the box [B, D].
         w: Normals [B, D].
-        gap: What <w, .> has to fall by [B].
+        gap: Required decrease of <w, .> [B].
         norm: "linf", "l2" or "l1".
 
     Source: Croce and Hein, 2020 (arXiv:1907.02044), Section 2.
@@ -197,8 +200,8 @@ def onto_plane(point: Tensor, w: Tensor, gap: Tensor, norm: str) -> Tensor:
     end = torch.where(pace > 0, room / torch.where(pace > 0, pace, 1), 0)  # lambda at the box
     ends, order = end.sort(1)
     slope = (size * pace).gather(1, order)
-    before = (slope * ends).cumsum(1) - slope * ends  # closed by those who stand at the box
-    left = slope.flip(1).cumsum(1).flip(1)  # the slope of those who do not
+    before = (slope * ends).cumsum(1) - slope * ends  # reduction by the coordinates at the box
+    left = slope.flip(1).cumsum(1).flip(1)  # total slope of the other coordinates
     reached = before + left * ends
     first = (reached < need).sum(1, keepdim=True)
     last = first.clamp(max=ends.shape[1] - 1)
@@ -213,7 +216,7 @@ def _toward(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def _record(state: State, wrong: Tensor, point: Tensor, distance: Tensor) -> State:
-    """Keep a point that fools if it is the nearest so far."""
+    """Record a misclassified point if it is the nearest so far."""
     nearer = wrong & (distance < state["shortest"])
     return {
         **state,

@@ -1,4 +1,4 @@
-"""MI-FGSM: signed steps along a running sum of gradients of equal weight."""
+"""MI-FGSM: signed steps along a running sum of normalised gradients."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ __all__ = ["MIFGSM"]
 
 @dataclass(frozen=True)
 class MIFGSM:
-    r"""Momentum iterative FGSM; starts at x and returns the last iterate.
+    r"""Momentum iterative fast gradient sign method; starts at x and returns the last iterate.
 
     .. math::
         m \leftarrow \mu m + \frac{g}{\lVert g \rVert_1}, \qquad
         x' \leftarrow P(x' + \alpha\,d(m))
 
-    The norm is over all that belongs to a sample, also the time axis of event frames. A gradient
-    of zero adds nothing: the sample goes on along what it remembers.
+    The norm is over all elements of a sample, including the time axis of event frames. A zero
+    gradient adds nothing: the sample continues along its momentum.
 
-    Against a model with noise no draw decides anything: the last iterate is returned whatever it
-    was seen to do. Average the gradient with ``EoT``.
+    The last iterate is returned against a stochastic model too, regardless of single draws. Average
+    the gradient with ``EoT`` there.
 
     Args:
-        threat: The set the adversary may use; owns the projection P and the direction d.
+        threat: The set the adversary may use; it defines the projection P and the direction d.
         steps: Gradient steps, >= 1.
         step_size: Length of one step, in input units; None is eps / steps, as in the source.
-        decay: The factor mu of what is remembered, >= 0; 0 is an iterated FGSM.
+        decay: The momentum factor mu, >= 0; 0 is an iterated FGSM.
         loss: Per-sample loss ``(logits, y) -> [B]`` to maximise.
         gradient: How the loss is differentiated.
 
@@ -67,16 +67,16 @@ class MIFGSM:
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations a sample."""
+        """Gradient evaluations per sample."""
         return self.steps * gradient_cost(self.gradient)
 
     @property
     def rounds(self) -> int:
-        """One: every search would be the same."""
+        """One, because the search is deterministic."""
         return 1
 
     def begin(self, x: Tensor, y: Tensor, streams: SampleStreams, round_: int) -> State:
-        """Return the state at x, with nothing remembered."""
+        """Return the state at x, with zero momentum."""
         return {"x_adv": x, "momentum": torch.zeros_like(x), "done": torch.zeros_like(y)}
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> Step:
@@ -92,7 +92,7 @@ class MIFGSM:
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
     ) -> Tensor:
-        """Return adversarial inputs shaped like ``x``; ``model`` is left as it was."""
+        """Return adversarial inputs shaped like ``x``; ``model`` is left unchanged."""
         with crafting(model, x, y, generator) as streams:
             search = replace(self, gradient=start_search(self.gradient))
             state = search.begin(x, y, streams, 0)
@@ -104,6 +104,6 @@ class MIFGSM:
 def _unit(grad: Tensor) -> Tensor:
     """Return g / ||g||_1 of each sample; zero stays zero."""
     peak = rows(grad.flatten(1).abs().amax(1), grad)
-    scaled = grad / torch.where(peak > 0, peak, 1)  # so that a tiny gradient does not overflow
+    scaled = grad / torch.where(peak > 0, peak, 1)  # avoids overflow for tiny gradients
     unit: Tensor = scaled / rows(scaled.flatten(1).abs().sum(1), grad).clamp_min(1)
     return unit

@@ -1,4 +1,4 @@
-"""MTPGD: one gradient search for each class that a sample could be taken for."""
+"""MTPGD (multi-targeted PGD): one gradient search for each target class."""
 
 from __future__ import annotations
 
@@ -21,29 +21,28 @@ from spikeguard.rng import Randomness, SampleStreams
 
 __all__ = ["MTPGD"]
 
-_DECAYED_AT = (0.5, 0.75)  # shares of the steps after which a step is a tenth as long
+_DECAYED_AT = (0.5, 0.75)  # fractions of the steps after which the step size is divided by 10
 
 
 @dataclass(frozen=True)
 class MTPGD:
     r"""Multi-targeted PGD: for each target t, PGD on z_t - z_y from a random start.
 
-    The margin to the best other class changes its slope wherever another class becomes the best;
-    towards one class it does not. Targets are tried in the order of the clean logits, the runner-up
-    first. A step is a tenth as long after half of a target's steps, and a hundredth after three
-    quarters. A sample is done at its first point that fools the model, whatever class it
-    is taken for.
+    The margin to the best other class has a kink wherever the best class changes; the margin to a
+    fixed class has none. Targets are tried in the order of the clean logits, the runner-up first.
+    The step size is divided by 10 after half of a target's steps, and again after three quarters. A
+    sample stops at its first misclassified point, whichever class is predicted.
 
-    Against a model with noise one wrong answer proves nothing: every target is searched to its
-    end, and what the searches found is compared on ten fresh draws. So it is, without noise and
-    between targets, for a gradient that learns from step to step.
+    Against a stochastic model one misclassified draw is not enough: every target is searched for
+    all steps, and the results are compared on ten fresh draws. For an adaptive gradient every
+    target is also searched for all steps, and a fooled sample skips the remaining targets.
 
     Args:
         threat: The set the adversary may use.
         steps: Gradient steps for each target, >= 1.
         step_size: Length of the first steps, in input units; None is 5 eps / steps, so that the
-            first half of them could go 2.5 eps.
-        targets: How many classes are tried, at most all others; 0 is all others.
+            first half can cover 2.5 eps.
+        targets: Number of target classes, at most all others; 0 is all others.
         loss: Per-sample loss ``(logits, y, target) -> [B]`` to maximise.
         gradient: How the loss is differentiated.
 
@@ -73,13 +72,13 @@ class MTPGD:
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations a sample; infinite for all classes, whose number is not known."""
+        """Gradient evaluations per sample; infinite for ``targets=0``, a number not known here."""
         target = self.steps * gradient_cost(self.gradient) + 2 * FORWARD
         return self.targets * target if self.targets else math.inf
 
     @property
     def rounds(self) -> int:
-        """One: the targets follow each other within it."""
+        """One, which runs through all targets."""
         return 1
 
     def begin(self, x: Tensor, y: Tensor, streams: SampleStreams, round_: int) -> State:
@@ -93,7 +92,7 @@ class MTPGD:
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> Step:
         """Take one step with every sample."""
-        state = self._aim(model, x, y, state)
+        state = self._set_target(model, x, y, state)
         here, done = state["x_adv"], state["done"]
         watch = Watch(partial(_toward, loss=self.loss, target=state["target"]))
         _, grad = self.gradient(model, here, y, watch)
@@ -103,7 +102,7 @@ class MTPGD:
         done, wrong = done + 1, watch.outcome(y)
         at_end, over = torch.zeros_like(wrong), torch.zeros_like(wrong)
         ended = (done % self.steps == 0).nonzero()[:, 0]
-        if len(ended):  # nobody takes a gradient there, so it is looked at here
+        if len(ended):  # no further gradient follows, so the final point is evaluated here
             logits = classify(model, there[ended], y[ended])
             at_end[ended] = logits.argmax(1) != y[ended]
             over[ended] = done[ended] == self.steps * self._count(logits.shape[1])
@@ -114,7 +113,7 @@ class MTPGD:
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
     ) -> Tensor:
-        """Return adversarial inputs shaped like ``x``; ``model`` is left as it was."""
+        """Return adversarial inputs shaped like ``x``; ``model`` is left unchanged."""
         with crafting(model, x, y, generator) as streams:
             if can_step(self, model):
                 return until_fooled(self, model, x, y, streams)
@@ -131,8 +130,8 @@ class MTPGD:
             count = self._count(classify(model, x, y).shape[1])
             return best_round(search, count, model, x, y, margin)
 
-    def _aim(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> State:
-        """Give those who begin a target its class and its random start."""
+    def _set_target(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> State:
+        """Set the target class and the random start of samples that begin a target."""
         new = (state["done"] % self.steps == 0).nonzero()[:, 0]
         if not len(new):
             return state
@@ -143,13 +142,13 @@ class MTPGD:
         return {**state, "x_adv": start, "target": target}
 
     def _length(self, done: Tensor) -> Tensor:
-        """Return how long a step is, by the steps that were made for its target [B]."""
+        """Return the step size, given the number of steps done for the current target [B]."""
         first = 5 * self.threat.eps / self.steps if self.step_size is None else self.step_size
         limits = torch.tensor([share * self.steps for share in _DECAYED_AT], device=done.device)
         return first * 0.1 ** (done[:, None] >= limits).sum(1)
 
     def _count(self, classes: int) -> int:
-        """Return how many targets there are in a model of so many classes."""
+        """Return the number of targets for a model with ``classes`` classes."""
         return min(self.targets or classes - 1, classes - 1)
 
 

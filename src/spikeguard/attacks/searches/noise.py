@@ -1,4 +1,4 @@
-"""Uniform noise of the same size: the baseline that every real attack must beat."""
+"""Uniform noise in the threat set: the baseline for every other attack."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class UniformNoise:
     Args:
         threat: The set the noise is drawn from.
         draws: Points tried for each sample, >= 1.
-        loss: What ranks them; the margin ranks every fooling point above every other.
+        loss: Loss that ranks the points; the margin ranks misclassified points above all others.
 
     Raises:
         ValueError: If draws is below 1.
@@ -41,13 +41,13 @@ class UniformNoise:
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations a sample: a forward pass a draw, each a third of one."""
+        """Gradient evaluations per sample: one forward pass, a third of one, per draw."""
         return self.draws * FORWARD
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
     ) -> Tensor:
-        """Return noisy inputs shaped like ``x``; ``model`` is left as it was."""
+        """Return noisy inputs shaped like ``x``; ``model`` is left unchanged."""
         with crafting(model, x, y, generator) as streams:
             worst = self.threat.sample(x, streams)
             highest = self.loss(classify(model, worst, y), y)

@@ -1,4 +1,4 @@
-"""Projected gradient descent and its one-step relatives: FGSM, the R+FGSM family, PGD."""
+"""Projected gradient descent (PGD) and its one-step variants: FGSM and the R+FGSM family."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FGSM:
     Args:
         threat: The set the adversary may use.
         loss: Per-sample loss to maximise.
-        gradient: How it is differentiated.
+        gradient: How the loss is differentiated.
 
     Source: Goodfellow et al., "Explaining and harnessing adversarial examples", ICLR 2015.
     """
@@ -49,13 +49,13 @@ class FGSM:
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations a sample."""
+        """Gradient evaluations per sample."""
         return gradient_cost(self.gradient)
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
     ) -> Tensor:
-        """Return adversarial inputs shaped like ``x``; ``model`` is left as it was."""
+        """Return adversarial inputs shaped like ``x``; ``model`` is left unchanged."""
         with crafting(model, x, y, generator):
             return _step(self, model, x, x, y, self.threat.eps)
 
@@ -67,27 +67,27 @@ class RFGSM:
     ====================  ====================================================================
     ``tramer``            x' = x + a sign(N), then a step eps - a; a = eps/2
     ``torchattacks-3.2``  x' = x + a sign(N), then one step a; a = eps: half the budget is lost
-    ``torchattacks-3.4``  x' = x + a sign(N), then ten steps a; a = eps/4: really a PGD
+    ``torchattacks-3.4``  x' = x + a sign(N), then ten steps a; a = eps/4: in effect PGD
     ``snn-rat``           as ``tramer``, a = eps/2 (SNN-RAT, FEEL, RGA, HART)
     ``stog``              x' = x + a N, then a step eps - a; a = eps/2
     ``stable-snn``        x' = x + a N, then a step eps; a = eps
-    ``stable-snn-train``  x' = x + a N, then a step eps; a = 0.001: FGSM with a jitter
+    ``stable-snn-train``  x' = x + a N, then a step eps; a = 0.001: FGSM with jitter
     ====================  ====================================================================
 
-    N is standard normal; under L2, sign(N) becomes N / ||N|| and a step follows the gradient's own
-    direction. The last three can leave the ball in their public code; here every variant ends with
-    the projection into the threat set. Numbers under different variants are not comparable.
+    N is standard normal; under L2, sign(N) becomes N / ||N|| and a step follows the direction of
+    the gradient. The public code of the last three can leave the ball; here every variant ends with
+    a projection into the threat set. Results of different variants are not comparable.
 
     Args:
         threat: The set the adversary may use.
-        variant: Which of the definitions.
+        variant: The definition to use.
         alpha: The a above, in input units; None is the value in the table.
         loss: Per-sample loss to maximise.
-        gradient: How it is differentiated.
+        gradient: How the loss is differentiated.
 
     Raises:
-        ValueError: If the variant is unknown, or alpha is negative, or above eps where eps - a is a
-            step.
+        ValueError: If the variant is unknown, or alpha is negative, or above eps in a variant with
+            a step of length eps - a.
 
     Source: Tramèr et al., "Ensemble adversarial training", ICLR 2018 (arXiv:1705.07204); the other
         variants are read from public code.
@@ -114,13 +114,13 @@ class RFGSM:
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations a sample."""
+        """Gradient evaluations per sample."""
         return _VARIANTS[self.variant].steps * gradient_cost(self.gradient)
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
     ) -> Tensor:
-        """Return adversarial inputs shaped like ``x``; ``model`` is left as it was."""
+        """Return adversarial inputs shaped like ``x``; ``model`` is left unchanged."""
         kind, eps = _VARIANTS[self.variant], self.threat.eps
         alpha = kind.alpha(eps) if self.alpha is None else self.alpha
         length = {"rest": eps - alpha, "alpha": alpha, "eps": eps}[kind.step]
@@ -137,7 +137,7 @@ class RFGSM:
 
 @dataclass(frozen=True)
 class _Variant:
-    """How an R+FGSM starts, and how long its steps are: "rest" is eps - alpha."""
+    """The start, step length and number of steps of an R+FGSM; "rest" is eps - alpha."""
 
     start: Literal["sign", "normal"]
     alpha: Callable[[float], float]
@@ -160,22 +160,22 @@ _VARIANTS: dict[str, _Variant] = {
 class PGD:
     """Projected gradient descent; returns the last iterate, as its source does.
 
-    EoT-PGD is ``PGD(..., gradient=EoT(16))``; an attacker with another surrogate is
+    EoT-PGD is ``PGD(..., gradient=EoT(16))``. PGD with another surrogate is
     ``PGD(..., gradient=SwapSurrogate(Triangular(2.0)))``.
 
     Args:
-        threat: The set the adversary may use; owns projection and step direction.
+        threat: The set the adversary may use; it defines projection and step direction.
         steps: Gradient steps, >= 1.
         step_size: Length of one step, in input units; None is 2.5 eps / steps.
-        restarts: Independent searches, >= 1; each sample keeps the one that fools the model, and of
-            those (or of none) the one of highest final loss.
+        restarts: Independent searches, >= 1. Each sample keeps a search that fools the model, if
+            there is one; ties go to the highest final loss.
         random_start: Start at a random point of the threat set instead of at ``x``.
         loss: Per-sample loss ``(logits, y) -> [B]`` to maximise.
         gradient: How the loss is differentiated.
 
     Raises:
         ValueError: If steps or restarts is below 1, step_size is not positive, or there are several
-            restarts and nothing random about them.
+            restarts without a random start.
 
     Source: Madry et al., "Towards deep learning models resistant ...", 2018 (arXiv:1706.06083).
     """
@@ -203,25 +203,25 @@ class PGD:
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations a sample; restarts are told apart by forward passes."""
+        """Gradient evaluations per sample; several restarts are compared by forward passes."""
         draws = self.gradient.draws if isinstance(self.gradient, EoT) else 1
         ranked = self.restarts * draws * FORWARD if self.restarts > 1 else 0
         return self.restarts * self.steps * gradient_cost(self.gradient) + ranked
 
     @property
     def rounds(self) -> int:
-        """Searches a sample gets at most, where it is searched step by step."""
+        """Largest number of searches per sample in a step-by-step run."""
         return self.restarts
 
     def begin(self, x: Tensor, y: Tensor, streams: SampleStreams, round_: int) -> State:
-        """Return the state of a restart: at the start that the plain call would draw for it."""
+        """Return the initial state of a restart, at the same start as in the plain call."""
         start = x
         for _ in range(round_ + 1 if self.random_start else 0):
             start = self.threat.sample(x, streams)
         return {"x_adv": start, "done": torch.zeros_like(y)}
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> Step:
-        """Take one step with every sample; its gradient tells whether the point it left fools."""
+        """Take one step with every sample; ``seen`` is the point before the step."""
         watch, here, done = Watch(self.loss), state["x_adv"], state["done"] + 1
         there = _step(replace(self, loss=watch), model, here, x, y, self._length)
         moved = {"x_adv": there, "done": done}
@@ -230,7 +230,7 @@ class PGD:
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
     ) -> Tensor:
-        """Return adversarial inputs shaped like ``x``; ``model`` is left as it was."""
+        """Return adversarial inputs shaped like ``x``; ``model`` is left unchanged."""
         with crafting(model, x, y, generator) as streams:
             best = self._search(model, x, y, streams)
             if self.restarts == 1:
@@ -257,7 +257,7 @@ class PGD:
         return x_adv
 
     def _outcome(self, model: nn.Module, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how often each sample fools the model, and its loss, summed over the draws [B]."""
+        """Return how often each sample fools the model and its loss, summed over the draws [B]."""
         draws = self.gradient.draws if isinstance(self.gradient, EoT) else 1
         logits = [classify(model, x_adv, y) for _ in range(draws)]
         fooled = torch.stack([z.argmax(1) != y for z in logits]).sum(0)

@@ -1,4 +1,4 @@
-"""What searches share: running until the model is fooled, asking it about a point, runner-ups."""
+"""Helpers shared by searches: stop when fooled, best of several rounds, scores on fresh draws."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from spikeguard.attacks.model_access import DEFAULT_DRAWS, classify, is_stochast
 from spikeguard.attacks.searches.active_set import Stepwise
 from spikeguard.rng import SampleStreams
 
-__all__ = ["ask", "best_round", "mean_logits", "rows", "runner_up", "until_fooled"]
+__all__ = ["best_round", "mean_logits", "rows", "runner_up", "score_on_draws", "until_fooled"]
 
 
 def rows(values: Tensor, like: Tensor) -> Tensor:
-    """Shape one value a sample so that it goes with ``like``."""
+    """Reshape one value per sample so that it broadcasts against ``like``."""
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
 def until_fooled(
     attack: Stepwise, model: nn.Module, x: Tensor, y: Tensor, streams: SampleStreams
 ) -> Tensor:
-    """Run the one round of a search that is taken step by step; who is fooled leaves the batch.
+    """Run a search of one round step by step; fooled samples leave the batch.
 
-    Whoever is fooled hands in the point that the step saw, others what the search ends with.
+    For a fooled sample the result is the point evaluated in that step, for others the final result
+    of the search.
 
     Args:
-        attack: A search of one round that ``can_step`` against the model.
+        attack: A search of one round for which ``can_step`` holds.
         model: The model, inside ``crafting``.
         x: Inputs [B, ...].
         y: Labels [B].
-        streams: The streams that ``crafting`` gave.
+        streams: The streams yielded by ``crafting``.
     """
     found, here = x.detach().clone(), torch.arange(len(x), device=x.device)
     state = attack.begin(x, y, streams, 0)
@@ -56,18 +57,18 @@ def best_round(
     y: Tensor,
     loss: Loss,
 ) -> Tensor:
-    """Run several searches and keep each sample's best: fooled, and of those the highest loss.
+    """Run several searches and keep each sample's best: fooled first, then the highest loss.
 
-    A sample that a search fooled gets no further one. A model with noise is asked ten times about
-    what each search found; all samples get all searches, and the most wrong answers win.
+    A fooled sample gets no further search. Against a stochastic model all samples get all searches;
+    each result is scored on ``DEFAULT_DRAWS`` draws, and the one misclassified most often wins.
 
     Args:
-        search: ``(rows [b], round) -> points [b, ...]``; the rows are all of them under noise.
-        rounds: How many searches, >= 1; the outcome of a single one is not looked at.
+        search: ``(rows [b], round) -> points [b, ...]``; under noise the rows are all samples.
+        rounds: Number of searches, >= 1; the result of a single one is not scored.
         model: The model, inside ``crafting``.
         x: Inputs [B, ...].
         y: Labels [B].
-        loss: Per-sample loss that ranks.
+        loss: Per-sample loss that ranks the results.
     """
     every = torch.arange(len(x), device=x.device)
     best = search(every, 0)
@@ -75,13 +76,13 @@ def best_round(
         return best
     noisy = is_stochastic(model)
     draws = DEFAULT_DRAWS if noisy else 1
-    wrong, height = ask(model, best, y, loss, draws)
+    wrong, height = score_on_draws(model, best, y, loss, draws)
     for round_ in range(1, rounds):
         at = every if noisy else (wrong == 0).nonzero()[:, 0]
         if not len(at):
             break
         found = search(at, round_)
-        its_wrong, its_height = ask(model, found, y[at], loss, draws)
+        its_wrong, its_height = score_on_draws(model, found, y[at], loss, draws)
         level = (its_wrong == wrong[at]) & (its_height > height[at])
         better = (its_wrong > wrong[at]) | level
         won = at[better]
@@ -90,24 +91,24 @@ def best_round(
     return best
 
 
-def ask(
+def score_on_draws(
     model: nn.Module, x_adv: Tensor, y: Tensor, loss: Loss, draws: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the share of wrong answers and the mean loss of each sample over fresh draws [B]."""
+    """Return each sample's share of misclassified draws and its mean loss over fresh draws [B]."""
     logits = [classify(model, x_adv, y) for _ in range(draws)]
     wrong = torch.stack([z.argmax(1) != y for z in logits]).double().mean(0)
     return wrong, torch.stack([loss(z, y) for z in logits]).mean(0)
 
 
 def mean_logits(model: nn.Module, x: Tensor, y: Tensor, draws: int) -> Tensor:
-    """Return the logits of a point, averaged over fresh draws of the model's noise [B, K]."""
+    """Return the logits at ``x``, averaged over fresh draws of the model's noise [B, K]."""
     return torch.stack([classify(model, x, y) for _ in range(draws)]).mean(0)
 
 
 def runner_up(logits: Tensor, y: Tensor, rank: Tensor) -> Tensor:
-    """Return for each sample the wrong class of the given rank [B]; 0 has the highest logit.
+    """Return for each sample the wrong class of the given rank [B]; rank 0 has the highest logit.
 
-    Equal logits go by the class number. A rank beyond the last class is the last class.
+    Ties are broken by the class number. A rank beyond the last class is the last class.
     """
     own = torch.nn.functional.one_hot(y, logits.shape[1]).bool()
     order = logits.masked_fill(own, -torch.inf).argsort(dim=1, descending=True, stable=True)

@@ -1,4 +1,4 @@
-"""SA-PGD: steps along a momentum divided by the size of late gradients, pixel by pixel."""
+"""SA-PGD: momentum steps, scaled per pixel by the size of recent gradients."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class SAPGD:
         x' \leftarrow P\Bigl(x' + \operatorname{clip}\bigl(\eta\,m / \sqrt v,
         -\eta, \eta\bigr)\Bigr)
 
-    The means are over all that belongs to a sample. The step size eta begins at eps and is halved
-    at each checkpoint of APGD, whatever the loss did there; the search never goes back. A gradient
-    of zero adds nothing to m and v, and a pixel that never had one does not move.
+    The means are over all elements of a sample. The step size eta starts at eps and is halved at
+    each checkpoint of APGD, regardless of the loss; the search never returns to an earlier point. A
+    zero gradient adds nothing to m and v, and a pixel whose gradient is always zero does not move.
 
-    The source defines it for Linf. In other balls the step goes along the steepest direction of m,
-    and v is one number a sample: the step is eta ||m|| / sqrt(v) long, at most eta, with g / ||g||
-    summed up in m and ones in v.
+    The source defines it for Linf. In other balls the step is along the steepest direction of m and
+    v is one number per sample: the step length is eta ||m|| / sqrt(v), at most eta, where m
+    accumulates g / ||g|| and v accumulates ones.
 
-    A search returns the last point at which the model was wrong, or, if there was none, the point
-    of highest loss. Against a model with noise one wrong answer proves nothing, so there it is the
-    point of highest loss, a mean over the draws of ``EoT``; restarts are compared on fresh draws.
+    A search returns the last misclassified point, or the point of highest loss if there is none.
+    Against a stochastic model one misclassified draw is not enough, so the result is the point of
+    highest loss, averaged over the draws of ``EoT``; restarts are compared on fresh draws.
 
     Args:
         threat: The set the adversary may use.
@@ -72,13 +72,13 @@ class SAPGD:
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations a sample; the end of a search is looked at without one."""
-        looks = FORWARD if self.restarts == 1 else 2 * FORWARD
-        return self.restarts * (self.steps * gradient_cost(self.gradient) + looks)
+        """Gradient evaluations per sample; the final point of a search costs a forward pass."""
+        forward = FORWARD if self.restarts == 1 else 2 * FORWARD
+        return self.restarts * (self.steps * gradient_cost(self.gradient) + forward)
 
     @property
     def rounds(self) -> int:
-        """Searches a sample gets at most."""
+        """Largest number of searches per sample."""
         return self.restarts
 
     def begin(self, x: Tensor, y: Tensor, streams: SampleStreams, round_: int) -> State:
@@ -103,7 +103,7 @@ class SAPGD:
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
     ) -> Tensor:
-        """Return adversarial inputs shaped like ``x``; ``model`` is left as it was."""
+        """Return adversarial inputs shaped like ``x``; ``model`` is left unchanged."""
         with crafting(model, x, y, generator) as streams:
             trusted = not is_stochastic(model)
 
@@ -142,7 +142,7 @@ class SAPGD:
 
         over = done == self.steps
         ended = over.nonzero()[:, 0]
-        if len(ended):  # nobody takes a gradient there, so it is looked at here
+        if len(ended):  # no further gradient follows, so the final point is evaluated here
             logits = classify(model, there[ended], y[ended])
             height, at_end = state["height"].new_full((len(y),), -torch.inf), torch.zeros_like(over)
             height[ended] = self.loss(logits, y[ended]).to(height)
@@ -156,9 +156,9 @@ class SAPGD:
     def _change(
         self, grad: Tensor, momentum: Tensor, squares: Tensor, eta: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the step, and what is remembered after it."""
+        """Return the step, and the new momentum and squares."""
         peak = rows(grad.flatten(1).abs().amax(1), grad)
-        grad = grad / torch.where(peak > 0, peak, 1)  # the means' scale drops out of g / mean
+        grad = grad / torch.where(peak > 0, peak, 1)  # this scale cancels in g / mean
         pixels = self.threat.norm == "linf"
         mean = rows(grad.flatten(1).abs().mean(1), grad)
         square = rows(grad.flatten(1).square().mean(1), grad)
@@ -176,7 +176,7 @@ class SAPGD:
 
 
 def _record(state: State, point: Tensor, losses: Tensor, wrong: Tensor) -> State:
-    """Keep a point if its loss is the highest so far, and if the model is wrong there."""
+    """Record points as "best" where the loss is the highest so far, as "wrong" if misclassified."""
     better, misled = rows(losses > state["height"], point), rows(wrong, point)
     return {
         **state,

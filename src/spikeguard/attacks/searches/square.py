@@ -1,4 +1,4 @@
-"""Square Attack: random search with square patches, which asks for no gradient at all."""
+"""Square Attack: random search with square patches, without gradients."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from spikeguard.rng import Randomness, SampleStreams
 
 __all__ = ["Square"]
 
-_SHARE = 0.8  # of the image that the first patches cover
+_SHARE = 0.8  # fraction of the image covered by the first patches
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # iterations of 10 000 queries
 _SCALE = 10_000
 
 
 @dataclass(frozen=True)
 class Square:
-    r"""Square Attack: change a random square, keep the change unless it makes the loss smaller.
+    r"""Square Attack: change a random square and keep the change unless the loss falls.
 
-    Under Linf every pixel sits at x - eps or x + eps, clipped to the box; it starts with vertical
-    stripes, and each query tries one sign a channel in a square. Under L2 the squares are pairs of
-    pyramids of opposite sign, and each query moves the length of one window into another.
-    A sample stops at the first point that fools the model.
+    Under Linf every pixel is at x - eps or x + eps, clipped to the box; the start is vertical
+    stripes, and each query tries one sign per channel in a square. Under L2 the squares are pairs
+    of pyramids of opposite sign, and each query moves the perturbation's length from one window to
+    another. A sample stops at its first misclassified point.
 
-    Ties are kept (loss' >= loss), where the public code asks for a smaller margin: the logits of a
-    spiking network move in steps, most changes leave them as they are, and a search that
-    stands still until one patch alone flips a spike finds little.
+    Ties are accepted (loss' >= loss), while the public code requires a smaller margin. The logits
+    of a spiking network are piecewise constant and most changes leave them equal. A search that
+    rejects ties moves only when a single patch flips a spike, and finds little.
 
-    Position and signs are drawn for each sample by itself, so that nothing depends on the batch. A
-    patch may lie anywhere inside the image, the last row and column included. Images need not be
-    square: a patch is cut to the height and to the width. Inputs [B, F] are one row of F pixels,
-    [B, T, C, H, W] images with T C channels.
+    Position and signs are drawn per sample, so a result does not depend on the batch. A patch may
+    be anywhere in the image, including the last row and column. Images need not be square: a patch
+    is cut to the height and to the width. Inputs [B, F] are one row of F pixels, [B, T, C, H, W]
+    images with T C channels.
 
-    Against a model with noise no sample stops early, because one wrong answer is one draw: all
-    queries are made, and the point of the highest loss that was seen is returned. That loss is
-    flattered by its draw; what the point is worth is for fresh draws to say, as in ``evaluate``.
+    Against a stochastic model no sample stops early, because one misclassified draw is not enough:
+    all queries are made and the point of highest loss is returned. That loss is biased upwards by
+    its draw, so score the point on fresh draws, as ``evaluate`` does.
 
     Args:
         threat: ``Linf`` or ``L2``.
-        queries: Forward passes a sample, >= 1, the first point included.
+        queries: Forward passes per sample, >= 1, including the first point.
         loss: Per-sample loss ``(logits, y) -> [B]`` to maximise.
-        rescale: Run through the whole schedule of patch sizes, which was written for 10 000
-            queries, however many there are; without it, 5000 queries end halfway through.
+        rescale: Stretch or shrink the schedule of patch sizes, written for 10 000 queries, to
+            ``queries``; without it, 5000 queries stop halfway through.
 
     Raises:
         ValueError: If queries is below 1, or the threat set is neither Linf nor L2.
@@ -74,16 +74,16 @@ class Square:
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations a sample: a forward pass a query, each a third of one."""
+        """Gradient evaluations per sample: one forward pass, a third of one, per query."""
         return self.queries * FORWARD
 
     @property
     def rounds(self) -> int:
-        """One search a sample."""
+        """One search per sample."""
         return 1
 
     def begin(self, x: Tensor, y: Tensor, streams: SampleStreams, round_: int) -> State:
-        """Return the state at the first point, which is not asked about yet."""
+        """Return the state at the first point, before its query."""
         start = stripes if self.threat.norm == "linf" else tiles
         change = self.threat.eps * start(_as_images(x), streams)
         precise = torch.promote_types(x.dtype, torch.float32)
@@ -112,7 +112,7 @@ class Square:
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
     ) -> Tensor:
-        """Return adversarial inputs shaped like ``x``; ``model`` is left as it was."""
+        """Return adversarial inputs shaped like ``x``; ``model`` is left unchanged."""
         with crafting(model, x, y, generator) as streams:
             if can_step(self, model):
                 return until_fooled(self, model, x, y, streams)
@@ -134,13 +134,13 @@ class Square:
         window = window[:, None].expand_as(image).reshape(x.shape)
         tried = torch.where(window, self.threat.project(x + change, x), state["x_adv"])
         same = (tried == state["x_adv"]).flatten(1).all(1)
-        if bool(same.any()):  # a query for nothing: the opposite signs tell more
+        if bool(same.any()):  # the patch changes nothing: use the opposite signs
             other = torch.where(window, self.threat.project(x - change, x), state["x_adv"])
             tried = torch.where(rows(same, x), other, tried)
         return tried
 
     def _share(self, iteration: Tensor) -> Tensor:
-        """Return which share of the image a patch covers, by iteration from 0 [B]."""
+        """Return the fraction of the image covered by a patch, by iteration from 0 [B]."""
         if self.rescale:
             iteration = iteration * _SCALE // self.queries
         limits = torch.tensor(_HALVED_AFTER, device=iteration.device)

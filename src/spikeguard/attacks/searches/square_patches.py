@@ -1,7 +1,7 @@
-"""The patches of Square Attack, placed for each sample by itself and without a loop over samples.
+"""Patches of Square Attack, drawn per sample without a loop over samples.
 
-Images are [B, C, H, W] here, the side of a patch is a number a sample, and a patch that is longer
-than the image is high or wide is cut to it.
+Images are [B, C, H, W]. The side of a patch is one number per sample; a patch larger than the image
+is cut to its height and width.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from spikeguard.rng import SampleStreams
 
 __all__ = ["moved_length", "pyramids", "side", "signed_square", "stripes", "tiles"]
 
-_TILES = 5  # along height and width, where a search under L2 starts
+_TILES = 5  # tiles along height and along width in the start under L2
 
 
 def stripes(image: Tensor, streams: SampleStreams) -> Tensor:
@@ -24,7 +24,7 @@ def stripes(image: Tensor, streams: SampleStreams) -> Tensor:
 
 
 def side(share: Tensor, image: Tensor) -> Tensor:
-    """Return the side of a square that covers a share of the image, >= 1 [B]."""
+    """Return the side of a square that covers a fraction ``share`` of the image, >= 1 [B]."""
     return (share * image.shape[2] * image.shape[3]).sqrt().round().clamp(min=1)
 
 
@@ -47,10 +47,10 @@ def moved_length(
         \lVert\nu\rVert^2) / C}\;\frac{\nu'}{\lVert\nu'\rVert},\quad \nu' = \pm\eta +
         \frac{\nu_{W_1}}{\lVert\nu_{W_1}\rVert},\qquad \nu_{W_2 \setminus W_1} \leftarrow 0
 
-    channel by channel, with one random sign each; eta has length 1.
+    per channel, with one random sign each; eta has length 1.
 
     Returns:
-        The changed points [B, C, H, W]; the box may still have to cut them.
+        The changed points [B, C, H, W], not yet clipped to the box.
     """
     batch, channels, height, width = image.shape
     drawn = streams.uniform((batch, 5 + channels), device=image.device)
@@ -91,16 +91,16 @@ def tiles(image: Tensor, streams: SampleStreams) -> Tensor:
 def pyramids(lines: Tensor, columns: Tensor, tall: Tensor, wide: Tensor, upright: Tensor) -> Tensor:
     r"""Return a pair of stepped pyramids, one up and one down [B, H, W].
 
-    A pixel at distance d from the centre of its half (in steps of a chess king) has height
-    \(\sum_{k=d}^{n} (k+1)^{-2}\), n being the distance of the half's farthest pixel.
+    A pixel at Chebyshev distance d from the centre of its half has height
+    \(\sum_{k=d}^{n} (k+1)^{-2}\), where n is the distance of the half's farthest pixel.
 
     Args:
-        lines: Each image line counted from the pair's first one [B, H].
-        columns: Each image column counted from the pair's first one [B, W].
+        lines: Index of each image line relative to the pair's first line [B, H].
+        columns: Index of each image column relative to the pair's first column [B, W].
         tall: Height of the pair [B].
         wide: Width of the pair [B].
-        upright: Whether one half lies above the other, not beside it [B]; a pair of one line or one
-            column is divided the way that it can be.
+        upright: Whether one half is above the other instead of beside it [B]; a pair of one line or
+            one column is divided in the only possible way.
     """
     r, c = lines[:, :, None].long(), columns[:, None, :].long()
     tall, wide = tall.long()[:, None, None], wide.long()[:, None, None]
@@ -125,13 +125,13 @@ def _signs(uniform: Tensor, like: Tensor) -> Tensor:
 
 
 def _place(uniform: Tensor, long: Tensor, length: int) -> Tensor:
-    """Count each line from the beginning of a randomly placed window on [B, length]."""
+    """Return the index of each line relative to the start of a random window [B, length]."""
     begin = (uniform * (length - long.clamp(max=length) + 1)).floor()
     return torch.arange(length, device=long.device) - begin[:, None]
 
 
 def _inside(lines: Tensor, columns: Tensor, long: Tensor) -> Tensor:
-    """Return the pixels of a window [B, H, W]."""
+    """Return a mask of the pixels in a window [B, H, W]."""
     down = (lines >= 0) & (lines < long[:, None])
     right = (columns >= 0) & (columns < long[:, None])
     return down[:, :, None] & right[:, None, :]
