@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from spikeguard.encoders.coding import Direct, Encoder
 from spikeguard.kernels.layout import regular
 from spikeguard.models import efficient_layers as lean
+from spikeguard.models.options import NetworkOptions, Readout
 from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.lif import LIF
 from spikeguard.neurons.spike_marks import are_spikes
@@ -21,9 +21,9 @@ from spikeguard.rng import random_sources, randomness, stream
 
 __all__ = [
     "SNN",
-    "Readout",
     "Temporal",
     "TimeSequential",
+    "assemble",
     "fold",
     "initialise",
     "quiet_construction",
@@ -31,8 +31,6 @@ __all__ = [
     "scaled",
     "spiking",
 ]
-
-Readout = Literal["logits", "rate"]
 
 
 class Temporal(nn.Module):
@@ -208,6 +206,27 @@ def quiet_construction() -> Iterator[None]:
     """Build torch layers without moving the global generator they initialise from."""
     with torch.random.fork_rng(devices=[]):
         yield
+
+
+def assemble(
+    stages: Mapping[str, Temporal],
+    *,
+    T: int,
+    num_classes: int,
+    in_shape: Sequence[int],
+    options: NetworkOptions,
+) -> SNN:
+    """Build the network from its stages and draw its weights; the last step of every builder."""
+    model = SNN(
+        stages,
+        T=T,
+        num_classes=num_classes,
+        in_shape=in_shape,
+        encoder=options.get("encoder"),
+        mean=options.get("mean", (0.0,)),
+        std=options.get("std", (1.0,)),
+    )
+    return initialise(model, options.get("generator"))
 
 
 def initialise(model: SNN, generator: torch.Generator | None) -> SNN:
