@@ -1,4 +1,4 @@
-"""Networks of the operational-space study (Mazurek et al.): spiking VGG-11, its MLP and CNN."""
+"""Networks of the operational-space study (Mazurek et al.): spiking VGG-11, MLP and CNN."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ __all__ = ["Dropout", "OperationalCNN", "OperationalMLP", "SpikingVGG11"]
 _VGG11: tuple[int | Literal["M"], ...] = (
     *(64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
 )
-_SMALLEST = 2**5  # five poolings by 2 leave one pixel of it
-_GRID = 7  # side of the map that the classifier reads
+_SMALLEST = 2**5  # five poolings by 2 reduce it to one pixel
+_GRID = 7  # height and width of the feature map before the classifier
 
 
 class Dropout(Temporal):
-    """Silence neurons in training: one mask per sample, the same at all T steps.
+    """Dropout with one mask per sample, the same at all T steps.
 
-    A neuron that is out stays out for the whole sample, as a unit of an ordinary network does; the
-    rest is scaled by 1 / (1 - p). Masks come from the source that ``randomness(model, source)``
-    binds. In evaluation mode, and so in attacks, it does nothing.
+    A dropped neuron is zero for the whole sample, as in a network without time; the others are
+    scaled by 1 / (1 - p). Masks are drawn from the source bound by ``randomness(model, source)``.
+    In evaluation mode, and so in attacks, it does nothing.
 
     Args:
-        p: Probability of silence, in [0, 1).
+        p: Probability that a neuron is dropped, in [0, 1).
 
     Raises:
         ValueError: If p is outside [0, 1).
@@ -59,7 +59,7 @@ class Dropout(Temporal):
 
     @property
     def stochastic(self) -> bool:
-        """Whether two calls in the present phase can differ."""
+        """Whether two calls can differ in the current mode."""
         return self.training and self.p > 0
 
     def forward(self, x: Tensor, T: int) -> Tensor:
@@ -89,7 +89,7 @@ def SpikingVGG11(
 
     Conv 64 M 128 M 256 256 M 512 512 M 512 512 M (M: max pooling by 2), mean over a 7x7 grid, then
     4096 and 4096, each followed by dropout, and K. Images below 32x32 are padded to it with zeros
-    (after normalisation, as a convolution pads): five poolings would leave nothing of 28x28.
+    (after normalisation, as a convolution pads): five poolings would reduce 28x28 to nothing.
 
     Args:
         in_channels: Channels of an image.

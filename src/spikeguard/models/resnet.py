@@ -29,7 +29,7 @@ __all__ = ["WRN16_4", "ConvexCombination"]
 class ConvexCombination(nn.Module):
     """c1 * a + c2 * b with a trainable pair (c1, c2), (0.5, 0.5) at the start.
 
-    Nothing keeps the pair on the simplex but a constraint in the training objective.
+    Only a constraint in the training objective keeps the pair on the simplex.
     """
 
     def __init__(self) -> None:
@@ -45,11 +45,11 @@ class ConvexCombination(nn.Module):
 
 
 class _Joined(torch.autograd.Function):
-    """c1 a + c2 b in as few passes over memory as it takes."""
+    """c1 a + c2 b with few passes over memory."""
 
     @staticmethod
     def forward(ctx, a, b, coefficients):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        # Frozen coefficients need neither input again.
+        # With frozen coefficients the backward pass needs neither input.
         kept = (a, b) if ctx.needs_input_grad[2] else (None, None)
         ctx.save_for_backward(coefficients, *kept)
         first, second = coefficients.to(a.dtype)
@@ -78,7 +78,7 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Block(Temporal):
-    """BN - neuron - conv - BN - neuron - conv beside a shortcut, joined by a ConvexCombination.
+    """BN - neuron - conv - BN - neuron - conv and a shortcut, joined by a ConvexCombination.
 
     Where the number of channels changes, the activated input feeds both branches and the shortcut
     is a 1x1 convolution; elsewhere the shortcut is the raw input.

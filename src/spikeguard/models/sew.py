@@ -33,7 +33,7 @@ _WIDTHS = (64, 128, 256, 512)
 
 
 class _SEWBlock(Temporal):
-    """Spikes of the residual branch + spikes of the shortcut: counts, no longer only 0 and 1."""
+    """Adds the spikes of residual branch and shortcut: the output is counts, not only 0 and 1."""
 
     def __init__(self, residual: list[nn.Module], shortcut: list[nn.Module], neuron: Neuron | None):
         super().__init__()
@@ -46,7 +46,7 @@ class _SEWBlock(Temporal):
 
 
 class _SpikingBlock(Temporal):
-    """Current of the residual branch + the shortcut, into one last neuron: spikes again."""
+    """Adds the shortcut to the current of the residual branch, before the last neuron."""
 
     def __init__(self, residual: list[nn.Module], shortcut: list[nn.Module], neuron: Neuron | None):
         super().__init__()
@@ -84,14 +84,14 @@ def SEWResNet(
         num_classes: Number of classes K.
         T: Time steps.
         depth: 18, 34 or 50.
-        stem: "imagenet" is conv 7x7 stride 2 - BN - neuron - pooling, and leaves 8x8 of a 32x32
-            image; "cifar" is conv 3x3 stride 1 - BN - neuron, and leaves 32x32.
+        stem: "imagenet" is conv 7x7 stride 2 - BN - neuron - pooling, and reduces 32x32 images
+            to 8x8; "cifar" is conv 3x3 stride 1 - BN - neuron, and keeps 32x32.
         pool: Pooling of the imagenet stem (kernel 3, stride 2, padding 1): "max" or "avg"; None is
             "max". The cifar stem has none.
         width: Multiplies every width, for small versions.
         image_size: Height and width of an image.
         **options: See :class:`NetworkOptions`. The default ``neuron`` is ``IF`` with ``ATan(2)``
-            and ``detach_reset=True``. The source that attacks these networks uses ``Phase()`` as
+            and ``detach_reset=True``. The paper that attacks these networks uses ``Phase()`` as
             ``encoder``.
 
     Raises:
@@ -121,10 +121,10 @@ def SpikingResNet(
 ) -> SNN:
     """Spiking-ResNet: every block adds its shortcut to the current of its last neuron.
 
-    The same weights in the same places as :func:`SEWResNet`; the shortcut has no neuron of its own.
-    Arguments as there, but the default neuron is ``IF`` with ``ATan(2)`` and
-    ``detach_reset=False``, as in the source that compares the two: give both the same ``neuron`` to
-    compare only the blocks.
+    The same weights in the same places as :func:`SEWResNet`; the shortcut has no neuron.
+    Arguments as for :func:`SEWResNet`, but the default ``neuron`` is ``IF`` with ``ATan(2)`` and
+    ``detach_reset=False``, as in the paper that compares the two networks. To compare only the
+    blocks, pass both the same ``neuron``.
 
     Source: Hu et al., "Spiking deep residual networks", 2021; used so in arXiv:2509.23762.
     """
@@ -198,7 +198,7 @@ def _stem(
 def _residual(
     channels: int, planes: int, stride: int, bottleneck: bool, neuron: Neuron | None
 ) -> tuple[list[nn.Module], int]:
-    """Return a block's branch up to its last normalisation, and its width there."""
+    """Return the layers of a residual branch up to its last normalisation, and their width."""
     if bottleneck:
         layers = _conv_norm(channels, planes, 1, 1), _conv_norm(planes, planes, 3, stride)
         last = _conv_norm(planes, 4 * planes, 1, 1)
