@@ -1,4 +1,4 @@
-"""Membrane histograms: known currents give known counts, for any batch size; nothing is moved."""
+"""Membrane histograms: known currents give known counts for any batch size; no side effects."""
 
 import doctest
 import math
@@ -15,7 +15,7 @@ from spikeguard.rng import stream
 
 
 class Steps(nn.Module):
-    """Feeds every pixel as a current, constant over T, to one neuron a pixel."""
+    """Feeds every pixel as a current, constant over T, to one neuron per pixel."""
 
     def __init__(self, neuron, T):
         super().__init__()
@@ -26,7 +26,7 @@ class Steps(nn.Module):
 
 
 def pixels(*values):
-    """One image a value, of one pixel."""
+    """One image of one pixel per value."""
     x = torch.tensor(values).view(-1, 1, 1, 1)
     return x, torch.zeros(len(values), dtype=torch.int64)
 
@@ -85,7 +85,7 @@ def test_shares_are_in_units_of_the_threshold():
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_noise_is_counted_and_depends_neither_on_the_batch_size_nor_on_the_past(batch_size):
+def test_noise_is_counted_and_depends_neither_on_the_batch_size_nor_on_earlier_calls(batch_size):
     """Far below threshold v = I + sigma xi, so that erf gives the shares of a Gaussian."""
     model = Steps(NoisyLIF(decay=0.5, sigma=0.25, v_th=8.0), T=1)
     data = torch.full((7, 1, 20, 20), 0.5), torch.zeros(7, dtype=torch.int64)

@@ -32,7 +32,7 @@ def test_max_pooling_passes_one_of_four_and_average_pooling_all(pool, share):
     assert (found["input"].entries, found["2"].entries) == (6 * 16, 6 * 4)
 
 
-def test_the_norm_is_that_of_each_image_in_the_mean():
+def test_the_norm_is_the_mean_of_the_norms_of_all_images():
     model = pooled(nn.AvgPool2d(2))
     found = operation_gradients(model, (X, Y), batch_size=4)
     x = X.clone().requires_grad_()
@@ -43,7 +43,7 @@ def test_the_norm_is_that_of_each_image_in_the_mean():
 
 
 def test_a_spiking_layer_passes_nothing_outside_its_surrogate():
-    """Half-width 1e-6 around the threshold: nobody is there, so all before it is zero."""
+    """No potential is within 1e-6 of the threshold, so every gradient before the layer is zero."""
     neuron = LIF(0.5, surrogate=Triangular(1e-6))
     model = CNN(1, 2, T=3, width=2, hidden=4, image_size=8, neuron=neuron, generator=stream(0, "w"))
     x = torch.rand(5, 1, 8, 8, generator=stream(1, "x"))

@@ -1,4 +1,4 @@
-"""Augmentation against plain loops, with known draws and known holes."""
+"""Augmentation against plain loops, with known draws and known squares."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_crop_equals_a_loop_over_the_pixels(padding):
 
 
 def test_crop_reaches_every_offset():
-    """A lone white pixel in the middle lands on each of the 3 x 3 places around it."""
+    """A lone white pixel in the middle lands on each of the 3 x 3 positions around it."""
     x = torch.zeros(500, 1, 5, 5)
     x[:, :, 2, 2] = 1
     places = RandomCrop(1)(x, stream(0, "augment")).nonzero()[:, 2:].unique(dim=0).tolist()
@@ -99,7 +99,7 @@ def test_contract_of_every_augmentation(name):
     assert first.max() <= 1
     assert torch.equal(x, before)
     assert torch.equal(torch.get_rng_state(), state)
-    assert augment == small(name)  # a value, not an object: it can stand in a recipe
+    assert augment == small(name)  # compared by value, so that a recipe can hold it
 
 
 def test_compose_applies_in_order_with_one_generator():

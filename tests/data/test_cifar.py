@@ -1,4 +1,4 @@
-"""CIFAR files of both versions, written here in small; pickles that must not be obeyed."""
+"""Small CIFAR files of both versions, written here; pickles that must not be executed."""
 
 import pickle
 from dataclasses import replace
@@ -140,7 +140,7 @@ def test_a_label_out_of_range_names_the_row(tmp_path):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_missing_files_tell_where_and_how(name, tmp_path):
+def test_the_error_for_missing_files_names_folders_and_download(name, tmp_path):
     with pytest.raises(ValueError, match=f"run 'spikeguard data download {name}'") as caught:
         load(name, tmp_path)
     assert str(tmp_path / TINY[name].binary) in str(caught.value)
@@ -197,7 +197,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path):
     ):
         read_cifar(TINY["cifar10"], tmp_path)
     assert not bait.exists()
-    pickle.loads(code)  # the bait does bite an ordinary reader
+    pickle.loads(code)  # an ordinary reader does execute it
     assert bait.exists()
 
 
@@ -247,7 +247,7 @@ def test_a_truncated_pickle_is_refused(length, tmp_path):
 
 @pytest.mark.parametrize("name", ["ndarray", "dtype"])
 def test_a_pickle_cannot_change_the_reader(name, tmp_path):
-    """BUILD on a name itself would set attributes on it, and later files would meet them."""
+    """BUILD on a name itself would set attributes on it, which would affect later files."""
     (tmp_path / "bad").write_bytes(b"cnumpy\n" + name.encode() + b"\n(N}S'x'\nI1\nstb.")
     with pytest.raises(ValueError, match=r"refused|not a whole pickle"):
         read_pickle(tmp_path / "bad")

@@ -1,4 +1,4 @@
-"""load(): names, roots, limits; and the digits that ship with the package."""
+"""load(): names, roots, limits; and the digits shipped with the package."""
 
 from collections import Counter
 from dataclasses import replace
@@ -15,7 +15,7 @@ from spikeguard.rng import key
 
 @pytest.fixture
 def toy(monkeypatch):
-    """A registered set of 200 training and 30 test images that remembers its root."""
+    """A registered set of 200 training and 30 test images that records its root."""
     seen = []
 
     def read(root):

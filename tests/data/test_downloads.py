@@ -1,4 +1,4 @@
-"""Downloads from a real server on this machine that breaks off, stalls, lies and corrupts."""
+"""Downloads from a local server that disconnects, stalls, and sends wrong or damaged data."""
 
 import errno
 import gzip
@@ -34,7 +34,7 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/"
 
     def handle_error(self, request, client_address):
-        """A client that hangs up is part of the play."""
+        """Ignore clients that disconnect; the tests do so on purpose."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -47,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
         if act == "whole":
-            start = 0  # a server that does not know Range
+            start = 0  # a server that ignores Range
         if start and start >= len(body):
             self.send_error(416)
             return
@@ -89,7 +89,7 @@ def md5(data):
 
 @pytest.fixture
 def fetch(server, tmp_path, monkeypatch):
-    """Download the one file of a toy data set; waits are noted, not waited."""
+    """Download the one file of a toy data set; waiting times are recorded, not spent."""
     monkeypatch.setitem(SOURCES, "toy", Source("http://unused/", {FILE: md5(BODY)}, "toy/raw"))
     waits = []
 
@@ -120,7 +120,7 @@ def test_a_file_arrives_once_and_progress_reaches_its_end(server, fetch):
     assert server.asked == [(FILE, None)]  # the second call asked for nothing
 
 
-def test_a_truncated_transfer_goes_on_where_it_ended(server, fetch):
+def test_a_truncated_transfer_resumes_where_it_stopped(server, fetch):
     server.script = ["truncate", "truncate"]
     seen = []
     fetch(progress=lambda done, total: seen.append((done, total)))
@@ -131,7 +131,7 @@ def test_a_truncated_transfer_goes_on_where_it_ended(server, fetch):
     assert {total for _, total in seen} == {len(BODY)}
 
 
-def test_a_stalled_transfer_times_out_and_goes_on(server, fetch):
+def test_a_stalled_transfer_times_out_and_resumes(server, fetch):
     server.script = ["stall"]
     fetch(timeout=0.3)
     assert whole(fetch)
@@ -145,14 +145,14 @@ def test_a_server_that_ignores_range_sends_it_all_again(server, fetch):
     assert server.asked[1] == (FILE, f"bytes={HALF}-")
 
 
-def test_a_server_that_sends_another_range_is_not_believed(server, fetch):
+def test_another_range_than_the_requested_one_is_rejected(server, fetch):
     server.script = ["truncate", "shift"]
     fetch()
     assert whole(fetch)
     assert server.asked[1] == server.asked[2] == (FILE, f"bytes={HALF}-")
 
 
-def test_a_server_that_does_not_tell_the_length(server, fetch):
+def test_a_server_that_does_not_send_the_length(server, fetch):
     server.script = ["unsized"]
     seen = []
     fetch(progress=lambda done, total: seen.append((done, total)))
@@ -178,7 +178,7 @@ def test_trouble_that_stays_ends_in_one_line_after_all_attempts(act, reason, ser
     assert server.url + FILE in message
     assert len(server.asked) == 2
     assert not fetch.target.exists()
-    fetch()  # the next call goes on from what was kept
+    fetch()  # the next call resumes from the kept bytes
     assert whole(fetch)
 
 
@@ -191,7 +191,7 @@ def test_a_refusal_is_final_at_once(code, server, fetch):
     assert names(fetch.target.parent) == []
 
 
-def test_nobody_listening_is_one_line(server, fetch, tmp_path):
+def test_no_server_listening_is_one_line(server, fetch, tmp_path):
     gone = Server()
     url = gone.url
     gone.server_close()
@@ -199,7 +199,7 @@ def test_nobody_listening_is_one_line(server, fetch, tmp_path):
         download("toy", tmp_path, url=url, attempts=2, backoff=fetch.waits.append)
 
 
-def test_a_corrupt_file_is_removed_and_both_checksums_are_told(server, fetch):
+def test_a_corrupt_file_is_removed_and_both_checksums_are_named(server, fetch):
     server.script = ["corrupt"]
     bad = md5(BODY[:-1] + bytes([BODY[-1] ^ 1]))
     with pytest.raises(DownloadError, match=f"expected MD5 {md5(BODY)}, got {bad}; .*removed"):
@@ -209,14 +209,14 @@ def test_a_corrupt_file_is_removed_and_both_checksums_are_told(server, fetch):
     assert whole(fetch)
 
 
-def test_a_damaged_file_from_before_is_fetched_anew(fetch):
+def test_an_existing_damaged_file_is_downloaded_again(fetch):
     fetch()
     fetch.target.write_bytes(BODY[:-1])
     fetch()
     assert whole(fetch)
 
 
-def test_a_break_by_the_user_keeps_the_beginning(server, fetch):
+def test_an_interrupt_by_the_user_keeps_the_partial_file(server, fetch):
     def stop(done, total):
         raise KeyboardInterrupt
 
@@ -232,7 +232,7 @@ def test_a_break_by_the_user_keeps_the_beginning(server, fetch):
 
 @pytest.mark.parametrize(("left", "requests"), [(BODY, 1), (b"x" * len(BODY), 2)])
 def test_a_part_file_that_cannot_grow(left, requests, server, fetch):
-    """A whole one only lacked its name; one of foreign bytes is thrown away (416 both times)."""
+    """A complete one is only renamed; one with other bytes is deleted (416 both times)."""
     fetch.part.parent.mkdir(parents=True)
     fetch.part.write_bytes(left)
     fetch()
@@ -287,7 +287,7 @@ MEMBERS = {"a.bin": 5, "b.bin": 3}
 
 
 def tar(*entries):
-    """A gzipped tar of (name, content) pairs; a TarInfo stands for itself."""
+    """A gzipped tar of (name, content) pairs; a TarInfo is used as it is."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for entry in entries:
@@ -368,7 +368,7 @@ WICKED = {
 
 
 @pytest.mark.parametrize("case", WICKED)
-def test_an_archive_decides_nothing(case, tmp_path):
+def test_an_archive_controls_nothing(case, tmp_path):
     entries, message = WICKED[case]
     archive = tmp_path / "in" / "toy.tar.gz"
     archive.parent.mkdir()
@@ -399,7 +399,7 @@ def test_a_damaged_archive_is_one_line(fault, tmp_path):
 
 
 DAMAGE = {
-    "flipped": b"\xff" * 100,  # still decodes: only the checksum at the end tells
+    "flipped": b"\xff" * 100,  # still decodes: only the checksum at the end detects it
     "garbled": random.Random(1).randbytes(20_000),  # does not decode
     "truncated": None,
 }

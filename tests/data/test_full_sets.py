@@ -1,4 +1,4 @@
-"""The full data sets, bit for bit: run where copies of them lie beside the repository."""
+"""The full data sets, bit for bit: run where copies of them are on disk."""
 
 import hashlib
 import io

@@ -85,7 +85,7 @@ def test_broken_gzip_files_are_refused(fault, tmp_path):
         read_idx(path, (28, 28))
 
 
-def test_a_missing_file_tells_where_it_was_looked_for_and_how_to_get_it(tmp_path):
+def test_the_error_for_a_missing_file_names_the_folders_and_the_download(tmp_path):
     write(tmp_path / "MNIST" / "raw")
     (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(ValueError, match=r"mnist: t10k-labels-idx1-ubyte.* not found") as caught:

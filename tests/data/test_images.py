@@ -11,7 +11,7 @@ from spikeguard.rng import stream
 
 
 def images(labels, peak=255.0, shape=(1, 2, 2)):
-    """Images whose every pixel tells their position."""
+    """Images whose pixels all hold the position of the image."""
     labels = torch.as_tensor(labels)
     count = len(labels)
     x = (torch.arange(count) % 256).to(torch.uint8).view(-1, 1, 1, 1).expand(count, *shape)
@@ -127,7 +127,7 @@ def test_a_pair_that_does_not_fit_is_refused(data, message):
         as_image_set(data)
 
 
-def test_validation_keeps_the_class_shares_and_the_order():
+def test_validation_keeps_the_class_proportions_and_the_order():
     """16 of 160 images: exactly a tenth of each class of 100, 50 and 10."""
     data = images([0] * 100 + [1] * 50 + [2] * 10)
     train, val = split_validation(data, 0.1, seed=3)
@@ -154,7 +154,7 @@ def test_validation_refuses_an_empty_part(fraction):
         split_validation(images([0, 1] * 5), fraction, 0)
 
 
-def test_every_beginning_of_a_stratified_order_is_balanced():
+def test_every_prefix_of_a_stratified_order_is_balanced():
     labels = torch.arange(70) % 7
     order = stratified_order(labels, stream(0, "test"))
     assert sorted(order.tolist()) == list(range(70))
@@ -164,7 +164,7 @@ def test_every_beginning_of_a_stratified_order_is_balanced():
 
 
 def test_a_stratified_order_prefers_no_class_among_equals():
-    """The first place goes to each of 7 classes; 200 seeds miss one with chance 7 (6/7)^200."""
+    """The first position goes to each of 7 classes; 200 seeds miss one with chance 7 (6/7)^200."""
     labels = torch.arange(70) // 10  # sorted by class, as a file may be
     first = {int(labels[stratified_order(labels, stream(s, "test"))[0]]) for s in range(200)}
     assert first == set(range(7))

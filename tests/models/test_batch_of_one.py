@@ -50,7 +50,7 @@ def choice(kernel):
 def test_a_batch_of_one_has_the_gradient_that_the_sample_has_among_others(
     model, kernel, watched, gradient
 ):
-    """A hook on batch norm keeps it from being absorbed by the neuron after it."""
+    """A hook on batch norm keeps the next neuron from fusing it."""
     x, y = images()
     hooks = [
         module.register_forward_hook(lambda *_: None)
@@ -83,7 +83,7 @@ def strided(x):
 
 @pytest.mark.parametrize("shape", [(1, 8, 5, 6), (2, 8, 5, 1), (1, 8, 1, 6), (1, 1, 5, 6)])
 def test_no_stride_of_an_axis_of_length_one_reaches_batch_norm(shape):
-    """What torch does with them itself is wrong for most; see ``regular``."""
+    """Torch itself gives wrong results for most of them; see ``regular``."""
     norm = nn.BatchNorm2d(shape[1]).eval()
     norm.running_mean.uniform_(generator=stream(0, "mean"))
     norm.running_var.uniform_(0.1, 3, generator=stream(0, "var"))

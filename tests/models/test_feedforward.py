@@ -189,7 +189,7 @@ def test_the_rate_readout_averages_spikes_of_the_last_layer():
     assert model(torch.tensor([[0.25], [0.5], [5.0]])).flatten().tolist() == [0.25, 0.5, 1.0]
 
 
-def test_stateless_layers_see_time_folded_into_the_batch():
+def test_stateless_layers_get_time_folded_into_the_batch():
     seen = []
     layer = nn.Linear(3, 2)
     layer.register_forward_hook(lambda _, inputs, out: seen.append((inputs[0].shape, out.shape)))
@@ -219,7 +219,7 @@ def test_batch_statistics_of_the_shared_step_have_the_documented_divisor():
     torch.testing.assert_close(one[0].running_mean, four[0].running_mean)
 
 
-def test_a_network_of_ones_own_from_stages():
+def test_a_network_built_from_stages():
     body = TimeSequential(nn.Flatten(), nn.Linear(4, 3, bias=False), IF())
     model = SNN({"body": body}, T=3, num_classes=3, in_shape=(1, 2, 2), mean=(0.5,), std=(0.1,))
     assert [n for n, m in model.named_modules() if isinstance(m, Neuron)] == ["body.2"]

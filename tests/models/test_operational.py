@@ -95,7 +95,7 @@ def test_the_default_neuron_is_the_texts_with_tau_2(name, surrogate):
     assert {type(m) for m in other.modules() if isinstance(m, Neuron)} == {IF}
 
 
-def test_the_mlp_is_shown_poisson_spikes_and_the_others_the_image():
+def test_the_mlp_gets_poisson_spikes_and_the_others_the_image():
     assert isinstance(OperationalMLP(4, 2, hidden=(3,)).encoder, Poisson)
     assert isinstance(OperationalMLP(4, 2, hidden=(3,), encoder=Direct()).encoder, Direct)
     assert isinstance(OperationalCNN(width=1, hidden=2, image_size=8).encoder, Direct)
@@ -152,7 +152,7 @@ def test_logits_are_those_of_a_loop_with_the_texts_neuron(name, tau, readout):
     x = images()
     logits = model(x)
     torch.testing.assert_close(logits, loop(model, x, tau), rtol=1e-9, atol=1e-9)
-    assert (loop(model, x, 1.7) - logits).abs().max() > 1e-3  # another tau would be seen
+    assert (loop(model, x, 1.7) - logits).abs().max() > 1e-3  # another tau gives other logits
     if readout == "rate":
         assert torch.equal((logits * 5).round() / 5, logits) and 0 < logits.mean() < 1
 
@@ -162,7 +162,7 @@ def test_logits_are_those_of_a_loop_with_the_texts_neuron(name, tau, readout):
 
 @pytest.mark.parametrize(("size", "sides"), [(28, (2, 2, 2, 2)), (27, (2, 3, 2, 3))])
 def test_a_small_image_is_padded_to_32_with_zeros(size, sides):
-    """As a twin for 32x32 sees the padded image; the attacker still has size x size pixels."""
+    """Equals a network for 32x32 on the padded image; the input is still size x size pixels."""
     options = {"in_channels": 1, "width": 1 / 32, "T": 2, "readout": "logits"}
     narrow = SpikingVGG11(image_size=size, **options).eval()
     wide = SpikingVGG11(image_size=32, **options).eval()
@@ -186,7 +186,7 @@ def test_an_image_of_32_or_more_is_not_padded():
 # ---------------------------------------------------------------------------------- dropout
 
 
-def test_dropout_silences_a_unit_for_all_steps_and_doubles_the_rest():
+def test_dropout_zeroes_a_unit_for_all_steps_and_doubles_the_rest():
     ones = torch.ones(4, 6, 50)
     y = Dropout(0.5)(ones, 4)
     assert set(y.unique().tolist()) == {0.0, 2.0}
@@ -218,7 +218,7 @@ def test_dropout_does_nothing_in_evaluation_and_for_p_0():
     assert Dropout(0.5).stochastic and not Dropout(0.5).eval().stochastic
 
 
-def test_what_a_sample_loses_does_not_depend_on_its_neighbours():
+def test_the_mask_of_a_sample_does_not_depend_on_the_other_samples():
     x, layer = torch.ones(3, 5, 40), Dropout(0.5)
     masks = []
     for ids in (range(5), [3, 1, 9, 8, 7]):
@@ -251,7 +251,7 @@ def test_dropout_draws_from_the_bound_source_and_each_layer_its_own(untouched_gl
 # ---------------------------------------------------------------------------------- options
 
 
-def test_the_cnn_is_our_cnn_with_the_studys_neuron_and_readout():
+def test_the_cnn_is_the_cnn_with_the_studys_neuron_and_readout():
     neuron = LIF.from_tau(2.0, decay_input=True, surrogate=ATan(2.0))
     options = {"width": 2, "hidden": 5, "image_size": 8}
     ours = CNN(1, 10, 10, neuron=neuron, readout="rate", **options)

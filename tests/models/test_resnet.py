@@ -116,7 +116,9 @@ class HandIF:
     def __call__(self, current):
         v = self.u + current
         smooth = torch.atan(math.pi * (v - 1)) / math.pi
-        spike = (v >= 1).to(v.dtype) + (smooth - smooth.detach())  # exact: poolings see ties
+        spike = (v >= 1).to(v.dtype) + (
+            smooth - smooth.detach()
+        )  # exact, so that poolings have ties
         self.u = v * (1 - (spike.detach() if self.detach_reset else spike))
         return spike
 
@@ -134,7 +136,7 @@ NEURONS = {"by hand": HandIF, "spikingjelly": spikingjelly_if}
 
 
 def loop(model, x, kind, depth, neuron, *, stem="imagenet", pool="max"):
-    """Run the published network with our weights, step by step, and average its outputs."""
+    """Run the published network with the given weights, step by step, and average its outputs."""
     names = [name for name, _ in published(depth, 5)]
     weight = dict(zip(names, model.parameters(), strict=True))
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -206,7 +208,7 @@ def test_logits_and_gradients_are_those_of_a_loop_over_time(kind, depth, options
 
 @pytest.mark.parametrize("kind", BUILD)
 def test_the_comparison_is_sensitive(kind):
-    """Another pooling, the other block or the other reset gradient would be seen."""
+    """Another pooling, the other block or the other reset gradient changes the result."""
     model, x = ready(kind), images().requires_grad_()
     logits = model(x)
     other = {"sew": "spiking", "spiking": "sew"}[kind]
@@ -315,7 +317,7 @@ def test_phase_coding_shows_the_bits_of_a_byte_and_starts_over():
 
 
 def test_phase_coding_is_that_of_spikingjelly():
-    """Every byte b: theirs of b / 256, ours of b / 255."""
+    """For every byte b: SpikingJelly's code of b / 256 equals ``Phase`` of b / 255."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         encoding = pytest.importorskip("spikingjelly.activation_based.encoding")

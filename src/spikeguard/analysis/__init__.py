@@ -1,4 +1,4 @@
-"""Analyses of a trained network: where its potentials lie, and where its gradient dies."""
+"""Analyses of a trained network: histogram of its potentials, zeros in its gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the membrane potentials of a network lie, seen from the threshold."""
+"""Histogram of the membrane potentials of a network, relative to the threshold."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class LayerCounts:
 
     @property
     def potentials(self) -> int:
-        """How many potentials were counted."""
+        """Number of potentials counted."""
         return int(self.counts.sum())
 
     @property
@@ -67,7 +67,7 @@ class LayerCounts:
 
     @property
     def firing_rate(self) -> float:
-        """Spikes a neuron and step, in [0, 1]."""
+        """Spikes per neuron and step, in [0, 1]."""
         return self.spikes / self.potentials
 
 
@@ -77,9 +77,9 @@ class MembraneHistogram:
 
     Attributes:
         layers: Counts by layer name, in network order.
-        edges: Bin edges, float64 [bins + 1], from -inf to inf; a bin holds its lower edge. The
-            threshold, 0, is an edge: potentials from there on fire.
-        samples: Images that were shown.
+        edges: Bin edges, float64 [bins + 1], from -inf to inf; a bin includes its lower
+            edge. The threshold, 0, is an edge: potentials at or above it fire.
+        samples: Number of images.
     """
 
     layers: Mapping[str, LayerCounts]
@@ -88,7 +88,7 @@ class MembraneHistogram:
 
     @property
     def pooled(self) -> LayerCounts:
-        """All layers together; a layer weighs as much as it has neurons."""
+        """Counts of all layers together; a layer is weighted by its number of neurons."""
         return reduce(LayerCounts.__add__, self.layers.values())
 
     @property
@@ -103,11 +103,11 @@ class MembraneHistogram:
 
     @property
     def firing_rate(self) -> float:
-        """Spikes a neuron and step, over all layers."""
+        """Spikes per neuron and step, over all layers."""
         return self.pooled.firing_rate
 
     def save(self, path: str | Path) -> None:
-        """Write an ``.npz`` without pickles, atomically."""
+        """Write an ``.npz`` file without pickles, atomically."""
         rows = list(self.layers.values())
         write_npz(
             path,
@@ -123,7 +123,7 @@ class MembraneHistogram:
         """Read what :meth:`save` wrote.
 
         Raises:
-            ValueError: If the file is damaged or something else; it names the file.
+            ValueError: If the file is damaged or not a histogram; the message names the file.
         """
         try:
             with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -143,7 +143,7 @@ class MembraneHistogram:
 
 
 def default_edges(span: int = 4, per_unit: int = 20) -> NDArray[np.float64]:
-    """Return edges from -span to span, ``per_unit`` bins for each v_th, and -inf and inf around."""
+    """Return edges from -span to span, ``per_unit`` bins per v_th, plus -inf and inf."""
     inner = np.arange(-span * per_unit, span * per_unit + 1) / per_unit
     return np.concatenate([[-np.inf], inner, [np.inf]])
 
@@ -157,21 +157,22 @@ def membrane_histogram(
     batch_size: int = 64,
     seed: int = 0,
 ) -> MembraneHistogram:
-    r"""Count where the membrane potentials of a network lie on clean images.
+    r"""Count the membrane potentials of a network on clean images, by distance to the threshold.
 
     .. math:: x = (v[t] - v_{th}) / v_{th}
 
-    v is the potential before reset, noise included: what the threshold sees. x >= 0 fires, -1 is
-    rest. Runs in evaluation mode without gradients; the model is left as it was.
+    v is the potential before reset, noise included: the one compared with the threshold. A neuron
+    fires at x >= 0; x = -1 is rest. Runs in evaluation mode without gradients; the model is left as
+    it was.
 
     Args:
         model: A network with spiking layers.
         data: An ImageSet or a pair (x [N, C, H, W] in [0, 1], y [N]).
-        limit: Show only the first so many images; None shows all.
-        bins: Inner bin edges in units of v_th, increasing; -inf and inf are put around them.
-            Default :func:`default_edges`: 20 bins for each v_th from -4 to 4.
-        batch_size: Images at once; the counts do not depend on it.
-        seed: Names the noise of stochastic layers: one stream an image.
+        limit: Number of images to use, the first ones; None uses all.
+        bins: Inner bin edges in units of v_th, increasing; -inf and inf are added.
+            Default :func:`default_edges`: 20 bins per v_th from -4 to 4.
+        batch_size: Images per batch; the counts do not depend on it.
+        seed: Seed of the noise of stochastic layers, one stream per image.
 
     Raises:
         ValueError: If the network has no spiking layer, a potential is NaN, or an argument is out

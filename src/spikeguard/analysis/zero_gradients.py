@@ -1,4 +1,4 @@
-"""Where the gradient dies on its way back: exact zeros at the input of every operation."""
+"""Exact zeros in the gradient of the loss, counted at the input of every operation."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["OperationGradient", "operation_gradients"]
 
 @dataclass
 class OperationGradient:
-    """The gradient of the loss by what went into one operation, over all images.
+    """The gradient of the loss with respect to the input of one operation, over all images.
 
     Attributes:
         kind: Class of the operation, such as "Conv2d".
-        entries: Numbers in the gradient.
-        zeros: How many of them are exactly 0.
-        norms: Sum over the images of each image's Euclidean norm.
+        entries: Number of entries of the gradient.
+        zeros: Entries that are exactly 0.
+        norms: Sum of the Euclidean norms of all images' gradients.
         images: Number of images.
     """
 
@@ -56,22 +56,22 @@ def operation_gradients(
     seed: int = 0,
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
 ) -> dict[str, OperationGradient]:
-    """Look at the gradient of the loss by the input of every operation, in evaluation mode.
+    """Measure the gradient of the loss at the input of every operation, in evaluation mode.
 
-    An operation is a module without modules inside, such as a convolution, a batch normalisation, a
-    spiking layer or a pooling; the first is "input", the image itself. Parameters have no gradient
-    and nothing is changed. A step shown once stands for T equal ones.
+    An operation is a module without child modules, such as a convolution, a batch normalisation, a
+    spiking layer or a pooling; the first entry is "input", the image itself. Parameters get no
+    gradient and nothing is changed. A step computed once stands for T equal steps.
 
     Args:
         model: A classifier ``model(x [B, ...]) -> logits [B, K]``.
         data: Images, or a pair (x, y).
-        limit: Only the first so many images.
-        batch_size: Images at once.
-        seed: Names the noise of a stochastic model.
+        limit: Number of images to use, the first ones; None uses all.
+        batch_size: Images per batch.
+        seed: Seed of the noise of a stochastic model.
         loss: Per-sample loss ``(logits, y) -> [B]``.
 
     Returns:
-        By name, in network order.
+        The gradients by operation name, in network order.
 
     Source: Fig. 1 and 3 of the gradient-sparsity-trail paper (arXiv:2509.23762).
     """
@@ -108,15 +108,15 @@ def operation_gradients(
 def _enter(
     seen: OperationGradient, images: int, module: nn.Module, inputs: tuple[Tensor, ...]
 ) -> None:
-    """Ask to see the gradient by what goes into an operation."""
+    """Register a hook on the gradient at the input of an operation."""
     if inputs and isinstance(inputs[0], Tensor) and inputs[0].requires_grad:
         folded = partial(_look, seen, images)
-        timed = isinstance(module, Neuron)  # alone sees [T, images, ...]
+        timed = isinstance(module, Neuron)  # only neurons take [T, images, ...]
         inputs[0].register_hook(lambda grad: folded(grad.flatten(0, 1) if timed else grad))  # type: ignore[no-untyped-call]
 
 
 def _look(seen: OperationGradient, images: int, grad: Tensor) -> None:
-    """Count a gradient [images, ...], or [T x images, ...]."""
+    """Add a gradient [images, ...] or [T x images, ...] to the counts."""
     rows = grad.reshape(-1, images, grad[0].numel())
     seen.entries += grad.numel()
     seen.zeros += int((grad == 0).sum())

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
@@ -91,11 +91,7 @@ def call_checked(
 ) -> Any:
     """Call ``factory(**options)`` with keys and values checked; see :func:`instantiate`."""
     owner = getattr(factory, "__name__", type(factory).__name__)
-    parameters = {
-        name: parameter
-        for name, parameter in inspect.signature(factory, eval_str=True).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
+    parameters = _parameters(factory)
     arguments = {name: value for name, value in given.items() if name in parameters}
     open_keys = [name for name in parameters if name not in arguments]
     entries = {}
@@ -121,6 +117,24 @@ def call_checked(
         return factory(**arguments)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the named parameters; ``**options: Unpack[Options]`` counts as the keys of Options."""
+    parameters = {}
+    for name, parameter in inspect.signature(factory, eval_str=True).parameters.items():
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            parameters[name] = parameter
+        elif get_origin(parameter.annotation) is Unpack and parameter.kind == parameter.VAR_KEYWORD:
+            (options,) = get_args(parameter.annotation)
+            for key, annotation in get_type_hints(options).items():
+                parameters[key] = inspect.Parameter(
+                    key,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=parameter.empty if key in options.__required_keys__ else None,
+                    annotation=annotation,
+                )
+    return parameters
 
 
 def parse_number(value: object) -> object:

@@ -1,4 +1,4 @@
-"""Take named files out of a tar archive, and nothing else."""
+"""Extract named files from a tar archive, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _CHUNK = 1 << 20
 def extract(archive: Path, folder: Path, members: Mapping[str, int]) -> None:
     """Write the regular files ``<folder name>/<member>`` of a gzipped tar to ``folder``.
 
-    The archive decides nothing: names and sizes are the caller's, each file is written under its
-    own name, and whatever else the archive holds is left in it. The files get their names together,
-    when the archive has been read to its checksum at the end.
+    The archive controls nothing: the caller gives names and sizes, each file is written under its
+    own name, and all other members are ignored. The files get their final names together, after the
+    archive has been read up to the checksum at its end.
 
     Args:
         archive: The ``.tar.gz`` file.
-        folder: Where the files go; its last part is the folder name inside the archive.
+        folder: Target folder; its last component is the folder name inside the archive.
         members: Name and size in bytes of each wanted file.
 
     Raises:
-        ValueError: If a wanted file is missing, is a link or a device, has another size, or the
-            archive is damaged; nothing is written then.
+        ValueError: If a wanted file is missing, is a link or a device, or has another size, or
+            if the archive is damaged; no file is written then.
     """
     missing = dict(members)
     try:
@@ -62,7 +62,7 @@ def _copy(tar: tarfile.TarFile, entry: tarfile.TarInfo, target: Path) -> None:
 
 
 def _read_to_the_end(tar: tarfile.TarFile) -> None:
-    """Read what is left: gzip compares its checksum with the last byte."""
+    """Read the rest: gzip compares the checksum when it reaches the end."""
     assert tar.fileobj is not None  # open
     while tar.fileobj.read(_CHUNK):
         pass

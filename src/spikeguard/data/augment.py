@@ -1,7 +1,7 @@
-"""Augmentation of training batches: crop, flip, cutout, each with a draw of its own per image.
+"""Augmentation of training batches: crop, flip and cutout, drawn for each image.
 
 An augmentation is called with images and a generator and returns new images. The draws depend on
-the generator alone, so a resumed run sees the same images, on any device.
+the generator alone, so a resumed run gets the same images, on any device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """Pad with black and cut a window of the old size at a random place.
+    """Pad with black and crop to the original size at a random position.
 
     Args:
         padding: Pixels added on every side, >= 1; each offset is uniform on 0 .. 2 * padding.
@@ -60,9 +60,9 @@ class HorizontalFlip:
 
 @dataclass(frozen=True)
 class Cutout:
-    """Blacken one square of each image; its centre is any pixel, so the border may clip it.
+    """Set one square of each image to black; its centre is any pixel, so the border may clip it.
 
-    Applied in pixel space: the hole is 0 before normalisation, and an adversary may write into it.
+    Applied in pixel space: the square is 0 before normalisation, and an attack may perturb it.
 
     Args:
         size: Side of the square in pixels, >= 1 and at most the shorter side of the image.
@@ -97,7 +97,7 @@ class Cutout:
 
 @dataclass(frozen=True)
 class Compose:
-    """Apply augmentations one after another, all with the same generator."""
+    """Apply augmentations in order, all with the same generator."""
 
     parts: tuple[Augmentation, ...]
 
@@ -122,6 +122,6 @@ def _integers(generator: torch.Generator, high: int, count: int, device: torch.d
 
 
 def _inside(start: Tensor, size: int, length: int) -> Tensor:
-    """Return [B, length]: whether a position lies in start .. start + size - 1."""
+    """Return [B, length]: whether a position is in start .. start + size - 1."""
     position = torch.arange(length, device=start.device)
     return (position >= start[:, None]) & (position < start[:, None] + size)

@@ -22,19 +22,19 @@ _PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class Release:
-    """What the files of one CIFAR release are called and hold.
+    """File names and contents of one CIFAR release.
 
     Args:
         name: Name in the registry of data sets.
         num_classes: Number of (fine) classes.
         binary: Folder of the binary version; its files end in ``.bin``.
-        python: Folder of the python version; its files have no ending.
-        train: Training files in order, without ending.
-        test: Test file, without ending.
+        python: Folder of the python version; its files have no extension.
+        train: Training files in order, without extension.
+        test: Test file, without extension.
         train_rows: Images in each training file.
         test_rows: Images in the test file.
         labels: Bytes before the pixels of a binary row; the last one is the class.
-        key: Where the python version keeps the class numbers.
+        key: Key of the class numbers in the python version.
     """
 
     name: str
@@ -85,8 +85,8 @@ CIFAR100 = Release(
 def read_cifar(release: Release, root: Path) -> tuple[ImageSet, ImageSet]:
     """Return the training and the test set; the binary version is preferred.
 
-    Looks for the official folder in ``root`` and in ``root/<name>``, and takes ``root`` itself
-    when it is that folder.
+    Looks for the official folder in ``root`` and in ``root/<name>``, and uses ``root`` itself
+    if it is that folder.
 
     Raises:
         ValueError: If a file is missing, of the wrong size, or holds labels out of range.
@@ -117,11 +117,11 @@ def read_cifar(release: Release, root: Path) -> tuple[ImageSet, ImageSet]:
 def read_binary(path: Path, labels: int, rows: int) -> tuple[Tensor, Tensor]:
     """Return images uint8 [rows, 3, 32, 32] and labels int64 [rows] of a binary file.
 
-    A row is ``labels`` label bytes, the last of which counts, and 3072 pixel bytes: the red, the
-    green and the blue plane.
+    A row is ``labels`` label bytes, the last of which is the class, and 3072 pixel bytes: the red,
+    the green and the blue plane.
 
     Raises:
-        ValueError: If the file has not exactly ``rows`` rows.
+        ValueError: If the file does not have exactly ``rows`` rows.
     """
     width = labels + _PIXELS
     found = path.stat().st_size
@@ -137,10 +137,10 @@ def read_binary(path: Path, labels: int, rows: int) -> tuple[Tensor, Tensor]:
 def read_python(path: Path, key: bytes, rows: int) -> tuple[Tensor, Tensor]:
     """Return images uint8 [rows, 3, 32, 32] and labels int64 [rows] of a pickled file.
 
-    The pickle is read by :func:`spikeguard.data.pickles.read_pickle`, which runs nothing from it.
+    The pickle is read by :func:`spikeguard.data.pickles.read_pickle`, which runs no code from it.
 
     Raises:
-        ValueError: If the pickle is refused or damaged, or has not ``rows`` images and labels.
+        ValueError: If the pickle is rejected or damaged, or does not hold ``rows`` rows.
     """
     content = read_pickle(path)
     data, labels = content.get(b"data"), content.get(key)
@@ -156,7 +156,7 @@ def read_python(path: Path, key: bytes, rows: int) -> tuple[Tensor, Tensor]:
 
 
 def _locate(release: Release, root: Path) -> tuple[Path, str]:
-    """Return the folder that holds any file of the release, and the ending of its files."""
+    """Return the folder that holds any file of the release, and the extension of its files."""
     files = (*release.train, release.test)
     looked_in = []
     for name, ending in ((release.binary, ".bin"), (release.python, "")):

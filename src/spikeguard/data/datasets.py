@@ -26,8 +26,8 @@ class DataSet:
         read: Takes the data root and returns the training and the test images.
         mean: Per-channel mean of the training pixels, in [0, 1] units.
         std: Per-channel scale that the model divides by, in [0, 1] units: the standard deviation
-            of the training pixels, but for CIFAR-10 the smaller numbers in general use (the mean
-            deviation within an image), with which published networks were trained.
+            of the training pixels, except for CIFAR-10: there the smaller numbers in common use
+            (the mean deviation within an image), with which published networks were trained.
     """
 
     read: Callable[[Path], tuple[ImageSet, ImageSet]]
@@ -58,17 +58,17 @@ def load(
     augment: Sequence[str] | None = None,
     known: Mapping[str, DataSet] = DATASETS,
 ) -> Splits:
-    """Read a data set from the disk.
+    """Read a data set from disk.
 
     Args:
         name: A name in ``DATASETS``.
-        root: Folder of the data sets; ``$SPIKEGUARD_DATA`` or ``data`` when left out.
+        root: Folder of the data sets; default ``$SPIKEGUARD_DATA``, else ``data``.
         val_fraction: Share of the training images that is set aside for validation, in (0, 1).
-        seed: Names the streams that choose the validation and the limited training images.
-        train_limit: Use only so many training images, validation included: a random choice by
-            ``seed`` with the class shares of the whole, in the order of the files. A smaller
-            choice is contained in a larger one.
-        test_limit: Use only the first so many test images, the same for every seed.
+        seed: Seed of the random choice of validation images and of limited training images.
+        train_limit: Number of training images to use, validation included: a random choice by
+            ``seed`` with the class proportions of all, in the order of the files. A smaller choice
+            is contained in a larger one.
+        test_limit: Number of test images to use: the first ones, the same for every seed.
         augment: Names in ``AUGMENTATIONS``, applied to training batches in this order.
         known: The registry in which the name is looked up.
 

@@ -1,4 +1,4 @@
-"""The handwritten digits that ship with the package: real images, small enough for any machine."""
+"""The handwritten digits shipped with the package: real images, fast to train on any machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_digits() -> tuple[ImageSet, ImageSet]:
     """Return 1297 training and 500 test images, 8 x 8, 16 grey levels.
 
     The split is part of the file (array ``is_test``): within each class the images are ordered by
-    ``rng.key(0, "digits", i)``, i being the place in the UCI file; the r-th of n is placed at
+    ``rng.key(0, "digits", i)``, i being the position in the UCI file; the r-th of n is placed at
     (r + 1/2) / n, and the first 500 of all are the test images. Both parts keep the UCI order.
 
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning

@@ -1,7 +1,7 @@
-"""Fetch the official files over HTTP: resumed after a break, checked by MD5, renamed at the end.
+"""Download the official files over HTTP: resumed when interrupted, checked by MD5.
 
-A download grows in a ``.part`` file beside its target. A break leaves it there, and the next try
-asks the server for the rest; only a file with the official checksum gets the final name.
+A download is written to a ``.part`` file beside its target. If it is interrupted, the file stays
+and the next attempt requests the rest. Only a file with the official checksum gets the final name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CHUNK = 1 << 18
 
 
 class DownloadError(ValueError):
-    """A file could not be fetched; the message is one line and says what to do."""
+    """A file could not be downloaded; the message is one line and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Source:
     Args:
         url: Folder on the server, ending in a slash.
         files: Name and official MD5 of each file.
-        folder: Folder under the data root where the files, or the members, belong.
-        members: For an archive: name and size in bytes of each file that is taken out of it.
+        folder: Folder under the data root for the files or, from an archive, its members.
+        members: For an archive: name and size in bytes of each file to extract.
     """
 
     url: str
@@ -87,21 +87,21 @@ def download(
     attempts: int = 5,
     backoff: Callable[[int], None] | None = None,
 ) -> Path:
-    """Fetch a data set and return the folder it lies in; what is already there is not fetched.
+    """Download a data set and return its folder; complete files are not downloaded again.
 
     Args:
         name: "mnist", "cifar10" or "cifar100"; "digits" ships with the package.
-        root: Folder of the data sets; ``$SPIKEGUARD_DATA`` or ``data`` when left out.
-        progress: Called with the bytes done and the bytes in total (None when the server does
-            not say) of the file being fetched.
-        url: A mirror that has the same files, ending in a slash.
+        root: Folder of the data sets; default ``$SPIKEGUARD_DATA``, else ``data``.
+        progress: Called with the bytes done and the bytes in total (None if the server does not
+            say) of the current file.
+        url: Folder of a mirror with the same files.
         timeout: Seconds without a byte after which a connection counts as stalled.
-        attempts: Tries for each file, >= 1; every try goes on where the last one ended.
-        backoff: Waits before try 1, 2, ...; 1, 2, 4, ... seconds when left out.
+        attempts: Attempts per file, >= 1; each resumes where the last one stopped.
+        backoff: Called with 1, 2, ... to wait before another attempt; default 1, 2, 4, ... seconds.
 
     Raises:
-        DownloadError: If the server refuses, stalls, breaks off or sends other bytes than the
-            official ones, or if the disk is full.
+        DownloadError: If the server rejects the request, stalls, closes the connection or sends a
+            file with another checksum, or if the disk is full.
     """
     if name not in SOURCES:
         known = ", ".join(SOURCES)
@@ -137,7 +137,7 @@ def _fetch(
     attempts: int,
     backoff: Callable[[int], None],
 ) -> None:
-    """Bring one file to ``target``, in several tries if need be."""
+    """Download one file to ``target``, in several attempts if needed."""
     part = target.with_name(f"{target.name}.part")
     reason = "no attempt was allowed"
     for attempt in range(attempts):
@@ -151,7 +151,7 @@ def _fetch(
             reason = f"the server answered {error.code} {error.reason}"
             if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and part.exists():
                 if _md5(part) == md5:
-                    break  # all of it is here; only the last step was missing
+                    break  # complete; only the rename was missing
                 part.unlink()
             elif error.code < 500 and error.code not in (408, 429):
                 raise DownloadError(f"download: {url}: {reason}; try a mirror (url=).") from error
@@ -161,7 +161,7 @@ def _fetch(
         kept = part.stat().st_size if part.exists() else 0
         raise DownloadError(
             f"download: {url}: {reason}, after {attempts} attempts; {kept} bytes are kept in "
-            f"{part}, run it again to go on."
+            f"{part}, run it again to resume."
         )
     found = _md5(part)
     if found != md5:
@@ -174,12 +174,12 @@ def _fetch(
 
 
 def _transfer(url: str, part: Path, progress: Progress | None, timeout: float) -> None:
-    """Add to ``part`` what it lacks, in one request."""
+    """Append the rest of the file to ``part``, in one request."""
     done = part.stat().st_size if part.exists() else 0
     request = Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     with urlopen(request, timeout=timeout) as response:
         if response.status != HTTPStatus.PARTIAL_CONTENT:
-            done = 0  # the server sends the whole file, whatever was asked for
+            done = 0  # the server ignores the range and sends the whole file
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
             raise ConnectionError("the server sent another range than the one asked for")
         length = response.headers.get("Content-Length")
@@ -200,7 +200,7 @@ def _transfer(url: str, part: Path, progress: Progress | None, timeout: float) -
 
 
 def _extract(archive: Path, folder: Path, members: dict[str, int]) -> None:
-    """Take the members out of a checked archive and remove it."""
+    """Extract the members of a checked archive and remove it."""
     try:
         with _writing(folder):
             extract(archive, folder, members)
@@ -212,7 +212,7 @@ def _extract(archive: Path, folder: Path, members: dict[str, int]) -> None:
 
 
 def _store(file: FileIO, chunk: bytes) -> None:
-    """Write all of ``chunk``; an unbuffered file may take it in pieces."""
+    """Write all of ``chunk``; an unbuffered file may accept only a part of it."""
     rest = memoryview(chunk)
     while rest:
         rest = rest[file.write(rest) :]
@@ -220,7 +220,7 @@ def _store(file: FileIO, chunk: bytes) -> None:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Tell a full or forbidden disk from a broken connection, which is an OSError too."""
+    """Distinguish a disk error from a broken connection, which is an OSError too."""
     try:
         yield
     except OSError as error:

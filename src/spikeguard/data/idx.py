@@ -24,7 +24,7 @@ def read_mnist(root: Path) -> tuple[ImageSet, ImageSet]:
     """Return the training and the test set; looks in root/MNIST/raw, root/mnist and root.
 
     Raises:
-        ValueError: If a file is missing, damaged, or does not fit its partner.
+        ValueError: If a file is missing or damaged, or there are not as many labels as images.
     """
     folders = (root / "MNIST" / "raw", root / "mnist", root)
     return _read_split(folders, "train", "mnist/train"), _read_split(folders, "t10k", "mnist/test")
@@ -100,7 +100,7 @@ def _find(folders: tuple[Path, ...], file: str) -> Path:
 
 
 def _read(file: gzip.GzipFile | BufferedReader, limit: int) -> bytearray:
-    """Read at most ``limit`` bytes piece by piece: a false header costs no memory."""
+    """Read at most ``limit`` bytes in pieces, so that a wrong header allocates no memory."""
     data = bytearray()
     while len(data) < limit and (piece := file.read(min(_CHUNK, limit - len(data)))):
         data += piece

@@ -16,14 +16,14 @@ __all__ = ["Data", "ImageSet", "Splits", "as_image_set", "split_validation", "st
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images, kept as stored and scaled to [0, 1] when a batch is asked for.
+    """Labelled images, kept as stored and scaled to [0, 1] batch by batch.
 
     Args:
         images: [N, C, H, W], or flat [N, F], uint8 or float, values in [0, ``peak``].
         labels: [N], int64, values in 0 .. ``num_classes`` - 1.
         num_classes: Number of classes, >= 1.
-        name: What messages and results call the set.
-        peak: The stored value that means 1.0, > 0.
+        name: Name of the set in messages and results.
+        peak: The stored value that stands for 1.0, > 0.
 
     Raises:
         ValueError: If shapes, types, pixel values or labels are not as above.
@@ -77,8 +77,8 @@ class Splits:
     """A data set ready for training: three disjoint parts and how to normalise and augment.
 
     Args:
-        train: What the weights are fitted to.
-        val: Cut from the training files; chooses the best epoch.
+        train: Images that the weights are fitted to.
+        val: Images cut from the training files, to choose the best epoch.
         test: The official test images, for the final numbers only.
         mean: Per-channel mean that the model subtracts, in [0, 1] units.
         std: Per-channel standard deviation that the model divides by, in [0, 1] units, > 0.
@@ -119,8 +119,8 @@ def as_image_set(data: Data, *, num_classes: int | None = None, name: str = "pai
     Args:
         data: An ImageSet, which is returned as it is, or a pair: x [N, C, H, W] or [N, F],
             float in [0, 1], and y [N] of any integer type.
-        num_classes: For a pair; the largest label + 1 when left out.
-        name: For a pair; what messages call it.
+        num_classes: For a pair; default the largest label + 1.
+        name: For a pair; its name in messages.
 
     Raises:
         ValueError: If ``data`` is something else, or the pair is not as above.
@@ -146,10 +146,10 @@ def as_image_set(data: Data, *, num_classes: int | None = None, name: str = "pai
 
 
 def split_validation(train: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Cut a validation part with the class shares of the whole from ``train``.
+    """Cut a validation part with the class proportions of ``train`` from it.
 
     Args:
-        train: The images to divide; both parts keep their order.
+        train: Images to split; both parts keep their order.
         fraction: Share that goes to validation, in (0, 1).
         seed: Names the random stream ``(seed, "validation")``; same seed, same split.
 
@@ -175,7 +175,7 @@ def split_validation(train: ImageSet, fraction: float, seed: int) -> tuple[Image
 
 
 def stratified_order(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a random order [N] in which every beginning has the class shares of the whole.
+    """Return a random order [N] in which every prefix has the class proportions of the whole.
 
     The r-th of the n images of a class, in random order, is placed at (r + 1/2) / n; ties are
     broken at random. With classes of equal size, the counts in the first k differ by at most one.

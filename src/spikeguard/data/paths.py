@@ -1,4 +1,4 @@
-"""Where the data sets lie: one root folder, the official folder names inside it."""
+"""Locations of the data sets: one root folder, with the official folder names inside it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def data_root(root: str | Path | None = None) -> Path:
 
 
 def not_found(name: str, file: str, folders: Sequence[Path]) -> ValueError:
-    """Return the error for a missing file: which, where it was looked for, how to get it."""
+    """Return the error for a missing file: its name, the folders searched, how to get it."""
     return ValueError(
         f"{name}: {file} not found in {', '.join(str(folder) for folder in folders)}; run "
         f"'spikeguard data download {name}', or set SPIKEGUARD_DATA to the folder that has it."

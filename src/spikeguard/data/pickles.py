@@ -1,8 +1,8 @@
-"""Read a pickle that holds only numbers, text, containers and byte arrays; run nothing from it.
+"""Read a pickle that holds only numbers, text, containers and byte arrays; run no code from it.
 
-A pickle is a program. It names classes and functions, and an ordinary reader imports and calls
-them. Here the few names that an array of bytes needs lead to the four inert stand-ins below, and
-every other name is refused: not even numpy itself is handed to the file.
+A pickle is a program: it names classes and functions, which an ordinary reader imports and calls.
+This reader maps the few names that an array of bytes needs to the four inert stand-ins below and
+rejects every other name. The file cannot reach even numpy.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def read_pickle(path: Path) -> Any:
 
 
 class _Refused(Exception):
-    """The pickle wants something that an array of bytes does not need."""
+    """The pickle contains something that an array of bytes does not need."""
 
 
 class _Inert:
-    """A stand-in that the file cannot change: its state is either checked or refused."""
+    """A stand-in that the file cannot change: its state is either checked or rejected."""
 
     __slots__ = ()
 
@@ -59,7 +59,7 @@ class _Inert:
 
 
 class _Array(_Inert):
-    """Takes the place of numpy.ndarray: keeps the bytes and the shape."""
+    """Stand-in for numpy.ndarray: keeps the bytes and the shape."""
 
     __slots__ = ("value",)
     value: NDArray[np.uint8]
@@ -76,7 +76,7 @@ class _Array(_Inert):
 
 
 class _Dtype(_Inert):
-    """Takes the place of numpy.dtype: the unsigned byte and no other."""
+    """Stand-in for numpy.dtype: the unsigned byte and no other."""
 
     __slots__ = ()
 
@@ -90,7 +90,7 @@ class _Dtype(_Inert):
 
 
 class _Reconstruct(_Inert):
-    """Takes the place of numpy's _reconstruct(ndarray, (0,), b"b")."""
+    """Stand-in for numpy's _reconstruct(ndarray, (0,), b"b")."""
 
     __slots__ = ()
 
@@ -101,7 +101,7 @@ class _Reconstruct(_Inert):
 
 
 class _Encode(_Inert):
-    """Takes the place of _codecs.encode, with which Python 3 writes bytes in old protocols."""
+    """Stand-in for _codecs.encode, with which Python 3 writes bytes in old protocols."""
 
     __slots__ = ()
 
@@ -125,7 +125,7 @@ class _Reader(pickle.Unpickler):
         super().__init__(io.BytesIO(path.read_bytes()), encoding="bytes")
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in for a name; this is the only door to the outside."""
+        """Return the stand-in for a name; no other name is looked up."""
         if (module, name) not in _STAND_INS:
             raise _Refused(f"this pickle wants to build {module}.{name}")
         return _STAND_INS[module, name]

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Unpack
 
-import torch
 from torch import nn
 
-from spikeguard.encoders.coding import Encoder
+from spikeguard.models.options import NetworkOptions, reject_unknown
 from spikeguard.models.snn import (
     SNN,
-    Readout,
     TimeSequential,
-    initialise,
+    assemble,
     quiet_construction,
     readout_layers,
     scaled,
     spiking,
 )
-from spikeguard.neurons.base import Neuron
 
 __all__ = ["CNN", "MLP", "VGG5", "VGG11", "feedforward"]
 
@@ -37,12 +34,7 @@ def feedforward(
     in_shape: Sequence[int],
     num_classes: int,
     T: int,
-    neuron: Neuron | None = None,
-    encoder: Encoder | None = None,
-    readout: Readout = "logits",
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (1.0,),
-    generator: torch.Generator | None = None,
+    **options: Unpack[NetworkOptions],
 ) -> SNN:
     """Build a network from widths: each conv 3x3 (pad 1, bias) - BN - neuron, each linear - neuron.
 
@@ -52,18 +44,14 @@ def feedforward(
         in_shape: Shape of one input, (C, H, W) or (F,).
         num_classes: Number of classes K.
         T: Time steps.
-        neuron: Prototype, copied for every layer; default ``LIF(0.5)``.
-        encoder: Default ``Direct()``.
-        readout: "logits" averages the last linear layer's output over T; "rate" puts a neuron after
-            it and averages its spikes.
-        mean: Per-channel input mean, subtracted inside the model.
-        std: Per-channel input standard deviation, divided by inside the model.
-        generator: Draws the weights; None is a fixed stream.
+        **options: See :class:`NetworkOptions`.
 
     Raises:
         ValueError: If a width is not positive, the image is too small for the poolings, or readout
             is unknown.
     """
+    reject_unknown(options)
+    neuron = options.get("neuron")
     if any(w != "A" and w < 1 for w in (*in_shape, *layers, *hidden, num_classes)):
         raise ValueError(
             f"sizes must be >= 1, got inputs {tuple(in_shape)}, widths {tuple(layers)} and "
@@ -92,19 +80,12 @@ def feedforward(
         for width in hidden:
             classifier += [nn.Linear(features, width), spiking(neuron)]
             features = width
-        classifier += readout_layers(features, num_classes, readout, neuron)
+        classifier += readout_layers(
+            features, num_classes, options.get("readout", "logits"), neuron
+        )
     stages = {"features": TimeSequential(*convolutional)} if convolutional else {}
     stages["classifier"] = TimeSequential(*classifier)
-    model = SNN(
-        stages,
-        T=T,
-        num_classes=num_classes,
-        encoder=encoder,
-        mean=mean,
-        std=std,
-        in_shape=in_shape,
-    )
-    return initialise(model, generator)
+    return assemble(stages, T=T, num_classes=num_classes, in_shape=in_shape, options=options)
 
 
 def MLP(
@@ -113,13 +94,8 @@ def MLP(
     T: int = 4,
     *,
     hidden: Sequence[int] = (256, 128),
-    neuron: Neuron | None = None,
-    encoder: Encoder | None = None,
-    readout: Readout = "logits",
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (1.0,),
     in_shape: Sequence[int] | None = None,
-    generator: torch.Generator | None = None,
+    **options: Unpack[NetworkOptions],
 ) -> SNN:
     """Fully connected network: linear - neuron for each hidden width, then a linear readout.
 
@@ -128,27 +104,12 @@ def MLP(
         num_classes: Number of classes K.
         T: Time steps.
         hidden: Widths of the hidden layers.
-        neuron: Prototype, copied for every layer; default ``LIF(0.5)``.
-        encoder: Default ``Direct()``.
-        readout: "logits" or "rate".
-        mean: Per-channel input mean.
-        std: Per-channel input standard deviation.
         in_shape: Shape of one input (images are flattened inside), default (in_features,).
-        generator: Draws the weights.
+        **options: See :class:`NetworkOptions`.
     """
-    return feedforward(
-        (),
-        hidden,
-        in_shape=(in_features,) if in_shape is None else in_shape,
-        num_classes=num_classes,
-        T=T,
-        neuron=neuron,
-        encoder=encoder,
-        readout=readout,
-        mean=mean,
-        std=std,
-        generator=generator,
-    )
+    if in_shape is None:
+        in_shape = (in_features,)
+    return feedforward((), hidden, in_shape=in_shape, num_classes=num_classes, T=T, **options)
 
 
 def CNN(
@@ -159,12 +120,7 @@ def CNN(
     width: int = 32,
     hidden: int = 128,
     image_size: int = 28,
-    neuron: Neuron | None = None,
-    encoder: Encoder | None = None,
-    readout: Readout = "logits",
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (1.0,),
-    generator: torch.Generator | None = None,
+    **options: Unpack[NetworkOptions],
 ) -> SNN:
     """Small network: conv w - A - conv 2w - A - conv 4w - linear - linear (w = ``width``).
 
@@ -175,26 +131,11 @@ def CNN(
         width: Channels w of the first convolution.
         hidden: Width of the hidden linear layer.
         image_size: Height and width of an image, >= 4.
-        neuron: Prototype, copied for every layer; default ``LIF(0.5)``.
-        encoder: Default ``Direct()``.
-        readout: "logits" or "rate".
-        mean: Per-channel input mean.
-        std: Per-channel input standard deviation.
-        generator: Draws the weights.
+        **options: See :class:`NetworkOptions`.
     """
-    return feedforward(
-        (width, "A", 2 * width, "A", 4 * width),
-        (hidden,),
-        in_shape=(in_channels, image_size, image_size),
-        num_classes=num_classes,
-        T=T,
-        neuron=neuron,
-        encoder=encoder,
-        readout=readout,
-        mean=mean,
-        std=std,
-        generator=generator,
-    )
+    layers: tuple[Layer, ...] = (width, "A", 2 * width, "A", 4 * width)
+    shape = (in_channels, image_size, image_size)
+    return feedforward(layers, (hidden,), in_shape=shape, num_classes=num_classes, T=T, **options)
 
 
 def VGG5(
@@ -204,12 +145,7 @@ def VGG5(
     *,
     width: float = 1.0,
     image_size: int = 32,
-    neuron: Neuron | None = None,
-    encoder: Encoder | None = None,
-    readout: Readout = "logits",
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (1.0,),
-    generator: torch.Generator | None = None,
+    **options: Unpack[NetworkOptions],
 ) -> SNN:
     """VGG5 of the SNN-RAT family: 64 A 128 128 A, then 4096, 4096, K: six weight layers, not five.
 
@@ -219,26 +155,9 @@ def VGG5(
         T: Time steps.
         width: Multiplies every width, for small versions.
         image_size: Height and width of an image.
-        neuron: Prototype, copied for every layer; default ``LIF(0.5)``.
-        encoder: Default ``Direct()``.
-        readout: "logits" or "rate".
-        mean: Per-channel input mean.
-        std: Per-channel input standard deviation.
-        generator: Draws the weights.
+        **options: See :class:`NetworkOptions`.
     """
-    return feedforward(
-        _scaled(_VGG5, width),
-        [scaled(4096, width)] * 2,
-        in_shape=(in_channels, image_size, image_size),
-        num_classes=num_classes,
-        T=T,
-        neuron=neuron,
-        encoder=encoder,
-        readout=readout,
-        mean=mean,
-        std=std,
-        generator=generator,
-    )
+    return _vgg(_VGG5, width, (in_channels, image_size, image_size), num_classes, T, options)
 
 
 def VGG11(
@@ -248,31 +167,28 @@ def VGG11(
     *,
     width: float = 1.0,
     image_size: int = 32,
-    neuron: Neuron | None = None,
-    encoder: Encoder | None = None,
-    readout: Readout = "logits",
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (1.0,),
-    generator: torch.Generator | None = None,
+    **options: Unpack[NetworkOptions],
 ) -> SNN:
     """VGG11 of the SNN-RAT family: eight convolutions, three average poolings, then 4096, 4096, K.
 
     Arguments as for :func:`VGG5`.
     """
+    return _vgg(_VGG11, width, (in_channels, image_size, image_size), num_classes, T, options)
+
+
+def _vgg(
+    layers: Sequence[Layer],
+    width: float,
+    in_shape: tuple[int, int, int],
+    num_classes: int,
+    T: int,
+    options: NetworkOptions,
+) -> SNN:
     return feedforward(
-        _scaled(_VGG11, width),
+        ["A" if w == "A" else scaled(w, width) for w in layers],
         [scaled(4096, width)] * 2,
-        in_shape=(in_channels, image_size, image_size),
+        in_shape=in_shape,
         num_classes=num_classes,
         T=T,
-        neuron=neuron,
-        encoder=encoder,
-        readout=readout,
-        mean=mean,
-        std=std,
-        generator=generator,
+        **options,
     )
-
-
-def _scaled(layers: Sequence[Layer], width: float) -> list[Layer]:
-    return ["A" if w == "A" else scaled(w, width) for w in layers]

@@ -1,27 +1,25 @@
-"""Networks of the operational-space study (Mazurek et al.): spiking VGG-11, its MLP and CNN."""
+"""Networks of the operational-space study (Mazurek et al.): spiking VGG-11, MLP and CNN."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Unpack
 
-import torch
 from torch import Tensor, nn
 
-from spikeguard.encoders.coding import Encoder, Poisson
+from spikeguard.encoders.coding import Poisson
 from spikeguard.models.feedforward import CNN, MLP
+from spikeguard.models.options import NetworkOptions, reject_unknown
 from spikeguard.models.snn import (
     SNN,
-    Readout,
     Temporal,
     TimeSequential,
-    initialise,
+    assemble,
     quiet_construction,
     readout_layers,
     scaled,
     spiking,
 )
-from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.lif import LIF
 from spikeguard.neurons.surrogate import ATan, Sigmoid
 from spikeguard.rng import RandomSource
@@ -31,19 +29,19 @@ __all__ = ["Dropout", "OperationalCNN", "OperationalMLP", "SpikingVGG11"]
 _VGG11: tuple[int | Literal["M"], ...] = (
     *(64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
 )
-_SMALLEST = 2**5  # five poolings by 2 leave one pixel of it
-_GRID = 7  # side of the map that the classifier reads
+_SMALLEST = 2**5  # five poolings by 2 reduce it to one pixel
+_GRID = 7  # height and width of the feature map before the classifier
 
 
 class Dropout(Temporal):
-    """Silence neurons in training: one mask per sample, the same at all T steps.
+    """Dropout with one mask per sample, the same at all T steps.
 
-    A neuron that is out stays out for the whole sample, as a unit of an ordinary network does; the
-    rest is scaled by 1 / (1 - p). Masks come from the source that ``randomness(model, source)``
-    binds. In evaluation mode, and so in attacks, it does nothing.
+    A dropped neuron is zero for the whole sample, as in a network without time; the others are
+    scaled by 1 / (1 - p). Masks are drawn from the source bound by ``randomness(model, source)``.
+    In evaluation mode, and so in attacks, it does nothing.
 
     Args:
-        p: Probability of silence, in [0, 1).
+        p: Probability that a neuron is dropped, in [0, 1).
 
     Raises:
         ValueError: If p is outside [0, 1).
@@ -61,7 +59,7 @@ class Dropout(Temporal):
 
     @property
     def stochastic(self) -> bool:
-        """Whether two calls in the present phase can differ."""
+        """Whether two calls can differ in the current mode."""
         return self.training and self.p > 0
 
     def forward(self, x: Tensor, T: int) -> Tensor:
@@ -85,18 +83,13 @@ def SpikingVGG11(
     dropout: float = 0.5,
     width: float = 1.0,
     image_size: int = 32,
-    neuron: Neuron | None = None,
-    encoder: Encoder | None = None,
-    readout: Readout = "rate",
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (1.0,),
-    generator: torch.Generator | None = None,
+    **options: Unpack[NetworkOptions],
 ) -> SNN:
     """Spiking VGG-11: torchvision's VGG-11 with neurons in place of ReLUs. Not :func:`VGG11`.
 
     Conv 64 M 128 M 256 256 M 512 512 M 512 512 M (M: max pooling by 2), mean over a 7x7 grid, then
     4096 and 4096, each followed by dropout, and K. Images below 32x32 are padded to it with zeros
-    (after normalisation, as a convolution pads): five poolings would leave nothing of 28x28.
+    (after normalisation, as a convolution pads): five poolings would reduce 28x28 to nothing.
 
     Args:
         in_channels: Channels of an image.
@@ -107,14 +100,8 @@ def SpikingVGG11(
         dropout: Probability p of the two :class:`Dropout` layers, in [0, 1).
         width: Multiplies every width, for small versions.
         image_size: Height and width of an image.
-        neuron: Prototype, copied for every layer; default ``LIF.from_tau(2, decay_input=True)``
-            with ``Sigmoid(4)``.
-        encoder: Default ``Direct()``: the first convolution does the coding.
-        readout: "rate" puts a neuron after the last layer and averages its spikes; "logits"
-            averages the last layer's output.
-        mean: Per-channel input mean.
-        std: Per-channel input standard deviation.
-        generator: Draws the weights.
+        **options: See :class:`NetworkOptions`. Other defaults: ``readout`` is "rate" and ``neuron``
+            is ``LIF.from_tau(2, decay_input=True)`` with ``Sigmoid(4)``.
 
     Raises:
         ValueError: If dropout, width, a size or readout is out of range.
@@ -122,11 +109,13 @@ def SpikingVGG11(
     Source: Mazurek et al., "Analyzing internal activity and robustness of SNNs across neuron
     parameter space", section II-C; Simonyan and Zisserman, 2015, arXiv:1409.1556, configuration A.
     """
+    reject_unknown(options)
     if min(in_channels, num_classes, image_size) < 1:
         raise ValueError(
             f"SpikingVGG11: sizes must be >= 1, got {in_channels} channels, image_size "
             f"{image_size}, {num_classes} classes."
         )
+    neuron = options.get("neuron")
     if neuron is None:
         neuron = LIF.from_tau(2.0, decay_input=True, surrogate=Sigmoid(4.0))
     dense = scaled(4096, width)
@@ -145,17 +134,14 @@ def SpikingVGG11(
         classifier: list[nn.Module] = [nn.AdaptiveAvgPool2d(_GRID), nn.Flatten()]
         for inputs in (channels * _GRID**2, dense):
             classifier += [nn.Linear(inputs, dense), spiking(neuron), Dropout(dropout)]
-        classifier += readout_layers(dense, num_classes, readout, neuron)
-    model = SNN(
+        classifier += readout_layers(dense, num_classes, options.get("readout", "rate"), neuron)
+    return assemble(
         {"features": TimeSequential(*features), "classifier": TimeSequential(*classifier)},
         T=T,
         num_classes=num_classes,
-        encoder=encoder,
-        mean=mean,
-        std=std,
         in_shape=(in_channels, image_size, image_size),
+        options=options,
     )
-    return initialise(model, generator)
 
 
 def OperationalMLP(
@@ -164,13 +150,8 @@ def OperationalMLP(
     T: int = 10,
     *,
     hidden: Sequence[int] = (256, 128),
-    neuron: Neuron | None = None,
-    encoder: Encoder | None = None,
-    readout: Readout = "rate",
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (1.0,),
     in_shape: Sequence[int] | None = None,
-    generator: torch.Generator | None = None,
+    **options: Unpack[NetworkOptions],
 ) -> SNN:
     """:func:`MLP` as in the study: Poisson input, three linear LIF layers, mean firing rate.
 
@@ -180,18 +161,10 @@ def OperationalMLP(
 
     Source: Mazurek et al., as for :func:`SpikingVGG11`, section II-B.
     """
+    if options.get("encoder") is None:
+        options["encoder"] = Poisson()
     return MLP(
-        in_features,
-        num_classes,
-        T,
-        hidden=hidden,
-        neuron=_grid_neuron() if neuron is None else neuron,
-        encoder=Poisson() if encoder is None else encoder,
-        readout=readout,
-        mean=mean,
-        std=std,
-        in_shape=in_shape,
-        generator=generator,
+        in_features, num_classes, T, hidden=hidden, in_shape=in_shape, **_with_defaults(options)
     )
 
 
@@ -203,12 +176,7 @@ def OperationalCNN(
     width: int = 32,
     hidden: int = 128,
     image_size: int = 28,
-    neuron: Neuron | None = None,
-    encoder: Encoder | None = None,
-    readout: Readout = "rate",
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (1.0,),
-    generator: torch.Generator | None = None,
+    **options: Unpack[NetworkOptions],
 ) -> SNN:
     """:func:`CNN` as in the study: three convolutions, two linear LIF layers, mean firing rate.
 
@@ -225,17 +193,16 @@ def OperationalCNN(
         width=width,
         hidden=hidden,
         image_size=image_size,
-        neuron=_grid_neuron() if neuron is None else neuron,
-        encoder=encoder,
-        readout=readout,
-        mean=mean,
-        std=std,
-        generator=generator,
+        **_with_defaults(options),
     )
 
 
-def _grid_neuron() -> LIF:
-    return LIF.from_tau(2.0, decay_input=True, surrogate=ATan(2.0))
+def _with_defaults(options: NetworkOptions) -> NetworkOptions:
+    """Fill in the study's readout and neuron where the caller gives none."""
+    filled: NetworkOptions = {"readout": "rate", **options}
+    if filled.get("neuron") is None:
+        filled["neuron"] = LIF.from_tau(2.0, decay_input=True, surrogate=ATan(2.0))
+    return filled
 
 
 def _padding(image_size: int) -> list[nn.Module]:

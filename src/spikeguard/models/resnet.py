@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from spikeguard.encoders.coding import Encoder
 from spikeguard.kernels.layout import Layout
 from spikeguard.kernels.selection import as_defined
+from spikeguard.models.options import NetworkOptions, reject_unknown
 from spikeguard.models.snn import (
     SNN,
-    Readout,
     Temporal,
     TimeSequential,
+    assemble,
     fold,
-    initialise,
     quiet_construction,
     readout_layers,
     scaled,
@@ -30,7 +29,7 @@ __all__ = ["WRN16_4", "ConvexCombination"]
 class ConvexCombination(nn.Module):
     """c1 * a + c2 * b with a trainable pair (c1, c2), (0.5, 0.5) at the start.
 
-    Nothing keeps the pair on the simplex but a constraint in the training objective.
+    Only a constraint in the training objective keeps the pair on the simplex.
     """
 
     def __init__(self) -> None:
@@ -46,11 +45,11 @@ class ConvexCombination(nn.Module):
 
 
 class _Joined(torch.autograd.Function):
-    """c1 a + c2 b in as few passes over memory as it takes."""
+    """c1 a + c2 b with few passes over memory."""
 
     @staticmethod
     def forward(ctx, a, b, coefficients):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        # Frozen coefficients need neither input again.
+        # With frozen coefficients the backward pass needs neither input.
         kept = (a, b) if ctx.needs_input_grad[2] else (None, None)
         ctx.save_for_backward(coefficients, *kept)
         first, second = coefficients.to(a.dtype)
@@ -79,7 +78,7 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Block(Temporal):
-    """BN - neuron - conv - BN - neuron - conv beside a shortcut, joined by a ConvexCombination.
+    """BN - neuron - conv - BN - neuron - conv and a shortcut, joined by a ConvexCombination.
 
     Where the number of channels changes, the activated input feeds both branches and the shortcut
     is a 1x1 convolution; elsewhere the shortcut is the raw input.
@@ -115,12 +114,7 @@ def WRN16_4(
     *,
     width: float = 1.0,
     image_size: int = 32,
-    neuron: Neuron | None = None,
-    encoder: Encoder | None = None,
-    readout: Readout = "logits",
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (1.0,),
-    generator: torch.Generator | None = None,
+    **options: Unpack[NetworkOptions],
 ) -> SNN:
     """Wide ResNet 16-4: conv 16, three stages of two blocks, BN - neuron.
 
@@ -133,18 +127,15 @@ def WRN16_4(
         T: Time steps.
         width: Multiplies the widths of stem and stages, for small versions.
         image_size: Height and width of an image, a multiple of 4.
-        neuron: Prototype, copied for every layer; default ``LIF(0.5)``.
-        encoder: Default ``Direct()``.
-        readout: "logits" or "rate".
-        mean: Per-channel input mean.
-        std: Per-channel input standard deviation.
-        generator: Draws the weights.
+        **options: See :class:`NetworkOptions`.
 
     Raises:
         ValueError: If width or image_size is out of range, or readout is unknown.
 
     Source: Zagoruyko and Komodakis, BMVC 2016; SNN-RAT's public code for the joins.
     """
+    reject_unknown(options)
+    neuron = options.get("neuron")
     if image_size < 4 or image_size % 4:
         raise ValueError(f"WRN16_4: image_size must be a multiple of 4, got {image_size}.")
     stem, *widths = (scaled(w, width) for w in (16, 64, 128, 256))
@@ -159,15 +150,12 @@ def WRN16_4(
         classifier: list[nn.Module] = [
             nn.AvgPool2d(image_size // 4),
             nn.Flatten(),
-            *readout_layers(channels, num_classes, readout, neuron),
+            *readout_layers(channels, num_classes, options.get("readout", "logits"), neuron),
         ]
-    model = SNN(
+    return assemble(
         {"features": TimeSequential(*features), "classifier": TimeSequential(*classifier)},
         T=T,
         num_classes=num_classes,
-        encoder=encoder,
-        mean=mean,
-        std=std,
         in_shape=(in_channels, image_size, image_size),
+        options=options,
     )
-    return initialise(model, generator)

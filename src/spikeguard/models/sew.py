@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Unpack
 
-import torch
 from torch import Tensor, nn
 
-from spikeguard.encoders.coding import Encoder
+from spikeguard.models.options import NetworkOptions, reject_unknown
 from spikeguard.models.snn import (
     SNN,
-    Readout,
     Temporal,
     TimeSequential,
-    initialise,
+    assemble,
     quiet_construction,
     readout_layers,
     scaled,
@@ -35,7 +33,7 @@ _WIDTHS = (64, 128, 256, 512)
 
 
 class _SEWBlock(Temporal):
-    """Spikes of the residual branch + spikes of the shortcut: counts, no longer only 0 and 1."""
+    """Adds the spikes of residual branch and shortcut: the output is counts, not only 0 and 1."""
 
     def __init__(self, residual: list[nn.Module], shortcut: list[nn.Module], neuron: Neuron | None):
         super().__init__()
@@ -48,7 +46,7 @@ class _SEWBlock(Temporal):
 
 
 class _SpikingBlock(Temporal):
-    """Current of the residual branch + the shortcut, into one last neuron: spikes again."""
+    """Adds the shortcut to the current of the residual branch, before the last neuron."""
 
     def __init__(self, residual: list[nn.Module], shortcut: list[nn.Module], neuron: Neuron | None):
         super().__init__()
@@ -72,12 +70,7 @@ def SEWResNet(
     pool: Pool | None = None,
     width: float = 1.0,
     image_size: int = 32,
-    neuron: Neuron | None = None,
-    encoder: Encoder | None = None,
-    readout: Readout = "logits",
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (1.0,),
-    generator: torch.Generator | None = None,
+    **options: Unpack[NetworkOptions],
 ) -> SNN:
     r"""SEW-ResNet: every block adds the spikes of its two branches, s = s_residual + s_shortcut.
 
@@ -91,19 +84,15 @@ def SEWResNet(
         num_classes: Number of classes K.
         T: Time steps.
         depth: 18, 34 or 50.
-        stem: "imagenet" is conv 7x7 stride 2 - BN - neuron - pooling, and leaves 8x8 of a 32x32
-            image; "cifar" is conv 3x3 stride 1 - BN - neuron, and leaves 32x32.
+        stem: "imagenet" is conv 7x7 stride 2 - BN - neuron - pooling, and reduces 32x32 images
+            to 8x8; "cifar" is conv 3x3 stride 1 - BN - neuron, and keeps 32x32.
         pool: Pooling of the imagenet stem (kernel 3, stride 2, padding 1): "max" or "avg"; None is
             "max". The cifar stem has none.
         width: Multiplies every width, for small versions.
         image_size: Height and width of an image.
-        neuron: Prototype, copied for every layer; default ``IF`` with ``ATan(2)`` and
-            ``detach_reset=True``.
-        encoder: Default ``Direct()``; the source that attacks these networks uses ``Phase()``.
-        readout: "logits" or "rate".
-        mean: Per-channel input mean.
-        std: Per-channel input standard deviation.
-        generator: Draws the weights.
+        **options: See :class:`NetworkOptions`. The default ``neuron`` is ``IF`` with ``ATan(2)``
+            and ``detach_reset=True``. The paper that attacks these networks uses ``Phase()`` as
+            ``encoder``.
 
     Raises:
         ValueError: If depth, stem, pool, width, a size or readout is out of range, or the cifar
@@ -112,23 +101,10 @@ def SEWResNet(
     Source: Fang et al., "Deep residual learning in spiking neural networks", NeurIPS 2021; as
     undefended networks under attack in arXiv:2509.23762.
     """
-    return _resnet(
-        _SEWBlock,
-        IF(surrogate=ATan(2.0), detach_reset=True) if neuron is None else neuron,
-        in_channels=in_channels,
-        num_classes=num_classes,
-        T=T,
-        depth=depth,
-        stem=stem,
-        pool=pool,
-        width=width,
-        image_size=image_size,
-        encoder=encoder,
-        readout=readout,
-        mean=mean,
-        std=std,
-        generator=generator,
-    )
+    if options.get("neuron") is None:
+        options["neuron"] = IF(surrogate=ATan(2.0), detach_reset=True)
+    shape = (in_channels, image_size, image_size)
+    return _resnet(_SEWBlock, depth, stem, pool, width, shape, num_classes, T, options)
 
 
 def SpikingResNet(
@@ -141,59 +117,37 @@ def SpikingResNet(
     pool: Pool | None = None,
     width: float = 1.0,
     image_size: int = 32,
-    neuron: Neuron | None = None,
-    encoder: Encoder | None = None,
-    readout: Readout = "logits",
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (1.0,),
-    generator: torch.Generator | None = None,
+    **options: Unpack[NetworkOptions],
 ) -> SNN:
     """Spiking-ResNet: every block adds its shortcut to the current of its last neuron.
 
-    The same weights in the same places as :func:`SEWResNet`; the shortcut has no neuron of its own.
-    Arguments as there, but the default neuron is ``IF`` with ``ATan(2)`` and
-    ``detach_reset=False``, as in the source that compares the two: give both the same ``neuron`` to
-    compare only the blocks.
+    The same weights in the same places as :func:`SEWResNet`; the shortcut has no neuron.
+    Arguments as for :func:`SEWResNet`, but the default ``neuron`` is ``IF`` with ``ATan(2)`` and
+    ``detach_reset=False``, as in the paper that compares the two networks. To compare only the
+    blocks, pass both the same ``neuron``.
 
     Source: Hu et al., "Spiking deep residual networks", 2021; used so in arXiv:2509.23762.
     """
-    return _resnet(
-        _SpikingBlock,
-        IF(surrogate=ATan(2.0), detach_reset=False) if neuron is None else neuron,
-        in_channels=in_channels,
-        num_classes=num_classes,
-        T=T,
-        depth=depth,
-        stem=stem,
-        pool=pool,
-        width=width,
-        image_size=image_size,
-        encoder=encoder,
-        readout=readout,
-        mean=mean,
-        std=std,
-        generator=generator,
-    )
+    if options.get("neuron") is None:
+        options["neuron"] = IF(surrogate=ATan(2.0), detach_reset=False)
+    shape = (in_channels, image_size, image_size)
+    return _resnet(_SpikingBlock, depth, stem, pool, width, shape, num_classes, T, options)
 
 
 def _resnet(
     block: Callable[[list[nn.Module], list[nn.Module], Neuron | None], Temporal],
-    neuron: Neuron,
-    *,
-    in_channels: int,
-    num_classes: int,
-    T: int,
     depth: Depth,
     stem: Stem,
     pool: Pool | None,
     width: float,
-    image_size: int,
-    encoder: Encoder | None,
-    readout: Readout,
-    mean: Sequence[float],
-    std: Sequence[float],
-    generator: torch.Generator | None,
+    in_shape: tuple[int, int, int],
+    num_classes: int,
+    T: int,
+    options: NetworkOptions,
 ) -> SNN:
+    reject_unknown(options)
+    neuron = options.get("neuron")
+    in_channels, image_size, _ = in_shape
     if depth not in _BLOCKS:
         raise ValueError(f"ResNet: depth is 18, 34 or 50, got {depth!r}.")
     if min(in_channels, num_classes, image_size) < 1:
@@ -215,22 +169,19 @@ def _resnet(
         classifier: list[nn.Module] = [
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            *readout_layers(channels, num_classes, readout, neuron),
+            *readout_layers(channels, num_classes, options.get("readout", "logits"), neuron),
         ]
-    model = SNN(
+    return assemble(
         {"features": TimeSequential(*features), "classifier": TimeSequential(*classifier)},
         T=T,
         num_classes=num_classes,
-        encoder=encoder,
-        mean=mean,
-        std=std,
-        in_shape=(in_channels, image_size, image_size),
+        in_shape=in_shape,
+        options=options,
     )
-    return initialise(model, generator)
 
 
 def _stem(
-    stem: Stem, pool: Pool | None, in_channels: int, channels: int, neuron: Neuron
+    stem: Stem, pool: Pool | None, in_channels: int, channels: int, neuron: Neuron | None
 ) -> list[nn.Module]:
     if pool not in (None, "max", "avg"):
         raise ValueError(f"ResNet: pool is 'max' or 'avg', got {pool!r}.")
@@ -245,9 +196,9 @@ def _stem(
 
 
 def _residual(
-    channels: int, planes: int, stride: int, bottleneck: bool, neuron: Neuron
+    channels: int, planes: int, stride: int, bottleneck: bool, neuron: Neuron | None
 ) -> tuple[list[nn.Module], int]:
-    """Return a block's branch up to its last normalisation, and its width there."""
+    """Return the layers of a residual branch up to its last normalisation, and their width."""
     if bottleneck:
         layers = _conv_norm(channels, planes, 1, 1), _conv_norm(planes, planes, 3, stride)
         last = _conv_norm(planes, 4 * planes, 1, 1)

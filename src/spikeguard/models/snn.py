@@ -1,4 +1,4 @@
-"""SNN: normalise -> encode -> layers over time -> readout; from outside an ordinary classifier."""
+"""SNN: normalise -> encode -> layers over time -> readout, called like an ordinary classifier."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from spikeguard.encoders.coding import Direct, Encoder
 from spikeguard.kernels.layout import regular
 from spikeguard.models import efficient_layers as lean
+from spikeguard.models.options import NetworkOptions, Readout
 from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.lif import LIF
 from spikeguard.neurons.spike_marks import are_spikes
@@ -21,9 +21,9 @@ from spikeguard.rng import random_sources, randomness, stream
 
 __all__ = [
     "SNN",
-    "Readout",
     "Temporal",
     "TimeSequential",
+    "assemble",
     "fold",
     "initialise",
     "quiet_construction",
@@ -32,26 +32,24 @@ __all__ = [
     "spiking",
 ]
 
-Readout = Literal["logits", "rate"]
-
 
 class Temporal(nn.Module):
-    """Marks a module that works on time itself: ``module(x, T)`` maps [T or 1, B, ...] to the same.
+    """Base of modules that process the time axis: ``module(x, T)``, [T or 1, B, ...] to the same.
 
-    A first axis of length 1 stands for T equal steps: under direct coding nothing before the first
-    neuron depends on t, so it is computed once. Batch normalisation there sees B samples instead of
-    T equal copies of them: the same mean and variance, but the unbiased variance it keeps for
+    A first axis of length 1 stands for T equal steps: with direct coding nothing before the first
+    neuron depends on t, so it is computed once. Batch normalisation there gets B samples instead of
+    T equal copies of them: mean and variance are the same, but the unbiased variance stored for
     evaluation is n / (n - 1) times that of n values, not of T n.
     """
 
 
 class TimeSequential(nn.Sequential, Temporal):
-    """Layers in a row. Stateless ones see time folded into the batch, neurons see [T, B, ...]."""
+    """Layers in sequence. Stateless ones get time folded into the batch, neurons [T, B, ...]."""
 
     def forward(self, x: Tensor, T: int) -> Tensor:  # type: ignore[override]
         """Map [T or 1, B, ...] to [T or 1, B, ...]."""
         norm: nn.Module | None = None
-        pool: nn.Module | None = None  # what the neuron before did already
+        pool: nn.Module | None = None  # pooling already done by the previous neuron
         layers = list(self)
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
             if layer is pool:
@@ -74,11 +72,11 @@ class SNN(nn.Module):
     """A spiking network as an ordinary classifier; no state survives a call.
 
     Args:
-        stages: Named parts of the network, run in order; the layer names of ``record`` begin with
+        stages: Named stages of the network, run in order; the layer names of ``record`` start with
             these.
         T: Time steps, >= 1.
         num_classes: Length K of the logits.
-        in_shape: Shape of one input, to catch a wrong one early.
+        in_shape: Shape of one input, without the batch axis; checked at every call.
         encoder: Default ``Direct()``.
         mean: Per-channel mean of the inputs (or one number for all), subtracted inside the model.
         std: Per-channel standard deviation, > 0, divided by inside the model.
@@ -121,14 +119,14 @@ class SNN(nn.Module):
         for name, stage in stages.items():
             self.add_module(name, stage)
         for number, source in enumerate(random_sources(self)):
-            source.seed = number  # unbound, each layer draws a sequence of its own
+            source.seed = number  # without a bound source, layers still draw different sequences
         self._settle_neurons()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [B, *in_shape] in [0, 1] to logits [B, K].
 
-        Where the encoder shows every step alike, as direct coding does, x may also be
-        [T, B, *in_shape]: another image for every step.
+        If the encoder gives the same frame at every step, as direct coding does, x may also be
+        [T, B, *in_shape]: one image per step.
         """
         frames = x.ndim == len(self.in_shape) + 2 and len(x) == self.T and self.encoder.constant
         if tuple(x.shape[2 if frames else 1 :]) != self.in_shape:
@@ -150,12 +148,12 @@ class SNN(nn.Module):
 
     @property
     def stochastic(self) -> bool:
-        """Whether two calls on the same input can differ in the present phase."""
+        """Whether two calls on the same input can differ in the current mode."""
         return any(getattr(m, "stochastic", False) for m in self.modules() if m is not self)
 
     @torch.no_grad()
     def _settle_neurons(self) -> None:
-        """Run one black image to tell the neurons that ask for it how many of them there are."""
+        """Run one black image to set the shape of the neurons that need it."""
         waiting = [m for m in self.modules() if isinstance(m, Neuron) and not m.settled]
         if not waiting:
             return
@@ -176,13 +174,13 @@ class SNN(nn.Module):
 
 
 def fold(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Run a layer that knows no time on [T, B, ...], with time folded into the batch."""
+    """Run a stateless layer on [T, B, ...], with time folded into the batch."""
     y = regular(lean.run(layer, regular(x.flatten(0, 1)), spikes=are_spikes(x)))
     return y.view(*x.shape[:2], *y.shape[1:])
 
 
 def spiking(prototype: Neuron | None) -> Neuron:
-    """Return a fresh neuron like the prototype; None is ``LIF(0.5)``, the field's usual neuron."""
+    """Return a copy of the prototype; None gives ``LIF(0.5)``, the usual neuron in papers."""
     return LIF(0.5) if prototype is None else copy.deepcopy(prototype)
 
 
@@ -197,7 +195,7 @@ def readout_layers(
 
 
 def scaled(channels: int, width: float) -> int:
-    """Multiply a layer's width, to at least 1."""
+    """Multiply a layer's width; the result is at least 1."""
     if not (width > 0 and math.isfinite(width)):
         raise ValueError(f"width is a multiplier > 0, got {width:g}.")
     return max(1, round(channels * width))
@@ -205,9 +203,30 @@ def scaled(channels: int, width: float) -> int:
 
 @contextmanager
 def quiet_construction() -> Iterator[None]:
-    """Build torch layers without moving the global generator they initialise from."""
+    """Build torch layers without advancing the global generator that initialises them."""
     with torch.random.fork_rng(devices=[]):
         yield
+
+
+def assemble(
+    stages: Mapping[str, Temporal],
+    *,
+    T: int,
+    num_classes: int,
+    in_shape: Sequence[int],
+    options: NetworkOptions,
+) -> SNN:
+    """Build the network from its stages and draw its weights; the last step of every builder."""
+    model = SNN(
+        stages,
+        T=T,
+        num_classes=num_classes,
+        in_shape=in_shape,
+        encoder=options.get("encoder"),
+        mean=options.get("mean", (0.0,)),
+        std=options.get("std", (1.0,)),
+    )
+    return initialise(model, options.get("generator"))
 
 
 def initialise(model: SNN, generator: torch.Generator | None) -> SNN:

@@ -1,4 +1,4 @@
-"""Networks of other frameworks as classifiers, on toys that keep each framework's conventions."""
+"""Foreign networks as classifiers, on toys that follow each framework's conventions."""
 
 import copy
 
@@ -47,7 +47,7 @@ class SpikeFunction(nn.Module):
 
 
 def of_package(package):
-    """Let a class look as if it came from a package."""
+    """Give a class the module name of a package."""
 
     def mark(cls):
         cls.__module__ = package
@@ -58,7 +58,7 @@ def of_package(package):
 
 @of_package("spikingjelly.toy")
 class MemoryModule(nn.Module):
-    """A neuron that keeps its potential between calls until someone resets it."""
+    """A neuron that keeps its potential between calls until it is reset."""
 
     def __init__(self, step_mode="s"):
         super().__init__()
@@ -106,19 +106,19 @@ OldNode.__name__ = "LIFNode"
 
 
 @of_package("spikingjelly.toy")
-class Lying(LIFNode):
-    """Says that it is a LIFNode and leaks another way."""
+class MisnamedLIFNode(LIFNode):
+    """Named LIFNode, but its leak is different."""
 
     def charge(self, v, x):
         return 0.3 * v + x
 
 
-Lying.__name__ = "LIFNode"
+MisnamedLIFNode.__name__ = "LIFNode"
 
 
 @of_package("snntorch.toy")
 class SpikingNeuron(nn.Module):
-    """A neuron with hidden state in a buffer, whose reset comes one step later and detached."""
+    """A neuron with hidden state in a buffer, whose reset acts one step later and is detached."""
 
     def __init__(self, beta=0.5, reset_mechanism="subtract", init_hidden=True):
         super().__init__()
@@ -190,7 +190,7 @@ class Paper(nn.Module):
 
 
 class Explicit(nn.Module):
-    """Resets its own hidden states, makes its own steps, and returns (spikes, potentials)."""
+    """Resets its hidden states, loops over time itself, and returns (spikes, potentials)."""
 
     def __init__(self):
         super().__init__()
@@ -255,7 +255,7 @@ def test_calls_agree_to_the_bit_whatever_came_before(case):
     assert torch.equal(model(x), first)
     torch.testing.assert_close(torch.cat([model(x[i : i + 1]) for i in range(IMAGES)]), first)
     first.sum().backward()
-    model(x).sum().backward()  # a state that leaked would be of a graph that is gone
+    model(x).sum().backward()  # a leaked state would belong to a freed graph
 
 
 def test_the_model_is_left_as_it_was(case):
@@ -284,7 +284,7 @@ def test_another_surrogate_changes_the_gradient_and_not_the_logits(case):
         swapped, grad = SwapSurrogate(surrogate)(model, x, y, cross_entropy)
         assert torch.equal(swapped, losses)
         assert not torch.allclose(grad, own)
-    # its own surrogate is a sigmoid of sharpness 4: ours in its place changes nothing
+    # its own surrogate is a sigmoid of sharpness 4: the same of SpikeGuard changes nothing
     _, same = SwapSurrogate(Sigmoid(4.0))(model, x, y, cross_entropy)
     torch.testing.assert_close(same, own, rtol=1e-4, atol=1e-7)
     _, again = BACKPROP(model, x, y, cross_entropy)
@@ -306,7 +306,7 @@ def test_membranes_are_recorded(case):
     assert grad.abs().amax() > 0
 
 
-def test_a_spikingjelly_network_equals_its_twin_of_our_parts():
+def test_a_spikingjelly_network_equals_the_same_network_of_spikeguard():
     """Hard reset, tau 2, input not scaled: decay 1/2. Logits, potentials and gradients agree."""
     net, (x, y) = layers(LIFNode()), images()
     theirs = sg.foreign(net, T=T).eval()
@@ -339,7 +339,7 @@ def test_another_output_of_a_tuple():
     torch.testing.assert_close(sg.foreign(net, T=T)(x), spikes.mean(0))
 
 
-def test_a_network_with_a_readout_of_its_own():
+def test_a_network_with_its_own_readout():
     net, (x, _) = seeded(Paper(own_readout=True)), images()
     model = sg.foreign(net, T=T)
     torch.testing.assert_close(model(x), net(x.clone()))
@@ -363,7 +363,7 @@ def test_the_input_is_left_alone_although_the_network_changes_its_argument():
 
 
 class FramesOnly(nn.Module):
-    """Takes [T, B, ...] alone."""
+    """Accepts only [T, B, ...]."""
 
     def __init__(self):
         super().__init__()
@@ -428,8 +428,8 @@ def test_an_unknown_framework_with_states_is_not_taken_for_stateless():
 
 
 def test_a_recurrence_that_gives_other_spikes_is_refused():
-    model, (x, _) = sg.foreign(layers(Lying()), T=T), images()
-    with record(model), pytest.raises(ForeignError, match="gives other spikes than it gave"):
+    model, (x, _) = sg.foreign(layers(MisnamedLIFNode()), T=T), images()
+    with record(model), pytest.raises(ForeignError, match="gives other spikes than the layer did"):
         model(x)
 
 
@@ -443,7 +443,7 @@ def test_an_unknown_neuron_cannot_be_recorded_but_attacked():
     assert BACKPROP(model, x, y, cross_entropy)[1].abs().amax() > 0
 
 
-def test_native_surrogates_speak_our_language():
+def test_native_surrogates_have_the_surrogate_interface():
     own = Native("sigmoid", lambda x: Step.apply(x, 4.0, False))
     x = torch.linspace(-2, 2, 41)
     torch.testing.assert_close(own(x), Sigmoid(4.0)(x))
@@ -456,7 +456,7 @@ def test_native_surrogates_speak_our_language():
         own.widened(0)
 
 
-def test_our_own_neurons_inside_a_foreign_network_are_found_too():
+def test_spikeguard_neurons_inside_a_foreign_network_are_found_too():
     class Folded(nn.Module):
         def __init__(self):
             super().__init__()
@@ -492,7 +492,7 @@ def test_a_sound_model_passes_and_says_how_it_is_driven(case):
 
 
 class Leaking(nn.Module):
-    """Remembers what it saw."""
+    """Keeps state from earlier calls."""
 
     def __init__(self):
         super().__init__()
@@ -504,7 +504,7 @@ class Leaking(nn.Module):
 
 
 class Sampled(nn.Linear):
-    """Sees spikes that torch's global generator draws."""
+    """Draws input spikes from torch's global generator."""
 
     def forward(self, x):
         return super().forward(torch.bernoulli(x.detach().flatten(1)) + 0 * x.flatten(1))
@@ -521,7 +521,7 @@ class ZeroGradient(nn.Linear):
 
 
 class WrongGradient(nn.Linear):
-    """Differentiates another function than it computes."""
+    """Its gradient is that of a function other than the one it computes."""
 
     def forward(self, x):
         x = x.flatten(1)

@@ -1,4 +1,4 @@
-"""Networks of other frameworks as ordinary classifiers that can be attacked."""
+"""foreign(): wrap a foreign network as an ordinary classifier that can be attacked."""
 
 from __future__ import annotations
 
@@ -35,29 +35,30 @@ def foreign(
     std: Sequence[float] | None = None,
     example: Tensor | None = None,
 ) -> Foreign:
-    """Turn a network of SpikingJelly, snnTorch, Norse or a paper's code into a classifier.
+    """Wrap a network of SpikingJelly, snnTorch, Norse or a paper's code as a classifier.
 
-    The result is ``model(x [B, ...] in [0, 1]) -> logits [B, K]``: what it says depends on nothing
-    but x, because all states are reset before every call. It can be attacked, audited and recorded
-    like our own networks; its weights are the model's own, under ``model.`` in the state dict.
+    The result is ``model(x [B, ...] in [0, 1]) -> logits [B, K]``. Its output depends only on x,
+    because all states are reset before every call. It can be attacked, audited and recorded like
+    the networks of ``spikeguard.models``. The state dict holds the network's weights under
+    ``model.``.
 
     Args:
-        model: The network; its states are reset.
-        T: Time steps, >= 1. A network that makes its own steps must make as many.
-        framework: What it is built with; "auto" finds out.
-        readout: "mean", "sum", "last" or "max" over time of outputs [T, B, K]; "mean" when left
-            out. A network that returns [B, K] by itself has its own readout.
-        presentation: How the image is shown: the model is called once with T copies ("sequence",
-            [T, B, ...]), T times ("steps"), or once with the image, because it makes the steps
-            itself ("inside"). "auto" finds out from a trial with two and three images.
-        output: Which element is read where the model returns a tuple: 0 is the spikes.
-        mean: Per-channel mean that is subtracted first, for a network trained on normalised images.
-        std: Per-channel standard deviation that is then divided by, > 0.
-        example: Images [B, ...] for the trial; without them it is made at the first call.
+        model: The foreign network; its states are reset.
+        T: Time steps, >= 1. A network that loops over time itself must make exactly T steps.
+        framework: The framework it is built with; "auto" detects it.
+        readout: "mean" (default), "sum", "last" or "max" over time of outputs [T, B, K]. A network
+            that returns [B, K] has its own readout.
+        presentation: How an image is presented: the model is called once with T copies ("sequence",
+            [T, B, ...]), T times ("steps"), or once with the image because it loops over time
+            itself ("inside"). "auto" detects it by trial calls with two and three images.
+        output: Index of the element to use where the model returns a tuple; 0 is the spikes.
+        mean: Per-channel mean, subtracted first, for a network trained on normalised images.
+        std: Per-channel standard deviation, > 0, divided by after that.
+        example: Images [B, ...] for the trial calls; default the images of the first call.
 
     Raises:
-        ValueError: If an argument is refused, the framework is not recognised, or the model cannot
-            be driven in T steps; with an example at once, else at the first call.
+        ValueError: If an argument is invalid, the framework is not recognised, or the model cannot
+            be run in T steps: at once if an example is given, else at the first call.
 
     Example:
         >>> model = sg.foreign(net, T=4, readout="mean")               # doctest: +SKIP
@@ -81,13 +82,13 @@ def foreign(
 
 
 class Foreign(nn.Module):
-    """A network of another framework as a classifier; made by :func:`foreign`.
+    """A foreign network as a classifier; made by :func:`foreign`.
 
     Attributes:
-        model: The network.
+        model: The foreign network.
         T: Time steps.
         framework: "spikingjelly", "snntorch", "norse" or "stateless".
-        readout: How outputs over time become logits; "own" where the network does so itself.
+        readout: How outputs over time become logits; "own" if the network returns logits.
         presentation: "sequence", "steps" or "inside"; "auto" until the first call.
     """
 
@@ -150,7 +151,7 @@ class Foreign(nn.Module):
 
     @property
     def settled(self) -> bool:
-        """Whether it is found out how images are shown, as the first call does."""
+        """Whether presentation and readout are known; the first call detects them."""
         return self._tried
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,7 +183,7 @@ class Foreign(nn.Module):
         return out.sum(0) if self.readout == "sum" else out.mean(0)
 
     def _try(self, x: Tensor) -> None:
-        """Find out how the image is shown and what comes back, by calls that leave no trace."""
+        """Detect presentation and readout by trial calls that change nothing."""
         modes = [(module, module.training) for module in self.modules()]
         try:
             self.eval()

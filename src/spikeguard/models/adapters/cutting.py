@@ -1,4 +1,4 @@
-"""The spiking layers of another framework, cut out of the graph of one pass or replaced in it."""
+"""Cut foreign spiking layers out of the autograd graph of one pass, or replace their output."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["Cut", "cutting", "replacing"]
 
 @dataclass(eq=False)
 class Cut:
-    """One layer in one pass: what went in, and leaves of the graph in place of its spikes.
+    """One layer in one pass: its input currents, and leaves of the graph in place of its spikes.
 
     Attributes:
         neuron: The layer.
         T: Time steps.
-        currents: What went in, a tensor for each call, part of the graph.
-        leaves: The spikes that came out; nothing flows from them to the currents.
+        currents: Input currents, one tensor per call, part of the graph.
+        leaves: Output spikes, one tensor per call; no gradient flows from them to the currents.
     """
 
     neuron: ForeignNeuron
@@ -33,11 +33,11 @@ class Cut:
     leaves: list[Tensor] = field(default_factory=list)
 
     def joined(self, calls: Sequence[Tensor]) -> Tensor:
-        """Return what belongs to the calls as one tensor [T, B, *N]."""
+        """Join the tensors of all calls into one [T, B, *N]."""
         return over_time(self.neuron, list(calls), self.T)
 
     def split(self, whole: Tensor) -> list[Tensor]:
-        """Return the parts of [T, B, *N] that belong to the calls."""
+        """Split a tensor [T, B, *N] into one tensor per call."""
         if len(self.currents) == 1:
             return [whole.reshape(self.currents[0].shape)]
         return list(whole)
@@ -45,7 +45,7 @@ class Cut:
 
 @contextmanager
 def cutting(neurons: Collection[ForeignNeuron], T: int) -> Iterator[list[Cut]]:
-    """Cut the layers out of the pass that is made inside the block; yields them as they come."""
+    """Cut the layers out of the pass inside the block; the list fills in the order of calls."""
     cuts: list[Cut] = []
     found: dict[ForeignNeuron, Cut] = {}
 
@@ -66,7 +66,7 @@ def cutting(neurons: Collection[ForeignNeuron], T: int) -> Iterator[list[Cut]]:
 def replacing(
     neurons: Collection[ForeignNeuron], output: Callable[[ForeignNeuron, Tensor, Tensor], Tensor]
 ) -> Iterator[None]:
-    """Hand on ``output(neuron, current, spikes)`` in the place of a layer's spikes."""
+    """Replace the spikes of each layer by ``output(neuron, current, spikes)`` in the block."""
     handles = []
     for neuron in neurons:
 

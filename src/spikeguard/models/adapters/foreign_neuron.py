@@ -1,4 +1,4 @@
-"""A spiking layer of another framework, seen as one of ours: its surrogate and its trace."""
+"""A foreign spiking layer with the interface of a SpikeGuard neuron: surrogate and trace."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from spikeguard.neurons.trace import LayerTrace
 
 __all__ = ["ForeignError", "ForeignNeuron"]
 
-_NEAR = 1e-4  # potentials this near the threshold, in its units, may round to either side
+_NEAR = 1e-4  # potentials this close to v_th, in units of v_th, may round to either side
 
 
 class ForeignError(RuntimeError):
-    """Potentials that cannot be recorded, or a surrogate that cannot be exchanged."""
+    """Potentials cannot be recorded, or a surrogate cannot be exchanged."""
 
 
 @dataclass(eq=False)
 class ForeignNeuron:
-    """A spiking layer of another framework, seen as one of ours.
+    """A foreign spiking layer with the interface of a SpikeGuard neuron.
 
     Attributes:
-        name: Name inside the adapter.
+        name: Name of the layer, for messages.
         module: The layer.
-        framework: Knows it.
+        framework: Its framework.
     """
 
     name: str
@@ -45,7 +45,7 @@ class ForeignNeuron:
         """The surrogate of its backward pass; assign to exchange it.
 
         Raises:
-            ForeignError: If one is assigned and the layer's cannot be exchanged.
+            ForeignError: On assignment, if the surrogate of the layer cannot be exchanged.
         """
         if self._chosen is not None:
             return self._chosen
@@ -68,7 +68,7 @@ class ForeignNeuron:
 
     @property
     def exchanged(self) -> bool:
-        """Whether it carries another surrogate than the framework's own."""
+        """Whether a surrogate other than the framework's own is set."""
         return self._chosen is not None
 
     def install(self) -> None:
@@ -79,7 +79,7 @@ class ForeignNeuron:
 
     @property
     def known(self) -> bool:
-        """Whether its recurrence is known, and with it its potentials."""
+        """Whether its recurrence is known, so that its potentials can be recorded."""
         try:
             self.recurrence()
         except (ForeignError, TypeError):
@@ -87,10 +87,10 @@ class ForeignNeuron:
         return True
 
     def recurrence(self) -> Dynamics:
-        """Return what its membrane does.
+        """Return the recurrence of its membrane.
 
         Raises:
-            ForeignError: If that is not known.
+            ForeignError: If it is not known.
         """
         try:
             return self.framework.dynamics(self.module)
@@ -102,10 +102,10 @@ class ForeignNeuron:
         return f"record: {self.name} ({type(self.module).__name__})"
 
     def described(self) -> dict[str, str | None]:
-        """Return what is known of it, None for what is not.
+        """Return its properties as text; None where a property is not known.
 
-        "reset" is "hard" or "soft"; "surrogate" that of its backward pass; "fires" is "v >= v_th"
-        or "v > v_th", as its spike function does at the threshold.
+        "reset" is "hard" or "soft"; "surrogate" names that of its backward pass; "fires" is
+        "v >= v_th" or "v > v_th", depending on its spike function at the threshold.
         """
         try:
             reset: str | None = self.framework.dynamics(self.module).reset
@@ -116,10 +116,12 @@ class ForeignNeuron:
     def _label(self) -> str | None:
         try:
             own = self.surrogate
-        except (ValueError, RuntimeError):  # it cannot be read: a parameter for each neuron
+        except (ValueError, RuntimeError):  # not readable: it has one parameter per neuron
             return None
         label = own.label if isinstance(own, Native) and own.factor == 1 else str(own)
-        return re.sub(r" at 0x[0-9a-f]+", "", label)  # of a function: another in every process
+        return re.sub(
+            r" at 0x[0-9a-f]+", "", label
+        )  # address of a function: differs between processes
 
     def _fires(self) -> str | None:
         site = self.framework.site(self.module)
@@ -128,15 +130,15 @@ class ForeignNeuron:
         try:
             with torch.no_grad():
                 at = float(site.native().spike(torch.zeros(1)))
-        except (ValueError, RuntimeError):  # the like, or it takes no other shape than its own
+        except (ValueError, RuntimeError):  # not readable, or only for inputs of its own shape
             return None
         return {0.0: "v > v_th", 1.0: "v >= v_th"}.get(at)
 
     def trace(self, current: Tensor, spikes: Tensor) -> LayerTrace:
-        """Return what the layer did, from what went in and came out, [T, B, *N] each.
+        """Return the trace of the layer from its input current and its spikes, [T, B, *N] each.
 
         Raises:
-            ForeignError: If its recurrence is not known, or does not give these spikes.
+            ForeignError: If its recurrence is not known, or does not produce these spikes.
         """
         who, known = self._who, self.recurrence()
         if current.shape != spikes.shape:
@@ -150,7 +152,7 @@ class ForeignNeuron:
         wrong = float((clear & ((v >= known.v_th) != (spikes > 0.5))).double().mean())
         if wrong or not bool(((spikes == 0) | (spikes == 1)).all()):
             raise ForeignError(
-                f"{who}: the recurrence that its type promises gives other spikes than it gave "
+                f"{who}: the recurrence of its type gives other spikes than the layer did "
                 f"({100 * wrong:.2g} % of them); its potentials cannot be recorded."
             )
         return LayerTrace(

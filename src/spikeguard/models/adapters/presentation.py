@@ -1,4 +1,4 @@
-"""How an image is shown to a network over T steps, and how to find out which way it wants."""
+"""Present an image to a foreign network over T steps, and detect how it must be presented."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Presentation = Literal["sequence", "steps", "inside"]
 
 
 class ImagesRefused(ValueError):
-    """The model raises however it is shown images of this shape; the cause is its first error."""
+    """The model raises in every presentation of these images; the cause is the first error."""
 
 
 class _ResultRefused(ValueError):
-    """The model took the images; what it returned cannot be read."""
+    """The model accepted the images, but returned something that cannot be read."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a trial found.
+    """Result of the trial calls.
 
     Attributes:
-        presentation: How the image is shown.
+        presentation: How images are presented.
         own_readout: Whether the model returns [B, K], not [T, B, K].
     """
 
@@ -39,7 +39,7 @@ class Found:
 
 
 def taken(result: Any, element: int) -> Tensor:
-    """Return the tensor of a model's result: the element of a tuple, a list of steps stacked.
+    """Return the tensor in a model's result: one element of a tuple; a list of steps is stacked.
 
     Raises:
         ValueError: If there is none.
@@ -58,7 +58,7 @@ def taken(result: Any, element: int) -> Tensor:
 
 
 def present(model: nn.Module, x: Tensor, T: int, how: Presentation, output: int) -> Tensor:
-    """Show x [B, ...] and return [T, B, K], or [B, K] where the model reads out itself."""
+    """Present x [B, ...] and return [T, B, K], or [B, K] if the model has its own readout."""
     if how == "sequence":
         return taken(model(x.unsqueeze(0).expand(T, *x.shape).contiguous()), output)
     if how == "inside":
@@ -83,14 +83,15 @@ def probe(
     multistep: Callable[[nn.Module], bool],
     from_rest: Callable[[], AbstractContextManager[None]],
 ) -> Found:
-    """Find out how a model wants to be shown an image, by what two and three images give.
+    """Detect how images must be presented to a model, by trial calls with two and three images.
 
-    A layer that is called once an image pass leaves the steps to us; as often as there are images,
-    it took them for steps; T times, the model makes the steps itself.
+    The steps that a layer makes in one call of the model decide. One step: the caller must make the
+    T steps. As many as there are images: the model takes the first axis for time. T: the model
+    loops over time itself.
 
     Raises:
-        ImagesRefused: If the model raises in every way, those included that were not to be tried.
-        ValueError: If no way fits, or the model makes another number of steps by itself.
+        ImagesRefused: If the model raises in every presentation, candidates or not.
+        ValueError: If no presentation fits, or the model makes a number of steps other than T.
     """
     two, three = x.expand(2, *x.shape[1:]), x.expand(3, *x.shape[1:])
 
@@ -143,7 +144,7 @@ def probe(
 def _single_step(
     shown: Callable[[Tensor, Presentation], tuple[Tensor, int]], two: Tensor, three: Tensor
 ) -> tuple[Presentation, ...]:
-    """Return the ways to try with layers that see one step in a call."""
+    """Return the candidates for a model whose layers take one step per call."""
     try:
         (_, first), (_, second) = shown(two, "inside"), shown(three, "inside")
     except _REFUSALS:
@@ -156,7 +157,7 @@ def _single_step(
 def _refuses(
     shown: Callable[[Tensor, Presentation], tuple[Tensor, int]], x: Tensor, how: Presentation
 ) -> bool:
-    """Whether the model raises when it is shown the images this way."""
+    """Whether the model raises when the images are presented this way."""
     try:
         shown(x, how)
     except _REFUSALS as error:
@@ -165,19 +166,19 @@ def _refuses(
 
 
 def _problem(out: Tensor, twice: Tensor, T: int, how: Presentation, steps: int) -> str | None:
-    """Say what is wrong with the outputs for three and two images; None if they will do."""
+    """Return what is wrong with the outputs for three and two images, or None."""
     own = None
     if out.ndim == 3 and out.shape[1] == 3 and twice.shape[1] == 2:
         own = len(out)
     elif how == "inside" and out.ndim == 2 and len(out) == 3 and len(twice) == 2:
-        own = steps or T  # a network without a layer that we know may make any number
+        own = steps or T  # without a known layer, steps cannot be counted
     if own is not None:
         return None if own == T else f"the model makes {own} steps itself; pass T={own}"
     return f"it returns {list(out.shape)} for three images and {list(twice.shape)} for two"
 
 
 class _counting:  # noqa: N801 - a context manager
-    """Count the steps that every layer makes inside the block; time may be folded into a batch."""
+    """Count the steps of every layer inside the block; time may be folded into the batch."""
 
     def __init__(
         self, layers: Sequence[nn.Module], multistep: Callable[[nn.Module], bool], batch: int

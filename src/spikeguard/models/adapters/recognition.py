@@ -1,4 +1,4 @@
-"""Which framework a foreign network is built with."""
+"""Detect the framework that a foreign network is built with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["recognised"]
 
 
 def recognised(model: nn.Module, name: str) -> str:
-    """Return the name of the framework a model is built with; ``name`` unless that is "auto".
+    """Return the name of the model's framework; ``name`` itself unless it is "auto".
 
     Raises:
         ValueError: If the name is unknown, the model has no neuron of it, or "auto" finds two
@@ -28,7 +28,9 @@ def recognised(model: nn.Module, name: str) -> str:
         return name
     stateful = [key for key in used if key != "stateless"]
     if len(stateful) > 1:
-        raise ValueError(f"foreign: the model mixes {' and '.join(stateful)}; adapt one framework.")
+        raise ValueError(
+            f"foreign: the model mixes {' and '.join(stateful)}; it may use one framework only."
+        )
     if stateful:
         return stateful[0]
     for where, module in model.named_modules():

@@ -1,4 +1,4 @@
-"""What the spiking layers of another framework take and give in one pass, published as traces."""
+"""Record currents and spikes of foreign spiking layers in one pass; publish them as traces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["over_time", "publishing"]
 
 @contextmanager
 def publishing(neurons: Collection[ForeignNeuron], T: int) -> Iterator[None]:
-    """Collect what layers take and give in a pass of T steps, where somebody records; publish it.
+    """Publish a trace of each layer that is being recorded, from one pass of T steps in the block.
 
     Raises:
         ForeignError: If the potentials of a layer cannot be recorded.
@@ -54,12 +54,12 @@ def publishing(neurons: Collection[ForeignNeuron], T: int) -> Iterator[None]:
 
 
 def over_time(neuron: ForeignNeuron, calls: list[Tensor], T: int) -> Tensor:
-    """Return what several calls of one layer saw as [T, B, ...]."""
+    """Join the tensors of one layer's calls into [T, B, ...]."""
     if not neuron.framework.multistep(neuron.module):
         return torch.stack(calls)
     if len(calls) > 1:
         raise ForeignError(f"record: {neuron.name} is used {len(calls)} times in one pass.")
     whole = calls[0]
     if len(whole) != T and len(whole) % T == 0:
-        return whole.view(T, -1, *whole.shape[1:])  # papers fold time into the batch
+        return whole.view(T, -1, *whole.shape[1:])  # code of papers folds time into the batch
     return whole

@@ -1,4 +1,4 @@
-"""Layers of another framework at rest, with the chosen surrogates, for as long as a block runs."""
+"""Reset foreign layers and install the chosen surrogates, for the duration of a block."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["at_rest"]
 def at_rest(
     layers: Collection[nn.Module], neurons: Collection[ForeignNeuron], framework: Framework
 ) -> Iterator[None]:
-    """States at rest and surrogates in place inside the block; all put back after it."""
+    """Reset states and install surrogates for the block; restore everything after it."""
     with _kept(layers):
         for layer in layers:
             framework.reset(layer)
@@ -31,7 +31,7 @@ def at_rest(
 
 @contextmanager
 def _kept(modules: Collection[nn.Module]) -> Iterator[None]:
-    """Put back, after the block, all attributes, states and children of the modules."""
+    """Restore all attributes, states and children of the modules after the block."""
     before = [(vars(m), dict(vars(m)), _tables(m)) for m in modules]
     try:
         yield

@@ -1,4 +1,4 @@
-"""What SpikeGuard knows of other frameworks: their neurons, states and surrogates."""
+"""Supported foreign frameworks: how their neurons, states and surrogates are handled."""
 
 from __future__ import annotations
 

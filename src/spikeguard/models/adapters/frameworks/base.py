@@ -1,4 +1,4 @@
-"""What must be known of a framework: whose a module is, how it is reset, where surrogates sit."""
+"""Interface of a supported framework: recognise modules, reset them, exchange surrogates."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ __all__ = ["Framework", "Site", "from_package"]
 
 
 class Framework(Protocol):
-    """How the networks of one framework are recognised, reset and looked into."""
+    """How networks of one framework are recognised, reset and inspected."""
 
     def owns(self, module: nn.Module) -> bool:
         """Whether the module is a layer over time of this framework."""
 
     def reset(self, module: nn.Module) -> None:
-        """Put a module that it owns to rest."""
+        """Reset the state of a module of this framework."""
 
     def open(self, module: nn.Module) -> None:
         """Make its forward pass differentiable in evaluation mode; undone by the caller."""
 
     def multistep(self, module: nn.Module) -> bool:
-        """Whether the module sees all steps [T, B, ...] in one call."""
+        """Whether the module takes all steps [T, B, ...] in one call."""
 
     def site(self, module: nn.Module) -> Site | None:
-        """Where the surrogate of a spiking layer sits; None if it cannot be exchanged."""
+        """Return the site of a spiking layer's surrogate; None if it cannot be exchanged."""
 
     def spikes(self, module: nn.Module) -> bool:
-        """Whether the module is a spiking layer (and no integrator, container or the like)."""
+        """Whether the module is a spiking layer (not an integrator, a container or the like)."""
 
     def dynamics(self, module: nn.Module) -> Dynamics:
         """Return the recurrence of a spiking layer.
 
         Raises:
-            ValueError: If it is not known; the message says what is not.
+            ValueError: If it is not known; the message says why.
         """
 
 
 class Site(Protocol):
-    """The place in a module where its spike function sits."""
+    """The attribute of a module that holds its spike function."""
 
     def native(self) -> Native:
-        """Return the framework's own."""
+        """Return the framework's own surrogate."""
 
     def install(self, surrogate: Surrogate) -> None:
-        """Exchange it; the caller keeps the module's attributes and puts them back."""
+        """Exchange the surrogate; the caller saves and restores the module's attributes."""
 
 
 def from_package(module: nn.Module, package: str, *names: str) -> bool:
-    """Whether the class of a module descends from a class of a package, or from those named."""
+    """Whether a module's class derives from a class of a package, or from one of those named."""
     return any(
         each.__module__.partition(".")[0] == package and (not names or each.__name__ in names)
         for each in type(module).__mro__

@@ -1,4 +1,4 @@
-"""The recurrence of another framework's layer: what its membrane did, given what it fired."""
+"""Recurrence of a foreign layer: its potentials, computed from input currents and spikes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Dynamics:
         v_th: Threshold above the reset potential.
         reset: "hard" or "soft".
         detach_reset: Whether no gradient flows through the reset.
-        potentials: ``(current, spikes), each [T, B, *N] -> v [T, B, *N]``: potentials before reset
-            of a layer that fired so. The reset follows the spikes that are given.
+        potentials: ``(current, spikes), each [T, B, *N] -> v [T, B, *N]``: potentials before reset.
+            The reset follows the given spikes.
         decay: Leak factor of the membrane, a number or shaped [1, 1, *N].
-        gain: What a steady current adds to the potential in a step; likewise.
+        gain: Increase of the potential per step and unit of a steady current; shaped as ``decay``.
     """
 
     v_th: float
@@ -39,7 +39,7 @@ def one_number(what: str, value: object) -> float:
     """Return a parameter that is one number for the whole layer.
 
     Raises:
-        ValueError: If it is one for each neuron.
+        ValueError: If it differs between neurons.
     """
     if isinstance(value, Tensor):
         if value.numel() != 1:

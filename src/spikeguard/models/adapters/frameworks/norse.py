@@ -1,4 +1,4 @@
-"""Norse 1.1: states are arguments, so nothing is reset; surrogates are named by the parameters."""
+"""Norse 1.1: states are arguments, so nothing is reset; parameters name the surrogate."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Site:
         return Native(f"Norse {p.method}({alpha:g})", lambda x: threshold(x, p.method, p.alpha))
 
     def install(self, surrogate: Surrogate) -> None:
-        """Give the layer a copy of its step function that fires through ours."""
+        """Give the layer a copy of its step function that uses the surrogate."""
         step = self.module.activation
         own = step.__globals__[_SLOT]
 
@@ -49,10 +49,10 @@ class _Norse:
         return from_package(module, "norse", *_CELLS, *_SEQUENCE)
 
     def reset(self, module: nn.Module) -> None:
-        """There is nothing to reset."""
+        """Do nothing: the module keeps no state."""
 
     def open(self, module: nn.Module) -> None:
-        """It is differentiable as it is."""
+        """Do nothing: it is differentiable in evaluation mode."""
 
     def multistep(self, module: nn.Module) -> bool:
         return from_package(module, "norse", *_SEQUENCE)
@@ -62,7 +62,7 @@ class _Norse:
         return not (name.startswith("LI") and not name.startswith("LIF"))
 
     def site(self, module: Any) -> Site | None:
-        """Refractory and adjoint layers fire elsewhere than in their own step function."""
+        """Return None for refractory and adjoint layers: their step function does not fire."""
         step = module.activation
         if not isinstance(step, FunctionType) or "refrac" in step.__name__:
             return None

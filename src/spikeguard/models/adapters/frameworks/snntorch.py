@@ -1,4 +1,4 @@
-"""snnTorch 1.0."""
+"""snnTorch 1.0: states are attributes of the neurons; the surrogate is ``spike_grad``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _SnnTorch:
         return from_package(module, "snntorch", "SpikingNeuron", *_SEQUENCE)
 
     def reset(self, module: nn.Module) -> None:
-        """Set the states of one neuron to zero; its library's reset of a network misses some."""
+        """Set the states of one neuron to zero; snnTorch's reset of a network misses some."""
         if callable(getattr(module, "reset_mem", None)):
             module.reset_mem()  # type: ignore[operator]
         for name in ("mem", "syn", "spk", "syn_exc", "syn_inh"):
@@ -52,7 +52,7 @@ class _SnnTorch:
                 setattr(module, name, torch.zeros_like(state))
 
     def open(self, module: nn.Module) -> None:
-        """It is differentiable as it is."""
+        """Do nothing: it is differentiable in evaluation mode."""
 
     def multistep(self, module: nn.Module) -> bool:
         return any(each.__name__ in _SEQUENCE for each in type(module).__mro__)
@@ -64,9 +64,9 @@ class _SnnTorch:
         return _Site(module) if callable(getattr(module, _SLOT, None)) else None
 
     def dynamics(self, module: Any) -> Dynamics:
-        """Return the recurrence of Leaky: its reset comes a step later, and is always detached.
+        """Return the recurrence of Leaky: its reset acts one step later and is always detached.
 
-        With "subtract" the threshold is taken away after the leak.
+        With "subtract" the threshold is subtracted after the leak.
         """
         if type(module).__name__ != "Leaky":
             raise ValueError("only Leaky can be recorded.")

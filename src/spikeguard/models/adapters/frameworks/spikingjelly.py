@@ -1,4 +1,4 @@
-"""SpikingJelly 0.0.0.0.14 and 2.x."""
+"""SpikingJelly 0.0.0.0.14 and 2.x: ``surrogate_function`` is the surrogate."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SLOT = "surrogate_function"
 
 
 class _Stand(nn.Module):
-    """Takes the place of a surrogate function, which SpikingJelly registers as a module."""
+    """Replacement for a surrogate function, which SpikingJelly registers as a module."""
 
     def __init__(self, spike: Callable[[Tensor], Tensor], surrogate: Surrogate):
         super().__init__()
-        self._pair = (spike, surrogate)  # in a tuple: not a child
+        self._pair = (spike, surrogate)  # a tuple, so that it is not registered as a child
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the spikes."""
@@ -45,7 +45,8 @@ class _Site:
         place = self.module._modules if _SLOT in self.module._modules else vars(self.module)
         place[_SLOT] = _Stand(own, surrogate)
         if getattr(self.module, "backend", "torch") != "torch":
-            self.module.backend = "torch"  # type: ignore[assignment]  # others differentiate without Python
+            # Other backends compute the derivative in compiled code, without this function.
+            self.module.backend = "torch"  # type: ignore[assignment]
 
 
 class _SpikingJelly:
@@ -56,7 +57,7 @@ class _SpikingJelly:
         module.reset()  # type: ignore[operator]
 
     def open(self, module: nn.Module) -> None:
-        """Use the training path of 0.0.0.0.14: that for evaluation fires without a gradient."""
+        """Use the training path of 0.0.0.0.14: its evaluation path has no gradient."""
         if any(name.startswith("jit_eval") for name in dir(type(module))):
             module.training = True
 

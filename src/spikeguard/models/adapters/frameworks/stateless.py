@@ -1,7 +1,7 @@
 """Networks in the style of papers' code: ``model(x)`` loops over T inside and keeps no state.
 
 Their neuron is usually a module with a threshold ``thresh``, a leak factor ``tau`` and a spike
-function ``act(v - thresh, gama)``; only such ones have a surrogate that can be exchanged.
+function ``act(v - thresh, gama)``. Only the surrogate of such a module can be exchanged.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class _Stateless:
         return callable(getattr(module, _SLOT, None)) and hasattr(module, "thresh")
 
     def reset(self, module: nn.Module) -> None:
-        """There is nothing to reset."""
+        """Do nothing: the module keeps no state."""
 
     def open(self, module: nn.Module) -> None:
-        """It is differentiable as it is."""
+        """Do nothing: it is differentiable in evaluation mode."""
 
     def multistep(self, module: nn.Module) -> bool:
         return True
@@ -63,7 +63,7 @@ class _Stateless:
         return _Site(module)
 
     def dynamics(self, module: Any) -> Dynamics:
-        """Return the leaky recurrence with hard reset that such code has."""
+        """Return the leaky recurrence with hard reset that is usual in such code."""
         if not hasattr(module, "tau"):
             raise ValueError("has no leak factor 'tau'; its potentials cannot be recorded.")
         v_th, tau = one_number("thresh", module.thresh), one_number("tau", module.tau)

@@ -1,4 +1,4 @@
-"""Surrogates across the border: a framework's own as one of ours, and ours in its place."""
+"""Surrogates of foreign layers: read the framework's own, or use another in its place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Spike = Callable[[Tensor], Tensor]
 
 
 class _Exchanged(torch.autograd.Function):
-    """The framework's own spikes forward, grad * h(x) backward."""
+    """Forward: the framework's own spikes. Backward: grad * h(x)."""
 
     @staticmethod
     def forward(ctx, x, spike, surrogate):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
@@ -31,19 +31,19 @@ class _Exchanged(torch.autograd.Function):
 
 
 def exchanged(x: Tensor, spike: Spike, surrogate: Surrogate) -> Tensor:
-    """Return ``spike(x)``, x = v - v_th, differentiated with a surrogate of ours."""
+    """Return ``spike(x)``, x = v - v_th, with ``surrogate`` as its derivative."""
     result: Tensor = _Exchanged.apply(x, spike, surrogate)  # type: ignore[no-untyped-call]
     return result
 
 
 @dataclass(frozen=True)
 class Native:
-    """A framework's own surrogate, as one of ours: its derivative is taken by autograd.
+    """A framework's own surrogate; autograd computes its derivative h.
 
     Args:
-        label: Tells it from others.
+        label: Name that identifies it.
         spike: The framework's spike function of x = v - v_th.
-        factor: How much wider than the original, > 0.
+        factor: Width relative to the original, > 0.
     """
 
     label: str
@@ -69,7 +69,7 @@ class Native:
         return float(x[below[0, 0]]) * self.factor if len(below) and h[0] > 0 else float("inf")
 
     def widened(self, factor: float) -> Native:
-        """Return the same shape, ``factor`` times as wide, of the same area."""
+        """Return the same shape, ``factor`` times as wide, with the same area."""
         if not factor > 0:
             raise ValueError(f"widened: factor must be positive, got {factor:g}.")
         return replace(self, factor=self.factor * factor)
