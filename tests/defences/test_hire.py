@@ -160,9 +160,9 @@ def test_a_gradient_that_is_not_finite_is_refused():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (small_cnn(encoder=Poisson()), "hire: shows another image at each step.*encoder: direct"),
-        (small_cnn(encoder=FrequencyEncoding()), "hire: shows another image at each step"),
-        (nn.Linear(2, 2), "hire: shows another image at each step; use an SNN"),
+        (small_cnn(encoder=Poisson()), "hire: needs one image per time step.*encoder: direct"),
+        (small_cnn(encoder=FrequencyEncoding()), "hire: needs one image per time step"),
+        (nn.Linear(2, 2), "hire: needs one image per time step; use an SNN"),
         (small_cnn(T=1), "hire: 2 segments need at least as many time steps, got T = 1"),
     ],
 )

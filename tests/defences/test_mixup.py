@@ -87,7 +87,7 @@ def test_the_stable_snn_objective_is_its_three_parts():
 
 
 def test_nothing_to_mix_is_refused_before_the_training():
-    with pytest.raises(ValueError, match="add what perturbs, such as at or gaussian"):
+    with pytest.raises(ValueError, match="add a piece that perturbs, such as at or gaussian"):
         Objective.of(Mixup()).require(small_cnn(), None)
     (AT(eps=0.1) | Mixup()).require(small_cnn(), None)
 

@@ -224,16 +224,16 @@ def test_the_layer_is_chosen_by_word_name_or_place():
 @pytest.mark.parametrize("wrong", ["features.99", 4, -5])
 def test_a_layer_that_is_not_there_is_refused_before_the_training(wrong):
     objective = AT(eps=0.1) | MPPD(layer=wrong)
-    with pytest.raises(ValueError, match=r"MPPD: no spiking layer .*'last', a place below 4, or"):
+    with pytest.raises(ValueError, match=r"MPPD: no spiking layer .*'last', an index below 4, or"):
         objective.require(small_cnn(), None)
-    with pytest.raises(ValueError, match="no spiking layer whose passes"):
+    with pytest.raises(ValueError, match="no spiking layer to compare"):
         objective.require(nn.Linear(2, 2), None)
     (AT(eps=0.1) | MPPD()).require(small_cnn(), None)
 
 
 def test_nothing_to_compare_with_is_refused():
     for objective in (Objective.of(MPPD()), MPPD() | TGO(), Objective.of(MPPD(rho=0.0))):
-        with pytest.raises(ValueError, match="mppd needs a perturbed batch beside the clean one"):
+        with pytest.raises(ValueError, match="mppd needs a perturbed batch besides the clean one"):
             objective.require(small_cnn(), None)
 
 

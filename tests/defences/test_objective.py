@@ -240,5 +240,5 @@ def test_the_answers_have_one_loss():
         def fit(self, logits, y):
             return logits.sum()
 
-    with pytest.raises(ValueError, match="one loss, got mse_rates and other"):
+    with pytest.raises(ValueError, match="one classification loss, got mse_rates and other"):
         MSERates() | Other()

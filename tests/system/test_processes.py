@@ -72,7 +72,7 @@ def test_nothing_that_is_told_is_lost(workers):
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_a_worker_that_is_killed_is_one_line():
     with pytest.raises(
-        WorkerError, match=r"ended from outside.* what is done is kept: run it again"
+        WorkerError, match=r"was killed .*finished work is kept: rerun with fewer processes"
     ):
         run_in_processes(vanish, [(1,), (2,)], 2, lambda *said: None)
 

@@ -508,7 +508,7 @@ def test_images_of_any_type_have_a_fingerprint():
 
 def test_data_that_are_no_splits_are_refused_before_anything_is_written(tmp_path):
     pair = (torch.rand(4, 1, 4, 4), torch.zeros(4, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"data are Splits, got tuple; write sg\.data\.load"):
+    with pytest.raises(ValueError, match=r"data must be Splits, got tuple; write sg\.data\.load"):
         train(mlp(), pair, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -535,7 +535,7 @@ def test_a_full_disk_stops_the_run_and_spares_the_checkpoint(tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write_synced", full)
-        with pytest.raises(OSError, match=r"No space left.*the one before it stands.*last'"):
+        with pytest.raises(OSError, match=r"No space left.*the previous one is kept.*last'"):
             train(cnn(), small_data(), TGO(), QUICK, out=out)
     assert checkpoint.load(out / "checkpoints" / "last").info["position"]["epoch"] == 1
     model, other = cnn(), cnn()
@@ -598,7 +598,7 @@ def test_a_bad_loss_or_gradient_stops_before_the_step(what, tmp_path):
     text = str(error)
     assert "\n" not in text
     assert "epoch 2, step 2" in text
-    assert "checkpoints/last stands" in text
+    assert "checkpoints/last is kept" in text
     assert "Try a smaller lr than 0.05" in text
     if what == "loss":
         assert error.term == "plant"
@@ -621,7 +621,7 @@ def test_a_bad_weight_is_found_although_spikes_hide_it(objective, neuron, tmp_pa
     assert (error.epoch, error.step) == (2, 2)
     assert error.layer == "classifier.3"
     assert "classifier.3.weight is not finite" in str(error)
-    assert "potentials or outputs that are not is classifier.3" in str(error)
+    assert "non-finite potentials or outputs is classifier.3" in str(error)
     found = checkpoint.load(tmp_path / "run" / "checkpoints" / "last")
     assert found.info["position"]["epoch"] == 1
 
@@ -680,7 +680,7 @@ def test_the_first_bad_layer_is_named_when_potentials_overflow(tmp_path):
         ({"precision": "64"}, "precision is one of 32, bf16, 16; got '64'"),
         ({"lr": 0.0}, "lr must be positive, got 0"),
         ({"lr": math.inf}, "lr must be positive, got inf"),
-        ({"momentum": 1.0}, r"momentum lies in \[0, 1\), got 1"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1"),
         ({"weight_decay": -1.0}, "weight_decay is >= 0, got -1"),
         ({"checkpoint_seconds": -1.0}, "checkpoint_seconds is >= 0, got -1"),
     ],
