@@ -82,7 +82,7 @@ class Step:
 
     @property
     def both(self) -> tuple[Pass, Pass]:
-        """The clean and the perturbed pass; for a piece with ``needs_clean`` if a piece perturbs."""
+        """The clean and the perturbed pass, for a piece with ``needs_clean`` and a perturbation."""
         assert self.clean is not None and self.perturbed is not None
         return self.clean, self.perturbed
 
