@@ -279,12 +279,12 @@ IMPOSSIBLE = {
     "mppd unperturbed": (
         "mini/mnist-vanilla",
         ["objective=[mppd]"],
-        "add what perturbs",
+        "add a piece that perturbs",
     ),
     "mixup unperturbed": (
         "mini/mnist-vanilla",
         ["objective=[mixup]"],
-        "add what perturbs",
+        "add a piece that perturbs",
     ),
     "mixup and trades": ("mini/mnist-vanilla", ["objective=[mixup, trades]"], "one share"),
     "a layer that is not there": (

@@ -1,4 +1,4 @@
-"""Input discretisation: rounded pixels, signed Poisson spikes, and what their gradients are."""
+"""Input discretisation: rounded pixels, signed Poisson spikes, and their gradients."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def test_pixels_outside_the_range_take_its_ends():
 
 
 def test_a_perturbation_moves_only_pixels_near_the_edge_of_a_level():
-    """Edges of 4 levels lie at 1/6, 1/2 and 5/6; farther than eps from them nothing changes."""
+    """The edges of 4 levels are 1/6, 1/2 and 5/6; further than eps from them nothing changes."""
     x, eps = images(4, 2000), 8 / 255
     edges = torch.tensor([1 / 6, 1 / 2, 5 / 6])
     far = (x[..., None] - edges).abs().amin(-1) > eps
@@ -84,7 +84,7 @@ def test_an_attack_sees_the_gradient_of_the_plain_network_at_the_rounded_image()
 
 
 def test_that_gradient_is_not_the_slope_of_the_network():
-    """A small step along it changes nothing at all: this is what an audit has to look for."""
+    """A small step along it changes nothing, which an audit has to detect."""
     x = 0.3 + 0.05 * images(3, 1, 8, 8)  # inside one level
     model = network(Quantised(4)).eval()
     logits, grad = input_gradient(model, x)
@@ -92,7 +92,7 @@ def test_that_gradient_is_not_the_slope_of_the_network():
 
 
 @pytest.mark.parametrize("levels", [0, 1, 257])
-def test_a_number_of_levels_out_of_range_is_refused(levels):
+def test_a_number_of_levels_out_of_range_is_rejected(levels):
     with pytest.raises(ValueError, match=f"Quantised: levels must be 2 to 256, got {levels}"):
         Quantised(levels)
 

@@ -1,4 +1,4 @@
-"""HIRE: what is shown in which segment, worked by hand, and a network shown one image a step."""
+"""HIRE: the input of each segment, computed by hand, and a network with one image per step."""
 
 import math
 
@@ -50,7 +50,7 @@ def batch(count=6):
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("encoder", [Direct(), Quantised(4)])
 def test_equal_frames_are_the_image(encoder, training):
-    """Running variances keep n / (n - 1) of another n; all else is equal."""
+    """Running variances differ by the factor n / (n - 1) of another n; all else is equal."""
     model, (x, _) = small_cnn(encoder=encoder, mean=(0.4,), std=(0.3,)).train(training), batch()
     logits = model(x)
     frames = x.expand(4, *x.shape)
@@ -62,7 +62,7 @@ def test_each_step_sees_its_own_frame():
     assert model(x)[0, 0].item() == pytest.approx((0.1 + 0.4 + 2.1) / 3)
 
 
-def test_frames_for_another_number_of_steps_or_encoder_are_refused():
+def test_frames_for_another_number_of_steps_or_encoder_are_rejected():
     x, _ = batch()
     for model, steps in ((small_cnn(), 3), (small_cnn(encoder=Poisson()), 4)):
         with pytest.raises(ValueError, match=r"SNN: expects inputs \[B, 1, 8, 8\], got \[\d, 6"):
@@ -72,8 +72,8 @@ def test_frames_for_another_number_of_steps_or_encoder_are_refused():
 # ---------------------------------------------------------------------------- what is shown
 
 
-def test_worked_by_hand():
-    """Slopes at label 0 are -w up to a positive factor; eps = 0.1, steps of 0.06, three segments.
+def test_by_hand():
+    """Gradients at label 0 are -w up to a positive factor; eps 0.1, steps of 0.06, three segments.
 
     Segment 1 (w = 1, 1): down by 0.06. Segment 2 (w = 2, -3, sum -1): up, back to the image.
     """
@@ -93,7 +93,7 @@ def test_noise_adds_up_to_eps_and_stays_in_the_box():
     torch.testing.assert_close(frames, expected)
 
 
-def test_where_all_steps_have_one_slope_the_second_half_shows_fgsm():
+def test_if_all_steps_have_the_same_gradient_the_second_half_gets_fgsm():
     model, x = weighted(2.0, 2.0), torch.rand(5, 1, generator=stream(0, "flat"))
     y = torch.tensor([0, 1, 0, 1, 1])
     frames = HIRE(eps=0.05).perturb(model, x, y, stream(0, "g"))
@@ -150,7 +150,7 @@ def test_eps_0_is_the_image_itself():
     assert HIRE(eps=0.0).perturb(small_cnn(), x, y, stream(0, "g")) is x
 
 
-def test_a_gradient_that_is_not_finite_is_refused():
+def test_a_gradient_that_is_not_finite_is_rejected():
     with pytest.raises(AttackError, match="gradient is not finite"):
         HIRE().perturb(
             weighted(math.inf, 1.0), torch.tensor([[0.0]]), torch.tensor([1]), stream(0, "g")
@@ -160,13 +160,13 @@ def test_a_gradient_that_is_not_finite_is_refused():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (small_cnn(encoder=Poisson()), "hire: shows another image at each step.*encoder: direct"),
-        (small_cnn(encoder=FrequencyEncoding()), "hire: shows another image at each step"),
-        (nn.Linear(2, 2), "hire: shows another image at each step; use an SNN"),
+        (small_cnn(encoder=Poisson()), "hire: needs one image per time step.*encoder: direct"),
+        (small_cnn(encoder=FrequencyEncoding()), "hire: needs one image per time step"),
+        (nn.Linear(2, 2), "hire: needs one image per time step; use an SNN"),
         (small_cnn(T=1), "hire: 2 segments need at least as many time steps, got T = 1"),
     ],
 )
-def test_models_it_cannot_work_with_are_refused_before_the_training(model, message):
+def test_models_it_cannot_work_with_are_rejected_before_the_training(model, message):
     with pytest.raises(ValueError, match=message):
         Objective.of(HIRE()).require(model, TrainOptions())
 

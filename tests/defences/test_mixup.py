@@ -1,4 +1,4 @@
-"""Mixing clean and perturbed losses, and adversarial training as each source means it."""
+"""Mixup of clean and perturbed losses, and the presets of adversarial training."""
 
 import math
 
@@ -28,7 +28,7 @@ def run(objective, model):
 
 
 def after(objective):
-    """Everything a step leaves behind: the loss, the gradients and the statistics."""
+    """The results of a step: the loss, the gradients and the statistics."""
     model = small_cnn()
     outcome = run(objective, model)
     outcome.total.backward()
@@ -46,7 +46,7 @@ def test_the_loss_is_mixed_by_chi(chi):
     torch.testing.assert_close(outcome.total, chi * clean + (1 - chi) * noisy)
 
 
-def test_half_and_half_worked_by_hand():
+def test_half_and_half_by_hand():
     """Logits (x, 0), label 0, x = 0.5 against 0.5 - 0.25: mean of two soft-plus values."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False))
     with torch.no_grad():
@@ -57,7 +57,7 @@ def test_half_and_half_worked_by_hand():
     assert outcome.total.item() == pytest.approx(expected)
 
 
-def test_share_0_is_the_perturbation_alone_to_the_bit():
+def test_share_0_is_the_perturbation_alone_bit_for_bit():
     left, alone = after(AT(eps=0.1) | Mixup(0.0)), after(AT(eps=0.1))
     torch.testing.assert_close(left, alone, rtol=0, atol=0)
 
@@ -74,7 +74,7 @@ def test_both_batches_run_in_training_mode_the_clean_one_first():
 
 
 def test_the_stable_snn_objective_is_its_three_parts():
-    """chi CE(clean) + (1 - chi) CE(perturbed) + rho MS-MPPD; the term comes on top of the mix."""
+    """chi CE(clean) + (1 - chi) CE(perturbed) + rho MS-MPPD; the term is added to the mix."""
     perturbation = AT.preset("stable-snn")
     mixed = run(perturbation | Mixup(0.5), small_cnn()).total
     whole = run(perturbation | Mixup(0.5) | MPPD(rho=1.0), small_cnn())
@@ -86,8 +86,8 @@ def test_the_stable_snn_objective_is_its_three_parts():
     torch.testing.assert_close(off, mixed, rtol=0, atol=0)
 
 
-def test_nothing_to_mix_is_refused_before_the_training():
-    with pytest.raises(ValueError, match="add what perturbs, such as at or gaussian"):
+def test_nothing_to_mix_is_rejected_before_the_training():
+    with pytest.raises(ValueError, match="add a piece that perturbs, such as at or gaussian"):
         Objective.of(Mixup()).require(small_cnn(), None)
     (AT(eps=0.1) | Mixup()).require(small_cnn(), None)
 
@@ -131,7 +131,7 @@ def test_a_jittered_step_falls_short_of_eps_where_the_noise_was_against_it():
     assert abs((short > 1e-6).float().mean().item() - 0.5) < 5 * 0.5 / math.sqrt(n)
 
 
-def test_jitter_0_is_fgsm_to_the_bit_and_eps_0_is_the_image_itself():
+def test_jitter_0_is_fgsm_bit_for_bit_and_eps_0_is_the_image_itself():
     model = small_cnn()
     plain, none = (a.perturb(model, X, Y, stream(0, "j")) for a in (AT(0.1), AT(0.1, jitter=0.0)))
     torch.testing.assert_close(none, plain, rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""MPD-SGR: the share of a Gaussian in the surrogate's range, by hand and against a count."""
+"""MPD-SGR: the share of a Gaussian in the surrogate's range, by formula and by counting."""
 
 import math
 
@@ -41,7 +41,7 @@ def term(piece, seen):
     return piece.term(Step(nn.Identity(), seen, None, torch.zeros(2), 0.5, stream(0, "step")))
 
 
-def test_share_worked_by_hand():
+def test_share_by_hand():
     """v - v_th = -1, 1 in one channel (mean 0, deviation 1) and 1, 5 in another (3 and 2)."""
     v = torch.tensor([[[0.0, 2.0], [2.0, 6.0]]], dtype=torch.float64)  # T = 1, B = 2, C = 2
     share = MPDSGR(eta=1.0, width=0.5).share(layer(v))
@@ -61,7 +61,7 @@ def test_for_gaussian_potentials_it_is_the_share_within_the_range(mean, g):
 
 
 def test_it_is_the_mean_rectangular_surrogate_times_the_width_of_its_range():
-    """The mean surrogate derivative is what an attack's gradient passes through."""
+    """The mean surrogate derivative scales the gradient of an attack."""
     surrogate = Rectangular(0.5)
     v = 1.2 + 0.6 * torch.randn(1, 40_000, 1, generator=stream(1, "v"))
     passed = surrogate(v - 1).mean().item()  # area 1: 1 / (2 g) inside the range
@@ -80,7 +80,7 @@ def test_moments_are_those_of_a_channel_over_the_batch_and_the_feature_map():
 
 
 def test_gradient_descent_moves_the_mean_out_of_the_range_on_either_side():
-    """A distribution that is centred below the threshold goes down, one above it up."""
+    """A distribution centred below the threshold moves down, one above it moves up."""
     spread = torch.linspace(-1, 1, 9, dtype=torch.float64).view(1, 9, 1)
     v = torch.cat([0.6 + spread, 1.4 + spread], dim=2).requires_grad_()
     (grad,) = torch.autograd.grad(MPDSGR(eta=1.0, width=0.5).share(layer(v)).sum(), v)
@@ -138,7 +138,7 @@ def test_a_surrogate_without_end_needs_an_explicit_width():
     assert MPDSGR(eta=1.0, width=1.0).share(layer(v, surrogate=StraightThrough())) > 0
 
 
-def test_a_model_without_spiking_layers_is_refused():
+def test_a_model_without_spiking_layers_is_rejected():
     with pytest.raises(ValueError, match="no spiking layer before its readout"):
         term(MPDSGR(eta=1.0), seen_by(nn.Linear(2, 2), torch.rand(3, 2)))
 

@@ -47,11 +47,11 @@ def run(objective, model):
 
 
 def toeplitz(decay, T):
-    """The matrix from drive to perturbation: what the recursion answers to unit vectors."""
+    """The matrix from drive to perturbation: the recursion applied to unit vectors."""
     return perturbation_dynamics(torch.eye(T, dtype=torch.float64), decay)
 
 
-def test_worked_by_hand():
+def test_by_hand():
     """decay 1/2, drive 1, 2: eps = 1, 2.5; mean of squares (1 + 6.25) / 2, sum 7.25."""
     clean = layer(torch.tensor([3.0, 5.0]).view(2, 1, 1))
     perturbed = layer(torch.tensor([2.0, 3.0]).view(2, 1, 1))
@@ -77,7 +77,7 @@ def test_without_a_leak_it_is_the_running_sum():
 @pytest.mark.parametrize("decay", [0.3, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("T", [1, 3, 8, 20])
 def test_the_gain_is_at_most_the_sum_of_the_powers_of_the_leak(decay, T):
-    """Young's inequality; no drive gets past the largest singular value, and one reaches it."""
+    """Young's inequality; no drive exceeds the largest singular value, and one reaches it."""
     matrix = toeplitz(decay, T)
     lags = torch.arange(T)[:, None] - torch.arange(T)
     wanted = torch.where(lags >= 0, decay ** lags.clamp_min(0).double(), 0.0)
@@ -100,14 +100,14 @@ def test_the_papers_bound_on_the_gain_fails_where_it_is_known_to_fail(decay, T, 
     assert (found <= math.sqrt(1 / (1 - decay))) == bool(holds)
 
 
-def test_rate_distance_worked_by_hand():
+def test_rate_distance_by_hand():
     """Spike counts 2 and 1 against 1 and 1 in T = 2: rates differ by 1/2 and 0."""
     clean, perturbed = trains([[1, 1], [1, 0]]), trains([[1, 0], [0, 1]])
     assert MPPD(distance="tasad", reduction="sum").measure(clean, perturbed).item() == 0.5
     assert MPPD(distance="tasad").measure(clean, perturbed).item() == 0.25 / 2
 
 
-def test_spike_train_distance_worked_by_hand():
+def test_spike_train_distance_by_hand():
     """Three spikes differ: the distance is sqrt(3), the mean square 3/4."""
     clean, perturbed = trains([[1, 1], [1, 0]]), trains([[1, 0], [0, 1]])
     expected = pytest.approx(math.sqrt(3))
@@ -147,7 +147,7 @@ def test_equal_passes_are_at_distance_0_with_gradient_0(distance, reduction):
     assert (grad == 0).all()
 
 
-def test_the_clean_pass_is_a_constant_unless_told_otherwise():
+def test_the_clean_pass_is_a_constant_by_default():
     clean, perturbed = draw(3, 2, 4).requires_grad_(), draw(3, 2, 4, name="b").requires_grad_()
     MPPD().measure(layer(clean), layer(perturbed)).backward()
     assert clean.grad is None
@@ -186,7 +186,7 @@ def test_value_and_gradient_of_one_layer_under_direct_coding(neuron):
 @pytest.mark.skipif(why_not("cpu") is not None, reason=f"cpu: {why_not('cpu')}")
 @pytest.mark.parametrize("place", [0, 1, "last"])
 def test_currents_behind_a_fused_batch_normalisation_are_the_plain_ones(place):
-    """The fused kernel never stores the normalised current; what stands in for it is the same."""
+    """The fused kernel does not store the normalised current; its reconstruction is equal."""
     found = {}
     for kernel in ("reference", "cpu"):
         model = small_cnn()
@@ -206,7 +206,7 @@ def test_currents_behind_a_fused_batch_normalisation_are_the_plain_ones(place):
         )
 
 
-def test_the_layer_is_chosen_by_word_name_or_place():
+def test_the_layer_is_chosen_by_word_name_or_index():
     model = small_cnn()
     with record(model) as trace:
         model(X)
@@ -222,23 +222,23 @@ def test_the_layer_is_chosen_by_word_name_or_place():
 
 
 @pytest.mark.parametrize("wrong", ["features.99", 4, -5])
-def test_a_layer_that_is_not_there_is_refused_before_the_training(wrong):
+def test_a_layer_that_is_not_there_is_rejected_before_the_training(wrong):
     objective = AT(eps=0.1) | MPPD(layer=wrong)
-    with pytest.raises(ValueError, match=r"MPPD: no spiking layer .*'last', a place below 4, or"):
+    with pytest.raises(ValueError, match=r"MPPD: no spiking layer .*'last', an index below 4, or"):
         objective.require(small_cnn(), None)
-    with pytest.raises(ValueError, match="no spiking layer whose passes"):
+    with pytest.raises(ValueError, match="no spiking layer to compare"):
         objective.require(nn.Linear(2, 2), None)
     (AT(eps=0.1) | MPPD()).require(small_cnn(), None)
 
 
-def test_nothing_to_compare_with_is_refused():
+def test_nothing_to_compare_with_is_rejected():
     for objective in (Objective.of(MPPD()), MPPD() | TGO(), Objective.of(MPPD(rho=0.0))):
-        with pytest.raises(ValueError, match="mppd needs a perturbed batch beside the clean one"):
+        with pytest.raises(ValueError, match="mppd needs a perturbed batch besides the clean one"):
             objective.require(small_cnn(), None)
 
 
-def test_weight_0_is_the_perturbation_alone_to_the_bit():
-    """No second pass moves the statistics of a batch normalisation or the neurons' noise."""
+def test_weight_0_is_the_perturbation_alone_bit_for_bit():
+    """No second pass changes the batch normalisation statistics or the draws of the neurons."""
     ends = []
     for objective in (AT(eps=0.1), AT(eps=0.1) | MPPD(rho=0.0)):
         model = small_cnn(NoisyLIF(0.5, sigma=0.2, v_th=0.3))

@@ -1,4 +1,4 @@
-"""Objectives: what is trained on, what is added, and what a perturbation must leave alone."""
+"""Objectives: training batch, terms, constraints, and side effects that must not happen."""
 
 import math
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Shrink(Piece):
 
 @dataclass(frozen=True)
 class Constant(Piece):
-    """A term with a known value, which may be told by its name."""
+    """A term with a known value and a given name."""
 
     name: ClassVar[str] = "constant"
     value: float = 2.0
@@ -112,7 +112,7 @@ def test_at_is_crafted_in_evaluation_mode_and_trained_on_in_training_mode():
     assert set(modes[:-1]) == {False}
     assert model.training
     assert all(m.training for m in model.modules())
-    assert model.features[1].num_batches_tracked == 1  # the attack left the statistics alone
+    assert model.features[1].num_batches_tracked == 1  # the attack did not change the statistics
 
 
 def test_a_perturbation_shifts_no_other_draw():
@@ -176,7 +176,7 @@ def test_constraints_run_after_a_step_without_gradients():
     torch.testing.assert_close(list(model.parameters()), [p * 0.5 for p in before])
 
 
-def test_two_perturbations_are_refused():
+def test_two_perturbations_are_rejected():
     with pytest.raises(ValueError, match=r"perturbed once, got AT\(.*\) and GaussianNoise\("):
         AT(eps=0.1) | GaussianNoise(0.1)
     with pytest.raises(ValueError, match="'tgo' occurs twice"):
@@ -226,13 +226,13 @@ def test_rates_are_compared_with_the_one_hot_label():
     assert MSERates().fit(rates, torch.tensor([0, 1])) == (0.25 + 0.0625 + 0 + 1) / 4
 
 
-def test_rates_are_asked_of_a_network_that_has_some():
+def test_mse_rates_needs_a_network_with_rate_readout():
     with pytest.raises(ValueError, match="set model"):
         Objective.of(MSERates()).require(MLP(4, 2, T=2), None)
     Objective.of(MSERates()).require(MLP(4, 2, T=2, readout="rate"), None)
 
 
-def test_the_answers_have_one_loss():
+def test_two_classification_losses_are_rejected():
     @dataclass(frozen=True)
     class Other(Piece):
         name = "other"
@@ -240,5 +240,5 @@ def test_the_answers_have_one_loss():
         def fit(self, logits, y):
             return logits.sum()
 
-    with pytest.raises(ValueError, match="one loss, got mse_rates and other"):
+    with pytest.raises(ValueError, match="one classification loss, got mse_rates and other"):
         MSERates() | Other()

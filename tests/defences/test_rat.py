@@ -1,4 +1,4 @@
-"""RAT: closed forms of the retraction and the projection, and which rows and layers they touch."""
+"""RAT: closed forms of the retraction and the projection, and the rows and layers they change."""
 
 import math
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def constrain(model, beta=0.1, seed=0):
 # ------------------------------------------------------------------------- the retraction
 
 
-def test_a_single_weight_worked_by_hand():
+def test_a_single_weight_by_hand():
     """W = (2), beta = 0.1: 1.1 * 2 - 0.1 * 8 = 1.4."""
     assert retract(torch.tensor([[2.0]]), 0.1).item() == pytest.approx(1.4)
 
@@ -81,7 +81,7 @@ def test_wide_begins_at_200_outputs(outputs, rows):
     assert (constrain(layer).weight != before).any(1).sum() == rows
 
 
-def test_the_rows_are_drawn_anew_at_each_step_from_the_stream_that_is_handed_in():
+def test_new_rows_are_drawn_at_each_step_from_the_given_stream():
     layer = nn.Linear(20, 300)
     before = layer.weight.detach().clone()
     state = torch.get_rng_state()
@@ -112,7 +112,7 @@ def test_another_constraint_shifts_no_draw():
     assert torch.equal(layers[0].weight, layers[1].weight)
 
 
-def test_biases_and_batch_normalisation_are_left_alone():
+def test_biases_and_batch_normalisation_are_unchanged():
     model = CNN(1, 3, T=2, width=4, hidden=8, image_size=8)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     constrain(model)
@@ -152,7 +152,7 @@ def test_no_point_of_the_simplex_is_nearer_than_the_projection(seed):
     grid = torch.stack([a, b, 50 - a - b], dim=-1)[a + b <= 50].double() / 50
     distance = (grid - point).norm(dim=1).min()
     assert (found - point).norm() <= distance + 1e-12
-    assert (found - point).norm() >= distance - 0.03  # the grid has a point so near
+    assert (found - point).norm() >= distance - 0.03  # the spacing of the grid
 
 
 def test_every_residual_join_ends_on_the_simplex():
@@ -176,7 +176,7 @@ def images(count, name):
 
 
 def test_it_acts_after_the_optimiser_step(tmp_path):
-    """One step with RAT ends where one step without it ends after a retraction."""
+    """One step with RAT equals one step without it followed by a retraction."""
     data = Splits(images(4, "train"), images(3, "val"), images(3, "test"), (0.5,), (0.5,))
     options = TrainOptions(epochs=1, batch_size=4, weight_decay=0.0)
     nets = [CNN(1, 3, T=2, width=4, hidden=8, image_size=8) for _ in range(2)]
@@ -228,7 +228,7 @@ def test_a_killed_run_draws_its_rows_again(tmp_path):
     torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
 
 
-def test_weight_decay_is_refused_with_the_way_out():
+def test_weight_decay_is_rejected_with_a_hint():
     model, objective = nn.Linear(2, 2), AT(eps=2 / 255) | RAT()
     with pytest.raises(ValueError, match=r"got weight_decay=0\.0005; write train\.weight_decay: 0"):
         objective.require(model, TrainOptions())

@@ -32,7 +32,7 @@ def linear(*rows):
 
 
 def penalty(piece, model, x, y, seed=0):
-    """What the piece adds for a clean batch."""
+    """The term for a clean batch."""
     x = x.detach().requires_grad_()
     seen = Pass(x, model(x), None)
     return piece.term(Step(model, seen, None, y, 0.5, stream(seed, "step")))
@@ -41,7 +41,7 @@ def penalty(piece, model, x, y, seed=0):
 # ---------------------------------------------------------------------------- closed forms
 
 
-def test_two_classes_worked_by_hand():
+def test_two_classes_by_hand():
     """f = sigmoid(a.x), d = sign(a): the difference moves the logit by h |a|_1 = 1.75 h."""
     y = torch.tensor([0, 0])
     values = [((sigmoid(z + 0.0175) - sigmoid(z)) / 0.01) ** 2 for z in (X @ A).tolist()]
@@ -63,7 +63,7 @@ def test_for_small_h_it_is_the_squared_l1_norm_of_the_gradient():
 
 
 def test_the_competitor_is_that_of_the_first_pass():
-    """Class 2 overtakes class 1 at x + h d; the difference is still taken against class 1."""
+    """Class 2 exceeds class 1 at x + h d; the difference is still taken to class 1."""
     y, x = torch.tensor([0]), torch.tensor([[0.5, 0.5, 0.5]], dtype=torch.float64)
     model = linear([1.0, 0.0, 0.0], [0.4, 0.0, 0.0], [0.5, -0.2, 0.0])  # 0.5, 0.2, 0.15 at x
     h = 1.0  # d = sign(0.6, 0, 0): x + h d = (1.5, 0.5, 0.5), logits 1.5, 0.6, 0.65
@@ -78,7 +78,7 @@ def test_logits_of_any_size_give_a_finite_penalty():
 
 
 def test_the_direction_is_known_where_f_is_saturated():
-    """z_y - z_c = -200 at x and +200 at x + h d; the slope of the sigmoid underflows at both."""
+    """z_y - z_c = -200 at x, +200 at x + h d; the derivative of the sigmoid underflows at both."""
     a = torch.tensor([4e4, 0.0, 0.0])
     x, y = torch.tensor([[0.5, 0.0, 0.0]]), torch.tensor([0])
     model = nn.Linear(3, 2)
@@ -89,7 +89,7 @@ def test_the_direction_is_known_where_f_is_saturated():
 
 
 def test_the_gradient_in_the_weights_is_that_of_the_finite_difference():
-    """Against central differences, the direction d held fixed (its signs do not change)."""
+    """Against central differences, with d fixed (its signs do not change)."""
     y, piece = torch.tensor([0, 1]), SR(lamb=1.0)
     model = linear(A, [0.1, 0.2, 0.3])
     penalty(piece, model, X, y).backward()
@@ -136,7 +136,7 @@ def test_one_more_pass_in_training_mode_and_a_second_where_there_is_noise(lamb, 
 
 
 class Noisy(nn.Module):
-    """Adds one draw for each sample to the first logit, and remembers it."""
+    """Adds one draw per sample to the first logit, and stores it."""
 
     stochastic = True
 
@@ -159,7 +159,7 @@ def test_both_ends_of_the_difference_see_the_same_noise():
 
 
 def test_it_shifts_no_draw_of_the_network():
-    """After the step, the network draws what it would have drawn without the piece."""
+    """After the step, the network's draws are the same as without the piece."""
     following = []
     for objective in (TGO(0.4), TGO(0.4) | SR(1.0)):
         model, source = cnn(NoisyLIF(0.5, sigma=0.2, v_th=0.3)), stream(1, "noise")
@@ -181,7 +181,7 @@ def test_with_adversarial_training_the_difference_is_taken_at_the_attacked_image
 
 
 def test_with_one_image_for_each_step_it_is_taken_in_all_of_them():
-    """HIRE shows [T, B, ...]: the gradient, and the difference, are by every step's image."""
+    """HIRE gives [T, B, ...]: gradient and difference use the image of every step."""
     model = cnn()
     joined = outcome(HIRE(eps=0.1) | SR(1.0), model)
     assert joined.seen.x.shape == (2, *IMAGES.shape)
@@ -207,7 +207,7 @@ def test_its_own_pass_trains_no_parameter_that_another_piece_froze():
 
 @pytest.mark.parametrize("network", ["cnn", "mlp"])
 def test_all_kernels_agree_on_the_penalty_and_its_gradient(network):
-    """The graph of the first pass is walked twice: for the direction, and for the weights."""
+    """The first pass is differentiated twice: for the direction, and for the weights."""
     found = []
     for kernel in ("reference", "multistep", None):
         model = cnn() if network == "cnn" else MLP(64, 3, T=3, hidden=(8,), neuron=LIF(v_th=0.2))
@@ -221,7 +221,7 @@ def test_all_kernels_agree_on_the_penalty_and_its_gradient(network):
         torch.testing.assert_close(other, found[0], rtol=1e-4, atol=1e-4)  # up to 50
 
 
-def test_a_model_that_detaches_its_images_is_refused():
+def test_a_model_that_detaches_its_images_is_rejected():
     class Detached(nn.Module):
         def __init__(self):
             super().__init__()

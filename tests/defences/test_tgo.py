@@ -1,4 +1,4 @@
-"""TGO: closed forms of the hinge, its tie to the surrogate, its schedule and its readings."""
+"""TGO: closed forms of the hinge, its relation to the surrogate, its schedule and readings."""
 
 import math
 
@@ -28,7 +28,7 @@ def layer(v, *, v_th=1.0, surrogate=None, noise=None):
     return LayerTrace(v, v, (v >= v_th).to(v.dtype), noise, v_th, surrogate, "hard")
 
 
-def test_hinge_worked_by_hand():
+def test_hinge_by_hand():
     """delta = 1/2, v_th = 1: potentials 1.0, 0.7, 1.4, 2.0 are penalised by 0.5, 0.2, 0.1, 0."""
     v = torch.tensor([1.0, 0.7, 1.4, 2.0]).view(2, 1, 2)  # T = 2, one sample, two neurons
     assert TGO(delta=0.5).penalty(layer(v)).item() == pytest.approx(0.8 / 4)
@@ -71,7 +71,7 @@ def test_weight_follows_half_a_cosine():
 
 
 def at_half(clean, perturbed):
-    """What the term sees half-way through a training."""
+    """The step data halfway through a training."""
     return Step(nn.Identity(), clean, perturbed, torch.zeros(2), 0.5, stream(0, "step"))
 
 
@@ -122,7 +122,7 @@ def test_before_and_after_differ_by_exactly_the_recorded_noise():
     assert TGO(noise="before").penalty(seen) != TGO(noise="after").penalty(seen)
 
 
-def test_a_model_without_spiking_layers_is_refused():
+def test_a_model_without_spiking_layers_is_rejected():
     with pytest.raises(ValueError, match="no spiking layer"), record(nn.Linear(2, 2)) as trace:
         TGO().term(at_half(Pass(torch.zeros(1), torch.zeros(1), trace), None))
 

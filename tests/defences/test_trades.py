@@ -1,4 +1,4 @@
-"""TRADES: the divergence worked by hand, the search it starts, and what is left alone."""
+"""TRADES: the divergence computed by hand, its search, and side effects that must not happen."""
 
 import math
 
@@ -37,8 +37,8 @@ def linear(w):
     return model
 
 
-def test_divergence_worked_by_hand():
-    """KL((1/2, 1/2) || (1/4, 3/4)) = ln(4/3) / 2, and it has a direction."""
+def test_divergence_by_hand():
+    """KL((1/2, 1/2) || (1/4, 3/4)) = ln(4/3) / 2, and it is not symmetric."""
     assert divergence(HALF, QUARTER).item() == pytest.approx(math.log(4 / 3) / 2)
     other = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
     assert divergence(QUARTER, HALF).item() == pytest.approx(other)
@@ -66,7 +66,7 @@ def test_term_is_beta_times_the_mean_and_its_gradient_goes_into_both_branches():
     torch.testing.assert_close(clean.grad, 6 * 0.5 * (ratio - math.log(4 / 3) / 2))
 
 
-def test_at_the_clean_image_the_divergence_has_no_slope_so_the_search_starts_beside_it():
+def test_the_gradient_is_0_at_the_clean_image_so_the_search_starts_near_it():
     """The logit difference moves by w.(x' - x): the most divergent images are corners +-eps sign(w)
 
     for all pixels alike, on the one side or the other.
@@ -102,7 +102,7 @@ def test_search_raises_the_divergence_and_stays_in_ball_and_box():
     assert reached[1] < reached[2] <= reached[3] * 1.01
 
 
-def test_the_search_knows_no_label():
+def test_the_search_does_not_use_the_label():
     model = small_cnn()
     one, other = (TRADES().perturb(model, X, y, stream(0, "t")) for y in (Y, Y.flip(0)))
     torch.testing.assert_close(one, other, rtol=0, atol=0)
@@ -129,7 +129,7 @@ def test_it_searches_in_evaluation_mode_and_trains_on_both_batches_in_training_m
     assert model.features[1].num_batches_tracked == 2
 
 
-def test_weight_0_is_plain_training_to_the_bit():
+def test_weight_0_is_plain_training_bit_for_bit():
     ends = []
     for objective in (Vanilla(), TRADES(beta=0.0)):
         model = small_cnn()
@@ -139,7 +139,7 @@ def test_weight_0_is_plain_training_to_the_bit():
     torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=0)
 
 
-def test_it_joins_terms_and_refuses_a_second_perturbation_or_another_share():
+def test_it_joins_terms_and_rejects_a_second_perturbation_or_another_share():
     outcome = run(TRADES(eps=0.1, steps=2) | MPPD(), small_cnn())
     assert list(outcome.losses) == ["cross_entropy", "mppd", "trades"]
     assert all(loss > 0 for loss in outcome.losses.values())

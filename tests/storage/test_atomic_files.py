@@ -1,4 +1,4 @@
-"""Atomic writes: the new file or the old one, never a temporary one, whatever goes wrong."""
+"""Atomic writes: after any error there is the new file or the old one, and no temporary one."""
 
 import errno
 import json
@@ -100,7 +100,7 @@ def test_two_writers_of_one_file_do_not_share_a_temporary_name(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), np.arange(2), {1, 2}])
-def test_json_refuses_what_it_has_no_form_for(value, old):
+def test_json_rejects_what_it_has_no_form_for(value, old):
     with pytest.raises(ValueError, match=r"write_json: result: .*write None"):
         write_json(old, {"value": value})
     assert untouched(old)
@@ -127,7 +127,7 @@ def test_npz_round_trip_without_pickle(tmp_path):
         assert stored["label"].tolist() == ["a", "bc"]
 
 
-def test_npz_refuses_objects(old):
+def test_npz_rejects_objects(old):
     with pytest.raises(ValueError, match="'bad' holds Python objects"):
         write_npz(old, good=np.eye(2), bad=np.array([{}], dtype=object))
     assert untouched(old)

@@ -1,4 +1,4 @@
-"""Checkpoints: exact, strict, verified, never executed, whole at any moment of being written."""
+"""Checkpoints: exact, strict, verified, never unpickled, complete at any moment of a write."""
 
 import errno
 import json
@@ -40,7 +40,7 @@ def same(a, b):
     torch.testing.assert_close(dict(a.state_dict()), dict(b.state_dict()), rtol=0, atol=0)
 
 
-def test_what_is_saved_is_loaded_to_the_bit(tmp_path):
+def test_what_is_saved_is_loaded_bit_for_bit(tmp_path):
     model, other = cnn(1), cnn(2)
     tensors = {"a/step": torch.tensor(3.0), "b": torch.arange(4).view(2, 2).t()}
     info = {"epoch": 3, "loss": 0.1 + 0.2, "names": ["x", None]}
@@ -80,7 +80,7 @@ def test_tied_and_strided_weights_are_stored(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_an_optimizer_goes_on_as_if_it_had_never_stopped(name, tmp_path):
+def test_a_restored_optimizer_continues_exactly(name, tmp_path):
     def step(model, optimizer, n):
         for i in range(n):
             optimizer.zero_grad()
@@ -104,7 +104,7 @@ def test_an_optimizer_goes_on_as_if_it_had_never_stopped(name, tmp_path):
     same(resumed, straight)
 
 
-def test_another_model_is_refused_and_left_alone(tmp_path):
+def test_another_model_is_rejected_and_unchanged(tmp_path):
     checkpoint.save(tmp_path / "c", cnn(1))
     other = CNN(1, 4, T=2, width=2, hidden=4, image_size=8)
     before = {k: v.clone() for k, v in other.state_dict().items()}
@@ -132,7 +132,7 @@ def test_missing_checkpoints_are_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors", "state.json"])
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
-def test_a_truncated_file_is_refused(name, keep, tmp_path):
+def test_a_truncated_file_is_rejected(name, keep, tmp_path):
     checkpoint.save(tmp_path / "c", cnn(), state={"m": torch.ones(100)})
     path = tmp_path / "c" / name
     data = path.read_bytes()
@@ -155,7 +155,7 @@ def test_a_flipped_bit_is_noticed(name, tmp_path):
 @pytest.mark.parametrize(
     "card", [b"[]", b"{}", b'{"format": 1}', b'{"format": 2, "sha256": {}, "info": {}}', b"\xff"]
 )
-def test_a_strange_card_is_refused(card, tmp_path):
+def test_an_invalid_header_is_rejected(card, tmp_path):
     checkpoint.save(tmp_path / "c", cnn())
     (tmp_path / "c" / "state.json").write_bytes(card)
     with pytest.raises(CheckpointError, match=r"damaged|format 2"):
@@ -163,7 +163,7 @@ def test_a_strange_card_is_refused(card, tmp_path):
 
 
 class Malicious:
-    """Unpickling it makes a folder."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -174,7 +174,7 @@ class Malicious:
 
 @pytest.mark.parametrize("kind", ["pickle", "torch", "torch-legacy"])
 @pytest.mark.parametrize("place", ["file", "model", "state"])
-def test_a_pickle_is_refused_and_never_executed(kind, place, tmp_path):
+def test_a_pickle_is_rejected_and_never_executed(kind, place, tmp_path):
     trap = tmp_path / "executed"
     if place == "file":
         target = path = tmp_path / "weights.pt"
@@ -189,14 +189,14 @@ def test_a_pickle_is_refused_and_never_executed(kind, place, tmp_path):
     with pytest.raises(CheckpointError, match=r"is a pickle or torch archive.*convert with"):
         load_model(target, cnn())
     assert not trap.exists()
-    with path.open("rb") as handle:  # the trap is a real one
+    with path.open("rb") as handle:  # unpickling it does create the folder
         torch.load(handle, weights_only=False) if kind != "pickle" else pickle.load(handle)
     assert trap.exists()
 
 
 @pytest.mark.parametrize("start", [b"\x80", b"PK"])
 def test_safetensors_that_happen_to_begin_like_a_pickle_are_loaded(start, tmp_path):
-    """The file begins with the length of its header, which can be any number."""
+    """The file starts with the length of its header, which can be any number."""
     header = {"weight": {"dtype": "F32", "shape": [1, 2], "data_offsets": [0, 8]}}
     header["bias"] = {"dtype": "F32", "shape": [1], "data_offsets": [8, 12]}
     length = {b"\x80": 0x180, b"PK": 0x4B50}[start]
@@ -209,7 +209,7 @@ def test_safetensors_that_happen_to_begin_like_a_pickle_are_loaded(start, tmp_pa
     assert model.weight.tolist() == [[1.0, 2.0]]
 
 
-def test_text_and_foreign_folders_are_refused(tmp_path):
+def test_text_and_foreign_folders_are_rejected(tmp_path):
     (tmp_path / "notes.safetensors").write_text("hello")
     with pytest.raises(CheckpointError, match="truncated, damaged or no safetensors file"):
         load_model(tmp_path / "notes.safetensors", cnn())
@@ -219,7 +219,7 @@ def test_text_and_foreign_folders_are_refused(tmp_path):
         load_model(tmp_path / "theirs", cnn())
 
 
-def test_numbers_json_has_no_form_for_are_refused_before_anything_is_touched(tmp_path):
+def test_numbers_json_has_no_form_for_are_rejected_before_anything_is_touched(tmp_path):
     checkpoint.save(tmp_path / "c", linear(1.0))
     with pytest.raises(ValueError, match="not JSON compliant"):
         checkpoint.save(tmp_path / "c", linear(2.0), info={"loss": float("nan")})
@@ -228,7 +228,7 @@ def test_numbers_json_has_no_form_for_are_refused_before_anything_is_touched(tmp
 
 
 def fail_at(monkeypatch, count, error):
-    """Make the ``count``-th file operation of a save fail; return how many there were."""
+    """Make the ``count``-th file operation of a save fail; return the number of operations."""
     seen = []
 
     def counted(call):
@@ -249,7 +249,7 @@ def fail_at(monkeypatch, count, error):
 
 @pytest.mark.parametrize("first", [True, False])
 def test_a_full_disk_leaves_the_old_checkpoint(first, tmp_path):
-    """Fail each operation in turn: the old checkpoint, or none, is there, and nothing else."""
+    """Fail each operation in turn: afterwards there is only the old checkpoint, or none."""
     count = 0
     while True:
         count += 1
@@ -266,7 +266,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(first, tmp_path):
                 assert str(folder) in str(error)
         if len(seen) < count:
             break
-        # The last operation flushes the parent folder: the new checkpoint is in place by then.
+        # The last operation flushes the parent folder; the new checkpoint is already in place.
         expected = {None, 2.0} if first else {1.0, 2.0}
         assert weight_in(folder) in expected
         if weight_in(folder) != 2.0 and folder.parent.exists():
@@ -288,7 +288,7 @@ def test_ctrl_c_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 
 @pytest.fixture
 def versions(tmp_path):
-    """Two complete checkpoints, 1 and 2, and a folder to arrange them in."""
+    """Two complete checkpoints, 1 and 2, and a folder for them."""
     for value in (1.0, 2.0):
         checkpoint.save(tmp_path / f"v{value:.0f}", linear(value))
     torn = shutil.copytree(tmp_path / "v2", tmp_path / "torn")
@@ -306,7 +306,7 @@ def versions(tmp_path):
         ({".last.old": "v1", ".last.new": "v2"}, 2.0),  # between the two
         ({".last.old": "v1", "last": "v2"}, 2.0),  # before the old one was removed
         ({".last.old": "torn", "last": "v2"}, 2.0),  # while it was being removed
-        ({".last.old": "v1", ".last.new": "torn"}, 1.0),  # cannot happen, but is clear
+        ({".last.old": "v1", ".last.new": "torn"}, 1.0),  # cannot happen, but is unambiguous
         ({}, None),
     ],
 )

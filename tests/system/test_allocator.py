@@ -1,4 +1,4 @@
-"""Memory that one pass frees serves the next: no page is mapped anew."""
+"""Freed memory is reused by the next pass: few pages are mapped again."""
 
 import ctypes
 import os
@@ -31,16 +31,16 @@ print(faults() - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
-def test_freed_memory_is_kept_where_the_process_is_ours():
-    """Ten times 30 tensors of 1024 pages: 300 tensors in all, of which most come without a fault.
+def test_freed_memory_is_kept_in_the_process():
+    """Ten times 30 tensors of 1024 pages, most of them allocated without a page fault.
 
-    Without the call glibc gives back what it holds beyond twice its largest block.
+    Without the call glibc returns memory beyond twice its largest block to the system.
     """
 
     def faults(way):
         words = [sys.executable, "-c", CODE, way]
-        told = ("MALLOC", "GLIBC", "LD_PRELOAD")  # the allocator by somebody else
-        env = {name: value for name, value in os.environ.items() if not name.startswith(told)}
+        settings = ("MALLOC", "GLIBC", "LD_PRELOAD")  # other settings of the allocator
+        env = {name: value for name, value in os.environ.items() if not name.startswith(settings)}
         done = subprocess.run(words, capture_output=True, text=True, check=True, env=env)
         return int(done.stdout)
 
@@ -48,9 +48,9 @@ def test_freed_memory_is_kept_where_the_process_is_ours():
 
 
 @pytest.mark.parametrize("error", [OSError, TypeError, AttributeError])
-def test_where_there_is_no_such_call_nothing_happens(error, monkeypatch):
-    def refuse(name):
+def test_without_mallopt_nothing_happens(error, monkeypatch):
+    def fail(name):
         raise error
 
-    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    monkeypatch.setattr(ctypes, "CDLL", fail)
     keep_freed_memory()

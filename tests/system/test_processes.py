@@ -1,4 +1,4 @@
-"""Jobs in processes of their own: their order, their errors, and that none outlives its parent."""
+"""Jobs in worker processes: order of results, errors, and exit with the parent process."""
 
 import os
 import signal
@@ -43,10 +43,10 @@ def hang(number, progress):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_the_order_of_the_jobs(workers):
-    told = []
-    found = run_in_processes(double, [(3,), (1,), (2,)], workers, lambda *said: told.append(said))
+    sent = []
+    found = run_in_processes(double, [(3,), (1,), (2,)], workers, lambda *args: sent.append(args))
     assert found == [6, 2, 4]
-    assert {said[0] for said in told} <= {"job 1", "job 2", "job 3"}
+    assert {message[0] for message in sent} <= {"job 1", "job 2", "job 3"}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -56,30 +56,30 @@ def test_the_first_error_is_raised(workers):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_nothing_that_is_told_is_lost(workers):
-    """The jobs are long over when the last of their words is passed on."""
-    told = []
+def test_no_progress_message_is_lost(workers):
+    """The jobs finish long before their last message is forwarded."""
+    sent = []
     lock = threading.Event()
 
-    def slow(*said):
+    def slow(*message):
         lock.wait(0.01)
-        told.append(said)
+        sent.append(message)
 
     run_in_processes(count, [(30,), (40,)], workers, slow)
-    assert len(told) == 70 and {said[1] for said in told} == set(range(1, 41))
+    assert len(sent) == 70 and {message[1] for message in sent} == set(range(1, 41))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_a_worker_that_is_killed_is_one_line():
     with pytest.raises(
-        WorkerError, match=r"ended from outside.* what is done is kept: run it again"
+        WorkerError, match=r"was killed .*finished work is kept: rerun with fewer processes"
     ):
         run_in_processes(vanish, [(1,), (2,)], 2, lambda *said: None)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_refusal_stays_one_in_another_process(workers):
-    """It is known by where it was raised; a ValueError of somebody else's is a bug."""
+def test_a_user_error_in_a_worker_is_still_a_user_error(workers):
+    """The module that raised it decides; a ValueError raised outside SpikeGuard is a bug."""
     with pytest.raises(ValueError, match=r"^wilson: needs") as ours:
         run_in_processes(ask_spikeguard, [(1,), (2,)], workers, lambda *said: None)
     with pytest.raises(ValueError, match="is refused") as others:
@@ -89,7 +89,7 @@ def test_a_refusal_stays_one_in_another_process(workers):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_no_worker_outlives_the_process_that_started_it():
-    """The workers hold the pipe of the parent's output: it ends when the last of them does."""
+    """The workers share the parent's output pipe, which closes when the last of them exits."""
     code = (
         "from tests.system.test_processes import hang, run_in_processes\n"
         "if __name__ == '__main__': run_in_processes(hang, [(1,), (2,)], 2, print)\n"

@@ -1,8 +1,7 @@
-"""A run killed with SIGKILL at any point ends, once resumed, as one that was never killed.
+"""A run killed with SIGKILL at any point and resumed ends like an uninterrupted run.
 
 The tests read the outcome of one process that imports torch once and forks a child for every run.
-A child kills itself at the n-th call of something: a forward pass, an optimiser step, or an
-operation on the file system.
+A child kills itself at the n-th forward pass, optimiser step or file-system operation.
 """
 
 import functools
@@ -39,16 +38,18 @@ def outcome(tmp_path_factory):
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_killed_run_ends_as_if_it_had_never_been_killed(outcome, scenario):
-    """Weights, optimiser state, metrics, result and the files themselves are equal to the bit."""
+    """Weights, optimiser state, metrics, result and file contents are equal bit for bit."""
     assert outcome[scenario]["different"] == []
     assert outcome[scenario]["runs"] >= 5
 
 
-def test_every_operation_on_the_file_system_was_a_moment_of_death(outcome):
+def test_a_run_was_killed_at_every_file_system_operation(outcome):
     kinds = outcome["files"]["kinds"]
     assert set(kinds) == {"mkdir", "write", "fsync", "rename", "replace", "unlink", "rmdir"}
     assert outcome["files"]["runs"] == outcome["files"]["killed"] == sum(kinds.values())
-    assert kinds["rename"] >= 6  # two checkpoints, each once without and once with a predecessor
+    assert (
+        kinds["rename"] >= 6
+    )  # two checkpoints, each written once without and once with an old one
 
 
 def test_runs_were_killed_between_step_and_checkpoint_and_inside_steps(outcome):
@@ -60,7 +61,7 @@ def test_runs_were_killed_between_step_and_checkpoint_and_inside_steps(outcome):
 
 
 def prepare():
-    """Import everything once and return the function that trains, or goes on where a run stands."""
+    """Import everything once and return the function that starts or resumes a run."""
     import torch
 
     from spikeguard.data import ImageSet, RandomCrop, Splits
@@ -74,7 +75,7 @@ def prepare():
 
     torch.set_num_threads(1)
     assert "lightning_fabric" not in sys.modules, "Fabric is imported before it is needed"
-    Engine()  # imports Fabric; nothing is differentiated here, so this process can be forked
+    Engine()  # imports Fabric; no gradient is computed here, so this process can be forked
 
     def images(count, name):
         x = torch.rand(count, 1, 4, 4, generator=stream(0, name))
@@ -88,13 +89,13 @@ def prepare():
     def train_once(out, seconds):
         model = CNN(1, 2, T=2, width=2, hidden=3, image_size=4, neuron=neuron)
         options = (
-            TrainOptions(  # with this seed the second epoch is the better one: "best" is replaced
+            TrainOptions(  # with this seed the second epoch is better, so that "best" is replaced
                 epochs=2, batch_size=4, lr=0.05, seed=9, checkpoint_seconds=seconds
             )
         )
         train(model, data, objective, options, out=out, resume=True)
 
-    gc.freeze()  # keeps the pages of this process shared with its forks
+    gc.freeze()  # the forks share the memory pages of this process
     return train_once
 
 
@@ -103,7 +104,7 @@ def die():
 
 
 def count_files(report, kill_at=None):
-    """Count operations on the file system; die before the ``kill_at``-th, a write halfway."""
+    """Count file-system operations; die before the ``kill_at``-th, or halfway through a write."""
     count = 0
 
     def reached(kind):
@@ -145,7 +146,7 @@ def count_files(report, kill_at=None):
 
 
 class Torn:
-    """A file whose write is another."""
+    """A file with a replaced ``write`` method."""
 
     def __init__(self, handle, write):
         self._handle, self.write = handle, write
@@ -189,7 +190,7 @@ def with_post_hook(init, hook):
 
 
 def fork(work, watch=None, kill_at=None):
-    """Call ``work`` in a fork; return what was counted and whether it was killed."""
+    """Call ``work`` in a fork; return the counts and whether it was killed."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -210,7 +211,7 @@ def fork(work, watch=None, kill_at=None):
 
 
 def content(out):
-    """Every file of a run, without what depends on the clock."""
+    """Every file of a run, without values that depend on the clock."""
 
     def timeless(value):
         if isinstance(value, dict):
@@ -268,9 +269,9 @@ def main(folder):
         )
 
     report, begun = {}, {}
-    for scenario, told in stories.items():
-        report[scenario] = {"runs": len(told), "killed": 0, "different": []}
-        for number, (seconds, deaths) in enumerate(told):
+    for scenario, runs in stories.items():
+        report[scenario] = {"runs": len(runs), "killed": 0, "different": []}
+        for number, (seconds, deaths) in enumerate(runs):
             out = folder / f"{scenario}-{number}"
             begun[out] = scenario, number, seconds
             work = functools.partial(train_once, out, seconds)

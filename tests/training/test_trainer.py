@@ -1,4 +1,4 @@
-"""train(): its steps against hand-made ones, what it writes, what it refuses, how it stops."""
+"""Tests of train(): steps against formulas, files, rejected input, resume and divergence."""
 
 import errno
 import json
@@ -76,7 +76,7 @@ def timeless(history):
     return [{k: v for k, v in line.items() if k != "seconds"} for line in history]
 
 
-# What a step does
+# Steps
 
 
 def test_one_sgd_step_on_a_linear_model_is_the_formula(tmp_path):
@@ -99,7 +99,7 @@ def test_one_sgd_step_on_a_linear_model_is_the_formula(tmp_path):
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_a_run_is_the_plain_torch_loop(name, tmp_path):
-    """Same shuffle, same augmentation, same cosine: a loop written out by hand, to the bit."""
+    """Bit for bit equal to a plain loop with the same shuffle, augmentation and schedule."""
     data = small_data(augment=RandomCrop(1))
     options = TrainOptions(epochs=3, batch_size=4, optimizer=name, lr=0.01, seed=5)
     model, other = linear(), linear()
@@ -145,7 +145,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(parts, tmp_path):
     assert results[0][1] == pytest.approx(results[1][1], rel=1e-4)
 
 
-def test_two_runs_are_equal_to_the_bit_and_the_seed_matters(tmp_path):
+def test_two_runs_are_equal_bit_for_bit_and_the_seed_matters(tmp_path):
     runs = []
     for number, seed in enumerate((1, 1, 2)):
         model = cnn()
@@ -157,7 +157,7 @@ def test_two_runs_are_equal_to_the_bit_and_the_seed_matters(tmp_path):
     assert any((runs[0][k] != runs[2][k]).any() for k in runs[0])
 
 
-def test_nothing_is_printed_and_the_global_generator_stands_still(tmp_path, capfd):
+def test_nothing_is_printed_and_the_global_generator_is_unchanged(tmp_path, capfd):
     before = torch.get_rng_state()
     options = replace(QUICK, precision="bf16")
     train(cnn(), small_data(), AT(eps=0.1), options, out=tmp_path / "run")
@@ -192,7 +192,7 @@ def test_constraints_are_applied_after_each_step(tmp_path):
     assert calls == [False] * 6
 
 
-# What it reports and writes
+# Progress and files
 
 
 def test_metrics_result_and_progress(tmp_path):
@@ -227,7 +227,7 @@ def test_metrics_result_and_progress(tmp_path):
 
 
 def test_the_measured_loss_is_the_mean_over_the_images(tmp_path):
-    """One step an epoch: its loss is the loss of the start, whatever the step does."""
+    """With one step per epoch its loss is that of the initial weights."""
     model, data = linear(), small_data()
     x, y = data.train.batch(slice(None))
     expected = functional.cross_entropy(model(x), y).item()
@@ -303,7 +303,7 @@ def test_float16_needs_a_gpu():
 
 @pytest.fixture
 def half_precision(monkeypatch):
-    """Give engines the precision that a GPU has under "16": CPU autocast can do it too."""
+    """Make engines use precision "16" on the CPU, whose autocast supports it."""
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.precision import MixedPrecision
 
@@ -329,7 +329,7 @@ def test_overflow_under_float16_skips_a_step_and_lowers_the_scale(half_precision
     while all((weights(model)[k] == before[k]).all() for k in before):
         learner.step(torch.arange(10), at, 0.0)
         steps += 1
-    assert half.state()["scale"] == scale / 2 ** (steps - 1)  # the last one went well
+    assert half.state()["scale"] == scale / 2 ** (steps - 1)  # the last step did not overflow
     assert 1 < half.state()["scale"] < 2.0**100
 
     other = Engine()
@@ -337,13 +337,13 @@ def test_overflow_under_float16_skips_a_step_and_lowers_the_scale(half_precision
     other.load_state(half.state())
     assert other.state() == half.state()
 
-    half.load_state(half.state() | {"scale": 1.0})  # none is left to lower: this is divergence
+    half.load_state(half.state() | {"scale": 1.0})  # the scale cannot be lowered: divergence
     model.classifier[3].weight.register_hook(lambda grad: grad * math.inf)
     with pytest.raises(TrainingDiverged, match="a gradient is not finite"):
         learner.step(torch.arange(10), at, 0.0)
 
 
-# Stopping and going on
+# Stop and resume
 
 
 def stop_after(steps, error):
@@ -377,7 +377,7 @@ def test_ctrl_c_and_resume_end_where_an_unbroken_run_does(steps, seconds, tmp_pa
     same(weights(model), weights(straight))
     assert timeless(lines(tmp_path / "run")) == timeless(expected.history)
     assert timeless(result.history) == timeless(expected.history)
-    # A stop comes before the checkpoint of its own step, so that step is done again.
+    # A stop comes before the checkpoint of its own step, so that step is repeated.
     assert heard[0] == (max(steps, 1) if seconds == 0 else 1 if steps <= 3 else 4)
 
 
@@ -414,7 +414,7 @@ def test_lost_metrics_and_result_are_written_again_on_resume(tmp_path):
     out = tmp_path / "run"
     train(cnn(), small_data(), TGO(), QUICK, out=out)
     metrics, result = ((out / n).read_bytes() for n in ("metrics.jsonl", "result.json"))
-    (out / "metrics.jsonl").write_bytes(metrics + metrics[:20])  # one line too many, torn
+    (out / "metrics.jsonl").write_bytes(metrics + metrics[:20])  # one truncated extra line
     (out / "result.json").unlink()
     (out / ".metrics.jsonl.0f0f.tmp").write_text("left by a killed writer")
     train(cnn(), small_data(), TGO(), QUICK, out=out, resume=True)
@@ -497,7 +497,7 @@ def test_other_pixels_and_another_number_of_steps_are_another_run(tmp_path):
 
 
 def test_images_of_any_type_have_a_fingerprint():
-    """The same pixels in another type are other data; unusual types are no obstacle."""
+    """The same pixels in another dtype are different data; unusual dtypes are supported."""
     seen = set()
     for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.uint8):
         part = ImageSet(torch.zeros(3, 1, 4, 4, dtype=dtype), torch.zeros(3).long(), 3, "z")
@@ -506,9 +506,9 @@ def test_images_of_any_type_have_a_fingerprint():
     assert len(seen) == 4
 
 
-def test_data_that_are_no_splits_are_refused_before_anything_is_written(tmp_path):
+def test_data_that_are_no_splits_are_rejected_before_anything_is_written(tmp_path):
     pair = (torch.rand(4, 1, 4, 4), torch.zeros(4, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"data are Splits, got tuple; write sg\.data\.load"):
+    with pytest.raises(ValueError, match=r"data must be Splits, got tuple; write sg\.data\.load"):
         train(mlp(), pair, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -529,13 +529,13 @@ def test_a_full_disk_stops_the_run_and_spares_the_checkpoint(tmp_path, monkeypat
     def full(path, data):
         if path.parent.name == ".last.new":
             saves.append(path.name)
-        if len(saves) > 3:  # three files in the first one
+        if len(saves) > 3:  # the first checkpoint has three files
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, data)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write_synced", full)
-        with pytest.raises(OSError, match=r"No space left.*the one before it stands.*last'"):
+        with pytest.raises(OSError, match=r"No space left.*the previous one is kept.*last'"):
             train(cnn(), small_data(), TGO(), QUICK, out=out)
     assert checkpoint.load(out / "checkpoints" / "last").info["position"]["epoch"] == 1
     model, other = cnn(), cnn()
@@ -556,7 +556,7 @@ def test_the_checkpoint_says_how_to_go_on(tmp_path):
 
 @dataclass(frozen=True)
 class Plant(Piece):
-    """Plants a fault at a share of the training: a loss, a gradient or a weight not finite."""
+    """A fault at a given share of the training: a non-finite loss, gradient or weight."""
 
     name: ClassVar[str] = "plant"
     what: str
@@ -569,11 +569,13 @@ class Plant(Piece):
             return seen.logits.sum() * 0
         if self.what == "loss":
             return seen.logits.sum() * math.inf
-        return (self.model.classifier[3].weight * 0).sqrt().sum()  # 0, but its slope is not
+        return (
+            (self.model.classifier[3].weight * 0).sqrt().sum()
+        )  # 0, but its gradient is not finite
 
 
 def run_with(what, at, out, neuron=None, objective=None, options=QUICK, heal=True):
-    """Train with a fault; weights are planted from the progress callback, after a step."""
+    """Train with a fault; a bad weight is set in the progress callback, after a step."""
     model = mlp(neuron)
     before = {}
 
@@ -598,7 +600,7 @@ def test_a_bad_loss_or_gradient_stops_before_the_step(what, tmp_path):
     text = str(error)
     assert "\n" not in text
     assert "epoch 2, step 2" in text
-    assert "checkpoints/last stands" in text
+    assert "checkpoints/last is kept" in text
     assert "Try a smaller lr than 0.05" in text
     if what == "loss":
         assert error.term == "plant"
@@ -607,7 +609,7 @@ def test_a_bad_loss_or_gradient_stops_before_the_step(what, tmp_path):
         assert error.term is None
         assert error.layer == "classifier.3"
         assert "gradients are not finite from classifier.3.weight backwards" in text
-    same(weights(model), before)  # the weights were not moved
+    same(weights(model), before)  # the weights were not updated
     found = checkpoint.load(out / "checkpoints" / "last")
     assert found.info["position"]["epoch"] == 1
     assert all(t.isfinite().all() for t in found.model.values() if t.is_floating_point())
@@ -616,18 +618,18 @@ def test_a_bad_loss_or_gradient_stops_before_the_step(what, tmp_path):
 @pytest.mark.parametrize("objective", [None, TGO(), AT(eps=0.1, steps=2)])
 @pytest.mark.parametrize("neuron", [None, LIF(0.5, v_th=0.3, surrogate=Rectangular(0.5))])
 def test_a_bad_weight_is_found_although_spikes_hide_it(objective, neuron, tmp_path):
-    """NaN fires no spike, so logits and loss can stay finite; the weight is found all the same."""
+    """NaN fires no spike, so logits and loss can stay finite; the weight is found anyway."""
     error, _, _ = run_with("weight", 0.6, tmp_path / "run", neuron, objective)
     assert (error.epoch, error.step) == (2, 2)
     assert error.layer == "classifier.3"
     assert "classifier.3.weight is not finite" in str(error)
-    assert "potentials or outputs that are not is classifier.3" in str(error)
+    assert "non-finite potentials or outputs is classifier.3" in str(error)
     found = checkpoint.load(tmp_path / "run" / "checkpoints" / "last")
     assert found.info["position"]["epoch"] == 1
 
 
 def test_a_weight_that_broke_in_the_last_step_is_not_stored(tmp_path):
-    """Planted after the last step of the epoch: caught before it is validated or saved."""
+    """Set after the last step of the epoch: found before validation or saving."""
     error, _, _ = run_with("weight", 0.5, tmp_path / "run")
     assert "a weight or a statistic is not finite" in str(error)
     assert "no checkpoint was written yet" in str(error)
@@ -654,7 +656,7 @@ def test_bad_statistics_of_a_batch_norm_are_found(tmp_path):
 
 
 def test_the_first_bad_layer_is_named_when_potentials_overflow(tmp_path):
-    """Weights are finite, their products are not."""
+    """The weights are finite, their products are not."""
     model = mlp()
     with torch.no_grad():
         model.classifier[3].weight.fill_(3e38)
@@ -680,7 +682,7 @@ def test_the_first_bad_layer_is_named_when_potentials_overflow(tmp_path):
         ({"precision": "64"}, "precision is one of 32, bf16, 16; got '64'"),
         ({"lr": 0.0}, "lr must be positive, got 0"),
         ({"lr": math.inf}, "lr must be positive, got inf"),
-        ({"momentum": 1.0}, r"momentum lies in \[0, 1\), got 1"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1"),
         ({"weight_decay": -1.0}, "weight_decay is >= 0, got -1"),
         ({"checkpoint_seconds": -1.0}, "checkpoint_seconds is >= 0, got -1"),
     ],

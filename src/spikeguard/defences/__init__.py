@@ -1,4 +1,4 @@
-"""Defences: what training minimises besides, or instead of, the loss on clean images."""
+"""Defences: pieces of a training objective that add to or replace the loss on clean images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AT: train on adversarial images instead of clean ones."""
+"""Adversarial training (AT): train on adversarial images instead of clean ones."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class AT(Piece):
     .. math:: \min_\theta\; E\; L(f_\theta(x'), y), \quad
               x' \approx \arg\max_{\|x' - x\| \le \epsilon} L(f_\theta(x'), y)
 
-    The attack runs with the network in evaluation mode and its neurons' noise on; the training pass
-    on its result runs in training mode. One step without a random start is FGSM, with a ``jitter``
-    it is the stable-SNN paper's RFGSM, all else is PGD.
+    The attack runs with the network in evaluation mode and neuron noise on; the training pass on
+    the adversarial images runs in training mode. One step without a random start is FGSM, or with a
+    ``jitter`` the RFGSM of the stable-SNN paper. Any other setting is PGD.
 
     Args:
         eps: Radius of the threat set, in input units, >= 0; 0 is plain training.
@@ -47,13 +47,14 @@ class AT(Piece):
         random_start: Start at a random point of the threat set; None is False for one step, True
             for more.
         norm: "linf", "l2" or "l1".
-        jitter: Standard deviation of a Gaussian start of the one step, in input units, in [0, 1].
-            0 is none; 0.001 with eps 4/255 is what the stable-SNN paper calls RFGSM. Its code does
-            not project, so that a pixel can move further than eps by its noise; this does.
+        jitter: Standard deviation of the Gaussian start of a single step, in input units, in
+            [0, 1]; 0 is no jitter. 0.001 with eps 4/255 is what the stable-SNN paper calls RFGSM.
+            The paper's code does not project, so a pixel can end further than eps from the image;
+            here the result is projected.
 
     Raises:
         ValueError: If a number is out of range, the norm is unknown, FGSM is given a step size, or
-            a jitter goes with several steps or a random start.
+            a jitter is combined with several steps or a random start.
 
     Example:
         >>> AT.preset("feel") == AT(eps=2 / 255, steps=2, step_size=1 / 255)
@@ -97,7 +98,7 @@ class AT(Piece):
 
     @classmethod
     def preset(cls, source: str) -> Self:
-        """Return adversarial training as a source means it.
+        """Return adversarial training with the settings of a source.
 
         Args:
             source: "stable-snn" (one step of 4/255 after a jitter of 0.001), "stog" (FGSM 2/255),
@@ -124,7 +125,7 @@ class AT(Piece):
         return PGD(threat, steps=self.steps, step_size=self.step_size, random_start=start)
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Return adversarial images; the model, its modes and statistics are left as they were."""
+        """Return adversarial images; the model, its modes and its statistics are unchanged."""
         return self.attack(model, x, y, generator=generator)
 
     @property

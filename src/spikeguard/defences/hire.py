@@ -1,4 +1,4 @@
-"""HIRE: noise crafted from the gradient of one segment of time is shown in the next."""
+"""HIRE: training on input noise that each time segment crafts from the gradient of the last."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["HIRE"]
 
 @dataclass(frozen=True)
 class HIRE(Piece):
-    r"""Show another perturbed image in every segment of the T time steps.
+    r"""Train on a different perturbed image in each segment of the T time steps.
 
     .. math::
         \delta_1 = 0, \qquad
@@ -30,23 +30,24 @@ class HIRE(Piece):
         \mathrm{sign} \sum_{t \in \text{segment } n} \frac{\partial L}{\partial x[t]}\Big), \qquad
         x[t] = x + \delta_n \text{ for } t \in \text{segment } n
 
-    The first segment shows the image, each later one a variant built with the gradient that reached
-    the segment before it; the projection keeps it in the eps ball and in [0, 1]. The gradient of
-    segment n is that of a run which shows the variant of n to its end. The network learns from one
-    run over all variants. Its encoder must show every step alike, as direct coding does.
+    The input of the first segment is the image. The input of each later segment is built with the
+    input gradient of the segment before it and projected into the eps ball and [0, 1]. The gradient
+    of segment n comes from a forward pass in which the input of segment n is repeated to the last
+    step. The training pass then runs on all inputs. The encoder must encode every step alike, as
+    direct coding does.
 
-    Two things of the paper are left out: it moves the weights after every segment, where here a
-    batch makes one step; and it takes the input gradient from the training pass itself, where here
-    it is crafted in evaluation mode, as for every attack.
+    Two differences from the paper: the paper updates the weights after every segment, here each
+    batch makes one update; the paper takes the input gradient from the training pass, here it is
+    computed in evaluation mode, as for every attack.
 
     Args:
         eps: Bound on the noise, in input units, >= 0; 0 is plain training.
-        segments: Number of segments, >= 2, of T // segments steps or one more.
+        segments: Number of segments, >= 2; each has T // segments steps, or one more.
         step_size: alpha, in input units, > 0; None is eps.
 
     Raises:
-        ValueError: If a number is out of range; in training, if the model is no SNN with such
-            an encoder and at least as many time steps as segments.
+        ValueError: If a number is out of range; before training, if the model is not an SNN with
+            such an encoder and at least as many time steps as segments.
         AttackError: If a gradient is not finite.
 
     Source: Kundu et al., "HIRE-SNN: harnessing the inherent robustness of energy-efficient deep
@@ -65,17 +66,17 @@ class HIRE(Piece):
             raise ValueError(f"HIRE: eps is a radius >= 0 in input units, got {self.eps:g}.")
         if self.segments < 2:
             raise ValueError(
-                f"HIRE: segments must be >= 2, got {self.segments}; the first shows the image."
+                f"HIRE: segments must be >= 2, got {self.segments}; the first has no noise."
             )
         size = self.step_size
         if size is not None and not (size > 0 and math.isfinite(size)):
             raise ValueError(f"HIRE: step_size must be positive, got {size:g}.")
 
     def require(self, model: nn.Module, options: object) -> None:
-        """Refuse a model that cannot be shown one image a step, or has too few steps."""
+        """Reject a model that does not accept one image per time step, or has too few steps."""
         if not isinstance(model, SNN) or not model.encoder.constant:
             raise ValueError(
-                "hire: shows another image at each step; use an SNN with model.encoder: direct."
+                "hire: needs one image per time step; use an SNN with model.encoder: direct."
             )
         if self.segments > model.T:
             raise ValueError(
@@ -84,7 +85,7 @@ class HIRE(Piece):
             )
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Return one image for every step [T, B, ...]; the model is left as it was."""
+        """Return one image for every step [T, B, ...]; the model is unchanged."""
         if self.eps == 0:
             return x
         self.require(model, None)
@@ -94,17 +95,17 @@ class HIRE(Piece):
         frames = x.repeat(model.T, *[1] * x.ndim)
         with crafting(model, x, y, generator):
             for begin, end in pairwise(edges):
-                slope = _gradient(model, frames, y)[begin:end].sum(0)
-                frames[end:] = threat.project(frames[begin] + size * threat.steepest(slope), x)
+                grad = _gradient(model, frames, y)[begin:end].sum(0)
+                frames[end:] = threat.project(frames[begin] + size * threat.steepest(grad), x)
         return frames
 
 
 def _gradient(model: nn.Module, frames: Tensor, y: Tensor) -> Tensor:
-    """Return the derivative of the summed cross-entropy by each step's images [T, B, ...]."""
-    shown = frames.clone().requires_grad_()
+    """Return the gradient of the summed cross-entropy in each step's images [T, B, ...]."""
+    inputs = frames.clone().requires_grad_()
     with torch.enable_grad():
-        loss = cross_entropy(model(shown), y).sum()
-        (slope,) = torch.autograd.grad(loss, shown)
-    if not bool(torch.isfinite(slope).all()):
+        loss = cross_entropy(model(inputs), y).sum()
+        (grad,) = torch.autograd.grad(loss, inputs)
+    if not bool(torch.isfinite(grad).all()):
         raise AttackError("hire: the gradient is not finite.")
-    return slope
+    return grad

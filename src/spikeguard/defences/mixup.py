@@ -1,4 +1,4 @@
-"""Mixup of losses: train on the clean and on the perturbed batch at once."""
+"""Mixup of losses: a weighted sum of the cross-entropy on the clean and the perturbed batch."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ __all__ = ["Mixup"]
 
 @dataclass(frozen=True)
 class Mixup(Piece):
-    r"""Take a share chi of the cross-entropy on the clean batch.
+    r"""Mix the cross-entropy of the clean batch with that of the perturbed batch.
 
     .. math::
         L_{task} = \chi\,CE(f(x), y) + (1 - \chi)\,CE(f(\tilde x), y)
 
-    The paper calls this a mixup strategy. It mixes losses, not images: the images that Zhang et
-    al.'s mixup blends stay apart here. Both batches run in training mode, the clean one first, and
-    both move the statistics of a batch normalisation, as in the public code.
+    The paper calls this a mixup strategy. It mixes losses, not images; the mixup of Zhang et al.
+    blends images. Both batches run in training mode, the clean one first, and both update the batch
+    normalisation statistics, as in the public code.
 
     Args:
-        chi: Share of the clean batch, in [0, 1]. 0 is the perturbation alone, to the bit: the clean
-            batch is not run. With 1 the perturbed batch still runs, but no longer trains the
-            weights by its cross-entropy.
+        chi: Weight of the clean batch, in [0, 1]. 0 gives the same weights as the perturbation
+            alone, bit for bit: the clean batch is not run. With 1 the perturbed batch still runs,
+            but its cross-entropy has weight 0.
 
     Raises:
-        ValueError: If chi is outside [0, 1]; before the training, if nothing perturbs.
+        ValueError: If chi is outside [0, 1]; before training, if no piece perturbs.
 
     Source: Ding et al., "Robust stable spiking neural networks", ICML 2024, Eq. 16.
     """

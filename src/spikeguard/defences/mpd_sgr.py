@@ -1,4 +1,4 @@
-"""MPD-SGR: keep the distribution of membrane potentials out of the surrogate's range."""
+"""MPD-SGR: a penalty on the share of membrane potentials within the surrogate's range."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EPS = 1e-5  # added to a variance, as batch normalisation does
 
 @dataclass(frozen=True)
 class MPDSGR(Piece):
-    r"""Penalise the share of potentials that pass a gradient, as if they were Gaussian.
+    r"""Penalise the share of potentials that pass a gradient, modelled as Gaussian.
 
     .. math::
         \Omega = \Phi\Big(\frac{\mu + g}{s}\Big) - \Phi\Big(\frac{\mu - g}{s}\Big)
@@ -29,13 +29,13 @@ class MPDSGR(Piece):
         L = L_{CE} + \eta \operatorname{mean}_{l,t,c} \Omega_{l,t,c}
 
     mu and s are mean and standard deviation of v - v_th over the batch (and the feature map), one
-    pair for each layer l, step t and channel c; a neuron of a fully connected layer is a channel of
-    its own. g is the half-width of the surrogate. The mean is over steps and channels of a layer
-    and then over layers, so that a layer of 4096 neurons does not outweigh all others.
+    pair for each layer l, step t and channel c. In a fully connected layer each neuron is one
+    channel. g is the half-width of the surrogate. The mean is taken over steps and channels of a
+    layer and then over layers, so that a layer of 4096 neurons does not outweigh all others.
 
-    The paper leaves out the last linear layer: logits are averaged potentials there and no neuron
-    fires. In the networks here nothing follows the last linear layer, and with the readout "rate"
-    the neuron that does is left out.
+    The paper leaves out the last linear layer: its logits are averaged potentials, and no neuron
+    fires. In these networks no neuron follows the last linear layer, except with the readout
+    "rate", whose output neuron is left out.
 
     Args:
         eta: Weight of the penalty, >= 0; 0 is plain training.
@@ -43,7 +43,7 @@ class MPDSGR(Piece):
             layer's own surrogate (1.0 for the default one).
 
     Raises:
-        ValueError: If a number is out of range; in training, if width is None and a layer's
+        ValueError: If a number is out of range; before training, if width is None and a layer's
             surrogate has no finite half-width, or the model has no spiking layer before its
             readout.
 
@@ -69,7 +69,7 @@ class MPDSGR(Piece):
         """Return Omega [T, C] of one layer.
 
         Args:
-            layer: What the layer did: v [T, B, C, ...].
+            layer: Trace of the layer; v is [T, B, C, ...].
             where: The layer's name, for the error message.
         """
         g = self._reach(layer.surrogate, where)
@@ -81,8 +81,8 @@ class MPDSGR(Piece):
         return inside
 
     def require(self, model: nn.Module, options: object) -> None:
-        """Refuse a model without spiking layers, or whose surrogates have no finite width."""
-        *_, last = model.modules()  # a neuron there makes the rates, which are left alone
+        """Reject a model without spiking layers, or with a surrogate of infinite width."""
+        *_, last = model.modules()  # the output neuron of the readout "rate" is not penalised
         layers = {n: m for n, m in model.named_modules() if isinstance(m, Neuron) and m is not last}
         if not layers:
             raise ValueError("MPDSGR: the model has no spiking layer before its readout.")
@@ -108,7 +108,7 @@ class MPDSGR(Piece):
 
 
 def hidden_layers(seen: Pass) -> dict[str, LayerTrace]:
-    """Return the spiking layers without the one whose firing rates are the logits."""
+    """Return all spiking layers except one whose firing rates are the logits."""
     layers = dict(seen.trace or {})
     if layers:
         last = list(layers)[-1]

@@ -1,4 +1,4 @@
-"""MS-MPPD: keep what a perturbation does to the last spiking layer's membranes small."""
+"""MS-MPPD: a penalty on the effect of a perturbation on the membranes of one spiking layer."""
 
 from __future__ import annotations
 
@@ -29,30 +29,31 @@ class MPPD(Piece):
         \varepsilon[t] = \lambda\,\varepsilon[t-1] + I[t] - \tilde I[t],\quad \varepsilon[0] = 0,
         \qquad L = \rho\,\overline{\varepsilon^2}
 
-    The other two are the spike distances the paper compares with:
+    The other two are the spike distances that the paper compares it with:
 
     .. math::
         \mathrm{TASAD} = \Bigl\| \tfrac1T \sum_t (s[t] - \tilde s[t]) \Bigr\|_2, \qquad
         \mathrm{STD} = \sqrt{\textstyle\sum_t \| s[t] - \tilde s[t] \|_2^2}
 
-    The current is the one that enters the layer: neither a DLIF neuron's gates nor a NoisyLIF
-    neuron's own noise are in it, and lambda is a number of its own, not the layer's decay.
+    The current is the input current of the layer, before the gates of a DLIF neuron and the noise
+    of a NoisyLIF neuron. lambda is a parameter of this piece, not the decay of the layer.
 
     Args:
-        rho: Weight, >= 0; 0 is training without it, to the bit: no clean pass is run for it.
-        decay: The recursion's lambda, in [0, 1]; only ``ms-mppd`` has it.
+        rho: Weight, >= 0; 0 gives the same weights as training without this piece, bit for bit: no
+            clean pass is run for it.
+        decay: Decay lambda of the recursion, in [0, 1]; used by ``ms-mppd`` only.
         distance: "ms-mppd", "tasad" or "std".
-        layer: "last", the layer that fires last; or a spiking layer's name, or its place in network
-            order, from 0, or from the end with -1.
-        detach_clean: The clean pass is a constant that the perturbed one is pulled towards, as in
-            the public code. False lets the gradient into both; the paper does not say.
+        layer: "last" for the last spiking layer, the name of a spiking layer, or its index in
+            network order, from 0, or from the end with -1.
+        detach_clean: Treat the clean pass as a constant, as in the public code. False
+            differentiates both passes; the paper does not say.
         reduction: "mean" is the public code: the mean square over steps, batch and neurons (for
             ``tasad`` of the rate difference, for ``std`` of the spike difference). "sum" is the
-            paper's formula of one sample (Eqs. 12 to 14), mean over the batch: for ``ms-mppd``
+            paper's formula for one sample (Eqs. 12 to 14), averaged over the batch: for ``ms-mppd``
             larger by steps times neurons, 32768 for the last layer of VGG-11 and T = 8.
 
     Raises:
-        ValueError: If a number is out of range or a word unknown; before the training, if nothing
+        ValueError: If a number is out of range or a word unknown; before training, if no piece
             perturbs or the model has no such spiking layer.
 
     Source: Ding et al., "Robust stable spiking neural networks", ICML 2024, Eqs. 11 to 14 and 17,
@@ -85,28 +86,28 @@ class MPPD(Piece):
 
     @property
     def idle(self) -> bool:
-        """Without weight no clean pass is run: it would move batch statistics and noise."""
+        """Whether rho is 0: then no clean pass is run, which would change statistics and noise."""
         return self.rho == 0
 
     def require(self, model: nn.Module, options: object) -> None:
-        """Refuse a model without the layer.
+        """Reject a model without the chosen layer.
 
         Raises:
-            ValueError: It names the spiking layers there are.
+            ValueError: If there is no such layer; the message lists the spiking layers.
         """
         self._choose([name for name, m in model.named_modules() if isinstance(m, Neuron)])
 
     def measure(self, clean: LayerTrace, perturbed: LayerTrace) -> Tensor:
-        """Return the distance of two passes in one layer, a scalar, without its weight.
+        """Return the distance between two passes in one layer, a scalar, before weighting.
 
         Args:
-            clean: What the layer did on the clean batch; currents and spikes [T, B, *N].
-            perturbed: The same on the perturbed batch.
+            clean: Trace of the layer on the clean batch; currents and spikes [T, B, *N].
+            perturbed: Trace of the layer on the perturbed batch.
         """
         of_currents = self.distance == "ms-mppd"
-        quiet, moved = (p.current if of_currents else p.spikes for p in (clean, perturbed))
-        quiet = quiet.detach() if self.detach_clean else quiet
-        change = quiet.float() - moved.float()
+        reference, other = (p.current if of_currents else p.spikes for p in (clean, perturbed))
+        reference = reference.detach() if self.detach_clean else reference
+        change = reference.float() - other.float()
         if of_currents:
             change = perturbation_dynamics(change, self.decay)
         elif self.distance == "tasad":
@@ -122,17 +123,17 @@ class MPPD(Piece):
     def term(self, step: Step) -> Tensor:
         """Return rho times the distance in the chosen layer."""
         clean, perturbed = step.both
-        quiet, moved = (self._of(p.trace) for p in (clean, perturbed))
-        return self.rho * self.measure(quiet, moved)
+        traces = (self._layer_trace(p.trace) for p in (clean, perturbed))
+        return self.rho * self.measure(*traces)
 
-    def _of(self, trace: Trace | None) -> LayerTrace:
+    def _layer_trace(self, trace: Trace | None) -> LayerTrace:
         assert trace is not None
         return trace[self._choose(list(trace))]
 
     def _choose(self, names: list[str]) -> str:
-        """Return the name of the chosen layer out of those of all spiking layers."""
+        """Return the name of the chosen layer, given the names of all spiking layers."""
         if not names:
-            raise ValueError("MPPD: the model has no spiking layer whose passes could be compared.")
+            raise ValueError("MPPD: the model has no spiking layer to compare.")
         if isinstance(self.layer, str):
             name = names[-1] if self.layer == "last" else self.layer
             if name in names:
@@ -141,7 +142,7 @@ class MPPD(Piece):
             return names[self.layer]
         known = ", ".join(names)
         raise ValueError(
-            f"MPPD: no spiking layer {self.layer!r}; write 'last', a place below {len(names)}, or "
+            f"MPPD: no spiking layer {self.layer!r}; write 'last', an index below {len(names)}, or "
             f"one of {known}."
         )
 

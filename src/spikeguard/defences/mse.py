@@ -1,4 +1,4 @@
-"""MSERates: firing rates against the one-hot label, in place of the cross-entropy."""
+"""Mean squared error between firing rates and one-hot labels, instead of the cross-entropy."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["MSERates"]
 
 @dataclass(frozen=True)
 class MSERates(Piece):
-    r"""Ask the neuron of the true class to fire at every step, and the others never.
+    r"""Train the neuron of the true class to fire at every step, and the others never.
 
     .. math:: L = \operatorname{mean}_{b,k} (r_{b,k} - [k = y_b])^2
 
-    r is the firing rate of the output neurons, in [0, 1]: a network with the readout "rate". It
-    takes the place of the cross-entropy; perturbations and terms go with it as with that. No
-    defence by itself.
+    r is the firing rate of the output neurons, in [0, 1], of a network with the readout "rate". The
+    loss replaces the cross-entropy and combines with perturbations and terms in the same way. It is
+    not a defence.
 
     Raises:
-        ValueError: In training, if the network's readout is not "rate".
+        ValueError: Before training, if the network's readout is not "rate".
 
     Source: the loss of the operational-space study (Mazurek et al.), as in SpikingJelly's examples.
     """
@@ -33,11 +33,11 @@ class MSERates(Piece):
     name: ClassVar[str] = "mse_rates"
 
     def require(self, model: nn.Module, options: object) -> None:
-        """Refuse a network whose answers are no rates."""
+        """Reject a network whose outputs are not firing rates."""
         *_, last = model.modules()
         if not isinstance(last, Neuron):
             raise ValueError(
-                "MSERates: compares firing rates with the label, but the network's answers are the "
+                "MSERates: compares firing rates with the label, but the network's outputs are the "
                 "potentials of a linear layer; set model.readout to rate."
             )
 

@@ -1,4 +1,4 @@
-"""Gaussian noise on the training images: the cheapest baseline for adversarial training."""
+"""Gaussian noise on the training images, a cheap baseline for adversarial training."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["GaussianNoise"]
 class GaussianNoise(Piece):
     r"""Train on noisy images: x + sigma N(0, 1).
 
-    The result is *not* clamped to [0, 1]: the public code does not clamp in training either (its
-    Gaussian attack at test time does).
+    The result is *not* clamped to [0, 1]. The public code does not clamp in training either; its
+    Gaussian attack at test time does.
 
     Args:
         sigma: Standard deviation of the noise, in input units, >= 0; 0 is plain training.
@@ -42,5 +42,5 @@ class GaussianNoise(Piece):
             )
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Return ``x`` with fresh noise, outside [0, 1] where the noise leads there."""
+        """Return ``x`` plus a new draw of noise; the result can be outside [0, 1]."""
         return x + self.sigma * normal(generator, x.shape, dim=0, device=x.device)

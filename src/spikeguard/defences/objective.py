@@ -1,4 +1,4 @@
-"""Objective = what the answers are measured by + perturbation + terms + constraints."""
+"""Training objective: a classification loss, a perturbation, terms and weight constraints."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ __all__ = ["Objective"]
 
 @dataclass(frozen=True, repr=False)
 class Objective:
-    """What one training step minimises: cross-entropy + the terms of the pieces.
+    """The loss that a training step minimises: a classification loss plus the terms of the pieces.
 
-    The cross-entropy, or what a piece with a ``fit`` puts in its place, and every term, is taken on
-    the perturbed batch where there is a perturbation and on the clean batch otherwise; a piece with
-    a ``clean_share`` c makes it c CE(clean) + (1 - c) CE(perturbed). Where a term compares the two,
-    both run, the clean batch first. The order of the pieces does not matter.
+    The classification loss is the cross-entropy, or the ``fit`` of a piece. It and every term are
+    computed on the perturbed batch if a piece perturbs, and on the clean batch otherwise. With a
+    ``clean_share`` c the classification loss is c CE(clean) + (1 - c) CE(perturbed). If a term
+    compares both batches, both run, the clean one first. The order of the pieces does not matter.
 
     Args:
-        pieces: At most one of them perturbs; none is vanilla training.
+        pieces: The pieces, at most one of which perturbs; no piece is plain training.
 
     Raises:
-        ValueError: If two pieces perturb or fit, two have one name or different shares of the
-            clean batch, or something is no piece.
+        ValueError: If two pieces perturb, two have a ``fit``, two have the same name or different
+            clean shares, or an element is not a piece.
 
     Example:
         >>> from spikeguard.defences import AT, TGO
@@ -71,37 +71,38 @@ class Objective:
         fitting = [piece.name for piece in kept if isinstance(piece, Fits)]
         if len(fitting) > 1:
             raise ValueError(
-                f"Objective: the answers have one loss, got {' and '.join(fitting)}; keep one."
+                "Objective: there is one classification loss, got "
+                f"{' and '.join(fitting)}; keep one."
             )
         shares = {p.name: p.clean_share for p in kept if p.clean_share is not None}
         if len(set(shares.values())) > 1:
-            told = " and ".join(f"{name} {share:g}" for name, share in shares.items())
-            raise ValueError(f"Objective: the clean batch has one share of the loss, got {told}.")
+            listed = " and ".join(f"{name} {share:g}" for name, share in shares.items())
+            raise ValueError(f"Objective: the clean batch has one share of the loss, got {listed}.")
 
     @classmethod
     def of(cls, objective: Objective | Piece) -> Objective:
-        """Return an objective for a single piece; an objective is returned as it is."""
+        """Return the objective of a single piece; an objective is returned unchanged."""
         return objective if isinstance(objective, Objective) else cls((objective,))
 
     def __or__(self, other: Piece | Objective) -> Objective:
         return Objective(self.pieces + Objective.of(other).pieces)
 
     def require(self, model: nn.Module, options: object) -> None:
-        """Refuse, before the training, what cannot work together.
+        """Reject, before training, combinations that cannot work.
 
         Args:
-            model: What is to be trained.
+            model: The model to train.
             options: The ``TrainOptions``.
 
         Raises:
-            ValueError: If a piece needs a perturbed batch and none perturbs, or a piece refuses the
+            ValueError: If a piece needs a perturbed batch and none perturbs, or a piece rejects the
                 model or the options.
         """
         for piece in self.pieces:
             if piece.needs_perturbed and self._perturbing is None:
                 raise ValueError(
-                    f"Objective: {piece.name} needs a perturbed batch beside the clean one; add "
-                    "what perturbs, such as at or gaussian."
+                    f"Objective: {piece.name} needs a perturbed batch besides the clean one; add "
+                    "a piece that perturbs, such as at or gaussian."
                 )
             piece.require(model, options)
 
@@ -111,7 +112,7 @@ class Objective:
 
     @property
     def _fit(self) -> tuple[str, Callable[[Tensor, Tensor], Tensor]]:
-        """What the answers are measured by, and its name."""
+        """Name and function of the classification loss."""
         found = next((p for p in self.pieces if isinstance(p, Fits)), None)
         return (
             ("cross_entropy", functional.cross_entropy)
@@ -125,7 +126,7 @@ class Objective:
 
     @property
     def clean_share(self) -> float:
-        """Share of the answers' loss that is taken on the clean batch."""
+        """Share of the classification loss that is computed on the clean batch."""
         if self._perturbing is None:
             return 1.0
         return next((p.clean_share for p in self._active if p.clean_share is not None), 0.0)
@@ -148,8 +149,8 @@ class Objective:
             model: In training mode; a perturbation is crafted in evaluation mode.
             x: Images [B, ...] in [0, 1].
             y: Labels [B].
-            progress: Share of the training that is over, in [0, 1].
-            generator: Every piece draws from a stream of its own that is seeded from this one.
+            progress: Finished share of the training, in [0, 1].
+            generator: Seeds a separate random stream for each piece.
 
         Raises:
             ValueError: If progress is outside [0, 1].
@@ -158,16 +159,16 @@ class Objective:
             raise ValueError(f"Objective: progress is a share in [0, 1], got {progress:g}.")
         seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
         perturbing, share = self._perturbing, self.clean_share
-        shown = clean = perturbed = None
+        x_perturbed = clean = perturbed = None
         if perturbing is not None:
-            shown = perturbing.perturb(model, x, y, stream(seed, perturbing.name)).detach()
+            x_perturbed = perturbing.perturb(model, x, y, stream(seed, perturbing.name)).detach()
         with _constant(p for piece in self.pieces for p in piece.frozen(model, progress)):
             if share > 0 or any(piece.needs_clean for piece in self._active):
                 clean = self._pass(model, x)
-            if shown is not None:
-                perturbed = self._pass(model, shown)
+            if x_perturbed is not None:
+                perturbed = self._pass(model, x_perturbed)
             name, fit = self._fit
-            losses = {name: _of_answers(fit, clean, perturbed, share, y)}
+            losses = {name: _classification_loss(fit, clean, perturbed, share, y)}
             for piece in sorted(self._active, key=lambda piece: piece.name):
                 if isinstance(piece, AddsTerm):
                     own = stream(seed, piece.name, "term")
@@ -177,7 +178,7 @@ class Objective:
         return Outcome(losses, seen)
 
     def _pass(self, model: nn.Module, x: Tensor) -> Pass:
-        """Run the model on a batch, recorded where a term asks for it."""
+        """Run the model on a batch, with a trace if a term needs one."""
         if any(piece.needs_input_gradient for piece in self._active):
             x = x.detach().requires_grad_()
         recorded = any(piece.needs_trace for piece in self._active)
@@ -193,17 +194,17 @@ class Objective:
         progress: float,
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
-        """Return the losses alone, that of the answers first; the training loss is their sum."""
+        """Return the losses, the classification loss first; their sum is the training loss."""
         return self(model, x, y, progress=progress, generator=generator).losses
 
     @torch.no_grad()
     def constrain(self, model: nn.Module, progress: float, generator: torch.Generator) -> None:
-        """Let the pieces that constrain the weights do so; called after every optimiser step.
+        """Apply the weight constraints of the pieces; called after every optimiser step.
 
         Args:
-            model: Its weights are changed in place.
-            progress: Share of the training that is over, in [0, 1].
-            generator: Every piece draws from a stream of its own that is seeded from this one.
+            model: The model; its weights are changed in place.
+            progress: Finished share of the training, in [0, 1].
+            generator: Seeds a separate random stream for each piece.
         """
         constraining = [piece for piece in self.pieces if isinstance(piece, Constrains)]
         if not constraining:
@@ -226,7 +227,7 @@ def _constant(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def _of_answers(
+def _classification_loss(
     fit: Callable[[Tensor, Tensor], Tensor],
     clean: Pass | None,
     perturbed: Pass | None,

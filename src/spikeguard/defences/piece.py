@@ -1,14 +1,14 @@
-"""What an objective is made of: pieces, and what a piece looks at.
+"""Pieces of an objective, and the data passed to their methods.
 
 A *piece* is a frozen dataclass that derives from :class:`Piece` and has one or more of
 
-* ``perturb(model, x, y, generator) -> x'``: the batch that is trained on instead of the clean one,
-* ``term(step) -> loss``: a scalar added to the loss of the answers,
-* ``fit(logits, y) -> loss``: the loss of the answers, a scalar, in place of the cross-entropy,
+* ``perturb(model, x, y, generator) -> x'``: the batch to train on instead of the clean one,
+* ``term(step) -> loss``: a scalar added to the classification loss,
+* ``fit(logits, y) -> loss``: the classification loss, a scalar, instead of the cross-entropy,
 * ``constrain(model, progress, generator)``: a change of the weights after each optimiser step,
-* ``clean_share``: how much of the loss of the answers is taken on the clean batch,
-* ``frozen(model, progress)``: the parameters that a step leaves alone,
-* ``require(model, options)``: a refusal, before the training, of what it cannot work with.
+* ``clean_share``: share of the classification loss that is computed on the clean batch,
+* ``frozen(model, progress)``: the parameters that a step does not train,
+* ``require(model, options)``: a check, before training, that rejects an unsuitable model or option.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Pass:
     """One forward pass in training mode.
 
     Attributes:
-        x: The images the model saw [B, ...], or [T, B, ...] where every step has its own.
-        logits: What it answered [B, K].
-        trace: Potentials and spikes of every spiking layer; None where no term asks for them.
+        x: The input images [B, ...], or [T, B, ...] if each time step has a different image.
+        logits: The model's output [B, K].
+        trace: Potentials and spikes of every spiking layer; None if no term needs them.
     """
 
     x: Tensor
@@ -55,15 +55,15 @@ class Pass:
 
 @dataclass(frozen=True)
 class Step:
-    """What a term looks at.
+    """The data of one training step, passed to every term.
 
     Attributes:
         model: The network, in training mode.
-        clean: The pass on the clean batch; None where a piece perturbs and none needs it.
-        perturbed: The pass on the perturbed batch; None where no piece perturbs.
+        clean: The pass on the clean batch; None if a piece perturbs and no piece needs it.
+        perturbed: The pass on the perturbed batch; None if no piece perturbs.
         y: Labels [B].
-        progress: Share of the training that is over, in [0, 1].
-        generator: The piece's own random stream.
+        progress: Finished share of the training, in [0, 1].
+        generator: Random stream of this piece.
     """
 
     model: nn.Module
@@ -75,26 +75,26 @@ class Step:
 
     @property
     def seen(self) -> Pass:
-        """The pass that is trained on: the perturbed one where there is one."""
+        """The pass to train on: the perturbed one if there is one, else the clean one."""
         seen = self.perturbed if self.perturbed is not None else self.clean
         assert seen is not None
         return seen
 
     @property
     def both(self) -> tuple[Pass, Pass]:
-        """The clean and the perturbed pass, for a piece that ``needs_clean`` and perturbation."""
+        """The clean and the perturbed pass, for a piece with ``needs_clean`` and a perturbation."""
         assert self.clean is not None and self.perturbed is not None
         return self.clean, self.perturbed
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an objective makes of one batch.
+    """The result of an objective on one batch.
 
     Attributes:
-        losses: Scalar loss of every term, weights included; that of the answers, such as
+        losses: Scalar loss by name, weights included; the classification loss, such as
             "cross_entropy", comes first.
-        seen: The forward pass the losses were taken on.
+        seen: The forward pass that was trained on.
     """
 
     losses: dict[str, Tensor]
@@ -102,7 +102,7 @@ class Outcome:
 
     @property
     def total(self) -> Tensor:
-        """The sum of the losses: what is differentiated."""
+        """The sum of the losses, which is differentiated."""
         return torch.stack([loss.float() for loss in self.losses.values()]).sum()
 
 
@@ -110,12 +110,12 @@ class Piece:
     """A part of an objective; ``a | b`` combines two.
 
     Attributes:
-        name: Names the piece in recipes, its loss in the metrics and its random stream.
+        name: Name of the piece in recipes, of its loss in the metrics and of its random stream.
         needs_trace: The term reads membrane potentials, so the passes are recorded.
-        needs_clean: The term reads the clean pass even where another piece perturbs.
-        needs_perturbed: The term compares with a perturbed pass; without one it is refused.
-        clean_share: Share of the answers' loss taken on the clean batch where a piece perturbs, in
-            [0, 1]; None leaves it to the others, and 0 if all do.
+        needs_clean: The term reads the clean pass, even if another piece perturbs.
+        needs_perturbed: The term needs a perturbed pass; an objective without one is rejected.
+        clean_share: Share of the classification loss on the clean batch if a piece perturbs, in
+            [0, 1]; None leaves it to the other pieces, and if all are None it is 0.
         needs_input_gradient: The term differentiates logits in ``Pass.x``.
     """
 
@@ -126,55 +126,55 @@ class Piece:
 
     @property
     def idle(self) -> bool:
-        """Whether its weight is 0 and the training is that without the piece."""
+        """Whether the weight is 0, so that training is the same without the piece."""
         return False
 
     @property
     def clean_share(self) -> float | None:
-        """Share of the answers' loss taken on the clean batch."""
+        """Share of the classification loss on the clean batch, or None."""
         return None
 
     @property
     def needs_input_gradient(self) -> bool:
-        """Whether the term differentiates a pass in its images."""
+        """Whether the term differentiates a pass in its input images."""
         return False
 
     def frozen(self, model: nn.Module, progress: float) -> Iterable[nn.Parameter]:
-        """Return the parameters that are not trained at this progress."""
+        """Return the parameters that are not trained at this point of the training."""
         return ()
 
     def require(self, model: nn.Module, options: object) -> None:
-        """Raise ValueError if the piece cannot work with a model or with the training options."""
+        """Raise ValueError if the piece cannot work with this model or these training options."""
 
     def __or__(self, other: Piece | Objective) -> Objective:
-        from spikeguard.defences.objective import Objective  # it is built of pieces
+        from spikeguard.defences.objective import Objective  # a circular import at module level
 
         return Objective((self,)) | other
 
 
 @runtime_checkable
 class Perturbs(Protocol):
-    """Replaces the batch that is trained on."""
+    """A piece that replaces the training batch."""
 
     name: ClassVar[str]
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the images to train on, like ``x`` [B, ...] or one for each step [T, B, ...]."""
+        """Return the images to train on, shaped like ``x`` [B, ...] or one per step [T, B, ...]."""
 
 
 @runtime_checkable
 class AddsTerm(Protocol):
-    """Adds a loss to that of the answers."""
+    """A piece that adds a term to the classification loss."""
 
     name: ClassVar[str]
 
     def term(self, step: Step) -> Tensor:
-        """Return a scalar loss, its weight included."""
+        """Return a scalar loss, weight included."""
 
 
 @runtime_checkable
 class Fits(Protocol):
-    """Says what the answers are measured by, instead of the cross-entropy."""
+    """A piece that replaces the cross-entropy as the classification loss."""
 
     name: ClassVar[str]
 
@@ -184,7 +184,7 @@ class Fits(Protocol):
 
 @runtime_checkable
 class Constrains(Protocol):
-    """Changes the weights after each optimiser step."""
+    """A piece that changes the weights after each optimiser step."""
 
     def constrain(self, model: nn.Module, progress: float, generator: torch.Generator) -> None:
         """Change the weights in place; runs without gradients."""

@@ -1,4 +1,4 @@
-"""RAT: after each step the weight matrices are drawn towards orthonormal rows (Parseval)."""
+"""RAT: a retraction of the weight matrices towards orthonormal rows after each step (Parseval)."""
 
 from __future__ import annotations
 
@@ -20,32 +20,33 @@ _PRESETS = {
     ("cifar100", "vgg11"): 1e-3,
     ("cifar100", "wrn16_4"): 4e-3,
 }
-_WIDE = 200  # a linear layer with so many outputs is retracted in part at each step,
-_SHARE = 0.3  # namely in this share of its rows
+_WIDE = 200  # linear layers with at least this many outputs are retracted in part at each step
+_SHARE = 0.3  # share of their rows
 
 
 @dataclass(frozen=True)
 class RAT(Piece):
-    r"""Regularised training: a retraction that bounds how far a layer stretches a perturbation.
+    r"""Regularised adversarial training: a retraction that bounds the gain of each layer.
 
     .. math:: W \leftarrow (1 + \beta)\,W - \beta\,W W^T W, \qquad
               \sigma_i \leftarrow \sigma_i + \beta\,(\sigma_i - \sigma_i^3)
 
     after every optimiser step, for each convolution (its weight as a matrix of out x in k k) and
-    each linear layer, the last one included. Singular values move towards 1 and orthonormal rows
-    stay what they are. A linear layer with 200 outputs or more is retracted in a fresh random 30 %
-    of its rows, as a matrix of their own. The pair of every ConvexCombination is then projected on
-    the simplex (c >= 0, sum 1), so that a residual join stretches no more than its branches.
+    each linear layer, the last one included. Singular values move towards 1; orthonormal rows do
+    not change. A linear layer with 200 outputs or more is retracted in a new random 30 % of its
+    rows per step, treated as one matrix. The coefficients of every ConvexCombination are then
+    projected on the simplex (c >= 0, sum 1), so that the gain of a residual join is at most that of
+    its branches.
 
-    ``RAT`` is the constraint alone; the adversarial half of the method is ``AT``:
+    ``RAT`` is only the constraint; the adversarial half of the method is ``AT``:
     ``AT(eps=2 / 255, steps=2, step_size=1 / 255) | RAT()``.
 
     Args:
         beta: Strength of the retraction, in [0, 1); 0 is plain training (no projection either). It
-            is not multiplied by the learning rate, so its share of a step grows as that falls.
+            is not multiplied by the learning rate, so its share of a step grows as the rate falls.
 
     Raises:
-        ValueError: If beta is out of range; in training, if weight decay is on.
+        ValueError: If beta is out of range; before training, if weight decay is on.
 
     Example:
         >>> RAT.preset("cifar10", "wrn16_4")
@@ -62,8 +63,8 @@ class RAT(Piece):
     def __post_init__(self) -> None:
         if not 0 <= self.beta < 1:
             raise ValueError(
-                f"RAT: beta is a strength in [0, 1), got {self.beta:g}; published are 0.0005 to "
-                "0.004."
+                f"RAT: beta is a strength in [0, 1), got {self.beta:g}; published values are "
+                "0.0005 to 0.004."
             )
 
     @classmethod
@@ -75,7 +76,7 @@ class RAT(Piece):
         return cls(beta=_PRESETS[dataset, network])
 
     def require(self, model: nn.Module, options: object) -> None:
-        """Refuse weight decay: it pulls the singular values to 0 that RAT holds at 1."""
+        """Reject weight decay: it pulls the singular values to 0, RAT pulls them to 1."""
         decay = getattr(options, "weight_decay", 0.0)
         if self.beta > 0 and decay > 0:
             raise ValueError(
@@ -104,16 +105,15 @@ class RAT(Piece):
 
 def retract(weight: Tensor, beta: float) -> Tensor:
     """Return (1 + beta) W - beta W W^T W for a matrix W."""
-    cubed: Tensor = torch.linalg.multi_dot(
-        [weight, weight.T, weight]
-    )  # in the cheaper of the two orders
+    # multi_dot chooses the cheaper of the two orders.
+    cubed: Tensor = torch.linalg.multi_dot([weight, weight.T, weight])
     return (1 + beta) * weight - beta * cubed
 
 
 def project_simplex(point: Tensor) -> Tensor:
-    """Return the nearest point p of the simplex (p >= 0, sum 1) to a vector.
+    """Return the point p of the simplex (p >= 0, sum 1) that is nearest to a vector x.
 
-    It is max(x - theta, 0) with the theta at which the entries sum to 1.
+    p = max(x - theta, 0), with theta such that the entries sum to 1.
 
     Source: Duchi et al., "Efficient projections onto the l1-ball", ICML 2008.
     """

@@ -1,4 +1,4 @@
-"""SR: sparsity regularisation, a penalty on how steeply the true class depends on the image."""
+"""SR: sparsity regularisation, a penalty on the input gradient of the true-class score."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class SR(Piece):
         c = \arg\max_{j \ne y} z_j, \quad d = \operatorname{sign} \nabla_x f(x), \\
         L = L_{CE} + \lambda \operatorname{mean}_b \Big[ \frac{f(x + h d) - f(x)}{h} \Big]^2
 
-    To first order in h the bracket is ||grad f||_1. The gradient is the surrogate's; the strongest
-    competitor c and the direction d are constants, so that the penalty reaches the weights by
-    ordinary backpropagation, through both passes. x + h d is not clamped to [0, 1].
+    To first order in h the bracket is ||grad f||_1. The gradient is the surrogate gradient. The
+    strongest competitor c and the direction d are constants, so the penalty is differentiated in
+    the weights by ordinary backpropagation through both passes. x + h d is not clamped to [0, 1].
 
-    The sign is taken of the gradient of z_y - z_c, which is that of f where f is not saturated, and
-    does not vanish where it is.
+    d is the sign of the gradient of z_y - z_c. It equals the sign of grad f wherever f is not
+    saturated, and it does not vanish where f is.
 
-    The pass at x is the one that is trained on, perturbed images included. A network that draws
-    noise is run once more at x, with the noise of the pass at x + h d: between two draws the
-    difference over h would be that of the draws. All passes are in training mode, as in the public
-    code: batch normalisation counts each of them.
+    The pass at x is the training pass, on perturbed images if a piece perturbs. A network with
+    noise runs once more at x, with the same draws as the pass at x + h d: with different draws the
+    difference would measure the noise. All passes run in training mode, as in the public code, and
+    each updates the batch normalisation statistics.
 
     Args:
-        lamb: Weight of the penalty, >= 0; 0 is plain training, without further passes.
-        h: Length of the difference, in input units, > 0.
+        lamb: Weight of the penalty, >= 0; 0 is plain training, without additional passes.
+        h: Step of the finite difference, in input units, > 0.
 
     Raises:
         ValueError: If a number is out of range; in training, if no gradient reaches the images.
@@ -61,7 +61,7 @@ class SR(Piece):
 
     @property
     def needs_input_gradient(self) -> bool:
-        """The direction of the difference is that of the input gradient."""
+        """Whether lamb is above 0: the direction of the difference needs the input gradient."""
         return self.lamb > 0
 
     def term(self, step: Step) -> Tensor:
@@ -73,25 +73,25 @@ class SR(Piece):
 
         def run(images: Tensor) -> Tensor:
             with randomness(step.model, stream(seed, "noise", device=images.device)):
-                answer: Tensor = step.model(images)
-            return answer
+                output: Tensor = step.model(images)
+            return output
 
         if any(getattr(module, "stochastic", False) for module in step.model.modules()):
             logits = run(x)
         competitor = strongest_other(logits.detach(), step.y)
-        lead = advantage(logits, step.y, competitor)
-        if not (lead.requires_grad and x.requires_grad):
+        margin = advantage(logits, step.y, competitor)
+        if not (margin.requires_grad and x.requires_grad):
             raise ValueError("SR: no gradient reaches the images; the model detaches them.")
-        (grad,) = torch.autograd.grad(lead.sum(), x, retain_graph=True, allow_unused=True)
+        (grad,) = torch.autograd.grad(margin.sum(), x, retain_graph=True, allow_unused=True)
         if grad is None:
             raise ValueError("SR: no gradient reaches the images; the model detaches them.")
-        beside = run(x.detach() + self.h * grad.sign())
-        change = advantage(beside, step.y, competitor).sigmoid() - lead.sigmoid()
+        shifted = run(x.detach() + self.h * grad.sign())
+        change = advantage(shifted, step.y, competitor).sigmoid() - margin.sigmoid()
         return self.lamb * (change / self.h).square().mean()
 
 
 def strongest_other(logits: Tensor, y: Tensor) -> Tensor:
-    """Return for each sample the class with the highest logit beside ``y`` [B]."""
+    """Return for each sample the class other than ``y`` with the highest logit [B]."""
     own = functional.one_hot(y, logits.shape[1]).bool()
     return logits.masked_fill(own, -torch.inf).argmax(1)
 

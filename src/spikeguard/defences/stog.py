@@ -1,4 +1,4 @@
-"""StoG: the prior that closes the stochastic gates (the gated neuron is ``neurons.StoG``)."""
+"""StoG: the prior on the probabilities of stochastic gates (the neuron is ``neurons.StoG``)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["GatePrior"]
 
 @dataclass(frozen=True)
 class GatePrior(Piece):
-    r"""Pull the gates' probabilities towards 0 in the first part of the training, then freeze them.
+    r"""Pull the gate probabilities towards 0 in the first part of the training, then freeze them.
 
     .. math:: L = L_{CE} + \frac{\gamma}{2} \sum_{l,i} p_{l,i}^2 \quad \text{while progress} < until
 
-    over all gates of all ``StoG`` neurons. The loss and the prior move p by the optimiser of the
-    weights, without weight decay. From ``until`` on, p stays what it is, and the weights go on.
+    over all gates of all ``StoG`` neurons. p is trained with the optimiser of the weights, without
+    weight decay. From ``until`` on, p is constant and only the weights are trained.
 
     Args:
         gamma: Weight of the prior, >= 0.
-        until: Share of the training in which p is learned, in [0, 1]; the published 100 of 200
+        until: Share of the training in which p is trained, in [0, 1]; the published 100 of 200
             epochs are 0.5.
 
     Raises:
-        ValueError: If a number is out of range; in training, if the model has no gates.
+        ValueError: If a number is out of range; before training, if the model has no gates.
 
     Source: Ding et al., "Enhancing the robustness of spiking neural networks with stochastic gating
         mechanisms", AAAI 2024, and its public training code.
@@ -51,18 +51,18 @@ class GatePrior(Piece):
             )
 
     def require(self, model: nn.Module, options: object) -> None:
-        """Refuse a model without gates."""
+        """Reject a model without gates."""
         if next(_gates(model), None) is None:
             raise ValueError(
                 "stog: the model has no stochastic gates; write model.neuron: {name: stog}."
             )
 
     def frozen(self, model: nn.Module, progress: float) -> list[nn.Parameter]:
-        """Return the gates' probabilities once their time is over."""
+        """Return the gate probabilities from progress ``until`` on."""
         return [] if progress < self.until else list(_gates(model))
 
     def term(self, step: Step) -> Tensor:
-        """Return gamma / 2 times the sum of p^2, and 0 once p is frozen."""
+        """Return gamma / 2 times the sum of p^2, or 0 once p is frozen."""
         squares = [p.square().sum() for p in _gates(step.model)]
         if not squares or step.progress >= self.until:
             return step.seen.logits.new_zeros(())

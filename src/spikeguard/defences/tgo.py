@@ -1,4 +1,4 @@
-"""TGO: threshold guarding optimisation, the constraint half (the noisy neuron is ``NoisyLIF``)."""
+"""Threshold guarding optimisation (TGO): its penalty; the noisy neuron is ``NoisyLIF``."""
 
 from __future__ import annotations
 
@@ -16,39 +16,40 @@ from spikeguard.neurons.trace import LayerTrace
 
 __all__ = ["TGO"]
 
-# The paper prints 0.6 and 0.4. As a mean over neurons, 4 costs the clean accuracy of its ablation,
-# which is VGG-11's; WRN-16's is as many times more.
+# The paper prints 0.6 and 0.4. With a mean over neurons, a weight of 4 costs VGG-11 the clean
+# accuracy of the paper's ablation. The weight for WRN-16 is multiplied by the same factor.
 _PRESETS = {"vgg11": 4.0, "wrn16_4": 2.7}
 
 
 @dataclass(frozen=True)
 class TGO(Piece):
-    r"""Keep membrane potentials away from the threshold, where a small push flips a spike.
+    r"""Penalise potentials near the threshold, where a small perturbation flips a spike.
 
     .. math::
         C_l = \operatorname{mean}_{t,b,i}\,\max(0,\ \delta - |v_{l,i}[t] - v_{th}|), \qquad
         L = L_{CE} + \lambda(p) \sum_l C_l, \qquad
         \lambda(p) = \tfrac12 \lambda_{max} (1 - \cos \pi p)
 
-    over all spiking layers l, with p the share of the training that is over (the paper's epoch /
-    epochs, here followed step by step). With the triangular surrogate of half-width delta the
-    penalty is exactly delta^2 times the mean surrogate derivative: inside the margin are the
-    neurons that pass a gradient.
+    over all spiking layers l, with p the finished share of the training (the paper's epoch /
+    epochs, here updated at every step). With the triangular surrogate of half-width delta the
+    penalty is exactly delta^2 times the mean surrogate derivative: the neurons within the margin
+    are those that pass a gradient.
 
     Args:
         lambda_max: Weight at the end of the training, >= 0; 0 is plain training. With a mean over
-            neurons the 0.6 and 0.4 of the paper hardly act. The default costs about the clean
-            accuracy that its ablation of VGG-11 shows (7 points), 6.7 times the printed weight.
+            neurons the 0.6 and 0.4 of the paper have little effect. The default, 6.7 times the
+            printed weight, costs about the clean accuracy of the paper's VGG-11 ablation (7
+            points).
         delta: Margin around the threshold, in membrane units, > 0; the paper gives no value. None
             is the half-width of each layer's own surrogate (1.0 for the default one).
         reduction: "mean" over T, batch and neurons. "sum" is the formula as printed, divided by T
             and the batch but summed over neurons: larger by the number of neurons.
-        noise: The constraint sees potentials "after" the neuron's noise of the same step (what the
-            threshold sees), or "before" it; the paper does not say.
+        noise: Penalise the potential "after" the neuron's noise of the same step is added (the one
+            compared with the threshold), or "before"; the paper does not say.
 
     Raises:
-        ValueError: If a number is out of range or a word unknown; in training, if delta is None and
-            a layer's surrogate has no finite half-width, or the model has no spiking layer.
+        ValueError: If a number is out of range or a word unknown; before training, if delta is None
+            and a layer's surrogate has no finite half-width, or the model has no spiking layer.
 
     Example:
         >>> TGO(lambda_max=0.4).weight(0.0), TGO(lambda_max=0.4).weight(1.0)
@@ -86,14 +87,14 @@ class TGO(Piece):
         return cls(lambda_max=_PRESETS[network])
 
     def weight(self, progress: float) -> float:
-        """Return lambda at a share of the training in [0, 1]: from 0 to lambda_max."""
+        """Return lambda at a finished share of the training in [0, 1]: from 0 to lambda_max."""
         return 0.5 * self.lambda_max * (1 - math.cos(math.pi * progress))
 
     def penalty(self, layer: LayerTrace, where: str = "layer") -> Tensor:
         """Return C_l, a scalar, for one layer.
 
         Args:
-            layer: What the layer did: v [T, B, *N].
+            layer: Trace of the layer; v is [T, B, *N].
             where: The layer's name, for the error message.
         """
         delta = self._margin(layer.surrogate, where)
@@ -104,10 +105,10 @@ class TGO(Piece):
         return hinge.mean()
 
     def require(self, model: nn.Module, options: object) -> None:
-        """Refuse a model without spiking layers, or whose surrogates leave the margin open."""
+        """Reject a model without spiking layers, or with a surrogate that gives no margin."""
         layers = [(name, m) for name, m in model.named_modules() if isinstance(m, Neuron)]
         if not layers:
-            raise ValueError("TGO: the model has no spiking layer whose potentials could be kept.")
+            raise ValueError("TGO: the model has no spiking layer to penalise.")
         for name, layer in layers:
             self._margin(layer.surrogate, name)
 
@@ -124,6 +125,6 @@ class TGO(Piece):
         """Return lambda(progress) times the sum of the penalties of all spiking layers."""
         trace = step.seen.trace
         if not trace:
-            raise ValueError("TGO: the model has no spiking layer whose potentials could be kept.")
+            raise ValueError("TGO: the model has no spiking layer to penalise.")
         penalties = [self.penalty(layer, name) for name, layer in trace.items()]
         return self.weight(step.progress) * torch.stack(penalties).sum()

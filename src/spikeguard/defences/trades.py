@@ -1,4 +1,4 @@
-"""TRADES: be right on clean images, and of one mind about them and their neighbours."""
+"""TRADES: cross-entropy on clean images plus a KL term that keeps predictions locally constant."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ _START = 0.001  # standard deviation of the start, in input units
 
 @dataclass(frozen=True)
 class TRADES(Piece):
-    r"""Cross-entropy on clean images plus the divergence to an image that maximises it.
+    r"""Cross-entropy on clean images plus the divergence from a perturbed prediction.
 
     .. math::
         L = CE(f(x), y) + \beta\,KL\bigl(f(x) \,\|\, f(x')\bigr), \qquad
         x' \approx \arg\max_{\|x' - x\|_\infty \le \epsilon} KL\bigl(f(x) \,\|\, f(x')\bigr)
 
     with f the softmax of the logits, KL a sum over classes and a mean over the batch. The search
-    knows no label; it starts at x + 0.001 N(0, 1), where the gradient of the divergence is not 0 as
-    it is at x, and takes signed steps, each projected into the ball and the box. Where the start
-    flips no spike, a spiking network answers as at x and the divergence stays flat.
+    does not use the label. It starts at x + 0.001 N(0, 1), because the gradient of the divergence
+    is 0 at x, and takes signed steps, each projected into the ball and [0, 1]. If the start flips
+    no spike, the logits of a spiking network equal those at x and the divergence stays flat.
 
-    Where paper and code differ, this is the code: its divergence is KL, where the paper has the
+    Where paper and code differ, this follows the code. Its divergence is KL; the paper uses the
     classification loss between f(x) and f(x'), which for the cross-entropy is the KL plus the
-    entropy of f(x). The search runs in evaluation mode, as every attack here and as the published
-    code; the paper does not say, and an early version of the code left it to the caller. The
-    gradient goes into both branches. f(x) is taken once for the whole search, not once a step: for
-    a noisy network that is one draw of its noise.
+    entropy of f(x). The search runs in evaluation mode, like every attack here and in the published
+    code; the paper does not say, and an early version of the code left it to the caller. Both
+    passes are differentiated. f(x) is computed once per search, not once per step: for a noisy
+    network that is one draw.
 
     Args:
         eps: Radius of the L-infinity ball, in input units, >= 0.
         steps: Gradient steps, >= 1.
         step_size: Length of one step, in input units, > 0.
-        beta: Weight of the divergence, >= 0 (the paper's 1/lambda); 0 is plain training, to the
-            bit: nothing is perturbed.
+        beta: Weight of the divergence, >= 0 (the paper's 1/lambda); 0 gives the same weights as
+            plain training, bit for bit: nothing is perturbed.
 
     Raises:
         ValueError: If a number is out of range.
@@ -75,16 +75,16 @@ class TRADES(Piece):
 
     @property
     def idle(self) -> bool:
-        """Without weight there is nothing to perturb for: no second pass moves batch statistics."""
+        """Whether beta is 0: then no second pass is run, which would change batch statistics."""
         return self.beta == 0
 
     @property
     def clean_share(self) -> float:
-        """The whole cross-entropy is taken on the clean batch."""
+        """Share of the cross-entropy on the clean batch: all of it."""
         return 1.0
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the images of largest divergence; the model is left as it was."""
+        """Return the images of largest divergence; the model is unchanged."""
         threat = Linf(self.eps)
         with crafting(model, x, y, generator) as streams:
             clean = classify(model, x, y)
@@ -100,7 +100,7 @@ class TRADES(Piece):
             return x_adv
 
     def term(self, step: Step) -> Tensor:
-        """Return beta times the mean divergence of the two passes."""
+        """Return beta times the mean divergence between the two passes."""
         clean, perturbed = step.both
         return self.beta * divergence(clean.logits, perturbed.logits).mean()
 

@@ -1,1 +1,1 @@
-"""Recipes in YAML and the numbers that papers print; `spikeguard.config` reads them."""
+"""Recipes in YAML and published results in CSV; `spikeguard.config` reads them."""

@@ -1,1 +1,1 @@
-"""Files on disk: atomic writes, checkpoints as data, the names of the files in a run folder."""
+"""Files on disk: atomic writes, checkpoints without pickle, file names of a run folder."""

@@ -1,7 +1,7 @@
-"""Write files so that a reader sees the old one or the new one, never half of either.
+"""Atomic file writes: a reader sees the old file or the new one, never a partial one.
 
-Every function writes to a temporary name in the same folder, flushes it to the disk and renames it.
-After any error, a full disk or Ctrl-C, the temporary file is gone and the old file stands.
+Every function writes to a temporary file in the same folder, flushes it to disk and renames it.
+After an error, a full disk or Ctrl-C, the temporary file is removed and the old file is unchanged.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ __all__ = ["atomic", "write_bytes", "write_json", "write_npz", "write_text"]
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it takes the place of ``path`` when the block ends well.
+    """Yield a temporary path to write to; it replaces ``path`` if the block raises no error.
 
-    The temporary name is hidden and ends in ``.tmp``, so that no pattern like ``*.json`` finds it:
-    a writer that reads the format from the ending must be told the format. Missing folders are
-    made.
+    The temporary name is hidden and ends in ``.tmp``, so that a pattern like ``*.json`` does not
+    match it. A writer that infers the format from the file extension needs the format as an
+    argument. Missing folders are created.
 
     Args:
         path: The file to write or replace.
 
     Raises:
-        OSError: If the disk is full or the folder cannot be written; it names ``path``.
+        OSError: If the disk is full or the folder is not writable; the error names ``path``.
 
     Example:
         >>> with atomic("model.safetensors") as temporary:  # doctest: +SKIP
@@ -48,7 +48,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, target)  # noqa: PTH105 - the one call that is atomic by contract
     except OSError as error:
         if error.errno is not None and error.filename is None:
-            error.filename = str(target)  # "no space left on device" must say where
+            error.filename = str(target)  # so that "no space left on device" names the file
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -61,19 +61,19 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text atomically, as UTF-8 and with the line ends it has."""
+    """Write text atomically, as UTF-8; line endings are not converted."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: str | Path, obj: Any) -> None:
-    """Write strict JSON atomically: no NaN, no infinity, nothing that JSON has no form for.
+    """Write strict JSON atomically: no NaN, no infinity, no type that JSON does not have.
 
     Args:
         path: The file to write or replace.
         obj: Dicts, lists, strings, finite numbers, booleans and None.
 
     Raises:
-        ValueError: If ``obj`` has no JSON form; the old file stands.
+        ValueError: If ``obj`` cannot be written as JSON; the old file is unchanged.
     """
     try:
         text = json.dumps(obj, allow_nan=False, indent=2, ensure_ascii=False)
@@ -86,14 +86,14 @@ def write_json(path: str | Path, obj: Any) -> None:
 
 
 def write_npz(path: str | Path, /, **arrays: ArrayLike) -> None:
-    """Write arrays to a compressed ``.npz`` atomically; it can be read without pickle.
+    """Write arrays to a compressed ``.npz`` file atomically, readable without pickle.
 
     Args:
         path: The file to write or replace.
-        **arrays: What ``numpy.load(path)`` will hold under these names.
+        **arrays: Arrays by the name under which ``numpy.load(path)`` returns them.
 
     Raises:
-        ValueError: If an array holds Python objects, which only a pickle could store.
+        ValueError: If an array holds Python objects, which would need pickle.
     """
     ready = {name: np.asarray(value) for name, value in arrays.items()}
     for name, array in ready.items():

@@ -1,9 +1,9 @@
-"""Replace a whole folder so that a kill at any moment leaves the old one or the new one, complete.
+"""Atomic folder replacement: a process killed at any moment leaves a complete folder.
 
-The new folder is written as ``.NAME.new``, flushed to the disk, and takes the old one's place by
-two renames: ``NAME`` to ``.NAME.old``, ``.NAME.new`` to ``NAME``. Only between the two is there no
-``NAME``, and then both others are complete: a reader tries :func:`places` in turn, the next writer
-tidies up.
+The new folder is written as ``.NAME.new`` and flushed to disk. Two renames then replace the old
+folder: ``NAME`` to ``.NAME.old``, ``.NAME.new`` to ``NAME``. ``NAME`` is missing only between the
+two renames, when both other folders are complete. A reader tries :func:`candidate_paths` in order;
+the next writer removes the leftovers.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["candidate_paths", "recover", "replace_folder", "write_synced"]
 
 @contextmanager
 def replace_folder(folder: Path, complete: Callable[[Path], bool]) -> Iterator[Path]:
-    """Give an empty folder to fill; it takes the place of ``folder`` when the block ends well.
+    """Yield an empty folder to fill; it replaces ``folder`` if the block raises no error.
 
     Args:
         folder: The folder to create or replace.
-        complete: Whether a folder is whole; asked of what an earlier, killed writer left behind.
+        complete: Returns whether a folder is complete; called on the leftovers of a killed writer.
 
     Raises:
-        OSError: If it cannot be written; ``folder`` is what it was.
+        OSError: If the new folder cannot be written; ``folder`` is unchanged.
     """
     _, fresh, old = candidate_paths(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def replace_folder(folder: Path, complete: Callable[[Path], bool]) -> Iterator[P
         yield fresh
         _sync(fresh)
         if folder.exists():
-            os.rename(folder, old)  # noqa: PTH104 - the moments that matter are spelled out
+            os.rename(folder, old)  # noqa: PTH104 - the two renames are spelled out
         os.rename(fresh, folder)  # noqa: PTH104
         _sync(folder.parent)
     except BaseException:
@@ -48,7 +48,7 @@ def replace_folder(folder: Path, complete: Callable[[Path], bool]) -> Iterator[P
 
 
 def recover(folder: Path, complete: Callable[[Path], bool]) -> None:
-    """Finish or undo what a killed writer began; afterwards ``folder`` is whole or absent."""
+    """Complete or undo the write of a killed process; ``folder`` is then complete or absent."""
     _, fresh, old = candidate_paths(folder)
     if not folder.exists():
         for candidate in (fresh, old):
@@ -61,12 +61,12 @@ def recover(folder: Path, complete: Callable[[Path], bool]) -> None:
 
 
 def candidate_paths(folder: Path) -> tuple[Path, Path, Path]:
-    """Return where the content of ``folder`` can be: itself, the new one, the old one."""
+    """Return the paths that can hold the content of ``folder``: itself, the new, the old one."""
     return folder, folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and flush it to the disk."""
+    """Write a file and flush it to disk."""
     with path.open("wb") as handle:
         handle.write(data)
         handle.flush()
@@ -74,7 +74,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Flush a folder's entries to the disk."""
+    """Flush a folder's entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""Checkpoints as data: safetensors and JSON, verified when they are read, never a pickle.
+"""Checkpoints: folders of safetensors and JSON files, verified on reading, without pickle.
 
-A checkpoint is a folder with ``model.safetensors`` (weights and statistics), ``state.safetensors``
-(the optimiser's tensors) and ``state.json`` (all else, and the SHA-256 of the other two). The
-folder is replaced whole: whatever kills a writer, a complete checkpoint can be read afterwards.
+A checkpoint folder holds ``model.safetensors`` (weights and statistics), ``state.safetensors`` (the
+optimiser's tensors) and ``state.json`` (everything else, and the SHA-256 of the other two files).
+The folder is replaced atomically, so a killed writer always leaves a complete checkpoint.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ FORMAT = 1
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged, of another model, or no safetensors at all."""
+    """The checkpoint is missing, damaged, of another model, or not in the safetensors format."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint folder holds.
+    """The content of a checkpoint folder.
 
     Attributes:
         model: The model's state dict, on the CPU.
-        state: The tensors handed to :func:`save` as ``state``, on the CPU.
-        info: What was handed to :func:`save` as ``info``.
+        state: The tensors passed to :func:`save` as ``state``, on the CPU.
+        info: The mapping passed to :func:`save` as ``info``.
     """
 
     model: dict[str, Tensor]
@@ -62,51 +62,51 @@ def save(
     state: Mapping[str, Tensor] | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint; until it is complete, the one that was there stands.
+    """Write a checkpoint; the previous one is replaced only once the new one is complete.
 
     Args:
         folder: The checkpoint folder, created or replaced.
-        model: Its state dict is stored.
+        model: Model whose state dict is saved.
         state: Further tensors.
-        info: Anything JSON can hold, NaN and infinity excepted.
+        info: Any JSON values, except NaN and infinity.
 
     Raises:
-        OSError: If it cannot be written, for example on a full disk; the old checkpoint stands.
+        OSError: If a write fails, for example on a full disk; the old checkpoint is kept.
     """
     folder = Path(folder)
     files = {MODEL: _serialised(model.state_dict()), STATE: _serialised(state or {})}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    card = {"format": FORMAT, "sha256": digests, "info": dict(info or {})}
-    files[INFO] = json.dumps(card, allow_nan=False, indent=1).encode()
+    header = {"format": FORMAT, "sha256": digests, "info": dict(info or {})}
+    files[INFO] = json.dumps(header, allow_nan=False, indent=1).encode()
     try:
         with replace_folder(folder, _complete) as fresh:
             for name, data in files.items():
                 write_synced(fresh / name, data)
     except OSError as error:
-        stands = "the one before it stands" if folder.exists() else "there is none yet"
-        reason = f"{error.strerror or error}; the checkpoint was not written, {stands}"
+        previous = "the previous one is kept" if folder.exists() else "there is none yet"
+        reason = f"{error.strerror or error}; the checkpoint was not written, {previous}"
         raise OSError(error.errno, reason, str(folder)) from error
 
 
 def load(folder: str | Path) -> Checkpoint | None:
-    """Read a checkpoint and verify it; None if there is none.
+    """Read and verify a checkpoint; return None if there is none.
 
     Raises:
-        CheckpointError: If it is damaged.
+        CheckpointError: If the checkpoint is damaged.
     """
     folder, *others = candidate_paths(Path(folder))
     if folder.exists():
         return _read(folder)
-    return next((_read(place) for place in others if _complete(place)), None)
+    return next((_read(path) for path in others if _complete(path)), None)
 
 
 def recover(folder: str | Path) -> None:
-    """Finish or undo what a killed writer began, and remove what it left."""
+    """Complete or undo the write of a killed process and remove its leftovers."""
     folders.recover(Path(folder), _complete)
 
 
 def load_model(path: str | Path, model: nn.Module) -> None:
-    """Load weights into a model, strictly: same names, same shapes, same types, all or nothing.
+    """Load weights into a model. Names, shapes and types must match; otherwise nothing is loaded.
 
     Args:
         path: A checkpoint folder, or a ``.safetensors`` file.
@@ -114,7 +114,7 @@ def load_model(path: str | Path, model: nn.Module) -> None:
 
     Raises:
         CheckpointError: If the file is missing, truncated, a pickle, or of another model; the model
-            is left as it was.
+            is unchanged.
     """
     path = Path(path)
     best = path / BEST
@@ -131,15 +131,15 @@ def load_model(path: str | Path, model: nn.Module) -> None:
 
 
 def restore_model(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
-    """Copy tensors into a model after checking that they are exactly its own.
+    """Copy tensors into a model after checking that names, shapes and types match.
 
     Args:
-        model: Takes the tensors.
-        tensors: A whole state dict.
-        where: Where they are from, for the error message.
+        model: The model to load into.
+        tensors: A complete state dict.
+        where: Origin of the tensors, for the error message.
 
     Raises:
-        CheckpointError: If they are those of another model; the model is left as it was.
+        CheckpointError: If the tensors belong to another model; the model is unchanged.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in tensors]
@@ -163,21 +163,21 @@ def restore_model(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str
 
 
 def _read(folder: Path) -> Checkpoint:
-    """Read and verify a folder."""
+    """Read and verify a checkpoint folder."""
     data: dict[str, bytes] = {}
     for name in (MODEL, STATE, INFO):
         try:
             data[name] = (folder / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            held = ", ".join(sorted(p.name for p in folder.glob("*"))) or "nothing"
+            present = ", ".join(sorted(p.name for p in folder.glob("*"))) or "nothing"
             raise CheckpointError(
-                f"{folder}: is no checkpoint: {name} is missing, it holds {held}. SpikeGuard loads "
-                "only its own checkpoints and .safetensors files."
+                f"{folder}: is no checkpoint: {name} is missing, it holds {present}. SpikeGuard "
+                "loads only its own checkpoints and .safetensors files."
             ) from None
     tensors = {name: _parse(folder / name, data[name]) for name in (MODEL, STATE)}
     try:
-        card = json.loads(data[INFO])
-        version, digests, info = card["format"], dict(card["sha256"]), dict(card["info"])
+        header = json.loads(data[INFO])
+        version, digests, info = header["format"], dict(header["sha256"]), dict(header["info"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / INFO}: is truncated or damaged ({error}).") from error
     if version != FORMAT:
@@ -191,7 +191,7 @@ def _read(folder: Path) -> Checkpoint:
 
 
 def _complete(folder: Path) -> bool:
-    """Whether a folder holds a whole checkpoint."""
+    """Return whether a folder holds a complete checkpoint."""
     try:
         _read(folder)
     except CheckpointError:
@@ -200,13 +200,16 @@ def _complete(folder: Path) -> bool:
 
 
 def _serialised(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return the safetensors file; copies, because the format refuses names that share memory."""
+    """Return the bytes of a safetensors file.
+
+    The tensors are copied, because the format rejects tensors that share memory.
+    """
     copies = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
     return safetensors.torch.save(copies, metadata={"format": "pt"})
 
 
 def _parse(path: Path, data: bytes) -> dict[str, Tensor]:
-    """Parse safetensors; where it is none, say what it is. Nothing is ever unpickled."""
+    """Parse safetensors data without unpickling; on failure the error names the likely format."""
     try:
         return safetensors.torch.load(data)
     except (safetensors.SafetensorError, KeyError) as error:

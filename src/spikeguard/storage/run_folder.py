@@ -1,4 +1,4 @@
-"""What lies where in a run folder."""
+"""Names of the files and folders inside a run folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 RECIPE = "recipe.yaml"
-MODEL = "model.json"  # in the place of a recipe, where a model of the user's own was attacked
+MODEL = "model.json"  # instead of a recipe, for a foreign model
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"

@@ -1,1 +1,1 @@
-"""What is not about networks: environment record, allocator, worker processes, user errors."""
+"""Support code: environment record, memory allocator, worker processes, user errors."""

@@ -1,4 +1,4 @@
-"""The C library's allocator in processes that are ours: memory is kept from pass to pass."""
+"""Allocator settings for SpikeGuard's own processes: freed memory is reused between passes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import ctypes
 __all__ = ["keep_freed_memory"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc, malloc.h
-_NEVER, _LARGEST = 2**31 - 1, 32 * 2**20  # bytes; the second is the most that glibc takes
+_NEVER, _LARGEST = 2**31 - 1, 32 * 2**20  # bytes; the second is the maximum in glibc
 
 
 def keep_freed_memory() -> None:
-    """Keep what one pass through a network frees for the next, instead of giving it back.
+    """Keep freed memory in the process for the next forward pass.
 
-    A pass frees tensors of some megabytes and the next one asks for them again; given back to the
-    system in between, every page is cleared and mapped anew. Only for a process that is
-    SpikeGuard's own. Where the C library is not glibc nothing happens.
+    A pass frees tensors of some megabytes and the next one allocates them again. If the memory goes
+    back to the operating system in between, every page is cleared and mapped again. Call this only
+    in a process that SpikeGuard started. Without glibc it does nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, machine, commit, seed. Nothing that names a person."""
+"""Environment record of a run: versions, hardware, commit, command, seed; no personal data."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["describe"]
 
 
 def describe(command: str | Sequence[str] | None = None, seed: int | None = None) -> dict[str, Any]:
-    """Describe software, machine and call, ready for JSON.
+    """Return the software, hardware and command line as JSON values.
 
     Args:
-        command: The command line, as text or in words; None takes the running program's. The home
-            folder is written as ``~``.
-        seed: The run's seed, where there is one.
+        command: The command line, as text or as a list of words; None is that of the running
+            program. The home folder is replaced by ``~``.
+        seed: The run's seed, or None.
 
     Returns:
-        ``spikeguard``, ``torch``, ``numpy``, ``python``: versions; ``commit``: of the checkout that
-        SpikeGuard runs from, ending in "+changes" where files differ, or None; ``platform``,
-        ``cpu``, ``cores``, ``threads``, ``gpu`` (name or None); ``command``, ``seed``, ``date``
-        (UTC, ISO 8601).
+        ``spikeguard``, ``torch``, ``numpy``, ``python``: versions; ``commit``: commit of the
+        checkout that SpikeGuard runs from, followed by "+changes" if tracked files differ, or None;
+        ``platform``, ``cpu``, ``cores``, ``threads``, ``gpu`` (name or None); ``command``,
+        ``seed``, ``date`` (UTC, ISO 8601).
     """
     import numpy as np
     import torch
@@ -54,7 +54,7 @@ def describe(command: str | Sequence[str] | None = None, seed: int | None = None
 
 
 def _cores() -> int | None:
-    """Cores this process may use, not those the machine has."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -69,7 +69,7 @@ def _cpu() -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout that tracks this very file; None when there is none."""
+    """Return the commit of the checkout that tracks this file, or None."""
     here = Path(__file__)
     package = here.parents[1]
     if _git(package, "ls-files", "--error-unmatch", str(here.relative_to(package))) is None:
@@ -88,6 +88,6 @@ def _git(folder: Path, *words: str) -> str | None:
             timeout=10,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):  # no git on this machine: no commit to name
+    except (OSError, subprocess.TimeoutExpired):  # git is not installed or does not respond
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""Which errors are SpikeGuard's word to the user, and which are bugs."""
+"""User errors: tell a mistake in the input, reported by SpikeGuard, from a bug."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["WorkerError", "is_user_error"]
 
 
 class WorkerError(ValueError):
-    """What another process refused, in its words."""
+    """A user error raised in a worker process, with the same message."""
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Whether SpikeGuard refused something: an error type of its own, or a ValueError it raised."""
+    """Return whether an error is a SpikeGuard error type or a ValueError raised by SpikeGuard."""
     if type(error).__module__.startswith("spikeguard."):
         return True
     frames = list(traceback.walk_tb(error.__traceback__))

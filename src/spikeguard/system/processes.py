@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, which tell how far they are and end with the one that began."""
+"""Run jobs in worker processes that report progress and exit when the parent process does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["one_thread", "run_in_processes"]
 Message = tuple[str, int, int, str]
 R = TypeVar("R")
 
-_PATIENCE = 10.0  # seconds that a word of a job that is over may take
+_PATIENCE = 10.0  # seconds to wait for the last message of a finished job
 
 
 def run_in_processes(
@@ -33,107 +33,113 @@ def run_in_processes(
     workers: int,
     progress: TaskProgressCallback,
 ) -> list[R]:
-    """Do jobs in processes of one thread each and pass on what they tell.
+    """Run jobs in single-threaded worker processes and forward their progress.
 
     Args:
-        work: A function of a module, called as ``work(*job, progress)``.
-        jobs: Arguments that can be pickled; they are started in this order.
-        workers: Processes, >= 1; 1 stays in this process, with one thread.
+        work: A module-level function, called as ``work(*job, progress)``.
+        jobs: Arguments that can be pickled; the jobs start in this order.
+        workers: Number of processes, >= 1; 1 runs the jobs in this process, with one thread.
         progress: Called with (task, done, total, what).
 
     Returns:
-        What ``work`` returned, in the order of the jobs. The first error ends all others.
+        The results of ``work``, in the order of the jobs.
+
+    Raises:
+        WorkerError: If a job reports a user error, or a worker process is killed.
+        Exception: Any other error of a job. The first error stops all other jobs.
     """
     if workers == 1:
         with one_thread():
             return [work(*job, progress) for job in jobs]
     context = multiprocessing.get_context("spawn")
-    told: Queue[Message | None] = context.Queue()
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(told,))
+    messages: Queue[Message | None] = context.Queue()
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(messages,))
     try:
         futures = [pool.submit(_in_worker, work, *job) for job in jobs]
-        talking = len(jobs)  # jobs whose last word is not heard
+        open_jobs = len(jobs)  # jobs whose final message has not arrived
         while not all(future.done() for future in futures) and not _failed(futures):
-            talking -= _pass_on(told, progress, wait=0.2) or 0
+            open_jobs -= _forward(messages, progress, wait=0.2) or 0
         failed = _failed(futures)
-        while failed is None and talking:  # what they told last may still be on its way
-            heard = _pass_on(told, progress, wait=_PATIENCE)
-            talking = talking - heard if heard is not None else 0
+        while failed is None and open_jobs:  # their last messages may still be in the queue
+            closed = _forward(messages, progress, wait=_PATIENCE)
+            open_jobs = open_jobs - closed if closed is not None else 0
         return [future.result() for future in ([failed] if failed else futures)]
     except BrokenProcessPool as error:
         raise WorkerError(
-            "a process of this work was ended from outside, for want of memory perhaps, or could "
-            "not start (a script needs 'if __name__ == \"__main__\":'); what is done is kept: run "
-            "it again, with fewer processes."
+            "a worker process was killed (out of memory?) or could not start (a script needs "
+            "'if __name__ == \"__main__\":'); finished work is kept: rerun with fewer processes."
         ) from error
     except BaseException:
         for child in multiprocessing.active_children():
-            child.terminate()  # what a run has done is on the disk
+            child.terminate()  # finished work is on disk
         raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _pass_on(
-    told: Queue[Message | None], progress: TaskProgressCallback, wait: float
+def _forward(
+    messages: Queue[Message | None], progress: TaskProgressCallback, wait: float
 ) -> int | None:
-    """Pass on a word of a worker; return 1 if it was a job's last, None if nobody spoke."""
+    """Forward one message to ``progress``; return 1 if it was a job's last, None if none came."""
     try:
-        said = told.get(timeout=wait)
+        message = messages.get(timeout=wait)
     except queue.Empty:
         return None
-    if said is not None:
-        progress(*said)
-    return int(said is None)
+    if message is not None:
+        progress(*message)
+    return int(message is None)
 
 
 def _failed(futures: Iterable[Future[R]]) -> Future[R] | None:
-    """Return the first job that ended in an error."""
+    """Return the first job that failed."""
     return next((f for f in futures if f.done() and f.exception() is not None), None)
 
 
-_told: Queue[Message | None] | None = None  # of a worker process: where it tells how far it is
+_messages: Queue[Message | None] | None = None  # in a worker process: its progress messages
 
 
-def _start_worker(told: Queue[Message | None]) -> None:
-    """Set up a worker: one thread; Ctrl-C is left to the process that started it; dies with it."""
+def _start_worker(messages: Queue[Message | None]) -> None:
+    """Set up a worker: one thread, Ctrl-C ignored, exit when the parent process dies."""
     import torch
 
-    global _told
-    _told = told
+    global _messages
+    _messages = messages
     torch.set_num_threads(1)
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """Wait for the end of the process that started this one: who kills it means its work too."""
+def _exit_with_parent() -> None:
+    """Exit when the parent process dies."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
-    os._exit(1)  # what a run has done is on the disk
+    os._exit(1)  # finished work is on disk
 
 
 def _in_worker(work: Callable[..., R], *job: Any) -> R:
-    def tell(stage: str, done: int, total: int, what: str) -> None:
-        assert _told is not None
-        _told.put((stage, done, total, what))
+    """Run one job in a worker; its last message is None."""
 
-    assert _told is not None
+    def report(stage: str, done: int, total: int, what: str) -> None:
+        assert _messages is not None
+        _messages.put((stage, done, total, what))
+
+    assert _messages is not None
     try:
-        return work(*job, tell)
+        return work(*job, report)
     except ValueError as error:
-        if type(error) is ValueError and is_user_error(error):  # told apart by where it was raised,
-            raise WorkerError(str(error)) from error  # which does not come with it
+        # A user error is recognised by its traceback, which the parent process does not receive.
+        if type(error) is ValueError and is_user_error(error):
+            raise WorkerError(str(error)) from error
         raise
     finally:
-        _told.put(None)
+        _messages.put(None)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute with one thread inside the block, as the workers do."""
+    """Limit torch to one thread inside the block, as in the workers."""
     import torch
 
     before = torch.get_num_threads()

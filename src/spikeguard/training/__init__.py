@@ -1,4 +1,4 @@
-"""train(): an objective minimised on a model, with checkpoints and bit-exact resume."""
+"""Training: `train()` minimises an objective, with checkpoints and bit-exact resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of a run: its checkpoints, its metrics, and whether it is still the same run."""
+"""Checkpoints and metrics of a training run, and the check that a resumed run is the same run."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ WRITTEN_BEFORE = frozenset({RECIPE, ENVIRONMENT})
 
 @dataclass(frozen=True)
 class Checkpointer:
-    """Where a run keeps its checkpoints and metrics.
+    """Save and restore the checkpoints and metrics in a run folder.
 
     Args:
-        path: The folder.
-        identity: What :func:`identity` says of the run; a run goes on only as itself.
+        path: The run folder.
+        identity: Result of :func:`identity`; a checkpoint with another identity is rejected.
     """
 
     path: Path
     identity: dict[str, Any]
 
-    def save(self, name: str, learner: Learner, at: TrainState) -> None:
-        """Replace the checkpoint ``name``, "last" or "best", by the present state."""
+    def save(self, name: str, learner: Learner, state: TrainState) -> None:
+        """Replace the checkpoint ``name``, "last" or "best", with the current state."""
         tensors, groups = optimizer_state(learner.optimizer, learner.model)
         info = {
-            "position": asdict(at),
+            "position": asdict(state),
             "optimizer": groups,
             "scaler": learner.engine.state(),
             "run": self.identity,
@@ -59,15 +59,15 @@ class Checkpointer:
         checkpoint.save(self._checkpoint(name), learner.model, state=tensors, info=info)
 
     def restore(self, learner: Learner) -> TrainState:
-        """Load the last checkpoint and bring the metrics to its state.
+        """Load the last checkpoint and rewrite the metrics file to match it.
 
         Returns:
-            Where the run stood; a new position if it has no checkpoint yet.
+            The saved state; a new one if there is no checkpoint yet.
 
         Raises:
             ValueError: If the checkpoint is of another run; the message names a difference.
         """
-        for leftover in self.path.glob(".*.tmp"):  # what a killed writer could not remove
+        for leftover in self.path.glob(".*.tmp"):  # temporary files of a killed writer
             leftover.unlink()
         for name in ("best", "last"):
             checkpoint.recover(self._checkpoint(name))
@@ -77,35 +77,38 @@ class Checkpointer:
         changed = difference(found.info["run"], self.identity)
         if changed:
             raise ValueError(
-                f"{self.path}: cannot resume, {changed}; use what the run was started with, or "
+                f"{self.path}: cannot resume, {changed}; use the settings of the saved run, or "
                 "choose another folder."
             )
         checkpoint.restore_model(learner.model, found.model, where=str(self._checkpoint("last")))
         restore_optimizer(learner.optimizer, learner.model, found.state, found.info["optimizer"])
         learner.engine.load_state(found.info["scaler"])
-        at = TrainState(**found.info["position"])
-        self.write_metrics(at)
-        return at
+        state = TrainState(**found.info["position"])
+        self.write_metrics(state)
+        return state
 
-    def write_metrics(self, at: TrainState) -> None:
-        """Write a line for each finished epoch: the whole file, so that none is lost or doubled."""
-        lines = [json.dumps(line, allow_nan=False) + "\n" for line in at.history]
+    def write_metrics(self, state: TrainState) -> None:
+        """Write one line per finished epoch.
+
+        The whole file is rewritten, so that no line is lost or repeated after a resume.
+        """
+        lines = [json.dumps(line, allow_nan=False) + "\n" for line in state.history]
         write_text(self.path / METRICS, "".join(lines))
 
     def checkpoint_status(self) -> str:
-        """Say what is on the disk."""
+        """Return a clause for error messages: which checkpoint is on disk, if any."""
         last = self._checkpoint("last")
-        return f"{last} stands" if last.exists() else "no checkpoint was written yet"
+        return f"{last} is kept" if last.exists() else "no checkpoint was written yet"
 
     def _checkpoint(self, name: str) -> Path:
         return self.path / CHECKPOINTS / name
 
 
 def require_new_folder(out: str | Path) -> None:
-    """Refuse to start a run where one lies; a recipe and an environment record may be there.
+    """Reject a run folder that is in use; it may hold only a recipe and an environment record.
 
     Raises:
-        ValueError: If ``out`` is a file, or a folder that holds anything else.
+        ValueError: If ``out`` is a file, or a folder with other content.
     """
     out = Path(out)
     if out.is_file():
@@ -123,9 +126,12 @@ def identity(
     options: TrainOptions,
     recipe: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return what makes a run this run, as JSON: equal for the same run, whenever it is asked."""
-    shown = re.sub(r" at 0x[0-9a-f]+", "", str(model)).splitlines()
-    whole = {
+    """Return the identity of a run as JSON values: recipe, options, objective, data and model.
+
+    Two calls with the same arguments return equal values, also in different processes.
+    """
+    layers = re.sub(r" at 0x[0-9a-f]+", "", str(model)).splitlines()
+    content = {
         "recipe": None if recipe is None else dict(recipe),
         "options": asdict(options),
         "objective": repr(objective),
@@ -137,19 +143,19 @@ def identity(
         "model": {
             "T": getattr(model, "T", None),
             "parameters": sum(p.numel() for p in model.parameters()),
-            "layers": [line.strip() for line in shown],
+            "layers": [line.strip() for line in layers],
         },
     }
-    return json.loads(json.dumps(whole, default=str))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(content, default=str))  # type: ignore[no-any-return]
 
 
 def difference(saved: Any, now: Any) -> str | None:
-    """Name the first difference of two JSON values, or None."""
+    """Return the first difference between two JSON values, or None."""
     return next(differences(saved, now), None)
 
 
 def differences(saved: Any, now: Any, where: str = "") -> Iterator[str]:
-    """Name the differences of two JSON values, like "options.epochs was 10 and is now 20"."""
+    """Yield the differences of two JSON values, like "options.epochs was 10 and is now 20"."""
     if saved == now:
         return
     if isinstance(saved, dict) and isinstance(now, dict):
@@ -166,7 +172,7 @@ def differences(saved: Any, now: Any, where: str = "") -> Iterator[str]:
 
 
 def _fingerprint(images: ImageSet) -> dict[str, Any]:
-    """Name, size and a digest of pixels and labels, their types and shapes."""
+    """Return name and size of an image set, and a digest of its pixels and labels."""
     digest = hashlib.blake2b(digest_size=16)
     for tensor in (images.images, images.labels):
         digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
@@ -177,20 +183,20 @@ def _fingerprint(images: ImageSet) -> dict[str, Any]:
 def optimizer_state(
     optimizer: torch.optim.Optimizer, model: nn.Module
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Split the state of an optimiser over a model's parameters into tensors and plain settings.
+    """Split the state of an optimiser into tensors and plain settings.
 
     Returns:
         Tensors named "parameter/slot", and the settings of each parameter group.
     """
     names = _names(optimizer, model)
-    whole = optimizer.state_dict()
+    full = optimizer.state_dict()
     tensors = {
         f"{names[number]}/{slot}": value
-        for number, slots in whole["state"].items()
+        for number, slots in full["state"].items()
         for slot, value in slots.items()
-        if value is not None  # SGD without momentum keeps an empty slot
+        if value is not None  # SGD without momentum has an empty slot
     }
-    groups = [{k: v for k, v in group.items() if k != "params"} for group in whole["param_groups"]]
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in full["param_groups"]]
     return tensors, groups
 
 
@@ -200,20 +206,20 @@ def restore_optimizer(
     tensors: Mapping[str, Tensor],
     groups: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Undo :func:`optimizer_state` into a fresh optimiser over the same parameters."""
+    """Load the result of :func:`optimizer_state` into a new optimiser over the same parameters."""
     number = {name: i for i, name in enumerate(_names(optimizer, model))}
     slots: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, slot = key.rpartition("/")
         slots.setdefault(number[name], {})[slot] = value
-    whole = optimizer.state_dict()
-    whole["state"] = slots
-    for own, saved in zip(whole["param_groups"], groups, strict=True):
-        own.update(saved)
-    optimizer.load_state_dict(whole)
+    full = optimizer.state_dict()
+    full["state"] = slots
+    for group, saved in zip(full["param_groups"], groups, strict=True):
+        group.update(saved)
+    optimizer.load_state_dict(full)
 
 
 def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
-    """Return the parameters' names in the order in which the optimiser numbers them."""
+    """Return the parameter names in the order of the optimiser's parameter numbers."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     return [names[p] for group in optimizer.param_groups for p in group["params"]]

@@ -1,4 +1,4 @@
-"""What went wrong when a number is no longer finite: which loss term, and where it began."""
+"""Diagnosis of a diverged training run: the loss term and the first layer that are not finite."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["TrainingDiverged", "all_finite", "bad_term", "diagnose"]
 
 
 class TrainingDiverged(RuntimeError):
-    """Training met a number that is not finite and stopped before it moved a weight by it.
+    """A loss, gradient or weight is not finite; training stopped before the weight update.
 
     Attributes:
-        epoch: Epoch in which it happened, from 1.
+        epoch: Epoch of the error, from 1.
         step: Optimiser step within the epoch, from 1.
         term: The loss term that is not finite, or None.
         layer: The first layer whose potentials, weights or gradients are not finite, or None.
@@ -29,7 +29,7 @@ class TrainingDiverged(RuntimeError):
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no tensor holds NaN or infinity; one answer, so one wait for the device."""
+    """Return whether no tensor holds NaN or infinity; synchronises with the device once."""
     floating = [t.detach() for t in tensors if t.is_floating_point() and t.numel()]
     if not floating:
         return True
@@ -45,12 +45,14 @@ def bad_term(losses: Mapping[str, float]) -> str | None:
 def diagnose(
     model: nn.Module, x: Tensor, why: str, *, epoch: int, step: int, term: str | None = None
 ) -> TrainingDiverged:
-    """Look for where the fault began, by a scan and one more forward pass; return the error.
+    """Locate the first value that is not finite and return the error to raise.
+
+    Scans weights and gradients and runs one more forward pass.
 
     Args:
-        model: As it was when the fault was seen, gradients included.
-        x: The images it was shown.
-        why: What was seen.
+        model: The model at the time of the error, gradients included.
+        x: The input images of the failed step.
+        why: What is not finite, for the error message.
         epoch: Epoch, from 1.
         step: Optimiser step within the epoch, from 1.
         term: The loss term that is not finite.
@@ -62,7 +64,7 @@ def diagnose(
     if weight:
         clauses.append(f"{weight} is not finite")
     if layer:
-        clauses.append(f"the first layer with potentials or outputs that are not is {layer}")
+        clauses.append(f"the first layer with non-finite potentials or outputs is {layer}")
     if gradient:
         clauses.append(f"gradients are not finite from {gradient} backwards")
     first = layer or _owner(weight) or _owner(gradient)
@@ -70,23 +72,23 @@ def diagnose(
 
 
 def _bad_weight(model: nn.Module) -> str | None:
-    """Return the first parameter or statistic that is not finite."""
+    """Return the name of the first parameter or statistic that is not finite."""
     tensors = [*model.named_parameters(), *model.named_buffers()]
     return next((name for name, tensor in tensors if not all_finite([tensor])), None)
 
 
 def _bad_gradient(model: nn.Module) -> str | None:
-    """Return the last parameter with a bad gradient: the backward pass begins at the output."""
+    """Return the last parameter with a non-finite gradient, the first one in the backward pass."""
     named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
     return next((name for name, grad in reversed(named) if not all_finite([grad])), None)
 
 
 @torch.no_grad()
 def _bad_layer(model: nn.Module, x: Tensor) -> str | None:
-    """Run the model once more; return the first layer with a potential or output not finite.
+    """Run the model once more; return the first layer with a non-finite potential or output.
 
-    The output of a spiking layer hides the fault, since NaN fires no spike and infinity fires one,
-    so there the potential is looked at.
+    For a spiking layer the potential is checked, because its output is always finite: NaN fires no
+    spike and infinity fires one.
     """
     found: list[str] = []
     names = {m: name for name, m in model.named_modules() if next(m.children(), None) is None}
@@ -94,8 +96,8 @@ def _bad_layer(model: nn.Module, x: Tensor) -> str | None:
 
         def watch(layer: nn.Module, _inputs: object, output: object) -> None:
             name = names[layer]
-            seen = trace[name].v if name in trace else output
-            if isinstance(seen, Tensor) and not all_finite([seen]):
+            values = trace[name].v if name in trace else output
+            if isinstance(values, Tensor) and not all_finite([values]):
                 found.append(name)
 
         handles = [layer.register_forward_hook(watch) for layer in names]
@@ -108,5 +110,5 @@ def _bad_layer(model: nn.Module, x: Tensor) -> str | None:
 
 
 def _owner(parameter: str | None) -> str | None:
-    """Return the name of the layer a parameter belongs to."""
+    """Return the name of the layer that owns a parameter."""
     return parameter.rpartition(".")[0] if parameter else None

@@ -1,7 +1,8 @@
-"""Device, precision and gradient scaling of a run: the only file that knows Lightning Fabric.
+"""Device, precision and gradient scaling of a run: the only module that uses Lightning Fabric.
 
-Fabric is imported when an :class:`Engine` is made, so that nothing else waits for it. The loop and
-the attacks inside it call the bare module under :meth:`Engine.autocast`: both see the same numbers.
+Fabric is imported when an :class:`Engine` is created, because the import is slow. The training loop
+and the attacks inside it both call the plain module under :meth:`Engine.autocast`, so that both
+compute the same numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 class Engine:
-    """One device and one precision: the first CUDA device where there is one, else the CPU.
+    """One device and one precision: the first CUDA device if there is one, else the CPU.
 
     Args:
         precision: "32", "bf16" or "16".
@@ -47,33 +48,33 @@ class Engine:
         self._fabric.setup_module(model)
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Run forward passes in the chosen precision inside the block."""
+        """Return a context in which forward passes run in the chosen precision."""
         return self._fabric.autocast()
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss to the parameters, scaled where the precision asks for it."""
+        """Backpropagate a loss into the parameters, scaled if the precision requires it."""
         self._fabric.backward(loss)
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Turn scaled gradients back into true ones; once per step, before they are looked at."""
+        """Undo the gradient scaling; call once per step, before the gradients are read."""
         self._precision.unscale_gradients(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Move the weights; under "16" the scaler skips a step whose gradients overflowed."""
+        """Update the weights; under "16" the scaler skips a step whose gradients overflowed."""
         self._precision.optimizer_step(optimizer)
 
     @property
     def overflow_is_normal(self) -> bool:
-        """Whether a non-finite gradient still only means that the loss scale is being found."""
+        """Whether a non-finite gradient may be due to a loss scale that is still too large."""
         scaler = getattr(self._precision, "scaler", None)
         return scaler is not None and scaler.get_scale() > 1
 
     def state(self) -> dict[str, Any]:
-        """Return the state of the gradient scaler; empty without one."""
+        """Return the state of the gradient scaler; empty if there is no scaler."""
         return dict(self._precision.state_dict())
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`state` returned."""
+        """Restore a state returned by :meth:`state`."""
         self._precision.load_state_dict(dict(state))
 
     @property
@@ -82,7 +83,7 @@ class Engine:
 
 
 def _quiet_fabric(accelerator: str, precision: str) -> Fabric:
-    """Build a Fabric without its notes on precision and launchers, which are not for our users."""
+    """Build a Fabric without its log messages and warnings on precision and launchers."""
     from lightning_fabric import Fabric
     from lightning_fabric.utilities.warnings import PossibleUserWarning
 

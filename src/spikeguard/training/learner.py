@@ -1,4 +1,4 @@
-"""A learner: one optimiser step and one validation, with every number checked to be finite."""
+"""One optimiser step and one validation pass; values that are not finite are rejected."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ __all__ = ["Learner"]
 
 @dataclass(frozen=True)
 class Learner:
-    """What learns, from what, and by which rule; where the run stands is an argument.
+    """Model, data, objective and optimiser of a run.
+
+    Stateless: the training state is passed to each call.
 
     Args:
-        model: On the engine's device.
+        model: The model, on the engine's device.
         data: Training and validation images.
-        objective: What a step minimises.
-        options: Of the run.
+        objective: The objective that a step minimises.
+        options: Options of the run.
         engine: Device and precision.
-        optimizer: Over the model's parameters.
+        optimizer: Optimiser over the model's parameters.
     """
 
     model: nn.Module
@@ -62,18 +64,19 @@ class Learner:
         """Learning rate of the latest step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def step(self, index: Tensor, at: TrainState, progress: float) -> None:
+    def step(self, index: Tensor, state: TrainState, progress: float) -> None:
         """Take one optimiser step.
 
         Args:
-            index: Which training images.
-            at: Names the random streams of the step; its losses are added to it.
-            progress: Share of the training that is done, in [0, 1].
+            index: Indices of the training images [B].
+            state: Training state; it names the random streams, and the losses are added to it.
+            progress: Finished share of the training, in [0, 1].
 
         Raises:
-            TrainingDiverged: If a loss, a gradient or a weight is not finite; no step is taken.
+            TrainingDiverged: If a loss, a gradient or a weight is not finite; the weights are not
+                updated.
         """
-        seed, device, name = self.options.seed, self.engine.device, (at.epoch, at.batch)
+        seed, device, name = self.options.seed, self.engine.device, (state.epoch, state.batch)
         x, y = self.data.train.batch(index)
         if self.data.augment is not None:
             x = self.data.augment(x, stream(seed, "augment", *name))
@@ -86,17 +89,17 @@ class Learner:
         with randomness(self.model, stream(seed, "noise", *name, device=device)):
             parts = self.options.accumulate
             for x_part, y_part in zip(x.chunk(parts), y.chunk(parts), strict=True):
-                outcome = self._outcome(x_part, y_part, at, progress, generator)
+                outcome = self._outcome(x_part, y_part, state, progress, generator)
                 self.engine.backward(outcome.total * (len(y_part) / len(y)))
             self.engine.unscale(self.optimizer)
-            self._require_finite_update(x, at)
+            self._require_finite_update(x, state)
         self.engine.step(self.optimizer)
         self.objective.constrain(self.model, progress, stream(seed, "constrain", *name))
 
-    def validate(self, at: TrainState) -> tuple[float, float]:
+    def validate(self, state: TrainState) -> tuple[float, float]:
         """Return loss and accuracy on the clean validation images, in evaluation mode.
 
-        Neuron noise is on; each image draws the same numbers in every epoch.
+        Neuron noise is on; each image gets the same draws in every epoch.
 
         Raises:
             TrainingDiverged: If the loss is not finite.
@@ -114,48 +117,50 @@ class Learner:
             loss += functional.cross_entropy(logits, y, reduction="sum").item()
             correct += int((logits.argmax(1) == y).sum())
             if not math.isfinite(loss):
-                raise self._diverged(x, at, f"the validation loss is {loss}")
+                raise self._diverged(x, state, f"the validation loss is {loss}")
         return loss / len(data), correct / len(data)
 
-    def require_finite_weights(self, at: TrainState) -> None:
-        """Refuse weights and statistics that are not finite, before they are scored or stored."""
+    def require_finite_weights(self, state: TrainState) -> None:
+        """Reject weights and statistics that are not finite; called before validating or saving."""
         if not all_finite([*self.model.parameters(), *self.model.buffers()]):
             x, _ = self.data.train.batch(slice(self.options.batch_size))
             why = "a weight or a statistic is not finite"
-            raise self._diverged(x.to(self.engine.device), at, why)
+            raise self._diverged(x.to(self.engine.device), state, why)
 
     def _outcome(
-        self, x: Tensor, y: Tensor, at: TrainState, progress: float, generator: torch.Generator
+        self, x: Tensor, y: Tensor, state: TrainState, progress: float, generator: torch.Generator
     ) -> Outcome:
-        """Run the objective on some images; count its losses, refuse those that are not finite."""
+        """Run the objective on images and count its losses; reject losses that are not finite."""
         try:
             with self.engine.autocast():
                 outcome = self.objective(self.model, x, y, progress=progress, generator=generator)
-        except NoGradientError:  # a fault of the model, not of its numbers
+        except NoGradientError:  # an error in the model, not a diverged value
             raise
         except AttackError as error:
-            why = f"no training images could be crafted ({error})"
-            raise self._diverged(x, at, why) from error
+            why = f"the attack on the training images failed ({error})"
+            raise self._diverged(x, state, why) from error
         losses = {name: loss.item() for name, loss in outcome.losses.items()}
         term = bad_term(losses)
         if term is not None:
             why = f"loss term {term!r} is {losses[term]}"
-            raise self._diverged(outcome.seen.x, at, why, term)
-        at.count(losses, int((outcome.seen.logits.argmax(1) == y).sum()), len(y))
+            raise self._diverged(outcome.seen.x, state, why, term)
+        state.count(losses, int((outcome.seen.logits.argmax(1) == y).sum()), len(y))
         return outcome
 
-    def _require_finite_update(self, x: Tensor, at: TrainState) -> None:
-        """Refuse gradients and weights that are not finite, before the weights are moved."""
+    def _require_finite_update(self, x: Tensor, state: TrainState) -> None:
+        """Reject gradients and weights that are not finite; called before the weight update."""
         weights = list(self.model.parameters())
         if not all_finite(weights):
-            raise self._diverged(x, at, "a weight is not finite")
+            raise self._diverged(x, state, "a weight is not finite")
         gradients = [w.grad for w in weights if w.grad is not None]
         if not all_finite(gradients) and not self.engine.overflow_is_normal:
-            raise self._diverged(x, at, "a gradient is not finite")
+            raise self._diverged(x, state, "a gradient is not finite")
 
     def _diverged(
-        self, x: Tensor, at: TrainState, why: str, term: str | None = None
+        self, x: Tensor, state: TrainState, why: str, term: str | None = None
     ) -> TrainingDiverged:
-        """Return the error that says what is not finite, and where it began."""
+        """Return the error that names what is not finite and the first layer affected."""
         with self.engine.autocast():
-            return diagnose(self.model, x, why, epoch=at.epoch + 1, step=at.batch + 1, term=term)
+            return diagnose(
+                self.model, x, why, epoch=state.epoch + 1, step=state.batch + 1, term=term
+            )

@@ -1,4 +1,4 @@
-"""How the weights move: the options of a run, its optimiser and what the optimiser remembers."""
+"""Options of a training run: epochs, optimiser, learning-rate schedule, precision, seed."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ class TrainOptions:
 
     Args:
         epochs: Passes over the training images, >= 1.
-        batch_size: Images of one optimiser step, >= 1; the last batch of an epoch may be smaller.
+        batch_size: Images per optimiser step, >= 1; the last batch of an epoch may be smaller.
         optimizer: "sgd" or "adam".
         lr: Learning rate at the start, > 0.
         momentum: Momentum of SGD, in [0, 1); Adam does not use it.
-        weight_decay: L2 penalty, >= 0, on every parameter but those a module spares (its attribute
-            ``undecayed`` names them).
-        schedule: "constant", or "cosine": lr (1 + cos(pi p)) / 2 with p the share of all optimiser
-            steps that are done, so that the rate changes with every step and ends near 0.
+        weight_decay: L2 penalty, >= 0, on all parameters except those that a module lists in its
+            attribute ``undecayed``.
+        schedule: "constant", or "cosine": lr (1 + cos(pi p)) / 2 with p the finished share of all
+            optimiser steps, so that the rate changes with every step and ends near 0.
         precision: "32"; "bf16" or "16" for automatic mixed precision ("16" needs a CUDA device).
-            The attack that crafts training images runs in the same precision.
-        accumulate: Run each batch in so many parts and add their gradients, to save memory. The
-            step is that of the whole batch, but for batch normalisation, which sees the parts.
-        seed: Names every random stream of the run.
-        checkpoint_seconds: A checkpoint is written at the end of each epoch and, inside an epoch,
-            when so many seconds have passed since the last one, >= 0; 0 is after every step.
+            Attacks on the training images run in the same precision.
+        accumulate: Split each batch into this many parts and add their gradients, to save memory.
+            The step equals that of the whole batch, except that batch normalisation uses the
+            statistics of each part.
+        seed: Seed of every random stream of the run.
+        checkpoint_seconds: Seconds between checkpoints within an epoch, >= 0; 0 saves after every
+            step. A checkpoint is also saved at the end of each epoch.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -78,7 +79,7 @@ class TrainOptions:
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"TrainOptions: lr must be positive, got {self.lr:g}.")
         if not 0 <= self.momentum < 1:
-            raise ValueError(f"TrainOptions: momentum lies in [0, 1), got {self.momentum:g}.")
+            raise ValueError(f"TrainOptions: momentum must be in [0, 1), got {self.momentum:g}.")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise ValueError(f"TrainOptions: weight_decay is >= 0, got {self.weight_decay:g}.")
         if not (self.checkpoint_seconds >= 0 and math.isfinite(self.checkpoint_seconds)):
@@ -87,13 +88,13 @@ class TrainOptions:
             )
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Return a fresh optimiser over the parameters of ``model``."""
-        spared = set(_undecayed(model))
+        """Return a new optimiser over the parameters of ``model``."""
+        undecayed = set(_undecayed(model))
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in model.parameters() if p not in spared]}
+            {"params": [p for p in model.parameters() if p not in undecayed]}
         ]
-        if spared:
-            rest = [p for p in model.parameters() if p in spared]
+        if undecayed:
+            rest = [p for p in model.parameters() if p in undecayed]
             groups.append({"params": rest, "weight_decay": 0.0})
         if self.optimizer == "adam":
             return torch.optim.Adam(groups, lr=self.lr, weight_decay=self.weight_decay)
@@ -102,14 +103,14 @@ class TrainOptions:
         )
 
     def learning_rate(self, progress: float) -> float:
-        """Return the rate of the next step when a share ``progress`` in [0, 1] of them is done."""
+        """Return the learning rate of the next step at a finished share in [0, 1]."""
         if self.schedule == "constant":
             return self.lr
         return 0.5 * self.lr * (1 + math.cos(math.pi * progress))
 
 
 def _undecayed(model: nn.Module) -> Iterator[nn.Parameter]:
-    """Yield the parameters that modules spare the weight decay."""
+    """Yield the parameters that modules exclude from weight decay."""
     for module in model.modules():
         for name in getattr(module, "undecayed", ()):
             if getattr(module, name) is not None:

@@ -1,4 +1,4 @@
-"""How far a training run is, and the metrics it has gathered on the way."""
+"""Training state: epoch and step counters, running losses and the metrics of finished epochs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["TrainState"]
 
 @dataclass
 class TrainState:
-    """How far a training run is; a checkpoint stores it.
+    """Progress of a training run; every checkpoint stores it.
 
     Attributes:
-        epoch: Finished epochs.
-        batch: Optimiser steps done in the running epoch.
-        samples: Images trained on in the running epoch.
-        correct: How many of them were classified right, as they were shown.
-        losses: Sum over them of every loss term.
-        seconds: Time spent in the running epoch, over all sittings.
-        history: One object for each finished epoch, the lines of metrics.jsonl.
+        epoch: Number of finished epochs.
+        batch: Optimiser steps finished in the current epoch.
+        samples: Images trained on in the current epoch.
+        correct: Number of these classified correctly, after any perturbation.
+        losses: Sum over these images of each loss term.
+        seconds: Time spent in the current epoch, including time before a resume.
+        history: One object per finished epoch, the lines of metrics.jsonl.
     """
 
     epoch: int = 0
@@ -32,24 +32,31 @@ class TrainState:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def count(self, losses: Mapping[str, float], correct: int, samples: int) -> None:
-        """Add the mean losses of some images of the running epoch."""
+        """Add the mean losses of some images to the current epoch."""
         self.samples += samples
         self.correct += correct
         for name, value in losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + value * samples
 
     def means(self) -> dict[str, float]:
-        """Return the mean of every loss term in the running epoch."""
+        """Return the mean of each loss term in the current epoch."""
         return {name: total / self.samples for name, total in self.losses.items()}
 
     def best(self) -> dict[str, Any]:
-        """Return the epoch of highest validation accuracy; of equals, the earliest."""
+        """Return the epoch of highest validation accuracy; the earliest of equal ones."""
         return max(self.history, key=lambda line: line["val_accuracy"])
 
     def next_epoch(
         self, epochs: int, lr: float, val_loss: float, val_accuracy: float
     ) -> TrainState:
-        """Return the start of the next epoch, the metrics of this one (of ``epochs``) added."""
+        """Return the state at the start of the next epoch, with this epoch's metrics added.
+
+        Args:
+            epochs: Number of epochs of the run.
+            lr: Learning rate of the last step.
+            val_loss: Validation loss.
+            val_accuracy: Validation accuracy, in [0, 1].
+        """
         terms = self.means()
         line = {
             "epoch": self.epoch + 1,
@@ -66,7 +73,7 @@ class TrainState:
         return TrainState(epoch=self.epoch + 1, history=[*self.history, line])
 
     def text(self, epochs: int) -> str:
-        """Say in one line where the run is."""
+        """Return a one-line progress text."""
         if self.batch:
             return (
                 f"epoch {self.epoch + 1}/{epochs}  loss {sum(self.means().values()):.3f}  "

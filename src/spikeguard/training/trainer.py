@@ -1,4 +1,4 @@
-"""train(): fit a model to an objective; a run that is killed goes on as if it had never stopped."""
+"""The training loop: `train()` minimises an objective and can resume a killed run bit for bit."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class TrainResult:
     Attributes:
         path: The run folder.
         model: The trained model with the weights of the best epoch, in evaluation mode.
-        best_epoch: Epoch of highest validation accuracy, from 1; of equals, the earliest.
-        val_accuracy: Its accuracy on clean validation images, in [0, 1].
-        history: One object for each epoch, as in metrics.jsonl.
+        best_epoch: Epoch of highest validation accuracy, from 1; the earliest of equal ones.
+        val_accuracy: Accuracy of that epoch on clean validation images, in [0, 1].
+        history: One object per epoch, as in metrics.jsonl.
     """
 
     path: Path
@@ -60,31 +60,32 @@ def train(
     progress: ProgressCallback | None = None,
     recipe: Mapping[str, Any] | None = None,
 ) -> TrainResult:
-    """Train ``model`` in place and keep everything about the run in the folder ``out``.
+    """Train ``model`` in place and write the run to the folder ``out``.
 
-    After each epoch the model is validated on clean images (neuron noise on, the same draws each
-    time), ``checkpoints/last`` and, after a new best, ``checkpoints/best`` are replaced, and
-    ``metrics.jsonl`` is rewritten. Every random number comes from a stream named by the seed, the
-    epoch and the step, so that a resumed run ends with the weights of one that was never killed:
-    to the bit on a CPU with as many threads, elsewhere as far as torch is deterministic.
+    Each epoch ends with a validation on clean images (neuron noise on, the same draws each time).
+    Then ``checkpoints/last`` and, after a new best, ``checkpoints/best`` are replaced, and
+    ``metrics.jsonl`` is rewritten. Every random stream is named by the seed, the epoch and the
+    step, so a resumed run ends with the same weights as an uninterrupted one: bit for bit on a CPU
+    with the same number of threads, elsewhere as far as torch is deterministic.
 
     Args:
-        model: A classifier with the weights to start from.
-        data: Its training images are fitted, its validation images choose the best epoch.
-        objective: What is minimised; default plain training.
+        model: A classifier; training starts from its weights.
+        data: Training images to fit, and validation images to choose the best epoch.
+        objective: The objective to minimise; default plain training.
         options: Default ``TrainOptions()``.
-        out: The run folder; new, or of the same run with ``resume``.
-        resume: Go on from ``checkpoints/last``; start if there is none; return the result of a run
-            that is finished.
-        progress: Called as ``progress(steps done, steps in all, text)`` after each step and epoch.
-        recipe: What the run was built from; a resumed run must have the same.
+        out: The run folder: a new one, or with ``resume`` that of the same run.
+        resume: Continue from ``checkpoints/last``; start a new run if there is none. For a finished
+            run, return its result.
+        progress: Called as ``progress(steps done, total steps, text)`` after each step and epoch.
+        recipe: The recipe of the run; a resumed run must have the same one.
 
     Raises:
-        ValueError: If data are no Splits; if the folder holds a run already, or another run than
-            the one to be resumed; or if a piece of the objective cannot work with the others, the
-            model or the options.
-        TrainingDiverged: If a loss, a gradient or a weight is not finite; the checkpoint stands.
-        OSError: If a file cannot be written; the last checkpoint stands.
+        ValueError: If ``data`` is not a Splits; if the folder holds a run already, or a different
+            run from the one to resume; or if a piece of the objective rejects the other pieces,
+            the model or the options.
+        TrainingDiverged: If a loss, a gradient or a weight is not finite; the last checkpoint is
+            kept.
+        OSError: If a file cannot be written; the last checkpoint is kept.
 
     Example:
         >>> result = train(model, data, AT(eps=2 / 255) | TGO(), out="runs/tgo")  # doctest: +SKIP
@@ -93,8 +94,9 @@ def train(
     """
     if not isinstance(data, Splits):
         raise ValueError(
-            f"train: data are Splits, got {type(data).__name__}; write sg.data.load('mnist'), or "
-            "Splits(train, val, test, mean, std) of ImageSet(images, labels)."
+            f"train: data must be Splits, got {type(data).__name__}; write "
+            "sg.data.load('mnist'), or Splits(train, val, test, mean, std) of "
+            "ImageSet(images, labels)."
         )
     objective = Objective.of(Vanilla() if objective is None else objective)
     options = TrainOptions() if options is None else options
@@ -102,57 +104,62 @@ def train(
     if not resume:
         require_new_folder(out)
     engine = Engine(options.precision)
-    folder = Checkpointer(Path(out), identity(model, data, objective, options, recipe))
+    checkpointer = Checkpointer(Path(out), identity(model, data, objective, options, recipe))
     learner = Learner.create(model, data, objective, options, engine)
-    at = folder.restore(learner) if resume else TrainState()
+    state = checkpointer.restore(learner) if resume else TrainState()
 
-    steps = math.ceil(len(data.train) / options.batch_size)  # of one epoch
+    steps = math.ceil(len(data.train) / options.batch_size)  # per epoch
     total = options.epochs * steps
     try:
-        while at.epoch < options.epochs:
-            before, started, saved = at.seconds, time.monotonic(), time.monotonic()
-            shuffle = stream(options.seed, "shuffle", at.epoch)
+        while state.epoch < options.epochs:
+            before, started, saved = state.seconds, time.monotonic(), time.monotonic()
+            shuffle = stream(options.seed, "shuffle", state.epoch)
             order = torch.randperm(len(data.train), generator=shuffle)
-            while at.batch < steps:
-                done = at.epoch * steps + at.batch
-                start = at.batch * options.batch_size
-                learner.step(order[start : start + options.batch_size], at, progress=done / total)
-                at.batch += 1
-                at.seconds = before + time.monotonic() - started
+            while state.batch < steps:
+                done = state.epoch * steps + state.batch
+                start = state.batch * options.batch_size
+                learner.step(
+                    order[start : start + options.batch_size], state, progress=done / total
+                )
+                state.batch += 1
+                state.seconds = before + time.monotonic() - started
                 if progress is not None:
-                    progress(done + 1, total, at.text(options.epochs))
-                if at.batch < steps and time.monotonic() - saved >= options.checkpoint_seconds:
-                    learner.require_finite_weights(at)
-                    folder.save("last", learner, at)
+                    progress(done + 1, total, state.text(options.epochs))
+                if state.batch < steps and time.monotonic() - saved >= options.checkpoint_seconds:
+                    learner.require_finite_weights(state)
+                    checkpointer.save("last", learner, state)
                     saved = time.monotonic()
 
-            learner.require_finite_weights(at)
-            val_loss, val_accuracy = learner.validate(at)
-            at.seconds = before + time.monotonic() - started
-            at = at.next_epoch(options.epochs, learner.lr, val_loss, val_accuracy)
-            if at.best()["epoch"] == at.epoch:
-                folder.save("best", learner, at)
-            folder.save("last", learner, at)  # after the best: what it calls best is on the disk
-            folder.write_metrics(at)
+            learner.require_finite_weights(state)
+            val_loss, val_accuracy = learner.validate(state)
+            state.seconds = before + time.monotonic() - started
+            state = state.next_epoch(options.epochs, learner.lr, val_loss, val_accuracy)
+            if state.best()["epoch"] == state.epoch:
+                checkpointer.save("best", learner, state)
+            # "last" is saved after "best", so that the best epoch it names is on disk.
+            checkpointer.save("last", learner, state)
+            checkpointer.write_metrics(state)
             if progress is not None:
-                progress(at.epoch * steps, total, at.text(options.epochs))
+                progress(state.epoch * steps, total, state.text(options.epochs))
     except TrainingDiverged as error:
         error.args = (
-            f"{error}; {folder.checkpoint_status()}. Try a smaller lr than {options.lr:g}.",
+            f"{error}; {checkpointer.checkpoint_status()}. Try a smaller lr than {options.lr:g}.",
         )
         raise
 
-    checkpoint.load_model(folder.path / BEST, model)
-    best = at.best()
+    checkpoint.load_model(checkpointer.path / BEST, model)
+    best = state.best()
     result = {
         "best_epoch": best["epoch"],
         "val_accuracy": best["val_accuracy"],
-        "epochs": at.epoch,
+        "epochs": state.epoch,
         "parameters": sum(p.numel() for p in model.parameters()),
         "train_samples": len(data.train),
         "val_samples": len(data.val),
-        "seconds": sum(line["seconds"] for line in at.history),
+        "seconds": sum(line["seconds"] for line in state.history),
         "objective": repr(objective),
     }
-    write_json(folder.path / "result.json", result)
-    return TrainResult(folder.path, model.eval(), best["epoch"], best["val_accuracy"], at.history)
+    write_json(checkpointer.path / "result.json", result)
+    return TrainResult(
+        checkpointer.path, model.eval(), best["epoch"], best["val_accuracy"], state.history
+    )
