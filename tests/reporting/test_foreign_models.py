@@ -1,4 +1,4 @@
-"""The report of a model that no recipe made: what its folder holds, and nothing of a training."""
+"""The report of a foreign model: its attacks and audit, without sections about training."""
 
 import json
 import re
@@ -26,7 +26,7 @@ NAMED = "--model nets:vgg --weights 'my w.pt' --T 6 --data digits --out"
 
 @pytest.fixture
 def theirs(tmp_path):
-    """The folder of a model of the user's own: attacked at 0.2 and audited."""
+    """The folder of a foreign model, attacked at 0.2 and audited."""
     path = tmp_path / "theirs"
     write_json(path / "model.json", CARD)
     plant_attacks(path, 0.2, 98.6, NETWORKS["TGO"][0.2])
@@ -44,7 +44,7 @@ def test_its_attacks_its_sweep_and_its_audit_are_shown_and_no_training(theirs, t
     assert sections(page) == ["verdict", "attacks", "radius", "audit", "recipe", "words"]
     for words in (
         "Robustness of nets:vgg 1 network · digits · L∞ attacks at ε = 0.2",
-        "PGD-40 with its own surrogate is 29.0 points too optimistic: at most 1.0 % hold",
+        "PGD-40 with its own surrogate is 29.0 points too optimistic: at most 1.0 % survive",
         "own surrogate 63.0 %, worst of 5 54.8 %",
         "What was attacked Setting nets:vgg Data set digits Network nets:vgg Framework snntorch "
         "Time steps T 6 Presentation steps Readout mean",
@@ -58,14 +58,14 @@ def test_its_attacks_its_sweep_and_its_audit_are_shown_and_no_training(theirs, t
     assert set(re.findall(r'href="#([^"]+)"', source)) <= set(re.findall(r'\sid="([^"]+)"', source))
 
 
-def test_what_was_not_run_is_said_with_a_command_that_names_the_model(theirs, tmp_path):
+def test_missing_results_are_shown_with_a_command_that_names_the_model(theirs, tmp_path):
     (theirs / "audit.json").unlink()
     text = text_of(report([theirs], tmp_path / "report.html"))
     assert f"not run: spikeguard audit {NAMED} {theirs}" in text
     assert f"spikeguard audit {theirs}" not in text
 
 
-def test_it_stands_beside_a_run(theirs, tmp_path):
+def test_it_is_shown_beside_a_run(theirs, tmp_path):
     ours = plant_run(tmp_path / "ours", "Ours")
     plant_attacks(ours, 0.2, 97.6, NETWORKS["AT"][0.2])
     page = report([theirs, ours], tmp_path / "report.html")
@@ -104,7 +104,7 @@ def test_the_command_takes_the_folder(theirs, capsys):
     assert "not a run folder, it holds no recipe.yaml" in capsys.readouterr().err
 
 
-def test_hostile_cards_are_shown_not_run(theirs, tmp_path):
+def test_hostile_cards_are_escaped(theirs, tmp_path):
     hostile = "</script><script>window.pwned = 1</script>"
     card = json.loads((theirs / "model.json").read_text())
     write_json(theirs / "model.json", card | {"model": hostile, "framework": hostile})

@@ -1,4 +1,4 @@
-"""Accuracy under each attack, and accuracy against the radius."""
+"""Charts of accuracy under each attack, and of accuracy against the radius."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FADED = "#c3c9d2"
 
 
 def per_attack(radius: Radius, look: Mapping[str, Look]) -> Chart:
-    """Bars of accuracy under each attack, with intervals, one bar a network."""
+    """Return bars of accuracy under each attack, with intervals, one bar for each network."""
     names = ["clean", *radius.attacks, "worst_case"]
     rows = {name: words.attack(name) for name in names}
     figure = blank(height=64 + len(names) * (16 + 10 * len(radius.attacked)))
@@ -51,14 +51,14 @@ def per_attack(radius: Radius, look: Mapping[str, Look]) -> Chart:
     return Chart(
         f"per-attack-{radius.norm}-{radius.eps:g}".replace(".", "_"),
         f"{words.norm(radius.norm)}, {words.radius(radius.eps)}",
-        "Bars of accuracy with 95 % intervals for every attack, one bar a network; the last row is "
-        "the worst case over all attacks. The table below holds the numbers.",
+        "Bars of accuracy with 95 % intervals for each attack, one bar for each network; the last "
+        "row is the worst case over all attacks. The table below has the numbers.",
         figure,
     )
 
 
 def against_radius(places: Sequence[Radius], label: str, look: Mapping[str, Look]) -> Chart:
-    """Accuracy of one network against the radius of one norm: as printed, and in the worst case."""
+    """Return accuracy of one network against the radius: as printed, and in the worst case."""
     attacked = {p.eps: s for p in places if (s := p.standings[label]) is not None}
     start = {0.0: next(iter(attacked.values())).clean}
     worst = start | {eps: s.worst_case for eps, s in attacked.items()}
@@ -81,7 +81,7 @@ def against_radius(places: Sequence[Radius], label: str, look: Mapping[str, Look
         range=[-0.03 * ticks[-1], 1.05 * ticks[-1]],
     )
     figure.update_yaxes(title_text="Accuracy (%)", range=[-3, 103], tick0=0, dtick=25)
-    told = [
+    values = [
         f"{words.radius(eps)}: at most {words.percent(s.worst_case.accuracy)} in the worst case"
         + (f", {words.percent(printed[eps].accuracy)} as printed" if eps in printed else "")
         for eps, s in attacked.items()
@@ -90,7 +90,7 @@ def against_radius(places: Sequence[Radius], label: str, look: Mapping[str, Look
         f"against-radius-{norm}-{list(look).index(label)}",
         label,
         f"Accuracy of {label} against the radius. Clean: {words.percent(start[0.0].accuracy)}. "
-        + "; ".join(told)
+        + "; ".join(values)
         + ".",
         figure,
     )

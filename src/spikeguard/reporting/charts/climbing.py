@@ -1,4 +1,4 @@
-"""Does the audited attack go far enough? Loss and accuracy by step, accuracy by eps."""
+"""Charts of the strength of the audited attack: loss and accuracy by step, accuracy by eps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Drawn = tuple[go.Figure, str]
 
 
 def loss_by_step(kept: Evidence, look: Look) -> Drawn | None:
-    """Mean and quartiles of the loss at every step; the steps that are judged are shaded."""
+    """Draw mean and quartiles of the loss at each step; the judged steps are shaded."""
     climb = kept.climb
     if climb is None:
         return None
@@ -46,7 +46,7 @@ def loss_by_step(kept: Evidence, look: Look) -> Drawn | None:
 
 
 def accuracy_by_step(kept: Evidence, look: Look) -> Drawn | None:
-    """Accuracy along one search, and after all steps and twice as many."""
+    """Draw accuracy along one search, and after all steps and after twice as many."""
     steps = kept.steps
     if steps is None:
         return None
@@ -67,12 +67,12 @@ def accuracy_by_step(kept: Evidence, look: Look) -> Drawn | None:
     last = max([*along, *steps.ended])
     figure.update_xaxes(title_text="Steps", range=[0, 1.05 * max(last, 1)], nticks=8)
     _percent(figure)
-    said = [f"{words.percent(s.accuracy)} after {n} steps" for n, s in steps.ended.items()]
-    return figure, "; ".join(said) or f"{along[-1]} steps"
+    values = [f"{words.percent(s.accuracy)} after {n} steps" for n, s in steps.ended.items()]
+    return figure, "; ".join(values) or f"{along[-1]} steps"
 
 
 def accuracy_by_eps(kept: Evidence, look: Look) -> Drawn | None:
-    """PGD around the audited radius and far beyond it, on a log axis."""
+    """Draw accuracy under PGD around the audited radius and far beyond it, on a log axis."""
     radii = kept.radii
     if radii is None:
         return None
@@ -95,11 +95,13 @@ def accuracy_by_eps(kept: Evidence, look: Look) -> Drawn | None:
             hoverinfo="skip",
         )
     points(figure, radii.far, look, "short PGD", "ε = %{x:.4g}", is_open=True)
-    said = [f"{words.percent(s.accuracy)} at {words.radius(eps)}" for eps, s in radii.pgd.items()]
-    said += [f"{words.percent(s.accuracy)} at {words.radius(eps)}" for eps, s in radii.far.items()]
+    values = [f"{words.percent(s.accuracy)} at {words.radius(eps)}" for eps, s in radii.pgd.items()]
+    values += [
+        f"{words.percent(s.accuracy)} at {words.radius(eps)}" for eps, s in radii.far.items()
+    ]
     if radii.bound is not None:
         _bound(figure, radii.eps, radii.bound)
-        said.append(f"{words.percent(radii.bound.accuracy)} under the worst of all attacks")
+        values.append(f"{words.percent(radii.bound.accuracy)} under the worst of all attacks")
     ticks = sorted({radii.eps, *radii.pgd, *radii.far})
     figure.update_xaxes(
         title_text="Radius ε (log scale, pixels in [0, 1])",
@@ -109,7 +111,7 @@ def accuracy_by_eps(kept: Evidence, look: Look) -> Drawn | None:
         ticktext=[eps_text(eps) for eps in ticks],
     )
     _percent(figure)
-    return figure, "; ".join(said)
+    return figure, "; ".join(values)
 
 
 def points(
@@ -122,7 +124,7 @@ def points(
     line: str | None = None,
     is_open: bool = False,
 ) -> None:
-    """Draw accuracies with their intervals, joined by a line or not."""
+    """Draw accuracies with their intervals; ``line`` is the dash style that joins them, or None."""
     found = list(scores.values())
     figure.add_scatter(
         name=name,
@@ -146,7 +148,7 @@ def points(
 def level(
     figure: go.Figure, accuracy: float, text: str, *, span: Sequence[float], colour: str, dash: str
 ) -> None:
-    """Draw an accuracy across a log axis that spans these powers of ten, named in the legend."""
+    """Draw an accuracy as a horizontal line with a legend entry; ``span`` is in powers of ten."""
     figure.add_scatter(
         name=f"{text} {words.percent(accuracy)}",
         showlegend=True,

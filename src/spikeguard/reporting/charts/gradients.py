@@ -1,4 +1,4 @@
-"""Does the attacker's gradient decide? Accuracy by surrogate, and layers that pass none on."""
+"""Charts of the attacker's gradient: accuracy by surrogate, and layers that pass no gradient."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from spikeguard.reporting.readers.audit_evidence import Evidence, Layer
 __all__ = ["accuracy_by_surrogate", "silent_layers"]
 
 _TICKS = tuple(step * 10.0**decade for decade in range(-3, 4) for step in (1, 2, 5))
-_LETTERS = 56  # of layer names that fit below a chart
-_DEAD = 99  # per cent of a layer above which S7 fails
+_LETTERS = 56  # letters of layer names that fit below a chart
+_DEAD = 99  # S7 fails above this share of a layer, in per cent
 
 
 def accuracy_by_surrogate(kept: Evidence, look: Look) -> Drawn | None:
-    """PGD with triangles and with the own surrogate at other widths; the own one is a star."""
+    """Draw PGD with triangles and with the own surrogate at other widths; a star is the own one."""
     sweep = kept.sweep
     if sweep is None:
         return None
@@ -62,7 +62,7 @@ def accuracy_by_surrogate(kept: Evidence, look: Look) -> Drawn | None:
 
 
 def silent_layers(kept: Evidence, look: Look) -> Drawn | None:
-    """Bars a layer: neurons whose surrogate is zero, and entries of the gradient that are zero."""
+    """Draw, for each layer, the share of zero surrogates and of zero entries in the gradient."""
     layers = kept.layers
     if not layers:
         return None

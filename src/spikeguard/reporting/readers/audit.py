@@ -1,4 +1,4 @@
-"""What a run folder says of its audit: the verdict, and the curves that were kept with it."""
+"""Reader for ``audit.json``: the verdict, and the curves stored with it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_audited(path: Path) -> Verdict:
 
 
 def read_evidence(path: Path, verdict: Verdict) -> Evidence:
-    """Sort what the findings of a verdict kept; ``path`` is the file it was read from."""
+    """Read the curves of a verdict; ``path`` is its file and appears in errors."""
     with reading(path, "evidence: "):
         return evidence(verdict)
 
