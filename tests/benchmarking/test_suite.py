@@ -406,10 +406,10 @@ def test_a_killed_benchmark_resumes(tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         bench.run(finished=kill)
-    kept = json.loads((tmp_path / RESULTS).read_text())["cases"]
-    assert list(kept) == ["equal/cnn", "time/cnn/eval"]
+    saved = json.loads((tmp_path / RESULTS).read_text())["cases"]
+    assert list(saved) == ["equal/cnn", "time/cnn/eval"]
     store = bench.run(finished=lambda s: write_page(s, tmp_path))
-    assert {key: store.cases[key] for key in kept} == kept
+    assert {key: store.cases[key] for key in saved} == saved
     assert len(rows(store.cases)) == 3 * len(PLAIN)
     assert all(row.mib == (None if row.work == "eval" else 1.0) for row in rows(store.cases))
     page = (tmp_path / PAGE).read_text()

@@ -112,11 +112,11 @@ def _main(order: str) -> None:
     import torch
 
     torch.set_num_threads(1)
-    asked = json.loads(order)
-    setup = Setup(**asked["setup"])
-    made = variant(asked["name"], build(setup), channels_last=asked["channels_last"])
+    given = json.loads(order)
+    setup = Setup(**given["setup"])
+    made = variant(given["name"], build(setup), channels_last=given["channels_last"])
     gc.collect()
-    print(measure(asked["work"], made, setup, channels_last=asked["channels_last"]))
+    print(measure(given["work"], made, setup, channels_last=given["channels_last"]))
 
 
 if __name__ == "__main__":

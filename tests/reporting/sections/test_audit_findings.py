@@ -176,19 +176,19 @@ def test_surrogates_are_at_their_half_widths_and_the_own_is_a_star(run):
 
 def test_an_own_triangle_is_on_the_line_of_the_triangles(tmp_path):
     path = plant_run(tmp_path / "run", "Run", epochs=2)
-    kept = curves()
-    kept["S4"] |= {"carried": ["Triangular(width=0.7)"]}
-    plant_audit(path, evidence=kept)
+    evidence = curves()
+    evidence["S4"] |= {"carried": ["Triangular(width=0.7)"]}
+    plant_audit(path, evidence=evidence)
     line = trace(drawn(path)["surrogate"], "triangle")
     assert (list(line.x), list(line.y)) == ([0.25, 0.5, 0.7, 5], pytest.approx([73, 73, 63, 60]))
 
 
 def test_surrogates_without_one_width_leave_the_star_out(tmp_path):
     path = plant_run(tmp_path / "run", "Run", epochs=2)
-    kept = curves()
-    kept["S4"] |= {"own_half_width": None}
-    kept["S4"]["half_width"]["its own 5 times as wide"] = None
-    plant_audit(path, evidence=kept)
+    evidence = curves()
+    evidence["S4"] |= {"own_half_width": None}
+    evidence["S4"]["half_width"]["its own 5 times as wide"] = None
+    plant_audit(path, evidence=evidence)
     names = [trace.name for trace in drawn(path)["surrogate"].data]
     assert names == ["own after 5 tries 61.0 %", "worst of all 60.0 %", "triangle"]
 
@@ -250,9 +250,9 @@ def test_several_runs_are_side_by_side_and_one_lacks_its_curves(run, tmp_path):
 )
 def test_damaged_evidence_is_one_line_that_names_the_file(code, key, value, message, tmp_path):
     path = plant_run(tmp_path / "run", "Run", epochs=2)
-    kept = curves()
-    kept[code] |= {key: value}
-    plant_audit(path, evidence=kept)
+    evidence = curves()
+    evidence[code] |= {key: value}
+    plant_audit(path, evidence=evidence)
     if message == "layers":  # empty is the same as not measured
         assert len(drawn(path)["layers"].data) == 1
         return

@@ -19,9 +19,9 @@ HEIGHT = 270
 Drawn = tuple[go.Figure, str]
 
 
-def loss_by_step(kept: Evidence, look: Look) -> Drawn | None:
+def loss_by_step(evidence: Evidence, look: Look) -> Drawn | None:
     """Draw mean and quartiles of the loss at each step; the judged steps are shaded."""
-    climb = kept.climb
+    climb = evidence.climb
     if climb is None:
         return None
     figure, last = blank(HEIGHT), len(climb.mean) - 1
@@ -45,9 +45,9 @@ def loss_by_step(kept: Evidence, look: Look) -> Drawn | None:
     return figure, f"mean loss of {whose}{ends} in {last} steps"
 
 
-def accuracy_by_step(kept: Evidence, look: Look) -> Drawn | None:
+def accuracy_by_step(evidence: Evidence, look: Look) -> Drawn | None:
     """Draw accuracy along one search, and after all steps and after twice as many."""
-    steps = kept.steps
+    steps = evidence.steps
     if steps is None:
         return None
     figure, along = blank(HEIGHT), list(range(len(steps.along)))
@@ -71,9 +71,9 @@ def accuracy_by_step(kept: Evidence, look: Look) -> Drawn | None:
     return figure, "; ".join(values) or f"{along[-1]} steps"
 
 
-def accuracy_by_eps(kept: Evidence, look: Look) -> Drawn | None:
+def accuracy_by_eps(evidence: Evidence, look: Look) -> Drawn | None:
     """Draw accuracy under PGD around the audited radius and far beyond it, on a log axis."""
-    radii = kept.radii
+    radii = evidence.radii
     if radii is None:
         return None
     figure = blank(HEIGHT).update_layout(legend=LEGEND, showlegend=True)

@@ -17,9 +17,9 @@ _LETTERS = 56  # letters of layer names that fit below a chart
 _DEAD = 99  # S7 fails above this share of a layer, in per cent
 
 
-def accuracy_by_surrogate(kept: Evidence, look: Look) -> Drawn | None:
+def accuracy_by_surrogate(evidence: Evidence, look: Look) -> Drawn | None:
     """Draw PGD with triangles and with the own surrogate at other widths; a star is the own one."""
-    sweep = kept.sweep
+    sweep = evidence.sweep
     if sweep is None:
         return None
     figure = blank(HEIGHT).update_layout(legend=LEGEND, showlegend=True)
@@ -61,9 +61,9 @@ def accuracy_by_surrogate(kept: Evidence, look: Look) -> Drawn | None:
     return figure, f"own surrogate{after} {own}, worst of all for each sample {worst}"
 
 
-def silent_layers(kept: Evidence, look: Look) -> Drawn | None:
+def silent_layers(evidence: Evidence, look: Look) -> Drawn | None:
     """Draw, for each layer, the share of zero surrogates and of zero entries in the gradient."""
-    layers = kept.layers
+    layers = evidence.layers
     if not layers:
         return None
     figure, names = blank(HEIGHT), [literal(layer.name) for layer in layers]

@@ -35,11 +35,11 @@ def read_evidence(path: Path, verdict: Verdict) -> Evidence:
 def _finding(entry: Mapping[str, Any]) -> Finding:
     words: dict[str, Any] = {key: str(entry[key]) for key in ("code", "title", "measured")}
     words |= {key: str(entry.get(key, "")) for key in ("threshold", "meaning", "remedy")}
-    kept = entry.get("evidence") or {}
-    if not isinstance(kept, Mapping):
-        raise TypeError(f"evidence is an object, got {type(kept).__name__}")
+    stored = entry.get("evidence") or {}
+    if not isinstance(stored, Mapping):
+        raise TypeError(f"evidence is an object, got {type(stored).__name__}")
     status = _one_of(entry["status"], get_args(FindingStatus))
-    return Finding(status=status, evidence=kept, **words)
+    return Finding(status=status, evidence=stored, **words)
 
 
 def _one_of(word: Any, known: tuple[Any, ...]) -> Any:

@@ -137,18 +137,18 @@ def evidence(verdict: Verdict) -> Evidence:
     if n is None:  # no number of samples, no intervals
         return Evidence()
     found = {finding.code: finding.evidence for finding in verdict.findings}
-    kept = _Kept(found, int(n))
+    stored = _Stored(found, int(n))
     return Evidence(
-        climb=_climb(kept),
-        steps=_steps(kept),
-        radii=_radii(kept, verdict),
-        sweep=_sweep(kept),
-        layers=_layers(kept),
+        climb=_climb(stored),
+        steps=_steps(stored),
+        radii=_radii(stored, verdict),
+        sweep=_sweep(stored),
+        layers=_layers(stored),
     )
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Stored:
     """Evidence by code, and the number of samples of its accuracies."""
 
     found: Mapping[str, Mapping[str, Any]]
@@ -163,8 +163,8 @@ class _Kept:
         return Score(share, low, high, self.n)
 
 
-def _climb(kept: _Kept) -> Climb | None:
-    curve = kept.get("G10", "curve")
+def _climb(stored: _Stored) -> Climb | None:
+    curve = stored.get("G10", "curve")
     if not curve:
         return None
     mean, low, high = (_numbers(curve[key]) for key in ("loss", "low", "high"))
@@ -172,69 +172,69 @@ def _climb(kept: _Kept) -> Climb | None:
         raise ValueError("G10 has curves of different lengths")
     return Climb(
         *(mean, low, high),
-        resisting=int(kept.get("G10", "resisting") or 0),
-        last=int(kept.get("G10", "last") or 0),
+        resisting=int(stored.get("G10", "resisting") or 0),
+        last=int(stored.get("G10", "last") or 0),
     )
 
 
-def _steps(kept: _Kept) -> Steps | None:
-    curve, steps = kept.get("G10", "curve"), kept.get("G8", "steps")
-    along = tuple(map(kept.score, curve["right"])) if curve else ()
+def _steps(stored: _Stored) -> Steps | None:
+    curve, steps = stored.get("G10", "curve"), stored.get("G8", "steps")
+    along = tuple(map(stored.score, curve["right"])) if curve else ()
     ended = {}
     if steps is not None:
         ended = {
-            int(steps): kept.score(kept.get("G8", "once")),
-            2 * int(steps): kept.score(kept.get("G8", "twice")),
+            int(steps): stored.score(stored.get("G8", "once")),
+            2 * int(steps): stored.score(stored.get("G8", "twice")),
         }
     return Steps(along, ended) if along or ended else None
 
 
-def _radii(kept: _Kept, verdict: Verdict) -> Radii | None:
-    curve, clean = kept.get("G7", "curve"), kept.get("G31", "clean")
+def _radii(stored: _Stored, verdict: Verdict) -> Radii | None:
+    curve, clean = stored.get("G7", "curve"), stored.get("G31", "clean")
     if not curve:
         return None
-    chance = kept.get("G6", "chance")
-    far = [(kept.get(code, "eps"), kept.get(code, "accuracy")) for code in ("G6", "G5")]
+    chance = stored.get("G6", "chance")
+    far = [(stored.get(code, "eps"), stored.get(code, "accuracy")) for code in ("G6", "G5")]
     bound = verdict.upper_bound
     return Radii(
-        pgd={_positive(eps): kept.score(accuracy) for eps, accuracy in curve},
-        far={_positive(eps): kept.score(accuracy) for eps, accuracy in far if eps is not None},
+        pgd={_positive(eps): stored.score(accuracy) for eps, accuracy in curve},
+        far={_positive(eps): stored.score(accuracy) for eps, accuracy in far if eps is not None},
         eps=_positive(verdict.settings["threat"]["eps"]),
-        bound=None if bound is None else kept.score(bound),
-        clean=None if clean is None else kept.score(clean),
+        bound=None if bound is None else stored.score(bound),
+        clean=None if clean is None else stored.score(clean),
         chance=None if chance is None else float(chance),
     )
 
 
-def _sweep(kept: _Kept) -> Sweep | None:
-    accuracy, widths = kept.get("S4", "accuracy"), kept.get("S4", "half_width")
+def _sweep(stored: _Stored) -> Sweep | None:
+    accuracy, widths = stored.get("S4", "accuracy"), stored.get("S4", "half_width")
     if not accuracy or widths is None:
         return None
     placed = {
-        name: (_positive(widths[name]), kept.score(share))
+        name: (_positive(widths[name]), stored.score(share))
         for name, share in accuracy.items()
         if widths[name] is not None  # None: infinite, or layers differ
     }
-    own, carried = kept.get("S4", "own_half_width"), kept.get("S4", "carried") or ()
+    own, carried = stored.get("S4", "own_half_width"), stored.get("S4", "carried") or ()
     triangles = {at: score for name, (at, score) in placed.items() if not _OWN.match(name)}
     if own is not None and str(*carried[:1]).startswith(
         "Triangular("
     ):  # the own surrogate is a triangle itself
-        triangles[_positive(own)] = kept.score(kept.get("S4", "own_once"))
+        triangles[_positive(own)] = stored.score(stored.get("S4", "own_once"))
     return Sweep(
         triangles=dict(sorted(triangles.items())),
         scaled=dict(sorted(at for name, at in placed.items() if _OWN.match(name))),
-        own=kept.score(kept.get("S4", "own_once")),
+        own=stored.score(stored.get("S4", "own_once")),
         own_half_width=None if own is None else _positive(own),
-        tries=int(kept.get("S4", "tries")),
-        own_tries=kept.score(kept.get("S4", "own")),
-        worst=kept.score(kept.get("S4", "worst")),
+        tries=int(stored.get("S4", "tries")),
+        own_tries=stored.score(stored.get("S4", "own")),
+        worst=stored.score(stored.get("S4", "worst")),
     )
 
 
-def _layers(kept: _Kept) -> tuple[Layer, ...]:
-    dead = kept.get("S7", "dead_surrogate") or kept.get("G15", "dead_surrogate") or {}
-    zero = kept.get("S8", "zero") or {}
+def _layers(stored: _Stored) -> tuple[Layer, ...]:
+    dead = stored.get("S7", "dead_surrogate") or stored.get("G15", "dead_surrogate") or {}
+    zero = stored.get("S8", "zero") or {}
     return tuple(
         Layer(str(name), _share(dead.get(name)), _share(zero.get(name)))
         for name in dict.fromkeys((*dead, *zero))

@@ -57,8 +57,8 @@ class About:
 def groups(verdict: Verdict) -> list[Group]:
     """Group the findings of an audit: failed, warnings, not run, passed, does not apply."""
     parts = (
-        ("fail", True, "Failed", "These decide: the verdict is “unreliable”.", "bad", True),
-        ("fail", False, "Warnings", "Failed, but these do not decide.", "open", True),
+        ("fail", True, "Failed", "Each of these makes the verdict “unreliable”.", "bad", True),
+        ("fail", False, "Warnings", "Failed, but without effect on the verdict.", "open", True),
         (
             *("not run", True, "Not run, though needed for a verdict"),
             *("These questions are open: the verdict cannot be “reliable”.", "open", True),

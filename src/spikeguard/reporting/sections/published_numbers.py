@@ -23,7 +23,7 @@ EPS = 8 / 255  # radius of all published tables, Linf
 
 @dataclass(frozen=True)
 class Pair:
-    """One attack: ``theirs`` as printed, in per cent; ``ours`` is None where it was not run."""
+    """One attack: ``theirs`` is published, in per cent; ``ours`` is measured, None if not run."""
 
     attack: str
     theirs: str
@@ -93,12 +93,12 @@ def _compare(network: Network, printed: Row) -> Comparison:
 def _ours(
     results: Sequence[AttackResult], attack: str, suite: str, note: str
 ) -> tuple[Score | None, str]:
-    """Return our number and the note, which names the suite if it is not that of the paper."""
+    """Return the measured number and a note, which names the suite if it differs."""
     if attack == "clean":
         return (results[0].clean if results else None), note
     for result in results:
         if attack in result.attacks and not result.widths[attack]:
-            other = "" if result.suite == suite else f"ours: suite {result.suite}"
+            other = "" if result.suite == suite else f"measured with suite {result.suite}"
             return result.attacks[attack], "; ".join(filter(None, (note, other)))
     return None, note
 
@@ -122,5 +122,7 @@ def _differences(network: Network) -> list[str]:
             found.append(f"This run does not follow the recipe {recipe.name}: {listed}.")
     limits = {result.limit for result in network.attacked if result.limit is not None}
     if limits:
-        found.append(f"Ours: the first {words.count(max(limits))} test images; theirs: all.")
+        found.append(
+            f"Measured on the first {words.count(max(limits))} test images, published on all."
+        )
     return found
