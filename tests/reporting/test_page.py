@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spikeguard.evaluation.statistics import Score, wilson
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.charts import against_radius, curves, looks, membranes, per_attack
 from spikeguard.reporting.readers.collect import collect
 from spikeguard.reporting.renderer import report
@@ -385,16 +385,16 @@ def test_every_network_has_its_own_look(tmp_path):
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        (words.percent(0.6136), "61.4 %"),
-        (words.scored(Score(0.614, 0.570, 0.656, 500)), "61.4 % [57.0, 65.6]"),
-        (words.duration(7.6), "8 s"),
-        (words.duration(200), "3 min 20 s"),
-        (words.duration(7_500), "2 h 05 min"),
-        (words.radius(8 / 255), "ε = 8/255"),
-        (words.attack("pgd40/width0.5"), "PGD-40, width 0.5"),
-        (words.attack("rfgsm"), "R+FGSM"),
-        (words.attack("mine"), "mine"),
-        (words.norm("l2"), "L2"),
+        (formatting.percent(0.6136), "61.4 %"),
+        (formatting.scored(Score(0.614, 0.570, 0.656, 500)), "61.4 % [57.0, 65.6]"),
+        (formatting.duration(7.6), "8 s"),
+        (formatting.duration(200), "3 min 20 s"),
+        (formatting.duration(7_500), "2 h 05 min"),
+        (formatting.radius(8 / 255), "ε = 8/255"),
+        (formatting.attack("pgd40/width0.5"), "PGD-40, width 0.5"),
+        (formatting.attack("rfgsm"), "R+FGSM"),
+        (formatting.attack("mine"), "mine"),
+        (formatting.norm("l2"), "L2"),
     ],
 )
 def test_numbers_and_names_have_one_form(written, expected):

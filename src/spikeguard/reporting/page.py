@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from spikeguard.attacks.suite_definitions import CASCADES
 from spikeguard.auditing.findings import Finding, Verdict
 from spikeguard.config.schema import EvaluateSection, eps_text
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.accuracy import against_radius, per_attack
 from spikeguard.reporting.charts.audit import KINDS, Kind, audited
 from spikeguard.reporting.charts.base import Chart, Look, looks
@@ -157,7 +157,7 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
         same = [place for place in places if place.norm == norm and place.eps > 0]
         attacked = {label: None for place in same for label in place.attacked}
         labels = [label for label in look if label in attacked]
-        along[words.norm(norm)] = [against_radius(same, label, look) for label in labels]
+        along[formatting.norm(norm)] = [against_radius(same, label, look) for label in labels]
     return Page(
         title=title or _title(networks),
         subtitle=_subtitle(networks),
@@ -223,10 +223,10 @@ def _subtitle(networks: Sequence[Network]) -> str:
     parts = [f"{len(networks)} network" + "s" * (len(networks) > 1), ", ".join(sets)]
     for norm in dict.fromkeys(result.norm for result in results):
         sizes = sorted({result.eps for result in results if result.norm == norm})
-        parts.append(f"{words.norm(norm)} attacks at ε = {', '.join(map(eps_text, sizes))}")
+        parts.append(f"{formatting.norm(norm)} attacks at ε = {', '.join(map(eps_text, sizes))}")
     counts = sorted({result.clean.n for result in results})
     if counts:
-        parts.append(f"{' or '.join(map(words.count, counts))} test images")
+        parts.append(f"{' or '.join(map(formatting.count, counts))} test images")
     return " · ".join(parts)
 
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.page import Page, gather
 from spikeguard.reporting.readers.collect import collect
 from spikeguard.storage.atomic_files import write_text
@@ -61,5 +61,5 @@ def _render(page: Page) -> str:
     )
     figures = Markup(page.figures)  # plotly writes "<", ">" and "/" in JSON as \u escapes
     return environment.from_string(source).render(
-        page=page, words=words, figures=figures, plotly_js=Markup(get_plotlyjs())
+        page=page, formatting=formatting, figures=figures, plotly_js=Markup(get_plotlyjs())
     )

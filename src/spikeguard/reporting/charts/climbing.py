@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from spikeguard.config.schema import eps_text
 from spikeguard.evaluation.statistics import Score
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.base import INK, LEGEND, SHADE, SOFT, Look, blank, errors, tint
 from spikeguard.reporting.readers.audit_evidence import Evidence
 
@@ -60,14 +60,14 @@ def accuracy_by_step(evidence: Evidence, look: Look) -> Drawn | None:
             x=along,
             y=[100 * score.accuracy for score in steps.along],
             line={"color": look.colour, "width": 2.25, "shape": "hv"},
-            customdata=[words.scored(score) for score in steps.along],
+            customdata=[formatting.scored(score) for score in steps.along],
             hovertemplate="step %{x}: %{customdata}<extra>one search</extra>",
         )
     points(figure, steps.ended, look, "the reported attack", "%{x} steps")
     last = max([*along, *steps.ended])
     figure.update_xaxes(title_text="Steps", range=[0, 1.05 * max(last, 1)], nticks=8)
     _percent(figure)
-    values = [f"{words.percent(s.accuracy)} after {n} steps" for n, s in steps.ended.items()]
+    values = [f"{formatting.percent(s.accuracy)} after {n} steps" for n, s in steps.ended.items()]
     return figure, "; ".join(values) or f"{along[-1]} steps"
 
 
@@ -95,13 +95,17 @@ def accuracy_by_eps(evidence: Evidence, look: Look) -> Drawn | None:
             hoverinfo="skip",
         )
     points(figure, radii.far, look, "short PGD", "ε = %{x:.4g}", is_open=True)
-    values = [f"{words.percent(s.accuracy)} at {words.radius(eps)}" for eps, s in radii.pgd.items()]
+    values = [
+        f"{formatting.percent(s.accuracy)} at {formatting.radius(eps)}"
+        for eps, s in radii.pgd.items()
+    ]
     values += [
-        f"{words.percent(s.accuracy)} at {words.radius(eps)}" for eps, s in radii.far.items()
+        f"{formatting.percent(s.accuracy)} at {formatting.radius(eps)}"
+        for eps, s in radii.far.items()
     ]
     if radii.bound is not None:
         _bound(figure, radii.eps, radii.bound)
-        values.append(f"{words.percent(radii.bound.accuracy)} under the worst of all attacks")
+        values.append(f"{formatting.percent(radii.bound.accuracy)} under the worst of all attacks")
     ticks = sorted({radii.eps, *radii.pgd, *radii.far})
     figure.update_xaxes(
         title_text="Radius ε (log scale, pixels in [0, 1])",
@@ -140,7 +144,7 @@ def points(
             "symbol": f"{look.shape}-open" if is_open else look.shape,
             "line": {"width": 2, "color": look.colour},
         },
-        customdata=[words.scored(score) for score in found],
+        customdata=[formatting.scored(score) for score in found],
         hovertemplate=f"{where}: %{{customdata}}<extra>{name}</extra>",
     )
 
@@ -150,7 +154,7 @@ def level(
 ) -> None:
     """Draw an accuracy as a horizontal line with a legend entry; ``span`` is in powers of ten."""
     figure.add_scatter(
-        name=f"{text} {words.percent(accuracy)}",
+        name=f"{text} {formatting.percent(accuracy)}",
         showlegend=True,
         mode="lines",
         x=[10**end for end in span],
@@ -162,13 +166,13 @@ def level(
 
 def _bound(figure: go.Figure, eps: float, bound: Score) -> None:
     figure.add_scatter(
-        name=f"worst of all attacks {words.percent(bound.accuracy)}",
+        name=f"worst of all attacks {formatting.percent(bound.accuracy)}",
         showlegend=True,
         mode="markers",
         x=[eps],
         y=[100 * bound.accuracy],
         marker={"symbol": "line-ew", "size": 22, "line": {"width": 3, "color": INK}},
-        customdata=[words.scored(bound)],
+        customdata=[formatting.scored(bound)],
         hovertemplate="worst of all attacks: %{customdata}<extra></extra>",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.base import INK, LEGEND, SOFT, Look, blank, literal, tint
 from spikeguard.reporting.charts.climbing import HEIGHT, Drawn, level, points
 from spikeguard.reporting.readers.audit_evidence import Evidence, Layer
@@ -24,7 +24,7 @@ def accuracy_by_surrogate(evidence: Evidence, look: Look) -> Drawn | None:
         return None
     figure = blank(HEIGHT).update_layout(legend=LEGEND, showlegend=True)
     after = f" after {sweep.tries} tries" if sweep.tries > 1 else ""
-    own, worst = (words.percent(s.accuracy) for s in (sweep.own_tries, sweep.worst))
+    own, worst = (formatting.percent(s.accuracy) for s in (sweep.own_tries, sweep.worst))
     widths = [*sweep.triangles, *sweep.scaled, sweep.own_half_width or 1.0]
     low, high = min(widths) / 1.3, max(widths) * 1.3
     span = math.log10(low), math.log10(high)
@@ -46,7 +46,7 @@ def accuracy_by_surrogate(evidence: Evidence, look: Look) -> Drawn | None:
                 "color": look.colour,
                 "line": {"width": 1.5, "color": "#ffffff"},
             },
-            customdata=[words.scored(sweep.own)],
+            customdata=[formatting.scored(sweep.own)],
             hovertemplate="half-width %{x:.3g}: %{customdata}<extra>own surrogate</extra>",
         )
     ticks = [tick for tick in _TICKS if low <= tick <= high]
@@ -99,4 +99,4 @@ def _worst(layers: Sequence[Layer]) -> str:
     if not dead:
         return f"{len(layers)} layers"
     name = max(dead, key=lambda name: dead[name])
-    return f"the surrogate is zero for at most {words.percent(dead[name])} of a layer ({name})"
+    return f"the surrogate is zero for at most {formatting.percent(dead[name])} of a layer ({name})"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeguard.analysis.membrane import NEAR, MembraneHistogram
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.base import INK, Chart, Look, blank, tint
 from spikeguard.reporting.readers.collect import Network
 
@@ -60,7 +60,7 @@ def _chart(
                 x=end,
                 y=0,
                 yshift=10,
-                text=arrow.format(words.percent(beyond)),
+                text=arrow.format(formatting.percent(beyond)),
                 showarrow=False,
                 xanchor="left" if end == span[0] else "right",
                 bgcolor="rgba(255,255,255,0.8)",
@@ -70,7 +70,7 @@ def _chart(
         title_text="Membrane potential, v / v<sub>th</sub> − 1", range=span, dtick=1, tick0=0
     )
     figure.update_yaxes(title_text="Potentials (% per bin)", range=[0, top])
-    share = words.percent(histogram.near_threshold)
+    share = formatting.percent(histogram.near_threshold)
     return Chart(
         f"membrane-{list(look).index(label)}",
         label,

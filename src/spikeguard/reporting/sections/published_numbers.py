@@ -10,7 +10,7 @@ from spikeguard.config.published import PAPERS, Row, row
 from spikeguard.config.schema import load_recipe
 from spikeguard.config.yaml_files import recipe_names
 from spikeguard.evaluation.statistics import Score
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.readers.attack_results import AttackResult
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.sections.verdict_cards import command
@@ -70,7 +70,7 @@ def _compare(network: Network, printed: Row) -> Comparison:
     )
     pairs = tuple(
         Pair(
-            words.attack(attack),
+            formatting.attack(attack),
             f"{accuracy:g}",
             *_ours(results, attack, suite, printed.notes.get(attack, "")),
         )
@@ -123,6 +123,6 @@ def _differences(network: Network) -> list[str]:
     limits = {result.limit for result in network.attacked if result.limit is not None}
     if limits:
         found.append(
-            f"Measured on the first {words.count(max(limits))} test images, published on all."
+            f"Measured on the first {formatting.count(max(limits))} test images, published on all."
         )
     return found

@@ -11,7 +11,7 @@ from typing import Any
 from spikeguard.auditing.findings import Finding
 from spikeguard.config.schema import eps_text
 from spikeguard.evaluation.statistics import Score
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.readers.attack_results import CASCADE, TUNED
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.sections.audit_findings import finding_badge
@@ -103,8 +103,8 @@ def score_table(place: Radius, networks: Sequence[Network]) -> RadiusTable:
     """Return the tables of one radius."""
     own = place.printed
     shown = [name for name in ("fgsm", "pgd10") if name != own]
-    head = ["Clean", *map(words.attack, shown)]
-    head += [f"{words.attack(own)}, own surrogate"] if own else []
+    head = ["Clean", *map(formatting.attack, shown)]
+    head += [f"{formatting.attack(own)}, own surrogate"] if own else []
     head += ["Worst case", "Zero input gradient", "Audit", "Images"]
     names = [*shown, own] if own else shown
     rows = []
@@ -117,10 +117,10 @@ def score_table(place: Radius, networks: Sequence[Network]) -> RadiusTable:
     for name in ("clean", *place.attacks, "worst_case"):
         cells = tuple(_cell(_scores(standing).get(name)) for standing in place.attacked.values())
         plain, space, mark = name.partition(" ")
-        full.append((f"{words.attack(plain)}{space}{mark}", cells))
+        full.append((f"{formatting.attack(plain)}{space}{mark}", cells))
     return RadiusTable(
         id=f"{place.norm}-{place.eps:g}".replace(".", "_"),
-        where=f"{words.norm(place.norm)}, {words.radius(place.eps)}",
+        where=f"{formatting.norm(place.norm)}, {formatting.radius(place.eps)}",
         head=tuple(head),
         rows=tuple(rows),
         full_head=tuple(place.attacked),
@@ -165,9 +165,9 @@ def _row(standing: Standing, names: Sequence[str], network: Network) -> list[Cel
         _cell(standing.clean),
         *(_cell(standing.attacks.get(name)) for name in names),
         _cell(standing.worst_case),
-        Cell(words.percent(standing.zero_gradient)),
+        Cell(formatting.percent(standing.zero_gradient)),
         Cell("", audited_at(audited), badge(None if audited is None else audited.status)),
-        Cell(words.count(standing.clean.n)),
+        Cell(formatting.count(standing.clean.n)),
     ]
 
 
@@ -200,7 +200,7 @@ def _scores(standing: Standing) -> dict[str, Score]:
 def _cell(score: Score | None) -> Cell:
     if score is None:
         return Cell(NOT_RUN, missing=True)
-    return Cell(words.percent(score.accuracy), words.interval(score))
+    return Cell(formatting.percent(score.accuracy), formatting.interval(score))
 
 
 def _finding(network: Network, code: str) -> Finding | None:
@@ -219,20 +219,20 @@ def _facts(network: Network) -> dict[str, str]:
     data = recipe.data
     return {
         "Data set": data.name,
-        "Training images": words.count(trained.train_samples),
-        "Validation images": words.count(trained.val_samples),
+        "Training images": formatting.count(trained.train_samples),
+        "Validation images": formatting.count(trained.val_samples),
         "Augmentation": ", ".join(data.augment) or "none",
         "Network": _entry({"name": name, **model}),
-        "Parameters": words.count(trained.parameters),
+        "Parameters": formatting.count(trained.parameters),
         "Time steps T": "default" if T is None else _plain(T),
         "Neuron": _entry(parts["neuron"]),
         "Encoder": _entry(parts["encoder"]),
         "Objective": trained.objective,
         "Optimiser": _options(recipe.train) or "default",
-        "Epochs": words.count(trained.epochs),
-        "Best epoch": words.count(trained.best_epoch),
-        "Its validation accuracy": words.percent(trained.val_accuracy),
-        "Training time": words.duration(trained.seconds),
+        "Epochs": formatting.count(trained.epochs),
+        "Best epoch": formatting.count(trained.best_epoch),
+        "Its validation accuracy": formatting.percent(trained.val_accuracy),
+        "Training time": formatting.duration(trained.seconds),
         "Seed": str(recipe.seed),
         "Source": recipe.source or "not named",
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spikeguard.auditing.findings import Verdict
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.base import Look
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.standings import Radius, Standing
@@ -71,15 +71,16 @@ def audited_at(verdict: Verdict | None) -> str:
     threat = settings.get("threat") or {}
     if "eps" not in threat or "samples" not in settings:
         return ""
-    return f"at {words.radius(float(threat['eps']))}, n = {words.count(int(settings['samples']))}"
+    radius = formatting.radius(float(threat["eps"]))
+    return f"at {radius}, n = {formatting.count(int(settings['samples']))}"
 
 
 def command(verb: str, network: Network, *options: str) -> str:
     """Write a command line for a run folder or a foreign model."""
     if network.foreign is not None:
         options = (*network.foreign.arguments, "--out", str(network.path), *options)
-        return words.shell("spikeguard", verb, *options)
-    return words.shell("spikeguard", verb, str(network.path), *options)
+        return formatting.shell("spikeguard", verb, *options)
+    return formatting.shell("spikeguard", verb, str(network.path), *options)
 
 
 def cards(
@@ -121,11 +122,11 @@ def _sentence(found: Sequence[tuple[Radius, Standing]]) -> str:
         )
     gap, place, standing = max(gaps, key=lambda item: item[0])
     own = f"{_printed(standing)} with its own surrogate"
-    worst, n = words.percent(standing.worst_case.accuracy), standing.worst_case.n
+    worst, n = formatting.percent(standing.worst_case.accuracy), standing.worst_case.n
     if gap >= _NOTABLE:
         return (
-            f"At {words.radius(place.eps)} ({words.norm(place.norm)}, n = {n}) {own} is "
-            f"{words.points(gap)} too optimistic: at most {worst} survive in the worst case."
+            f"At {formatting.radius(place.eps)} ({formatting.norm(place.norm)}, n = {n}) {own} is "
+            f"{formatting.points(gap)} too optimistic: at most {worst} survive in the worst case."
         )
     if any(s.swept for _, s in found):
         return (
@@ -136,12 +137,14 @@ def _sentence(found: Sequence[tuple[Radius, Standing]]) -> str:
 
 
 def _printed(standing: Standing) -> str | None:
-    return None if standing.printed is None else words.attack(standing.printed)
+    return None if standing.printed is None else formatting.attack(standing.printed)
 
 
 def _where(place: Radius, places: Sequence[Radius]) -> str:
     """Write a radius, with its norm where the report has several norms."""
     mixed = len({other.norm for other in places}) > 1
     return (
-        f"{words.norm(place.norm)}, {words.radius(place.eps)}" if mixed else words.radius(place.eps)
+        f"{formatting.norm(place.norm)}, {formatting.radius(place.eps)}"
+        if mixed
+        else formatting.radius(place.eps)
     )
