@@ -1,11 +1,11 @@
-"""What the audit says about networks of which the truth is known: one line each.
+"""Verdicts of the audit on networks whose true robustness is known, one line each.
 
     python benchmarks/audit_shows.py [--full] [RUN:EPS ...]
 
-Without runs: the three reference networks that independent code trained, where they are on this
-machine, with the default attack and, for two of them, with the PGD-10 that was reported. A run is a
-folder of ``spikeguard train``; it is audited as trained, with its surrogate narrowed to a
-half-width of 0.02 (``RUN:EPS:narrow``), or behind a saturated input (``RUN:EPS:saturated``).
+Without runs: the three reference networks that independent code trained, if they are on this
+machine, with the default attack and, for two of them, with the PGD-10 of their publication. A run
+is a folder of ``spikeguard train``. It is audited as trained, with its surrogate narrowed to a
+half-width of 0.02 (``RUN:EPS:narrow``), or behind a saturating input (``RUN:EPS:saturated``).
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from spikeguard.runs.run import Run
 
 
 class Saturated(nn.Module):
-    """Squashes pixels so hard that float32 has no slope left for most of them."""
+    """A steep sigmoid before the model: in float32 its slope is zero for most pixels."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of the squashed images [B, K]."""
+        """Return the logits of the images after the sigmoid [B, K]."""
         logits: Tensor = self.model(torch.sigmoid(400 * (x - 0.5)))
         return logits
 
 
 def narrowed(model: nn.Module, width: float = 0.02) -> nn.Module:
-    """Exchange the surrogate of every layer, as one who reports a number might."""
+    """Replace the surrogate of every layer by a narrow one, which inflates the accuracy."""
     for layer in spiking_layers(model).values():
         layer.surrogate = Triangular(width)
     return model
 
 
 def reference(name: str, *, reported: bool, full: bool) -> Verdict:
-    """Audit a reference network; with the PGD-10 that was reported for it, or APGD."""
+    """Audit a reference network with its published PGD-10, or with APGD."""
     model, record = load(name)
     threat = Linf(EPS)
     attack = PGD(threat, steps=10, step_size=EPS / 4) if reported else None
@@ -63,9 +63,9 @@ def trained(spec: str, *, full: bool) -> Verdict:
     change = {"narrow": narrowed, "saturated": Saturated}
     model = change[fault[0]](run.model) if fault else run.model
     budget = "full" if full else "quick"
-    said = None if fault == ["saturated"] else run.surrogates
+    surrogates = None if fault == ["saturated"] else run.surrogates
     threat = Linf(float(eps))
-    return audit(model.eval(), run.data.test, threat=threat, budget=budget, trained_with=said)
+    return audit(model.eval(), run.data.test, threat=threat, budget=budget, trained_with=surrogates)
 
 
 def main(arguments: list[str]) -> None:
@@ -78,9 +78,9 @@ def main(arguments: list[str]) -> None:
             what = f"{name}, {'PGD-10' if reported else 'default attack'}"
             wanted[what] = lambda n=name, r=reported: reference(n, reported=bool(r), full=full)
     for what, make in wanted.items():
-        began = time.process_time()
+        start = time.process_time()
         verdict = make()
-        print(f"{what} ({time.process_time() - began:.0f} s CPU)\n  {verdict.sentence}", flush=True)
+        print(f"{what} ({time.process_time() - start:.0f} s CPU)\n  {verdict.sentence}", flush=True)
 
 
 if __name__ == "__main__":

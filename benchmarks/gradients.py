@@ -1,9 +1,9 @@
-"""What the gradients made for spiking networks cost, as multiples of plain backpropagation.
+"""Cost of the gradients for spiking networks, as multiples of plain backpropagation.
 
 python benchmarks/gradients.py
 
-A small CNN on random images, one thread. Every gradient is timed once in each round, so that all
-meet the same machine; the ratio is that of the medians.
+A small CNN on random images, one thread. Each gradient is timed once in every round, so that load
+on the machine affects all of them; the ratio is that of the medians.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Average pooling in the membrane's own pass, beside pooling behind it: milliseconds.
+"""Average pooling fused into the membrane kernel, beside separate pooling: milliseconds.
 
 python benchmarks/inside.py
 
-One thread. A forward pass, an attack's gradient and a training step of three small networks; each
-is timed with and without in every round, so that both meet the same machine; medians.
+One thread. A forward pass, an attack gradient and a training step of three small networks. Each is
+timed with both kinds of pooling in every round, so that load affects both; numbers are medians.
 """
 
 import argparse
@@ -34,7 +34,7 @@ NETWORKS = {
 
 
 def passes(model, x, y):
-    """Return what is timed: its name, the call, and whether the model is frozen for it."""
+    """Return the timed passes: name, function, and whether the model is frozen for it."""
 
     def forward():
         with torch.no_grad():
@@ -54,7 +54,7 @@ def passes(model, x, y):
     ]
 
 
-print(f"{'':<26}{'pass':<10}{'behind':>8}{'inside':>8}{'ratio':>8}")
+print(f"{'':<26}{'pass':<10}{'apart':>8}{'fused':>8}{'ratio':>8}")
 for name, (build, (channels, side), options, batch) in NETWORKS.items():
     model = build(channels, 10, T=4, image_size=side, **options, generator=stream(0, "w"))
     x = torch.rand(batch, channels, side, side, generator=stream(0, "x"))

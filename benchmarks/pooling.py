@@ -1,4 +1,4 @@
-"""Max against average pooling: the share of exact zeros in the gradient of every operation.
+"""Max against average pooling: share of exact zeros in the gradient by each operation's input.
 
 python benchmarks/pooling.py runs/mini/cifar10-sew18-max-s0 runs/mini/cifar10-sew18-avg-s0
 """

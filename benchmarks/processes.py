@@ -1,9 +1,9 @@
-"""Gradients a second of a small network: threads beside processes, memory given back or kept.
+"""Gradients per second of a small network: threads or processes, freed memory kept or returned.
 
 python benchmarks/processes.py
 
-Every line is measured in fresh processes, `--rounds` times in turn; the best of each is shown, with
-the page faults of one gradient (28 x 28 CNN, width 8, T = 4, batch 128).
+Each line is measured in fresh processes, `--rounds` times in turn. The best is shown, with the page
+faults of one gradient (28 x 28 CNN, width 8, T = 4, batch 128).
 """
 
 import argparse
@@ -21,7 +21,7 @@ args = parser.parse_args()
 
 
 def work(threads, keep, rule):
-    """Print gradients a second and page faults a gradient of this process."""
+    """Print gradients per second and page faults per gradient of this process."""
     import torch
 
     from spikeguard.attacks import ASSG, Backprop, cross_entropy, frozen
@@ -49,10 +49,10 @@ def work(threads, keep, rule):
 
 
 def measure(processes, threads, keep, rule):
-    """Return gradients a second of all processes together, and page faults a gradient."""
+    """Return gradients per second of all processes together, and page faults per gradient."""
     words = [sys.executable, __file__, "--worker", str(threads), keep, rule]
-    begun = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
-    found = [tuple(map(float, each.communicate()[0].split())) for each in begun]
+    started = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+    found = [tuple(map(float, each.communicate()[0].split())) for each in started]
     return sum(speed for speed, _ in found), max(faults for _, faults in found)
 
 
@@ -60,7 +60,7 @@ if args.worker:
     work(*args.worker)
     sys.exit()
 cases = [
-    *((1, 1, keep, rule) for rule in ("backprop", "ASSG") for keep in ("given back", "kept")),
+    *((1, 1, keep, rule) for rule in ("backprop", "ASSG") for keep in ("returned", "kept")),
     *((processes, 3 - processes, "kept", "backprop") for processes in (1, 2)),
 ]
 best = dict.fromkeys(cases, (0.0, 0.0))

@@ -1,6 +1,6 @@
-"""Suites standard and snn on three networks that independent code trained, beside its numbers.
+"""Suites standard and snn on three networks that independent code trained and attacked.
 
-"strongest" is the lowest number that is known of it, over all 200 images whatever --limit says.
+"strongest" is the lowest known accuracy of a network, over all 200 images whatever --limit is.
 
 OMP_NUM_THREADS=1 python benchmarks/reference_networks.py
 OMP_NUM_THREADS=1 python benchmarks/reference_networks.py --suites snn --networks adversarial
@@ -35,9 +35,9 @@ for name in args.networks:
     data = record["x"], record["y"]
     stored = 100 * float(record["autoattack"][: args.limit].double().mean())
     for chosen in args.suites:
-        began = time.perf_counter()
+        start = time.perf_counter()
         result = evaluate(model, data, suite(chosen, eps=EPS), cascade=True, limit=args.limit)
-        took = time.perf_counter() - began
+        took = time.perf_counter() - start
         ours, strongest = 100 * result.worst_case.accuracy, 100 * STRONGEST[name]
         others = f"{stored:>9.1f} % {strongest:>8.1f} %"
         print(f"{name:<12} {chosen:<9} {ours:>5.1f} % {others} {took:>5.0f}")

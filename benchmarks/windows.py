@@ -1,9 +1,9 @@
-"""Average pooling 2 x 2, compiled, beside torch's: milliseconds forward and backward.
+"""Compiled 2 x 2 average pooling beside that of torch: milliseconds forward and backward.
 
 python benchmarks/windows.py
 
-Channels innermost, one thread. Every pass is timed once in each round, so that all meet the same
-machine; the numbers are medians.
+Channels last, one thread. Each pass is timed once in every round, so that load on the machine
+affects all of them; the numbers are medians.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The benchmark: equal networks, results that survive a kill, and numbers known beforehand."""
+"""The benchmark: equal networks, resumed results, and numbers known beforehand."""
 
 import json
 import os
@@ -85,7 +85,7 @@ def test_every_variant_has_the_networks_logits(name, setup, network):
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_a_planted_weight_difference_is_refused(name):
+def test_a_planted_weight_difference_is_rejected(name):
     model, (x, _) = build(TINY["cnn"]), sample(TINY["cnn"])
     planted = made(name, model)
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_a_planted_weight_difference_is_refused(name):
         require_equal(planted, reference(model, x), tied(model, x), x)
 
 
-def test_logits_of_another_shape_and_ties_everywhere_are_refused():
+def test_logits_of_another_shape_and_ties_everywhere_are_rejected():
     model, (x, _) = build(TINY["cnn"]), sample(TINY["cnn"])
     plain = variant("plain", model)
     expected = reference(model, x)
@@ -142,7 +142,7 @@ def test_the_floor_is_the_network_with_relu():
         torch.testing.assert_close(run(), z)
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_networks_that_cannot_be_compared_are_rejected():
     with pytest.raises(ValueError, match="only LIF"):
         peer("plain", CNN(neuron=IF()))
     with pytest.raises(ValueError, match=r"Triangular\(1.0\)"):
@@ -153,7 +153,7 @@ def test_what_cannot_be_compared_is_refused():
 
 
 class Absent:
-    """An import system without a package."""
+    """An import finder that hides one package."""
 
     def __init__(self, name):
         self.name = name
@@ -164,7 +164,7 @@ class Absent:
 
 
 @pytest.mark.parametrize("name", ["spikingjelly", "snntorch", "norse"])
-def test_a_missing_library_is_one_line_and_the_rest_goes_on(name, tmp_path, monkeypatch):
+def test_a_missing_library_is_one_line_and_the_rest_is_measured(name, tmp_path, monkeypatch):
     for module in [m for m in sys.modules if m.split(".")[0] == name]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(sys, "meta_path", [Absent(name), *sys.meta_path])
@@ -177,7 +177,7 @@ def test_a_missing_library_is_one_line_and_the_rest_goes_on(name, tmp_path, monk
     assert {row.variant for row in rows(store.cases)} == set(PLAIN)
 
 
-def test_a_library_that_breaks_on_import_says_so(monkeypatch):
+def test_a_library_that_fails_on_import_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "snntorch", None)
     with pytest.raises(Unavailable, match=r"snntorch .*make bench-peers"):
         peer("snntorch", build(TINY["cnn"]))
@@ -188,7 +188,7 @@ def test_a_library_that_breaks_on_import_says_so(monkeypatch):
 
 @pytest.mark.parametrize("work", WORKS)
 @pytest.mark.parametrize("name", PLAIN)
-def test_work_leaves_the_flags_as_they_were_and_only_training_moves_weights(work, name):
+def test_work_restores_the_flags_and_only_training_changes_weights(work, name):
     model, (x, y) = build(TINY["cnn"]), sample(TINY["cnn"])
     each = variant(name, model)
     before = {n: p.detach().clone() for n, p in each.model.named_parameters()}
@@ -199,7 +199,7 @@ def test_work_leaves_the_flags_as_they_were_and_only_training_moves_weights(work
     assert moved == (work == "train")
 
 
-def test_unknown_work_is_refused():
+def test_unknown_work_is_rejected():
     x, y = sample(TINY["cnn"])
     unknown = ready("sing", Variant("plain", torch.nn.Identity()), x, y)
     with pytest.raises(ValueError, match="unknown work 'sing'; known: train, pgd, eval"), unknown:
@@ -207,7 +207,7 @@ def test_unknown_work_is_refused():
 
 
 class Clock:
-    """Every reading is later by the next of some durations, over and over."""
+    """A clock that advances by given durations, cyclically."""
 
     def __init__(self, *durations):
         self.now, self.durations, self.place = 0.0, durations, 0
@@ -245,18 +245,18 @@ def test_variants_take_turns_and_repeats_stop_at_the_budget():
 def test_the_faster_memory_format_is_chosen(durations, chosen):
     x, y = sample(TINY["cnn"])
     model = build(TINY["cnn"])
-    asked = []
+    calls = []
 
     def build_one(last):
-        asked.append(last)
+        calls.append(last)
         return variant("plain", model, channels_last=last)
 
     assert faster_format(build_one, x, y, Clock(*durations)) == chosen
-    assert asked == [False, True]
+    assert calls == [False, True]
 
 
 def test_memory_of_a_known_allocation():
-    """A forward that holds 64 MiB at once is seen to do so, one that holds nothing is not."""
+    """64 MiB that a forward pass allocates are measured, and so is an allocation of 1 MiB."""
     code = (
         "import torch\n"
         "from spikeguard.benchmarking.peak_memory import measure\n"
@@ -285,7 +285,7 @@ def test_memory_of_a_known_allocation():
     assert 60 < much < 90
 
 
-def test_memory_in_a_process_of_its_own_and_what_it_says_when_it_fails():
+def test_memory_in_a_fresh_process_and_the_message_when_it_fails():
     assert peak_mib(TINY["cnn"], "eval", "plain") >= 0
     with pytest.raises(MeasurementFailed, match=r"plain: memory .*unknown work 'sing'"):
         peak_mib(TINY["cnn"], "sing", "plain")
@@ -331,7 +331,7 @@ def test_a_power_law_has_its_exponent_as_slope():
     assert scaling.slope([1, 2, 4], [5, 5, 5]) == pytest.approx(0.0)
 
 
-def test_the_slope_stands_in_the_last_line_of_an_axis():
+def test_the_slope_is_in_the_last_line_of_an_axis():
     cases = {
         f"scaling/vgg5/T/{T}": {"train": 2.0 * T, "pgd": 1.0 * T, "mib": 3.0} for T in (1, 2, 4)
     }
@@ -354,7 +354,7 @@ def test_the_verdicts_are_compared_with_the_plain_loop():
 # --- results on the disk
 
 
-def test_a_way_that_leaves_more_standing_is_not_called_faster():
+def test_a_way_with_a_higher_worst_case_is_not_called_faster():
     first, *_, last = verdict.WAYS
     cases = {
         f"verdict/{first}": {"seconds": 60.0, "worst_case": 0.4, "images": 200},
@@ -379,7 +379,7 @@ def test_results_are_read_back_and_nothing_is_measured_twice(tmp_path):
 
 
 @pytest.mark.parametrize("changed", [{"torch": "1.0"}, {"threads": 7}, {"quick": False}])
-def test_another_machine_version_or_kind_is_refused(tmp_path, changed):
+def test_another_machine_version_or_kind_is_rejected(tmp_path, changed):
     Store(tmp_path, card()).case("a", dict)
     (name,) = changed
     with pytest.raises(ValueError, match=f"holds a benchmark of another {name}.*--out"):
@@ -387,13 +387,13 @@ def test_another_machine_version_or_kind_is_refused(tmp_path, changed):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"identity": 1, "cases": {}}'])
-def test_damaged_results_are_refused(tmp_path, text):
+def test_damaged_results_are_rejected(tmp_path, text):
     (tmp_path / RESULTS).write_text(text)
     with pytest.raises(ValueError, match="is damaged; remove it"):
         Store(tmp_path, card())
 
 
-def test_a_killed_benchmark_goes_on(tmp_path, monkeypatch):
+def test_a_killed_benchmark_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(suite, "_QUICK", ONCE)
     monkeypatch.setattr(suite, "peak_mib", lambda *_, **__: 1.0)
     bench = Benchmark({"cnn": TINY["cnn"]}, tmp_path, quick=True, names=PLAIN)
@@ -406,10 +406,10 @@ def test_a_killed_benchmark_goes_on(tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         bench.run(finished=kill)
-    kept = json.loads((tmp_path / RESULTS).read_text())["cases"]
-    assert list(kept) == ["equal/cnn", "time/cnn/eval"]
+    saved = json.loads((tmp_path / RESULTS).read_text())["cases"]
+    assert list(saved) == ["equal/cnn", "time/cnn/eval"]
     store = bench.run(finished=lambda s: write_page(s, tmp_path))
-    assert {key: store.cases[key] for key in kept} == kept
+    assert {key: store.cases[key] for key in saved} == saved
     assert len(rows(store.cases)) == 3 * len(PLAIN)
     assert all(row.mib == (None if row.work == "eval" else 1.0) for row in rows(store.cases))
     page = (tmp_path / PAGE).read_text()
@@ -455,7 +455,7 @@ def test_the_full_run_adds_scaling_and_the_verdict(tmp_path, monkeypatch):
     assert "1.00 / 2.00" in (tmp_path / PAGE).read_text()
 
 
-def test_the_number_of_threads_is_put_back(tmp_path, monkeypatch):
+def test_the_number_of_threads_is_restored(tmp_path, monkeypatch):
     monkeypatch.setattr(suite, "_QUICK", ONCE)
     monkeypatch.setattr(suite, "peak_mib", lambda *_, **__: 1.0)
     seen = []
@@ -468,7 +468,7 @@ def test_the_number_of_threads_is_put_back(tmp_path, monkeypatch):
         Benchmark({}, tmp_path, threads=0)
 
 
-def test_memory_that_could_not_be_measured_is_named_and_tried_again(tmp_path, monkeypatch):
+def test_memory_that_could_not_be_measured_is_named_and_retried(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise MeasurementFailed("floor: memory cannot be measured: Killed")
 
@@ -488,7 +488,7 @@ def test_memory_that_could_not_be_measured_is_named_and_tried_again(tmp_path, mo
 
 
 class Sign(torch.nn.Module):
-    """Class 1 above 1/2: a grey image is fooled by whoever moves it across."""
+    """Class 1 above 1/2: an attack on a grey image succeeds when it crosses 1/2."""
 
     def __init__(self):
         super().__init__()
@@ -499,8 +499,8 @@ class Sign(torch.nn.Module):
         return torch.stack([-score, score], 1)
 
 
-def test_every_way_to_the_verdict_finds_what_is_known_to_hold(monkeypatch):
-    """At radius 0.1 the images at 0.55 and 0.45 fall, two are wrong anyway: 4 of 8 stand."""
+def test_every_way_finds_the_known_worst_case(monkeypatch):
+    """At radius 0.1 the images at 0.55 and 0.45 are lost, two are wrong anyway: 4 of 8 survive."""
     grey = torch.tensor([0.9, 0.65, 0.55, 0.1, 0.35, 0.45, 0.8, 0.2])
     y = torch.tensor([1, 1, 1, 0, 0, 0, 0, 1])
     x = grey.view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
@@ -523,7 +523,7 @@ def test_the_figure_is_written(tmp_path):
     assert files[1].read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_matplotlib_there_is_a_line_instead(tmp_path, monkeypatch):
+def test_without_matplotlib_the_error_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(NoMatplotlib, match=r"no plot: .*spikeguard\[bench\]"):
         plot(rows(CASES), tmp_path / "plot")
@@ -552,7 +552,7 @@ def test_networks_are_chosen_by_name():
     assert list(choose(["wrn-t4", "cnn-t10"])) == ["cnn-t10", "wrn-t4"]
 
 
-def test_the_command_prints_tables_and_says_where_they_are(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_tables_and_their_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(suite, "_QUICK", ONCE)
     monkeypatch.setattr(suite, "peak_mib", lambda *_, **__: 1.0)
     monkeypatch.setitem(QUICK, "cnn-t10", TINY["cnn"])

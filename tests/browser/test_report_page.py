@@ -1,4 +1,4 @@
-"""The report in a real browser: it draws, fits desk and phone, and loads nothing."""
+"""The report in a real browser: charts are drawn, pages fit the screen, nothing is loaded."""
 
 import itertools
 import shutil
@@ -55,28 +55,28 @@ def pages(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=SCREENS)
 def opened(request, chromium, pages):
-    """Every report, open at one screen size, with what it complained of and asked for."""
+    """Each report, open at one screen size, with its console messages and requests."""
     width, height = SCREENS[request.param]
     context = chromium.new_context(viewport={"width": width, "height": height})
     found = {}
     for name, path in pages.items():
-        tab, complaints, requests = context.new_page(), [], []
-        tab.on("console", lambda message, to=complaints: to.append(message.text))
-        tab.on("pageerror", lambda error, to=complaints: to.append(str(error)))
+        tab, messages, requests = context.new_page(), [], []
+        tab.on("console", lambda message, to=messages: to.append(message.text))
+        tab.on("pageerror", lambda error, to=messages: to.append(str(error)))
         tab.on("request", lambda request, to=requests: to.append(request.url))
         tab.goto(path.as_uri())
         tab.wait_for_function(
             "[...document.querySelectorAll('.chart')].every(c => c.querySelector('.main-svg'))"
         )
-        found[name] = (tab, complaints, requests)
+        found[name] = (tab, messages, requests)
     yield found
     context.close()
 
 
 @pytest.mark.parametrize("name", ["demo", "hostile"])
-def test_page_is_quiet_and_asks_for_nothing(opened, pages, name):
-    tab, complaints, requests = opened[name]
-    assert complaints == []
+def test_page_logs_nothing_and_requests_nothing(opened, pages, name):
+    tab, messages, requests = opened[name]
+    assert messages == []
     assert [url for url in requests if not url.startswith("data:")] == [pages[name].as_uri()]
     assert tab.evaluate("window.pwned") is None
 
@@ -160,7 +160,7 @@ def test_planted_numbers_and_verdicts_are_visible(opened):
         assert seen, text
 
 
-def test_hostile_names_are_shown_as_they_are(opened):
+def test_hostile_names_are_shown_literally(opened):
     tab = opened["hostile"][0]
     assert tab.title() == HOSTILE
     assert tab.evaluate("document.querySelector('h1').textContent") == HOSTILE
@@ -179,7 +179,7 @@ def test_page_has_landmarks_and_one_heading_order(opened):
     )
 
 
-def test_a_code_opens_what_its_check_asks(opened):
+def test_a_code_opens_the_description_of_its_check(opened):
     tab = opened["demo"][0]
     tab.evaluate("document.querySelector('#checks').open = false; location.hash = ''")
     tab.locator("a.code[href='#check-S4']:visible").first.click()

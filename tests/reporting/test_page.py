@@ -1,4 +1,4 @@
-"""The report says the planted numbers, escapes its input, and names the file it cannot read."""
+"""The report shows the planted numbers, escapes its input, and names unreadable files."""
 
 import html
 import json
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spikeguard.evaluation.statistics import Score, wilson
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.charts import against_radius, curves, looks, membranes, per_attack
 from spikeguard.reporting.readers.collect import collect
 from spikeguard.reporting.renderer import report
@@ -30,7 +30,7 @@ HOSTILE = "</script><script>window.pwned = 1</script><img src=x onerror=pwned()>
 
 
 def text_of(path):
-    """What a reader sees, without tags; scripts and styles left out."""
+    """Return the visible text of a page."""
     bare = re.sub(r"<[^>]+>", " ", SCRIPT.sub(" ", path.read_text(encoding="utf-8")))
     return re.sub(r"\s+", " ", html.unescape(bare))
 
@@ -74,7 +74,7 @@ def test_verdict_names_the_widest_gap_and_the_audit(demo):
     text = text_of(demo[1])
     assert (
         "At ε = 0.2 (L∞, n = 500) PGD-40 with its own surrogate is 29.0 points too optimistic: "
-        "at most 1.0 % hold in the worst case."
+        "at most 1.0 % survive in the worst case."
     ) in text
     assert "upper bounds" in text
     verdict = json.loads((demo[0][1] / "audit.json").read_text())
@@ -89,7 +89,7 @@ def test_verdict_names_the_widest_gap_and_the_audit(demo):
         assert word in text
 
 
-def test_page_tells_what_was_trained_and_how(demo):
+def test_page_shows_the_settings_and_commands_of_training(demo):
     text = text_of(demo[1])
     for word in (
         *("58,906", "1,167", "1 min 23 s", "TGO(lambda_max=20.0, delta=1.0)", "Planted CPU"),
@@ -122,7 +122,7 @@ def test_ids_and_headings_are_in_order(demo):
         assert 'role="img"' in chart and re.search(r'aria-label="[^"]{20,}"', chart)
 
 
-def test_hostile_names_are_shown_not_run(tmp_path):
+def test_hostile_names_are_escaped(tmp_path):
     path = plant_run(tmp_path / "hostile", HOSTILE, objective=HOSTILE)
     plant_attacks(path, 0.1, 90.0, NETWORKS["TGO"][0.1])
     plant_audit(path, failed=("S4",))
@@ -134,7 +134,7 @@ def test_hostile_names_are_shown_not_run(tmp_path):
     assert HOSTILE in text_of(page)
 
 
-def test_what_was_not_run_is_said_with_its_command(tmp_path):
+def test_missing_results_are_shown_with_their_command(tmp_path):
     path = plant_run(tmp_path / "bare run", "Bare")
     text = text_of(report([path], tmp_path / "report.html"))
     assert "Not attacked yet: nothing is known about its robustness." in text
@@ -144,7 +144,7 @@ def test_what_was_not_run_is_said_with_its_command(tmp_path):
     assert "points too optimistic" not in text
 
 
-def test_network_that_was_not_attacked_at_a_radius_says_so(tmp_path):
+def test_network_that_was_not_attacked_at_a_radius_is_marked(tmp_path):
     one, two = plant_run(tmp_path / "one", "One"), plant_run(tmp_path / "two", "Two")
     plant_attacks(one, 0.1, 90.0, NETWORKS["AT"][0.1])
     plant_attacks(two, 8 / 255, 91.0, NETWORKS["TGO"][0.1])
@@ -154,17 +154,17 @@ def test_network_that_was_not_attacked_at_a_radius_says_so(tmp_path):
     assert "L∞ attacks at ε = 8/255, 0.1" in text
 
 
-def test_attacks_with_the_own_surrogate_only_are_called_that(tmp_path):
+def test_attacks_with_the_own_surrogate_only_are_marked(tmp_path):
     path = plant_run(tmp_path / "run", "Run")
     plant_attacks(path, 0.1, 90.0, (50.0, 40.0, 40.0), names=("pgd10", "pgd40"))
     text = text_of(report([path], tmp_path / "report.html"))
     assert (
-        "Only its own surrogate was tried: 40.0 % is what a paper would print, and no more." in text
+        "Only its own surrogate was tried: 40.0 % is just the number a paper would print." in text
     )
     assert f"not run: spikeguard attack {path} --suite surrogates" in text
 
 
-def test_gap_below_a_point_is_not_called_one(tmp_path):
+def test_gap_below_a_point_is_not_reported(tmp_path):
     path = plant_run(tmp_path / "run", "Run")
     plant_attacks(path, 0.1, 90.0, (40.0, 60.0, 39.2), names=("pgd40", "pgd20/width2"))
     text = text_of(report([path], tmp_path / "report.html"))
@@ -200,7 +200,7 @@ def test_suites_on_the_same_images_are_merged_and_others_left_out(tmp_path):
 
 
 def test_a_cascade_or_a_bfloat16_search_is_never_shown_as_the_plain_attack(tmp_path):
-    """Their numbers lie below the plain ones: whoever merged them by name would show them."""
+    """Their numbers are below the plain ones, so merging by name would show them."""
     run = plant_run(tmp_path / "run", "Planted")
     plant_attacks(run, 0.1, 90.0, (80.0, 70.0, 60.0), names=("fgsm", "pgd10"))
     for change, numbers in (
@@ -244,7 +244,7 @@ def test_a_cascade_alone_has_no_number_to_compare_with_papers(tmp_path):
     assert "70.0 %" in text
 
 
-def test_same_titles_are_told_apart(tmp_path):
+def test_same_titles_get_different_labels(tmp_path):
     paths = [plant_run(tmp_path / name, "Same") for name in ("a", "b")]
     assert [network.label for network in collect(paths)] == ["Same (a)", "Same (b)"]
     inner = [plant_run(tmp_path / outer / "same", "Same") for outer in ("c", "d")]
@@ -270,7 +270,7 @@ def test_missing_file_is_named(name, tmp_path):
         *("attacks/demo-linf-0.1-first500.json", "analysis/membrane.npz"),
     ],
 )
-def test_truncated_file_is_named_and_the_old_page_stands(name, tmp_path):
+def test_truncated_file_is_named_and_the_old_page_is_kept(name, tmp_path):
     (path, *_) = plant_demo(tmp_path)
     truncate(path / name)
     page = tmp_path / "report.html"
@@ -293,7 +293,7 @@ def test_metrics_that_end_early_are_damaged(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "key", "value", "complaint"),
+    ("file", "key", "value", "message"),
     [
         ("result.json", "parameters", None, "damaged"),
         ("audit.json", "status", "fine", "unknown status 'fine'; known: reliable"),
@@ -302,31 +302,31 @@ def test_metrics_that_end_early_are_damaged(tmp_path):
             "attacks/demo-linf-0.1-first500.json",
             "clean",
             {"accuracy": 99.4, "low": 98.0, "high": 99.9, "n": 500},
-            "an accuracy lies in",
+            "an accuracy must be in",
         ),
         ("attacks/demo-linf-0.1-first500.json", "attacks", [], "damaged"),
         ("environment.json", None, [], "expected an object, got list"),
     ],
 )
-def test_file_with_other_content_is_named(file, key, value, complaint, tmp_path):
+def test_file_with_other_content_is_named(file, key, value, message, tmp_path):
     (path, *_) = plant_demo(tmp_path)
     card = json.loads((path / file).read_text())
     card = value if key is None else {**card, key: value}
     (path / file).write_text(json.dumps(card))
-    with pytest.raises(ValueError, match=re.escape(complaint)) as caught:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
         report([path], tmp_path / "report.html")
     assert str(path / file) in str(caught.value)
 
 
 def test_mistakes_of_the_caller_are_one_line(tmp_path):
     path = plant_run(tmp_path / "run", "Run")
-    for runs, complaint in (
+    for runs, message in (
         ([], "at least one run folder"),
         ([path, path], "named twice"),
         ([tmp_path / "none"], "no such run folder"),
         ([tmp_path], "not a run folder, it holds no recipe.yaml"),
     ):
-        with pytest.raises(ValueError, match=complaint):
+        with pytest.raises(ValueError, match=message):
             report(runs, tmp_path / "report.html")
 
 
@@ -377,7 +377,7 @@ def test_charts_hold_the_planted_numbers(demo):
     assert [trace.name for trace in terms.data[:2]] == ["TGO, cross_entropy", "TGO, tgo"]
 
 
-def test_every_network_has_a_look_of_its_own(tmp_path):
+def test_every_network_has_its_own_look(tmp_path):
     networks = collect([plant_run(tmp_path / str(n), f"N{n}", epochs=2) for n in range(20)])
     assert len(set(looks(networks).values())) == 20
 
@@ -385,16 +385,16 @@ def test_every_network_has_a_look_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        (words.percent(0.6136), "61.4 %"),
-        (words.scored(Score(0.614, 0.570, 0.656, 500)), "61.4 % [57.0, 65.6]"),
-        (words.duration(7.6), "8 s"),
-        (words.duration(200), "3 min 20 s"),
-        (words.duration(7_500), "2 h 05 min"),
-        (words.radius(8 / 255), "ε = 8/255"),
-        (words.attack("pgd40/width0.5"), "PGD-40, width 0.5"),
-        (words.attack("rfgsm"), "R+FGSM"),
-        (words.attack("mine"), "mine"),
-        (words.norm("l2"), "L2"),
+        (formatting.percent(0.6136), "61.4 %"),
+        (formatting.scored(Score(0.614, 0.570, 0.656, 500)), "61.4 % [57.0, 65.6]"),
+        (formatting.duration(7.6), "8 s"),
+        (formatting.duration(200), "3 min 20 s"),
+        (formatting.duration(7_500), "2 h 05 min"),
+        (formatting.radius(8 / 255), "ε = 8/255"),
+        (formatting.attack("pgd40/width0.5"), "PGD-40, width 0.5"),
+        (formatting.attack("rfgsm"), "R+FGSM"),
+        (formatting.attack("mine"), "mine"),
+        (formatting.norm("l2"), "L2"),
     ],
 )
 def test_numbers_and_names_have_one_form(written, expected):

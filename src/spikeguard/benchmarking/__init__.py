@@ -1,8 +1,8 @@
-"""How fast SpikeGuard is, and how much memory it needs, beside other ways to run the same network.
+"""Benchmark: time and memory of SpikeGuard beside other ways to run the same network.
 
-All variants have the same weights and, in evaluation mode, the same logits; one that has not is
-left out. Times are medians of interleaved repeats in one process; memory is measured in a fresh
-process for each number.
+All variants have the same weights and, in evaluation mode, the same logits; a variant whose logits
+differ is left out. Times are medians of interleaved repeats in one process. Each memory number is
+measured in a fresh process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two variants are compared only if they compute the same thing; here it is made sure."""
+"""Test that a variant computes the same logits as the network it was built from."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from spikeguard.neurons.modes import record
 __all__ = ["Unequal", "require_equal", "tied"]
 
 _TOLERANCE = 1e-4
-_SHARE = 0.75  # of the images; what computes another thing differs on nearly all of them
+_SHARE = 0.75  # of the images must agree; a different network differs on nearly all of them
 _TIE = 2.0**-21  # four units in the last place of a float32 just below 1
 
 
 class Unequal(ValueError):
-    """A variant's logits are not those of the network it was built from."""
+    """The logits of a variant differ from those of the network it was built from."""
 
 
 def tied(model: SNN, x: Tensor) -> Tensor:
-    """Say for which images a potential meets its threshold to within rounding, bool [B].
+    """Return the images on which a potential equals its threshold to within rounding, bool [B].
 
-    There a spike may turn on the order of a sum, or on whether a tie fires: snnTorch and Norse
-    need v > v_th, SpikeGuard and SpikingJelly v >= v_th.
+    On these images a spike can depend on the order of a sum, or on whether a tie fires: snnTorch
+    and Norse fire at v > v_th, SpikeGuard and SpikingJelly at v >= v_th.
     """
     found = torch.zeros(len(x), dtype=torch.bool)
     for place in range(0, len(x), 16):  # potentials are large
@@ -39,20 +39,20 @@ def tied(model: SNN, x: Tensor) -> Tensor:
 
 
 def require_equal(variant: Variant, expected: Tensor, ties: Tensor, x: Tensor) -> None:
-    """Refuse a variant whose logits in evaluation mode differ from the network's.
+    """Reject a variant whose logits in evaluation mode differ from those of the network.
 
-    A sum in another order moves a potential by a few units in the last place, and among millions of
-    potentials one then crosses its threshold, and that image's logits change. So a quarter of the
-    images may differ; a wrong weight, decay or reset changes nearly all.
+    A sum in another order changes a potential by a few units in the last place. Among millions of
+    potentials one then crosses its threshold, and the logits of that image change. So a quarter of
+    the images may differ; a wrong weight, decay or reset changes nearly all.
 
     Args:
-        variant: What is to be measured.
-        expected: The network's own logits [B, K] on ``x``, by the reference kernel.
-        ties: Images left out of the comparison [B], see :func:`tied`.
+        variant: The variant to test.
+        expected: Logits [B, K] of the network on ``x``, by the reference kernel.
+        ties: Images to leave out of the comparison [B], see :func:`tied`.
         x: Images [B, C, H, W].
 
     Raises:
-        Unequal: If more images differ, or ties leave nothing to compare.
+        Unequal: If more images differ, or all images have a tie.
     """
     y = torch.zeros(len(x), dtype=torch.int64)
     with ready("eval", variant, x, y) as run:

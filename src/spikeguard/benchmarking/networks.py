@@ -1,4 +1,4 @@
-"""The networks that are measured: fixed-seed weights, scaled so that every layer fires."""
+"""Networks of the benchmark: weights from a fixed seed, scaled so that every layer fires."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ _FAMILIES: dict[str, Callable[[int, float, torch.Generator], SNN]] = {
 
 @dataclass(frozen=True)
 class Setup:
-    """What a measurement runs on.
+    """Network and batch of a measurement.
 
     Args:
         family: "cnn" (1 x 28 x 28), "vgg5", "vgg11" or "wrn16_4" (3 x 32 x 32).
         T: Time steps, >= 1.
-        batch: Images at once, >= 1.
-        width: Multiplies the widths, > 0.
+        batch: Images in a batch, >= 1.
+        width: Factor on the widths of all layers, > 0.
     """
 
     family: str
@@ -79,10 +79,10 @@ QUICK: dict[str, Setup] = {
 
 
 def build(setup: Setup) -> SNN:
-    """Return the network, calibrated, in evaluation mode; equal setups give equal weights.
+    """Return the calibrated network in evaluation mode; equal setups give equal weights.
 
-    Batch statistics become those of 16 images, and a linear layer before a neuron is scaled to a
-    drive of standard deviation 1: a freshly drawn one would leave its neurons silent.
+    Batch statistics are those of 16 images, and each linear layer before a neuron is scaled to an
+    output of standard deviation 1. With initial weights these neurons would not fire.
     """
     model = _FAMILIES[setup.family](setup.T, setup.width, stream(0, "bench", setup.family))
     x, _ = sample(Setup(setup.family, setup.T, 16, setup.width))
@@ -110,14 +110,14 @@ def sample(setup: Setup) -> tuple[Tensor, Tensor]:
 
 
 def firing_rates(model: SNN, x: Tensor) -> list[float]:
-    """Return every spiking layer's share of spikes, in [0, 1], in network order."""
+    """Return the share of spikes of each spiking layer, in [0, 1], in network order."""
     with torch.no_grad(), record(model) as trace:
         model(x)
     return [float(layer.spikes.mean()) for layer in trace.values()]
 
 
 def _drives(model: nn.Module) -> list[nn.Linear]:
-    """Return the linear layers that a neuron follows."""
+    """Return the linear layers directly before a neuron."""
     found = []
     for parent in model.modules():
         for layer, after in pairwise(parent.children()):

@@ -1,4 +1,4 @@
-"""The results as a Markdown page, rewritten after every case."""
+"""Markdown page of the results, rewritten after every case."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
 def further(cases: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """Return the tables beside the comparison, (head, lines), that hold something."""
+    """Return the non-empty tables after the comparison, as (head, lines)."""
     found: list[Table] = [
         (scaling.HEAD, scaling.rows(cases)),
         (verdict.HEAD, verdict.rows(cases)),
@@ -28,12 +28,12 @@ def further(cases: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 
 
 def write_page(store: Store, folder: Path) -> None:
-    """Write what has been measured so far."""
-    told = store.identity
-    peers = ", ".join(f"{name} {version or '-'}" for name, version in told["peers"].items())
+    """Write the page of all cases measured so far."""
+    identity = store.identity
+    peers = ", ".join(f"{name} {version or '-'}" for name, version in identity["peers"].items())
     parts = [
-        f"{told['cpu']}, {told['threads']} threads, torch {told['torch']}, "
-        f"SpikeGuard {told['spikeguard']} ({told['commit']}), {peers}.\n",
+        f"{identity['cpu']}, {identity['threads']} threads, torch {identity['torch']}, "
+        f"SpikeGuard {identity['spikeguard']} ({identity['commit']}), {peers}.\n",
         table.markdown(table.HEAD, [table.cells(row) for row in table.rows(store.cases)]),
         *(table.markdown(head, lines) for head, lines in further(store.cases)),
         "".join(f"- {line}\n" for line in table.notes(store.cases)),

@@ -1,4 +1,4 @@
-"""Peak memory of one piece of work, in a process of its own.
+"""Peak memory of one piece of work, measured in a fresh process.
 
 ``python -m spikeguard.benchmarking.peak_memory JSON`` measures and prints a number;
 :func:`peak_mib` starts it.
@@ -23,7 +23,7 @@ __all__ = ["MeasurementFailed", "measure", "peak_mib"]
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
-# Freed memory goes back to the system at once, so that resident means in use; the same for all.
+# The allocator returns freed memory to the system at once, so resident memory is memory in use.
 _ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": "131072",
     "MALLOC_TRIM_THRESHOLD_": "131072",
@@ -34,26 +34,27 @@ _ALLOCATOR = {
 
 
 class MeasurementFailed(RuntimeError):
-    """The process that measures ended without a number."""
+    """The measuring process ended without a number."""
 
 
 def peak_mib(setup: Setup, work: str, name: str, *, channels_last: bool = False) -> float:
-    """Return the peak of resident memory during a piece of work, above what was there before it.
+    """Return the peak of resident memory during a piece of work, above the level before it.
 
-    It runs in a fresh process of one thread, after a warm-up. What is there before are the weights
-    and, in training, the gradients of the warm-up, which the step frees and makes again.
+    The work runs in a fresh process of one thread, after a warm-up. The level before it includes
+    the weights and, in training, the gradients of the warm-up, which the step frees and allocates
+    again.
 
     Args:
         setup: The network and its batch.
         work: One of ``WORKS``.
-        name: The variant.
-        channels_last: Its memory format.
+        name: Name of the variant.
+        channels_last: Whether the variant uses that memory format.
 
     Returns:
         MiB.
 
     Raises:
-        MeasurementFailed: If the process fails; the last line of its errors says why.
+        MeasurementFailed: If the process fails; the message ends with the last line of its errors.
     """
     order = {"setup": asdict(setup), "work": work, "name": name, "channels_last": channels_last}
     done = subprocess.run(
@@ -70,7 +71,7 @@ def peak_mib(setup: Setup, work: str, name: str, *, channels_last: bool = False)
 
 
 def measure(work: str, made: Variant, setup: Setup, *, channels_last: bool = False) -> float:
-    """Return the peak in MiB, measured in this process: a fresh one, or the number means little."""
+    """Return the peak in MiB, measured in this process, which should be a fresh one."""
     x, y = sample(setup)
     x = in_format(x, channels_last)
     with ready(work, made, x, y) as run:
@@ -82,13 +83,13 @@ def measure(work: str, made: Variant, setup: Setup, *, channels_last: bool = Fal
 
 
 def _reset_peak() -> float:
-    """Set the peak to what is resident now, where the system allows it; return it in KiB."""
+    """Reset the peak to the current resident memory where possible; return it in KiB."""
     if not _STATUS.exists():
         return _peak()
     try:
         _CLEAR.write_text("5")
     except OSError:
-        return _peak()  # the peak so far is then the level that the work must exceed
+        return _peak()  # then only memory above the earlier peak is counted
     return _kib("VmRSS")
 
 
@@ -111,11 +112,11 @@ def _main(order: str) -> None:
     import torch
 
     torch.set_num_threads(1)
-    asked = json.loads(order)
-    setup = Setup(**asked["setup"])
-    made = variant(asked["name"], build(setup), channels_last=asked["channels_last"])
+    given = json.loads(order)
+    setup = Setup(**given["setup"])
+    made = variant(given["name"], build(setup), channels_last=given["channels_last"])
     gc.collect()
-    print(measure(asked["work"], made, setup, channels_last=asked["channels_last"]))
+    print(measure(given["work"], made, setup, channels_last=given["channels_last"]))
 
 
 if __name__ == "__main__":

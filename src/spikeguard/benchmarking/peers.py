@@ -1,4 +1,4 @@
-"""The other ways to run the same network: three libraries, a plain loop, and the ANN floor."""
+"""Peers: the same network in three other libraries, as a plain loop, and as an ANN (the floor)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FLOOR = "floor"
 
 
 class Unavailable(ImportError):
-    """A library is not installed, or cannot be imported; one line says what to do."""
+    """A library is not installed or cannot be imported; the message is one line with a remedy."""
 
 
 @dataclass(frozen=True)
@@ -33,26 +33,26 @@ class _Peer:
 
 
 def peer(name: str, model: SNN) -> nn.Module:
-    """Return the network as a peer runs it, weights copied.
+    """Return the network in the form of a peer, with copied weights.
 
     Args:
         name: One of ``PEERS``.
-        model: An SNN of ours with LIF neurons, ``Triangular(1.0)`` and hard reset.
+        model: A SpikeGuard network with LIF neurons, ``Triangular(1.0)`` and hard reset.
 
     Raises:
-        Unavailable: If its library cannot be imported.
+        Unavailable: If the library cannot be imported.
         ValueError: If the peer cannot express the network.
     """
     return PEERS[name].build(model)
 
 
 def floor(model: SNN) -> nn.Module:
-    """Return the same network as an ANN: ReLU for every neuron, T B images."""
+    """Return the same network as an ANN: ReLU instead of neurons, on T B images."""
     return TimeFolded(model, Style(neuron=lambda _: nn.ReLU()))
 
 
 def versions() -> dict[str, str | None]:
-    """Return the peers' versions; None where one is not installed."""
+    """Return the versions of the peers; None where one is not installed."""
     found: dict[str, str | None] = {}
     for name, each in PEERS.items():
         if each.package is not None:
@@ -64,7 +64,7 @@ def versions() -> dict[str, str | None]:
 
 
 def _load(package: str, module: str) -> Any:
-    """Import a peer's module; what it warns of is its own business."""
+    """Import a module of a peer without its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -81,10 +81,12 @@ def _require_comparable(neuron: LIF) -> None:
     surrogate = neuron.surrogate
     width = surrogate.width if isinstance(surrogate, Triangular) else None
     if (neuron.v_th, neuron.reset, width) != (1.0, "hard", 1.0):
-        raise ValueError(f"peer: compared are v_th 1, hard reset, Triangular(1.0); got {neuron}.")
+        raise ValueError(
+            f"peer: can only compare v_th 1, hard reset, Triangular(1.0); got {neuron}."
+        )
 
 
-# --- SpikingJelly: multi-step mode; layers without state see time folded into the batch
+# --- SpikingJelly: multi-step mode; stateless layers run with time folded into the batch
 
 
 def _spikingjelly(model: SNN) -> nn.Module:
@@ -136,7 +138,7 @@ def _snntorch(model: SNN) -> nn.Module:
             reset_mechanism="zero",
             init_hidden=True,
         )
-        made.instances.clear()  # type: ignore[operator,union-attr]  # its list of all neurons would keep them alive
+        made.instances.clear()  # type: ignore[operator,union-attr]  # this class-wide list would keep all neurons in memory
         return made
 
     def reset(layer: nn.Module) -> None:
@@ -156,7 +158,7 @@ def _norse(model: SNN) -> nn.Module:
     def neuron(ours: LIF) -> nn.Module:
         _require_comparable(ours)
         if ours.decay != 0.5:
-            raise ValueError(f"peer: norse is compared at decay 0.5, got {ours.decay:g}.")
+            raise ValueError(f"peer: norse can only be compared at decay 0.5, got {ours.decay:g}.")
         settings = functional.LIFBoxParameters(
             tau_mem_inv=torch.as_tensor(0.5),
             v_th=torch.as_tensor(ours.v_th),
@@ -169,7 +171,7 @@ def _norse(model: SNN) -> nn.Module:
 
 
 class _Stateful(nn.Module):
-    """Keep the state that a cell hands back for its next call."""
+    """Wrap a cell and pass the state it returns to its next call."""
 
     def __init__(self, cell: nn.Module):
         super().__init__()
@@ -182,7 +184,7 @@ class _Stateful(nn.Module):
         return spikes
 
 
-# --- a plain loop over time in torch, as most papers' code has it
+# --- a plain loop over time in torch, as in the code of most papers
 
 
 class _Step(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""The comparison as a figure: horizontal bars for time and memory, relative to the best peer."""
+"""Figure of the comparison: bars of time and memory, relative to the best peer."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def plot(rows: Sequence[Row], path: Path) -> list[Path]:
     """Draw the table and write it as SVG and PNG.
 
     Args:
-        rows: The table.
-        path: Where, without the ending.
+        rows: Rows of the comparison.
+        path: Path of the files, without suffix.
 
     Returns:
-        The files.
+        Paths of the files.
 
     Raises:
         NoMatplotlib: If matplotlib is not installed.
@@ -110,7 +110,7 @@ def _name(row: Row) -> str:
 
 
 def _value(rows: Sequence[Row], name: str, field: str) -> float | None:
-    """Return a variant's number; of our kernels that of the fastest one."""
+    """Return the number of a variant; for "SpikeGuard" that of the fastest kernel."""
     mine = [row for row in rows if _name(row) == name]
     if not mine:
         return None

@@ -1,4 +1,4 @@
-"""How our time and memory grow with T, batch, width and threads."""
+"""Growth of SpikeGuard's time and memory with T, batch, width and threads."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def point(setup: Setup, axis: str, value: float, kernel: str) -> Measured:
 
     Args:
         setup: The network at its usual size.
-        axis: One of its axes in ``AXES``.
-        value: What it is set to.
-        kernel: The variant, "spikeguard/KERNEL".
+        axis: Name of one of its axes in ``AXES``.
+        value: Value on the axis.
+        kernel: Name of the variant, "spikeguard/KERNEL".
 
     Returns:
         Median milliseconds "train" and "pgd"; peak "mib" of an attack step, unless the axis is
@@ -66,7 +66,7 @@ def point(setup: Setup, axis: str, value: float, kernel: str) -> Measured:
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """Return the slope of log y against log x, by least squares; 1 is proportional."""
+    """Return the least-squares slope of log y against log x; 1 is proportional."""
     a, b = ([math.log(v) for v in values] for values in (x, y))
     mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
     above = sum((p - mean_a) * (q - mean_b) for p, q in zip(a, b, strict=True))
@@ -74,7 +74,7 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def rows(cases: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Return the table's text; an axis's slope stands in its last line."""
+    """Return the text of the table; the slope of an axis is in its last line."""
     lines = []
     for network in SCALED:
         for axis, values in AXES[network].items():

@@ -1,4 +1,4 @@
-"""Results on the disk: every finished case is written at once, and a killed run goes on."""
+"""On-disk store of the results: each finished case is saved at once, so a run can resume."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Case = dict[str, Any]
 
 
 def identity(*, quick: bool, threads: int) -> dict[str, Any]:
-    """Return what must be equal for two measurements to stand in one table."""
-    told = describe(command="")
+    """Return the values that must be equal for two measurements to share one table."""
+    described = describe(command="")
     names = ("spikeguard", "torch", "python", "commit", "platform", "cpu", "cores")
     return {
-        **{name: told[name] for name in names},
+        **{name: described[name] for name in names},
         "peers": versions(),
         "threads": threads,
         "quick": quick,
@@ -31,14 +31,14 @@ def identity(*, quick: bool, threads: int) -> dict[str, Any]:
 
 
 class Store:
-    """The cases of one benchmark, kept in ``bench.json``.
+    """The cases of one benchmark, stored in ``bench.json``.
 
     Args:
-        folder: Where; made when the first case is written.
-        identity: What :func:`identity` says of this benchmark; it goes on only as itself.
+        folder: Folder of the file; created when the first case is written.
+        identity: Result of :func:`identity`; the store only resumes a benchmark with an equal one.
 
     Raises:
-        ValueError: If the folder holds another benchmark, or a damaged one.
+        ValueError: If the folder holds another benchmark, or a damaged file.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]):
@@ -58,7 +58,7 @@ class Store:
             self.cases = found["cases"]
 
     def case(self, key: str, measure: Callable[[], Case]) -> Case:
-        """Return a case; it is measured, and written, unless an earlier run has done so."""
+        """Return a case; measure and save it unless it is stored already."""
         if key not in self.cases:
             self.cases[key] = measure()
             write_json(self._path, {"identity": self.identity, "cases": self.cases})

@@ -1,4 +1,4 @@
-"""The whole benchmark, case after case; every case is stored as it is finished."""
+"""The whole benchmark, one case after another; each case is stored when it is finished."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ __all__ = ["Benchmark", "choose"]
 _FULL = Effort(least=3, most=7, seconds=10)
 _QUICK = Effort(least=2, most=3, seconds=2)
 _PROCESSES = 2
-_WITHOUT_MEMORY = {"vgg11-t8"}  # slow, and vgg11-t4 and the scaling with T show the same
+_WITHOUT_MEMORY = {"vgg11-t8"}  # slow; vgg11-t4 and the scaling with T show the same
 _MEASURED_MEMORY = ("train", "pgd")
 
 
 def choose(names: Sequence[str], *, quick: bool = False) -> dict[str, Setup]:
-    """Return the networks by name; none named are all of them.
+    """Return the named networks; all of them if no name is given.
 
     Raises:
         ValueError: If a name is unknown.
@@ -61,11 +61,11 @@ class Benchmark:
     """A benchmark of some networks.
 
     Args:
-        networks: What is compared, by name.
-        folder: Where results go; a run that was killed goes on from there.
+        networks: Networks to compare, by name.
+        folder: Folder of the results; a killed run resumes from it.
         quick: Fewer repeats; no scaling, no verdict.
         threads: Threads of torch in this process, >= 1; memory is measured with one.
-        names: The variants; None is all that can run here.
+        names: Names of the variants; None means all that can run on this machine.
 
     Raises:
         ValueError: If ``threads`` is below 1.
@@ -86,11 +86,11 @@ class Benchmark:
         progress: ProgressCallback = lambda done, total, what: None,
         finished: Callable[[Store], None] = lambda store: None,
     ) -> Store:
-        """Measure what is not measured yet.
+        """Measure all cases that are not stored yet.
 
         Args:
             progress: Called with (done, total, what).
-            finished: Called after each case, with all there are.
+            finished: Called with the store after each case.
 
         Raises:
             ValueError: If the folder holds a benchmark of another machine, version or kind.
@@ -110,7 +110,7 @@ class Benchmark:
     def _network(self, name: str, store: Store) -> Iterable[tuple[str, Callable[[], object]]]:
         comparison = _Comparison(name, self.networks[name], self._names(), self.quick)
         yield f"{name}, equal logits", partial(comparison.prepare, store)
-        for work in ("eval", "pgd", "train"):  # training last: it moves weights and statistics
+        for work in ("eval", "pgd", "train"):  # training last: it changes weights and statistics
             yield f"{name}, time of {work}", partial(comparison.time, work, store)
         if name not in _WITHOUT_MEMORY:
             yield f"{name}, memory", partial(comparison.memory, store)
@@ -134,7 +134,7 @@ class Benchmark:
 
 
 class _Comparison:
-    """All variants of one network; they are built when the first case asks for them."""
+    """All variants of one network; built when the first case needs them."""
 
     def __init__(self, name: str, setup: Setup, names: Sequence[str], quick: bool):
         self.name, self.setup, self.names = name, setup, names
@@ -142,15 +142,15 @@ class _Comparison:
         self._built: list[tuple[Variant, bool]] | None = None
 
     def prepare(self, store: Store) -> Case:
-        """Find out which variants can be measured, and in which memory format."""
+        """Find the variants that can be measured, and the memory format of each."""
         return store.case(f"equal/{self.name}", self._check)
 
     def time(self, work: str, store: Store) -> Case:
-        """Time all variants at a piece of work."""
+        """Time all variants on a piece of work."""
         return store.case(f"time/{self.name}/{work}", partial(self._time, work, store))
 
     def memory(self, store: Store) -> None:
-        """Measure the memory of every variant, two at once: load does not change it."""
+        """Measure the memory of each variant, two at a time: load does not change it."""
         formats = self.prepare(store)["channels_last"]
         self._built = None
         orders = [(work, name) for work in _MEASURED_MEMORY for name in formats]
@@ -164,7 +164,7 @@ class _Comparison:
         try:
             found = [pool.submit(self._peak, *order, formats[order[1]]) for _, order in left]
             for (key, _), future in zip(left, found, strict=True):
-                store.cases.pop(key, None)  # what failed is tried again
+                store.cases.pop(key, None)  # retry failed measurements
                 store.case(key, future.result)
         finally:
             pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""The rows of the comparison, and their text."""
+"""Rows of the comparison, and their text."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ HEAD = ("network", "work", "variant", "ms", "vs best peer", "/ floor", "peak MiB
 
 @dataclass(frozen=True)
 class Row:
-    """One variant at one piece of work; None where something was not measured.
+    """One variant on one piece of work; None where something was not measured.
 
     Attributes:
         network: Name of the network.
         work: "train", "pgd" or "eval".
         variant: "spikeguard/KERNEL", a peer, or "floor".
         ms: Median milliseconds.
-        speed_up: The fastest peer's time over this one; above 1 is faster.
-        of_floor: This time over the ANN floor's; below 1 is faster.
+        speed_up: Time of the fastest peer divided by this time; above 1 is faster.
+        of_floor: This time divided by that of the ANN floor; below 1 is faster.
         mib: Peak memory in MiB.
-        of_memory: This memory over that of the peer that needs least; below 1 is less.
+        of_memory: This memory divided by that of the most economical peer; below 1 is less.
     """
 
     network: str
@@ -39,7 +39,7 @@ class Row:
 
 
 def rows(cases: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """Compute the table from the stored cases."""
+    """Compute the rows from the stored cases."""
     found = []
     for key, case in cases.items():
         kind, _, place = key.partition("/")
@@ -67,13 +67,13 @@ def rows(cases: Mapping[str, Mapping[str, Any]]) -> list[Row]:
 
 
 def notes(cases: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return what was left out, one line each and each once."""
+    """Return one line for each variant or number that was left out, without repeats."""
     lines = [line for case in cases.values() for line in case.get("refused", {}).values()]
     return list(dict.fromkeys(lines))
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """Return a row's text, one cell for each of ``HEAD``."""
+    """Return the text of a row, one cell for each column of ``HEAD``."""
     return (
         row.network,
         row.work,

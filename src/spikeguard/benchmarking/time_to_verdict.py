@@ -1,4 +1,4 @@
-"""Seconds until a robustness verdict: the worst case of several attacks, for each image."""
+"""Time to a robustness verdict: seconds until the worst case of several attacks is known."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ Images = tuple[Tensor, Tensor]
 
 
 def trained(images: int = 500) -> tuple[SNN, Images]:
-    """Train a small network on the embedded digits, and return it with images to attack.
+    """Train a small network on the embedded digits; return it with images to attack.
 
     Args:
-        images: Test images, at most 500.
+        images: Number of test images, at most 500.
     """
     data = load("digits")
     neuron = LIF(0.5, surrogate=Triangular(1.0))
@@ -59,7 +59,7 @@ def trained(images: int = 500) -> tuple[SNN, Images]:
 
 
 def time_to_verdict(model: SNN, images: Images, way: str) -> dict[str, float]:
-    """Attack every image in one of ``WAYS``.
+    """Attack all images in one of ``WAYS`` and measure the time.
 
     Returns:
         ``seconds``, ``worst_case`` (accuracy in [0, 1]) and ``images``.
@@ -76,7 +76,7 @@ def time_to_verdict(model: SNN, images: Images, way: str) -> dict[str, float]:
 
 
 def rows(cases: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Return the table's text; a way counts as faster only if it leaves as little standing."""
+    """Return the text of the table; a way with a higher worst case is "weaker", not faster."""
     found = {way: c for way in WAYS if (c := cases.get(f"verdict/{way}"))}
     baseline = found.get(_PLAIN)
     return [
@@ -98,7 +98,7 @@ def _faster(case: Mapping[str, float], baseline: Mapping[str, float]) -> str:
 
 
 def _plain(model: SNN, images: Images, attacks: Mapping[str, Attack]) -> float:
-    """Every attack on every image, batches as they come, on the plain loop over time."""
+    """Run every attack on every image, in fixed batches, on the plain loop over time."""
     return _fixed_batches(peer("plain", model).eval(), images, attacks)
 
 

@@ -1,4 +1,4 @@
-"""Time variants against each other: interleaved repeats in one process, medians."""
+"""Timing of variants: interleaved repeats in one process, and their medians."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure.
+    """Number of repeats of a measurement.
 
     Args:
-        least: Repeats at least, >= 1.
-        most: Repeats at most, >= least.
-        seconds: No further repeat is begun after so many seconds.
+        least: Minimum of repeats, >= 1.
+        most: Maximum of repeats, >= least.
+        seconds: No further repeat starts after this time.
     """
 
     least: int
@@ -40,27 +40,27 @@ def interleaved(
     effort: Effort,
     clock: Clock = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Return every variant's seconds, one for each repeat; all variants take turns.
+    """Return the seconds of each repeat for each variant; the variants take turns.
 
-    A slow phase of the machine so falls on all of them. Each variant warms up twice, on a
-    quarter of the images and on all: SpikingJelly compiles parts of itself in its first calls.
+    A slow phase of the machine therefore affects all of them. Each variant has two warm-ups, on a
+    quarter of the images and on all: SpikingJelly compiles code in its first calls.
 
     Args:
         work: One of ``WORKS``.
-        variants: What is measured.
+        variants: The variants to measure.
         inputs: Each variant's images [B, C, H, W], in its memory format.
         y: Labels [B].
-        effort: How long.
-        clock: Returns seconds.
+        effort: Number of repeats.
+        clock: Function that returns the time in seconds.
     """
     seconds: dict[str, list[float]] = {each.name: [] for each in variants}
     pairs = list(zip(variants, inputs, strict=True))
     for each, x in pairs:
         for images in (x[: _quarter(x)], x):
             _once(work, each, images, y[: len(images)], clock)
-    began = clock()
+    start = clock()
     for repeat in range(effort.most):
-        if repeat >= effort.least and clock() - began > effort.seconds:
+        if repeat >= effort.least and clock() - start > effort.seconds:
             break
         for each, x in pairs:
             seconds[each.name].append(_once(work, each, x, y, clock))
@@ -78,7 +78,7 @@ def faster_format(
         build: Returns the variant, in ``channels_last`` or not.
         x: Images [B, C, H, W].
         y: Labels [B].
-        clock: Returns seconds.
+        clock: Function that returns the time in seconds.
     """
     found = []
     for channels_last in (False, True):
@@ -106,6 +106,6 @@ def _quarter(x: Tensor) -> int:
 
 def _once(work: str, variant: Variant, x: Tensor, y: Tensor, clock: Clock) -> float:
     with ready(work, variant, x, y) as run:
-        began = clock()
+        start = clock()
         run()
-        return clock() - began
+        return clock() - start

@@ -1,7 +1,7 @@
-"""Write an SNN of ours down again in another library's terms: same layers, same weights.
+"""Rebuild a SpikeGuard network from the modules of another library: same layers, same weights.
 
-One walk serves every library. A style says what stands for a neuron and how a run of layers without
-state is held; the rest is plain torch.
+One traversal is used for all libraries. A style gives the module for a neuron and for a sequence of
+stateless layers; the rest is plain torch.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def _in_a_row(layers: Sequence[nn.Module]) -> nn.Module:
 
 @dataclass(frozen=True)
 class Style:
-    """How a library writes a network.
+    """How a library builds a network.
 
     Args:
-        neuron: Returns its module for a LIF neuron of ours.
-        stateless: Returns its module for layers in a row that know no time.
+        neuron: Returns the library's module for a SpikeGuard LIF neuron.
+        stateless: Returns the library's module for a sequence of layers without time.
         drive_scale: Factor on the input of every neuron, folded into the layer before it; a power
             of two changes no rounding.
     """
@@ -41,16 +41,16 @@ class Style:
 
 
 def transcribe(model: SNN, style: Style) -> nn.Sequential:
-    """Return the network's body, weights copied: one time step, or all if the style takes all.
+    """Return the body of the network with copied weights, for one time step or for all at once.
 
     Args:
         model: An SNN of convolutions, batch normalisation, pooling, linear layers, LIF neurons and
             the blocks of WRN16_4.
-        style: The library's way.
+        style: Modules of the library.
 
     Raises:
-        ValueError: If the network holds a neuron other than LIF, or drive_scale meets a layer that
-            it cannot be folded into.
+        ValueError: If the network has a neuron other than LIF, or a layer into which drive_scale
+            cannot be folded.
     """
     stages = [stage for stage in model.children() if isinstance(stage, TimeSequential)]
     return nn.Sequential(*(_sequence(stage, style) for stage in stages))
@@ -80,7 +80,7 @@ def _stateful(layer: Neuron | _Block, style: Style) -> nn.Module:
 
 
 def _multiply(layer: nn.Module, factor: float) -> None:
-    """Multiply what a layer puts out."""
+    """Multiply the output of a layer."""
     if factor == 1:
         return
     if not isinstance(layer, nn.BatchNorm2d | nn.Linear):
@@ -91,7 +91,7 @@ def _multiply(layer: nn.Module, factor: float) -> None:
 
 
 class _Residual(nn.Module):
-    """A block of WRN16_4: activate, then shortcut and residual branch, joined by two numbers."""
+    """A block of WRN16_4: activation, then shortcut and residual branch with two coefficients."""
 
     def __init__(self, block: _Block, style: Style):
         super().__init__()
@@ -112,7 +112,7 @@ class _Residual(nn.Module):
 
 
 class _Classifier(nn.Module):
-    """Normalise, run the body, average over time: what all ways have in common."""
+    """Base of all classifiers: normalise, run the body, average over time."""
 
     mean: Tensor
     std: Tensor
@@ -131,14 +131,14 @@ class _Classifier(nn.Module):
         self._reset = reset
 
     def start(self, x: Tensor) -> Tensor:
-        """Put every neuron to rest and normalise."""
+        """Reset every neuron and normalise the images."""
         for layer in self.body.modules():
             self._reset(layer)
         return (x - self.mean) / self.std
 
 
 class StepLoop(_Classifier):
-    """Run the body once a time step; its neurons carry their state from one to the next."""
+    """Run the body once for each time step; its neurons keep their state between steps."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to logits [B, K]."""
@@ -160,7 +160,7 @@ class MultiStep(_Classifier):
 
 
 class TimeFolded(_Classifier):
-    """Run the body, which knows no time, on T B images: an ANN as large as the SNN."""
+    """Run a body without time on T B images: an ANN as large as the SNN."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to logits [B, K]."""

@@ -1,4 +1,4 @@
-"""A variant: one way to run a network, and the three pieces of work it is measured at."""
+"""Variants: one way to run a network each, and the three pieces of work that are measured."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STEP = 2 / 255
 
 @dataclass(frozen=True)
 class Variant:
-    """A network ready to run.
+    """A network with the way to run it.
 
     Args:
         name: "spikeguard/KERNEL", a peer's name, or "floor".
@@ -39,7 +39,7 @@ class Variant:
 
     @property
     def kernel(self) -> str | None:
-        """The kernel of ours that it runs with; None for a peer and the floor."""
+        """The SpikeGuard kernel it runs with; None for a peer and the floor."""
         return self.name.removeprefix(OURS) if self.name.startswith(OURS) else None
 
     @contextmanager
@@ -52,30 +52,30 @@ class Variant:
 
 
 def known_variants(*, slow: bool = False) -> list[str]:
-    """Return the names of all variants: every kernel of ours for the CPU, every peer, the floor.
+    """Return the names of all variants: each SpikeGuard kernel for the CPU, each peer, the floor.
 
     Args:
-        slow: With the reference kernel, which is there to be tested against and not to be fast.
+        slow: Include the reference kernel, which exists for tests and is not fast.
     """
     left_out = _OTHER_DEVICES | (set() if slow else {"reference"})
     return [*(OURS + name for name in KERNELS if name not in left_out), *PEERS, FLOOR]
 
 
 def default_variant() -> str:
-    """Return the variant that runs when nobody chooses a kernel."""
+    """Return the name of the variant with the default kernel."""
     return OURS + ("cpu" if "cpu" in KERNELS and why_not("cpu") is None else "multistep")
 
 
 def variant(name: str, model: SNN, *, channels_last: bool = False) -> Variant:
-    """Build a variant of a network; the network itself is left as it is.
+    """Build a variant of a network; the network itself is not changed.
 
     Args:
         name: One of ``known_variants(slow=True)``.
-        model: The network all variants share the weights of.
-        channels_last: Hold the convolutions' weights in that memory format.
+        model: Network whose weights all variants share.
+        channels_last: Store the weights of convolutions in that memory format.
 
     Raises:
-        Unavailable: If its kernel or its library is not there.
+        Unavailable: If its kernel or library is not available.
     """
     if name.startswith(OURS):
         reason = why_not(name.removeprefix(OURS))
@@ -91,12 +91,12 @@ def variant(name: str, model: SNN, *, channels_last: bool = False) -> Variant:
 
 @contextmanager
 def ready(work: str, variant: Variant, x: Tensor, y: Tensor) -> Iterator[Callable[[], Tensor]]:
-    """Prepare a piece of work; calling what it yields does it once.
+    """Prepare a piece of work and yield a function that runs it once.
 
     Args:
         work: "train": forward, cross-entropy, backward, an SGD step. "pgd": input gradient with
             weights frozen, and one step. "eval": forward without gradients.
-        variant: What does it.
+        variant: The variant that runs it.
         x: Images [B, C, H, W] in [0, 1].
         y: Labels [B].
 

@@ -1,4 +1,4 @@
-"""report(): one self-contained HTML page about a run, or about several side by side."""
+"""The report: one self-contained HTML page about one run, or about several side by side."""
 
 from __future__ import annotations
 

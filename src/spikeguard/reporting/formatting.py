@@ -1,4 +1,4 @@
-"""How the report writes numbers: one form for each kind."""
+"""Number formats of the report: one function for each kind of number or name."""
 
 from __future__ import annotations
 
@@ -95,5 +95,5 @@ def unbroken(text: str) -> str:
 
 
 def shell(*parts: str) -> str:
-    """Write a command line that a shell reads back as it is."""
+    """Write a command line, quoted for a shell."""
     return shlex.join(parts)

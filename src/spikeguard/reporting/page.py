@@ -1,4 +1,4 @@
-"""Everything the template writes, gathered: verdicts, tables and charts."""
+"""The content of the report page: verdicts, tables and charts in one dataclass for the template."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from spikeguard.attacks.suite_definitions import CASCADES
 from spikeguard.auditing.findings import Finding, Verdict
 from spikeguard.config.schema import EvaluateSection, eps_text
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.accuracy import against_radius, per_attack
 from spikeguard.reporting.charts.audit import KINDS, Kind, audited
 from spikeguard.reporting.charts.base import Chart, Look, looks
@@ -50,7 +50,7 @@ __all__ = ["Page", "gather"]
 
 @dataclass(frozen=True)
 class Missing:
-    """Curves of one audited network that are not there: their titles, why, and a remedy."""
+    """Missing curves of one audited network: their titles, the reason, and the command to run."""
 
     label: str
     titles: str
@@ -60,28 +60,29 @@ class Missing:
 
 @dataclass(frozen=True)
 class Page:
-    """What the template writes; see it for where.
+    """The content of the report; ``report.html.j2`` says where each part goes.
 
     Attributes:
         title: The page's title.
         subtitle: Data, threat sets and images in one line.
-        networks: The run folders.
+        networks: The run folders, in order.
         look: Colour and marker of every network.
-        cards: Verdict of every network.
-        tables: Numbers at every radius.
-        printed: Ours beside published numbers, where a recipe names them.
-        per_attack: A chart for every radius, by the id of its table.
-        against_radius: Charts by norm: one for every attacked network.
-        membranes: A chart for every measured network, by label.
+        cards: One verdict card for each network.
+        tables: Numbers at each radius.
+        printed: Measured beside published numbers, where a recipe names rows of a paper.
+        per_attack: One chart for each radius, by the id of its table.
+        against_radius: Charts by norm, one for each attacked network.
+        membranes: One histogram for each measured network, by label.
         checks: All audits side by side.
-        evidence: Curves of the audits, by kind and label; without those that no audit kept.
-        missing: Curves that an audit did not keep, and why.
-        abouts: What the checks ask, by code.
+        evidence: Curves of the audits, by kind and label; only kinds that some audit stored.
+        missing: Curves that an audit did not store, with the reason.
+        abouts: Descriptions of the checks, by code.
         curves: Training curves.
         terms: Names and line styles in the chart of loss terms.
-        facts: What was trained.
-        environments: What it was trained on.
-        commands: What was run, by network; and how this page was made.
+        facts: Settings of data, network and training.
+        environments: Software and machine of the training.
+        commands: Commands that were run, by network, as (label, command line).
+        made_by: Command that made this page.
         hints: Commands for what was not run, by kind and label.
     """
 
@@ -112,7 +113,7 @@ class Page:
         return finding_badge(status) if isinstance(status, Finding) else badge(status)
 
     def groups(self, verdict: Verdict) -> list[Group]:
-        """Return the findings of an audit, what decides first."""
+        """Return the findings of an audit in groups, the decisive ones first."""
         return groups(verdict)
 
     def tally(self, verdict: Verdict) -> str:
@@ -121,42 +122,42 @@ class Page:
 
     @property
     def kinds(self) -> list[Kind]:
-        """The kinds of curves of which there is one."""
+        """The kinds of which there is a curve."""
         return [kind for kind in KINDS if kind.id in self.evidence]
 
     @property
     def subject(self) -> str:
-        """What happened to the networks: trained here, or only attacked here."""
+        """Word for the heading: "trained", or "attacked" where no network was trained here."""
         return "trained" if self.curves else "attacked"
 
     def audited_at(self, network: Network) -> str:
-        """Say where a network's audit was made."""
+        """Return radius and number of samples of a network's audit as text."""
         return audited_at(network.audited)
 
     @property
     def charts(self) -> list[Chart]:
-        """All charts, in the page's order."""
+        """All charts, in the order of the page."""
         along = [chart for charts in self.against_radius.values() for chart in charts]
         behind = [chart for charts in self.evidence.values() for chart in charts.values()]
         return [*self.per_attack.values(), *along, *self.membranes.values(), *behind, *self.curves]
 
     @property
     def figures(self) -> str:
-        """All figures as one JSON object by id; it holds no "<" and can stand in a script."""
+        """All figures as one JSON object by id; without "<", so that it can be in a script."""
         return "{" + ",".join(f"{json.dumps(c.id)}:{c.figure.to_json()}" for c in self.charts) + "}"
 
 
 def gather(networks: Sequence[Network], *, title: str | None, made_by: str | None) -> Page:
-    """Gather a page about run folders."""
+    """Build the content of the page from run folders that were read."""
     look, places = looks(networks), radii(networks)
-    measured = [network for network in networks if network.outside is None]
+    measured = [network for network in networks if network.foreign is None]
     tables = [score_table(place, networks) for place in places]
     along, evidence = {}, audited(networks, look)
     for norm in dict.fromkeys(place.norm for place in places):
         same = [place for place in places if place.norm == norm and place.eps > 0]
         attacked = {label: None for place in same for label in place.attacked}
         labels = [label for label in look if label in attacked]
-        along[words.norm(norm)] = [against_radius(same, label, look) for label in labels]
+        along[formatting.norm(norm)] = [against_radius(same, label, look) for label in labels]
     return Page(
         title=title or _title(networks),
         subtitle=_subtitle(networks),
@@ -195,7 +196,7 @@ def _title(networks: Sequence[Network]) -> str:
 def _missing(
     networks: Sequence[Network], evidence: Mapping[str, Mapping[str, Chart]]
 ) -> list[Missing]:
-    """Say why audited networks lack curves: what the check said, or that it kept none."""
+    """Return why audited networks lack curves: result of the check, or that none was stored."""
     lacking: dict[tuple[str, str, str], list[str]] = {}
     for network in networks:
         for kind in KINDS if network.audited is not None else ():
@@ -213,7 +214,7 @@ def _why(network: Network, code: str) -> tuple[str, str]:
     found = next((finding for finding in findings if finding.code == code), None)
     if found is not None and found.status in ("not run", "does not apply"):
         return f"{code} {found.status}: {found.measured}", ""
-    return "not kept by this audit; make it again:", command("audit", network)
+    return "not stored by this audit; run it again:", command("audit", network)
 
 
 def _subtitle(networks: Sequence[Network]) -> str:
@@ -222,15 +223,15 @@ def _subtitle(networks: Sequence[Network]) -> str:
     parts = [f"{len(networks)} network" + "s" * (len(networks) > 1), ", ".join(sets)]
     for norm in dict.fromkeys(result.norm for result in results):
         sizes = sorted({result.eps for result in results if result.norm == norm})
-        parts.append(f"{words.norm(norm)} attacks at ε = {', '.join(map(eps_text, sizes))}")
+        parts.append(f"{formatting.norm(norm)} attacks at ε = {', '.join(map(eps_text, sizes))}")
     counts = sorted({result.clean.n for result in results})
     if counts:
-        parts.append(f"{' or '.join(map(words.count, counts))} test images")
+        parts.append(f"{' or '.join(map(formatting.count, counts))} test images")
     return " · ".join(parts)
 
 
 def _commands(network: Network) -> list[tuple[str, str]]:
-    """Return what was run on a network: training as recorded, the rest as it can be repeated."""
+    """Return the commands of a network: training as recorded, the rest as one can repeat it."""
     recorded = network.environment.get("command")
     commands = [("trained by", str(recorded))] if recorded else []
     commands += [

@@ -1,4 +1,4 @@
-"""TODO."""
+"""report(): fill the HTML template with the content of run folders and write one page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.page import Page, gather
 from spikeguard.reporting.readers.collect import collect
 from spikeguard.storage.atomic_files import write_text
@@ -25,23 +25,23 @@ def report(
     title: str | None = None,
     command: str | None = None,
 ) -> Path:
-    """Write a page about one run or several, from what their folders hold; nothing is computed.
+    """Write one HTML page about one or several run folders; nothing is computed.
 
-    What was not run (no attacks, no audit, no membrane histogram) is said with the command that
-    runs it. The same folders give the same bytes.
+    Where attacks, audit or membrane histogram are missing, the page prints the command that makes
+    them. The same folders give the same bytes.
 
     Args:
-        runs: Folders of finished trainings, or of models of the user's own that were attacked.
+        runs: Folders of finished trainings, or of foreign models that were attacked or audited.
         out: The page to write or replace, atomically.
-        title: Heading; what is compared, when left out.
-        command: The command line that made the page, to be shown on it.
+        title: Heading of the page. Default: made from the names of the networks.
+        command: Command line that made the page; shown on it.
 
     Returns:
         The page's path.
 
     Raises:
         ValueError: If a folder is no finished run, or a file in it is missing or damaged: one line
-            that names the file. The old page stands.
+            that names the file. An existing page is left as it is.
 
     Example:
         >>> report(["runs/vanilla", "runs/tgo"], "runs/report.html")  # doctest: +SKIP
@@ -54,12 +54,12 @@ def report(
 
 
 def _render(page: Page) -> str:
-    """Fill the template; everything but the charts' script and data is escaped."""
+    """Fill the template; all text is escaped except the script and the data of the charts."""
     source = (files("spikeguard.reporting") / "report.html.j2").read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     figures = Markup(page.figures)  # plotly writes "<", ">" and "/" in JSON as \u escapes
     return environment.from_string(source).render(
-        page=page, words=words, figures=figures, plotly_js=Markup(get_plotlyjs())
+        page=page, formatting=formatting, figures=figures, plotly_js=Markup(get_plotlyjs())
     )

@@ -1,4 +1,4 @@
-"""Where every network stands at every radius: what a paper would print beside the worst case."""
+"""Results of each network at each radius: the number a paper would print, and the worst case."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _ORDER = ("noise", "fgsm", "rfgsm")
 
 @dataclass(frozen=True)
 class Standing:
-    """One network at one radius; the attacks of all suites together.
+    """Results of one network at one radius, over the attacks of all suites.
 
     Attributes:
         clean: Accuracy without an attack.
-        attacks: Accuracy under each attack, from weak to strong. Where two suites use one name, the
-            lower number.
+        attacks: Accuracy under each attack, from weak to strong. Where two suites use the same
+            name, the lower number.
         own: Names of the attacks that use the network's own surrogate.
         worst_case: The lowest worst case of the suites: an upper bound on robust accuracy.
         zero_gradient: Share of images whose input gradient is exactly zero.
-        tuned: How settings of attacks were chosen, in words, where they were.
-        left_out: Results on another number of images, which are not used.
+        tuned: How settings of attacks were chosen, in words; empty where all were fixed.
+        left_out: Names of results on another number of images, which are not used.
     """
 
     clean: Score
@@ -47,7 +47,7 @@ class Standing:
 
     @property
     def gap(self) -> float | None:
-        """How much the printed number exceeds the worst case, on the same images."""
+        """Printed accuracy minus worst case, on the same images; None without a printed number."""
         if self.printed is None:
             return None
         return self.attacks[self.printed].accuracy - self.worst_case.accuracy
@@ -60,12 +60,12 @@ class Standing:
 
 @dataclass(frozen=True)
 class Radius:
-    """One threat set, and the networks that were attacked in it, by label.
+    """One threat set, and the results of the networks in it.
 
     Attributes:
         norm: Its norm.
         eps: Its radius, in pixel units.
-        standings: One for every network, in the report's order; None where it was not attacked.
+        standings: Results by label, in the order of the report; None where not attacked.
     """
 
     norm: str
@@ -74,12 +74,12 @@ class Radius:
 
     @property
     def attacked(self) -> dict[str, Standing]:
-        """The networks that were attacked."""
+        """Results of the networks that were attacked."""
         return {label: found for label, found in self.standings.items() if found is not None}
 
     @property
     def printed(self) -> str | None:
-        """The attack in the column "as papers print it": that of the most networks."""
+        """The attack in the column "as papers print it": the one most networks have."""
         names = [s.printed for s in self.attacked.values() if s.printed is not None]
         return max(names, key=names.count) if names else None
 
@@ -102,7 +102,7 @@ def radii(networks: Sequence[Network]) -> list[Radius]:
 def _standing(network: Network, norm: str, eps: float) -> Standing | None:
     """Merge a network's results at one radius, over those made on the same number of images.
 
-    Of several numbers of images, the one with a surrogate sweep counts, then the largest.
+    Of several numbers of images, one with a surrogate sweep is preferred, then the largest.
     """
     results = [r for r in network.attacked if (r.norm, r.eps) == (norm, eps)]
     merged = [_merged(n, results) for n in {result.clean.n for result in results}]
@@ -133,7 +133,7 @@ def _own(results: Sequence[AttackResult]) -> frozenset[str]:
 
 
 def _strength(name: str) -> tuple[int, int, str, float, str]:
-    """Sort key: noise, single steps, PGD by steps, then PGD with other surrogates by width."""
+    """Return a sort key: noise, single steps, PGD by steps, PGD with other surrogates by width."""
     base, _, variant = name.partition("/")
     place = _ORDER.index(base) if base in _ORDER else len(_ORDER)
     steps = re.search(r"\d+", base)

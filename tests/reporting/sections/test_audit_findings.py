@@ -1,4 +1,4 @@
-"""The report's audit: what decides comes first, and the curves hold the planted numbers."""
+"""The audit in the report: decisive findings come first, and curves show the planted numbers."""
 
 import html
 import json
@@ -20,7 +20,7 @@ N = 100
 
 
 def bare(path):
-    """The page without scripts and styles."""
+    """Return a page without scripts and styles."""
     return html.unescape(SCRIPT.sub(" ", path.read_text(encoding="utf-8")))
 
 
@@ -29,7 +29,7 @@ def text_of(path):
 
 
 def drawn(path):
-    """Figures of one audited run, by kind."""
+    """Return the figures of one audited run, by kind."""
     networks = collect([path])
     (label,) = look = looks(networks)
     return {kind: charts[label].figure for kind, charts in audited(networks, look).items()}
@@ -48,7 +48,7 @@ def run(tmp_path):
 
 
 def mixed():
-    """One finding of each kind; S6 decides and was not run, S7 and S9 do not decide."""
+    """Return one finding of each kind; S6 decides and was not run, S9 does not decide."""
     statuses = {"G15": "fail", "S9": "fail", "S6": "not run", "S14": "not run", "S13": "pass"}
     statuses |= {"S19": "does not apply"}
     words = {"measured": "so much", "meaning": "it matters", "remedy": "act"}
@@ -57,7 +57,7 @@ def mixed():
     )
 
 
-def test_findings_are_sorted_by_what_they_mean_for_the_verdict():
+def test_findings_are_grouped_by_their_effect_on_the_verdict():
     found = [
         (group.title, group.shown, [f.code for f in group.findings]) for group in groups(mixed())
     ]
@@ -84,7 +84,7 @@ def test_a_warning_not_run_and_does_not_apply_look_different():
     assert len(shown) == 4
 
 
-def test_failures_stand_before_passes_and_passes_are_folded(run):
+def test_failures_come_before_passes_and_passes_are_folded(run):
     mixed().save(run / "audit.json")
     page = bare(report([run], run / "report.html"))
     audit = page[page.index('<section id="audit"') : page.index('<section id="training"')]
@@ -97,7 +97,7 @@ def test_failures_stand_before_passes_and_passes_are_folded(run):
     ]
 
 
-def test_every_code_leads_to_what_the_check_asks(run):
+def test_every_code_links_to_the_description_of_its_check(run):
     page = bare(report([run], run / "report.html"))
     codes = {*REQUIRED, *CHECKS, *curves()}
     for code in codes:
@@ -162,7 +162,7 @@ def test_accuracy_by_steps_and_eps_with_wilson_intervals(run):
     assert list(trace(figures["eps"], "chance 10.0 %").y) == pytest.approx([10, 10])
 
 
-def test_surrogates_stand_at_their_half_widths_and_the_own_is_a_star(run):
+def test_surrogates_are_at_their_half_widths_and_the_own_is_a_star(run):
     figure = drawn(run)["surrogate"]
     assert figure.layout.xaxis.type == "log"
     assert list(trace(figure, "triangle").x) == [0.25, 0.5, 5.0]
@@ -174,21 +174,21 @@ def test_surrogates_stand_at_their_half_widths_and_the_own_is_a_star(run):
     assert list(trace(figure, "worst of all 60.0 %").y) == pytest.approx([60, 60])
 
 
-def test_an_own_triangle_lies_on_the_line_of_the_triangles(tmp_path):
+def test_an_own_triangle_is_on_the_line_of_the_triangles(tmp_path):
     path = plant_run(tmp_path / "run", "Run", epochs=2)
-    kept = curves()
-    kept["S4"] |= {"carried": ["Triangular(width=0.7)"]}
-    plant_audit(path, evidence=kept)
+    evidence = curves()
+    evidence["S4"] |= {"carried": ["Triangular(width=0.7)"]}
+    plant_audit(path, evidence=evidence)
     line = trace(drawn(path)["surrogate"], "triangle")
     assert (list(line.x), list(line.y)) == ([0.25, 0.5, 0.7, 5], pytest.approx([73, 73, 63, 60]))
 
 
 def test_surrogates_without_one_width_leave_the_star_out(tmp_path):
     path = plant_run(tmp_path / "run", "Run", epochs=2)
-    kept = curves()
-    kept["S4"] |= {"own_half_width": None}
-    kept["S4"]["half_width"]["its own 5 times as wide"] = None
-    plant_audit(path, evidence=kept)
+    evidence = curves()
+    evidence["S4"] |= {"own_half_width": None}
+    evidence["S4"]["half_width"]["its own 5 times as wide"] = None
+    plant_audit(path, evidence=evidence)
     names = [trace.name for trace in drawn(path)["surrogate"].data]
     assert names == ["own after 5 tries 61.0 %", "worst of all 60.0 %", "triangle"]
 
@@ -200,7 +200,7 @@ def test_layers_hold_both_shares_in_network_order(run):
     assert list(zero.y) == pytest.approx([40, 30, 20])
 
 
-def test_an_old_audit_without_evidence_says_how_to_get_the_curves(tmp_path):
+def test_an_old_audit_without_evidence_shows_the_command_for_the_curves(tmp_path):
     path = plant_run(tmp_path / "run", "Run", epochs=2)
     plant_audit(path, evidence={})
     card = json.loads((path / "audit.json").read_text())
@@ -209,19 +209,19 @@ def test_an_old_audit_without_evidence_says_how_to_get_the_curves(tmp_path):
     (path / "audit.json").write_text(json.dumps(card))
     assert drawn(path) == {}
     text = text_of(report([path], path / "report.html"))
-    assert "The curves behind it" not in text
-    assert f"not kept by this audit; make it again: spikeguard audit {path}" in text
+    assert "Curves behind the audit" not in text
+    assert f"not stored by this audit; run it again: spikeguard audit {path}" in text
     assert all(kind.title in text for kind in KINDS)
 
 
-def test_a_check_that_was_not_run_says_why_there_is_no_curve(tmp_path):
+def test_a_check_that_was_not_run_shows_why_there_is_no_curve(tmp_path):
     path = plant_run(tmp_path / "run", "Run", epochs=2)
     findings = [Finding("S4", "t", "not run", "no spiking layer")]
     conclude(findings, settings={"samples": 100}).save(path / "audit.json")
     assert "S4 not run: no spiking layer" in text_of(report([path], path / "report.html"))
 
 
-def test_several_runs_stand_side_by_side_and_one_lacks_its_curves(run, tmp_path):
+def test_several_runs_are_side_by_side_and_one_lacks_its_curves(run, tmp_path):
     other = plant_run(tmp_path / "other", "Other", epochs=2)
     plant_audit(other, evidence={"S7": curves()["S7"]})
     networks = collect([run, other])
@@ -237,31 +237,31 @@ def test_several_runs_stand_side_by_side_and_one_lacks_its_curves(run, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("code", "key", "value", "complaint"),
+    ("code", "key", "value", "message"),
     [
         ("G8", "once", 1.2, "wilson: needs 0 <= successes <= n"),
         ("G7", "curve", [[0.1]], "evidence: "),
         ("G7", "curve", [[-0.1, 0.5]], "radii and half-widths are > 0, got -0.1"),
         ("G10", "curve", {"loss": [1.0]}, "it holds no 'low'"),
         ("S4", "half_width", {}, "it holds no 'a triangle of half-width 0.25'"),
-        ("S7", "dead_surrogate", {"a": 7}, "a share lies in [0, 1], got 7"),
+        ("S7", "dead_surrogate", {"a": 7}, "a share must be in [0, 1], got 7"),
         ("S8", "zero", [], "layers"),
     ],
 )
-def test_damaged_evidence_is_one_line_that_names_the_file(code, key, value, complaint, tmp_path):
+def test_damaged_evidence_is_one_line_that_names_the_file(code, key, value, message, tmp_path):
     path = plant_run(tmp_path / "run", "Run", epochs=2)
-    kept = curves()
-    kept[code] |= {key: value}
-    plant_audit(path, evidence=kept)
-    if complaint == "layers":  # empty is the same as not measured
+    evidence = curves()
+    evidence[code] |= {key: value}
+    plant_audit(path, evidence=evidence)
+    if message == "layers":  # empty is the same as not measured
         assert len(drawn(path)["layers"].data) == 1
         return
-    with pytest.raises(ValueError, match=re.escape(complaint)) as caught:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
         report([path], path / "report.html")
     assert str(path / "audit.json") in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_evidence_that_is_no_object_is_named(run):
+def test_evidence_that_is_not_an_object_is_named(run):
     card = json.loads((run / "audit.json").read_text())
     card["findings"][0]["evidence"] = [1, 2]
     (run / "audit.json").write_text(json.dumps(card))

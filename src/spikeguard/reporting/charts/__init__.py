@@ -1,4 +1,4 @@
-"""The report's charts, as plotly figures; a network has one colour and one shape in all of them."""
+"""Charts of the report, as plotly figures; a network has the same colour and marker in all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy under each attack, and accuracy against the radius."""
+"""Charts of accuracy under each attack, and of accuracy against the radius."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from spikeguard.config.schema import eps_text
 from spikeguard.evaluation.statistics import Score
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.base import SHADE, Chart, Look, blank, errors, literal, tint
 from spikeguard.reporting.standings import Radius
 
@@ -18,9 +18,9 @@ _FADED = "#c3c9d2"
 
 
 def per_attack(radius: Radius, look: Mapping[str, Look]) -> Chart:
-    """Bars of accuracy under each attack, with intervals, one bar a network."""
+    """Return bars of accuracy under each attack, with intervals, one bar for each network."""
     names = ["clean", *radius.attacks, "worst_case"]
-    rows = {name: words.attack(name) for name in names}
+    rows = {name: formatting.attack(name) for name in names}
     figure = blank(height=64 + len(names) * (16 + 10 * len(radius.attacked)))
     for label, standing in radius.attacked.items():
         scores = {"clean": standing.clean, **standing.attacks, "worst_case": standing.worst_case}
@@ -32,7 +32,7 @@ def per_attack(radius: Radius, look: Mapping[str, Look]) -> Chart:
             x=[100 * score.accuracy for score in shown.values()],
             error_x=errors(list(shown.values())),
             marker={"color": look[label].colour},
-            customdata=[words.scored(score) for score in shown.values()],
+            customdata=[formatting.scored(score) for score in shown.values()],
             hovertemplate="<b>%{y}</b><br>%{customdata}<extra>%{fullData.name}</extra>",
         )
     last, strong = len(names) - 1, (radius.printed, "worst_case")
@@ -50,15 +50,15 @@ def per_attack(radius: Radius, look: Mapping[str, Look]) -> Chart:
     )
     return Chart(
         f"per-attack-{radius.norm}-{radius.eps:g}".replace(".", "_"),
-        f"{words.norm(radius.norm)}, {words.radius(radius.eps)}",
-        "Bars of accuracy with 95 % intervals for every attack, one bar a network; the last row is "
-        "the worst case over all attacks. The table below holds the numbers.",
+        f"{formatting.norm(radius.norm)}, {formatting.radius(radius.eps)}",
+        "Bars of accuracy with 95 % intervals for each attack, one bar for each network; the last "
+        "row is the worst case over all attacks. The table below has the numbers.",
         figure,
     )
 
 
 def against_radius(places: Sequence[Radius], label: str, look: Mapping[str, Look]) -> Chart:
-    """Accuracy of one network against the radius of one norm: as printed, and in the worst case."""
+    """Return accuracy of one network against the radius: as printed, and in the worst case."""
     attacked = {p.eps: s for p in places if (s := p.standings[label]) is not None}
     start = {0.0: next(iter(attacked.values())).clean}
     worst = start | {eps: s.worst_case for eps, s in attacked.items()}
@@ -75,23 +75,23 @@ def against_radius(places: Sequence[Radius], label: str, look: Mapping[str, Look
         figure.data[-1].update(fill="tonexty", fillcolor=tint(colour, 0.16))
     norm, ticks = places[0].norm, [0.0, *sorted({place.eps for place in places})]
     figure.update_xaxes(
-        title_text=f"Radius ε ({words.norm(norm)}, pixels in [0, 1])",
+        title_text=f"Radius ε ({formatting.norm(norm)}, pixels in [0, 1])",
         tickvals=ticks,
         ticktext=[eps_text(eps) if eps else "0" for eps in ticks],
         range=[-0.03 * ticks[-1], 1.05 * ticks[-1]],
     )
     figure.update_yaxes(title_text="Accuracy (%)", range=[-3, 103], tick0=0, dtick=25)
-    told = [
-        f"{words.radius(eps)}: at most {words.percent(s.worst_case.accuracy)} in the worst case"
-        + (f", {words.percent(printed[eps].accuracy)} as printed" if eps in printed else "")
+    values = [
+        f"{formatting.radius(eps)}: "
+        f"at most {formatting.percent(s.worst_case.accuracy)} in the worst case"
+        + (f", {formatting.percent(printed[eps].accuracy)} as printed" if eps in printed else "")
         for eps, s in attacked.items()
     ]
     return Chart(
         f"against-radius-{norm}-{list(look).index(label)}",
         label,
-        f"Accuracy of {label} against the radius. Clean: {words.percent(start[0.0].accuracy)}. "
-        + "; ".join(told)
-        + ".",
+        f"Accuracy of {label} against the radius. "
+        f"Clean: {formatting.percent(start[0.0].accuracy)}. " + "; ".join(values) + ".",
         figure,
     )
 
@@ -133,6 +133,6 @@ def _line(
             "symbol": symbol,
             "line": {"width": 2, "color": colour},
         },
-        customdata=[words.scored(score) for score in scores.values()],
+        customdata=[formatting.scored(score) for score in scores.values()],
         hovertemplate="ε = %{x:.4g}: %{customdata}<extra>%{fullData.name}</extra>",
     )

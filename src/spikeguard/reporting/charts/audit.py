@@ -1,4 +1,4 @@
-"""The curves behind an audit, one small chart a network: does the attack do what it should?"""
+"""Charts of the curves behind an audit: one small chart for each kind and network."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["KINDS", "Kind", "audited"]
 
 @dataclass(frozen=True)
 class Kind:
-    """One question that the audit answers with a curve.
+    """One kind of curve that an audit stores.
 
     Attributes:
-        id: Of its charts.
-        title: What is shown.
-        reading: What to look for.
-        codes: The checks that keep the curve, the first one foremost.
+        id: Prefix of the ids of its charts.
+        title: Heading of the charts.
+        reading: How to read it.
+        codes: Checks that store the curve; the first one is the main one.
     """
 
     id: str
@@ -34,37 +34,37 @@ KINDS = (
     Kind(
         "climb",
         "Loss over the steps of the attack",
-        "It should be flat at the end: a loss that still grows wants more steps. Line: mean; band: "
-        "the middle half of the samples. The shaded steps are judged.",
+        "It should be flat at the end: a loss that still grows needs more steps. Line: mean; band: "
+        "the middle half of the samples. The check judges the shaded steps.",
         ("G10",),
     ),
     Kind(
         "steps",
         "Accuracy over the steps of the attack",
-        "It should be flat at the end, and twice the steps should find no more (markers). "
+        "It should be flat at the end, and twice the steps should not lower it (markers). "
         "Line: one search; band and bars: 95 % intervals.",
         ("G8", "G10"),
     ),
     Kind(
         "eps",
         "Accuracy against ε",
-        "It should never rise, fall below chance where all images can be made grey, and to 0 % "
-        "where any image is allowed (open markers): what is left was not attacked. Black bar: "
-        "the worst of all attacks.",
+        "It should never rise. It should fall below chance where all images can be made grey, and "
+        "to 0 % where any image is allowed (open markers); otherwise the attack is too weak. "
+        "Black bar: the worst of all attacks.",
         ("G7", "G6", "G5"),
     ),
     Kind(
         "surrogate",
         "Accuracy by the attacker’s surrogate",
-        "Points far below the star are attackers that a number with the own surrogate overlooks. "
-        "Filled: triangles; open: the own one, scaled.",
+        "Points far below the star: an attack with that surrogate is stronger than one with the "
+        "own surrogate. Filled: triangles; open: own surrogate, scaled.",
         ("S4",),
     ),
     Kind(
         "layers",
         "Share of each layer that passes no gradient",
-        "Near 100 % almost nothing comes through, and the gradient of all layers before is made by "
-        "few neurons. Input left, output right; dotted: the limit of S7.",
+        "Near 100 % the gradient of all earlier layers depends on few neurons. Input left, output "
+        "right; dotted: the limit of S7.",
         ("S7", "S8"),
     ),
 )
@@ -79,14 +79,14 @@ _DRAWN = {
 
 
 def audited(networks: Sequence[Network], look: Mapping[str, Look]) -> dict[str, dict[str, Chart]]:
-    """Return, by kind and network, the charts of all curves that the audits kept."""
+    """Return the charts of all curves that the audits stored, by kind and network."""
     charts: dict[str, dict[str, Chart]] = {}
     for kind in KINDS:
         for place, network in enumerate(networks):
             drawn = _DRAWN[kind.id](network.evidence, look[network.label])
             if drawn is not None:
-                figure, said = drawn
-                summary = f"{kind.title}, {network.label}: {said}."
+                figure, values = drawn
+                summary = f"{kind.title}, {network.label}: {values}."
                 chart = Chart(f"audit-{kind.id}-{place}", network.label, summary, figure)
                 charts.setdefault(kind.id, {})[network.label] = chart
     return charts

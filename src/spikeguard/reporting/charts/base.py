@@ -1,4 +1,4 @@
-"""What all charts share: looks of the networks, axes, fonts, colours."""
+"""Shared parts of all charts: colours and markers of the networks, axes, fonts."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class Look:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure and what is written around it.
+    """A figure with its heading and description.
 
     Attributes:
-        id: Of its element on the page.
+        id: Id of its element on the page.
         title: Heading above it.
-        summary: What it shows, in words.
+        summary: Its content in words, for screen readers.
         figure: The plotly figure.
     """
 
@@ -70,7 +70,7 @@ class Chart:
 
 
 def looks(networks: Sequence[Network]) -> dict[str, Look]:
-    """Give every network a look of its own: seven colours, paired with other shapes each round."""
+    """Give each network its own look: seven colours, with other markers after each seven."""
     pairs = []
     for number in range(len(networks)):
         turn, place = divmod(number, len(_COLOURS))
@@ -79,7 +79,7 @@ def looks(networks: Sequence[Network]) -> dict[str, Look]:
 
 
 def blank(height: int) -> go.Figure:
-    """Return an empty figure with the report's axes; it fills the width it is given."""
+    """Return an empty figure with the axes of the report; it fills the available width."""
     figure = go.Figure()
     axis: dict[str, Any] = {
         "gridcolor": GRID,
@@ -111,18 +111,18 @@ def blank(height: int) -> go.Figure:
 
 
 def literal(text: str) -> str:
-    """Return text that plotly shows as it is: its labels know tags and entities."""
+    """Escape text for plotly, whose labels interpret tags and entities."""
     return html.escape(text, quote=False)
 
 
 def tint(colour: str, share: float) -> str:
-    """Return a colour "#rrggbb" mixed with white: 1 leaves it as it is, 0 is white."""
+    """Mix a colour "#rrggbb" with white: ``share`` 1 is the colour, 0 is white."""
     parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return "#" + "".join(f"{round(255 - share * (255 - part)):02x}" for part in parts)
 
 
 def errors(scores: Sequence[Score]) -> dict[str, Any]:
-    """Return error bars, in per cent, that span the intervals of accuracies."""
+    """Return error bars, in per cent, for the intervals of accuracies."""
     return {
         "type": "data",
         "array": [100 * max(0.0, score.high - score.accuracy) for score in scores],

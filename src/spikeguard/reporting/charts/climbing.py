@@ -1,4 +1,4 @@
-"""Does the audited attack go far enough? Loss and accuracy by step, accuracy by eps."""
+"""Charts of the strength of the audited attack: loss and accuracy by step, accuracy by eps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from spikeguard.config.schema import eps_text
 from spikeguard.evaluation.statistics import Score
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.base import INK, LEGEND, SHADE, SOFT, Look, blank, errors, tint
 from spikeguard.reporting.readers.audit_evidence import Evidence
 
@@ -19,9 +19,9 @@ HEIGHT = 270
 Drawn = tuple[go.Figure, str]
 
 
-def loss_by_step(kept: Evidence, look: Look) -> Drawn | None:
-    """Mean and quartiles of the loss at every step; the steps that are judged are shaded."""
-    climb = kept.climb
+def loss_by_step(evidence: Evidence, look: Look) -> Drawn | None:
+    """Draw mean and quartiles of the loss at each step; the judged steps are shaded."""
+    climb = evidence.climb
     if climb is None:
         return None
     figure, last = blank(HEIGHT), len(climb.mean) - 1
@@ -45,9 +45,9 @@ def loss_by_step(kept: Evidence, look: Look) -> Drawn | None:
     return figure, f"mean loss of {whose}{ends} in {last} steps"
 
 
-def accuracy_by_step(kept: Evidence, look: Look) -> Drawn | None:
-    """Accuracy along one search, and after all steps and twice as many."""
-    steps = kept.steps
+def accuracy_by_step(evidence: Evidence, look: Look) -> Drawn | None:
+    """Draw accuracy along one search, and after all steps and after twice as many."""
+    steps = evidence.steps
     if steps is None:
         return None
     figure, along = blank(HEIGHT), list(range(len(steps.along)))
@@ -60,20 +60,20 @@ def accuracy_by_step(kept: Evidence, look: Look) -> Drawn | None:
             x=along,
             y=[100 * score.accuracy for score in steps.along],
             line={"color": look.colour, "width": 2.25, "shape": "hv"},
-            customdata=[words.scored(score) for score in steps.along],
+            customdata=[formatting.scored(score) for score in steps.along],
             hovertemplate="step %{x}: %{customdata}<extra>one search</extra>",
         )
     points(figure, steps.ended, look, "the reported attack", "%{x} steps")
     last = max([*along, *steps.ended])
     figure.update_xaxes(title_text="Steps", range=[0, 1.05 * max(last, 1)], nticks=8)
     _percent(figure)
-    said = [f"{words.percent(s.accuracy)} after {n} steps" for n, s in steps.ended.items()]
-    return figure, "; ".join(said) or f"{along[-1]} steps"
+    values = [f"{formatting.percent(s.accuracy)} after {n} steps" for n, s in steps.ended.items()]
+    return figure, "; ".join(values) or f"{along[-1]} steps"
 
 
-def accuracy_by_eps(kept: Evidence, look: Look) -> Drawn | None:
-    """PGD around the audited radius and far beyond it, on a log axis."""
-    radii = kept.radii
+def accuracy_by_eps(evidence: Evidence, look: Look) -> Drawn | None:
+    """Draw accuracy under PGD around the audited radius and far beyond it, on a log axis."""
+    radii = evidence.radii
     if radii is None:
         return None
     figure = blank(HEIGHT).update_layout(legend=LEGEND, showlegend=True)
@@ -95,11 +95,17 @@ def accuracy_by_eps(kept: Evidence, look: Look) -> Drawn | None:
             hoverinfo="skip",
         )
     points(figure, radii.far, look, "short PGD", "ε = %{x:.4g}", is_open=True)
-    said = [f"{words.percent(s.accuracy)} at {words.radius(eps)}" for eps, s in radii.pgd.items()]
-    said += [f"{words.percent(s.accuracy)} at {words.radius(eps)}" for eps, s in radii.far.items()]
+    values = [
+        f"{formatting.percent(s.accuracy)} at {formatting.radius(eps)}"
+        for eps, s in radii.pgd.items()
+    ]
+    values += [
+        f"{formatting.percent(s.accuracy)} at {formatting.radius(eps)}"
+        for eps, s in radii.far.items()
+    ]
     if radii.bound is not None:
         _bound(figure, radii.eps, radii.bound)
-        said.append(f"{words.percent(radii.bound.accuracy)} under the worst of all attacks")
+        values.append(f"{formatting.percent(radii.bound.accuracy)} under the worst of all attacks")
     ticks = sorted({radii.eps, *radii.pgd, *radii.far})
     figure.update_xaxes(
         title_text="Radius ε (log scale, pixels in [0, 1])",
@@ -109,7 +115,7 @@ def accuracy_by_eps(kept: Evidence, look: Look) -> Drawn | None:
         ticktext=[eps_text(eps) for eps in ticks],
     )
     _percent(figure)
-    return figure, "; ".join(said)
+    return figure, "; ".join(values)
 
 
 def points(
@@ -122,7 +128,7 @@ def points(
     line: str | None = None,
     is_open: bool = False,
 ) -> None:
-    """Draw accuracies with their intervals, joined by a line or not."""
+    """Draw accuracies with their intervals; ``line`` is the dash style that joins them, or None."""
     found = list(scores.values())
     figure.add_scatter(
         name=name,
@@ -138,7 +144,7 @@ def points(
             "symbol": f"{look.shape}-open" if is_open else look.shape,
             "line": {"width": 2, "color": look.colour},
         },
-        customdata=[words.scored(score) for score in found],
+        customdata=[formatting.scored(score) for score in found],
         hovertemplate=f"{where}: %{{customdata}}<extra>{name}</extra>",
     )
 
@@ -146,9 +152,9 @@ def points(
 def level(
     figure: go.Figure, accuracy: float, text: str, *, span: Sequence[float], colour: str, dash: str
 ) -> None:
-    """Draw an accuracy across a log axis that spans these powers of ten, named in the legend."""
+    """Draw an accuracy as a horizontal line with a legend entry; ``span`` is in powers of ten."""
     figure.add_scatter(
-        name=f"{text} {words.percent(accuracy)}",
+        name=f"{text} {formatting.percent(accuracy)}",
         showlegend=True,
         mode="lines",
         x=[10**end for end in span],
@@ -160,13 +166,13 @@ def level(
 
 def _bound(figure: go.Figure, eps: float, bound: Score) -> None:
     figure.add_scatter(
-        name=f"worst of all attacks {words.percent(bound.accuracy)}",
+        name=f"worst of all attacks {formatting.percent(bound.accuracy)}",
         showlegend=True,
         mode="markers",
         x=[eps],
         y=[100 * bound.accuracy],
         marker={"symbol": "line-ew", "size": 22, "line": {"width": 3, "color": INK}},
-        customdata=[words.scored(bound)],
+        customdata=[formatting.scored(bound)],
         hovertemplate="worst of all attacks: %{customdata}<extra></extra>",
     )
 

@@ -1,11 +1,11 @@
-"""Does the attacker's gradient decide? Accuracy by surrogate, and layers that pass none on."""
+"""Charts of the attacker's gradient: accuracy by surrogate, and layers that pass no gradient."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.base import INK, LEGEND, SOFT, Look, blank, literal, tint
 from spikeguard.reporting.charts.climbing import HEIGHT, Drawn, level, points
 from spikeguard.reporting.readers.audit_evidence import Evidence, Layer
@@ -13,18 +13,18 @@ from spikeguard.reporting.readers.audit_evidence import Evidence, Layer
 __all__ = ["accuracy_by_surrogate", "silent_layers"]
 
 _TICKS = tuple(step * 10.0**decade for decade in range(-3, 4) for step in (1, 2, 5))
-_LETTERS = 56  # of layer names that fit below a chart
-_DEAD = 99  # per cent of a layer above which S7 fails
+_LETTERS = 56  # letters of layer names that fit below a chart
+_DEAD = 99  # S7 fails above this share of a layer, in per cent
 
 
-def accuracy_by_surrogate(kept: Evidence, look: Look) -> Drawn | None:
-    """PGD with triangles and with the own surrogate at other widths; the own one is a star."""
-    sweep = kept.sweep
+def accuracy_by_surrogate(evidence: Evidence, look: Look) -> Drawn | None:
+    """Draw PGD with triangles and with the own surrogate at other widths; a star is the own one."""
+    sweep = evidence.sweep
     if sweep is None:
         return None
     figure = blank(HEIGHT).update_layout(legend=LEGEND, showlegend=True)
     after = f" after {sweep.tries} tries" if sweep.tries > 1 else ""
-    own, worst = (words.percent(s.accuracy) for s in (sweep.own_tries, sweep.worst))
+    own, worst = (formatting.percent(s.accuracy) for s in (sweep.own_tries, sweep.worst))
     widths = [*sweep.triangles, *sweep.scaled, sweep.own_half_width or 1.0]
     low, high = min(widths) / 1.3, max(widths) * 1.3
     span = math.log10(low), math.log10(high)
@@ -46,7 +46,7 @@ def accuracy_by_surrogate(kept: Evidence, look: Look) -> Drawn | None:
                 "color": look.colour,
                 "line": {"width": 1.5, "color": "#ffffff"},
             },
-            customdata=[words.scored(sweep.own)],
+            customdata=[formatting.scored(sweep.own)],
             hovertemplate="half-width %{x:.3g}: %{customdata}<extra>own surrogate</extra>",
         )
     ticks = [tick for tick in _TICKS if low <= tick <= high]
@@ -61,9 +61,9 @@ def accuracy_by_surrogate(kept: Evidence, look: Look) -> Drawn | None:
     return figure, f"own surrogate{after} {own}, worst of all for each sample {worst}"
 
 
-def silent_layers(kept: Evidence, look: Look) -> Drawn | None:
-    """Bars a layer: neurons whose surrogate is zero, and entries of the gradient that are zero."""
-    layers = kept.layers
+def silent_layers(evidence: Evidence, look: Look) -> Drawn | None:
+    """Draw, for each layer, the share of zero surrogates and of zero entries in the gradient."""
+    layers = evidence.layers
     if not layers:
         return None
     figure, names = blank(HEIGHT), [literal(layer.name) for layer in layers]
@@ -99,4 +99,4 @@ def _worst(layers: Sequence[Layer]) -> str:
     if not dead:
         return f"{len(layers)} layers"
     name = max(dead, key=lambda name: dead[name])
-    return f"the surrogate is zero for at most {words.percent(dead[name])} of a layer ({name})"
+    return f"the surrogate is zero for at most {formatting.percent(dead[name])} of a layer ({name})"

@@ -1,4 +1,4 @@
-"""Histograms of membrane potentials around the threshold, on the same axes for all networks."""
+"""Histograms of membrane potentials around the threshold; all networks share the same axes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeguard.analysis.membrane import NEAR, MembraneHistogram
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.base import INK, Chart, Look, blank, tint
 from spikeguard.reporting.readers.collect import Network
 
 __all__ = ["membranes"]
 
-_TAIL = 0.005  # share of potentials that may lie outside the chart on either side
+_TAIL = 0.005  # share of potentials that may be outside the chart on either side
 
 
 def membranes(networks: Sequence[Network], look: Mapping[str, Look]) -> dict[str, Chart]:
-    """Return a histogram for every network whose potentials were measured, by label."""
+    """Return one histogram for each network with measured potentials, by label."""
     found = {n.label: n.membrane for n in networks if n.membrane is not None}
     spans = [_span(histogram) for histogram in found.values()]
     span = [min((low for low, _ in spans), default=-1), max((high for _, high in spans), default=1)]
@@ -60,7 +60,7 @@ def _chart(
                 x=end,
                 y=0,
                 yshift=10,
-                text=arrow.format(words.percent(beyond)),
+                text=arrow.format(formatting.percent(beyond)),
                 showarrow=False,
                 xanchor="left" if end == span[0] else "right",
                 bgcolor="rgba(255,255,255,0.8)",
@@ -70,18 +70,18 @@ def _chart(
         title_text="Membrane potential, v / v<sub>th</sub> − 1", range=span, dtick=1, tick0=0
     )
     figure.update_yaxes(title_text="Potentials (% per bin)", range=[0, top])
-    share = words.percent(histogram.near_threshold)
+    share = formatting.percent(histogram.near_threshold)
     return Chart(
         f"membrane-{list(look).index(label)}",
         label,
-        f"Histogram of the membrane potentials of {label}; {share} lie within {NEAR:g} v_th of "
+        f"Histogram of the membrane potentials of {label}; {share} are within {NEAR:g} v_th of "
         "the threshold.",
         figure,
     )
 
 
 def _span(histogram: MembraneHistogram) -> tuple[float, float]:
-    """Return finite edges around -1.25 .. 0.5 between which all but small tails lie."""
+    """Return finite limits, at least -1.25 .. 0.5, that contain all but small tails."""
     done = np.cumsum(histogram.pooled.counts) / histogram.pooled.potentials
     first, last = np.searchsorted(done, [_TAIL, 1 - _TAIL])
     inner = histogram.edges[1:-1]
@@ -90,7 +90,7 @@ def _span(histogram: MembraneHistogram) -> tuple[float, float]:
 
 
 def _outside(histogram: MembraneHistogram, span: Sequence[float]) -> tuple[float, float]:
-    """Return the shares of potentials below and above what the chart shows."""
+    """Return the shares of potentials below and above the limits of the chart."""
     counts, edges = histogram.pooled.counts, histogram.edges
     total = histogram.pooled.potentials
     below, above = counts[edges[1:] <= span[0]].sum(), counts[edges[:-1] >= span[1]].sum()
@@ -100,7 +100,7 @@ def _outside(histogram: MembraneHistogram, span: Sequence[float]) -> tuple[float
 def _shares(
     histogram: MembraneHistogram, span: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return centres, shares in % and widths of the finite bins inside ``span``."""
+    """Return centres, shares in per cent and widths of the finite bins inside ``span``."""
     inner = histogram.edges[1:-1]
     shares = 100 * histogram.pooled.counts[1:-1] / histogram.pooled.potentials
     centres, widths = (inner[1:] + inner[:-1]) / 2, np.diff(inner)

@@ -1,4 +1,4 @@
-"""Training curves: loss, accuracy, and the terms of the loss."""
+"""Charts of training: loss, accuracy, and the terms of the loss by epoch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ DASHES = ("solid", "dot", "dash", "dashdot", "longdash")
 
 
 def terms(networks: Sequence[Network]) -> list[str]:
-    """Return the names of the loss terms of those objectives that have several."""
+    """Return the names of the loss terms of all objectives with more than one term."""
     names = (name for n in networks if _several(n) for epoch in n.epochs for name in epoch.terms)
     return list(dict.fromkeys(names))
 
 
 def curves(networks: Sequence[Network], look: Mapping[str, Look]) -> list[Chart]:
-    """Return loss and accuracy over the epochs, and the loss terms where there are several."""
+    """Return loss and accuracy by epoch, and the loss terms where there are several."""
     networks = [network for network in networks if network.epochs]
     if not networks:  # none was trained here
         return []
@@ -102,7 +102,7 @@ def _line(
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
-    """Return 1, 2 and 5 of every decade around the values, or every decade where there are many."""
+    """Return 1, 2 and 5 of each decade around the values; 1 alone where there are many decades."""
     if not values:
         return [1.0]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))

@@ -1,1 +1,1 @@
-"""Readers: files of a run folder become dataclasses."""
+"""Readers of the files in a run folder; each returns frozen dataclasses."""

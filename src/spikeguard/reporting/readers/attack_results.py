@@ -1,4 +1,4 @@
-"""What a run folder says of an evaluation: accuracies, under which attacks, in which threat set."""
+"""Reader for the results in ``attacks/``: threat set, attacks and accuracies of an evaluation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from spikeguard.reporting.readers.json_files import read_json, reading
 
 __all__ = ["CASCADE", "AttackResult", "read_attacked"]
 
-CASCADE = " + all cheaper of "  # between an attack and its suite, where it is no attack alone
-
-TUNED = " tuned"  # behind an attack, or the suite of a cascade, whose settings were chosen
+CASCADE = " + all cheaper of "  # between attack and suite: the result of a cascade
+TUNED = " tuned"  # after an attack, or after the suite of a cascade: tuned settings
 
 _ROUNDING = 1e-9
 
@@ -26,21 +25,22 @@ class AttackResult:
 
     Attributes:
         name: The file's name without its suffix.
-        suite: The suite it was made with, or "" where the file does not say.
+        suite: Name of the suite; "" where the file has none.
         norm: Norm of the threat set.
         eps: Its radius, in pixel units.
-        draws: Noise draws every image was scored on.
-        eot: Gradients averaged in every attack step.
-        limit: The attacked images are the first so many; None is all test images.
+        draws: Noise draws on which each image was scored.
+        eot: Gradients averaged in each attack step.
+        limit: Number of attacked images, the first ones; None means all test images.
         clean: Accuracy without an attack.
-        attacks: Accuracy under each attack. One that is not the plain attack has a name that says
-            so: in a cascade "pgd10 + all cheaper of quick", with a bfloat16 search "pgd10 in bf16".
-        widths: For each attack: the half-widths or names of the surrogates it put in the place of
-            the network's own; empty for an attack with the own one.
-        worst_case: Accuracy when every image meets the attack that hurts it most.
+        attacks: Accuracy under each attack. The name marks results that are not of the plain
+            attack: "pgd10 + all cheaper of quick" in a cascade, "pgd10 in bf16" for a bfloat16
+            search.
+        widths: For each attack, half-widths or names of the surrogates that replaced the network's
+            own; empty for an attack with the own surrogate.
+        worst_case: Share of images that survive every attack.
         zero_gradient: Share of images whose input gradient is exactly zero.
-        tuned: How settings of its gradients were chosen, in words; "" where all were fixed.
-        cascade: Whether every attack met what the cheaper ones left.
+        tuned: How settings of the gradients were chosen, in words; "" where all were fixed.
+        cascade: Whether each attack ran only on the images that survived the cheaper ones.
         precision: Precision of the attacks' passes.
     """
 
@@ -102,20 +102,20 @@ def _score(entry: Mapping[str, Any]) -> Score:
     )
     if not (ordered and score.accuracy <= 1 and score.high <= 1 and score.n >= 1):
         raise ValueError(
-            f"an accuracy lies in [0, 1] and in its interval, n >= 1; got {dict(entry)}"
+            f"an accuracy must be in [0, 1] and in its interval, n >= 1; got {dict(entry)}"
         )
     return score
 
 
 def _is_of(settings: Any, kinds: Mapping[str, Any]) -> bool:
-    """Whether an attack's gradient, or what it averages, is of one of some kinds."""
+    """Whether an attack uses a gradient of one of these kinds, directly or inside an average."""
     if not isinstance(settings, Mapping):
         return False
     return settings.get("kind") in kinds or any(_is_of(part, kinds) for part in settings.values())
 
 
 def _swapped(settings: Any) -> Iterator[str]:
-    """Find the surrogates that an attack puts in the place of the network's own."""
+    """Yield the surrogates that an attack uses instead of the network's own."""
     if isinstance(settings, Mapping):
         if settings.get("kind") == "SwapSurrogate":
             other = settings["surrogate"]

@@ -1,4 +1,4 @@
-"""What a run folder says of its audit: the verdict, and the curves that were kept with it."""
+"""Reader for ``audit.json``: the verdict, and the curves stored with it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_audited(path: Path) -> Verdict:
 
 
 def read_evidence(path: Path, verdict: Verdict) -> Evidence:
-    """Sort what the findings of a verdict kept; ``path`` is the file it was read from."""
+    """Read the curves of a verdict; ``path`` is its file and appears in errors."""
     with reading(path, "evidence: "):
         return evidence(verdict)
 
@@ -35,11 +35,11 @@ def read_evidence(path: Path, verdict: Verdict) -> Evidence:
 def _finding(entry: Mapping[str, Any]) -> Finding:
     words: dict[str, Any] = {key: str(entry[key]) for key in ("code", "title", "measured")}
     words |= {key: str(entry.get(key, "")) for key in ("threshold", "meaning", "remedy")}
-    kept = entry.get("evidence") or {}
-    if not isinstance(kept, Mapping):
-        raise TypeError(f"evidence is an object, got {type(kept).__name__}")
+    stored = entry.get("evidence") or {}
+    if not isinstance(stored, Mapping):
+        raise TypeError(f"evidence is an object, got {type(stored).__name__}")
     status = _one_of(entry["status"], get_args(FindingStatus))
-    return Finding(status=status, evidence=kept, **words)
+    return Finding(status=status, evidence=stored, **words)
 
 
 def _one_of(word: Any, known: tuple[Any, ...]) -> Any:

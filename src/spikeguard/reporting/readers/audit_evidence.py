@@ -1,4 +1,4 @@
-"""The curves behind an audit: what its checks kept as evidence, read into frozen dataclasses."""
+"""Curves behind an audit: the evidence of its checks as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spikeguard.evaluation.statistics import Score, wilson
 
 __all__ = ["Climb", "Evidence", "Layer", "Radii", "Steps", "Sweep", "evidence"]
 
-_OWN = re.compile(r"its own ")  # how S4 calls the network's own surrogate at another width
+_OWN = re.compile(r"its own ")  # name in S4 of the network's own surrogate at another width
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Climb:
     """G10: the loss at every step of the reported attack, over samples.
 
     Attributes:
-        mean: Mean loss, from the start of the search on; None where it is not finite.
+        mean: Mean loss, beginning with the start of the search; None where it is not finite.
         low: Lower quartile.
         high: Upper quartile.
-        resisting: How many samples resist; the loss is theirs, or of all samples where it is 0.
-        last: G10 judges what the last so many steps gain; 0 where there is nothing to judge.
+        resisting: Number of samples that resist; the loss is over them, or over all where it is 0.
+        last: Number of final steps whose gain G10 judges; 0 where there is nothing to judge.
     """
 
     mean: tuple[float | None, ...]
@@ -39,8 +39,8 @@ class Steps:
     """G10 and G8: accuracy against the steps of the reported attack.
 
     Attributes:
-        along: At every step of one search; the first is its start.
-        ended: After all its steps, and after twice as many.
+        along: Accuracy at each step of one search, beginning with its start.
+        ended: Accuracy after all steps and after twice as many, by number of steps.
     """
 
     along: tuple[Score, ...]
@@ -52,10 +52,11 @@ class Radii:
     """G7, G6, G5: accuracy against eps.
 
     Attributes:
-        pgd: PGD at radii around the audited one.
-        far: Short PGD at radii at which every image can be made alike, or any other image.
+        pgd: Accuracy under PGD at radii around the audited one.
+        far: Accuracy under short PGD at radii at which all images can be made equal, or any image
+            is allowed.
         eps: The audited radius.
-        bound: Accuracy under the worst of all attacks there; None where it is not known.
+        bound: Accuracy under the worst of all attacks at ``eps``; None where it is not known.
         clean: Accuracy without an attack; None where it is not known.
         chance: Accuracy of a guess; None where it is not known.
     """
@@ -74,12 +75,12 @@ class Sweep:
 
     Attributes:
         triangles: Triangles of one width in all layers, by half-width.
-        scaled: The network's own at another width, by half-width.
-        own: PGD with the network's own, once.
+        scaled: The network's own surrogate at another width, by half-width.
+        own: One PGD with the network's own surrogate.
         own_half_width: None where layers differ in it or it is infinite.
-        tries: With how many restarts the own surrogate is compared.
-        own_tries: Accuracy after them.
-        worst: The worst of all surrogates for each sample.
+        tries: Number of restarts of the own surrogate in the comparison.
+        own_tries: Accuracy after these restarts.
+        worst: Accuracy when each sample is attacked with its worst surrogate.
     """
 
     triangles: Mapping[float, Score]
@@ -93,12 +94,12 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Layer:
-    """S7 and S8: how much of a layer passes no gradient on, as shares.
+    """S7 and S8: how much of a layer passes no gradient, as shares in [0, 1].
 
     Attributes:
         name: The module's name.
-        dead: Neurons and steps at which the surrogate is zero; None where it was not measured.
-        zero: Entries of the gradient at its output that are zero; None where not measured.
+        dead: Share of neurons and steps with a zero surrogate; None where it was not measured.
+        zero: Share of zero entries in the gradient at its output; None where not measured.
     """
 
     name: str
@@ -108,7 +109,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What an audit kept; None or empty for what it did not run or does not keep.
+    """Curves that an audit stored; None or empty where a check was not run or stored none.
 
     Attributes:
         climb: Loss over the steps of the attack.
@@ -126,29 +127,29 @@ class Evidence:
 
 
 def evidence(verdict: Verdict) -> Evidence:
-    """Read what the findings of an audit hold.
+    """Read the curves from the findings of an audit.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: If something is there and is not what the
-            checks write.
+        ValueError, TypeError, KeyError, AttributeError: If the evidence of a check does not have
+            its format.
     """
     n = verdict.settings.get("samples")
     if n is None:  # no number of samples, no intervals
         return Evidence()
     found = {finding.code: finding.evidence for finding in verdict.findings}
-    kept = _Kept(found, int(n))
+    stored = _Stored(found, int(n))
     return Evidence(
-        climb=_climb(kept),
-        steps=_steps(kept),
-        radii=_radii(kept, verdict),
-        sweep=_sweep(kept),
-        layers=_layers(kept),
+        climb=_climb(stored),
+        steps=_steps(stored),
+        radii=_radii(stored, verdict),
+        sweep=_sweep(stored),
+        layers=_layers(stored),
     )
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """Evidence by code, and the number of samples that its accuracies are over."""
+class _Stored:
+    """Evidence by code, and the number of samples of its accuracies."""
 
     found: Mapping[str, Mapping[str, Any]]
     n: int
@@ -162,76 +163,78 @@ class _Kept:
         return Score(share, low, high, self.n)
 
 
-def _climb(kept: _Kept) -> Climb | None:
-    curve = kept.get("G10", "curve")
+def _climb(stored: _Stored) -> Climb | None:
+    curve = stored.get("G10", "curve")
     if not curve:
         return None
     mean, low, high = (_numbers(curve[key]) for key in ("loss", "low", "high"))
     if not len(mean) == len(low) == len(high):
-        raise ValueError("G10 holds curves of different lengths")
+        raise ValueError("G10 has curves of different lengths")
     return Climb(
         *(mean, low, high),
-        resisting=int(kept.get("G10", "resisting") or 0),
-        last=int(kept.get("G10", "last") or 0),
+        resisting=int(stored.get("G10", "resisting") or 0),
+        last=int(stored.get("G10", "last") or 0),
     )
 
 
-def _steps(kept: _Kept) -> Steps | None:
-    curve, steps = kept.get("G10", "curve"), kept.get("G8", "steps")
-    along = tuple(map(kept.score, curve["right"])) if curve else ()
+def _steps(stored: _Stored) -> Steps | None:
+    curve, steps = stored.get("G10", "curve"), stored.get("G8", "steps")
+    along = tuple(map(stored.score, curve["right"])) if curve else ()
     ended = {}
     if steps is not None:
         ended = {
-            int(steps): kept.score(kept.get("G8", "once")),
-            2 * int(steps): kept.score(kept.get("G8", "twice")),
+            int(steps): stored.score(stored.get("G8", "once")),
+            2 * int(steps): stored.score(stored.get("G8", "twice")),
         }
     return Steps(along, ended) if along or ended else None
 
 
-def _radii(kept: _Kept, verdict: Verdict) -> Radii | None:
-    curve, clean = kept.get("G7", "curve"), kept.get("G31", "clean")
+def _radii(stored: _Stored, verdict: Verdict) -> Radii | None:
+    curve, clean = stored.get("G7", "curve"), stored.get("G31", "clean")
     if not curve:
         return None
-    chance = kept.get("G6", "chance")
-    far = [(kept.get(code, "eps"), kept.get(code, "accuracy")) for code in ("G6", "G5")]
+    chance = stored.get("G6", "chance")
+    far = [(stored.get(code, "eps"), stored.get(code, "accuracy")) for code in ("G6", "G5")]
     bound = verdict.upper_bound
     return Radii(
-        pgd={_positive(eps): kept.score(accuracy) for eps, accuracy in curve},
-        far={_positive(eps): kept.score(accuracy) for eps, accuracy in far if eps is not None},
+        pgd={_positive(eps): stored.score(accuracy) for eps, accuracy in curve},
+        far={_positive(eps): stored.score(accuracy) for eps, accuracy in far if eps is not None},
         eps=_positive(verdict.settings["threat"]["eps"]),
-        bound=None if bound is None else kept.score(bound),
-        clean=None if clean is None else kept.score(clean),
+        bound=None if bound is None else stored.score(bound),
+        clean=None if clean is None else stored.score(clean),
         chance=None if chance is None else float(chance),
     )
 
 
-def _sweep(kept: _Kept) -> Sweep | None:
-    accuracy, widths = kept.get("S4", "accuracy"), kept.get("S4", "half_width")
+def _sweep(stored: _Stored) -> Sweep | None:
+    accuracy, widths = stored.get("S4", "accuracy"), stored.get("S4", "half_width")
     if not accuracy or widths is None:
         return None
     placed = {
-        name: (_positive(widths[name]), kept.score(share))
+        name: (_positive(widths[name]), stored.score(share))
         for name, share in accuracy.items()
-        if widths[name] is not None  # infinite, or of layers that differ
+        if widths[name] is not None  # None: infinite, or layers differ
     }
-    own, carried = kept.get("S4", "own_half_width"), kept.get("S4", "carried") or ()
+    own, carried = stored.get("S4", "own_half_width"), stored.get("S4", "carried") or ()
     triangles = {at: score for name, (at, score) in placed.items() if not _OWN.match(name)}
-    if own is not None and str(*carried[:1]).startswith("Triangular("):  # one of them itself
-        triangles[_positive(own)] = kept.score(kept.get("S4", "own_once"))
+    if own is not None and str(*carried[:1]).startswith(
+        "Triangular("
+    ):  # the own surrogate is a triangle itself
+        triangles[_positive(own)] = stored.score(stored.get("S4", "own_once"))
     return Sweep(
         triangles=dict(sorted(triangles.items())),
         scaled=dict(sorted(at for name, at in placed.items() if _OWN.match(name))),
-        own=kept.score(kept.get("S4", "own_once")),
+        own=stored.score(stored.get("S4", "own_once")),
         own_half_width=None if own is None else _positive(own),
-        tries=int(kept.get("S4", "tries")),
-        own_tries=kept.score(kept.get("S4", "own")),
-        worst=kept.score(kept.get("S4", "worst")),
+        tries=int(stored.get("S4", "tries")),
+        own_tries=stored.score(stored.get("S4", "own")),
+        worst=stored.score(stored.get("S4", "worst")),
     )
 
 
-def _layers(kept: _Kept) -> tuple[Layer, ...]:
-    dead = kept.get("S7", "dead_surrogate") or kept.get("G15", "dead_surrogate") or {}
-    zero = kept.get("S8", "zero") or {}
+def _layers(stored: _Stored) -> tuple[Layer, ...]:
+    dead = stored.get("S7", "dead_surrogate") or stored.get("G15", "dead_surrogate") or {}
+    zero = stored.get("S8", "zero") or {}
     return tuple(
         Layer(str(name), _share(dead.get(name)), _share(zero.get(name)))
         for name in dict.fromkeys((*dead, *zero))
@@ -252,5 +255,5 @@ def _positive(value: Any) -> float:
 def _share(value: Any) -> float | None:
     share = None if value is None else float(value)
     if share is not None and not 0 <= share <= 1:
-        raise ValueError(f"a share lies in [0, 1], got {share:g}")
+        raise ValueError(f"a share must be in [0, 1], got {share:g}")
     return share

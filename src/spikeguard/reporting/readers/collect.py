@@ -1,4 +1,4 @@
-"""collect(): all that run folders hold, read at once; a damaged file is an error that names it."""
+"""collect(): read run folders completely; an error names the damaged file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spikeguard.config.schema import Recipe, load_recipe
 from spikeguard.reporting.readers.attack_results import AttackResult, read_attacked
 from spikeguard.reporting.readers.audit import read_audited, read_evidence
 from spikeguard.reporting.readers.audit_evidence import Evidence
-from spikeguard.reporting.readers.foreign_model import ForeignModelCard, read_outside
+from spikeguard.reporting.readers.foreign_model import ForeignModelCard, read_foreign_model
 from spikeguard.reporting.readers.json_files import read_json
 from spikeguard.reporting.readers.training import Epoch, TrainingResult, read_epochs, read_trained
 from spikeguard.storage.run_folder import (
@@ -33,21 +33,21 @@ __all__ = ["Network", "collect"]
 
 @dataclass(frozen=True)
 class Network:
-    """One run folder, or that of a model of the user's own. What was not run is empty or None.
+    """Content of the folder of a run or of a foreign model. What was not run is empty or None.
 
     Attributes:
         path: The run folder.
-        label: What the report calls it: the recipe's title or the model's name, made unique.
-        recipe: What was trained; None for a model of the user's own, and so are the next two.
-        recipe_text: The recipe as it is written in the folder.
+        label: Name in the report: title of the recipe or name of the model, made unique.
+        recipe: The recipe; None for a foreign model, and so are the next two.
+        recipe_text: Text of ``recipe.yaml``.
         trained: The outcome of the training.
-        outside: What is known of a model of the user's own; None for a run.
+        foreign: Content of ``model.json`` of a foreign model; None for a run.
         environment: Versions, machine, command.
         epochs: The training curves.
         attacked: Results of attacks.
         audited: The audit's verdict.
-        evidence: The curves that the audit kept.
-        membrane: Where the membrane potentials lie.
+        evidence: The curves that the audit stored.
+        membrane: Histogram of the membrane potentials.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class Network:
     recipe: Recipe | None
     recipe_text: str | None
     trained: TrainingResult | None
-    outside: ForeignModelCard | None
+    foreign: ForeignModelCard | None
     environment: Mapping[str, Any]
     epochs: tuple[Epoch, ...]
     attacked: tuple[AttackResult, ...]
@@ -66,8 +66,8 @@ class Network:
     @property
     def data(self) -> str:
         """Name of the data set."""
-        if self.outside is not None:
-            return self.outside.data
+        if self.foreign is not None:
+            return self.foreign.data
         assert self.recipe is not None
         return self.recipe.data.name
 
@@ -76,8 +76,7 @@ def collect(runs: Sequence[str | Path]) -> tuple[Network, ...]:
     """Read run folders.
 
     Args:
-        runs: Folders of finished trainings or of models of the user's own, at least one, none
-            twice.
+        runs: Folders of finished trainings or of foreign models, at least one, none twice.
 
     Raises:
         ValueError: If a folder is no finished run, or a file is missing or damaged: one line that
@@ -101,7 +100,7 @@ def collect(runs: Sequence[str | Path]) -> tuple[Network, ...]:
 
 def _network(path: Path, label: str, source: Recipe | ForeignModelCard) -> Network:
     audit, membrane = path / AUDIT, path / MEMBRANE
-    recipe, outside = (None, source) if isinstance(source, ForeignModelCard) else (source, None)
+    recipe, foreign = (None, source) if isinstance(source, ForeignModelCard) else (source, None)
     trained = None if recipe is None else read_trained(path / RESULT)
     audited = read_audited(audit) if audit.exists() else None
     results = sorted((path / ATTACKS).glob("*.json")) if (path / ATTACKS).is_dir() else []
@@ -111,7 +110,7 @@ def _network(path: Path, label: str, source: Recipe | ForeignModelCard) -> Netwo
         recipe=recipe,
         recipe_text=None if recipe is None else (path / RECIPE).read_text(encoding="utf-8"),
         trained=trained,
-        outside=outside,
+        foreign=foreign,
         environment={} if trained is None else read_json(path / ENVIRONMENT),
         epochs=() if trained is None else read_epochs(path / METRICS, trained.epochs),
         attacked=tuple(map(read_attacked, results)),
@@ -125,7 +124,7 @@ def _source(path: Path) -> Recipe | ForeignModelCard:
     if not path.is_dir():
         raise ValueError(f"{path}: no such run folder.")
     if (path / MODEL).is_file():
-        return read_outside(path / MODEL)
+        return read_foreign_model(path / MODEL)
     if not (path / RECIPE).is_file():
         raise ValueError(f"{path}: not a run folder, it holds no {RECIPE}.")
     try:

@@ -1,4 +1,4 @@
-"""What the folder of a model that no recipe made says of it: its name, how it is driven."""
+"""Reader for ``model.json``, the description of a foreign model."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 from spikeguard.reporting.readers.json_files import read_json, reading
 
-__all__ = ["ForeignModelCard", "read_outside"]
+__all__ = ["ForeignModelCard", "read_foreign_model"]
 
 
 @dataclass(frozen=True)
 class ForeignModelCard:
-    """What ``model.json`` holds.
+    """Content of ``model.json``.
 
     Attributes:
-        model: Its factory, as package.module:function.
-        data: The data set it is attacked on.
-        arguments: Words of the command line that name it.
-        facts: Lines about it, by name; what is not known of a plain classifier is left out.
+        model: Factory of the model, as package.module:function.
+        data: Data set of its attacks.
+        arguments: Command-line arguments that select the model.
+        facts: Values for the table of settings, by name; unknown ones are left out.
     """
 
     model: str
@@ -28,7 +28,7 @@ class ForeignModelCard:
     facts: Mapping[str, str]
 
 
-def read_outside(path: Path) -> ForeignModelCard:
+def read_foreign_model(path: Path) -> ForeignModelCard:
     """Read ``model.json``."""
     card = read_json(path)
     with reading(path):

@@ -1,4 +1,4 @@
-"""Read the files of a run folder; what is wrong with one is a single line that names it."""
+"""Read text and JSON files; every error is one line that names the file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_text(path: Path) -> str:
 
 @contextmanager
 def reading(path: Path, where: str = "") -> Iterator[None]:
-    """Turn whatever is wrong with a file's content into one line that names the file."""
+    """Turn errors about the content of a file into one line that names the file."""
     try:
         yield
     except KeyError as error:

@@ -1,4 +1,4 @@
-"""What a run folder says of its training: the outcome, and the curves."""
+"""Readers for ``result.json`` and ``metrics.jsonl``: outcome and curves of a training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Epoch", "TrainingResult", "read_epochs", "read_trained"]
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of metrics.jsonl; accuracies in [0, 1]."""
+    """One line of ``metrics.jsonl``; accuracies in [0, 1]."""
 
     epoch: int
     train_loss: float
@@ -26,7 +26,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What result.json holds."""
+    """Content of ``result.json``."""
 
     best_epoch: int
     val_accuracy: float
@@ -55,7 +55,7 @@ def read_trained(path: Path) -> TrainingResult:
 
 
 def read_epochs(path: Path, epochs: int) -> tuple[Epoch, ...]:
-    """Read ``metrics.jsonl``, which holds a line for each of so many epochs."""
+    """Read ``metrics.jsonl``, which must have one line for each of ``epochs`` epochs."""
     found = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         with reading(path, f"line {number}: "):

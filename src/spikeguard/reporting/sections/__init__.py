@@ -1,1 +1,1 @@
-"""Sections of the report: dataclasses become tables and cards."""
+"""Sections of the report: tables and cards made from the dataclasses of the readers."""

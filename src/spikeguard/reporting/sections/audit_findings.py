@@ -1,4 +1,4 @@
-"""An audit's findings for readers: what decides first, what passed last, and what a check asks."""
+"""Findings of an audit in groups, the decisive ones first, and a description of each check."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _WARNING = Badge("!", "warning", "open")
 
 @dataclass(frozen=True)
 class Group:
-    """Findings that mean the same for the verdict.
+    """Findings with the same effect on the verdict.
 
     Attributes:
-        title: What they are, with their number.
-        note: What that means.
-        tone: "bad", "open" or "plain"; it only colours.
-        shown: Whether they are open on the page, not folded.
-        findings: In the order they ran.
+        title: Heading, with the number of findings.
+        note: Their effect on the verdict.
+        tone: "bad", "open" or "plain"; sets the colour.
+        shown: Whether the group is unfolded on the page.
+        findings: The findings, in the order of the audit.
     """
 
     title: str
@@ -37,14 +37,14 @@ class Group:
 
 @dataclass(frozen=True)
 class About:
-    """What a check asks, from its documentation.
+    """Description of a check, from its docstring.
 
     Attributes:
-        code: Its name.
-        title: What should hold.
-        decides: Whether it decides the verdict.
-        text: Why it is asked.
-        source: Where it is from.
+        code: Code of the check.
+        title: The property it checks.
+        decides: Whether a failure makes the verdict "unreliable".
+        text: Why the property matters.
+        source: Publication behind it.
     """
 
     code: str
@@ -55,22 +55,22 @@ class About:
 
 
 def groups(verdict: Verdict) -> list[Group]:
-    """Sort the findings of an audit: failed, warnings, open, passed, and nothing to ask."""
+    """Group the findings of an audit: failed, warnings, not run, passed, does not apply."""
     parts = (
-        ("fail", True, "Failed", "These decide: the verdict is “unreliable”.", "bad", True),
-        ("fail", False, "Warnings", "Failed, but these do not decide.", "open", True),
+        ("fail", True, "Failed", "Each of these makes the verdict “unreliable”.", "bad", True),
+        ("fail", False, "Warnings", "Failed, but without effect on the verdict.", "open", True),
         (
             *("not run", True, "Not run, though needed for a verdict"),
             *("These questions are open: the verdict cannot be “reliable”.", "open", True),
         ),
         (
             *("not run", False, "Not run"),
-            *("These questions are open; the verdict does not wait for them.", "plain", False),
+            *("These questions are open; the verdict does not depend on them.", "plain", False),
         ),
         ("pass", None, "Passed", "", "plain", False),
         (
             *("does not apply", None, "Does not apply"),
-            *("There is nothing to ask of this network: no question is open.", "plain", False),
+            *("These checks do not concern this network: no question is open.", "plain", False),
         ),
     )
     found = []
@@ -86,7 +86,7 @@ def groups(verdict: Verdict) -> list[Group]:
 
 
 def tally(verdict: Verdict) -> str:
-    """Count an audit's findings in one line: "2 failed · 1 warning · 40 passed"."""
+    """Count the findings of an audit in one line: "2 failed · 1 warning · 40 passed"."""
     statuses = [finding.status for finding in verdict.findings]
     warnings = len(verdict.warnings)
     counts = {
@@ -100,14 +100,14 @@ def tally(verdict: Verdict) -> str:
 
 
 def finding_badge(finding: Finding | None) -> Badge:
-    """Return a finding's badge; a failure that does not decide is a warning."""
+    """Return the badge of a finding; a failure of a check that does not decide is a warning."""
     if finding is not None and finding.status == "fail" and finding.code not in REQUIRED:
         return _WARNING
     return badge(None if finding is None else finding.status)
 
 
 def abouts(networks: Sequence[Network]) -> list[About]:
-    """Return what the checks of the audits ask, those that decide first; only checks we know."""
+    """Describe the checks of the audits, decisive ones first; unknown codes are left out."""
     verdicts = [network.audited for network in networks if network.audited is not None]
     codes = {finding.code for verdict in verdicts for finding in verdict.findings}
     found = [_about(code) for code in CHECKS if code in codes]

@@ -1,4 +1,4 @@
-"""Ours beside theirs: what a run reached, next to the rows of published tables it stands for."""
+"""Measured numbers beside the rows of published tables that a recipe names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spikeguard.config.published import PAPERS, Row, row
 from spikeguard.config.schema import load_recipe
 from spikeguard.config.yaml_files import recipe_names
 from spikeguard.evaluation.statistics import Score
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.readers.attack_results import AttackResult
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.sections.verdict_cards import command
@@ -18,12 +18,12 @@ from spikeguard.training.checkpointing import differences
 
 __all__ = ["Comparison", "Pair", "comparisons"]
 
-EPS = 8 / 255  # of every table, Linf
+EPS = 8 / 255  # radius of all published tables, Linf
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One attack: ``theirs`` as printed, in per cent; ``ours`` is None where it was not run."""
+    """One attack: ``theirs`` is published, in per cent; ``ours`` is measured, None if not run."""
 
     attack: str
     theirs: str
@@ -33,14 +33,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One network beside one row.
+    """One network beside one published row.
 
     Attributes:
-        label: The network.
-        source: The row, in words.
+        label: Name of the network.
+        source: Description of the row.
         pairs: Clean accuracy and the attacks of the row.
-        notes: What makes the two less comparable than they look.
-        hint: The command for what was not run; or empty.
+        notes: Differences that limit the comparison.
+        hint: Command for attacks that were not run; "" where there are none.
     """
 
     label: str
@@ -51,7 +51,7 @@ class Comparison:
 
 
 def comparisons(networks: Sequence[Network]) -> list[Comparison]:
-    """Compare every network with every row its recipe names."""
+    """Compare each network with each row that its recipe names."""
     return [
         _compare(network, row(key))
         for network in networks
@@ -61,7 +61,7 @@ def comparisons(networks: Sequence[Network]) -> list[Comparison]:
 
 
 def _compare(network: Network, printed: Row) -> Comparison:
-    """Pair equal attacks alone: a cascade, bfloat16 or another surrogate has another name."""
+    """Pair equal attacks only: a cascade, bfloat16 or another surrogate has another name."""
     assert network.recipe is not None
     suite = PAPERS[printed.paper].suite
     results = sorted(
@@ -70,7 +70,7 @@ def _compare(network: Network, printed: Row) -> Comparison:
     )
     pairs = tuple(
         Pair(
-            words.attack(attack),
+            formatting.attack(attack),
             f"{accuracy:g}",
             *_ours(results, attack, suite, printed.notes.get(attack, "")),
         )
@@ -93,12 +93,12 @@ def _compare(network: Network, printed: Row) -> Comparison:
 def _ours(
     results: Sequence[AttackResult], attack: str, suite: str, note: str
 ) -> tuple[Score | None, str]:
-    """Return our number, and the note; of another suite, whose steps may differ, it says so."""
+    """Return the measured number and a note, which names the suite if it differs."""
     if attack == "clean":
         return (results[0].clean if results else None), note
     for result in results:
         if attack in result.attacks and not result.widths[attack]:
-            other = "" if result.suite == suite else f"ours: suite {result.suite}"
+            other = "" if result.suite == suite else f"measured with suite {result.suite}"
             return result.attacks[attack], "; ".join(filter(None, (note, other)))
     return None, note
 
@@ -108,19 +108,21 @@ def _protocol(printed: Row) -> str:
 
 
 def _differences(network: Network) -> list[str]:
-    """Say where the run left the recipe that ships, and on how much it was tested."""
+    """Describe changes to the shipped recipe, and the number of test images."""
     recipe, found = network.recipe, []
     assert recipe is not None
     if recipe.name in recipe_names():
         try:
             shipped = {**load_recipe(recipe.name).training_part(), "seed": recipe.seed}
-        except ConfigError:  # of another version of SpikeGuard
+        except ConfigError:  # the recipe is from another version of SpikeGuard
             shipped = recipe.training_part()
         changes = list(differences(shipped, recipe.training_part()))
         if changes:
-            said = "; ".join(changes)
-            found.append(f"This run does not follow the recipe {recipe.name}: {said}.")
+            listed = "; ".join(changes)
+            found.append(f"This run does not follow the recipe {recipe.name}: {listed}.")
     limits = {result.limit for result in network.attacked if result.limit is not None}
     if limits:
-        found.append(f"Ours: the first {words.count(max(limits))} test images; theirs: all.")
+        found.append(
+            f"Measured on the first {formatting.count(max(limits))} test images, published on all."
+        )
     return found

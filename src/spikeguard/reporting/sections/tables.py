@@ -1,4 +1,4 @@
-"""The report's tables: cells of text, with what differs and what is missing marked."""
+"""Tables of the report: cells of text, with marks for differences and missing values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from spikeguard.auditing.findings import Finding
 from spikeguard.config.schema import eps_text
 from spikeguard.evaluation.statistics import Score
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.readers.attack_results import CASCADE, TUNED
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.sections.audit_findings import finding_badge
@@ -48,7 +48,7 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: a value and what is written small beside it, or a badge, or nothing was run."""
+    """One cell: a value with small text beside it, or a badge, or a mark for "not run"."""
 
     value: str
     interval: str = ""
@@ -61,13 +61,13 @@ class RadiusTable:
     """All numbers at one radius.
 
     Attributes:
-        id: Of its heading.
+        id: Id of its heading.
         where: The threat set, in words.
-        head: Column heads after the network's.
-        rows: Label and cells; None where the network was not attacked here, with the command.
+        head: Column heads after that of the network.
+        rows: Label, cells (None where the network was not attacked here) and the command to run.
         full_head: Column heads of the table of all attacks.
-        full: Attack and a cell a network.
-        notes: What a reader should know about it.
+        full: Name of the attack, and one cell for each network.
+        notes: Notes below the table.
     """
 
     id: str
@@ -81,21 +81,21 @@ class RadiusTable:
 
 @dataclass(frozen=True)
 class Checks:
-    """Checks by code: the title and a badge a network."""
+    """All checks: code, title, and one badge for each network."""
 
     rows: tuple[tuple[str, str, tuple[Badge, ...]], ...]
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One line about all networks; ``differs`` where they are not the same."""
+    """One setting: its name, and its value for each network."""
 
     name: str
     values: tuple[str, ...]
 
     @property
     def differs(self) -> bool:
-        """Whether the networks differ in it."""
+        """Whether the networks have different values."""
         return len(set(self.values)) > 1
 
 
@@ -103,8 +103,8 @@ def score_table(place: Radius, networks: Sequence[Network]) -> RadiusTable:
     """Return the tables of one radius."""
     own = place.printed
     shown = [name for name in ("fgsm", "pgd10") if name != own]
-    head = ["Clean", *map(words.attack, shown)]
-    head += [f"{words.attack(own)}, own surrogate"] if own else []
+    head = ["Clean", *map(formatting.attack, shown)]
+    head += [f"{formatting.attack(own)}, own surrogate"] if own else []
     head += ["Worst case", "Zero input gradient", "Audit", "Images"]
     names = [*shown, own] if own else shown
     rows = []
@@ -117,10 +117,10 @@ def score_table(place: Radius, networks: Sequence[Network]) -> RadiusTable:
     for name in ("clean", *place.attacks, "worst_case"):
         cells = tuple(_cell(_scores(standing).get(name)) for standing in place.attacked.values())
         plain, space, mark = name.partition(" ")
-        full.append((f"{words.attack(plain)}{space}{mark}", cells))
+        full.append((f"{formatting.attack(plain)}{space}{mark}", cells))
     return RadiusTable(
         id=f"{place.norm}-{place.eps:g}".replace(".", "_"),
-        where=f"{words.norm(place.norm)}, {words.radius(place.eps)}",
+        where=f"{formatting.norm(place.norm)}, {formatting.radius(place.eps)}",
         head=tuple(head),
         rows=tuple(rows),
         full_head=tuple(place.attacked),
@@ -130,7 +130,7 @@ def score_table(place: Radius, networks: Sequence[Network]) -> RadiusTable:
 
 
 def checks(networks: Sequence[Network]) -> Checks:
-    """Return every check of the audits as a row, with a badge a network."""
+    """Return each check of the audits as a row, with one badge for each network."""
     found: dict[str, str] = {}
     for network in networks:
         for finding in network.audited.findings if network.audited else ():
@@ -143,15 +143,15 @@ def checks(networks: Sequence[Network]) -> Checks:
 
 
 def facts(networks: Sequence[Network]) -> list[Fact]:
-    """Return what was trained, line by line; of another's model what is known of it."""
+    """Return the settings of all networks, "unknown" where one has no such setting."""
     columns = [_facts(network) for network in networks]
     names = dict.fromkeys(name for column in columns for name in column)
     return [Fact(name, tuple(column.get(name, "unknown") for column in columns)) for name in names]
 
 
 def environments(networks: Sequence[Network]) -> list[Fact]:
-    """Return what the trainings ran on, line by line; nothing where nothing was trained."""
-    if all(network.outside is not None for network in networks):
+    """Return software and machine of the trainings; empty where nothing was trained."""
+    if all(network.foreign is not None for network in networks):
         return []
     return [
         Fact(name, tuple(_place(network.environment.get(key, "unknown")) for network in networks))
@@ -165,9 +165,9 @@ def _row(standing: Standing, names: Sequence[str], network: Network) -> list[Cel
         _cell(standing.clean),
         *(_cell(standing.attacks.get(name)) for name in names),
         _cell(standing.worst_case),
-        Cell(words.percent(standing.zero_gradient)),
+        Cell(formatting.percent(standing.zero_gradient)),
         Cell("", audited_at(audited), badge(None if audited is None else audited.status)),
-        Cell(words.count(standing.clean.n)),
+        Cell(formatting.count(standing.clean.n)),
     ]
 
 
@@ -176,18 +176,18 @@ def _notes(place: Radius) -> list[str]:
     for label, standing in place.attacked.items():
         if not standing.swept:
             notes.append(
-                f"{label}: no attack with another surrogate than its own was run, so that the "
-                "worst case covers that one only."
+                f"{label}: no attack with a surrogate other than its own was run, so the worst "
+                "case covers only that one."
             )
         if any(CASCADE in name for name in standing.attacks):
             notes.append(
-                f'{label}: "{CASCADE.strip()}" marks a cascade, in which every accuracy is after '
-                "this and all cheaper attacks of that suite, not under the attack alone."
+                f'{label}: "{CASCADE.strip()}" marks a cascade, in which each accuracy is the one '
+                "after this and all cheaper attacks of that suite, not under the attack alone."
             )
-        notes += [f'{label}: "{TUNED.strip()}" is with {how}.' for how in standing.tuned]
+        notes += [f'{label}: "{TUNED.strip()}" means with {how}.' for how in standing.tuned]
         if standing.left_out:
             names = ", ".join(standing.left_out)
-            notes.append(f"{label}: made on another number of images and not used here: {names}.")
+            notes.append(f"{label}: not used, because the number of images differs: {names}.")
     if len({standing.clean.n for standing in place.attacked.values()}) > 1:
         notes.append("The networks were attacked on different numbers of images.")
     return notes
@@ -200,7 +200,7 @@ def _scores(standing: Standing) -> dict[str, Score]:
 def _cell(score: Score | None) -> Cell:
     if score is None:
         return Cell(NOT_RUN, missing=True)
-    return Cell(words.percent(score.accuracy), words.interval(score))
+    return Cell(formatting.percent(score.accuracy), formatting.interval(score))
 
 
 def _finding(network: Network, code: str) -> Finding | None:
@@ -209,8 +209,8 @@ def _finding(network: Network, code: str) -> Finding | None:
 
 
 def _facts(network: Network) -> dict[str, str]:
-    if network.outside is not None:
-        return dict(network.outside.facts)
+    if network.foreign is not None:
+        return dict(network.foreign.facts)
     recipe, trained = network.recipe, network.trained
     assert recipe is not None and trained is not None
     model = dict(recipe.model)
@@ -219,33 +219,33 @@ def _facts(network: Network) -> dict[str, str]:
     data = recipe.data
     return {
         "Data set": data.name,
-        "Training images": words.count(trained.train_samples),
-        "Validation images": words.count(trained.val_samples),
+        "Training images": formatting.count(trained.train_samples),
+        "Validation images": formatting.count(trained.val_samples),
         "Augmentation": ", ".join(data.augment) or "none",
         "Network": _entry({"name": name, **model}),
-        "Parameters": words.count(trained.parameters),
+        "Parameters": formatting.count(trained.parameters),
         "Time steps T": "default" if T is None else _plain(T),
         "Neuron": _entry(parts["neuron"]),
         "Encoder": _entry(parts["encoder"]),
         "Objective": trained.objective,
         "Optimiser": _options(recipe.train) or "default",
-        "Epochs": words.count(trained.epochs),
-        "Best epoch": words.count(trained.best_epoch),
-        "Its validation accuracy": words.percent(trained.val_accuracy),
-        "Training time": words.duration(trained.seconds),
+        "Epochs": formatting.count(trained.epochs),
+        "Best epoch": formatting.count(trained.best_epoch),
+        "Its validation accuracy": formatting.percent(trained.val_accuracy),
+        "Training time": formatting.duration(trained.seconds),
         "Seed": str(recipe.seed),
         "Source": recipe.source or "not named",
     }
 
 
 def _place(value: Any) -> str:
-    """Write a value of environment.json; a time as "2026-01-02 03:04:05"."""
+    """Write a value of ``environment.json``; a time as "2026-01-02 03:04:05"."""
     text = _plain(value)
     return re.sub(r"^(\d{4}-\d\d-\d\d)T([\d:]+)\+00:00$", r"\1 \2", text)
 
 
 def _entry(entry: Any) -> str:
-    """Write a recipe's entry: "lif (decay=0.5, surrogate=triangular (width=1))"."""
+    """Write an entry of a recipe: "lif (decay=0.5, surrogate=triangular (width=1))"."""
     if entry is None:
         return "default"
     if not isinstance(entry, Mapping):

@@ -1,4 +1,4 @@
-"""The first thing a reader sees: what a paper would print, what holds, and what the audit says."""
+"""Verdict cards at the top of the report: printed number, worst case and audit of a network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spikeguard.auditing.findings import Verdict
-from spikeguard.reporting import formatting as words
+from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.base import Look
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.standings import Radius, Standing
@@ -23,12 +23,12 @@ _SYMBOLS = {
     "does not apply": ("·", "quiet"),
 }
 
-_NOTABLE = 0.01  # a smaller gap can be the noise of a stochastic network's draws
+_NOTABLE = 0.01  # a smaller gap can come from the noise draws of a stochastic network
 
 
 @dataclass(frozen=True)
 class Badge:
-    """A status as symbol and word; ``tone`` only colours it."""
+    """A status as symbol and word; ``tone`` sets its colour."""
 
     symbol: str
     word: str
@@ -37,7 +37,7 @@ class Badge:
 
 @dataclass(frozen=True)
 class Line:
-    """One network at one radius."""
+    """One row of a card: the network at one radius."""
 
     where: str
     standing: Standing
@@ -46,7 +46,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Card:
-    """One network's verdict."""
+    """Verdict on one network."""
 
     label: str
     look: Look
@@ -59,33 +59,34 @@ class Card:
 
 
 def badge(status: str | None) -> Badge:
-    """Return the badge of an audit's or a check's status; None is "not run"."""
+    """Return the badge for the status of an audit or a check; None means "not run"."""
     word = "not run" if status is None else status
     symbol, tone = _SYMBOLS.get(word, ("?", "open"))
     return Badge(symbol, word, tone)
 
 
 def audited_at(verdict: Verdict | None) -> str:
-    """Say where an audit was made: "at ε = 0.1, n = 100"; empty where it does not say."""
+    """Write radius and samples of an audit: "at ε = 0.1, n = 100"; empty where not stored."""
     settings = {} if verdict is None else verdict.settings
     threat = settings.get("threat") or {}
     if "eps" not in threat or "samples" not in settings:
         return ""
-    return f"at {words.radius(float(threat['eps']))}, n = {words.count(int(settings['samples']))}"
+    radius = formatting.radius(float(threat["eps"]))
+    return f"at {radius}, n = {formatting.count(int(settings['samples']))}"
 
 
 def command(verb: str, network: Network, *options: str) -> str:
-    """Write a command line on a run folder, or on a model of the user's own."""
-    if network.outside is not None:
-        options = (*network.outside.arguments, "--out", str(network.path), *options)
-        return words.shell("spikeguard", verb, *options)
-    return words.shell("spikeguard", verb, str(network.path), *options)
+    """Write a command line for a run folder or a foreign model."""
+    if network.foreign is not None:
+        options = (*network.foreign.arguments, "--out", str(network.path), *options)
+        return formatting.shell("spikeguard", verb, *options)
+    return formatting.shell("spikeguard", verb, str(network.path), *options)
 
 
 def cards(
     networks: Sequence[Network], places: Sequence[Radius], look: dict[str, Look]
 ) -> list[Card]:
-    """Return a verdict for every network."""
+    """Return one verdict card for each network."""
     return [_card(network, places, look[network.label]) for network in networks]
 
 
@@ -111,7 +112,7 @@ def _card(network: Network, places: Sequence[Radius], look: Look) -> Card:
 
 
 def _sentence(found: Sequence[tuple[Radius, Standing]]) -> str:
-    """Say in one sentence how far the number a paper would print can be believed."""
+    """Compare the number a paper would print with the worst case, in one sentence."""
     gaps = [(s.gap, place, s) for place, s in found if s.gap is not None]
     if not found:
         return "Not attacked yet: nothing is known about its robustness."
@@ -121,27 +122,29 @@ def _sentence(found: Sequence[tuple[Radius, Standing]]) -> str:
         )
     gap, place, standing = max(gaps, key=lambda item: item[0])
     own = f"{_printed(standing)} with its own surrogate"
-    worst, n = words.percent(standing.worst_case.accuracy), standing.worst_case.n
+    worst, n = formatting.percent(standing.worst_case.accuracy), standing.worst_case.n
     if gap >= _NOTABLE:
         return (
-            f"At {words.radius(place.eps)} ({words.norm(place.norm)}, n = {n}) {own} is "
-            f"{words.points(gap)} too optimistic: at most {worst} hold in the worst case."
+            f"At {formatting.radius(place.eps)} ({formatting.norm(place.norm)}, n = {n}) {own} is "
+            f"{formatting.points(gap)} too optimistic: at most {worst} survive in the worst case."
         )
     if any(s.swept for _, s in found):
         return (
             f"{own} comes within 1 point of the worst case at every radius; a stronger attack may "
             "still go lower."
         )
-    return f"Only its own surrogate was tried: {worst} is what a paper would print, and no more."
+    return f"Only its own surrogate was tried: {worst} is just the number a paper would print."
 
 
 def _printed(standing: Standing) -> str | None:
-    return None if standing.printed is None else words.attack(standing.printed)
+    return None if standing.printed is None else formatting.attack(standing.printed)
 
 
 def _where(place: Radius, places: Sequence[Radius]) -> str:
-    """Name a radius; with its norm where the report has two."""
+    """Write a radius, with its norm where the report has several norms."""
     mixed = len({other.norm for other in places}) > 1
     return (
-        f"{words.norm(place.norm)}, {words.radius(place.eps)}" if mixed else words.radius(place.eps)
+        f"{formatting.norm(place.norm)}, {formatting.radius(place.eps)}"
+        if mixed
+        else formatting.radius(place.eps)
     )
