@@ -50,7 +50,7 @@ class Contract:
             first = str(error).partition("\n")[0]
             problem = f"raises {type(error).__name__}: {first}"
         if problem is not None:
-            raise ConfigError(f"{where}: {name} breaks the contract of a {self.kind}: {problem}.")
+            raise ConfigError(f"{where}: {name} breaks the contract of {_a(self.kind)}: {problem}.")
 
 
 def contract_of(registry: Mapping[str, Any]) -> Contract:
@@ -89,6 +89,10 @@ def require_data_set(part: object, name: str, where: ConfigPath | str) -> None:
         raise ConfigError(
             f"{where}: {name} is no data set; write an instance of spikeguard.data.DataSet."
         )
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _neuron() -> type:

@@ -20,12 +20,13 @@ from spikeguard.config.errors import ConfigError, ConfigPath
 __all__ = ["NO_PLUGINS", "SEARCHED", "Plugins", "import_part", "is_reference"]
 
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_REFERENCE = re.compile(rf"{_NAME.pattern}:[^\W\d]\w*")
 SEARCHED = "it is looked for in the current folder and among the installed packages"
 
 
 def is_reference(name: object) -> bool:
     """Whether a name refers to a part of another package: ``package.module:Part``."""
-    return isinstance(name, str) and ":" in name
+    return isinstance(name, str) and _REFERENCE.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
