@@ -1,4 +1,4 @@
-"""The numbers that papers print, so that ours can stand beside them."""
+"""Published numbers of the papers, for comparison with measured ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["PAPERS", "Paper", "Row", "row", "rows"]
 
 @dataclass(frozen=True)
 class Paper:
-    """Where numbers were printed.
+    """A paper whose numbers are compared with ours.
 
     Attributes:
         title: The paper.
-        protocol: How its attacks differ from those of the suite, which ours are.
-        suite: The suite that comes nearest to its attacks.
+        protocol: How its attacks differ from those of the suite.
+        suite: The suite closest to its attacks.
     """
 
     title: str
@@ -62,11 +62,11 @@ class Row:
     Attributes:
         paper: A key of ``PAPERS``.
         table: Number of the table.
-        dataset: As the table names it; so are the next two.
+        dataset: The name in the table; likewise the next two.
         network: The architecture.
-        defence: The method, or what else tells the row from others.
+        defence: The method, or whatever else identifies the row.
         accuracies: In per cent, by attack: "clean", "fgsm", "pgd7", "apgd-ce10".
-        notes: What is known to be wrong or inconsistent with a number, by attack.
+        notes: Known errors or inconsistencies of a number, by attack.
     """
 
     paper: str
@@ -79,7 +79,7 @@ class Row:
 
     @property
     def key(self) -> str:
-        """What recipes call it: "tgo/1/cifar10/wrn16-4/at+tgo"."""
+        """The key in recipes: "tgo/1/cifar10/wrn16-4/at+tgo"."""
         return "/".join(getattr(self, part) for part in _PLACE)
 
     @property
@@ -92,7 +92,7 @@ def row(key: str) -> Row:
     """Return a row by its key.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no such row.
 
     Example:
         >>> row("tgo/1/cifar10/wrn16-4/at+tgo").accuracies["pgd40"]

@@ -29,7 +29,7 @@ __all__ = ["DataSection", "EvaluateSection", "Recipe", "eps_text", "load_recipe"
 
 
 def eps_text(eps: float) -> str:
-    """Write a radius the way the field does: "8/255", but "0.1" where the number is shorter."""
+    """Format a radius as the field does: "8/255", but "0.1" where the decimal is shorter."""
     decimal, parts = f"{eps!r}", round(eps * 255)
     fraction = f"{parts}/255"
     return fraction if parts / 255 == eps and len(fraction) < len(decimal) else decimal
@@ -70,7 +70,7 @@ _S = TypeVar("_S", bound=_Section)
 
 
 class DataSection(_Section):
-    """Which images, and how many of them; as for :func:`spikeguard.data.load`."""
+    """Name and size of the data set; the arguments of :func:`spikeguard.data.load`."""
 
     name: str
     train_limit: Count | None = None
@@ -86,19 +86,19 @@ class EvaluateSection(_Section):
         eps: Radii in pixel units of [0, 1].
         norm: "linf", "l2" or "l1".
         suite: Names of attack suites.
-        limit: Attack only the first so many test images; or all.
-        eot: Gradients averaged in every attack step; left out, 4 for stochastic models, else 1.
-        draws: Noise draws every image is scored on; left out, 10 for stochastic models, else 1.
+        limit: Attack only the first ``limit`` test images; None attacks all.
+        eot: Gradients averaged in every attack step; None is 4 for stochastic models, else 1.
+        draws: Noise draws of every score; None is 10 for stochastic models, else 1.
         batch_size: Images attacked at once; results do not depend on it.
-        cascade: Run attacks from cheap to dear, each on what the cheaper ones left: the worst case
-            for less time, but no attack's accuracy alone. Left out, as the suite is made for:
-            "standard" and "snn" are cascades, the others are not.
+        cascade: Run attacks from cheap to expensive, each on the samples that survived the cheaper
+            ones: the worst case in less time, but no accuracy of a single attack. None runs the
+            suites "standard" and "snn" as cascades and the others not.
         precision: Precision of the attacks' passes, "32" or "bf16"; scores are float32.
         tune: Choose the settings of a suite's gradients, HART's gamma and ASSG's A, on validation
-            images, in place of those fixed beforehand.
-        checkpoint: The weights that are attacked and audited: those of the "best" epoch by clean
+            images instead of using fixed values.
+        checkpoint: The checkpoint that is attacked and audited: that of the "best" epoch by clean
             validation accuracy, or of the "last" one. A defence whose weight grows during training
-            is at its full strength in the last epoch only.
+            reaches its full weight only in the last epoch.
     """
 
     eps: Annotated[tuple[Radius, ...], BeforeValidator(_listed), Field(min_length=1)] = (8 / 255,)
@@ -114,7 +114,7 @@ class EvaluateSection(_Section):
     checkpoint: Literal["best", "last"] = "best"
 
     def changed(self, **changes: Any) -> EvaluateSection:
-        """Return a copy with some fields changed and checked; None leaves a field as it is."""
+        """Return a copy with some fields changed and checked; None leaves a field unchanged."""
         kept = {key: value for key, value in changes.items() if value is not None}
         return _validated(EvaluateSection, {**self.model_dump(), **kept}, ConfigPath(""))
 
@@ -123,13 +123,13 @@ class Recipe(_Section):
     """One experiment, complete: data, model, objective, training, evaluation, seed.
 
     Entries (the model, its neuron, surrogate and encoder, the pieces of the objective) are mappings
-    with a ``name`` and the options of what it builds; :func:`build` checks them.
+    with a ``name`` and options; :func:`build` checks them.
 
     Attributes:
-        published: Rows of published tables that it stands for, as
-            :mod:`spikeguard.config.published` names
-            them: "tgo/1/cifar10/wrn16-4/at+tgo".
-        readings: What the source leaves open or contradicts, and what was chosen; a sentence each.
+        published: Keys of the published table rows that the recipe reproduces, as in
+            :mod:`spikeguard.config.published`: "tgo/1/cifar10/wrn16-4/at+tgo".
+        readings: Points that the source leaves open or contradicts, and the choice made; a sentence
+            each.
     """
 
     name: str
@@ -177,7 +177,7 @@ class Recipe(_Section):
         return copy
 
     def training_part(self) -> dict[str, Any]:
-        """Return what the trained weights depend on, as plain data: neither titles nor attacks."""
+        """Return the part that the trained weights depend on: no titles, no attacks."""
         part = {"seed", "data", "model", "objective", "train"}
         return self.model_dump(mode="json", include=part, exclude_none=True)
 
@@ -198,7 +198,7 @@ def load_recipe(
     Args:
         recipe: A path to a YAML file, or the name of a recipe that ships with SpikeGuard.
         overrides: Changes such as ``"model.T=8"`` or ``"objective.at.eps=8/255"``; values are YAML,
-            an empty one goes back to the default.
+            an empty one restores the default.
         plugins: Packages whose parts the recipe may name as ``package.module:Part``. Nothing is
             imported before the recipe is built.
 
@@ -233,7 +233,7 @@ def _validated(section: type[_S], raw: Mapping[str, Any], where: ConfigPath) -> 
 
 
 def _without_null(value: object) -> object:
-    """Leave out every key whose value is None: it means the default."""
+    """Remove every key whose value is None, which means the default."""
     if isinstance(value, Mapping):
         return {key: _without_null(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, list | tuple):

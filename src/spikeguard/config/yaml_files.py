@@ -1,4 +1,4 @@
-"""Recipe files: YAML, found by path or by name, one extending another, changed by ``key=value``."""
+"""Recipe files in YAML: found by path or name, extended, changed by ``key=value``."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["dump", "merge", "override", "read", "recipe_names"]
 
 _PACKAGED = Path(str(files("spikeguard.recipes")))
 _SECTIONS = ("", "data", "model", "train", "evaluate")
-_OWN = ("name", "title", "published")  # what a recipe says of itself alone
-_JOINED = "readings"  # those of what is extended stay
+_OWN = ("name", "title", "published")  # keys that are not inherited
+_JOINED = "readings"  # inherited entries are kept, and new ones are appended
 
 
 def recipe_names(prefix: str = "") -> list[str]:
     """Return the names of the recipes that ship with SpikeGuard.
 
-    Files whose name begins with "_" are parts for others to extend and are left out.
+    Files whose name begins with "_" exist only to be extended and are left out.
 
     Args:
-        prefix: Only names that begin so.
+        prefix: Only names with this prefix.
     """
     parts = {name for name in _packaged() if name.rpartition("/")[2].startswith("_")}
     return sorted(name for name in _packaged() - parts if name.startswith(prefix))
@@ -38,18 +38,18 @@ def recipe_names(prefix: str = "") -> list[str]:
 def read(recipe: str | Path) -> dict[str, Any]:
     """Read a recipe and everything it extends into one plain mapping.
 
-    ``extends`` names a recipe that ships with SpikeGuard or a file, relative to the file that says
-    so; of several, each is laid over those before it. Mappings are merged, lists and values
-    replaced, ``null`` goes back to the default; an entry that changes its name starts over. An
-    objective that is a mapping of pieces changes and adds pieces by name and keeps the others. A
-    recipe without a name is called after its file; name, title and the published rows are not
-    inherited; readings are kept, and its own come after them.
+    ``extends`` names a recipe that ships with SpikeGuard, or a file relative to the extending file;
+    of several, later ones override earlier ones. Mappings are merged, lists and values are
+    replaced, and ``null`` restores the default. An entry with another name replaces the whole
+    entry. An objective written as a mapping changes and adds pieces by name and keeps the others.
+    A recipe without a name is named after its file. Name, title and published rows are not
+    inherited; readings are, and new ones are appended.
 
     Args:
         recipe: A path, or the name of a recipe that ships with SpikeGuard.
 
     Raises:
-        ConfigError: If there is no such recipe, it is no YAML mapping, or it extends itself.
+        ConfigError: If there is no such recipe, it is not a YAML mapping, or it extends itself.
     """
     found = _read(_find(str(recipe), base=None), ())
     if isinstance(found.get("objective"), Mapping):
@@ -58,7 +58,7 @@ def read(recipe: str | Path) -> dict[str, Any]:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Lay one mapping over another; ``None`` removes a key, and readings add to those below."""
+    """Merge ``above`` into ``below``; ``None`` removes a key, and readings are appended."""
     if path not in _SECTIONS and above.get("name", below.get("name")) != below.get("name"):
         below = {}
     merged = {key: copy.deepcopy(value) for key, value in below.items() if value is not None}
@@ -83,7 +83,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any], path: str = "") ->
 
 
 def _pieces(below: list[Any], above: Mapping[str, Any]) -> list[Any]:
-    """Lay pieces by name over a list of pieces; their options are merged, ``None`` removes one."""
+    """Merge pieces by name into a list of pieces; ``None`` removes a piece."""
     entries = [{"name": piece} if isinstance(piece, str) else dict(piece) for piece in below]
     found = {entry.get("name"): entry for entry in entries}
     for name, options in above.items():
@@ -103,12 +103,12 @@ def override(raw: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
     """Apply changes such as ``model.T=8`` or ``objective.at.eps=8/255``, from left to right.
 
     Args:
-        raw: A recipe as :func:`read` gives it; it is not changed.
-        changes: ``key=value`` with a dotted key and a value in YAML; an entry of a list goes by
-            its name or by its place, counted from 0; an empty value goes back to the default.
+        raw: A recipe from :func:`read`; it is not changed.
+        changes: ``key=value`` with a dotted key and a value in YAML. A list entry is addressed by
+            its name or its index from 0. An empty value restores the default.
 
     Raises:
-        ConfigError: If a change has no ``=``, its value is no YAML, or its key leads nowhere.
+        ConfigError: If a change has no ``=``, its value is not YAML, or its key does not exist.
     """
     changed = copy.deepcopy(dict(raw))
     for change in changes:
@@ -125,7 +125,7 @@ def override(raw: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
 
 
 def dump(raw: Mapping[str, Any]) -> str:
-    """Write a mapping as YAML that :func:`read` gives back unchanged."""
+    """Return a mapping as YAML text that :func:`read` turns back into the same mapping."""
     return yaml.dump(dict(raw), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
 
 
@@ -160,7 +160,7 @@ def _find(recipe: str, base: Path | None) -> Path:
 
 @cache
 def _packaged() -> frozenset[str]:
-    """Return the names of all files that ship with SpikeGuard, parts included."""
+    """Return the names of all recipe files that ship with SpikeGuard."""
     found = (path.relative_to(_PACKAGED) for path in _PACKAGED.rglob("*.yaml"))
     return frozenset(path.with_suffix("").as_posix() for path in found)
 
@@ -192,7 +192,7 @@ def _name(path: Path) -> str:
 
 
 def _set(raw: dict[str, Any], steps: list[str], value: object) -> None:
-    """Put a value at a dotted place; mappings on the way are made, list places must exist."""
+    """Set a value at a dotted key; missing mappings are created, list entries must exist."""
     here: Any = raw
     for depth, step in enumerate(steps):
         last = depth == len(steps) - 1
@@ -215,7 +215,7 @@ def _set(raw: dict[str, Any], steps: list[str], value: object) -> None:
 
 
 def _place(entries: list[Any], step: str, path: str) -> int:
-    """Find an entry of a list by its name or its number."""
+    """Return the index of a list entry, by its name or its index."""
     names = [entry.get("name") if isinstance(entry, dict) else entry for entry in entries]
     if step in names:
         return names.index(step)
@@ -255,7 +255,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every text that ``_Loader`` would read as something else."""
+    """Quotes every text that ``_Loader`` would not read as text."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True

@@ -19,17 +19,17 @@ def bench(
     out: Path | None = None,
     threads: int | None = None,
 ) -> int:
-    """Measure time and memory beside SpikingJelly, snnTorch, Norse, a plain loop and an ANN.
+    """Measure time and memory against SpikingJelly, snnTorch, Norse, a plain loop and an ANN.
 
-    All run the same weights. What is measured is kept: after an interruption the same command goes
-    on. A library that is not installed is left out; 'make bench-peers' installs them.
+    All run the same weights. Each measurement is stored: after an interruption the same command
+    continues. A library that is not installed is left out; 'make bench-peers' installs them.
 
     Args:
         quick: Two networks, small batches, few repeats.
         networks: Only these, repeated or with commas: cnn-t10, vgg11-t4, vgg11-t8, wrn-t4; with
             --quick: cnn-t10, half-vgg11-t4.
         out: Folder of the results; runs/bench, with --quick runs/bench-quick.
-        threads: Threads of torch; as many as there are cores when left out.
+        threads: Threads of torch; the number of cores when left out.
     """
     from spikeguard.benchmarking.page import further, write_page
     from spikeguard.benchmarking.plot import NoMatplotlib, plot

@@ -20,20 +20,20 @@ def download(name: str, /, *, data_root: Path | None = None) -> int:
 
     with progress(f"download {name}") as update:
 
-        def tell(done: int, total: int | None) -> None:
+        def report(done: int, total: int | None) -> None:
             if total:
                 update(done >> 10, total >> 10, f"{total >> 20} MB")
 
-        folder = fetch(name, data_root, progress=tell)
+        folder = fetch(name, data_root, progress=report)
     say(f"{name} in {folder}")
     return 0
 
 
 def check(name: str | None = None, /, *, data_root: Path | None = None) -> int:
-    """Read the data sets on this machine, every image of them, and say what is missing or damaged.
+    """Read every image of the data sets on this machine and report what is missing or damaged.
 
     Args:
-        name: Only this one; a missing or damaged one then exits with code 2.
+        name: Check only this data set; exit with code 2 if it is missing or damaged.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
     from spikeguard.data.datasets import DATASETS, load

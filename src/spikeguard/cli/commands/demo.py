@@ -22,13 +22,12 @@ def demo(
 ) -> int:
     """Train, attack and audit four small networks on embedded digits; write a report.
 
-    Needs no download. Whatever is already done is kept: after an interruption the same command goes
-    on.
+    Needs no download. Finished stages are stored: after an interruption the same command continues.
 
     Args:
         out: Folder for the four runs and the report; runs/demo, with --quick runs/demo-quick.
-        quick: A minute's version with few images and epochs; its numbers mean nothing.
-        workers: Networks computed side by side, each by a process of one thread.
+        quick: A version of one minute with few images and epochs; its numbers mean nothing.
+        workers: Networks at a time, each in a process of one thread.
         open: Open the report in the browser.
     """
     from spikeguard.runs.demo import run_demo

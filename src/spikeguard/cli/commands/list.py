@@ -43,16 +43,16 @@ _REGISTRIES = {
 
 
 def list_(kind: Kind | None = None, prefix: str = "", /) -> int:
-    """List what recipes and commands can name; without a kind, all names at a glance.
+    """List the names that recipes and commands take; without a kind, all names in short.
 
     Args:
-        kind: What to list, one line each. Recipes come with the numbers their papers print.
-        prefix: Only names that begin so, for example tgo/ of the recipes. A recipe's whole name
-            also shows what was chosen where its paper is silent.
+        kind: Kind of names, one line each. Recipes are listed with the numbers of their papers.
+        prefix: Only names with this prefix, for example tgo/ for recipes. The full name of a recipe
+            also shows the choices made where its paper is silent.
     """
     if kind is None:
         kinds = (*_REGISTRIES, "recipes")
-        table(("kind", "names"), [(each, _at_a_glance(each)) for each in kinds])
+        table(("kind", "names"), [(each, _in_short(each)) for each in kinds])
         say()
         say("'spikeguard list KIND' describes them.")
         return 0
@@ -67,22 +67,22 @@ def list_(kind: Kind | None = None, prefix: str = "", /) -> int:
     say("Printed: accuracy in % that a paper prints at eps 8/255, clean / FGSM / PGD-7.")
     chosen = [name for name, _ in found if name == prefix or len(found) == 1]
     for name in chosen:
-        _tell_readings(name)
+        _show_readings(name)
     if not chosen:
-        say("'spikeguard list recipes NAME' says what was chosen where the paper is silent.")
+        say("'spikeguard list recipes NAME' shows the choices made where the paper is silent.")
     return 0
 
 
-def _tell_readings(recipe: str) -> None:
-    """Say what a recipe's source leaves open, and what was chosen."""
+def _show_readings(recipe: str) -> None:
+    """Write the points that a recipe's source leaves open, and the choices made."""
     from spikeguard.config.schema import load_recipe
 
     for reading in load_recipe(recipe).readings:
         say(f"* {reading}")
 
 
-def _at_a_glance(kind: str) -> str:
-    """Name all entries; of the many recipes their folders."""
+def _in_short(kind: str) -> str:
+    """Return the names of all entries; for recipes, those of their folders."""
     if kind != "recipes":
         return ", ".join(_described(kind))
     folders = [name.partition("/")[0] for name in _described(kind)]
@@ -90,7 +90,7 @@ def _at_a_glance(kind: str) -> str:
 
 
 def _printed(recipe: str) -> str:
-    """Write the numbers of the first row that a recipe names: "88.16 / 63.03 / 42.52"."""
+    """Format the numbers of the first published row of a recipe: "88.16 / 63.03 / 42.52"."""
     from spikeguard.config.published import row
     from spikeguard.config.schema import load_recipe
 
@@ -103,7 +103,7 @@ def _printed(recipe: str) -> str:
 
 
 def _described(kind: str, *, full: bool = False) -> dict[str, str]:
-    """Return names with a line on each; without ``full`` the lines may be empty."""
+    """Return names with a line about each; without ``full`` the lines may be empty."""
     if kind == "recipes":
         from spikeguard.config.yaml_files import read, recipe_names
 
@@ -122,7 +122,7 @@ def _first_line(entry: Any) -> str:
 
 
 def _state(kernel: str) -> str:
-    """Say where a kernel is in use on this machine, or why it is not."""
+    """Return where a kernel runs on this machine, or why it does not."""
     import torch
 
     from spikeguard.kernels.selection import default_kernel, why_not

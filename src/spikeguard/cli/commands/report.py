@@ -12,13 +12,13 @@ __all__ = ["report"]
 
 
 def report(*runs: Path, out: Path | None = None) -> int:
-    """Write one self-contained HTML page about one run or several, from what their folders hold.
+    """Write one self-contained HTML page about one run or several, from the files in their folders.
 
-    Where a recipe names rows of published tables, ours and theirs are printed side by side.
+    Where a recipe names rows of published tables, published and measured numbers are compared.
 
     Args:
-        runs: Run folders, or folders of models of your own that were attacked or audited; several
-            are compared.
+        runs: Run folders, or folders of foreign models that were attacked or audited; several are
+            compared.
         out: The page; report.html in the run folder, or in the folder all runs share.
     """
     from spikeguard.config.errors import ConfigError
