@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from spikeguard.kernels.fused import can_fuse
 from spikeguard.kernels.layout import regular
 from spikeguard.kernels.multistep import multistep
+from spikeguard.kernels.observation import is_observed
 from spikeguard.kernels.reference import Firing, Reset, membrane_dtype
 from spikeguard.kernels.selection import (
     _FUSED,
@@ -123,8 +124,7 @@ def averages(x: Tensor, layer: nn.Module) -> bool:
         return False
     from spikeguard.kernels.cpu import pooling
 
-    watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    return not watched and pooling.can_fuse_pooling(x, layer)
+    return not is_observed(layer) and pooling.can_fuse_pooling(x, layer)
 
 
 def _checked_shape(current: Tensor, T: int | None) -> torch.Size:

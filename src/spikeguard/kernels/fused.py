@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikeguard.kernels.layout import regular
+from spikeguard.kernels.observation import is_observed
 from spikeguard.kernels.reference import Firing, Reset, membrane_dtype
 
 __all__ = [
@@ -134,8 +135,7 @@ class _Norm:
 
 def can_fuse(norm: nn.Module) -> bool:
     """Whether a module is plain batch normalisation, with nobody looking at what it returns."""
-    watched = norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks
-    return type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d) and not watched
+    return type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d) and not is_observed(norm)
 
 
 def normalised(norm: nn.Module, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spikeguard.kernels.cpu import pooling
+from spikeguard.kernels.observation import is_observed
 from spikeguard.kernels.selection import as_defined
 
 __all__ = ["run"]
@@ -32,7 +33,7 @@ def run(layer: Callable[[Tensor], Tensor], x: Tensor, *, spikes: bool = False) -
         x: Its input.
         spikes: Whether every entry of ``x`` is 0 or 1.
     """
-    if not isinstance(layer, nn.Module) or _watched(layer) or as_defined(x.device):
+    if not isinstance(layer, nn.Module) or is_observed(layer) or as_defined(x.device):
         return layer(x)
     if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and layer.padding not in _WORDS:
         channels_last = x.device.type == "cpu"
@@ -47,10 +48,6 @@ def run(layer: Callable[[Tensor], Tensor], x: Tensor, *, spikes: bool = False) -
         return pooled
     called: Tensor = layer(x)
     return called
-
-
-def _watched(layer: nn.Module) -> bool:
-    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
 
 
 class _Conv(torch.autograd.Function):

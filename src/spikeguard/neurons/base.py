@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from spikeguard.kernels.cpu.pooling import as_pair
 from spikeguard.kernels.dispatch import averages, integrate_and_fire
 from spikeguard.kernels.fused import can_fuse, normalised
+from spikeguard.kernels.observation import is_observed
 from spikeguard.kernels.reference import Reset
 from spikeguard.kernels.selection import fusing
 from spikeguard.neurons.custom_backward import Analogue, BackwardRule, prescribed
@@ -80,8 +81,7 @@ class Neuron(nn.Module):
 
         Not where a hook is looking at what passes between the two.
         """
-        watched = self._forward_pre_hooks or self._forward_hooks
-        return can_fuse(layer) and fusing(x.device) and not watched
+        return can_fuse(layer) and fusing(x.device) and not is_observed(self)
 
     def averages(self, layer: nn.Module, x: Tensor) -> bool:
         """Whether ``layer``, about to see the spikes of ``x``, can be left to this neuron's kernel.
@@ -89,7 +89,7 @@ class Neuron(nn.Module):
         Not where somebody looks at the spikes, or they are differentiated by a rule; and only of a
         neuron that returns what ``fire`` gives it (``returns_spikes``).
         """
-        watched = self._forward_hooks or self._backward_hooks or self._recorders
+        watched = is_observed(self) or self._recorders
         plain = self.returns_spikes and self.rule is None and not watched
         return plain and averages(x, layer)
 
