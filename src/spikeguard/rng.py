@@ -20,6 +20,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from spikeguard.system.swapping import swapped
+
 __all__ = [
     "RandomSource",
     "Randomness",
@@ -254,15 +256,8 @@ def randomness(model: nn.Module, source: Randomness) -> Iterator[None]:
         model: Any module; its sub-modules whose attribute ``random`` is a RandomSource are bound.
         source: A generator, or SampleStreams for numbers that do not depend on the batch.
     """
-    sources = random_sources(model)
-    before = [s.bound for s in sources]
-    try:
-        for s in sources:
-            s.bound = source
+    with swapped(random_sources(model), "bound", source):
         yield
-    finally:
-        for s, old in zip(sources, before, strict=True):
-            s.bound = old
 
 
 def random_sources(model: nn.Module) -> list[RandomSource]:

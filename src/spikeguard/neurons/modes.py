@@ -12,6 +12,7 @@ from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.custom_backward import Analogue, BackwardRule
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.neurons.trace import Recorder, SpikingLayer, Trace
+from spikeguard.system.swapping import restored, swapped
 
 __all__ = [
     "HasSpikingLayers",
@@ -79,18 +80,13 @@ def backward_mode(
         ValueError: If the factor is not positive.
     """
     layers = spiking_layers(model)
-    neurons = list(layers.values())
-    before = [n.surrogate for n in neurons]
-    try:
+    with restored(layers.values(), "surrogate"):
         for name, n in layers.items():
             if isinstance(surrogate, int | float):
                 n.surrogate = n.surrogate.widened(surrogate)
             else:
                 n.surrogate = surrogate[name] if isinstance(surrogate, Mapping) else surrogate
         yield
-    finally:
-        for n, old in zip(neurons, before, strict=True):
-            n.surrogate = old
 
 
 @contextmanager
@@ -103,29 +99,15 @@ def backward_rule(model: nn.Module, rule: BackwardRule | Analogue) -> Iterator[N
             gates get none.
         rule: Prescribes the slope ds/dv of one pass of one layer.
     """
-    neurons = _neurons(model)
-    before = [n.rule for n in neurons]
-    try:
-        for n in neurons:
-            n.rule = rule
+    with swapped(_neurons(model), "rule", rule):
         yield
-    finally:
-        for n, old in zip(neurons, before, strict=True):
-            n.rule = old
 
 
 @contextmanager
 def under_attack(model: nn.Module) -> Iterator[None]:
     """Tell every spiking layer that its caller is an attack (NoisyLIF can be quiet there)."""
-    neurons = _neurons(model)
-    before = [n.attacked for n in neurons]
-    try:
-        for n in neurons:
-            n.attacked = True
+    with swapped(_neurons(model), "attacked", True):
         yield
-    finally:
-        for n, old in zip(neurons, before, strict=True):
-            n.attacked = old
 
 
 def _neurons(model: nn.Module) -> list[Neuron]:
