@@ -20,6 +20,7 @@ from spikeguard.kernels.selection import (
     as_defined,
     default_kernel,
 )
+from spikeguard.kernels.surrogates import compiled_as
 
 __all__ = ["integrate_and_fire", "averages"]
 
@@ -115,15 +116,20 @@ def integrate_and_fire(
     return KERNELS[name](current.expand(shape), *arguments, potentials=potentials)
 
 
-def averages(x: Tensor, layer: nn.Module) -> bool:
+def averages(
+    x: Tensor, layer: nn.Module, surrogate: Callable[[Tensor], Tensor] | None = None
+) -> bool:
     """Whether the kernel that takes x [S, B, C, H, W] now can average its spikes as ``layer`` does.
 
-    The CPU kernel can, for average pooling without hooks: see ``pooling.can_pool``.
+    The CPU kernel can, for average pooling that nobody observes: see ``pooling.can_pool``. It must
+    contain the surrogate too, if one is given.
     """
     if type(layer) is not nn.AvgPool2d or x.ndim != 5 or as_defined(x.device):
         return False
     from spikeguard.kernels.cpu import pooling
 
+    if surrogate is not None and compiled_as(surrogate) is None:
+        return False
     return not is_observed(layer) and pooling.can_fuse_pooling(x, layer)
 
 

@@ -91,7 +91,7 @@ class Neuron(nn.Module):
         """
         watched = is_observed(self) or self._recorders
         plain = self.returns_spikes and self.rule is None and not watched
-        return plain and averages(x, layer)
+        return plain and averages(x, layer, self.surrogate)
 
     @contextmanager
     def averaging(self, layer: nn.Module | None) -> Iterator[None]:

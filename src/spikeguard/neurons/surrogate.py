@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -62,6 +62,7 @@ class Triangular:
     Source: Deng et al., "Temporal efficient training ...", ICLR 2022; stable-snn Eq. 18.
     """
 
+    compiled_as: ClassVar[str] = "Triangular"
     width: float = 1.0
 
     def __post_init__(self) -> None:
@@ -91,6 +92,7 @@ class Rectangular:
     Source: Wu et al., "Spatio-temporal backpropagation ...", 2018, doi:10.3389/fnins.2018.00331.
     """
 
+    compiled_as: ClassVar[str] = "Rectangular"
     width: float = 0.5
 
     def __post_init__(self) -> None:
@@ -120,6 +122,7 @@ class ATan:
     Source: Fang et al., "Incorporating learnable membrane time constant ...", ICCV 2021.
     """
 
+    compiled_as: ClassVar[str] = "ATan"
     alpha: float = 2.0
 
     def __post_init__(self) -> None:
@@ -147,6 +150,7 @@ class Sigmoid:
         alpha: Sharpness, > 0.
     """
 
+    compiled_as: ClassVar[str] = "Sigmoid"
     alpha: float = 4.0
 
     def __post_init__(self) -> None:
@@ -175,6 +179,7 @@ class Gaussian:
         sigma: Standard deviation in membrane units, > 0.
     """
 
+    compiled_as: ClassVar[str] = "Gaussian"
     sigma: float = 0.5
 
     def __post_init__(self) -> None:
@@ -206,6 +211,7 @@ class SuperSpike:
     here it is beta / 2).
     """
 
+    compiled_as: ClassVar[str] = "SuperSpike"
     beta: float = 2.0
 
     def __post_init__(self) -> None:
@@ -228,6 +234,8 @@ class SuperSpike:
 @dataclass(frozen=True)
 class StraightThrough:
     """h(x) = 1 everywhere: the gradient passes as if the spike were the membrane potential."""
+
+    compiled_as: ClassVar[str] = "StraightThrough"
 
     @property
     def half_width(self) -> float:

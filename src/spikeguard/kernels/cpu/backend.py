@@ -16,17 +16,18 @@ from spikeguard.kernels.cpu.library import PRECISION, Combine, Side, Task, call,
 from spikeguard.kernels.fused import Layer, Slopes, Wants
 from spikeguard.kernels.layout import Layout, is_table
 from spikeguard.kernels.reference import membrane_dtype
+from spikeguard.kernels.surrogates import PARAMETER, compiled_as
 
 __all__ = ["BACKEND", "CPUBackend", "side_of", "why_not"]
 
-_SURROGATES: dict[str, tuple[int, str | None]] = {  # class -> its number in cpu.cpp, its parameter
-    "Triangular": (0, "width"),
-    "Rectangular": (1, "width"),
-    "ATan": (2, "alpha"),
-    "Sigmoid": (3, "alpha"),
-    "Gaussian": (4, "sigma"),
-    "SuperSpike": (5, "beta"),
-    "StraightThrough": (6, None),
+_NUMBER = {  # of each surrogate in cpu.cpp
+    "Triangular": 0,
+    "Rectangular": 1,
+    "ATan": 2,
+    "Sigmoid": 3,
+    "Gaussian": 4,
+    "SuperSpike": 5,
+    "StraightThrough": 6,
 }
 
 
@@ -35,7 +36,7 @@ class CPUBackend:
 
     def supports(self, x: Tensor, surrogate: object) -> bool:
         """CPU tensors of float32, float64 or bfloat16; the seven surrogates of the package."""
-        known = type(surrogate).__module__ == "spikeguard.neurons.surrogate"
+        known = compiled_as(surrogate) is not None
         return known and x.device.type == "cpu" and x.dtype in PRECISION
 
     def fire(self, layer: Layer, potentials: bool) -> tuple[Tensor, Tensor | None]:
@@ -108,7 +109,9 @@ class _Call:
         self._kept: list[Tensor] = []
         x = self._keep(self.layout.dense(layer.x))
         self.full = (rule.T, *x.shape[1:])
-        number, parameter = _SURROGATES[type(rule.surrogate).__name__]
+        name = compiled_as(rule.surrogate)
+        assert name is not None
+        parameter = PARAMETER[name]
         self.task = Task(
             T=rule.T,
             S=len(x),
@@ -119,7 +122,7 @@ class _Call:
             v_th=rule.v_th,
             soft=int(rule.reset == "soft"),
             detach=int(rule.detach_reset),
-            surrogate=number,
+            surrogate=_NUMBER[name],
             p=0.0 if parameter is None else getattr(rule.surrogate, parameter),
         )
         if rule.window is not None:

@@ -20,21 +20,13 @@ from torch import Tensor
 from spikeguard.kernels.fused import Layer, Slopes, Wants
 from spikeguard.kernels.layout import Layout, is_table
 from spikeguard.kernels.reference import membrane_dtype
+from spikeguard.kernels.surrogates import PARAMETER, compiled_as
 
 __all__ = ["BACKEND", "LONGEST", "TritonBackend", "why_not"]
 
 LONGEST = 32  # steps whose potentials fit into a program's registers
 
 _PRECISIONS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_PARAMETER = {
-    "Triangular": "width",
-    "Rectangular": "width",
-    "ATan": "alpha",
-    "Sigmoid": "alpha",
-    "Gaussian": "sigma",
-    "SuperSpike": "beta",
-    "StraightThrough": None,
-}
 
 
 def why_not() -> str | None:
@@ -60,7 +52,7 @@ class TritonBackend:
 
     def supports(self, x: Tensor, surrogate: object) -> bool:
         """CUDA tensors of float16, bfloat16, float32 or float64; the package's surrogates."""
-        known = type(surrogate).__module__ == "spikeguard.neurons.surrogate"
+        known = compiled_as(surrogate) is not None
         here = x.is_cuda or (_interpreted() and x.device.type == "cpu")
         small = len(x) <= LONGEST and x[0].numel() < 2**31 - 4096  # places are 32-bit numbers
         return known and here and small and x.dtype in _PRECISIONS
@@ -87,8 +79,9 @@ class TritonBackend:
             noise = call.empty(rule.T, call.membrane)
         decay = call.slope(call.decay) if wants.decay else None
         gate = call.slope(call.gate) if wants.gate else None
-        surrogate = type(rule.surrogate).__name__
-        parameter = _PARAMETER[surrogate]
+        surrogate = compiled_as(rule.surrogate)
+        assert surrogate is not None
+        parameter = PARAMETER[surrogate]
         _launch(
             "differentiate",
             call.tiles,
