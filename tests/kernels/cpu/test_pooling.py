@@ -183,7 +183,7 @@ def test_averaged_by_any_number_of_threads(threads):
 
 
 def test_kernels_that_average_nothing_refuse_a_window():
-    with pytest.raises(ValueError, match="kernel 'multistep' averages nothing"):
+    with pytest.raises(ValueError, match="kernel 'multistep' cannot pool spikes"):
         integrate_and_fire(
             current(T, 4, 4, 4), decay=0.5, surrogate=SURROGATE, kernel="multistep", window=(2, 2)
         )
