@@ -205,7 +205,7 @@ def test_checkpoints_and_copies_carry_the_gates(tmp_path):
     [
         ({"p": 0.05}, r"p is a probability in \[0.1, 1\], got 0.05"),
         ({"p": 1.2}, "p is a probability"),
-        ({"temperature": 1.0}, r"temperature lies inside \(0, 1\), got 1"),
+        ({"temperature": 1.0}, r"temperature must be inside \(0, 1\), got 1"),
         ({"decay": 2.0}, "decay is a leak factor"),
     ],
 )

@@ -1,8 +1,9 @@
-r"""Surrogate gradients: what stands in for H', the derivative of the step, in the backward pass.
+r"""Surrogate gradients: functions used instead of H', the derivative of the step function.
 
 A surrogate is a frozen dataclass that is *called* with ``x = v - v_th`` and returns the derivative
-h(x) >= 0. Each has a half-width ``width``: triangular and rectangular are zero outside it; for the
+h(x) >= 0. Each has a ``half_width``: triangular and rectangular surrogates are zero outside it; for
 smooth ones it is the half-width at half maximum, so that ``widened(2)`` means the same for all.
+``compiled_as`` is the name of the equal derivative in the fused kernels.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ __all__ = [
 
 @runtime_checkable
 class Surrogate(Protocol):
-    """The derivative used for H'(x), x = v - v_th; ``half_width`` says where it has died down."""
+    """The derivative used for H'(x), x = v - v_th."""
 
     @property
     def half_width(self) -> float:
-        """Distance from the threshold at which h vanishes, or falls to half its peak."""
+        """Distance from the threshold at which h becomes zero or falls to half its peak."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return h(x), shaped like ``x``."""
@@ -239,7 +240,7 @@ class StraightThrough:
 
     @property
     def half_width(self) -> float:
-        """It never dies down."""
+        """Infinite, because h never falls."""
         return math.inf
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -247,7 +248,7 @@ class StraightThrough:
         return torch.ones_like(x)
 
     def widened(self, factor: float) -> StraightThrough:
-        """Nothing is wider than everywhere."""
+        """Return the surrogate itself, which is infinitely wide."""
         _factor(factor)
         return self
 
