@@ -1,4 +1,4 @@
-"""Whether somebody observes a layer: hooks, parametrizations and replaced ``forward`` methods."""
+"""The check whether a layer is observed: by a hook, a parametrization or a replaced ``forward``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["is_observed"]
 
 
 def is_observed(module: nn.Module) -> bool:
-    """Whether a call of ``module`` runs code besides the ``forward`` of its class.
+    """Whether a call of ``module`` runs other code than the ``forward`` of its class.
 
-    An observed layer is called as torch would call it; no other layer or kernel does its work. The
-    code is a hook on the module (forward or backward, before or after; pruning and the old
+    This code is a hook on the module (forward or backward, before or after; pruning and the old
     ``weight_norm`` are such hooks), a hook on all modules, a parametrization, or a ``forward``
-    assigned to the instance. Type checks are left to the caller: whoever replaces a layer knows its
-    class. ``record`` does not count, because a kernel shows it what the layers would.
+    assigned to the instance. An observed layer must be called as a module: no kernel may compute
+    its result. The class of the module is not checked; callers check it themselves. Recorders do
+    not count, because kernels pass them the same currents, potentials and spikes.
     """
     return bool(
         module._forward_hooks
