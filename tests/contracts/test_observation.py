@@ -1,4 +1,4 @@
-"""Whoever observes a layer sees under every kernel what the reference shows, equally often."""
+"""An observer of a layer gets the same tensors under every kernel, equally often."""
 
 import copy
 from functools import partial
@@ -25,7 +25,7 @@ OTHERS = [
     if k != "reference"
 ]
 T, B = 3, 4
-LAYERS = {  # where the network has each kind of layer
+LAYERS = {  # kind of layer -> its stage and index in the network
     "convolution": ("features", 0),
     "batch normalisation 2d": ("features", 1),
     "neuron": ("features", 2),
@@ -38,7 +38,7 @@ WEIGHTED = [name for name in LAYERS if name not in ("neuron",) and "pooling" not
 
 
 def network():
-    """Untrained, in double: no rounding moves a spike."""
+    """An untrained network in float64, where rounding does not change spikes."""
     stages = {
         "features": TimeSequential(
             nn.Conv2d(2, 8, 3, padding=1),
@@ -72,7 +72,7 @@ def outcome(model):
     return logits.detach(), grad
 
 
-# --- observers: each notes the tensors it is shown, and changes what it can
+# --- observers: each stores the tensors it receives, and changes them where it can
 
 
 def scaled(x):
@@ -175,9 +175,9 @@ OF_ALL_MODULES = {
 
 
 def compare(kernel, observed, training):
-    """Fail unless the kernel shows and computes what the reference does.
+    """Fail unless observers, logits and gradients are the same as under the reference.
 
-    ``observed`` takes a model and a list, and lets an observer of the model fill the list.
+    ``observed(model, seen)`` registers an observer of the model that appends to ``seen``.
     """
     shown, found = [], []
     for name in ("reference", kernel):
@@ -203,7 +203,7 @@ def of_layer(layer, observe):
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("kind", OF_A_LAYER)
 @pytest.mark.parametrize("kernel", OTHERS)
-def test_an_observer_of_a_layer_sees_what_the_reference_shows(kernel, kind, layer, training):
+def test_an_observer_of_a_layer_gets_what_the_reference_passes(kernel, kind, layer, training):
     if (kind, layer) == ("subclass", "neuron"):
         pytest.skip("a neuron's own forward is given the normalisation as an argument")
     compare(kernel, of_layer(layer, OF_A_LAYER[kind]), training)
@@ -228,7 +228,7 @@ def test_the_old_spectral_norm_is_computed_as_often_as_under_the_reference(
         return compute(self, module, do_power_iteration)
 
     def observe(module, seen):
-        with torch.random.fork_rng():  # it draws its first vectors from the global generator
+        with torch.random.fork_rng():  # spectral_norm draws from the global generator
             torch.manual_seed(0)
             spectral_norm(module)
         current.append(seen)
@@ -240,7 +240,7 @@ def test_the_old_spectral_norm_is_computed_as_often_as_under_the_reference(
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("kind", OF_ALL_MODULES)
 @pytest.mark.parametrize("kernel", OTHERS)
-def test_a_hook_on_all_modules_sees_what_the_reference_shows(kernel, kind, training):
+def test_a_hook_on_all_modules_gets_what_the_reference_passes(kernel, kind, training):
     handles = []
 
     def observed(model, seen):
@@ -257,7 +257,7 @@ def test_a_hook_on_all_modules_sees_what_the_reference_shows(kernel, kind, train
 
 
 @pytest.mark.parametrize("kernel", OTHERS)
-def test_a_recorder_sees_what_the_reference_shows(kernel):
+def test_a_recorder_gets_what_the_reference_passes(kernel):
     model, traces = network().eval(), []
     for name in ("reference", kernel):
         with use_kernel(name), record(model) as trace:
@@ -271,8 +271,8 @@ def test_a_recorder_sees_what_the_reference_shows(kernel):
 
 
 @pytest.mark.skipif(why_not("cpu") is not None, reason=f"cpu: {why_not('cpu')}")
-def test_every_layer_of_the_network_is_replaced_where_nobody_observes_it(monkeypatch):
-    """Else the tests above would prove nothing."""
+def test_every_layer_of_the_network_is_replaced_unless_it_is_observed(monkeypatch):
+    """The other tests of this file need this: they compare replaced layers with torch's."""
     norms, pooled, replaced = [], [], []
 
     def noted(owner, name, notes, what):
@@ -304,7 +304,7 @@ def test_is_observed_until_the_hook_is_removed():
     assert not is_observed(layer)
     for kind, observe in OF_A_LAYER.items():
         handle = observe(watched := copy.deepcopy(layer), [])
-        if kind == "subclass":  # left to the type checks of whoever replaces layers
+        if kind == "subclass":  # rejected by the type checks of the callers
             assert not is_observed(watched) and not fused.can_fuse(watched)
             continue
         assert is_observed(watched), kind

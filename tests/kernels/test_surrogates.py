@@ -1,4 +1,4 @@
-"""Which surrogates the fused kernels compute themselves, and that all others are left to torch."""
+"""The fused kernels run the surrogates that they contain; all others run in torch."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class Doubled(Triangular):
 
 
 class Ones:
-    """A surrogate that shares nothing with those of the package."""
+    """A surrogate that is not derived from one of the package."""
 
     half_width = 1.0
 
@@ -38,7 +38,7 @@ class Ones:
 
 
 class Misnamed(Ones):
-    """It declares a derivative that no kernel has."""
+    """Declares a derivative that no kernel contains."""
 
     compiled_as = "Ones"
 
@@ -48,7 +48,7 @@ OWN = [Doubled(), Ones(), Misnamed()]
 
 @pytest.fixture
 def fused_calls(monkeypatch):
-    """The surrogates of the calls that the CPU kernel takes."""
+    """The surrogates of the calls that the CPU kernel runs."""
     taken, kernel = [], KERNELS["cpu"]
 
     def spy(current, decay, gate, noise, v_th, reset, detach, surrogate, **options):
@@ -103,7 +103,7 @@ def test_no_backend_supports_it(surrogate, monkeypatch):
 @compiled
 @pytest.mark.parametrize("surrogate", OWN, ids=lambda s: type(s).__name__)
 def test_a_network_with_average_pooling_runs_with_it(surrogate):
-    """Pooling in the membrane's pass is for the surrogates of the kernel."""
+    """Pooling in the membrane's pass needs a surrogate that the kernel contains."""
     model = CNN(T=3, width=4, hidden=8, neuron=LIF(v_th=0.3, surrogate=surrogate)).double().train()
     x = torch.rand(3, 1, 28, 28, generator=stream(0, "x"), dtype=torch.float64)
     found = []
