@@ -92,7 +92,8 @@ def test_assg_asks_foreign_layers_whether_their_own_gradient_is_the_weaker_one(
 
 
 def test_potentials_that_cannot_be_recorded_do_not_stop_the_required_checks():
-    subject = Context(sg.foreign(network(MisnamedLIFNode()), T=4).eval(), X, Y, sg.Linf(EPS))
+    net = drawn(network(MisnamedLIFNode()), 0.2, stream(0, "foreign"))
+    subject = Context(sg.foreign(net, T=4).eval(), X, Y, sg.Linf(EPS))
     assert CHECKS["G15"](subject).status in ("pass", "fail")
     with pytest.raises(RuntimeError, match="potentials cannot be recorded"):
         CHECKS["S7"](subject)  # audit() makes that "not run"
