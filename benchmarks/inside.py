@@ -65,7 +65,7 @@ for name, (build, (channels, side), options, batch) in NETWORKS.items():
         with frozen(model) if alone else nullcontext():
             for _ in range(args.rounds + 2):
                 for inside, taken in times.items():
-                    apart = patch("spikeguard.neurons.base.averages", lambda x, layer: False)
+                    apart = patch("spikeguard.neurons.base.averages", lambda *_: False)
                     with nullcontext() if inside else apart:
                         start = time.perf_counter()
                         run()

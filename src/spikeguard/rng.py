@@ -1,13 +1,15 @@
 """Random numbers as arguments: named streams, and one stream for every sample of a batch.
 
-Nothing in SpikeGuard reads or moves torch's global generator. There are two sources:
+SpikeGuard never uses torch's global generator. There are two sources of random numbers:
 
-* ``stream(seed, "attack", epoch, step)`` gives a ``torch.Generator`` that depends on its name
-  alone. A killed run finds its streams again, and a draw added in one place shifts no other.
-* :class:`SampleStreams` gives every sample of a batch a stream of its own, so that what a sample
-  draws does not depend on its neighbours, on its place in the batch or on the batch size.
+* ``stream(seed, "attack", epoch, step)`` returns a ``torch.Generator`` that depends only on the
+  seed and the name. A resumed run gets the same streams, and an additional draw from one stream
+  does not change the others.
+* :class:`SampleStreams` holds one stream for every sample of a batch, so that the numbers of a
+  sample do not depend on the other samples, on its index in the batch or on the batch size.
 
-Stochastic modules hold a :class:`RandomSource`; ``with randomness(model, source):`` binds them all.
+A stochastic module holds a :class:`RandomSource`; ``with randomness(model, source):`` binds the
+sources of all modules.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from spikeguard.system.swapping import swapped
 
 __all__ = [
     "RandomSource",
@@ -35,18 +39,18 @@ __all__ = [
 _GOLDEN = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed 64-bit number
 _MIX_1 = -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9
 _MIX_2 = -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
-_PIECE = 1 << 14  # numbers of 64 bits worked on at once: they fit a core's cache
+_PIECE = 1 << 14  # 64-bit numbers computed at once; they fit a core's cache
 
 
 def key(seed: int, *name: str | int) -> int:
-    """Return a 63-bit number that depends on ``seed`` and ``name`` alone (BLAKE2b)."""
+    """Return a 63-bit number that depends only on ``seed`` and ``name`` (BLAKE2b)."""
     parts = (f"str:{part}" if isinstance(part, str) else f"int:{part:d}" for part in name)
     text = "\x1f".join([f"{seed:d}", *parts])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def stream(seed: int, *name: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return the generator with this name: same seed and name, same numbers.
+    """Return the generator with this name; the same seed and name give the same numbers.
 
     Example:
         >>> a, b = (torch.rand(1, generator=stream(0, "attack", 3)) for _ in range(2))
@@ -59,16 +63,16 @@ def stream(seed: int, *name: str | int, device: torch.device | str = "cpu") -> t
 class SampleStreams:
     """One random stream for every sample of a batch.
 
-    Sample ``i`` draws the splitmix64 sequence named by (seed, ids[i]). The generator is
-    counter-based, so the same sample gets the same numbers in any batch, in any order and on any
-    device (``normal`` up to the device's rounding of log and cos).
+    Sample ``i`` draws the splitmix64 sequence identified by (seed, ids[i]). The generator is
+    counter-based, so a sample gets the same numbers in any batch, in any order and on any device
+    (``normal`` up to the device's rounding of log and cos).
 
     Args:
-        seed: Any integer; together with an id it names a stream.
-        ids: One integer for each sample [B], for example its index in the data set.
+        seed: Any integer; a seed and an id identify a stream.
+        ids: One integer per sample [B], for example its index in the data set.
 
     Raises:
-        ValueError: If ids is not [B]; at a draw, if the sample axis has another length.
+        ValueError: If ids is not [B]; at a draw, if the length of the sample axis is not B.
 
     Example:
         >>> both, alone = SampleStreams(0, [7, 9]), SampleStreams(0, [9])
@@ -90,10 +94,10 @@ class SampleStreams:
 
     @classmethod
     def of(cls, source: Randomness | None, batch: int) -> SampleStreams:
-        """Turn any source into per-sample streams.
+        """Convert any source to per-sample streams.
 
-        Streams are returned as they are. A generator gives one number, which seeds new streams with
-        ids 0 to batch - 1; None seeds them with 0, the same for every batch.
+        Streams are returned unchanged. From a generator one number is drawn, the seed of new
+        streams with ids 0 to batch - 1; for None the seed is 0, the same for every batch.
         """
         if isinstance(source, SampleStreams):
             if len(source) != batch:
@@ -110,7 +114,7 @@ class SampleStreams:
         return len(self.ids)
 
     def take(self, index: Tensor) -> SampleStreams:
-        """Return streams for some of the samples that go on where these stand."""
+        """Return the streams of some of the samples, continued from their current position."""
         part = object.__new__(SampleStreams)
         index = index.cpu()
         part.ids, part.seed = self.ids[index], self.seed
@@ -118,14 +122,14 @@ class SampleStreams:
         return part
 
     def fork(self, *name: str | int) -> SampleStreams:
-        """Return fresh streams for the same samples under another name.
+        """Return new streams for the same samples under another name.
 
-        What these streams have drawn plays no part: the same name gives the same numbers again.
+        They do not depend on earlier draws: the same name gives the same numbers again.
         """
         return SampleStreams(key(self.seed, *name), self.ids)
 
     def bits(self, shape: Sequence[int], *, dim: int, device: torch.device | str = "cpu") -> Tensor:
-        """Return 64 random bits for each element; ``shape[dim]`` is the sample axis."""
+        """Return 64 random bits per element; axis ``dim`` is the sample axis."""
         before, after = self._row(shape, dim)
         counter = self._counter(math.prod(before) * math.prod(after), device)
         state = self._state.to(device).view(-1, *[1] * len(after))
@@ -145,13 +149,14 @@ class SampleStreams:
         device: torch.device | str = "cpu",
         out: Tensor | None = None,
     ) -> Tensor:
-        """Return float32 numbers from N(0, 1); none lies beyond 5.8.
+        """Return float32 numbers from N(0, 1), all within [-5.8, 5.8].
 
-        64 bits make a Box-Muller pair: a sample's first half are the cosines, its second half the
-        sines. Done in pieces that stay in the cache, it is nearly as fast as torch.randn.
+        64 bits give a Box-Muller pair: the first half of a sample's numbers are the cosines, the
+        second half the sines. The numbers are computed in pieces that stay in the cache, nearly as
+        fast as by torch.randn.
 
-        ``out`` is memory of that shape to write them to, however it is laid out; the numbers are
-        the same.
+        If ``out`` is given, a tensor of this shape, the numbers are written to it; its memory
+        layout does not change them.
         """
         before, after = self._row(shape, dim)
         count = math.prod(before) * math.prod(after)
@@ -171,7 +176,7 @@ class SampleStreams:
         return out
 
     def _row(self, shape: Sequence[int], dim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Split a shape at its sample axis into what comes before it and after it."""
+        """Return the axes of a shape before and after its sample axis."""
         if not -len(shape) <= dim < len(shape) or shape[dim] != len(self):
             raise ValueError(
                 f"SampleStreams: axis {dim} is the sample axis and must have length {len(self)}, "
@@ -181,7 +186,7 @@ class SampleStreams:
         return tuple(shape[:dim]), tuple(shape[dim + 1 :])
 
     def _counter(self, count: int, device: torch.device | str) -> Tensor:
-        """Take the next places in the sequences: what splitmix64 adds to the state at each."""
+        """Advance by ``count`` numbers; return the increments that splitmix64 adds to the state."""
         first = self._drawn + 1
         self._drawn += count
         return torch.arange(first, self._drawn + 1, device=device).mul_(_GOLDEN)
@@ -191,7 +196,7 @@ Randomness = torch.Generator | SampleStreams
 
 
 class RandomSource:
-    """Where a stochastic module draws from: what ``randomness`` bound, else a stream of its own."""
+    """The random numbers of a stochastic module: the source bound by ``randomness``, or its own."""
 
     def __init__(self, seed: int = 0):
         self.seed = seed
@@ -207,7 +212,7 @@ class RandomSource:
         return self._own[device]
 
     def normal_(self, out: Tensor, *, dim: int) -> Tensor:
-        """Fill a tensor with N(0, 1), the same numbers however it is laid out in memory.
+        """Fill a tensor with draws from N(0, 1), which do not depend on its memory layout.
 
         ``dim`` is its sample axis.
         """
@@ -248,21 +253,14 @@ def uniform(
 
 @contextmanager
 def randomness(model: nn.Module, source: Randomness) -> Iterator[None]:
-    """Let every stochastic module of ``model`` draw from ``source`` inside the block.
+    """Make every stochastic module of ``model`` draw from ``source`` inside the block.
 
     Args:
-        model: Any module; its sub-modules whose attribute ``random`` is a RandomSource are bound.
+        model: Any module. Sub-modules with a RandomSource as attribute ``random`` are bound.
         source: A generator, or SampleStreams for numbers that do not depend on the batch.
     """
-    sources = random_sources(model)
-    before = [s.bound for s in sources]
-    try:
-        for s in sources:
-            s.bound = source
+    with swapped(random_sources(model), "bound", source):
         yield
-    finally:
-        for s, old in zip(sources, before, strict=True):
-            s.bound = old
 
 
 def random_sources(model: nn.Module) -> list[RandomSource]:

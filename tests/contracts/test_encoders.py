@@ -1,4 +1,4 @@
-"""What every encoder promises, and the closed form of each."""
+"""Contract of every encoder, and the closed form of each."""
 
 import math
 
@@ -15,7 +15,7 @@ def images(*shape):
 
 
 def fitting(name, *shape):
-    """Images, in a shape that the encoder takes."""
+    """Images of a shape that the encoder accepts."""
     return images(shape[0], 1, 4, 4) if name == "frequency" else images(*shape)
 
 
@@ -124,7 +124,7 @@ def test_one_weighted_period_sums_to_the_level_over_two_to_the_bits(bits):
 
 
 def test_phase_sends_the_ends_of_the_range_for_pixels_beyond_it():
-    """As noise in training makes them; unclamped, 260 would lose its top bit and -3 be all ones."""
+    """Noise in training causes them; unclamped, 260 would lose its top bit and -3 be all ones."""
     beyond, ends = torch.tensor([[-3 / 255, 260 / 255]]), torch.tensor([[0.0, 1.0]])
     assert torch.equal(Phase()(beyond, 8), Phase()(ends, 8))
 

@@ -1,4 +1,4 @@
-"""What every kernel promises: the reference's numbers, bit for bit forward and to rounding back."""
+"""Contract of every kernel: bit-equal to the reference forward, equal to rounding backward."""
 
 import itertools
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ SHARED = {"scalar": (), "step": (4, 1, 1, 1), "channel": (1, 1, 2, 1), "both": (
 @dataclass(frozen=True)
 class Case:
     """The inputs of one call; those among current, decay, gate and noise that are float need
-    gradients. ``read`` says which outputs the loss looks at."""
+    gradients. ``read`` names the outputs that the loss depends on."""
 
     current: Tensor
     decay: Any
@@ -50,7 +50,7 @@ def draw(*shape, low=0.0, high=1.0, name="", dtype=torch.float64):
 
 
 def case(dtype=torch.float64, shape=SHAPE, decay=(), gate=None, noise=False, **options):
-    """Inputs that fire now and then; ``decay`` and ``gate`` are shapes."""
+    """Inputs that fire at some steps; ``decay`` and ``gate`` are shapes."""
     return Case(
         draw(*shape, low=-0.5, high=1.7, name="current", dtype=dtype),
         draw(*decay, low=0.2, high=1.0, name="decay", dtype=dtype),
@@ -275,7 +275,7 @@ def test_an_expanded_current_is_not_copied_and_collects_the_gradients_of_all_ste
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kernel", EACH_KERNEL)
 def test_the_membrane_is_never_below_float32(kernel, dtype):
-    """The same numbers as for the current in float32, rounded only on the way out."""
+    """The same numbers as for the current in float32; only the outputs are rounded."""
     low = case(dtype, gate=SHARED["step"], noise=True)
     high = replace(
         low, **{n: getattr(low, n).float() for n in ("current", "decay", "gate", "noise")}
@@ -327,7 +327,7 @@ def test_the_inputs_are_left_alone(kernel):
 
 
 def saved_for_backward(kernel, c):
-    """Return the storages that the call keeps alive for its backward pass, except for scalars."""
+    """Return the storages that the call saves for its backward pass, except for scalars."""
     kept = {}
 
     def pack(x):
@@ -389,7 +389,7 @@ def no_reset_gradient(current, decay, gate, noise, v_th, reset, detach, surrogat
 
 
 def no_decay_gradient(current, decay, gate, noise, v_th, reset, detach, surrogate, *, potentials):
-    """Treats the decay as a constant, up to a share that would pass a glance."""
+    """Treats the decay as a constant, up to 1e-4 of its gradient."""
     decay = decay.detach() + 1e-4 * (decay - decay.detach())
     return multistep(current, decay, gate, noise, v_th, reset, detach, surrogate)
 

@@ -1,4 +1,4 @@
-"""Fused kernels: batch normalisation in the same pass, one step that stands for all, fallbacks."""
+"""Fused kernels: batch normalisation in the same pass, one repeated step, fallbacks."""
 
 import copy
 import hashlib
@@ -50,7 +50,7 @@ def batch_norm(shape, dtype=torch.float64, **options):
 
 
 def outcome(kernel, x, norm, *, channels_last=False, **options):
-    """Return what a layer does, forward, backward and to the statistics, by name."""
+    """Return the outputs, gradients and statistics of a layer, by name."""
     norm = copy.deepcopy(norm)
     x = x.detach().clone()
     if channels_last:
@@ -137,7 +137,7 @@ def test_a_planted_fault_in_the_statistics_is_seen(monkeypatch):
 @compiled
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_in_evaluation_mode_no_bit_changes(channels_last):
-    """Where the processor fuses multiply and add, torch's batch normalisation does, and we do."""
+    """On processors with fused multiply-add, torch's batch normalisation and the kernel use it."""
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         pytest.skip("torch rounds twice on this processor")
     shape = (3, 3, 16, 9, 7)
@@ -226,7 +226,7 @@ def test_without_openmp_one_thread_does_it_all(monkeypatch):
 @compiled
 @pytest.mark.parametrize("capability", ["default", "avx2"])
 def test_the_libraries_for_other_processors_give_the_same_bits(capability):
-    """torch is told to see a lesser processor, and the kernel takes the library for that one."""
+    """The variable limits torch's instruction set; the kernel loads the library for that one."""
     contracts = Path(__file__).parents[1] / "contracts" / "test_kernels.py"
     words = ["-q", "-p", "no:cacheprovider", "-k", "equals_the_reference and cpu", str(contracts)]
     done = subprocess.run(
@@ -239,7 +239,7 @@ def test_the_libraries_for_other_processors_give_the_same_bits(capability):
     assert done.returncode == 0, done.stdout[-2000:]
 
 
-# ----------------------------------------------------------------- which kernel takes a call
+# ----------------------------------------------------------------- which kernel runs a call
 
 
 @compiled
@@ -330,7 +330,7 @@ def test_a_missing_stale_or_broken_library_is_named(tmp_path, monkeypatch, card,
 
 @pytest.mark.parametrize("name", NEURONS)
 def test_a_neuron_takes_one_step_for_all_and_a_normalisation(name):
-    """As if the step had been repeated, and the normalisation done before."""
+    """The same as with the step repeated and the normalisation applied before."""
     options = {"T": T} if name in ("dlif", "evolutionary_lif") else {}
     neuron = NEURONS[name](**options)
     neuron.settle((5, 2, 2))
@@ -353,7 +353,7 @@ NETWORKS = {
 
 
 def lower_thresholds(model):
-    """Let the neurons of a network that is not trained fire, to the last layer."""
+    """Lower the thresholds, so that all layers of an untrained network fire."""
     for neuron in model.modules():
         if hasattr(neuron, "v_th"):
             neuron.v_th = 0.3
@@ -460,7 +460,7 @@ def test_a_convex_combination_in_few_passes_is_the_plain_one(channels_last, froz
 
 @compiled
 def test_a_scaled_input_is_recorded_alike_on_every_kernel():
-    """The current is what enters the membrane: the scaled one."""
+    """The recorded current is the scaled one, which enters the membrane."""
     model = TimeSequential(nn.BatchNorm2d(2), LIF.from_tau(2.0, decay_input=True)).eval()
     x = draw(3, 3, 2, 4, 4, dtype=torch.float32)
     expected = model[0](x.flatten(0, 1)).view(x.shape) / 2
@@ -487,7 +487,7 @@ def test_a_hook_sees_what_the_layers_exchange():
 
 
 def kept_bytes(model, x, kernel, *steps):
-    """Return how much the graph of one forward pass keeps, weights apart."""
+    """Return the bytes that the graph of one forward pass saves, without the weights."""
     kept = {}
 
     def pack(t):
@@ -591,7 +591,7 @@ def test_training_keeps_a_byte_for_each_spike_a_convolution_sees():
 
 @compiled
 def test_autocast_runs_through_the_fused_layers():
-    """Gradients come back in the precision of what they belong to."""
+    """Every gradient has the dtype of its tensor."""
     x, y = draw(6, 1, 28, 28, name="x", low=0, dtype=torch.float32), torch.arange(6)
     model = CNN(T=3, width=4, hidden=8)
     for frozen in (False, True):

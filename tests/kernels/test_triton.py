@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 INTERPRETED = bool(os.environ.get("TRITON_INTERPRET"))
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 
-# What a program is compiled with: a layer in training, in an attack, and one with everything on.
+# Compile-time constants: a layer in training, in an attack, and one with every option.
 PLAIN = {"ONE": False, "RESET": "hard", "DETACH": False, "SURROGATE": "Triangular", "RAW": True}
 PLAIN |= {"V_TH": 1.0, "P": 1.0, "DECAY": "shared", "GATE": "none", "R": 512, "K": 1}
 ABSENT = {"gate": None, "noise": None, "v": None, "d_v": None, "d_decay": None, "d_gate": None}
@@ -32,7 +32,7 @@ VARIANTS = {
 
 @needs_triton
 def test_it_equals_the_reference_in_the_interpreter():
-    """Triton reads TRITON_INTERPRET when it is imported, hence a process of its own."""
+    """Triton reads TRITON_INTERPRET when it is imported, hence a separate process."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
     found = subprocess.run(
         [*command, "tests/gpu/test_triton_kernel.py"],
@@ -75,7 +75,7 @@ def test_the_passes_of_batch_norm_compile(program, tmp_path, monkeypatch):
 
 
 def compiled(program, known, capability, cache, monkeypatch, fusion=False):
-    """Compile a program for an NVIDIA GPU, which need not be there; return its PTX."""
+    """Compile a program for an NVIDIA GPU, which need not be present; return its PTX."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(cache))
     import triton
     import triton.language as tl
@@ -105,7 +105,7 @@ def compiled(program, known, capability, cache, monkeypatch, fusion=False):
 
 @pytest.fixture
 def asked_anew():
-    """The reason is found once in a process; here it is looked for again, before and after."""
+    """The reason is cached; clear the cache before and after the test."""
     module._reason.cache_clear()
     yield
     module._reason.cache_clear()

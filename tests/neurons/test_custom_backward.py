@@ -1,4 +1,4 @@
-"""Prescribed backward passes: the kernels' own where the slope is theirs; else closed forms."""
+"""Prescribed backward passes: equal to the kernels for their slope; else closed forms."""
 
 import copy
 
@@ -45,7 +45,7 @@ KERNEL = [name for name in KERNELS if name != "triton" and why_not(name) is None
 
 
 def bent(neuron):
-    """Let the factors differ from step to step and neuron to neuron."""
+    """Make the factors differ between steps and between neurons."""
     with torch.no_grad():
         for weight in neuron.parameters():
             weight.add_(0.4 * torch.rand(weight.shape, generator=stream(0, "factors")) - 0.2)
@@ -204,7 +204,7 @@ def test_rules_nest_and_are_restored_also_after_an_error():
 @pytest.mark.parametrize("kernel", KERNEL)
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_a_network_with_batch_norm_is_differentiated_as_by_its_kernel(kernel, training):
-    """The normalisation that a fused kernel does in its pass is differentiated beside it."""
+    """The normalisation in the pass of a fused kernel is differentiated too."""
     model = CNN(1, 3, T=3, width=4, hidden=6, image_size=8, neuron=LIF(0.5, 0.3)).double()
     model(torch.rand(16, 1, 8, 8, generator=stream(0, "statistics"), dtype=torch.float64))
     model.train(training)
@@ -320,7 +320,7 @@ def test_the_compiled_way_back_is_the_definition(shape, reset, detach, side, las
 @compiled
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_the_compiled_sharpness_is_the_definition(dtype):
-    """Over four steps of a search, with a draw in between that teaches nothing."""
+    """Over four steps of a search, with a draw in between that does not update the moments."""
     model = CNN(1, 4, T=3, width=4, hidden=6, image_size=8, neuron=LIF(0.5, 0.3)).to(dtype).eval()
     x = torch.rand(5, 1, 8, 8, generator=stream(0, "x"), dtype=dtype)
     y = torch.arange(5) % 4
@@ -342,7 +342,7 @@ def test_the_compiled_sharpness_is_the_definition(dtype):
 
 
 def test_a_layer_after_batch_normalisation_is_differentiated_through_it():
-    """The scale of fixed statistics is applied apart; training statistics take torch's own way."""
+    """The scale of fixed statistics is applied separately; training statistics run in torch."""
     for training in (False, True):
         neuron = LIF(0.5, 0.3)
         model = CNN(1, 4, T=3, width=4, hidden=6, image_size=8, neuron=neuron).double()

@@ -1,4 +1,4 @@
-"""FEEL: the low-pass filter against a transform by hand, and leaks for every neuron and step."""
+"""FEEL-SNN: the low-pass filter against a manual transform; leaks for every neuron and step."""
 
 import math
 from itertools import pairwise
@@ -61,7 +61,7 @@ def test_a_step_is_the_low_pass_of_the_definition(size, r):
 
 
 def test_waves_pass_or_stop_by_their_frequency():
-    """A cosine of 2 cycles a side beside one of 3: at r = 2 the first alone is left."""
+    """A cosine of 2 cycles per side plus one of 3: at r = 2 only the first remains."""
     at = torch.arange(16) / 16
     slow, fast = (0.2 * torch.cos(2 * math.pi * k * at) for k in (2, 3))
     x = (0.5 + slow[:, None] + fast).expand(1, 1, 16, 16)
@@ -95,7 +95,7 @@ def test_the_gradient_is_the_filters_own():
 
 
 def test_black_pixels_keep_their_gradient():
-    """The absolute value has no slope at 0: the step that shows the image does without it."""
+    """The absolute value has no slope at 0; the step with the unfiltered image does not use it."""
     x = torch.zeros(1, 1, 8, 8, requires_grad=True)
     (grad,) = torch.autograd.grad(FrequencyEncoding()(x, 1).sum(), x)
     assert (grad == 1).all()

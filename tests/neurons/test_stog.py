@@ -1,4 +1,4 @@
-"""StoG: its draws and their gradient in closed form, its prior, and the optimiser's part in it."""
+"""StoG: its draws and their gradient in closed form, its prior, and its weight decay."""
 
 import copy
 import math
@@ -22,7 +22,7 @@ from spikeguard.training.trainer import train
 
 
 class Fixed(RandomSource):
-    """Gives the same draw everywhere."""
+    """Returns the same draw for every element."""
 
     def __init__(self, value):
         super().__init__()
@@ -166,7 +166,7 @@ def test_a_network_gives_every_neuron_a_gate_of_its_own():
 
 
 def test_the_shapes_are_found_without_a_trace():
-    """No draw is taken, no statistic moves, no mode or hook stays behind."""
+    """Random state, statistics, modes and hooks are unchanged."""
     before = torch.get_rng_state()
     model, twin = (small_cnn(encoder=Poisson()) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
@@ -205,7 +205,7 @@ def test_checkpoints_and_copies_carry_the_gates(tmp_path):
     [
         ({"p": 0.05}, r"p is a probability in \[0.1, 1\], got 0.05"),
         ({"p": 1.2}, "p is a probability"),
-        ({"temperature": 1.0}, r"temperature lies inside \(0, 1\), got 1"),
+        ({"temperature": 1.0}, r"temperature must be inside \(0, 1\), got 1"),
         ({"decay": 2.0}, "decay is a leak factor"),
     ],
 )
@@ -341,7 +341,7 @@ def test_weight_decay_spares_the_gates_and_nothing_else(name):
 
 
 def test_a_model_without_such_parameters_keeps_its_one_group():
-    """Checkpoints from before there were two groups fit."""
+    """Checkpoints from before there were two groups can be loaded."""
     optimizer = TrainOptions().build_optimizer(small_cnn(LIF(0.5)))
     assert len(optimizer.param_groups) == 1
 

@@ -1,4 +1,4 @@
-"""Surrogates: area, half-width, closed-form values, and what ``widened`` promises."""
+"""Surrogates: area, half-width, closed-form values, and the contract of ``widened``."""
 
 import math
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from spikeguard.attacks.base import AttackError
 from spikeguard.neurons.modes import under_attack
 from spikeguard.rng import Randomness, SampleStreams, randomness
+from spikeguard.system.swapping import restored, swapped
 
 __all__ = [
     "DEFAULT_DRAWS",
@@ -32,13 +33,9 @@ DEFAULT_DRAWS = 10  # noise draws on which an input of a stochastic model is sco
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Set evaluation mode inside the block; restore every module's training flag afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
+    with restored(model.modules(), "training"):
         model.eval()
         yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def is_stochastic(model: nn.Module) -> bool:
@@ -53,15 +50,9 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
     The flags of every module and parameter are restored afterwards.
     """
-    wanted = [(weight, weight.requires_grad) for weight in model.parameters()]
-    try:
-        for weight, _ in wanted:
-            weight.requires_grad_(False)
-        with evaluating(model), under_attack(model):
-            yield
-    finally:
-        for weight, flag in wanted:
-            weight.requires_grad_(flag)
+    constant = swapped(model.parameters(), "requires_grad", False)
+    with constant, evaluating(model), under_attack(model):
+        yield
 
 
 @contextmanager

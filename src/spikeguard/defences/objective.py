@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ from spikeguard.defences.piece import (
 )
 from spikeguard.neurons.modes import record
 from spikeguard.rng import stream
+from spikeguard.system.swapping import swapped
 
 __all__ = ["Objective"]
 
@@ -162,7 +163,8 @@ class Objective:
         x_perturbed = clean = perturbed = None
         if perturbing is not None:
             x_perturbed = perturbing.perturb(model, x, y, stream(seed, perturbing.name)).detach()
-        with _constant(p for piece in self.pieces for p in piece.frozen(model, progress)):
+        constant = [p for piece in self.pieces for p in piece.frozen(model, progress)]
+        with swapped(constant, "requires_grad", False):
             if share > 0 or any(piece.needs_clean for piece in self._active):
                 clean = self._pass(model, x)
             if x_perturbed is not None:
@@ -212,19 +214,6 @@ class Objective:
         seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
         for piece in sorted(constraining, key=lambda piece: piece.name):
             piece.constrain(model, progress, stream(seed, piece.name, "constrain"))
-
-
-@contextmanager
-def _constant(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Let what is computed inside the block have no gradient by these parameters."""
-    before = [(parameter, parameter.requires_grad) for parameter in parameters]
-    try:
-        for parameter, _ in before:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter, flag in before:
-            parameter.requires_grad_(flag)
 
 
 def _classification_loss(

@@ -1,4 +1,4 @@
-"""Encoders: how an image [B, ...] becomes input currents [T, B, ...]."""
+"""Encoders: modules that convert an image [B, ...] to input currents [T, B, ...]."""
 
 from __future__ import annotations
 

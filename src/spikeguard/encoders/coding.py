@@ -1,8 +1,8 @@
-r"""Encoders turn an image into a drive over time: ``encoder(x [B, ...], T) -> [T, B, ...]``.
+r"""Encoders convert an image to input currents: ``encoder(x [B, ...], T) -> [T, B, ...]``.
 
-They are part of the model, so that an attack in pixel space differentiates through them. Where
-coding is random or rounds, the backward pass is straight-through: every step passes its gradient to
-the pixel unchanged. Pixels x lie in [0, 1].
+They are part of the model, so that an attack in pixel space differentiates through them. If an
+encoder is random or rounds, its backward pass is straight-through: every step passes its gradient
+to the pixel unchanged. Pixels x are in [0, 1].
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ __all__ = [
 
 
 class Encoder(Protocol):
-    """What a model asks of its encoder.
+    """The interface of an encoder.
 
     Attributes:
-        constant: All steps are equal. The model then asks for one step, and the layers before its
+        constant: All steps are equal. The model then requests one step, and the layers before its
             first neuron run once instead of T times.
-        normalised: The image is normalised (mean, std) before it is encoded; codes that read pixels
-            as probabilities or bits take them as they are and are not normalised.
+        normalised: The image is normalised (mean, std) before it is encoded. False for encoders
+            that use pixels as probabilities or bits.
     """
 
     constant: bool
     normalised: bool
 
     def __call__(self, x: Tensor, T: int) -> Tensor:
-        """Return the drive [T, B, ...]."""
+        """Return the input currents [T, B, ...]."""
 
 
 class Direct(nn.Module):
-    """Show the (normalised) image at every step; the first layer does the coding.
+    """Direct coding: the (normalised) image is the input at every step.
 
     Source: Rathi and Roy, "DIET-SNN", 2020; the input of nearly all directly trained SNNs.
     """
@@ -55,16 +55,16 @@ class Direct(nn.Module):
 
 
 class Poisson(nn.Module):
-    r"""Fire at each step with probability x (Bernoulli); straight-through: d spike / dx = 1.
+    r"""Spike at each step with probability x (Bernoulli); straight-through: d spike / dx = 1.
 
     The draws come from the source that ``randomness(model, source)`` binds.
 
     Args:
-        signed: Rescale the pixel to r = 2 x - 1 in [-1, 1] and fire a spike of the sign of r with
+        signed: Rescale the pixel to r = 2 x - 1 in [-1, 1] and emit a spike with the sign of r and
             probability \|r\|, so that its mean is r; straight-through: d spike / dr = 1.
 
-    Source: Sharmin et al., "Inherent adversarial robustness of deep SNNs", ECCV 2020, who fire
-        signed spikes.
+    Source: Sharmin et al., "Inherent adversarial robustness of deep SNNs", ECCV 2020, with signed
+        spikes.
     """
 
     constant = False
@@ -94,14 +94,14 @@ class Poisson(nn.Module):
 
 
 class Quantised(nn.Module):
-    """Round a pixel to one of ``levels`` equidistant values in [0, 1] and show it at every step.
+    """Round a pixel to one of ``levels`` equidistant values in [0, 1], the input at every step.
 
-    q = round(x (levels - 1)) / (levels - 1), x clamped to [0, 1]; the backward pass takes
-    d q / dx = 1. The slope of q itself is 0, so a gradient-based attack climbs a function that is
-    not the network's: test such a network with attacks that need no gradient, too.
+    q = round(x (levels - 1)) / (levels - 1), x clamped to [0, 1]; the backward pass uses
+    d q / dx = 1. The true slope of q is 0, so a gradient-based attack optimises another function
+    than the network's: test such a network with gradient-free attacks too.
 
     Args:
-        levels: Number of values, 2 to 256. 256 leaves the pixels of stored images as they are.
+        levels: Number of values, 2 to 256. 256 does not change the pixels of stored images.
 
     Raises:
         ValueError: If levels is outside 2 to 256.
@@ -133,16 +133,16 @@ class Quantised(nn.Module):
 
 
 class Phase(nn.Module):
-    r"""Send the bits of a pixel, most significant first, one each step; step K + 1 starts over.
+    r"""Phase coding: the bits of a pixel, one per step, most significant first, period K.
 
     The pixel, clamped to [0, 1], is rounded to q = round(x (2^K - 1)), which is the stored byte for
-    K = 8. Step t carries bit b[t mod K]; with ``weighted`` it is multiplied by
-    omega(t) = 2^-(1 + t mod K), so that one period sums to q / 2^K. The backward pass takes
+    K = 8. Step t is bit b[t mod K]; with ``weighted`` it is multiplied by
+    omega(t) = 2^-(1 + t mod K), so that one period sums to q / 2^K. The backward pass uses
     d b / dx = 1.
 
     Args:
         bits: Bits K per pixel, 1 to 16.
-        weighted: Multiply bit t by omega(t). The formula does, the public code does not.
+        weighted: Multiply bit t by omega(t), as the formula does; the public code does not.
 
     Raises:
         ValueError: If bits is outside 1 to 16.
@@ -176,7 +176,7 @@ class Phase(nn.Module):
 
 
 def _straight_through(value: Tensor, slope: Tensor) -> Tensor:
-    """Return exactly ``value``, with the gradient of ``slope``."""
+    """Return ``value`` exactly, with the gradient of ``slope``."""
     replaced: Tensor = _Replace.apply(value, slope)  # type: ignore[no-untyped-call]
     return replaced
 

@@ -1,4 +1,4 @@
-"""Frequency encoding: an image that loses its high frequencies step by step (FEEL)."""
+"""Frequency encoding (FEEL-SNN): low-pass filtered images with fewer frequencies at every step."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ __all__ = ["FrequencyEncoding"]
 
 
 class FrequencyEncoding(nn.Module):
-    r"""Show the image through a low-pass filter that narrows with every step.
+    r"""Filter the image with a low-pass filter that narrows with every step.
 
     .. math::
         x[t] = \left|\mathcal F^{-1}\big(M_{r[t]} \odot \mathcal F(x)\big)\right|, \qquad
         M_r(m, n) = 1 \text{ if } |m|, |n| \le r \text{, else } 0
 
-    over the spatial frequencies (m, n) in cycles per image. A step whose r reaches the highest
-    frequency shows the image itself. Without ``widths``, r starts at half the image size h and
-    falls by 2 a step, or by h / T where that is less: the published 16, 14, ..., 2 for 32 x 32 and
-    T = 8; 16, 14, 12, 10 for T = 4; 32, 30, 28, 26 for 64 x 64; 4, 3, 2, 1 for 8 x 8 and T = 4. The
-    gradient is the exact one: attacks go through the filter. As in the public code, the pixels are
-    not normalised.
+    over the spatial frequencies (m, n) in cycles per image. At steps where r includes the highest
+    frequency the image is unchanged. Without ``widths``, r starts at half the image size h and
+    decreases by 2 per step, or by h / T if that is less: the published 16, 14, ..., 2 for 32 x 32
+    and T = 8; 16, 14, 12, 10 for T = 4; 32, 30, 28, 26 for 64 x 64; 4, 3, 2, 1 for 8 x 8 and T = 4.
+    The gradient is exact: attacks differentiate through the filter. As in the public code, the
+    pixels are not normalised.
 
     Args:
-        widths: Half-widths r of the filter, one a step, whole numbers >= 0; None is the rule above.
+        widths: Half-widths r of the filter, one per step, integers >= 0; None is the rule above.
         absolute: Take the absolute value, as the public code does; the formula in the paper does
-            not, and lets pixels beside an edge fall below 0.
+            not, and pixels next to an edge can then be below 0.
 
     Raises:
-        ValueError: If a width is negative; at a call, if x is no image [B, C, H, W] or the widths
-            are not T.
+        ValueError: If a width is negative; at a call, if x is not an image [B, C, H, W] or the
+            number of widths is not T.
 
     Source: Xu et al., "FEEL-SNN: robust spiking neural networks with frequency encoding and
         evolutionary leak factor", NeurIPS 2024, Eqs. 7 to 11.
@@ -75,7 +75,7 @@ class FrequencyEncoding(nn.Module):
         return torch.stack(steps)
 
     def half_widths(self, T: int, size: int) -> tuple[int, ...]:
-        """Return r for each of T steps and images of ``size`` pixels a side."""
+        """Return r for each of T steps, for images of ``size`` pixels per side."""
         if self.widths is None:
             half = size / 2
             return tuple(math.ceil(half - t * min(2.0, half / T)) for t in range(T))

@@ -1,9 +1,9 @@
-"""The membrane recurrence over T, forward and backward: one signature, several kernels.
+"""The membrane recurrence over T time steps, forward and backward: one signature, several kernels.
 
-``integrate_and_fire`` checks its input once and calls a kernel. ``reference`` is the definition;
-``multistep`` computes the same with one autograd node and a fraction of the memory; ``cpu`` and
+``integrate_and_fire`` checks its arguments and calls a kernel. ``reference`` is the definition.
+``multistep`` computes the same in one autograd node with a fraction of the memory. ``cpu`` and
 ``triton`` do it in one pass over memory, batch normalisation included. By default the fastest
-available kernel runs; ``multistep`` runs whatever that kernel does not support.
+available kernel runs; ``multistep`` runs the calls that this kernel does not support.
 """
 
 from __future__ import annotations

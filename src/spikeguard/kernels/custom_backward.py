@@ -1,4 +1,4 @@
-"""Back through the recurrence where somebody else says what ds/dv is."""
+"""Backward pass through the membrane recurrence with a caller-supplied ds/dv."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["compiled_passes", "backward_reference", "over_channels", "backward_t
 
 
 def compiled_passes(x: Tensor) -> ModuleType | None:
-    """Return the compiled passes, ``cpu_slopes``, where they can take ``x`` and are wanted."""
+    """Return the module of compiled passes if they support ``x`` and the kernel is ``cpu``."""
     if x.device.type != "cpu" or default_kernel(x.device) != "cpu":
         return None
     module = import_module("spikeguard.kernels.cpu.custom_backward")
@@ -32,30 +32,30 @@ def backward_through_time(
     detach_reset: bool,
     scale: Tensor | None = None,
 ) -> Tensor:
-    r"""Return the derivative by the current, given that by the spikes.
+    r"""Return the derivative with respect to the current, given that with respect to the spikes.
 
-    With s'[t] for the slope, g[t] for ``grad`` and r = 0 where the reset is detached, else 1:
+    With s'[t] for the slope, g[t] for ``grad``, and r = 0 if the reset is detached, else 1:
 
     .. math::
         du[t] = \lambda[t+1]\,dv[t+1], \quad
         dv[t] = s'[t]\,(g[t] - r\,v[t]\,du[t]) + (1 - s[t])\,du[t]
 
-    and for a soft reset v_th in the place of v[t], and 1 in that of 1 - s[t].
+    For a soft reset, v_th replaces v[t] and 1 replaces 1 - s[t].
 
     Args:
-        grad: [T, *N].
-        slope: [T, *N], or [1, *N] for all steps.
+        grad: Derivative with respect to the spikes [T, *N].
+        slope: ds/dv [T, *N], or [1, *N] for all steps.
         v: Potentials before reset [T, *N].
-        decay: As the kernels take it.
+        decay: Leak factor, as for the kernels.
         v_th: Threshold.
         reset: "hard" or "soft".
-        detach_reset: Nothing flows through the reset.
-        scale: Factors [C] by which the current was multiplied, channel by channel (axis 2), before
-            the membrane saw it; the derivative is that by what was multiplied.
+        detach_reset: Block the gradient that flows through the reset.
+        scale: Factors [C] on the channels (axis 2) of the current, applied before the recurrence;
+            the result is then the derivative with respect to the unscaled current.
     """
     fast = compiled_passes(v)
-    way = backward_reference if fast is None else fast.backward_through_time
-    found: Tensor = way(grad, slope, v, decay, v_th, reset, detach_reset, scale)
+    run = backward_reference if fast is None else fast.backward_through_time
+    found: Tensor = run(grad, slope, v, decay, v_th, reset, detach_reset, scale)
     return found
 
 
@@ -86,5 +86,5 @@ def backward_reference(
 
 
 def over_channels(scale: Tensor, like: Tensor) -> Tensor:
-    """Shape one factor a channel so that it goes with [T, B, C, ...]."""
+    """Shape one factor per channel to broadcast to [T, B, C, ...]."""
     return scale.view(1, 1, -1, *[1] * (like.ndim - 3))

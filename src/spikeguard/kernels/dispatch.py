@@ -1,4 +1,4 @@
-"""TODO."""
+"""``integrate_and_fire``: check the arguments and run the kernel that supports the call."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from spikeguard.kernels.fused import can_fuse
 from spikeguard.kernels.layout import regular
 from spikeguard.kernels.multistep import multistep
+from spikeguard.kernels.observation import is_observed
 from spikeguard.kernels.reference import Firing, Reset, membrane_dtype
 from spikeguard.kernels.selection import (
     _FUSED,
@@ -19,6 +20,7 @@ from spikeguard.kernels.selection import (
     as_defined,
     default_kernel,
 )
+from spikeguard.kernels.surrogates import compiled_as
 
 __all__ = ["integrate_and_fire", "averages"]
 
@@ -46,32 +48,32 @@ def integrate_and_fire(
         s[t] = H(v[t] - v_{th}),\quad u[t] = reset(v[t], s[t])
 
     Args:
-        current: Input I [T, *N], floating point; or [1, *N] together with ``T``. Below float32 the
-            membrane is kept in float32.
+        current: Input current I [T, *N], floating point; or [1, *N] together with ``T``. The
+            membrane potential is computed in float32 or float64.
         decay: Leak factor, usually in [0, 1]: a number, a scalar tensor, or a tensor with as many
             axes as ``current`` that broadcasts to [T, *N] ([T, 1, ...] per step, [1, 1, C, 1, 1]
             per channel).
-        surrogate: Derivative h(v - v_th) that stands in for H' in the backward pass.
-        v_th: Threshold, in membrane units, > 0. A tie fires.
+        surrogate: Derivative h(v - v_th) used instead of H' in the backward pass.
+        v_th: Threshold, in membrane units, > 0. The neuron fires at ``v >= v_th``.
         gate: Factor g on the input, shaped like a tensor ``decay``; or None for 1.
         noise: Additive noise n [T, *N], in membrane units; or None.
         reset: "hard" (u = 0 after a spike) or "soft" (v_th is subtracted).
         detach_reset: Block the gradient that flows through s into u.
-        potentials: Also return v; switch off where nobody reads it.
-        kernel: Name of a kernel; None takes the default (see ``use_kernel``).
-        T: Number of steps, where the one step of ``current`` stands for all of them.
-        norm: A batch normalisation over axis 2 of ``current``, steps folded into the batch, that
-            comes first; a fused kernel does it in the same pass.
-        window: Rows and columns over which spikes are averaged, where ``averages`` says that the
-            kernel can; the means [T, B, C, h, w] take the place of the spikes.
+        potentials: Also return v.
+        kernel: Name of a kernel; None is the default (see ``use_kernel``).
+        T: Number of steps, if ``current`` holds one step that is repeated T times.
+        norm: Batch normalisation applied to ``current`` first, over axis 2 with the steps folded
+            into the batch; a fused kernel computes it in the same pass.
+        window: Rows and columns of average pooling on the spikes, allowed where ``averages``
+            returns True; the means [T, B, C, h, w] replace the spikes.
 
     Returns:
-        ``Firing(spikes, v)``: spikes [T, *N] in the precision of ``current``, v [T, *N] before
-        reset in the membrane's; both differentiable in current, decay, gate and noise.
+        ``Firing(spikes, v)``: spikes [T, *N] in the dtype of ``current``, and v [T, *N] before
+        reset in the dtype of the membrane; both differentiable in current, decay, gate and noise.
 
     Raises:
-        ValueError: On a current without steps or of integers, shapes that do not fit, or an unknown
-            or unavailable reset or kernel.
+        ValueError: If ``current`` has no steps or is not floating point, a shape does not fit, or
+            the reset or the kernel is unknown or unavailable.
 
     Source: Wu et al., 2018, doi:10.3389/fnins.2018.00331 (hard reset); TGO (arXiv:2602.20548) Eqs.
         1 to 3 and 15 (noise).
@@ -82,7 +84,7 @@ def integrate_and_fire(
     dtype = membrane_dtype(current.dtype)
     if isinstance(decay, Tensor):
         factor = decay.to(current.device, dtype)
-    else:  # filled on the device: a copy from the host would make a GPU wait
+    else:  # filled on the device, because a copy from the host would synchronise a GPU
         factor = torch.full((), decay, dtype=dtype, device=current.device)
     _require_broadcast("decay", factor, shape)
     if gate is not None:
@@ -105,7 +107,7 @@ def integrate_and_fire(
         name = "multistep"
     if window is not None:
         raise ValueError(
-            f"integrate_and_fire: kernel {name!r} averages nothing; window is for cpu."
+            f"integrate_and_fire: kernel {name!r} cannot pool spikes; window needs kernel 'cpu'."
         )
     if norm is not None:
         current = regular(norm(regular(current.flatten(0, 1)))).view(current.shape)
@@ -114,21 +116,25 @@ def integrate_and_fire(
     return KERNELS[name](current.expand(shape), *arguments, potentials=potentials)
 
 
-def averages(x: Tensor, layer: nn.Module) -> bool:
-    """Whether the kernel that takes x [S, B, C, H, W] now can average its spikes as ``layer`` does.
+def averages(
+    x: Tensor, layer: nn.Module, surrogate: Callable[[Tensor], Tensor] | None = None
+) -> bool:
+    """Whether a kernel call on ``x`` [S, B, C, H, W] can also apply the pooling ``layer``.
 
-    The CPU kernel can, for average pooling without hooks: see ``pooling.can_pool``.
+    The CPU kernel supports average pooling that is not observed, see ``pooling.can_pool``. If a
+    surrogate is given, the kernel must contain it.
     """
     if type(layer) is not nn.AvgPool2d or x.ndim != 5 or as_defined(x.device):
         return False
     from spikeguard.kernels.cpu import pooling
 
-    watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    return not watched and pooling.can_fuse_pooling(x, layer)
+    if surrogate is not None and compiled_as(surrogate) is None:
+        return False
+    return not is_observed(layer) and pooling.can_fuse_pooling(x, layer)
 
 
 def _checked_shape(current: Tensor, T: int | None) -> torch.Size:
-    """Return [T, *N]."""
+    """Return the shape [T, *N]; reject a current without steps or with integers."""
     if current.ndim < 1 or len(current) == 0:
         raise ValueError(
             f"integrate_and_fire: current is [T, *N] with T >= 1, got shape {tuple(current.shape)}."

@@ -1,8 +1,8 @@
-"""Batch normalisation and the membrane recurrence as one autograd node; the devices' common part.
+"""Batch normalisation and the membrane recurrence as one autograd node, for all devices.
 
-A backend does four passes over memory (fire, differentiate, moments, combine); everything that is
-an equation of batch normalisation, and not of the recurrence, is here. Saved for the backward pass
-is the input alone: not the normalised current, not the potentials.
+A backend implements four passes over memory: fire, differentiate, moments and combine. The
+equations of batch normalisation are here. Only the input is saved for the backward pass, not the
+normalised current and not the potentials.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikeguard.kernels.layout import regular
+from spikeguard.kernels.observation import is_observed
 from spikeguard.kernels.reference import Firing, Reset, membrane_dtype
 
 __all__ = [
@@ -32,9 +33,10 @@ __all__ = [
 
 
 class Rule(NamedTuple):
-    """What a call does, beside its tensors; fields as for ``integrate_and_fire``.
+    """The options of a call; fields as for ``integrate_and_fire``.
 
-    With a window the backend averages spikes over it, and is given derivatives by these means.
+    With a window the backend returns means of spikes and receives the derivative with respect to
+    these means.
     """
 
     T: int
@@ -46,15 +48,16 @@ class Rule(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """One call. S is T, or 1 where one stored step stands for T equal ones.
+    """Tensors and options of one call. S is T, or 1 if one stored step is repeated T times.
 
     Attributes:
         rule: Steps, threshold, reset and surrogate.
-        x: [S, *N] of any floating point type; the current, or what ``scale`` and ``shift`` make
-            one.
-        scale: [C] (axis 2 of ``x``), in the membrane's precision: the current is scale x + shift.
-        shift: [C]; both or neither.
-        decay: A scalar, or as many axes as x, each as long as that of [T, *N] or 1.
+        x: [S, *N] of any floating-point dtype: the current, or the current before ``scale`` and
+            ``shift``.
+        scale: [C] (axis 2 of ``x``), in the dtype of the membrane: the current is
+            scale x + shift. None if ``x`` is the current.
+        shift: [C]; None if ``scale`` is None.
+        decay: A scalar, or a tensor that broadcasts to [T, *N] axis by axis.
         gate: Likewise; or None.
         noise: [T, *N]; or None.
     """
@@ -69,12 +72,13 @@ class Layer(NamedTuple):
 
 
 class Slopes(NamedTuple):
-    """Derivatives of the loss; None where they were not wanted.
+    """Derivatives of the loss; None where not requested.
 
     Attributes:
-        g: By the current [S, *N], summed over T where S is 1, in the membrane's precision, where
-            sums over channels were wanted with it; else by x, in its precision.
-        sums: [2, C] in float64: the sums of the derivative g by the current, and of g x.
+        g: [S, *N], summed over T if S is 1. If ``raw`` was requested, the derivative with respect
+            to the current, in the dtype of the membrane; else with respect to x, in its dtype.
+        sums: [2, C] in float64: the sums of g and of g x per channel, where g is the derivative
+            with respect to the current.
         decay: Shaped like the decay.
         gate: Shaped like the gate.
         noise: [T, *N].
@@ -88,7 +92,7 @@ class Slopes(NamedTuple):
 
 
 class Wants(NamedTuple):
-    """Which derivatives a backward pass is to return; ``raw``: g by the current, not by x."""
+    """The derivatives that a backward pass must return; for ``raw`` see ``Slopes.g``."""
 
     x: bool
     raw: bool
@@ -99,29 +103,29 @@ class Wants(NamedTuple):
 
 
 class Backend(Protocol):
-    """The passes over memory that a device must offer."""
+    """The passes over memory that a device implements."""
 
     def supports(self, x: Tensor, surrogate: object) -> bool:
-        """Whether the kernel knows the device and precision of ``x``, and the surrogate."""
+        """Whether the kernel supports the device and dtype of ``x`` and the surrogate."""
 
     def fire(self, layer: Layer, potentials: bool) -> tuple[Tensor, Tensor | None]:
-        """Return spikes [T, *N] in the precision of x, and v in the membrane's, or None."""
+        """Return spikes [T, *N] in the dtype of x, and v in the dtype of the membrane or None."""
 
     def differentiate(
         self, layer: Layer, d_spikes: Tensor | None, d_v: Tensor | None, wants: Wants
     ) -> Slopes:
-        """Return the derivatives, given those by the spikes and by v."""
+        """Return the derivatives, given those with respect to the spikes and v."""
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and biased variance of ``x`` [S, B, C, ...] for each channel, float64 [C]."""
 
     def combine(self, g: Tensor, x: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-        """Return a g + b x + c, channel by channel, in the precision of ``x``."""
+        """Return a g + b x + c per channel, in the dtype of ``x``."""
 
 
 @dataclass
 class _Norm:
-    """What batch normalisation is to do, and the statistics it used, for the module to keep."""
+    """A batch normalisation module and the batch statistics of one call."""
 
     module: nn.BatchNorm1d | nn.BatchNorm2d
     mean: Tensor | None = None
@@ -133,15 +137,14 @@ class _Norm:
 
 
 def can_fuse(norm: nn.Module) -> bool:
-    """Whether a module is plain batch normalisation, with nobody looking at what it returns."""
-    watched = norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks
-    return type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d) and not watched
+    """Whether a module is a plain batch normalisation that is not observed."""
+    return type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d) and not is_observed(norm)
 
 
 def normalised(norm: nn.Module, x: Tensor) -> Tensor:
-    """Return what batch normalisation makes of x [S, B, C, ...]; its statistics stay as they are.
+    """Return the batch normalisation of x [S, B, C, ...] without updating its statistics.
 
-    For those who look at the current that a fused kernel never stores.
+    Recorders and backward rules use it to get the current, which a fused kernel does not store.
     """
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     of_the_batch = norm.training or norm.running_mean is None
@@ -155,7 +158,7 @@ def normalised(norm: nn.Module, x: Tensor) -> Tensor:
 def fixed_scale(norm: nn.Module, x: Tensor) -> Tensor | None:
     """Return the factor [C] by which batch normalisation multiplies each channel of x.
 
-    None where it depends on x, or where its own parameters want a gradient.
+    None if the factor depends on x or a parameter of the module requires a gradient.
     """
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     learns = any(parameter.requires_grad for parameter in norm.parameters())
@@ -181,9 +184,9 @@ def fire(
     norm: nn.Module | None = None,
     window: tuple[int, int] | None = None,
 ) -> Firing:
-    """Normalise, integrate and fire in one node; arguments as ``integrate_and_fire`` checks them.
+    """Normalise, integrate and fire in one node; arguments as checked by ``integrate_and_fire``.
 
-    The module's running statistics are updated as torch would.
+    The running statistics of ``norm`` are updated as in torch.
     """
     rule = Rule(len(current) if T is None else T, v_th, reset, detach_reset, surrogate, window)
     weight = bias = plan = None
@@ -255,7 +258,7 @@ class _Fused(torch.autograd.Function):
 def _affine(
     norm: _Norm, x: Tensor, weight: Tensor | None, bias: Tensor | None, backend: Backend
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return mean and 1/std of the channels in float64; scale and shift as torch rounds them."""
+    """Return mean and 1/std per channel in float64, and scale and shift rounded as in torch."""
     module, dtype = norm.module, membrane_dtype(x.dtype)
     if norm.of_the_batch:
         if x[:, :, 0].numel() <= 1:
@@ -278,7 +281,7 @@ def _affine(
 
 @torch.no_grad()
 def _track(norm: _Norm, n: int) -> None:
-    """Move the running statistics as torch's batch normalisation does; n values a channel."""
+    """Update the running statistics as torch does, for n values per channel."""
     module = norm.module
     if module.running_mean is None or module.running_var is None:
         return

@@ -1,4 +1,4 @@
-"""How a layer's tensors lie in memory: what the compiled kernels, which see pointers, must know."""
+"""Memory layout of a layer's tensors, which the compiled kernels access through pointers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["Layout", "is_table", "regular"]
 
 @dataclass(frozen=True)
 class Layout:
-    """Channels apart or innermost: the channel of element i of a step is (i // inner) % C.
+    """Position of the channels in memory: element i of a step has channel (i // inner) % C.
 
     Attributes:
         C: Channels, the length of axis 2; 1 for tensors with fewer axes.
-        inner: Elements that follow one another in memory in the same channel.
-        channels_last: Whether [S, B, C, H, W] lies in memory as [S, B, H, W, C].
+        inner: Number of consecutive elements in memory that share a channel.
+        channels_last: Whether [S, B, C, H, W] is stored as [S, B, H, W, C].
     """
 
     C: int = 1
@@ -27,7 +27,7 @@ class Layout:
 
     @classmethod
     def of(cls, x: Tensor) -> Layout:
-        """Return the layout of ``x`` [S, *N], or the one to copy it to."""
+        """Return the layout of ``x`` [S, *N]; if ``x`` has gaps, the layout to copy it to."""
         if x.ndim < 3:
             return cls()
         if (
@@ -39,14 +39,14 @@ class Layout:
         return cls(x.shape[2], math.prod(x.shape[3:]))
 
     def dense(self, x: Tensor) -> Tensor:
-        """Return ``x`` [S, *N] itself, or a copy, without gaps and in this layout."""
+        """Return ``x`` [S, *N] without gaps and in this layout; a copy only if necessary."""
         if not self.channels_last:
             return x.contiguous()
         folded = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         return folded.view(x.shape)
 
     def empty(self, like: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
-        """Return new memory in this layout for [steps, *N], on the device of ``like`` [S, *N]."""
+        """Return an uninitialised [steps, *N] in this layout, on the device of ``like`` [S, *N]."""
         shape = (steps, *like.shape[1:])
         if not self.channels_last:
             return torch.empty(shape, dtype=dtype, device=like.device)
@@ -65,11 +65,11 @@ def is_table(side: Tensor) -> bool:
 
 
 def regular(x: Tensor) -> Tensor:
-    """Return ``x`` [B, C, H, W], itself and its gradient with the strides that a fresh tensor has.
+    """Return ``x`` [B, C, H, W] with the strides of a newly allocated tensor, also in its gradient.
 
-    The stride of an axis of length 1 says nothing, and views leave any number there. torch's batch
-    normalisation (2.13, CPU) guesses the layout from it: a batch of one sample whose channels are
-    innermost then meets a gradient that is read in another order, and is silently wrong.
+    The stride of an axis of length 1 is arbitrary, and views leave any number there. torch's batch
+    normalisation (2.13, CPU) infers the memory layout from it: for one sample with channels
+    innermost it then reads the gradient in the wrong order, and the result is silently wrong.
     """
     if x.ndim != 4 or 1 not in x.shape:
         return x
@@ -78,7 +78,7 @@ def regular(x: Tensor) -> Tensor:
 
 
 class _Regular(torch.autograd.Function):
-    """The identity; no memory is copied, unless there are gaps in it."""
+    """The identity; memory is copied only if it has gaps."""
 
     @staticmethod
     def forward(ctx, x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205

@@ -1,10 +1,10 @@
-"""The recurrence over all T as one autograd.Function in pure torch, for where nothing is compiled.
+"""The recurrence over all T steps as one autograd.Function in pure torch.
 
-It saves its inputs and nothing else; the backward pass runs the recurrence once more to get the
-potentials back. Time buys memory: autograd through the plain loop keeps several tensors of the size
-of the input current, this keeps the current alone. Neurons are taken in parts whose potentials of
-all T steps stay in the cache, and every temporary is used again. It can be differentiated once; for
-second derivatives take ``use_kernel("reference")``.
+It runs where no compiled kernel can. Only the inputs are saved; the backward pass runs the
+recurrence again to recompute the potentials. Autograd through the plain loop keeps several tensors
+of the size of the input current, this kernel keeps the current alone. Neurons are processed in
+chunks whose potentials of all T steps stay in the cache, and temporaries are reused. The kernel is
+differentiable once; for second derivatives use ``use_kernel("reference")``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from spikeguard.kernels.reference import Firing, Reset, membrane_dtype, reset_po
 
 __all__ = ["multistep"]
 
-_PART = 32768  # neurons for each thread: torch's own grain
+_CHUNK = 32768  # neurons per thread: torch's own grain size
 
 
 def multistep(
@@ -36,14 +36,14 @@ def multistep(
     potentials: bool = True,
     T: int | None = None,
 ) -> Firing:
-    """Pure torch, no compiler needed: all T as one autograd node that keeps its input alone."""
+    """Pure torch, needs no compiler: one autograd node for all T that saves only its inputs."""
     steps = len(current) if T is None else T
     options = (v_th, reset, detach_reset, surrogate, potentials, steps)
     return Firing(*_MultiStep.apply(current, decay, gate, noise, options))  # type: ignore[no-untyped-call]
 
 
-class _Part(NamedTuple):
-    """Some of the neurons, [T, *n] each; the current may have one step that stands for all."""
+class _Chunk(NamedTuple):
+    """Some of the neurons, [T, *n] each; the current may hold one step that is repeated."""
 
     current: Tensor
     decay: Tensor
@@ -62,10 +62,10 @@ class _MultiStep(torch.autograd.Function):
         layout = Layout.of(current)
         spikes = layout.empty(current, T, current.dtype)
         v = layout.empty(current, T, membrane_dtype(current.dtype)) if potentials else None
-        for part in _parts(layout, current, decay, gate, noise, spikes, v):
-            fired, seen = part.more
-            rows = _rows(part.current, T) if seen is None else seen.unbind(0)
-            for t in _integrate(part, v_th, reset, rows):
+        for chunk in _chunks(layout, current, decay, gate, noise, spikes, v):
+            fired, seen = chunk.more
+            rows = _rows(chunk.current, T) if seen is None else seen.unbind(0)
+            for t in _integrate(chunk, v_th, reset, rows):
                 torch.ge(rows[t], v_th, out=fired[t])
         return spikes, v
 
@@ -86,24 +86,24 @@ class _MultiStep(torch.autograd.Function):
         d_decay = torch.zeros_like(decay) if needs[1] else None
         d_gate = torch.zeros_like(gate) if needs[2] else None
         given = (grad_spikes, grad_v, d_current, d_noise)
-        for part in _parts(layout, current, decay, gate, noise, *given):
-            _differentiate(part, ctx.options, d_decay, d_gate)
+        for chunk in _chunks(layout, current, decay, gate, noise, *given):
+            _differentiate(chunk, ctx.options, d_decay, d_gate)
         return d_current, d_decay, d_gate, d_noise, None
 
 
-def _integrate(part: _Part, v_th: float, reset: Reset, rows: Sequence[Tensor]) -> Iterator[int]:
-    """Write v[t] into rows[t], in the order of operations of the reference; yield each t."""
+def _integrate(chunk: _Chunk, v_th: float, reset: Reset, rows: Sequence[Tensor]) -> Iterator[int]:
+    """Write v[t] into rows[t] with the order of operations of the reference; yield each t."""
     u = torch.empty_like(rows[0])
     for t, v in enumerate(rows):
-        drive = step(part.current, t).to(v.dtype)
-        if part.gate is not None:
-            drive = step(part.gate, t) * drive
+        drive = step(chunk.current, t).to(v.dtype)
+        if chunk.gate is not None:
+            drive = step(chunk.gate, t) * drive
         if t == 0:
             v.copy_(drive)
         else:
-            torch.mul(u, step(part.decay, t), out=v).add_(drive)
-        if part.noise is not None:
-            v.add_(part.noise[t])
+            torch.mul(u, step(chunk.decay, t), out=v).add_(drive)
+        if chunk.noise is not None:
+            v.add_(chunk.noise[t])
         yield t
         if reset == "hard":
             torch.lt(v, v_th, out=u).mul_(v)
@@ -112,20 +112,20 @@ def _integrate(part: _Part, v_th: float, reset: Reset, rows: Sequence[Tensor]) -
 
 
 def _differentiate(
-    part: _Part, options: tuple[Any, ...], d_decay: Tensor | None, d_gate: Tensor | None
+    chunk: _Chunk, options: tuple[Any, ...], d_decay: Tensor | None, d_gate: Tensor | None
 ) -> None:
-    """Write the derivatives by current and noise; add those by decay and gate."""
+    """Write the derivatives for current and noise; accumulate those for decay and gate."""
     v_th, reset, detach_reset, surrogate, _, T = options
-    grad_spikes, grad_v, d_current, d_noise = part.more
-    dtype = membrane_dtype(part.current.dtype)
-    v = [torch.empty_like(part.current[0], dtype=dtype) for _ in range(T)]
-    for _ in _integrate(part, v_th, reset, v):
+    grad_spikes, grad_v, d_current, d_noise = chunk.more
+    dtype = membrane_dtype(chunk.current.dtype)
+    v = [torch.empty_like(chunk.current[0], dtype=dtype) for _ in range(T)]
+    for _ in _integrate(chunk, v_th, reset, v):
         pass
     du, kept, through = (torch.empty_like(v[0]) for _ in range(3))
-    total = torch.zeros_like(v[0]) if len(part.current) < T else None
+    total = torch.zeros_like(v[0]) if len(chunk.current) < T else None
     for t in reversed(range(T)):
         last = t == T - 1
-        # dv is dL/dv[t] in full: from outside, through the spike s[t] and through u[t].
+        # dv is the total dL/dv[t]: direct, through the spike s[t] and through u[t].
         dv = torch.zeros_like(v[0]) if grad_spikes is None else grad_spikes[t].to(dtype, copy=True)
         if not last and not detach_reset:
             if reset == "hard":
@@ -143,30 +143,30 @@ def _differentiate(
             fired = (v[t - 1] >= v_th).to(dtype)
             _add(d_decay, t, dv * reset_potential(v[t - 1], fired, v_th, reset))
         if d_gate is not None:
-            _add(d_gate, t, dv * step(part.current, t))
+            _add(d_gate, t, dv * step(chunk.current, t))
         if d_current is not None:
-            d_drive = dv if part.gate is None else dv * step(part.gate, t)
+            d_drive = dv if chunk.gate is None else dv * step(chunk.gate, t)
             if total is None:
                 d_current[t] = d_drive
             else:
                 total.add_(d_drive)
         if t > 0:
-            torch.mul(dv, step(part.decay, t), out=du)
+            torch.mul(dv, step(chunk.decay, t), out=du)
     if total is not None and d_current is not None:
         d_current[0] = total
 
 
-def _parts(layout: Layout, *tensors: Tensor | None) -> Iterator[_Part]:
-    """Cut current, decay, gate, noise and what goes with them into parts that fit the cache.
+def _chunks(layout: Layout, *tensors: Tensor | None) -> Iterator[_Chunk]:
+    """Split current, decay, gate, noise and further tensors into chunks that fit the cache.
 
-    Where decay or gate differ between neurons of one step, there is one part.
+    If decay or gate differs between neurons of one step, there is one chunk.
     """
     current, decay, gate, noise, *more = tensors
     assert current is not None and decay is not None
     n = current[0].numel()
     sides = [side for side in (decay, gate) if side is not None]
     if n == 0 or any(side.numel() > max(1, len(side) if side.ndim else 1) for side in sides):
-        yield _Part(current, decay, gate, noise, tuple(more))
+        yield _Chunk(current, decay, gate, noise, tuple(more))
         return
 
     def flat(x: Tensor | None) -> Tensor | None:
@@ -178,19 +178,19 @@ def _parts(layout: Layout, *tensors: Tensor | None) -> Iterator[_Part]:
     decay, gate = (s if s is None or s.ndim == 0 else s.reshape(-1, 1) for s in (decay, gate))
     assert decay is not None
     whole = [flat(x) for x in (current, noise, *more)]
-    for at in range(0, n, _PART * torch.get_num_threads()):
-        end = at + _PART * torch.get_num_threads()
+    for at in range(0, n, _CHUNK * torch.get_num_threads()):
+        end = at + _CHUNK * torch.get_num_threads()
         piece, noise_piece, *rest = (None if x is None else x[:, at:end] for x in whole)
         assert piece is not None
-        yield _Part(piece, decay, gate, noise_piece, tuple(rest))
+        yield _Chunk(piece, decay, gate, noise_piece, tuple(rest))
 
 
 def _rows(current: Tensor, T: int) -> list[Tensor]:
-    """Return one row of memory for the potentials of every step: nobody looks back."""
+    """Return one buffer for the potentials of every step; earlier steps are not needed."""
     return [torch.empty_like(current[0], dtype=membrane_dtype(current.dtype))] * T
 
 
 def _add(total: Tensor, t: int, product: Tensor) -> None:
-    """Add a step's share to the derivative by decay or gate."""
+    """Add step t to the derivative with respect to decay or gate."""
     room = total if total.ndim == 0 else total[t if len(total) > 1 else 0]
     room += product.sum() if room.numel() == 1 else product.sum_to_size(room.shape)

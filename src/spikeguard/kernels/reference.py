@@ -1,4 +1,4 @@
-r"""The membrane recurrence, defined. Every other kernel is tested against this file.
+r"""The definition of the membrane recurrence. Every other kernel is tested against this file.
 
 .. math::
     v[t] &= \lambda[t]\, u[t-1] + g[t]\, I[t] + n[t], \qquad u[-1] = 0 \\
@@ -23,7 +23,7 @@ Reset = Literal["hard", "soft"]
 
 
 class Firing(NamedTuple):
-    """What a kernel returns: ``spikes`` [T, *N] in {0, 1}; ``v`` [T, *N] before reset, or None."""
+    """Result of a kernel: ``spikes`` [T, *N] in {0, 1}; ``v`` [T, *N] before reset, or None."""
 
     spikes: Tensor
     v: Tensor | None
@@ -45,7 +45,7 @@ class _Step(torch.autograd.Function):
 
 
 def membrane_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the precision the membrane is integrated in: at least float32."""
+    """Return the dtype of the membrane potential: at least float32."""
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -73,7 +73,7 @@ def reference(
     *,
     potentials: bool = True,
 ) -> Firing:
-    """The definition: a plain loop over T; arguments as ``integrate_and_fire`` prepares them."""
+    """The definition: a plain loop over T; arguments as prepared by ``integrate_and_fire``."""
     membrane = current.to(membrane_dtype(current.dtype))
     drive = membrane if gate is None else gate * membrane
     u = torch.zeros_like(drive[0])

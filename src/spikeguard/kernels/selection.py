@@ -1,4 +1,4 @@
-"""TODO."""
+"""The table of kernels, whether they can run on this machine, and which one is the default."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KERNELS: dict[str, Callable[..., Firing]] = {
 }
 
 
-_FUSED = {"cpu": "cpu", "triton": "cuda"}  # kernel -> the device it is the default on
+_FUSED = {"cpu": "cpu", "triton": "cuda"}  # kernel -> type of the device where it is the default
 
 
 _chosen: str | None = None
@@ -45,12 +45,12 @@ _plain = False
 
 
 def fusing(device: torch.device) -> bool:
-    """Whether the kernel that takes a call on ``device`` now can do batch normalisation with it."""
+    """Whether the default kernel on ``device`` computes batch normalisation in the same pass."""
     return default_kernel(device) in _FUSED
 
 
 def why_not(name: str) -> str | None:
-    """Say why a kernel cannot be used on this machine; None if it can."""
+    """Return the reason why a kernel cannot run on this machine; None if it can."""
     if name not in _FUSED:
         return None
     reason: str | None = import_module(f"spikeguard.kernels.{name}").why_not()
@@ -59,9 +59,9 @@ def why_not(name: str) -> str | None:
 
 @contextmanager
 def unfused() -> Iterator[None]:
-    """Run networks as they are defined inside the block: nothing fused, no memory layout changed.
+    """Run every layer on its own inside the block: nothing fused, no memory layout changed.
 
-    Scores are taken so; searches for adversarial inputs may take any path.
+    Scores are computed this way; the search for adversarial inputs may use fused kernels.
     """
     global _plain
     before, _plain = _plain, True
@@ -73,8 +73,9 @@ def unfused() -> Iterator[None]:
 
 
 def as_defined(device: torch.device) -> bool:
-    """Whether layers between the neurons are to run as torch has them: inside ``unfused``, and
-    wherever the kernel is the reference.
+    """Whether stateless layers run as torch defines them.
+
+    They do inside ``unfused`` and under the kernel ``reference``.
     """
     return _plain or default_kernel(device) == "reference"
 
@@ -91,13 +92,13 @@ def use_kernel(name: str) -> Iterator[None]:
 
 
 def default_kernel(device: torch.device) -> str:
-    """Return the kernel that takes a call on ``device``.
+    """Return the name of the default kernel on ``device``.
 
-    It is the one that ``use_kernel`` chose, else the one the environment variable SPIKEGUARD_KERNEL
-    names, else the fastest that is available.
+    The first of: the kernel given to ``use_kernel``, the kernel named by the environment variable
+    SPIKEGUARD_KERNEL, and the fastest available kernel.
 
     Raises:
-        ValueError: If the variable names a kernel that is unknown or not available.
+        ValueError: If the variable names an unknown or unavailable kernel.
     """
     if _chosen is not None:
         return _chosen

@@ -1,9 +1,10 @@
-"""Stateless layers, run so that they are fast and remember little; the numbers stay the same.
+"""Faster versions of stateless torch layers that save less memory and return the same values.
 
-A convolution keeps its input for the gradient of its weight even where the weight is frozen, as in
-every attack; average pooling keeps its input for the shape alone. Both inputs are full spike
-trains. Where one must be kept, a byte a spike will do. And small convolutions are faster on a CPU
-with the channels innermost in memory.
+torch's convolution saves its input for the gradient of the weight even if the weight is frozen, as
+in every attack. Its average pooling saves its input, of which only the shape is needed. Both inputs
+are full spike trains. Here an input is saved only if a gradient needs it, and spikes take one byte
+each. On a CPU, convolutions run with the channels innermost in memory, which is faster for small
+ones.
 """
 
 from __future__ import annotations
@@ -16,25 +17,30 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spikeguard.kernels.cpu import pooling
+from spikeguard.kernels.observation import is_observed
 from spikeguard.kernels.selection import as_defined
 
 __all__ = ["run"]
 
-_WORDS = ("same", "valid")  # paddings that torch resolves itself
+_NAMED_PADDINGS = ("same", "valid")  # torch computes their size
 
 
 def run(layer: Callable[[Tensor], Tensor], x: Tensor, *, spikes: bool = False) -> Tensor:
-    """Return ``layer(x)`` for a layer that knows no time, ``x`` [B, ...].
+    """Return ``layer(x)`` for a stateless layer, ``x`` [B, ...].
 
     Args:
-        layer: A module, or a function; what is none of ours to change is called as it is, and so
-            is everything where ``spikeguard.kernels.as_defined`` says so.
+        layer: A module or a function. Functions, observed modules and layers without a faster
+            version are called unchanged; if ``spikeguard.kernels.as_defined``, all layers are.
         x: Its input.
         spikes: Whether every entry of ``x`` is 0 or 1.
     """
-    if not isinstance(layer, nn.Module) or _watched(layer) or as_defined(x.device):
+    if not isinstance(layer, nn.Module) or is_observed(layer) or as_defined(x.device):
         return layer(x)
-    if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and layer.padding not in _WORDS:
+    if (
+        type(layer) is nn.Conv2d
+        and layer.padding_mode == "zeros"
+        and layer.padding not in _NAMED_PADDINGS
+    ):
         channels_last = x.device.type == "cpu"
         if channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
@@ -49,12 +55,8 @@ def run(layer: Callable[[Tensor], Tensor], x: Tensor, *, spikes: bool = False) -
     return called
 
 
-def _watched(layer: nn.Module) -> bool:
-    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
-
-
 class _Conv(torch.autograd.Function):
-    """A convolution that keeps its input only for the gradient of its weight; spikes as bytes."""
+    """Convolution that saves its input only if the weight needs a gradient; spikes as bytes."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, layer, spikes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
@@ -82,7 +84,7 @@ class _Conv(torch.autograd.Function):
 
 
 class _AveragePool(torch.autograd.Function):
-    """Average pooling that keeps no input; compiled where its windows tile the image."""
+    """Average pooling that does not save its input; compiled if the windows tile the image."""
 
     @staticmethod
     def forward(ctx, x, layer):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
@@ -104,7 +106,7 @@ class _AveragePool(torch.autograd.Function):
 
 
 class _Like(NamedTuple):
-    """Shape and layout of a tensor that is not kept."""
+    """Shape and memory layout of a tensor that is not saved."""
 
     shape: torch.Size
     channels_last: bool
@@ -114,6 +116,6 @@ class _Like(NamedTuple):
         return cls(x.shape, x.is_contiguous(memory_format=torch.channels_last))
 
     def empty(self, grad: Tensor) -> Tensor:
-        """Return memory of this shape and layout; costs nothing until it is written."""
+        """Return an uninitialised tensor of this shape and layout, on the device of ``grad``."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return torch.empty(self.shape, dtype=grad.dtype, device=grad.device, memory_format=layout)

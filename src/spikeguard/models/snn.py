@@ -18,6 +18,7 @@ from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.lif import LIF
 from spikeguard.neurons.spike_marks import are_spikes
 from spikeguard.rng import random_sources, randomness, stream
+from spikeguard.system.swapping import restored
 
 __all__ = [
     "SNN",
@@ -161,16 +162,16 @@ class SNN(nn.Module):
         def settle(neuron: Neuron, inputs: tuple[Tensor, ...]) -> None:
             neuron.settle(inputs[0].shape[2:])
 
-        modes = [(module, module.training) for module in self.modules()]
         hooks = [neuron.register_forward_pre_hook(settle) for neuron in waiting]
         try:
-            with randomness(self.eval(), stream(0, "settle")):
+            with (
+                restored(self.modules(), "training"),
+                randomness(self.eval(), stream(0, "settle")),
+            ):
                 self(torch.zeros(1, *self.in_shape))
         finally:
             for hook in hooks:
                 hook.remove()
-            for module, mode in modes:
-                module.training = mode
 
 
 def fold(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

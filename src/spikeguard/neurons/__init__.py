@@ -1,4 +1,4 @@
-"""Spiking neurons: neuron = dynamics + surrogate, all on the one recurrence of the kernels."""
+"""Spiking neurons: neuron = dynamics + surrogate. All of them use the recurrence of the kernels."""
 
 from __future__ import annotations
 

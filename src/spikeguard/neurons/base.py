@@ -1,4 +1,4 @@
-"""What all neurons share: their settings, and the call into the kernel."""
+"""The base class of all neurons: common settings, and the call of the kernel."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from spikeguard.kernels.cpu.pooling import as_pair
 from spikeguard.kernels.dispatch import averages, integrate_and_fire
 from spikeguard.kernels.fused import can_fuse, normalised
+from spikeguard.kernels.observation import is_observed
 from spikeguard.kernels.reference import Reset
 from spikeguard.kernels.selection import fusing
 from spikeguard.neurons.custom_backward import Analogue, BackwardRule, prescribed
@@ -35,12 +36,12 @@ class Neuron(nn.Module):
 
     Args:
         v_th: Firing threshold in membrane units, > 0; fires at v >= v_th.
-        surrogate: Stands in for H' in the backward pass only; default ``Triangular(1.0)``.
+        surrogate: Used instead of H' in the backward pass only; default ``Triangular(1.0)``.
         detach_reset: Block the gradient that flows through the reset term.
         reset: "hard" (to 0) or "soft" (subtract v_th).
 
     Raises:
-        ValueError: If v_th is not positive, or reset is neither word.
+        ValueError: If v_th is not positive, or reset is neither "hard" nor "soft".
     """
 
     returns_spikes = False  # forward() returns what fire() returned; a subclass says so
@@ -70,32 +71,31 @@ class Neuron(nn.Module):
 
     @property
     def phase(self) -> Phase:
-        """What the call is for: "train", "attack" (inside an attack's search) or "test"."""
+        """The purpose of a call: "train", "attack" (inside an attack's search) or "test"."""
         if self.attacked:
             return "attack"
         return "train" if self.training else "test"
 
     def absorbs(self, layer: nn.Module, x: Tensor) -> bool:
-        """Whether ``layer``, about to see ``x`` before this neuron, can be left to its kernel.
+        """Whether this neuron's kernel can compute the normalisation ``layer`` before it, on ``x``.
 
-        Not where a hook is looking at what passes between the two.
+        Not if the layer or the neuron is observed.
         """
-        watched = self._forward_pre_hooks or self._forward_hooks
-        return can_fuse(layer) and fusing(x.device) and not watched
+        return can_fuse(layer) and fusing(x.device) and not is_observed(self)
 
     def averages(self, layer: nn.Module, x: Tensor) -> bool:
-        """Whether ``layer``, about to see the spikes of ``x``, can be left to this neuron's kernel.
+        """Whether this neuron's kernel can compute the pooling ``layer`` after it, on input ``x``.
 
-        Not where somebody looks at the spikes, or they are differentiated by a rule; and only of a
-        neuron that returns what ``fire`` gives it (``returns_spikes``).
+        Only if the neuron returns the result of ``fire`` (``returns_spikes``). Not if the spikes
+        are observed or recorded, or a rule differentiates them.
         """
-        watched = self._forward_hooks or self._backward_hooks or self._recorders
-        plain = self.returns_spikes and self.rule is None and not watched
-        return plain and averages(x, layer)
+        observed = is_observed(self) or self._recorders
+        plain = self.returns_spikes and self.rule is None and not observed
+        return plain and averages(x, layer, self.surrogate)
 
     @contextmanager
     def averaging(self, layer: nn.Module | None) -> Iterator[None]:
-        """Do average pooling, where ``averages`` says so, with the calls inside the block."""
+        """Include the average pooling ``layer`` in calls inside the block; None includes none."""
         if layer is not None:
             assert isinstance(layer, nn.AvgPool2d)
             self._window = as_pair(layer.kernel_size)
@@ -114,10 +114,10 @@ class Neuron(nn.Module):
         T: int | None = None,
         norm: nn.Module | None = None,
     ) -> Tensor:
-        """Run the kernel on a current [T, B, *N]; publish to open recorders; return the spikes.
+        """Run the kernel on a current [T, B, *N]; pass it to open recorders; return the spikes.
 
-        Inside ``backward_rule`` the spikes are the same, and the rule says how they are
-        differentiated; an ``Analogue`` takes their place.
+        Inside ``backward_rule`` the spikes are the same and the rule defines their derivative; an
+        ``Analogue`` replaces the spikes too.
         """
         if isinstance(self.rule, Analogue):
             seen = current if norm is None else normalised(norm, current)
@@ -174,13 +174,13 @@ class Neuron(nn.Module):
 
     @property
     def settled(self) -> bool:
-        """Whether it has all its parameters; if not, ``settle`` makes them."""
+        """Whether all parameters exist; if not, ``settle`` creates them."""
         return True
 
     def settle(self, shape: Sequence[int]) -> None:
-        """Make the parameters that depend on how many neurons there are: one sample's [*N].
+        """Create the parameters that depend on the shape [*N] of one sample.
 
-        A network does so for its neurons, once, when it is built.
+        A network calls this once for each neuron, when it is built.
         """
 
     def extra_repr(self) -> str:

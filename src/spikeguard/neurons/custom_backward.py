@@ -1,10 +1,10 @@
-r"""Prescribed backward passes: the exact spikes forward, and a derivative of one's choice backward.
+r"""Prescribed backward passes: the exact spikes forward, and a caller-supplied ds/dv backward.
 
-A kernel differentiates the recurrence with a surrogate, a function of ``v - v_th`` alone. Attacks
-on spiking networks use more: slopes that depend on mean rates or mean currents, on what was seen in
-earlier steps of the attack, or that leave out the path through time. A rule says what ds/dv is for
-every neuron and step of one pass; :func:`prescribed` differentiates with that. :class:`Analogue`
-goes further: it replaces the forward pass too.
+A kernel differentiates the recurrence with a surrogate, a function of ``v - v_th`` alone. Some
+attacks on spiking networks need more: slopes that depend on mean rates, on mean currents or on
+earlier steps of the attack, or slopes without the path through time. A rule returns ds/dv for every
+neuron and step of one pass, and :func:`prescribed` differentiates with it. :class:`Analogue`
+replaces the forward pass too.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["Analogue", "BackwardRule", "Fired", "Prescription", "prescribed"]
 
 @dataclass(frozen=True, eq=False)
 class Fired:
-    """What one spiking layer did in one forward pass; a rule's only source. No gradients.
+    """One forward pass of a spiking layer, the input of a backward rule. Without gradients.
 
     Attributes:
         neuron: The layer.
-        integrated: Makes ``current``; asked only if the rule wants it.
+        integrated: Computes ``current``; called only if the rule reads it.
         v: Membrane potential before reset, noise included, [T, B, *N].
         spikes: In {0, 1}, [T, B, *N].
         decay: Leak factor: a scalar, or a tensor that broadcasts to [T, B, *N].
@@ -46,17 +46,17 @@ class Fired:
 
     @cached_property
     def current(self) -> Tensor:
-        """What the membrane integrated: input current times gate, [T, B, *N]."""
+        """The integrated current: input current times gate, [T, B, *N]."""
         return self.integrated()
 
 
 class Prescription(NamedTuple):
-    """How one pass of one layer is differentiated.
+    """The backward pass of one layer, for one forward pass.
 
     Attributes:
-        slope: Stands in for ds/dv, [T or 1, B, *N] or what broadcasts to it.
-        temporal: Follow the recurrence back through time; else only v[t] -> s[t] of each step.
-        averaged: Replace the gradient that reaches the input current by its mean over T.
+        slope: Used as ds/dv, [T or 1, B, *N] or broadcastable to it.
+        temporal: Backpropagate through time; else only v[t] -> s[t] of each step.
+        averaged: Replace the gradient with respect to the input current by its mean over T.
     """
 
     slope: Tensor
@@ -83,30 +83,31 @@ def prescribed(
 ) -> Tensor:
     r"""Return the spikes, differentiable in the current as the rule prescribes.
 
-    With s'[t] for the slope, a gradient g[t] by s[t] becomes s'[t] g[t] by v[t] without time; with
-    it, that of :func:`spikeguard.kernels.custom_backward.backward_through_time`. Decay and gate are
-    constants: nothing but the current gets a gradient.
+    With s'[t] for the slope, a gradient g[t] with respect to s[t] gives s'[t] g[t] with respect to
+    v[t] if the rule is not temporal; else see
+    :func:`spikeguard.kernels.custom_backward.backward_through_time`. Decay and gate are constants:
+    only the current gets a gradient.
 
     Args:
         rule: Prescribes the slope.
-        neuron: The layer, for rules that keep something for each.
-        current: Input [T or 1, B, *N]; one step stands for T equal ones.
+        neuron: The layer, for rules that hold a state for each layer.
+        current: Input [T or 1, B, *N]; a single step is repeated T times.
         spikes: Spikes of the exact forward pass [T, B, *N].
-        v: Its potentials before reset.
+        v: Potentials before reset [T, B, *N].
         decay: Leak factor, as for the kernels.
         gate: Factor on the input, as for the kernels; or None.
         v_th: Threshold.
         reset: "hard" or "soft".
-        detach_reset: Block the gradient through the reset, where time is followed.
+        detach_reset: Block the gradient through the reset, if the rule is temporal.
         norm: Batch normalisation between the current and the membrane, as for the kernels; or None.
 
     Raises:
-        ValueError: If the slope does not fit.
+        ValueError: If the slope does not broadcast to the potentials.
     """
     factor = torch.as_tensor(decay, dtype=v.dtype, device=v.device).detach()
     scale = None
     if norm is not None and (scale := fixed_scale(norm, current)) is None:
-        current, norm = normalised(norm, current), None  # statistics of the batch: torch's own way
+        current, norm = normalised(norm, current), None  # batch statistics
     gain = None if gate is None else gate.detach().to(v.dtype)
 
     def integrated() -> Tensor:
@@ -131,7 +132,7 @@ def prescribed(
 
 
 class _Prescribed(torch.autograd.Function):
-    """The given spikes forward; backward the recurrence with the given slope."""
+    """Forward: the given spikes. Backward: the recurrence with the given slope."""
 
     @staticmethod
     def forward(ctx, current, spikes, slope, path, gain, averaged, scale):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
@@ -152,7 +153,7 @@ class _Prescribed(torch.autograd.Function):
             found = grad * slope
         else:
             (v, decay), (v_th, reset, detach_reset) = path, ctx.options
-            early = scale if gain is None and not ctx.averaged else None  # nothing comes between
+            early = scale if gain is None and not ctx.averaged else None  # nothing in between
             found = backward_through_time(grad, slope, v, decay, v_th, reset, detach_reset, early)
             scale = scale if early is None else None
         if gain is not None:
@@ -167,10 +168,10 @@ class _Prescribed(torch.autograd.Function):
 
 
 def _laid_out(x: Tensor, like: Tensor) -> Tensor:
-    """Return x in the precision and with the strides of ``like``, as the kernels' gradients are.
+    """Return x in the dtype and with the strides of ``like``, as the kernels return gradients.
 
-    torch's batch normalisation (2.13, CPU) needs that: a batch of one sample whose channels are
-    innermost can have strides for which a gradient in another order is read in the wrong one.
+    torch's batch normalisation (2.13, CPU) needs this: for one sample with channels innermost it
+    can read a gradient with other strides in the wrong order.
     """
     if x.stride() == like.stride() and x.dtype == like.dtype:
         return x
@@ -178,7 +179,7 @@ def _laid_out(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _like_itself(x: Tensor) -> Tensor:
-    """Return x; its gradient is laid out in memory as x is."""
+    """Return x; its gradient has the memory layout of x."""
     same: Tensor = _LaidOut.apply(x)  # type: ignore[no-untyped-call]
     return same
 
@@ -199,15 +200,15 @@ class _LaidOut(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Analogue:
-    r"""A spiking layer as an activation function: no time, no spikes, a quantised clipped ReLU.
+    r"""An activation function in place of a spiking layer: a quantised, clipped ReLU.
 
     .. math:: a = \mathrm{clip}\big(\lfloor L\,\bar I / v_{th} + 1/2 \rfloor / L,\ 0,\ 1\big)
 
-    of the mean current over time (gate included); the floor is differentiated as the identity. The
-    leak, the reset and noise play no part.
+    where the current is averaged over time (gate included) and the floor is differentiated as the
+    identity. Leak, reset and noise are ignored.
 
     Args:
-        levels: Steps L of the staircase, >= 1; None takes the layer's T.
+        levels: Steps L of the staircase, >= 1; None uses the layer's T.
 
     Raises:
         ValueError: If levels is below 1.
@@ -219,15 +220,15 @@ class Analogue:
 
     def __post_init__(self) -> None:
         if self.levels is not None and self.levels < 1:
-            raise ValueError(f"levels counts steps of a staircase, >= 1, got {self.levels}.")
+            raise ValueError(f"Analogue: levels must be >= 1, got {self.levels}.")
 
     def __call__(
         self, current: Tensor, *, gate: Tensor | None, v_th: float, T: int | None
     ) -> Tensor:
-        """Map a current [T or 1, B, *N] to activations, alike at all steps.
+        """Map a current [T or 1, B, *N] to activations that are equal at all steps.
 
-        They are [1, B, *N] where the caller passed T, and so lets one step stand for all, else
-        [T, B, *N].
+        Their shape is [1, B, *N] if the caller passed T, because one step may then be repeated;
+        else [T, B, *N].
         """
         steps = len(current) if T is None else T
         levels = steps if self.levels is None else self.levels

@@ -1,4 +1,4 @@
-"""DLIF: a LIF neuron with one trainable gate for every time step."""
+"""DLIF: a leaky integrate-and-fire (LIF) neuron with one trainable gate for every time step."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class DLIF(Neuron):
         v[t] = \lambda\,u[t-1] + a[t]\,I[t] \ \text{(gate="input")} \quad\text{or}\quad
         v[t] = \lambda\,a[t]\,u[t-1] + I[t] \ \text{(gate="leak")}
 
-    The paper's formula gates the leak; its text and its public code gate the input. Both are here,
-    the code's reading is the default. With all gates 1 it is a LIF neuron.
+    The paper's formula gates the leak; its text and its public code gate the input. Both are
+    implemented; the default follows the code. With all gates 1 it is a LIF neuron.
 
     Args:
-        T: Number of time steps, >= 1: one gate each.
+        T: Number of time steps, >= 1, and of gates.
         gate: "input" (the public code) or "leak" (the paper's formula).
         decay: Leak factor lambda, in (0, 1].
         v_th: Firing threshold, in membrane units, > 0.
-        surrogate: Stands in for H' in the backward pass only.
+        surrogate: Used instead of H' in the backward pass only.
         detach_reset: Block the gradient that flows through the reset term.
         reset: "hard" or "soft".
 
     Raises:
-        ValueError: If an argument is outside its range, or a current has another number of steps.
+        ValueError: If an argument is outside its range, or a current does not have T steps.
 
     Source: Ding et al., "Robust Stable Spiking Neural Networks", ICML 2024, Eq. 15.
     """

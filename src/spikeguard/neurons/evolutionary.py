@@ -20,29 +20,29 @@ class EvolutionaryLIF(Neuron):
 
     .. math:: v_i[t] = \lambda_i[t]\,u_i[t-1] + I_i[t]
 
-    The network is thereby tied to its T and image size. Nothing clamps the leaks. The leak of the
-    first step plays no part, because u = 0 before it. With all leaks equal it is a LIF neuron.
+    The network then works only for its T and image size. The leaks are not clamped. The leak of the
+    first step has no effect, because u = 0 before it. With all leaks equal it is a LIF neuron.
 
     Args:
         T: Number of time steps, >= 1.
-        shape: One sample's neurons that have a leak of their own, for example (C, H, W); an axis of
-            length 1 shares it, () is one leak a step. None: the network fills in each layer's
-            shape.
-        decay: Leak factor at the start, in (0, 1].
-        weight_decay: Let the optimiser's weight decay pull the leaks to 0, as the public code does;
+        shape: Shape of the leaks of one step, for example (C, H, W) for one leak per neuron; an
+            axis of length 1 is shared, () is one leak per step. None: the network sets the shape
+            of each layer.
+        decay: Initial leak factor, in (0, 1].
+        weight_decay: Apply the optimiser's weight decay to the leaks, as the public code does;
             Eq. 12 of the paper has none, and its ablation names a variant that has.
         v_th: Firing threshold, in membrane units, > 0.
-        surrogate: Stands in for H' in the backward pass only.
+        surrogate: Used instead of H' in the backward pass only.
         detach_reset: Block the gradient that flows through the reset term.
         reset: "hard" or "soft".
 
     Raises:
-        ValueError: If an argument is outside its range; at a call, if there is no shape yet or the
-            current has another one or another number of steps.
+        ValueError: If an argument is outside its range; at a call, if the shape is not set, or the
+            current has another shape or another number of steps.
 
     Source: Xu et al., "FEEL-SNN: robust spiking neural networks with frequency encoding and
-        evolutionary leak factor", NeurIPS 2024, Eqs. 12 to 14; the start is that of the public
-        code.
+        evolutionary leak factor", NeurIPS 2024, Eqs. 12 to 14; the initial value is that of the
+        public code.
     """
 
     leak: nn.Parameter | None
@@ -76,7 +76,7 @@ class EvolutionaryLIF(Neuron):
         return self.leak is not None
 
     def settle(self, shape: Sequence[int]) -> None:
-        """Make T leaks for each neuron of one sample [*N]."""
+        """Create T leaks for each neuron of one sample [*N]."""
         self.leak = nn.Parameter(torch.full((self.T, *shape), self.decay))
 
     def forward(

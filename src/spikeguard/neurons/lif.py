@@ -29,7 +29,7 @@ class LIF(Neuron):
         decay: Leak factor lambda per time step, in (0, 1]; ``1`` is an IF neuron. Not a time
             constant: see :meth:`from_tau`.
         v_th: Firing threshold, in membrane units, > 0. The neuron fires at ``v >= v_th``.
-        surrogate: Stands in for H' in the backward pass only.
+        surrogate: Used instead of H' in the backward pass only.
         detach_reset: Block the gradient that flows through the reset term.
         reset: "hard" or "soft".
         input_scale: Factor k > 0 on the input current, as ``from_tau(..., decay_input=True)`` sets.
@@ -78,7 +78,7 @@ class LIF(Neuron):
         Args:
             tau: Time constant, > 1.
             decay_input: Also scale the input by 1/tau, as SpikingJelly's LIFNode does by default.
-            v_th: As for the constructor; so are the rest.
+            v_th: As for the constructor.
             surrogate: As for the constructor.
             detach_reset: As for the constructor.
             reset: As for the constructor.
@@ -100,12 +100,12 @@ class LIF(Neuron):
     ) -> Tensor:
         """Map a current [T, *N] to spikes [T, *N]."""
         if self.input_scale != 1:
-            assert norm is None  # the scale comes between the two: see absorbs
+            assert norm is None  # the scale is applied after the normalisation: see absorbs
             current = current * self.input_scale
         return self.fire(current, decay=self.decay, T=T, norm=norm)
 
     def absorbs(self, layer: nn.Module, x: Tensor) -> bool:
-        """As for every neuron, but a scaled input is scaled, and recorded, after the layer."""
+        """As for every neuron, but not with ``input_scale``, which is applied after ``layer``."""
         return self.input_scale == 1 and super().absorbs(layer, x)
 
     def extra_repr(self) -> str:
@@ -119,7 +119,7 @@ class IF(Neuron):
 
     Args:
         v_th: Firing threshold, in membrane units, > 0.
-        surrogate: Stands in for H' in the backward pass only.
+        surrogate: Used instead of H' in the backward pass only.
         detach_reset: Block the gradient that flows through the reset term.
         reset: "hard" or "soft".
     """
@@ -137,9 +137,9 @@ class PLIF(Neuron):
     r"""LIF whose leak factor is learned: lambda = sigmoid(w), one w per layer.
 
     Args:
-        decay: Leak factor at the start, in (0, 1) exclusive.
+        decay: Initial leak factor, in (0, 1) exclusive.
         v_th: Firing threshold, in membrane units, > 0.
-        surrogate: Stands in for H' in the backward pass only.
+        surrogate: Used instead of H' in the backward pass only.
         detach_reset: Block the gradient that flows through the reset term.
         reset: "hard" or "soft".
 

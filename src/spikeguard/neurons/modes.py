@@ -1,4 +1,4 @@
-"""All spiking layers of a model at once: watch them, or change how they are differentiated."""
+"""Context managers for all spiking layers of a model: record them, change their backward pass."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.custom_backward import Analogue, BackwardRule
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.neurons.trace import Recorder, SpikingLayer, Trace
+from spikeguard.system.swapping import restored, swapped
 
 __all__ = [
     "HasSpikingLayers",
@@ -25,14 +26,14 @@ __all__ = [
 
 @runtime_checkable
 class HasSpikingLayers(Protocol):
-    """A module that speaks for spiking layers which are no :class:`Neuron`."""
+    """A module that contains spiking layers which are not a :class:`Neuron`."""
 
     def spiking_layers(self) -> Mapping[str, SpikingLayer]:
-        """Return them by the names that they have inside it, in network order."""
+        """Return these layers by their names inside the module, in network order."""
 
 
 def spiking_layers(model: nn.Module) -> dict[str, SpikingLayer]:
-    """Return all spiking layers by name, in network order: ours, and those of other frameworks."""
+    """Return all spiking layers by name, in network order, those of other frameworks included."""
     found: dict[str, SpikingLayer] = {}
     for name, module in model.named_modules():
         if isinstance(module, Neuron):
@@ -47,9 +48,9 @@ def spiking_layers(model: nn.Module) -> dict[str, SpikingLayer]:
 def record(model: nn.Module) -> Iterator[Trace]:
     """Record currents, potentials and spikes of every spiking layer.
 
-    The trace is a mapping from module names to :class:`LayerTrace`, in network order; it holds the
-    last forward pass and stays readable after the block. Closed, it costs nothing: potentials are
-    not even stored.
+    The trace is a mapping from module names to :class:`LayerTrace`, in network order. It holds the
+    last forward pass and stays readable after the block. Outside the block nothing is recorded, and
+    potentials are not stored.
 
     Example:
         >>> with record(model) as trace:                           # doctest: +SKIP
@@ -72,60 +73,41 @@ def backward_mode(
 
     Args:
         model: A network with spiking layers; its forward pass does not change.
-        surrogate: A surrogate for all layers, one for each by its name, or a factor > 0 that widens
-            each layer's own.
+        surrogate: One surrogate for all layers, a mapping from layer names to surrogates, or a
+            factor > 0 by which each layer's own surrogate is widened.
 
     Raises:
         ValueError: If the factor is not positive.
     """
     layers = spiking_layers(model)
-    neurons = list(layers.values())
-    before = [n.surrogate for n in neurons]
-    try:
+    with restored(layers.values(), "surrogate"):
         for name, n in layers.items():
             if isinstance(surrogate, int | float):
                 n.surrogate = n.surrogate.widened(surrogate)
             else:
                 n.surrogate = surrogate[name] if isinstance(surrogate, Mapping) else surrogate
         yield
-    finally:
-        for n, old in zip(neurons, before, strict=True):
-            n.surrogate = old
 
 
 @contextmanager
 def backward_rule(model: nn.Module, rule: BackwardRule | Analogue) -> Iterator[None]:
-    """Differentiate every spiking layer by a rule inside the block, instead of its surrogate.
+    """Differentiate every spiking layer with a rule inside the block, instead of its surrogate.
 
     Args:
         model: A network with spiking layers. Its forward pass does not change, unless the rule is
-            an ``Analogue``. Potentials that ``record`` shows carry no gradient then, and decays and
+            an ``Analogue``. Recorded potentials carry no gradient inside the block, and decays and
             gates get none.
-        rule: Prescribes the slope ds/dv of one pass of one layer.
+        rule: Prescribes the slope ds/dv of one forward pass of one layer.
     """
-    neurons = _neurons(model)
-    before = [n.rule for n in neurons]
-    try:
-        for n in neurons:
-            n.rule = rule
+    with swapped(_neurons(model), "rule", rule):
         yield
-    finally:
-        for n, old in zip(neurons, before, strict=True):
-            n.rule = old
 
 
 @contextmanager
 def under_attack(model: nn.Module) -> Iterator[None]:
-    """Tell every spiking layer that its caller is an attack (NoisyLIF can be quiet there)."""
-    neurons = _neurons(model)
-    before = [n.attacked for n in neurons]
-    try:
-        for n in neurons:
-            n.attacked = True
+    """Set the phase of every spiking layer to "attack" (NoisyLIF can switch its noise off)."""
+    with swapped(_neurons(model), "attacked", True):
         yield
-    finally:
-        for n, old in zip(neurons, before, strict=True):
-            n.attacked = old
 
 
 def _neurons(model: nn.Module) -> list[Neuron]:

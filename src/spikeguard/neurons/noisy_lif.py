@@ -1,4 +1,4 @@
-"""NoisyLIF: a LIF neuron with Gaussian noise on its membrane potential (TGO's second half)."""
+"""NoisyLIF: a LIF neuron with Gaussian noise on its membrane potential, as in TGO."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ __all__ = ["NoisyLIF"]
 
 
 class NoisyLIF(Neuron):
-    r"""LIF with noise on the membrane potential: firing becomes a matter of probability.
+    r"""LIF with Gaussian noise on the membrane potential, which makes firing probabilistic.
 
     .. math::
         v[t] = \lambda\,u[t-1] + I[t] + \sigma\,\xi[t], \quad \xi[t] \sim N(0, 1)
 
-    The noise stays in the membrane: u is built from the noisy v. It is drawn afresh per call, step,
-    sample and neuron from the source that ``randomness(model, source)`` binds.
+    The noise stays in the membrane: u is computed from the noisy v. Every call, step, sample and
+    neuron has its own draw, from the source that ``randomness(model, source)`` binds.
 
     Args:
         decay: Leak factor per time step, in (0, 1].
         sigma: Standard deviation of the noise, in membrane units, >= 0. The paper's "variance 0.4"
             is the default, sigma = 0.632; if its 0.4 was a deviation, pass 0.4.
         v_th: Firing threshold, in membrane units, > 0.
-        noise_in: Phases with noise, out of "train", "attack" (inside an attack's search), "test".
-        surrogate: Stands in for H' in the backward pass only.
+        noise_in: Phases with noise: any of "train", "attack" (inside an attack's search), "test".
+        surrogate: Used instead of H' in the backward pass only.
         detach_reset: Block the gradient that flows through the reset term.
         reset: "hard" or "soft".
 
@@ -72,7 +72,7 @@ class NoisyLIF(Neuron):
 
     @property
     def stochastic(self) -> bool:
-        """Whether two calls in the present phase can differ."""
+        """Whether two calls in the current phase can differ."""
         return self.sigma > 0 and self.phase in self.noise_in
 
     def forward(

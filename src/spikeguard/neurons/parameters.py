@@ -1,4 +1,4 @@
-"""What neurons are given: leak factors and time constants, and values for every neuron."""
+"""Checks and shapes of neuron parameters: leak factors, time constants, per-neuron values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def decay_from_tau(tau: float) -> float:
 
 
 def require_decay(owner: str, decay: float) -> float:
-    """Check a leak factor in (0, 1]; a value above 1 is probably a time constant: say so."""
+    """Check a leak factor in (0, 1]; the error for a value above 1 suggests a time constant."""
     if 0 < decay <= 1:
         return float(decay)
     hint = ""
@@ -32,7 +32,7 @@ def require_neurons(
     """Check that values [*shape], or [T, *shape] with ``steps``, fit a current [T, B, *N].
 
     Raises:
-        ValueError: If there are none yet, or shape is neither () nor N with axes of length 1.
+        ValueError: If ``values`` is None, or shape is neither () nor N up to axes of length 1.
     """
     name, neurons = type(owner).__name__, tuple(current.shape[2:])
     if values is None:

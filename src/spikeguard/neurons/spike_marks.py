@@ -1,4 +1,4 @@
-"""The mark by which a layer knows that all it is given are spikes, and may be stored as bytes."""
+"""A mark on tensors that hold only spikes, so that the next layer may save them as bytes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _MARK = "spikes_at_version"
 
 
 def mark_spikes(spikes: Tensor) -> Tensor:
-    """Return the tensor, marked as one whose entries are all 0 or 1 (see ``are_spikes``)."""
-    if not spikes.is_inference():  # such tensors count no versions
+    """Mark a tensor whose entries are all 0 or 1 and return it (see ``are_spikes``)."""
+    if not spikes.is_inference():  # inference tensors have no version counter
         spikes.__dict__[_MARK] = spikes._version
     return spikes
 
 
 def are_spikes(x: Tensor) -> bool:
-    """Whether ``x`` is what a neuron returned, unchanged: every entry is 0 or 1."""
+    """Whether ``x`` was returned by a neuron and not modified since: every entry is 0 or 1."""
     return _MARK in x.__dict__ and bool(x.__dict__[_MARK] == x._version)

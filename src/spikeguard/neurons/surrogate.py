@@ -1,15 +1,16 @@
-r"""Surrogate gradients: what stands in for H', the derivative of the step, in the backward pass.
+r"""Surrogate gradients: functions used instead of H', the derivative of the step function.
 
 A surrogate is a frozen dataclass that is *called* with ``x = v - v_th`` and returns the derivative
-h(x) >= 0. Each has a half-width ``width``: triangular and rectangular are zero outside it; for the
+h(x) >= 0. Each has a ``half_width``: triangular and rectangular surrogates are zero outside it; for
 smooth ones it is the half-width at half maximum, so that ``widened(2)`` means the same for all.
+``compiled_as`` is the name of the equal derivative in the fused kernels.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -29,11 +30,11 @@ __all__ = [
 
 @runtime_checkable
 class Surrogate(Protocol):
-    """The derivative used for H'(x), x = v - v_th; ``half_width`` says where it has died down."""
+    """The derivative used for H'(x), x = v - v_th."""
 
     @property
     def half_width(self) -> float:
-        """Distance from the threshold at which h vanishes, or falls to half its peak."""
+        """Distance from the threshold at which h becomes zero or falls to half its peak."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return h(x), shaped like ``x``."""
@@ -62,6 +63,7 @@ class Triangular:
     Source: Deng et al., "Temporal efficient training ...", ICLR 2022; stable-snn Eq. 18.
     """
 
+    compiled_as: ClassVar[str] = "Triangular"
     width: float = 1.0
 
     def __post_init__(self) -> None:
@@ -91,6 +93,7 @@ class Rectangular:
     Source: Wu et al., "Spatio-temporal backpropagation ...", 2018, doi:10.3389/fnins.2018.00331.
     """
 
+    compiled_as: ClassVar[str] = "Rectangular"
     width: float = 0.5
 
     def __post_init__(self) -> None:
@@ -120,6 +123,7 @@ class ATan:
     Source: Fang et al., "Incorporating learnable membrane time constant ...", ICCV 2021.
     """
 
+    compiled_as: ClassVar[str] = "ATan"
     alpha: float = 2.0
 
     def __post_init__(self) -> None:
@@ -147,6 +151,7 @@ class Sigmoid:
         alpha: Sharpness, > 0.
     """
 
+    compiled_as: ClassVar[str] = "Sigmoid"
     alpha: float = 4.0
 
     def __post_init__(self) -> None:
@@ -175,6 +180,7 @@ class Gaussian:
         sigma: Standard deviation in membrane units, > 0.
     """
 
+    compiled_as: ClassVar[str] = "Gaussian"
     sigma: float = 0.5
 
     def __post_init__(self) -> None:
@@ -206,6 +212,7 @@ class SuperSpike:
     here it is beta / 2).
     """
 
+    compiled_as: ClassVar[str] = "SuperSpike"
     beta: float = 2.0
 
     def __post_init__(self) -> None:
@@ -229,9 +236,11 @@ class SuperSpike:
 class StraightThrough:
     """h(x) = 1 everywhere: the gradient passes as if the spike were the membrane potential."""
 
+    compiled_as: ClassVar[str] = "StraightThrough"
+
     @property
     def half_width(self) -> float:
-        """It never dies down."""
+        """Infinite, because h never falls."""
         return math.inf
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -239,7 +248,7 @@ class StraightThrough:
         return torch.ones_like(x)
 
     def widened(self, factor: float) -> StraightThrough:
-        """Nothing is wider than everywhere."""
+        """Return the surrogate itself, which is infinitely wide."""
         _factor(factor)
         return self
 

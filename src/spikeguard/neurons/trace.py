@@ -1,4 +1,4 @@
-"""What spiking layers publish of a forward pass, and who keeps it."""
+"""Traces of spiking layers, and the recorder that collects them during a forward pass."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["LayerTrace", "Recorder", "SpikingLayer", "Trace"]
 
 @dataclass(frozen=True, eq=False)
 class LayerTrace:
-    """What one spiking layer did in one forward pass; every tensor [T, B, *N], all differentiable.
+    """Trace of one spiking layer in one forward pass: tensors [T, B, *N], all differentiable.
 
     Attributes:
         current: Input current I.
-        v: Membrane potential before reset, noise included: what the threshold saw.
+        v: Membrane potential before reset, noise included, which is compared with the threshold.
         spikes: Output in {0, 1}.
         noise: The noise inside v, or None.
         v_th: The layer's threshold.
@@ -54,14 +54,14 @@ Trace = Mapping[str, LayerTrace]
 
 
 class SpikingLayer(Protocol):
-    """A layer whose surrogate can be exchanged and that publishes to open recorders."""
+    """A layer with an exchangeable surrogate that passes its trace to open recorders."""
 
     surrogate: Surrogate
     _recorders: list[Recorder]
 
 
 class Recorder(Mapping[str, LayerTrace]):
-    """A mapping from layer names, in network order, to what the layer did in the last forward."""
+    """A mapping from layer names, in network order, to the traces of the last forward pass."""
 
     def __init__(self, layers: Mapping[str, SpikingLayer]):
         self._name = {layer: name for name, layer in layers.items()}
@@ -70,12 +70,12 @@ class Recorder(Mapping[str, LayerTrace]):
             neuron._recorders.append(self)
 
     def add(self, neuron: SpikingLayer, seen: LayerTrace) -> None:
-        """Keep what a layer did, in the place of what it did before."""
+        """Store the trace of a layer; it replaces the layer's previous one."""
         self._seen.pop(self._name[neuron], None)
         self._seen[self._name[neuron]] = seen
 
     def close(self) -> None:
-        """Hear of nothing any more; what is kept stays readable."""
+        """Stop recording. Traces recorded so far stay available."""
         for neuron in self._name:
             neuron._recorders = [r for r in neuron._recorders if r is not self]
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.modules.module import register_module_full_backward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -131,9 +132,11 @@ def test_what_is_never_recorded(snn, monkeypatch):
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
     assert not graphs._can_record(snn, OnGPU(1))
     monkeypatch.undo()
-    handle = next(snn.children()).register_forward_hook(lambda *_: None)
-    assert not graphs._can_record(snn, OnGPU(1))
-    handle.remove()
+    layer = next(snn.children())
+    for register in (layer.register_forward_hook, register_module_full_backward_pre_hook):
+        handle = register(lambda *_: None)
+        assert not graphs._can_record(snn, OnGPU(1))
+        handle.remove()
     noisy = copy.deepcopy(snn)
     next(noisy.children()).stochastic = True
     assert not graphs._can_record(noisy, OnGPU(1))

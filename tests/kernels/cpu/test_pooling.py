@@ -1,4 +1,4 @@
-"""Average pooling, compiled: torch's own bits forward and backward, and where it steps aside."""
+"""Compiled average pooling: bit-equal to torch forward and backward; unsupported cases."""
 
 import copy
 from contextlib import contextmanager, nullcontext
@@ -28,7 +28,7 @@ def images(*shape, dtype=torch.float32):
 
 
 def both(layer, x, upstream):
-    """Return the layer's answer and derivative as torch has them, and as they are run here."""
+    """Return output and derivative of the layer, from torch and from ``efficient_layers``."""
     answers = []
     for run in (layer, lambda x: lean.run(layer, x)):
         given = x.clone(memory_format=torch.preserve_format).requires_grad_()
@@ -98,7 +98,7 @@ def current(steps, channels, height, width, dtype=torch.float32):
 
 
 def outcome(x, layer, *, together, norm=None, **options):
-    """Return means and all derivatives, pooling in the membrane's pass or behind it."""
+    """Return means and all derivatives, with pooling in the membrane's pass or after it."""
     leaves = {k: v.clone().requires_grad_() for k, v in options.items() if isinstance(v, Tensor)}
     given = x.detach().requires_grad_()
     window = windows.as_pair(layer.kernel_size)
@@ -147,7 +147,7 @@ def test_averaged_in_the_membranes_pass_no_bit_changes(channels, size, height, w
 
 
 def test_gates_noise_decays_and_normalisation_come_along():
-    """Derivatives that are sums over many elements are summed in another order: to rounding."""
+    """Derivatives that are sums over many elements agree to rounding: the order differs."""
     layer, x = nn.AvgPool2d(2), current(T, 6, 4, 6)
     norm = nn.BatchNorm2d(6)
     with torch.no_grad():
@@ -183,14 +183,14 @@ def test_averaged_by_any_number_of_threads(threads):
 
 
 def test_kernels_that_average_nothing_refuse_a_window():
-    with pytest.raises(ValueError, match="kernel 'multistep' averages nothing"):
+    with pytest.raises(ValueError, match="kernel 'multistep' cannot pool spikes"):
         integrate_and_fire(
             current(T, 4, 4, 4), decay=0.5, surrogate=SURROGATE, kernel="multistep", window=(2, 2)
         )
 
 
 class Looked(LIF):
-    """Returns something else than the spikes it fires; it says nothing of it."""
+    """Returns other values than its spikes, as ``returns_spikes = False`` declares."""
 
     returns_spikes = False
 
@@ -210,7 +210,7 @@ def network(neuron):
 
 
 def seen(model, monkeypatch, look=nullcontext):
-    """Return the logits, the input gradient, and whether the pooling was left to the membrane."""
+    """Return logits and input gradient, and whether the membrane's pass included the pooling."""
     asked = []
     real = windows.can_fuse_pooling
     monkeypatch.setattr(
@@ -223,7 +223,7 @@ def seen(model, monkeypatch, look=nullcontext):
     return [logits.detach(), slope], any(asked)
 
 
-def test_a_network_leaves_pooling_to_the_membrane_where_nobody_looks(monkeypatch):
+def test_a_network_pools_in_the_membranes_pass_unless_a_layer_is_observed(monkeypatch):
     model = network(LIF(0.5, v_th=0.3))
     plain, together = seen(model, monkeypatch)
     assert together and plain[1].abs().max() > 0

@@ -1,8 +1,8 @@
-"""The CPU kernel: cpu.cpp, compiled when the package was installed, called with data pointers.
+"""The CPU kernel: cpu.cpp, compiled at installation and called with data pointers.
 
-It runs on the OpenMP threads torch has already started, and on the instruction set torch has chosen
-for this processor. Without a compiled library, or with one built from another cpu.cpp, ``why_not``
-says so and the pure-torch kernel does the work.
+It runs on torch's OpenMP threads, with the instruction set that torch selected for the processor.
+If no library was compiled, or only one from another cpu.cpp, ``why_not`` returns the reason and the
+pure-torch kernel runs instead.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from spikeguard.kernels.cpu.library import PRECISION, Combine, Side, Task, call,
 from spikeguard.kernels.fused import Layer, Slopes, Wants
 from spikeguard.kernels.layout import Layout, is_table
 from spikeguard.kernels.reference import membrane_dtype
+from spikeguard.kernels.surrogates import PARAMETER, compiled_as
 
 __all__ = ["BACKEND", "CPUBackend", "side_of", "why_not"]
 
-_SURROGATES: dict[str, tuple[int, str | None]] = {  # class -> its number in cpu.cpp, its parameter
-    "Triangular": (0, "width"),
-    "Rectangular": (1, "width"),
-    "ATan": (2, "alpha"),
-    "Sigmoid": (3, "alpha"),
-    "Gaussian": (4, "sigma"),
-    "SuperSpike": (5, "beta"),
-    "StraightThrough": (6, None),
+_NUMBER = {  # of each surrogate in cpu.cpp
+    "Triangular": 0,
+    "Rectangular": 1,
+    "ATan": 2,
+    "Sigmoid": 3,
+    "Gaussian": 4,
+    "SuperSpike": 5,
+    "StraightThrough": 6,
 }
 
 
@@ -35,11 +36,11 @@ class CPUBackend:
 
     def supports(self, x: Tensor, surrogate: object) -> bool:
         """CPU tensors of float32, float64 or bfloat16; the seven surrogates of the package."""
-        known = type(surrogate).__module__ == "spikeguard.neurons.surrogate"
+        known = compiled_as(surrogate) is not None
         return known and x.device.type == "cpu" and x.dtype in PRECISION
 
     def fire(self, layer: Layer, potentials: bool) -> tuple[Tensor, Tensor | None]:
-        """Return spikes, or their means, and potentials [T, *N], laid out in memory like x."""
+        """Return spikes, or their means, and potentials [T, *N], in the memory layout of x."""
         made = _Call(layer)
         spikes = made.empty(layer.rule.T, layer.x.dtype, layer.rule.window)
         v = made.empty(layer.rule.T, made.membrane) if potentials else None
@@ -50,7 +51,7 @@ class CPUBackend:
     def differentiate(
         self, layer: Layer, d_spikes: Tensor | None, d_v: Tensor | None, wants: Wants
     ) -> Slopes:
-        """Run the recurrence again for the potentials, then backwards."""
+        """Recompute the potentials, then run the recurrence backwards."""
         made, T = _Call(layer), layer.rule.T
         task, membrane = made.task, made.membrane
         task.d_spikes = pointer(made.alike(d_spikes, layer.x.dtype))
@@ -71,7 +72,7 @@ class CPUBackend:
         return Slopes(g, sums, decay and decay(), gate and gate(), noise)
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum x and its square in double, in one pass."""
+        """Sum x and its square in float64, in one pass."""
         layout = Layout.of(x)
         x = layout.dense(x)
         task = Task(S=len(x), N=x[0].numel(), C=layout.C, inner=layout.inner, x=x.data_ptr())
@@ -82,7 +83,7 @@ class CPUBackend:
         return mean, (square - mean * mean).clamp_min_(0)
 
     def combine(self, g: Tensor, x: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-        """Return a g + b x + c; in the memory of ``g`` where the precision allows."""
+        """Return a g + b x + c; ``g`` is overwritten if its dtype is that of ``x``."""
         layout, membrane = Layout.of(x), membrane_dtype(x.dtype)
         x, g = layout.dense(x), layout.dense(g)
         a, b, c = (part.to(membrane).contiguous() for part in (a, b, c))
@@ -98,7 +99,7 @@ BACKEND = CPUBackend()
 
 
 class _Call:
-    """A task for the library, and the tensors its pointers point into."""
+    """A task for the library, and references to the tensors behind its pointers."""
 
     def __init__(self, layer: Layer):
         rule = layer.rule
@@ -108,7 +109,9 @@ class _Call:
         self._kept: list[Tensor] = []
         x = self._keep(self.layout.dense(layer.x))
         self.full = (rule.T, *x.shape[1:])
-        number, parameter = _SURROGATES[type(rule.surrogate).__name__]
+        name = compiled_as(rule.surrogate)
+        assert name is not None
+        parameter = PARAMETER[name]
         self.task = Task(
             T=rule.T,
             S=len(x),
@@ -119,7 +122,7 @@ class _Call:
             v_th=rule.v_th,
             soft=int(rule.reset == "soft"),
             detach=int(rule.detach_reset),
-            surrogate=number,
+            surrogate=_NUMBER[name],
             p=0.0 if parameter is None else getattr(rule.surrogate, parameter),
         )
         if rule.window is not None:
@@ -140,17 +143,17 @@ class _Call:
     def empty(
         self, steps: int, dtype: torch.dtype, window: tuple[int, int] | None = None
     ) -> Tensor:
-        """Return new memory for [steps, *N], or for means over a window, laid out like x."""
+        """Return an uninitialised [steps, *N], or means over a window, in the layout of x."""
         rows, columns = window or (1, 1)
         like = self._kept[0] if window is None else self._kept[0][..., ::rows, ::columns]
         return self.layout.empty(like, steps, dtype)
 
     def alike(self, x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-        """Return a tensor [T, *N] laid out like x, in the given precision."""
+        """Return a tensor [T, *N] in the layout of x and the given dtype."""
         return None if x is None else self._keep(self.layout.dense(x.to(dtype)))
 
     def slope(self, name: str, side: Tensor) -> Callable[[], Tensor]:
-        """Make room for the derivative by decay or gate; the result reads it after the run."""
+        """Allocate the derivative for decay or gate; call the result after the run to read it."""
         table = is_table(side)
         if table:
             room = torch.zeros(self.full[0], self.layout.C, dtype=torch.float64)
@@ -176,7 +179,7 @@ class _Call:
 def side_of(
     side: Tensor, layout: Layout, full: tuple[int, ...], keep: Callable[[Tensor], Tensor]
 ) -> Side:
-    """Describe a decay or gate of [T, *N] elements; what it points into is given to ``keep``."""
+    """Describe a decay or gate of [T, *N] elements; ``keep`` receives the tensor it points to."""
     if side.ndim == 0:
         return Side(keep(side.contiguous()).data_ptr(), 0, 0, 0)
     steps = len(side)

@@ -1,11 +1,11 @@
 // The membrane recurrence over all T steps, forward and backward, for the CPU. reference.py is the
-// definition; the arithmetic here follows it operation by operation (compiled without contraction),
-// so that the forward pass gives the same bits.
+// definition; the arithmetic here is the same operation by operation (compiled without
+// contraction), so that the forward pass is bit-equal.
 //
-// A layer is [T, N] elements; the channel of element i is (i / inner) % C. Work goes in blocks of
-// elements: a block's potentials of all T steps fit in the cache, so each tensor is read once.
-// Plain C interface, data pointers only: no ABI of torch, no OpenMP runtime of its own (the caller
-// passes the entry points of the one that torch has loaded).
+// A layer is [T, N] elements; the channel of element i is (i / inner) % C. Elements are processed
+// in blocks: the potentials of a block fit in the cache for all T steps, so each tensor is read
+// once. The interface is plain C with data pointers: it does not depend on torch's ABI and links no
+// OpenMP runtime (the caller passes the entry points of the runtime that torch has loaded).
 
 #include <algorithm>
 #include <cmath>
@@ -21,12 +21,12 @@ extern "C" {
 
 struct Side {  // decay or gate: absent, a table over (step, channel), or one value per element
   const void* data;
-  int64_t per_step, per_channel;  // strides in elements; 0 where shared
-  int64_t full;                   // 1: data is [T or 1, N], per_step apart
+  int64_t per_step, per_channel;  // strides in elements; 0 for a shared value
+  int64_t full;                   // 1: data is [T or 1, N] with stride per_step
 };
 
 struct Task {
-  int64_t T, S, N, C, inner;   // S: steps stored in x, T or 1 (one step that stands for all)
+  int64_t T, S, N, C, inner;   // S: steps stored in x, T or 1 (one step, repeated T times)
   const void* x;               // [S, N]
   const void *scale, *shift;   // [C]: the current is scale * x + shift; null: it is x
   Side decay, gate;
@@ -36,13 +36,13 @@ struct Task {
   double p;                    // the surrogate's parameter
   void *spikes, *v;            // out [T, N]; v may be null
   const void *d_spikes, *d_v;  // in [T, N], may be null
-  void* dx;                    // out [S, N] in the membrane's precision or that of x; may be null
+  void* dx;                    // out [S, N] in the precision of v or of x; may be null
   int64_t dx_is_membrane;
   double* sums;                // out [2, C]: sums of g and of g * x, g = dL/d current; may be null
   double *d_decay, *d_gate;    // out [T, C] tables; may be null
   void *d_decay_full, *d_gate_full, *d_noise;  // out [T, N]; may be null
-  int64_t rows, columns, width;  // a window that spikes and d_spikes are means over, and the width
-};                               // of an image, channels innermost; rows 0: they are [T, N]
+  int64_t rows, columns, width;  // spikes and d_spikes are means over a window of an image of this
+};                               // width, channels innermost; rows 0: they are [T, N], no window
 
 struct Combine {  // dx = a[c] * g + b[c] * x + c[c]
   int64_t steps, N, C, inner;
@@ -51,18 +51,18 @@ struct Combine {  // dx = a[c] * g + b[c] * x + c[c]
   const void *a, *b, *c;
 };
 
-struct Retrace {  // back through the recurrence, given its potentials and a slope in ds/dv's place
+struct Retrace {  // backward pass of the recurrence, given its potentials and a slope for ds/dv
   int64_t T, N, C, inner;
-  const void *v, *slope, *grad;  // in [T, N]; slope is [1, N] where slope_steps is 1
+  const void *v, *slope, *grad;  // in [T, N]; slope is [1, N] if slope_steps is 1
   int64_t slope_steps;
   Side decay;
   double v_th;
   int64_t soft, detach;
-  const void* scale;             // [C]: what the current was multiplied by before; or null
+  const void* scale;             // [C]: factor on the current before the recurrence; or null
   void* dx;                      // out [T, N]
 };
 
-struct Sharpen {  // moments of |v - v_th|, moved if `learns`, and the arctangent's slope they make
+struct Sharpen {  // moments of |v - v_th|, updated if `learns`, and the arctangent slope from them
   int64_t count;
   const void* v;
   void *M, *D, *slope;
@@ -70,14 +70,14 @@ struct Sharpen {  // moments of |v - v_th|, moved if `learns`, and the arctangen
   int64_t learns;
 };
 
-struct Windows {  // average pooling, channels innermost; the windows cover the image, none twice
+struct Windows {  // average pooling, channels innermost; the windows tile the image
   int64_t images, height, width, C;  // of the means
   int64_t rows, columns;             // of a window
   const void* x;
-  void* out;  // pool: means of x; unpool: shares of x, the derivative by the means
+  void* out;  // pool: means of x; unpool: x / window size, where x is dL/d means
 };
 
-struct Pool {  // the OpenMP runtime that torch has loaded; parallel may be null
+struct Pool {  // entry points of the OpenMP runtime that torch has loaded; parallel may be null
   void (*parallel)(void (*)(void*), void*, unsigned, unsigned);
   int (*thread_number)();
   int (*thread_count)();
@@ -141,7 +141,7 @@ inline float exponential(float x) {
 }
 inline double exponential(double x) { return std::exp(x); }
 
-// h(x) of the seven surrogates, x = v - v_th, numbered as in cpu.py.
+// h(x) of the seven surrogates, x = v - v_th, numbered as in backend.py.
 template <class M>
 void slope(int64_t kind, double parameter, const M* x, M* h, int64_t n) {
   const M p = M(parameter);
@@ -196,8 +196,8 @@ void slope(int64_t kind, double parameter, const M* x, M* h, int64_t n) {
   }
 }
 
-// Call f(offset, length, channel, stride) for each run of a block along which the channel is
-// constant (stride 0) or counts up (stride 1).
+// Call f(offset, length, channel, stride) for each run of a block in which the channel is constant
+// (stride 0) or increases by one per element (stride 1).
 template <class F>
 inline void runs(int64_t first, int64_t n, int64_t C, int64_t inner, F f) {
   if (C == 1) return f(int64_t(0), n, int64_t(0), int64_t(0));
@@ -218,7 +218,7 @@ inline void runs(int64_t first, int64_t n, int64_t C, int64_t inner, F f) {
 
 template <class M>
 void spread(const M* table, int64_t first, int64_t n, int64_t C, int64_t inner, M* out) {
-  if (inner == 1 && C < n) {  // one round of the table, then what stands, copied behind itself
+  if (inner == 1 && C < n) {  // copy the table once, then double the filled part
     const int64_t channel = first % C;
     std::rotate_copy(table, table + channel, table + C, out);
     for (int64_t done = C; done < n; done *= 2)
@@ -233,7 +233,7 @@ void spread(const M* table, int64_t first, int64_t n, int64_t C, int64_t inner, 
   });
 }
 
-// Add the products of a block to its channels' sums.
+// Add the products of a block to the sums of its channels.
 template <class A, class B>
 void gather(const A* a, const B* b, int64_t first, int64_t n, int64_t C, int64_t inner,
             double* sums) {
@@ -305,7 +305,8 @@ class Block {  // n elements from `first` on, all T steps
       : Block(task, first, n, task.spikes ? static_cast<X*>(task.spikes) + first : nullptr,
               task.d_spikes ? static_cast<const X*>(task.d_spikes) + first : nullptr, task.N) {}
 
-  // Spikes go to, and their derivatives come from, a place of the caller's, `step` a time step.
+  // Spikes are written to, and their derivatives read from, memory of the caller; the stride of a
+  // time step is `step`.
   Block(const Task& task, int64_t first, int64_t n, X* spikes, const X* d_spikes, int64_t step)
       : k(task), first(first), n(n), step(step), fired(spikes), d_fired(d_spikes),
         decay(task.decay, task, first, n), gate(task.gate, task, first, n) {
@@ -328,7 +329,7 @@ class Block {  // n elements from `first` on, all T steps
     }
   }
 
-  // v[t] from u[t-1], and u[t] in its place.
+  // Compute v[t] from u[t-1] and overwrite u with u[t].
   void integrate(int64_t t, M* v, M* u) {
     current(t, v);
     if (gate) {
@@ -366,7 +367,7 @@ class Block {  // n elements from `first` on, all T steps
     }
   }
 
-  // `potentials` holds T * n values; the tables are this thread's own.
+  // `potentials` holds T * n values; the tables belong to this thread.
   void backward(M* potentials, double* sums, double* d_decay, double* d_gate) {
     const M v_th = M(k.v_th);
     alignas(64) M h[kLongest], dv[kLongest], du[kLongest], total[kLongest], other[kLongest];
@@ -467,7 +468,7 @@ class Block {  // n elements from `first` on, all T steps
   alignas(64) M scale[kLongest], shift[kLongest];
 };
 
-// Run f(first unit, last unit, thread) on every thread of the pool, units split evenly.
+// Run f(first unit, last unit, thread) on every thread of the pool; the units are split evenly.
 template <class F>
 void parallel(const Pool& pool, int64_t units, F f) {
   struct Shared {
@@ -486,13 +487,13 @@ void parallel(const Pool& pool, int64_t units, F f) {
     f(int64_t(0), units, int64_t(0));
 }
 
-int64_t length_of(const Task& task) {  // potentials of a block: at most 8192, so 32 KiB in float32
+int64_t length_of(const Task& task) {  // of a block: at most 8192 potentials, 32 KiB in float32
   int64_t length = std::max<int64_t>(64, 8192 / task.T / 64 * 64);
   return std::min(length, kLongest);
 }
 
 // Call f(offset, width) for the channels [0, C), 64, 32, 16, 8 or one at a time; the width is a
-// constant to the compiler, so that the sums of a window stay in registers.
+// compile-time constant, so that the sums of a window stay in registers.
 template <class F>
 inline void chunks(int64_t C, F f) {
   int64_t c = 0;
@@ -503,8 +504,8 @@ inline void chunks(int64_t C, F f) {
   for (; c < C; ++c) f(c, std::integral_constant<int, 1>());
 }
 
-// The windows of a layer whose spikes are averaged: a unit is `rows` lines of an image, which make
-// one line of means; it goes in pieces of whole windows that fit a block.
+// A layer whose spikes are pooled: a unit of work is `rows` lines of an image, which give one line
+// of means; it is processed in pieces of whole windows that fit a block.
 template <class X, class M>
 struct Averaged {
   explicit Averaged(const Task& task)
@@ -619,8 +620,7 @@ void backward(const Task& task, const Pool& pool) {
   }
 }
 
-// sums [2, C]: of x and of x * x over [steps, N]; in double, so that the variance can be had from
-// them.
+// sums [2, C]: of x and of x * x over [steps, N]; in double, precise enough for the variance.
 template <class X>
 void moments(const Task& task, const Pool& pool) {
   const int64_t length = 4096, count = task.S * task.N, blocks = (count + length - 1) / length;
@@ -670,7 +670,7 @@ template <class M>
 void retrace(const Retrace& k, const Pool& pool) {
   const int64_t length = kLongest, blocks = (k.N + length - 1) / length;
   const M v_th = M(k.v_th), through = M(k.detach ? 0 : k.soft ? k.v_th : 1);
-  Task shape{};  // what Factor asks for
+  Task shape{};  // Factor reads only its sizes
   shape.C = k.C, shape.inner = k.inner;
   parallel(pool, blocks, [&](int64_t begin, int64_t end, int64_t) {
     alignas(64) M du[kLongest], scale[kLongest];
@@ -734,7 +734,7 @@ void sharpen(const Sharpen& k, const Pool& pool) {
 template <class X>
 void pool_windows(const Windows& k, const Pool& pool) {
   const X size = X(k.rows * k.columns);
-  const int64_t line = k.width * k.columns * k.C;  // of what is pooled
+  const int64_t line = k.width * k.columns * k.C;  // elements in a line of the image
   parallel(pool, k.images * k.height, [&](int64_t begin, int64_t end, int64_t) {
     for (int64_t row = begin; row < end; ++row) {
       const X* from = static_cast<const X*>(k.x) + row * k.rows * line;
@@ -777,7 +777,7 @@ void unpool_windows(const Windows& k, const Pool& pool) {
 
 }  // namespace
 
-// Precision of x: 0 float32, 1 float64, 2 bfloat16; that of the membrane follows.
+// Precision of x: 0 float32, 1 float64, 2 bfloat16; it determines that of the membrane.
 #define DISPATCH(precision, call)                                                       \
   switch (precision) {                                                                  \
     case 0: { using X = float; using M [[maybe_unused]] = float; call; return; }        \
@@ -809,7 +809,7 @@ EXPORT void spikeguard_pool(const Windows* task, const Pool* pool, int precision
 EXPORT void spikeguard_unpool(const Windows* task, const Pool* pool, int precision) {
   precision == 1 ? unpool_windows<double>(*task, *pool) : unpool_windows<float>(*task, *pool);
 }
-EXPORT int64_t spikeguard_layout() {  // of the structures, to compare with those of cpu.py
+EXPORT int64_t spikeguard_layout() {  // sizes of the structures, to compare with library.py
   int64_t sizes = 0;
   for (int64_t size : {sizeof(Task), sizeof(Combine), sizeof(Retrace), sizeof(Sharpen),
                        sizeof(Windows)})

@@ -1,7 +1,7 @@
-"""The CPU kernel's passes for slopes of one's own choice.
+"""Compiled passes of the CPU kernel for a caller-supplied slope ds/dv.
 
-``backward_through_time`` is defined in ``kernels.custom_backward``, ``sharpen`` where the attack
-ASSG is, in ``attacks.gradients.assg``.
+The definition of ``backward_through_time`` is in ``kernels.custom_backward``, that of ``sharpen``
+in ``attacks.gradients.assg``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def backward_through_time(
     detach_reset: bool,
     scale: Tensor | None = None,
 ) -> Tensor:
-    """Run back through all T steps in one pass; the result is laid out in memory like ``v``."""
+    """Run the recurrence backwards over all T steps; the result has the memory layout of ``v``."""
     layout = Layout.of(v)
     v, grad, slope = layout.dense(v), layout.dense(grad), layout.dense(slope)
     dx = torch.empty_like(v)
@@ -51,11 +51,11 @@ def backward_through_time(
 
 
 def sharpen(v: Tensor, M: Tensor, D: Tensor, v_th: float, **numbers: float) -> Tensor:
-    """Move the moments of ASSG in their own memory and return its slope.
+    """Update the moments of ASSG in place and return its slope.
 
     Args:
         v: Potentials.
-        M, D: Shaped and laid out in memory like ``v``.
+        M, D: The moments, with the shape and memory layout of ``v``.
         v_th: Threshold.
         numbers: ``sharpness``, ``beta``, ``relaxed``, ``small`` and ``learns`` of the search.
     """

@@ -1,4 +1,4 @@
-"""The compiled half of the CPU kernel: how cpu.cpp's library is found, and how it is called."""
+"""Load the library compiled from cpu.cpp and call its functions through ctypes."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ __all__ = [
     "why_not",
 ]
 
-LONGEST = 512  # elements that cpu.cpp does at once
+LONGEST = 512  # elements in a block of cpu.cpp
 PRECISION = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
 _HERE = Path(__file__).parent
-_LEVELS = {"AVX512": ("v4", "v3", "base"), "AVX2": ("v3", "base")}  # of torch's instruction sets
+_LEVELS = {"AVX512": ("v4", "v3", "base"), "AVX2": ("v3", "base")}  # for torch's instruction sets
 
 
 class Side(ctypes.Structure):
-    """A decay or gate, as cpu.cpp has it."""
+    """A decay or gate; the same structure as in cpu.cpp."""
 
     _fields_ = [("data", ctypes.c_void_p)] + [
         (name, ctypes.c_int64) for name in ("per_step", "per_channel", "full")
@@ -40,7 +40,7 @@ class Side(ctypes.Structure):
 
 
 class Task(ctypes.Structure):
-    """One call of the recurrence, as cpu.cpp has it."""
+    """One call of the recurrence; the same structure as in cpu.cpp."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("T", "S", "N", "C", "inner")),
@@ -60,7 +60,7 @@ class Task(ctypes.Structure):
 
 
 class Combine(ctypes.Structure):
-    """One call of ``combine``, as cpu.cpp has it."""
+    """One call of ``combine``; the same structure as in cpu.cpp."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("steps", "N", "C", "inner")),
@@ -76,7 +76,7 @@ class _Pool(ctypes.Structure):
 
 
 class Retrace(ctypes.Structure):
-    """One way back with slopes given, as cpu.cpp has it."""
+    """One backward pass with a given slope; the same structure as in cpu.cpp."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("T", "N", "C", "inner")),
@@ -90,7 +90,7 @@ class Retrace(ctypes.Structure):
 
 
 class Sharpen(ctypes.Structure):
-    """One step of ASSG's moments, as cpu.cpp has it."""
+    """One update of ASSG's moments; the same structure as in cpu.cpp."""
 
     _fields_ = [
         ("count", ctypes.c_int64),
@@ -101,7 +101,7 @@ class Sharpen(ctypes.Structure):
 
 
 class Windows(ctypes.Structure):
-    """Pooling over windows or the way back, as cpu.cpp has it."""
+    """Average pooling, forward or backward; the same structure as in cpu.cpp."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("images", "height", "width", "C")),
@@ -111,17 +111,17 @@ class Windows(ctypes.Structure):
 
 
 def why_not() -> str | None:
-    """Say why the kernel cannot be used here; None if it can."""
+    """Return the reason why the kernel cannot run on this machine; None if it can."""
     return _library()[1]
 
 
 def pointer(x: Tensor | None) -> int | None:
-    """Return where a tensor's data begin; None for none."""
+    """Return the data pointer of a tensor, or None for None."""
     return None if x is None else x.data_ptr()
 
 
 def call(what: str, task: ctypes.Structure, precision: torch.dtype) -> None:
-    """Run a function of the library on the threads of torch."""
+    """Run a function of the library on torch's threads."""
     library, reason = _library()
     if library is None:
         raise RuntimeError(f"the CPU kernel cannot be used: {reason}.")
@@ -132,11 +132,11 @@ def call(what: str, task: ctypes.Structure, precision: torch.dtype) -> None:
 
 @cache
 def _library() -> tuple[ctypes.CDLL | None, str | None]:
-    """Load the library for this processor; or None and the reason."""
-    card = _HERE / "_cpu.json"
-    if not card.exists():
+    """Return the library for this processor, or None and the reason why there is none."""
+    manifest = _HERE / "_cpu.json"
+    if not manifest.exists():
         return None, "it was not compiled when the package was installed"
-    built = json.loads(card.read_text())
+    built = json.loads(manifest.read_text())
     if not built["libraries"]:
         return None, built["reason"]
     if built["source"] != hashlib.sha256((_HERE / "cpu.cpp").read_bytes()).hexdigest():
@@ -163,7 +163,7 @@ def _layout() -> int:
 
 @cache
 def _openmp() -> tuple[int | None, int | None, int | None]:
-    """Find the OpenMP entry points of the runtime torch has loaded; Nones where there is none."""
+    """Return the entry points of the OpenMP runtime that torch has loaded; None if not found."""
     try:
         found = ctypes.CDLL(None)
         names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")

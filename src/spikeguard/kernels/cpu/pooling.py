@@ -1,4 +1,4 @@
-"""Average pooling over windows that do not overlap, compiled: forward, and the way back."""
+"""Compiled average pooling over windows that do not overlap: forward and backward pass."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _LAST = torch.channels_last
 
 
 def can_pool(x: Tensor, layer: nn.AvgPool2d) -> bool:
-    """Whether the compiled passes can do what ``layer`` does to ``x`` [B, C, H, W].
+    """Whether the compiled passes support ``layer`` on ``x`` [B, C, H, W].
 
-    They ask for a CPU, float32 or float64, channels innermost in memory, and windows that cover the
+    They need a CPU, float32 or float64, channels innermost in memory, and windows that cover the
     image without gaps, overlap or padding.
     """
     if x.device.type != "cpu" or default_kernel(x.device) != "cpu" or x.ndim != 4:
@@ -34,13 +34,13 @@ def can_pool(x: Tensor, layer: nn.AvgPool2d) -> bool:
 
 
 def can_fuse_pooling(x: Tensor, layer: nn.AvgPool2d) -> bool:
-    """Whether the membrane's kernel can average the spikes of x [S, B, C, H, W] in its own pass."""
+    """Whether the membrane's kernel can pool the spikes of x [S, B, C, H, W] in the same pass."""
     window = as_pair(layer.kernel_size)[1] * x.shape[2]
     return can_pool(x.flatten(0, 1), layer) and Layout.of(x).channels_last and window <= LONGEST
 
 
 def pool(x: Tensor, layer: nn.AvgPool2d) -> Tensor:
-    """Return the mean of every window [B, C, h, w], with the bits of torch."""
+    """Return the mean of every window [B, C, h, w], bit-equal to torch."""
     rows, columns = as_pair(layer.kernel_size)
     height, width = x.shape[2] // rows, x.shape[3] // columns
     shape = (*x.shape[:2], height, width)
@@ -49,7 +49,7 @@ def pool(x: Tensor, layer: nn.AvgPool2d) -> Tensor:
 
 
 def unpool(grad: Tensor, layer: nn.AvgPool2d) -> Tensor:
-    """Return the derivative by what was pooled, given that by the means [B, C, h, w]."""
+    """Return the derivative with respect to the input, given that for the means [B, C, h, w]."""
     rows, columns = as_pair(layer.kernel_size)
     shape = (*grad.shape[:2], grad.shape[2] * rows, grad.shape[3] * columns)
     grad = grad.contiguous(memory_format=_LAST)
@@ -66,5 +66,5 @@ def _run(what: str, x: Tensor, out: Tensor, pooled: Tensor, window: tuple[int, i
 
 
 def as_pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Write a layer's size, which may be one number, as (rows, columns)."""
+    """Return a layer's size, which may be one number, as (rows, columns)."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])

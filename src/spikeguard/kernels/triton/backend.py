@@ -1,9 +1,9 @@
 """The Triton kernel for GPUs: batch normalisation and all T steps in one pass over memory.
 
-Potentials live in registers, so a program is unrolled over T; beyond ``LONGEST`` steps the kernel
-leaves the call to the pure-torch one. Thresholds and surrogates are compiled in: a new value of
-theirs costs a compilation. With ``TRITON_INTERPRET=1`` in the environment the same programs run on
-CPU tensors, slowly: that is how they are tested without a GPU. Not yet run on one.
+Potentials stay in registers, so a program is unrolled over T; calls with more than ``LONGEST``
+steps run on the pure-torch kernel. Threshold and surrogate are compile-time constants: a new value
+costs a compilation. With ``TRITON_INTERPRET=1`` in the environment the same programs run on CPU
+tensors, slowly; the tests use this on machines without a GPU. Not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -20,25 +20,17 @@ from torch import Tensor
 from spikeguard.kernels.fused import Layer, Slopes, Wants
 from spikeguard.kernels.layout import Layout, is_table
 from spikeguard.kernels.reference import membrane_dtype
+from spikeguard.kernels.surrogates import PARAMETER, compiled_as
 
 __all__ = ["BACKEND", "LONGEST", "TritonBackend", "why_not"]
 
 LONGEST = 32  # steps whose potentials fit into a program's registers
 
 _PRECISIONS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_PARAMETER = {
-    "Triangular": "width",
-    "Rectangular": "width",
-    "ATan": "alpha",
-    "Sigmoid": "alpha",
-    "Gaussian": "sigma",
-    "SuperSpike": "beta",
-    "StraightThrough": None,
-}
 
 
 def why_not() -> str | None:
-    """Say why the kernel cannot be used here; None if it can."""
+    """Return the reason why the kernel cannot run on this machine; None if it can."""
     return _reason(_interpreted())
 
 
@@ -60,13 +52,13 @@ class TritonBackend:
 
     def supports(self, x: Tensor, surrogate: object) -> bool:
         """CUDA tensors of float16, bfloat16, float32 or float64; the package's surrogates."""
-        known = type(surrogate).__module__ == "spikeguard.neurons.surrogate"
+        known = compiled_as(surrogate) is not None
         here = x.is_cuda or (_interpreted() and x.device.type == "cpu")
-        small = len(x) <= LONGEST and x[0].numel() < 2**31 - 4096  # places are 32-bit numbers
+        small = len(x) <= LONGEST and x[0].numel() < 2**31 - 4096  # offsets are 32-bit numbers
         return known and here and small and x.dtype in _PRECISIONS
 
     def fire(self, layer: Layer, potentials: bool) -> tuple[Tensor, Tensor | None]:
-        """Return spikes and potentials [T, *N], laid out in memory like x."""
+        """Return spikes and potentials [T, *N], in the memory layout of x."""
         call, T = _Call(layer), layer.rule.T
         spikes = call.empty(T, layer.x.dtype)
         v = call.empty(T, call.membrane) if potentials else None
@@ -76,7 +68,7 @@ class TritonBackend:
     def differentiate(
         self, layer: Layer, d_spikes: Tensor | None, d_v: Tensor | None, wants: Wants
     ) -> Slopes:
-        """Run the recurrence again for the potentials, then backwards."""
+        """Recompute the potentials, then run the recurrence backwards."""
         call, rule = _Call(layer), layer.rule
         g = sums = noise = None
         if wants.x:
@@ -87,8 +79,9 @@ class TritonBackend:
             noise = call.empty(rule.T, call.membrane)
         decay = call.slope(call.decay) if wants.decay else None
         gate = call.slope(call.gate) if wants.gate else None
-        surrogate = type(rule.surrogate).__name__
-        parameter = _PARAMETER[surrogate]
+        surrogate = compiled_as(rule.surrogate)
+        assert surrogate is not None
+        parameter = PARAMETER[surrogate]
         _launch(
             "differentiate",
             call.tiles,
@@ -112,7 +105,7 @@ class TritonBackend:
         )
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum x and its square in double, in one pass."""
+        """Sum x and its square in float64, in one pass."""
         layout = Layout.of(x)
         x, tiles = layout.dense(x), _Tiles.of(x, layout)
         sums = tiles.table(2)
@@ -121,7 +114,7 @@ class TritonBackend:
         return mean, (square - mean * mean).clamp_min_(0)
 
     def combine(self, g: Tensor, x: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-        """Return a g + b x + c; in the memory of ``g`` where the precision allows."""
+        """Return a g + b x + c; ``g`` is overwritten if its dtype is that of ``x``."""
         layout, membrane = Layout.of(x), membrane_dtype(x.dtype)
         x, g = layout.dense(x), layout.dense(g)
         out = g if g.dtype == x.dtype else torch.empty_like(x)
@@ -135,7 +128,7 @@ BACKEND = TritonBackend()
 
 
 class _Tiles(NamedTuple):
-    """How the N elements of a step are cut up: tiles of R positions by K channels."""
+    """The division of the N elements of a step into tiles of R positions by K channels."""
 
     N: int
     C: int
@@ -146,7 +139,7 @@ class _Tiles(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor, layout: Layout, size: int = 512) -> _Tiles:
-        """Cut a step of ``x`` [S, *N] into tiles of ``size`` elements, a power of two."""
+        """Divide a step of ``x`` [S, *N] into tiles of ``size`` elements, a power of two."""
         N, C = x[0].numel(), max(1, layout.C)
         inner = max(1, N if C == 1 else layout.inner)
         K = min(32, 1 << (C - 1).bit_length()) if inner == 1 else 1
@@ -159,11 +152,11 @@ class _Tiles(NamedTuple):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Programs along positions and along channels."""
+        """Number of programs along positions and along channels."""
         return -(-(self.N // self.C) // self.R), -(-self.C // self.K)
 
     def table(self, rows: int) -> Tensor:
-        """Return room for what every program adds up for its channels."""
+        """Return an uninitialised table for the sums that every program writes per channel."""
         shape = (self.grid[0], rows, self.C)
         return torch.empty(shape, dtype=torch.float64, device=self.device)
 
@@ -171,11 +164,11 @@ class _Tiles(NamedTuple):
 class _Side(NamedTuple):
     kind: str  # "none", "shared", "channel" or "full"
     data: Tensor | None
-    step: int  # elements from one step to the next; 0 where they share
+    step: int  # elements from one step to the next; 0 if all steps share one value
 
 
 class _Call:
-    """One layer as the programs want it: dense tensors, sizes, and what is compiled in."""
+    """Arguments of the programs for one layer: dense tensors, sizes and compile-time constants."""
 
     def __init__(self, layer: Layer):
         rule, x = layer.rule, layer.x
@@ -183,7 +176,7 @@ class _Call:
         self.x = self.layout.dense(x)
         self.decay, self.gate = self._side(layer.decay), self._side(layer.gate)
         per_channel = layer.scale is not None or "channel" in (self.decay.kind, self.gate.kind)
-        size = 512 if rule.T <= 4 else 256 if rule.T <= 8 else 128  # registers are finite
+        size = 512 if rule.T <= 4 else 256 if rule.T <= 8 else 128  # potentials fit the registers
         self.tiles = _Tiles.of(self.x, self.layout if per_channel else Layout(), size)
         self.inputs = (
             self.x,
@@ -205,11 +198,11 @@ class _Call:
         self.T = rule.T
 
     def empty(self, steps: int, dtype: torch.dtype) -> Tensor:
-        """Return new memory for [steps, *N], laid out like x."""
+        """Return an uninitialised [steps, *N] in the layout of x."""
         return self.layout.empty(self.x, steps, dtype)
 
     def slope(self, side: _Side) -> Tensor | None:
-        """Make room for the derivative by decay or gate."""
+        """Allocate the derivative with respect to decay or gate."""
         if side.kind == "none":
             return None
         if side.kind == "full":
@@ -217,7 +210,7 @@ class _Call:
         return self.tiles.table(self.T)
 
     def read(self, found: Tensor, side: _Side, shaped_like: Tensor) -> Tensor:
-        """Add up a derivative to the shape of the decay or gate."""
+        """Sum a derivative to the shape of the decay or gate."""
         if side.kind != "full":
             channels = (1, self.tiles.C) if self.x.ndim >= 3 else ()
             rest = [1] * (self.x.ndim - 1 - len(channels))
@@ -242,9 +235,9 @@ class _Call:
 def _launch(what: str, tiles: _Tiles, *arguments: object, **settings: object) -> None:
     """Run a program on every tile.
 
-    Without ``enable_fp_fusion=False`` the compiler may contract a product and a sum into one
-    rounding; the potentials would then differ from the reference's in the last bit, and with them
-    the spikes of neurons at the threshold.
+    Without ``enable_fp_fusion=False`` the compiler may contract a product and a sum into a fused
+    multiply-add. The potentials could then differ from the reference in the last bit, and the
+    spikes of neurons at the threshold with them.
     """
     if tiles.N == 0:
         return
@@ -256,7 +249,7 @@ def _launch(what: str, tiles: _Tiles, *arguments: object, **settings: object) ->
 
 
 def _language(dtype: torch.dtype) -> object:
-    """Return Triton's name of a membrane's precision."""
+    """Return Triton's name for the dtype of the membrane."""
     import triton.language as tl
 
     return tl.float64 if dtype == torch.float64 else tl.float32

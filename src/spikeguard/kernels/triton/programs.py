@@ -1,13 +1,13 @@
-"""The Triton programs behind triton.py; reference.py is the definition.
+"""The Triton programs that backend.py launches; reference.py is the definition.
 
-A program takes a tile of R positions by K channels of a layer through all T steps, so that the
-potentials never leave its registers. It holds whole columns of a channel, hence sums over channels
-are sums over rows: every program writes its own into a table, which is added up afterwards in a
-fixed order. What may be absent is None; a name in capitals is known when a program is compiled, one
-program for each combination.
+A program runs a tile of R positions by K channels of a layer through all T steps, so that the
+potentials stay in registers. A column of the tile belongs to one channel, so a sum over a channel
+is a sum over rows: every program writes its sums into a table, and the table is summed afterwards
+in a fixed order. Optional arguments may be None. Names in capitals are compile-time constants; one
+program is compiled for each combination of them.
 """
 
-# Not Python to its compiler: parameters get their types at a call, a branch is not an expression.
+# Triton compiles this code: parameters have no static types, and a branch is not an expression.
 # ruff: noqa: ANN001, ANN201, ANN202, D103, RUF005, SIM108
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 # mypy: disable-error-code="assignment, misc, var-annotated"
@@ -42,7 +42,7 @@ def fire(
     C,
     inner,
     T: tl.constexpr,
-    ONE: tl.constexpr,  # x has one step, which stands for all
+    ONE: tl.constexpr,  # x has one step, which is repeated T times
     V_TH: tl.constexpr,
     RESET: tl.constexpr,
     DECAY: tl.constexpr,  # "shared", "channel" or "full"
@@ -126,7 +126,7 @@ def differentiate(
         potentials = potentials + (drive,)
         u = _reset(drive, V_TH, RESET)
 
-    # dv is dL/dv[t] in full: from outside, through the spike s[t] and through u[t].
+    # dv is the total dL/dv[t]: direct, through the spike s[t] and through u[t].
     du = tl.zeros([R, K], MEMBRANE)
     total = tl.zeros([R, K], MEMBRANE)
     of_g = tl.zeros([R, K], tl.float64)
@@ -190,7 +190,7 @@ def differentiate(
 
 @triton.jit
 def moments(x, sums, S, N, M, C, inner, R: tl.constexpr, K: tl.constexpr):
-    """Sums of x and of its square [programs, 2, C], in double, so that they give the variance."""
+    """Sums of x and of its square [programs, 2, C], in float64, precise enough for the variance."""
     at, channel, inside = _tile(M, C, inner, R, K)
     step = tl.cast(N, tl.int64)
     program = tl.program_id(0).to(tl.int64)
@@ -221,7 +221,7 @@ def combine(g, x, out, a, b, c, S, N, M, C, inner, R: tl.constexpr, K: tl.conste
 
 @triton.jit
 def _tile(M, C, inner, R: tl.constexpr, K: tl.constexpr):
-    """Return the tile's places within a step, its channels, and what of it exists.
+    """Return the tile's offsets within a step, its channels, and a mask of existing elements.
 
     M is the number of positions of a channel.
     """
@@ -252,7 +252,7 @@ def _current(place, inside, scale, a, b, MEMBRANE: tl.constexpr):
 
 @triton.jit
 def _side(data, t, step, at, channel, inside, C, KIND: tl.constexpr):
-    """Return decay or gate at step t: for all, for each channel, or for each element."""
+    """Return decay or gate at step t: one value, one per channel, or one per element."""
     data += t * tl.cast(step, tl.int64)
     if KIND == "full":
         value = tl.load(data + at, mask=inside, other=0.0)
@@ -280,7 +280,7 @@ def _write_sum(table, row, a, b, channel, C):
 
 @triton.jit
 def _slope(x, SURROGATE: tl.constexpr, P: tl.constexpr):
-    """h(x) of the surrogates of the package, x = v - v_th."""
+    """Return h(x) of a surrogate of the package, x = v - v_th."""
     if SURROGATE == "Triangular":
         h = tl.maximum(P - tl.abs(x), 0.0) * (1 / (P * P))
     elif SURROGATE == "Rectangular":

@@ -16,6 +16,7 @@ from spikeguard.models.adapters.presentation import Presentation, present, probe
 from spikeguard.models.adapters.recognition import recognised
 from spikeguard.models.adapters.recording import publishing
 from spikeguard.models.adapters.resting_state import at_rest
+from spikeguard.system.swapping import restored
 
 __all__ = ["Foreign", "ForeignReadout", "foreign"]
 
@@ -184,8 +185,7 @@ class Foreign(nn.Module):
 
     def _try(self, x: Tensor) -> None:
         """Detect presentation and readout by trial calls that change nothing."""
-        modes = [(module, module.training) for module in self.modules()]
-        try:
+        with restored(self.modules(), "training"):
             self.eval()
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 found = probe(
@@ -198,9 +198,6 @@ class Foreign(nn.Module):
                     multistep=self._known_by.multistep,
                     from_rest=self._from_rest,
                 )
-        finally:
-            for module, mode in modes:
-                module.training = mode
         if found.own_readout and self.readout not in (None, "own"):
             raise ValueError(
                 f"foreign: the model returns [B, K] by itself; readout={self.readout!r} would "
