@@ -35,7 +35,7 @@ _NOISY = {"full": 100, "quick": 24}  # every gradient and score of these is aver
 _STEPS = {"full": 20, "quick": 10}
 
 
-_OUTSIDE = "outside the quick budget; audit with budget='full'"
+_NOT_QUICK = "outside the quick budget; audit with budget='full'"
 
 
 def audit(
@@ -161,14 +161,15 @@ def reported(name: str, model: nn.Module, threat: Threat) -> Attack:
 
 
 def _run(code: str, check: Check, context: Context) -> Finding:
-    """Run one check; what stops it becomes a finding, never a pass."""
-    began = time.monotonic()
+    """Run one check; an error that stops it becomes a finding, never a pass."""
+    started = time.monotonic()
+    check = replace(check, code=code)  # also for a check that was added to CHECKS without one
     if context.budget == "quick" and not check.quick:
-        return not_run(code, check.measure, _OUTSIDE)
+        return check.finding(not_run(_NOT_QUICK))
     try:
         finding = check(context)
     except (RuntimeError, ThreatViolation) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        finding = not_run(code, check.measure, reason(error))
-    return replace(finding, seconds=time.monotonic() - began)
+        finding = check.finding(not_run(reason(error)))
+    return replace(finding, seconds=time.monotonic() - started)

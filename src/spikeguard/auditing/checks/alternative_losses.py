@@ -1,12 +1,11 @@
-"""G13, G14: does another loss, or a target, find what the cross-entropy misses?"""
+"""Does another loss, or a target class, find more than the cross-entropy? Checks G13, G14."""
 
 from __future__ import annotations
 
 from spikeguard.attacks.losses import dlr, margin
 from spikeguard.attacks.searches.apgd import APGD
-from spikeguard.auditing.check import judged
+from spikeguard.auditing.check import Outcome, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.tolerances import percent, room_between
 
 __all__ = ["other_losses_find_no_more", "targets_find_no_more"]
@@ -16,7 +15,7 @@ _SAMPLES = 50
 _STEPS = 20
 
 
-def other_losses_find_no_more(context: Context) -> Finding:
+def other_losses_find_no_more(context: Context) -> Outcome:
     """The loss does not decide the result.
 
     PGD climbs the cross-entropy, the margin and the difference of logits ratio from the same
@@ -33,8 +32,6 @@ def other_losses_find_no_more(context: Context) -> Finding:
     best = min(others, key=lambda name: others[name].accuracy)
     least, room = others[best].accuracy, room_between(own.accuracy, len(context))
     return judged(
-        "G13",
-        other_losses_find_no_more,
         failed=least < own.accuracy - room,
         measured=f"PGD leaves {percent(own.accuracy)} with the cross-entropy, "
         + ", ".join(f"{percent(o.accuracy)} with {name}" for name, o in others.items())
@@ -52,7 +49,7 @@ def other_losses_find_no_more(context: Context) -> Finding:
     )
 
 
-def targets_find_no_more(context: Context) -> Finding:
+def targets_find_no_more(context: Context) -> Outcome:
     """Aiming at each other class finds no more than as many untargeted tries.
 
     Both are run: APGD-T with a search for every class that could be taken for the true one, and
@@ -69,8 +66,6 @@ def targets_find_no_more(context: Context) -> Finding:
     untargeted, targeted = some.attacked(free).accuracy, some.attacked(aimed).accuracy
     room = room_between(untargeted, len(some))
     return judged(
-        "G14",
-        targets_find_no_more,
         failed=targeted < untargeted - room,
         measured=f"targeted {percent(targeted)}, untargeted {percent(untargeted)} left after "
         f"{tries} searches each of {len(some)} samples",

@@ -1,4 +1,4 @@
-"""S1, S20: does a sample's result depend on that sample alone?"""
+"""Do the logits of a sample depend on that sample alone? Check S1."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikeguard.attacks.base import AttackError
-from spikeguard.auditing.check import judged, not_run, reason
+from spikeguard.auditing.check import Outcome, judged, not_run, reason
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.repeatability import source_of_change
 from spikeguard.auditing.tolerances import percent
 
@@ -23,7 +22,7 @@ _MOVED = 0.05  # rounding differs with the batch size; a spike at the very thres
 _AFTER = "after another batch"
 
 
-def batch_invariance(context: Context) -> Finding:
+def batch_invariance(context: Context) -> Outcome:
     """A sample's logits depend on that sample alone.
 
     The same samples are shown again after another batch (does state survive a call?), alone, in
@@ -118,16 +117,14 @@ def _in_training_mode(context: Context, index: Tensor) -> list[str]:
     return sorted(found)
 
 
-def _failure(measured: str, fault: str, remedy: str, evidence: Mapping[str, object]) -> Finding:
+def _failure(measured: str, fault: str, remedy: str, evidence: Mapping[str, object]) -> Outcome:
     return _finding(True, measured, fault, remedy, evidence)
 
 
 def _finding(
     failed: bool, measured: str, fault: str, remedy: str, evidence: Mapping[str, object]
-) -> Finding:
+) -> Outcome:
     return judged(
-        "S1",
-        batch_invariance,
         failed=failed,
         measured=measured,
         threshold=f"logits move for at most {percent(_MOVED)} of the samples",
@@ -138,5 +135,5 @@ def _finding(
     )
 
 
-def _not_run(why: str) -> Finding:
-    return not_run("S1", batch_invariance, why)
+def _not_run(why: str) -> Outcome:
+    return not_run(why)

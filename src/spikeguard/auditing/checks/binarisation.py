@@ -1,4 +1,4 @@
-"""G26: does the attack find adversarial examples where they are known to exist?"""
+"""Does the attack find adversarial examples that are known to exist? Check G26."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.searches.noise import UniformNoise
-from spikeguard.auditing.check import does_not_apply, judged, not_run
+from spikeguard.auditing.check import Outcome, does_not_apply, judged, not_run
 from spikeguard.auditing.context import EOT, Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.tolerances import percent
 from spikeguard.evaluation.statistics import wilson
 from spikeguard.rng import SampleStreams
@@ -33,7 +32,7 @@ _EXPONENT = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
 _SAMPLES = 64
 
 
-def active_test(context: Context) -> Finding:
+def active_test(context: Context) -> Outcome:
     """The attack finds adversarial examples that exist by construction.
 
     For every sample a linear readout on the penultimate features (averaged over time steps) is
@@ -49,9 +48,7 @@ def active_test(context: Context) -> Finding:
     with context.searching(torch.arange(1)) as (first, _):
         hook = Hook.on(context.model, first)
     if hook is None:
-        return does_not_apply(
-            "G26", active_test, "the model has no last linear layer whose input could be read out"
-        )
+        return does_not_apply("the model has no last linear layer whose input could be read out")
     fooled, guessed = [], []
     for index in torch.split(torch.arange(n), context.batch_size):
         model, kept = binarised(context, hook, index)
@@ -66,21 +63,15 @@ def active_test(context: Context) -> Finding:
     tested = sum(map(len, fooled))
     if tested < _FEWEST:
         return not_run(
-            "G26",
-            active_test,
             f"for only {tested} of {n} samples the features tell the edge of the ball from its "
             "inside" + (", through the noise" if context.stochastic else ""),
         )
     found, lucky = (int(torch.cat(parts).sum()) for parts in (fooled, guessed))
     if lucky > _TRIVIAL * tested:
         return not_run(
-            "G26",
-            active_test,
             f"{_GUESSES} random points find {lucky} of {tested}: the test is too easy",
         )
     return judged(
-        "G26",
-        active_test,
         failed=wilson(found, tested)[1] < _ENOUGH,
         measured=f"the attack finds {found} of {tested}, {_GUESSES} random points find {lucky}",
         threshold=f"the attack not clearly below {percent(_ENOUGH)}, random search finding at "

@@ -1,4 +1,4 @@
-"""G8 to G12: would the attack do better with more steps, more tries, or other steps?"""
+"""Would more steps, more restarts or another step size find more? Checks G8, G9, G10, G11, G12."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks.base import Attack
-from spikeguard.auditing.check import does_not_apply, judged
+from spikeguard.auditing.check import Outcome, does_not_apply, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.trajectories import Walk, unseen, walk
 from spikeguard.auditing.tolerances import exceeds, fooled_alone, percent, room_between
 
@@ -32,7 +31,7 @@ _FEW = 0.01  # samples that resist and are too few for their loss to say anythin
 _LOST = 0.01  # samples that may be found and thrown away
 
 
-def more_steps_change_nothing(context: Context) -> Finding:
+def more_steps_change_nothing(context: Context) -> Outcome:
     """Twice the steps find no more.
 
     An attack that is stopped while it still finds adversarial inputs measures its own length.
@@ -42,13 +41,11 @@ def more_steps_change_nothing(context: Context) -> Finding:
     attack = context.reference()
     steps = getattr(attack, "steps", None)
     if steps is None:
-        return does_not_apply("G8", more_steps_change_nothing, "the attack takes no steps")
+        return does_not_apply("the attack takes no steps")
     once = context.attacked(attack).accuracy
     twice = context.attacked(_with(attack, steps=2 * steps)).accuracy
     room = room_between(once, len(context))
     return judged(
-        "G8",
-        more_steps_change_nothing,
         failed=twice < once - room,
         measured=f"{percent(once)} left after {steps} steps, {percent(twice)} after {2 * steps}",
         threshold=f"twice the steps lower accuracy by at most {100 * room:.1f} points",
@@ -60,7 +57,7 @@ def more_steps_change_nothing(context: Context) -> Finding:
     )
 
 
-def more_restarts_change_nothing(context: Context) -> Finding:
+def more_restarts_change_nothing(context: Context) -> Outcome:
     """Twice the restarts find no more.
 
     Where every further random start still finds adversarial inputs, the number measures how often
@@ -70,15 +67,13 @@ def more_restarts_change_nothing(context: Context) -> Finding:
     """
     attack = context.reference()
     if not hasattr(attack, "restarts"):
-        return does_not_apply("G9", more_restarts_change_nothing, "the attack is not restarted")
+        return does_not_apply("the attack is not restarted")
     tries = context.tries
     once = context.attacked(attack).accuracy
     few = context.attacked(context.strongest()).accuracy
     many = context.attacked(_with(attack, restarts=2 * tries)).accuracy
     n, lost = len(context), max(0.0, few - many)
     return judged(
-        "G9",
-        more_restarts_change_nothing,
         failed=exceeds(lost * n, n, _FOUND),
         measured=f"{percent(once)} left after {getattr(attack, 'restarts', 1)}, {percent(few)} "
         f"after {tries}, {percent(many)} after {2 * tries} restarts",
@@ -92,7 +87,7 @@ def more_restarts_change_nothing(context: Context) -> Finding:
     )
 
 
-def loss_has_settled(context: Context) -> Finding:
+def loss_has_settled(context: Context) -> Outcome:
     """The loss of the samples that resist has settled when the attack ends.
 
     Their best loss so far, as a share of its whole gain, must not grow in the last ten steps. The
@@ -103,7 +98,7 @@ def loss_has_settled(context: Context) -> Finding:
     """
     attack = context.reference()
     if why := unseen(attack):
-        return does_not_apply("G10", loss_has_settled, why)
+        return does_not_apply(why)
     seen = walk(context, attack)
     steps, last = len(seen.loss), min(_LAST, len(seen.loss) // 2)
     resisting = (context.clean > 0) & (seen.right.amin(0) > 0)
@@ -111,13 +106,11 @@ def loss_has_settled(context: Context) -> Finding:
     count, n = int(resisting.sum()), len(context)
     if not exceeds(count, n, _FEW) or not last:
         why = f"{n - count} of {n} samples are wrong at once or fooled on the way"
-        nothing = does_not_apply("G10", loss_has_settled, why)
+        nothing = does_not_apply(why)
         return replace(nothing, evidence={"steps": steps, "resisting": count, "curve": curve})
     shares = _late(seen.loss[:, resisting], last, noisy=context.stochastic)
     late, chance = float(shares.mean()), 2 * float(shares.std(correction=0)) / len(shares) ** 0.5
     return judged(
-        "G10",
-        loss_has_settled,
         failed=late - chance > _SETTLED,
         measured=f"{percent(late)} of the gain in loss falls into the last {last} of {steps} "
         f"steps, for the {count} samples that resist",
@@ -136,7 +129,7 @@ def loss_has_settled(context: Context) -> Finding:
     )
 
 
-def success_is_kept(context: Context) -> Finding:
+def success_is_kept(context: Context) -> Outcome:
     """No adversarial input found on the way is thrown away.
 
     Where a step fooled the model and what is returned does not, the attack succeeded and says that
@@ -146,15 +139,13 @@ def success_is_kept(context: Context) -> Finding:
     """
     attack = context.reference()
     if why := unseen(attack):
-        return does_not_apply("G11", success_is_kept, why)
+        return does_not_apply(why)
     if context.stochastic:
         why = "under noise one look does not tell whether a point fools"
-        return does_not_apply("G11", success_is_kept, why)
+        return does_not_apply(why)
     seen, n = walk(context, attack), len(context)
     thrown = fooled_alone(seen.right.amin(0), torch.minimum(seen.end, context.clean))
     return judged(
-        "G11",
-        success_is_kept,
         failed=exceeds(thrown, n, _LOST),
         measured=f"{thrown} of {n} fooled on the way and right again at the end",
         threshold=f"not above {percent(_LOST)}",
@@ -166,7 +157,7 @@ def success_is_kept(context: Context) -> Finding:
     )
 
 
-def step_size_is_right(context: Context) -> Finding:
+def step_size_is_right(context: Context) -> Outcome:
     """No other step size is better.
 
     Asked of the attack that is reported if it has a step size, else of PGD.
@@ -185,8 +176,6 @@ def step_size_is_right(context: Context) -> Finding:
     best = min(others, key=lambda factor: others[factor])
     room = room_between(own, len(context))
     return judged(
-        "G12",
-        step_size_is_right,
         failed=others[best] < own - room,
         measured=f"{percent(own)} left with steps of {length:.3g}; "
         + ", ".join(f"{percent(right)} with {f:g} times that" for f, right in others.items()),

@@ -1,4 +1,4 @@
-"""G16, G21, G22: is the forward pass one plain, differentiable computation?"""
+"""Is the forward pass one plain, differentiable computation? Checks G16, G21, G22."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.model_access import classify
-from spikeguard.auditing.check import judged, not_run, reason
+from spikeguard.auditing.check import Outcome, judged, not_run, reason
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 
 __all__ = ["no_backward_inside", "no_loop_inside", "whole_graph"]
 
@@ -23,7 +22,7 @@ _SAMPLES = 8
 _MOST = 10  # classes whose gradient is asked for one by one
 
 
-def whole_graph(context: Context) -> Finding:
+def whole_graph(context: Context) -> Outcome:
     """The computation graph leads from every logit to the input.
 
     The gradient of each logit with respect to the input must exist, and asking for it must not
@@ -56,8 +55,6 @@ def whole_graph(context: Context) -> Finding:
         else f"the input has a gradient from each of {len(asked)} logits"
     )
     return judged(
-        "G16",
-        whole_graph,
         failed=bool(cut or fault),
         measured=measured,
         threshold="a gradient from every logit, and no error on the way back",
@@ -69,7 +66,7 @@ def whole_graph(context: Context) -> Finding:
     )
 
 
-def no_backward_inside(context: Context) -> Finding:
+def no_backward_inside(context: Context) -> Outcome:
     """The forward pass runs no backward pass of its own.
 
     A model that differentiates inside forward (to purify its input, for one) changes while it is
@@ -86,8 +83,6 @@ def no_backward_inside(context: Context) -> Finding:
             classify(context.model, x.detach().clone().requires_grad_(), y)
     total = sum(calls.values())
     return judged(
-        "G21",
-        no_backward_inside,
         failed=total > 0,
         measured=f"{total} backward passes inside 2 forward passes",
         threshold="none",
@@ -99,7 +94,7 @@ def no_backward_inside(context: Context) -> Finding:
     )
 
 
-def no_loop_inside(context: Context) -> Finding:
+def no_loop_inside(context: Context) -> Outcome:
     """The forward pass takes the same way for every input, and optimises nothing.
 
     Three marks of a loop that runs until something is reached: a module is called more often for
@@ -119,13 +114,11 @@ def no_loop_inside(context: Context) -> Finding:
     names = sorted(set().union(*seen))
     vary = [name for name in names if len({calls[name] for calls in seen}) > 1]
     if not names and not marks:
-        return not_run("G22", no_loop_inside, "the model has no parts whose calls could be counted")
+        return not_run("the model has no parts whose calls could be counted")
     faults = [f"{', '.join(vary[:3])} called more often for some inputs"] if vary else []
     faults += [f"{what} {number} times" for what, number in marks.items()]
     most = max((max(calls.values(), default=0) for calls in seen), default=0)
     return judged(
-        "G22",
-        no_loop_inside,
         failed=bool(faults),
         measured="; ".join(faults) or f"each module is called equally often, at most {most} times",
         threshold="as many calls for every input, no optimiser, no gradients turned on",

@@ -1,4 +1,4 @@
-"""S6, S7, S8: does the gradient come through every step and every layer?"""
+"""Does the gradient reach every time step and every layer? Checks S6, S7, S8."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.losses import cross_entropy
-from spikeguard.auditing.check import does_not_apply, judged
+from spikeguard.auditing.check import Outcome, does_not_apply, judged
 from spikeguard.auditing.context import EOT, Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.input_gradients import dead_surrogates
 from spikeguard.auditing.measurements.layer_gradients import layer_gradients, watched
 from spikeguard.auditing.tolerances import exceeds, percent
@@ -23,7 +22,7 @@ _VANISHING, _EXPLODING = 1e-4, 1e4
 _SPIKING = "the model has no spiking layer of SpikeGuard's"
 
 
-def every_step_has_a_gradient(context: Context) -> Finding:
+def every_step_has_a_gradient(context: Context) -> Outcome:
     """The attack sees every sample at every time step.
 
     The gradient of the loss with respect to the input, and to what the encoder shows at each step:
@@ -34,9 +33,7 @@ def every_step_has_a_gradient(context: Context) -> Finding:
     Source: SpikeGuard's own, after AutoAttack's flag for zero gradients.
     """
     if not any(isinstance(module, SNN) for module in context.model.modules()):
-        return does_not_apply(
-            "S6", every_step_has_a_gradient, "the model has no time steps that can be told apart"
-        )
+        return does_not_apply("the model has no time steps that can be told apart")
     found = [_per_step(context, index) for index in context.batches()]
     zero = torch.cat(found, 1)  # [T, N]
     n, samples = zero.shape[1], int(zero.all(0).sum())
@@ -47,8 +44,6 @@ def every_step_has_a_gradient(context: Context) -> Finding:
     )
     measured += f"; step {', '.join(str(t + 1) for t in blind)} never" if blind else ""
     return judged(
-        "S6",
-        every_step_has_a_gradient,
         failed=exceeds(samples, n, _FEW) or bool(blind),
         measured=measured,
         threshold=f"samples without a gradient not above {percent(_FEW)}, and no step without one "
@@ -68,7 +63,7 @@ def every_step_has_a_gradient(context: Context) -> Finding:
     )
 
 
-def no_dead_layers(context: Context) -> Finding:
+def no_dead_layers(context: Context) -> Outcome:
     """No spiking layer blocks the gradient.
 
     The share of (neuron, step) of each layer at which the surrogate passes nothing on, on the
@@ -78,12 +73,10 @@ def no_dead_layers(context: Context) -> Finding:
     """
     dead = dead_surrogates(context)
     if not dead:
-        return does_not_apply("S7", no_dead_layers, _SPIKING)
+        return does_not_apply(_SPIKING)
     worst = max(dead, key=lambda name: dead[name])
     blocked = [name for name, share in dead.items() if share > _DEAD]
     return judged(
-        "S7",
-        no_dead_layers,
         failed=bool(blocked),
         measured=f"the surrogate is zero for at most {percent(dead[worst])} of a layer ({worst})",
         threshold=f"at most {percent(_DEAD)} of the neurons and steps of every layer",
@@ -95,7 +88,7 @@ def no_dead_layers(context: Context) -> Finding:
     )
 
 
-def gradient_keeps_its_size(context: Context) -> Finding:
+def gradient_keeps_its_size(context: Context) -> Outcome:
     """The gradient neither vanishes nor explodes on its way to the input.
 
     The ratio of the gradient's length at the outputs of the first spiking layer and of the last (of
@@ -114,13 +107,11 @@ def gradient_keeps_its_size(context: Context) -> Finding:
                 nothing = 1.0 if grad is None else float((grad == 0).double().mean())
                 zeros.setdefault(name, []).append(nothing * len(index))
     if len(squares) < 2:
-        return does_not_apply("S8", gradient_keeps_its_size, "fewer than two layers to compare")
+        return does_not_apply("fewer than two layers to compare")
     first, *_, last = squares
     ratio = (squares[first] / squares[last]) ** 0.5 if squares[last] else float("nan")
     what = "vanishes" if ratio < 1 else "explodes"
     return judged(
-        "S8",
-        gradient_keeps_its_size,
         failed=not _VANISHING <= ratio <= _EXPLODING,
         measured=f"length at {first} over that at {last}: {ratio:.2g}",
         threshold=f"between {_VANISHING:g} and {_EXPLODING:g}",

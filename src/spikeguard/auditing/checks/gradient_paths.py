@@ -1,4 +1,4 @@
-"""S12, S13: does the gradient take every path that the signal takes?"""
+"""Does the gradient follow every path that the signal takes? Checks S12, S13."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.gradients.base import BACKPROP, EoT, Gradient
 from spikeguard.attacks.losses import Loss, cross_entropy
-from spikeguard.auditing.check import does_not_apply, judged
+from spikeguard.auditing.check import Outcome, does_not_apply, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.attack_variants import with_gradient
 from spikeguard.auditing.measurements.layer_gradients import layer_gradients, watched
 from spikeguard.auditing.tolerances import half_width, percent
@@ -26,7 +25,7 @@ _DRAWS = {"full": 32, "quick": 16}
 _COSINE = 0.5
 
 
-def no_detached_path(context: Context) -> Finding:
+def no_detached_path(context: Context) -> Outcome:
     """No part of the network is cut off from the gradient.
 
     Every layer's output must have a gradient; a layer without one sits behind a detach or a
@@ -40,7 +39,7 @@ def no_detached_path(context: Context) -> Finding:
     with watched(context.model) as outputs:
         grads = layer_gradients(context, index, outputs)
     if not grads:
-        return does_not_apply("S12", no_detached_path, "the model has no layers to look at")
+        return does_not_apply("the model has no layers to look at")
     cut = [name for name, grad in grads.items() if grad is None]
     detached = [
         n for n, m in context.model.named_modules() if isinstance(m, Neuron) and m.detach_reset
@@ -62,8 +61,6 @@ def no_detached_path(context: Context) -> Finding:
             f"{percent(whole)} with it"
         )
     return judged(
-        "S12",
-        no_detached_path,
         failed=failed,
         measured=measured,
         threshold="every layer has a gradient, and the reset's adds no more than the interval",
@@ -98,7 +95,7 @@ class WithReset:
                 neuron.detach_reset = flag
 
 
-def coder_gradient(context: Context) -> Finding:
+def coder_gradient(context: Context) -> Outcome:
     """The straight-through gradient of a Poisson coder points where the rate's gradient points.
 
     The mean over many draws of the straight-through gradient is compared, sample by sample, with
@@ -109,7 +106,7 @@ def coder_gradient(context: Context) -> Finding:
     network = next((m for m in context.model.modules() if isinstance(m, SNN)), None)
     coder = None if network is None else network.encoder
     if network is None or not isinstance(coder, Poisson):
-        return does_not_apply("S13", coder_gradient, "the model has no Poisson coder")
+        return does_not_apply("the model has no Poisson coder")
     index = torch.arange(min(_SAMPLES, len(context)))
     draws = context.pick(full=_DRAWS["full"], quick=_DRAWS["quick"])
     with context.searching(index) as (x, y):
@@ -122,8 +119,6 @@ def coder_gradient(context: Context) -> Finding:
     cosine = torch.cosine_similarity(drawn.flatten(1), analytic.flatten(1), dim=1)
     median = float(cosine.median())
     return judged(
-        "S13",
-        coder_gradient,
         failed=not median > _COSINE,
         measured=f"cosine of the mean of {draws} draws with the rate's gradient: {median:.2f} in "
         "the median",

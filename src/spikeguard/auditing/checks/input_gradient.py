@@ -1,4 +1,4 @@
-"""G15, S6, S7: is there an input gradient for the attack to follow?"""
+"""Is there an input gradient for the attack to follow? Check G15."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from torch import Tensor
 
 from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.losses import Loss, cross_entropy, margin
-from spikeguard.auditing.check import judged
+from spikeguard.auditing.check import Outcome, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.input_gradients import dead_surrogates, input_gradients
 from spikeguard.auditing.tolerances import percent
 from spikeguard.models.adapters.foreign_neuron import ForeignError
@@ -19,7 +18,7 @@ __all__ = ["zero_gradient"]
 _THRESHOLD = "no sample with a zero gradient, none missing or not finite"
 
 
-def zero_gradient(context: Context) -> Finding:
+def zero_gradient(context: Context) -> Outcome:
     """Every sample has an input gradient.
 
     A sample whose gradient is exactly zero is never attacked: it counts as robust whatever the
@@ -33,8 +32,6 @@ def zero_gradient(context: Context) -> Finding:
         grad = _all_gradients(context, cross_entropy)
     except AttackError as error:
         return judged(
-            "G15",
-            zero_gradient,
             failed=True,
             measured=str(error),
             threshold=_THRESHOLD,
@@ -65,8 +62,6 @@ def zero_gradient(context: Context) -> Finding:
         evidence["samples_with_margin_loss"] = left
         remedy = remedy if left else "the cross-entropy is saturated: attack with the margin loss"
     return judged(
-        "G15",
-        zero_gradient,
         failed=share > 0,
         measured=f"{int(zero.sum())} of {len(zero)} input gradients are zero",
         threshold=_THRESHOLD,

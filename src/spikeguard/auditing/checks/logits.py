@@ -1,4 +1,4 @@
-"""G20, G23, S9, S10: can the losses of the attacks work with these outputs?"""
+"""Do these logits suit the losses of the attacks? Checks G20, G23, S9, S10."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks.base import AttackError
-from spikeguard.auditing.check import does_not_apply, judged
+from spikeguard.auditing.check import Outcome, does_not_apply, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.tolerances import exceeds, percent
 from spikeguard.neurons.modes import record
 from spikeguard.neurons.trace import LayerTrace
@@ -26,7 +25,7 @@ _DEAD = 1e-6  # a surrogate derivative below this passes nothing on
 _NEEDS = {"dlr": 3, "targeted_dlr": 4}
 
 
-def unbounded_logits(context: Context) -> Finding:
+def unbounded_logits(context: Context) -> Outcome:
     """Outputs are logits that the losses can climb, neither probabilities nor saturated.
 
     Rows in [0, 1] that sum to 1 are the output of a softmax: a second softmax in the loss flattens
@@ -44,8 +43,6 @@ def unbounded_logits(context: Context) -> Finding:
     faults = ["each row lies in [0, 1] and sums to 1"] if softmax else []
     faults += [f"the best logit leads by {gap:.3g} in the median"] if gap > bound else []
     return judged(
-        "G20",
-        unbounded_logits,
         failed=bool(faults),
         measured="; ".join(faults) or f"logits, the best leads by {gap:.3g} in the median",
         threshold=f"rows that do not all sum to 1 (within {_SUM:g}); median lead at most "
@@ -59,7 +56,7 @@ def unbounded_logits(context: Context) -> Finding:
     )
 
 
-def enough_classes(context: Context) -> Finding:
+def enough_classes(context: Context) -> Outcome:
     """The loss of the reported attack is defined for this number of classes.
 
     DLR divides by the gap to the third logit, its targeted form by that to the fourth: with fewer
@@ -74,8 +71,6 @@ def enough_classes(context: Context) -> Finding:
     missing = [name for name, needs in _NEEDS.items() if classes < needs]
     measured = f"{classes} classes; the reported attack uses {', '.join(sorted(used)) or 'no loss'}"
     return judged(
-        "G23",
-        enough_classes,
         failed=bool(wrong),
         measured=measured
         + (f"; {' and '.join(missing)} not possible" if missing else "")
@@ -89,7 +84,7 @@ def enough_classes(context: Context) -> Finding:
     )
 
 
-def distinct_logits(context: Context) -> Finding:
+def distinct_logits(context: Context) -> Outcome:
     """The best logit is the best alone.
 
     Counts of spikes are multiples of 1/T, and equal counts are common. Where the label shares the
@@ -112,8 +107,6 @@ def distinct_logits(context: Context) -> Finding:
     distinct = len(set(clean.flatten().tolist()))
     most = max(two, key=lambda name: two[name])
     return judged(
-        "S9",
-        distinct_logits,
         failed=exceeds(two[most], n, _TIED),
         measured=f"{two[most]} of {n} {most} samples share the first place, "
         f"{decided[most]} of them with the label; {distinct} distinct values",
@@ -132,7 +125,7 @@ def distinct_logits(context: Context) -> Finding:
     )
 
 
-def rates_can_move(context: Context) -> Finding:
+def rates_can_move(context: Context) -> Outcome:
     """Output neurons that count spikes are not stuck at no spikes or all.
 
     A sample is stuck when every output neuron fires at no step or at every step and the surrogate
@@ -147,9 +140,7 @@ def rates_can_move(context: Context) -> Finding:
             logits = context.model(x)
             last = next(reversed(list(trace.values())), None)
         if last is None or not _is_readout(last, logits):
-            return does_not_apply(
-                "S10", rates_can_move, "the logits are not the rates of output neurons"
-            )
+            return does_not_apply("the logits are not the rates of output neurons")
         rate = last.spikes.mean(0).flatten(1)
         full = (rate == 0) | (rate == 1)
         slope = last.surrogate(last.v - last.v_th).abs().amax(0).flatten(1)
@@ -158,8 +149,6 @@ def rates_can_move(context: Context) -> Finding:
     count, n = int(torch.cat(stuck).sum()), len(context)
     share = float(torch.cat(saturated).mean())
     return judged(
-        "S10",
-        rates_can_move,
         failed=exceeds(count, n, _STUCK),
         measured=f"{count} of {n} samples with all output neurons stuck; {percent(share)} of the "
         "output rates are 0 or 1",

@@ -1,4 +1,4 @@
-"""S2, S3, S20: does the network start afresh, run equally long, and meet the same attack?"""
+"""Is a result independent of earlier batches, of T and of the batch? Checks S2, S3, S20."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from spikeguard.attacks.base import Attack, AttackError
 from spikeguard.attacks.gradients.base import EoT
 from spikeguard.attacks.model_access import classify
 from spikeguard.attacks.searches.pgd import PGD
-from spikeguard.auditing.check import does_not_apply, judged, reason
+from spikeguard.auditing.check import Outcome, does_not_apply, judged, reason
 from spikeguard.auditing.context import EOT, Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.attack_variants import RULES
 from spikeguard.auditing.tolerances import percent
 from spikeguard.models.snn import SNN
@@ -28,7 +27,7 @@ _STEPS = 3
 _MOVED = 0.05  # rounding differs with the batch size; a spike at the very threshold may flip
 
 
-def starts_at_rest(context: Context) -> Finding:
+def starts_at_rest(context: Context) -> Outcome:
     """Nothing that a forward pass leaves behind changes the next one.
 
     Tensors that modules keep as attributes or buffers are compared before and after a forward pass.
@@ -59,8 +58,6 @@ def starts_at_rest(context: Context) -> Finding:
     keepers = _differ(before, _kept(context.model))
     where = f" ({', '.join((survived or keepers)[:3])})" if keepers else ""
     return judged(
-        "S2",
-        starts_at_rest,
         failed=bool(fault or survived) or (moved > 0 and bool(keepers)),
         measured=f"{len(keepers)} tensors are kept after a forward pass{where}; "
         + (
@@ -78,7 +75,7 @@ def starts_at_rest(context: Context) -> Finding:
     )
 
 
-def same_number_of_steps(context: Context) -> Finding:
+def same_number_of_steps(context: Context) -> Outcome:
     """The network runs as many steps under attack as when it is scored.
 
     The steps of every spiking layer are counted in an attack's gradient and in a forward pass in
@@ -95,16 +92,12 @@ def same_number_of_steps(context: Context) -> Finding:
             classify(context.model, x.detach().clone().requires_grad_(), y)
         attacked = {name: len(layer.v) for name, layer in trace.items()}
     if not scored:
-        return does_not_apply(
-            "S3", same_number_of_steps, "the model has no time steps that can be counted"
-        )
+        return does_not_apply("the model has no time steps that can be counted")
     differ = [n for n in scored | attacked if scored.get(n) != attacked.get(n)]
     right = _right_at_other_steps(context)
     steps = sorted(set(scored.values()))
     shown = ", ".join(f"{percent(share)} at T = {T}" for T, share in right.items())
     return judged(
-        "S3",
-        same_number_of_steps,
         failed=bool(differ),
         measured=f"T = {', '.join(map(str, steps))} scored, "
         f"{', '.join(map(str, sorted(set(attacked.values()))))} attacked"
@@ -122,7 +115,7 @@ def same_number_of_steps(context: Context) -> Finding:
     )
 
 
-def attack_ignores_the_batch(context: Context) -> Finding:
+def attack_ignores_the_batch(context: Context) -> Outcome:
     """An attack gives a sample the same result in every batch.
 
     A short PGD with the own gradient, and with every rule of S5, is made on the same samples
@@ -134,7 +127,7 @@ def attack_ignores_the_batch(context: Context) -> Finding:
     """
     n = min(_SAMPLES, len(context))
     if n < 2:
-        return does_not_apply("S20", attack_ignores_the_batch, "there is only one sample")
+        return does_not_apply("there is only one sample")
     index = torch.arange(n)
     gradients = {"own": context.gradient()}
     if any(isinstance(module, Neuron) for module in context.model.modules()):
@@ -150,8 +143,6 @@ def attack_ignores_the_batch(context: Context) -> Finding:
         moved[name] = max(_share(torch.cat(halves), whole), _share(turned, whole))
     worst = max(moved, key=lambda name: moved[name])
     return judged(
-        "S20",
-        attack_ignores_the_batch,
         failed=moved[worst] > _MOVED,
         measured=f"{percent(moved[worst])} of the pixels differ at most ({worst})",
         threshold=f"at most {percent(_MOVED)} of the pixels",

@@ -1,12 +1,11 @@
-"""G5, G6, G7: does accuracy fall as the adversary gets more room?"""
+"""Does accuracy fall as eps grows? Checks G5, G6, G7."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
-from spikeguard.auditing.check import judged
+from spikeguard.auditing.check import Outcome, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.attack_variants import far
 from spikeguard.auditing.tolerances import exceeds, half_width, percent
 
@@ -16,7 +15,7 @@ _LEFT = 0.01  # samples that may survive an attack without bounds
 _REMEDY = "repair the attack first: wider surrogates, more steps, another loss"
 
 
-def unbounded_attack_succeeds(context: Context) -> Finding:
+def unbounded_attack_succeeds(context: Context) -> Outcome:
     """An attack without bounds leaves nothing.
 
     With eps 1 the attack may paint any image: what is still right was not attacked. It starts from
@@ -30,8 +29,6 @@ def unbounded_attack_succeeds(context: Context) -> Finding:
     eps, n = context.reach, len(context)
     left = far(context, eps)
     return judged(
-        "G5",
-        unbounded_attack_succeeds,
         failed=exceeds(left * n, n, _LEFT),
         measured=f"{percent(left)} left at eps {eps:.4g}",
         threshold=f"not above {percent(_LEFT)}",
@@ -43,7 +40,7 @@ def unbounded_attack_succeeds(context: Context) -> Finding:
     )
 
 
-def eps_half_gives_chance(context: Context) -> Finding:
+def eps_half_gives_chance(context: Context) -> Outcome:
     """An attack that may turn every image grey leaves no more than chance.
 
     With eps 1/2 every image can become the same grey one, on which no model can be right more often
@@ -54,8 +51,6 @@ def eps_half_gives_chance(context: Context) -> Finding:
     eps, n, chance = context.reach / 2, len(context), 1 / context.classes
     left = far(context, eps)
     return judged(
-        "G6",
-        eps_half_gives_chance,
         failed=exceeds(left * n, n, chance),
         measured=f"{percent(left)} left at eps {eps:.4g}",
         threshold=f"not above chance, {percent(chance)}",
@@ -67,7 +62,7 @@ def eps_half_gives_chance(context: Context) -> Finding:
     )
 
 
-def accuracy_falls_with_eps(context: Context) -> Finding:
+def accuracy_falls_with_eps(context: Context) -> Outcome:
     """Accuracy does not rise with eps.
 
     What fools within a small ball is allowed in a larger one. PGD at eps/2, eps and 2 eps starts
@@ -86,8 +81,6 @@ def accuracy_falls_with_eps(context: Context) -> Finding:
     ]
     low, high = rises[0] if rises else (eps, eps)
     return judged(
-        "G7",
-        accuracy_falls_with_eps,
         failed=bool(rises),
         measured=", ".join(f"{percent(right)} at eps {e:.4g}" for e, right in curve.items()),
         threshold="never rising by more than the interval",

@@ -1,4 +1,4 @@
-"""S5, S14, S15, S16: do attacks of another kind find what the reported attack misses?"""
+"""Do attacks of another kind find more than the reported attack? Checks G2, S5, S14, S15, S16."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from spikeguard.attacks.gradients.base import Backprop, EoT, Gradient
 from spikeguard.attacks.gradients.spiking_rules import prescribable
 from spikeguard.attacks.searches.sapgd import SAPGD
 from spikeguard.attacks.searches.square import Square
-from spikeguard.auditing.check import Measure, does_not_apply, judged, not_run
+from spikeguard.auditing.check import Outcome, does_not_apply, judged, not_run
 from spikeguard.auditing.context import EOT, Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.attack_variants import RULES, decision, far, with_gradient
 from spikeguard.auditing.tolerances import (
     LUCK,
@@ -40,7 +39,7 @@ _NO_NEURON = "the model has no spiking layer whose derivative could be replaced"
 _FOREIGN = "spiking layers of another framework whose potentials cannot be recorded"
 
 
-def rules_are_weaker(context: Context) -> Finding:
+def rules_are_weaker(context: Context) -> Outcome:
     """Gradients made for spiking networks find no more than the reported one.
 
     SA-PGD with ASSG, the pair of its paper, is compared with the gradient attacks together, on the
@@ -54,7 +53,7 @@ def rules_are_weaker(context: Context) -> Finding:
     Lun et al., CVPR 2025 (arXiv:2503.03272).
     """
     if not spiking_layers(context.model):
-        return does_not_apply("S5", rules_are_weaker, _NO_NEURON)
+        return does_not_apply(_NO_NEURON)
     rivals: dict[str, Attack] = {_PAIR: _stable(context, ASSG())}
     if context.budget == "full":
         rules = RULES if _spikes(context) else {"ASSG": ASSG()}  # the one that takes foreign layers
@@ -72,8 +71,6 @@ def rules_are_weaker(context: Context) -> Finding:
         same = context.attacked(_stable(context, Backprop())).accuracy
         searched = f", and SA-PGD with the own gradient {percent(same)}"
     return judged(
-        "S5",
-        rules_are_weaker,
         failed=failed,
         measured=f"own gradient {percent(own)}; "
         + ", ".join(f"{name} {percent(accuracy)}" for name, accuracy in left.items())
@@ -89,7 +86,7 @@ def rules_are_weaker(context: Context) -> Finding:
     )
 
 
-def twin_is_weaker(context: Context) -> Finding:
+def twin_is_weaker(context: Context) -> Outcome:
     """Transfer from the twin without spikes is weaker than the attack on the network itself.
 
     The twin has the network's weights and staircase activations instead of neurons. Its gradient is
@@ -98,12 +95,12 @@ def twin_is_weaker(context: Context) -> Finding:
     Source: Bu et al., CVPR 2023; Özdenizci and Legenstein, TMLR 2024 (arXiv:2311.09266).
     """
     if not _spikes(context):
-        return _no_rule("S14", twin_is_weaker, context)
+        return _no_rule(context)
     twin = with_gradient(context, ANNTwin())
-    return _compared("S14", twin_is_weaker, context, {"the twin": twin})
+    return _compared(context, {"the twin": twin})
 
 
-def black_box_is_weaker(context: Context) -> Finding:
+def black_box_is_weaker(context: Context) -> Outcome:
     """An attack that sees no gradient finds less than one that does.
 
     Two searches are compared with the gradient attacks together, on the same samples: Square, which
@@ -118,10 +115,10 @@ def black_box_is_weaker(context: Context) -> Finding:
     searches = {name: attack}
     if context.budget == "full" and isinstance(attack, Square):
         searches["Square on decisions"] = replace(attack, loss=decision)
-    return _compared("S15", black_box_is_weaker, context, searches)
+    return _compared(context, searches)
 
 
-def eps_half_gives_chance_for_every_surrogate(context: Context) -> Finding:
+def eps_half_gives_chance_for_every_surrogate(context: Context) -> Outcome:
     """With eps 1/2 the attack leaves no more than chance, whatever the surrogate.
 
     With eps 1/2 every image can be turned grey. PGD starts at the clean image, in long steps, with
@@ -131,11 +128,9 @@ def eps_half_gives_chance_for_every_surrogate(context: Context) -> Finding:
     (arXiv:2311.09266).
     """
     if not spiking_layers(context.model):
-        return does_not_apply("S16", eps_half_gives_chance_for_every_surrogate, _NO_NEURON)
+        return does_not_apply(_NO_NEURON)
     if context.threat.norm not in ("linf", "l2"):
         return not_run(
-            "S16",
-            eps_half_gives_chance_for_every_surrogate,
             f"a few steps of PGD do not cross a ball of {context.threat.norm}",
             remedy="audit with an Linf or L2 threat too",
         )
@@ -144,8 +139,6 @@ def eps_half_gives_chance_for_every_surrogate(context: Context) -> Finding:
     left |= {name: far(context, grey, kind()) for name, kind in SURROGATES.items()}
     above = [name for name, accuracy in left.items() if exceeds(accuracy * n, n, chance)]
     return judged(
-        "S16",
-        eps_half_gives_chance_for_every_surrogate,
         failed=bool(above),
         measured=", ".join(f"{name} {percent(accuracy)}" for name, accuracy in left.items()),
         threshold=f"none above chance ({percent(chance)}) at eps {grey:.4g}",
@@ -157,7 +150,7 @@ def eps_half_gives_chance_for_every_surrogate(context: Context) -> Finding:
     )
 
 
-def _compared(code: str, measure: Measure, context: Context, attacks: dict[str, Attack]) -> Finding:
+def _compared(context: Context, attacks: dict[str, Attack]) -> Outcome:
     """Judge attacks of another kind against those with the network's own gradient together."""
     guided, n = context.worst(context.white(own=True)), len(context)
     best = float(guided.mean())
@@ -168,8 +161,6 @@ def _compared(code: str, measure: Measure, context: Context, attacks: dict[str, 
     most = max(only, key=lambda name: only[name])
     room = room_between(left[most], len(context))
     return judged(
-        code,
-        measure,
         failed=best > left[most] + room or exceeds(only[most], n, LUCK),
         measured=f"the own gradient leaves {percent(best)}; "
         + ", ".join(f"{name} {percent(accuracy)}" for name, accuracy in left.items())
@@ -192,12 +183,12 @@ def _stable(context: Context, gradient: Gradient) -> Attack:
     return SAPGD(context.threat, steps=steps, gradient=averaged)
 
 
-def _no_rule(code: str, measure: Measure, context: Context) -> Finding:
+def _no_rule(context: Context) -> Outcome:
     """Say why no derivative can be prescribed: no layer spikes, or none is of this package."""
     if spiking_layers(context.model):
         remedy = "use layers whose recurrence is known (docs/foreign.md), or spikeguard.models"
-        return not_run(code, measure, _FOREIGN, remedy=remedy)
-    return does_not_apply(code, measure, _NO_NEURON)
+        return not_run(_FOREIGN, remedy=remedy)
+    return does_not_apply(_NO_NEURON)
 
 
 def _spikes(context: Context) -> bool:
@@ -207,7 +198,7 @@ def _spikes(context: Context) -> bool:
 _ALWAYS = 0.002  # accuracies nearer than this are equal
 
 
-def gradients_beat_queries(context: Context) -> Finding:
+def gradients_beat_queries(context: Context) -> Outcome:
     """An attack without gradients finds nothing that the gradient attacks miss.
 
     Square asks for logits only, so no surrogate can mislead it (under L1, APGD with differences of
@@ -224,8 +215,6 @@ def gradients_beat_queries(context: Context) -> Finding:
     only = fooled_alone(blind.right, guided)
     room = max(_ALWAYS, half_width(blind.accuracy, n))
     return judged(
-        "G2",
-        gradients_beat_queries,
         failed=own > blind.accuracy + room or exceeds(only, n, LUCK),
         measured=f"{name} leaves {percent(blind.accuracy)}, the gradient "
         f"attacks {percent(own)}; {only} of {n} fooled by {name} alone",

@@ -1,4 +1,4 @@
-"""G28, G30, G31, G32: is the reported number counted as it should be?"""
+"""Is the reported number counted correctly? Checks G24, G28, G30, G31."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks.base import describe
-from spikeguard.auditing.check import judged
+from spikeguard.auditing.check import Outcome, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.tolerances import exceeds, half_width, percent
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.rng import key
@@ -27,7 +26,7 @@ _MOVED = 0.01  # rounding differs with the batch; a spike at the very threshold 
 _TINY = 1e-9
 
 
-def scores_can_be_repeated(context: Context) -> Finding:
+def scores_can_be_repeated(context: Context) -> Outcome:
     """The saved adversarial inputs score the same once more.
 
     What the reported attack returned is scored by a fresh process that loads the run, or, in a
@@ -47,8 +46,6 @@ def scores_can_be_repeated(context: Context) -> Finding:
     if context.stochastic:
         failed = abs(after - before) > half_width(before, n)
     return judged(
-        "G28",
-        scores_can_be_repeated,
         failed=failed,
         measured=f"{percent(before)} reported, {percent(after)} in {where}; {other} of {n} differ",
         threshold=f"the answer changes for not above {percent(_MOVED)} of the samples"
@@ -62,7 +59,7 @@ def scores_can_be_repeated(context: Context) -> Finding:
     )
 
 
-def each_sample_has_its_worst(context: Context) -> Finding:
+def each_sample_has_its_worst(context: Context) -> Outcome:
     """The reported number is the mean over samples of the worst attack for each.
 
     The least of the attacks' accuracies is higher: one attack need not be the worst everywhere. The
@@ -84,8 +81,6 @@ def each_sample_has_its_worst(context: Context) -> Finding:
     room = half_width(alone, len(context))
     high = alone > said + room
     return judged(
-        "G30",
-        each_sample_has_its_worst,
         failed=high or said > worst + _TINY,
         measured=f"{percent(said)} reported for {len(made)} attacks; per-sample worst "
         f"{percent(worst)}, best single attack {percent(least)}"
@@ -112,7 +107,7 @@ def each_sample_has_its_worst(context: Context) -> Finding:
     )
 
 
-def clean_errors_stay(context: Context) -> Finding:
+def clean_errors_stay(context: Context) -> Outcome:
     """A sample that is wrong without an attack counts as wrong under every attack.
 
     An attack may not repair an error, and the clean accuracy is said beside the robust one.
@@ -130,8 +125,6 @@ def clean_errors_stay(context: Context) -> Finding:
         healed, failed = float(max(counts)), max(counts) > 0
         measured = f"clean accuracy {percent(clean)}; {max(counts)} errors repaired by an attack"
     return judged(
-        "G31",
-        clean_errors_stay,
         failed=failed,
         measured=measured,
         threshold="none",
@@ -162,7 +155,7 @@ def _again(context: Context, x_adv: Tensor) -> Tensor:
 _OTHER = 0.01  # rounding: a spike at the very threshold may flip in another batch
 
 
-def counted_on_the_model(context: Context) -> Finding:
+def counted_on_the_model(context: Context) -> Outcome:
     """Every attack counts by what the audited model says about its inputs.
 
     An input made on a substitute, on a twin or by a search that stops early is an adversarial
@@ -191,8 +184,6 @@ def counted_on_the_model(context: Context) -> Finding:
         if off:
             wrong[str(describe(attack))] = gap
     return judged(
-        "G24",
-        counted_on_the_model,
         failed=bool(wrong),
         measured=f"{len(context.made) - len(wrong)} of {len(context.made)} attacks count as scored "
         "again",

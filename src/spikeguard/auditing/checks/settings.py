@@ -1,4 +1,4 @@
-"""TODO."""
+"""Where do the settings of the attack come from? Checks G32, S21, S22."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 
 from spikeguard.attacks.suites import suite
-from spikeguard.auditing.check import does_not_apply, judged, not_run
+from spikeguard.auditing.check import Outcome, does_not_apply, judged, not_run
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.attack_variants import RULES
 from spikeguard.neurons.modes import spiking_layers
 
@@ -19,7 +18,7 @@ __all__ = [
 ]
 
 
-def nothing_was_tuned_on_the_test(context: Context) -> Finding:
+def nothing_was_tuned_on_the_test(context: Context) -> Outcome:
     """The settings of the reported attack were not chosen on the samples it is reported on.
 
     The least of several accuracies on the same samples is lower than the chosen attack would do on
@@ -33,8 +32,6 @@ def nothing_was_tuned_on_the_test(context: Context) -> Finding:
     if told.split != "fixed":
         how = f"the best of {told.trials} on the {told.split} split"
     return judged(
-        "G32",
-        nothing_was_tuned_on_the_test,
         failed=failed,
         measured=f"settings {how}",
         threshold="fixed, or chosen on a split apart from the test",
@@ -45,7 +42,7 @@ def nothing_was_tuned_on_the_test(context: Context) -> Finding:
     )
 
 
-def settings_are_accounted_for(context: Context) -> Finding:
+def settings_are_accounted_for(context: Context) -> Outcome:
     """The settings of adaptive attacks are the usual ones, or it is said where they come from.
 
     HART's width, ASSG's bound and the like are chosen by search in their papers, some on the test
@@ -65,8 +62,6 @@ def settings_are_accounted_for(context: Context) -> Finding:
     unexplained = chosen if split == "fixed" else []
     on_test = bool(chosen) and "test" in split.lower()
     return judged(
-        "S21",
-        settings_are_accounted_for,
         failed=bool(unexplained) or on_test,
         measured=f"{len(used)} adaptive gradients used, {len(chosen)} with settings of their own; "
         f"split {split!r}, {trials} trials",
@@ -82,7 +77,7 @@ def settings_are_accounted_for(context: Context) -> Finding:
     )
 
 
-def surrogate_is_the_trained_one(context: Context) -> Finding:
+def surrogate_is_the_trained_one(context: Context) -> Outcome:
     """The attacker is handed the surrogate that the network was trained with.
 
     A surrogate that is narrowed after training hides the gradient from every attack that trusts
@@ -93,15 +88,11 @@ def surrogate_is_the_trained_one(context: Context) -> Finding:
     """
     carried = {name: str(layer.surrogate) for name, layer in spiking_layers(context.model).items()}
     if not carried:
-        return does_not_apply(
-            "S22", surrogate_is_the_trained_one, "the model has no spiking layer of SpikeGuard's"
-        )
+        return does_not_apply("the model has no spiking layer of SpikeGuard's")
     said = context.trained_with
     names = ", ".join(sorted(set(carried.values())))
     if said is None:
         return not_run(
-            "S22",
-            surrogate_is_the_trained_one,
             f"the attacker is handed {names}; what the network was trained with is unknown",
             remedy="say it: audit(trained_with=surrogate)",
         )
@@ -109,8 +100,6 @@ def surrogate_is_the_trained_one(context: Context) -> Finding:
     trained = trained or dict.fromkeys(carried, str(said))
     other = [name for name in carried if carried[name] != trained[name]]
     return judged(
-        "S22",
-        surrogate_is_the_trained_one,
         failed=bool(other),
         measured=f"attacker {names}; training {', '.join(sorted(set(trained.values())))}",
         threshold="the same in every layer",

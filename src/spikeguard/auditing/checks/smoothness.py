@@ -1,4 +1,4 @@
-"""G17, G18, S17: does the true network follow the gradient that the attack follows?"""
+"""Does the true loss follow the gradient that the attack uses? Checks G17, G18, S17."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from torch import Tensor
 
 from spikeguard.attacks.losses import Loss, cross_entropy, margin
 from spikeguard.attacks.model_access import classify
-from spikeguard.auditing.check import Measure, judged, not_run
+from spikeguard.auditing.check import Outcome, judged, not_run
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.input_gradients import input_gradients
 from spikeguard.auditing.tolerances import percent
 from spikeguard.evaluation.statistics import wilson
@@ -27,7 +26,7 @@ _REMEDY = (
 )
 
 
-def stable_predictions(context: Context) -> Finding:
+def stable_predictions(context: Context) -> Outcome:
     """Predictions do not jump about in the smallest neighbourhood.
 
     The margin (own logit against the best other) is taken at uniform points of a cube of width
@@ -54,8 +53,6 @@ def stable_predictions(context: Context) -> Finding:
     change = torch.cat(changes)
     mean = float(change.mean())
     return judged(
-        "G17",
-        stable_predictions,
         failed=mean > _UNSTABLE,
         measured=f"the margin changes by {percent(mean)} of its size within 4/255",
         threshold=f"at most {percent(_UNSTABLE)}",
@@ -68,7 +65,7 @@ def stable_predictions(context: Context) -> Finding:
     )
 
 
-def finite_differences(context: Context) -> Finding:
+def finite_differences(context: Context) -> Outcome:
     """The gradient agrees with finite differences of the network's smoothed loss.
 
     The true function of a spiking network is piecewise constant, its surrogate gradient belongs to
@@ -98,12 +95,10 @@ def finite_differences(context: Context) -> Finding:
     cosine = torch.cat(found)
     cosine = cosine[~cosine.isnan()]
     if len(cosine) < _FEWEST:
-        return _nothing("G18", finite_differences, len(cosine))
+        return _nothing(len(cosine))
     median = float(cosine.median())
     quartiles = cosine.quantile(torch.tensor([0.25, 0.75], dtype=cosine.dtype)).tolist()
     return _majority(
-        "G18",
-        finite_differences,
         int((cosine > 0).sum()),
         len(cosine),
         measured=f"median correlation {median:.2f} over {pairs} pairs",
@@ -114,7 +109,7 @@ def finite_differences(context: Context) -> Finding:
     )
 
 
-def ascent(context: Context) -> Finding:
+def ascent(context: Context) -> Outcome:
     """A step along the surrogate gradient raises the true loss more than a random step.
 
     From each sample a step of size eps/2 is taken the way the attack would take it, and several
@@ -126,8 +121,6 @@ def ascent(context: Context) -> Finding:
     eps = context.threat.eps
     if context.threat.norm not in ("linf", "l2"):
         return not_run(
-            "S17",
-            ascent,
             f"one step of {context.threat.norm} moves a pixel or two out of the box",
             remedy="audit with an Linf or L2 threat too",
         )
@@ -148,11 +141,9 @@ def ascent(context: Context) -> Finding:
         rises.append(torch.stack([guided, blind], 1)[told])
     above, both = torch.cat(better), torch.cat(rises)
     if len(above) < _FEWEST:
-        return _nothing("S17", ascent, len(above))
+        return _nothing(len(above))
     guided, blind = both.mean(0).tolist()
     return _majority(
-        "S17",
-        ascent,
         int(above.sum()),
         len(above),
         measured=f"along the gradient the loss rises by {guided:.2g}, at random by {blind:.2g}",
@@ -163,8 +154,6 @@ def ascent(context: Context) -> Finding:
 
 
 def _majority(
-    code: str,
-    measure: Measure,
     count: int,
     n: int,
     *,
@@ -172,11 +161,9 @@ def _majority(
     fault: str,
     sound: str,
     evidence: dict[str, object],
-) -> Finding:
+) -> Outcome:
     """Judge a share that is one half by luck."""
     return judged(
-        code,
-        measure,
         failed=not wilson(count, n)[0] > 0.5,
         measured=f"{measured}; positive for {count} of {n} samples",
         threshold="positive for more samples than luck would give (Wilson interval above 50 %)",
@@ -187,10 +174,8 @@ def _majority(
     )
 
 
-def _nothing(code: str, measure: Measure, n: int) -> Finding:
-    return not_run(
-        code, measure, f"{n} samples have both a gradient and a loss that changes; needs {_FEWEST}"
-    )
+def _nothing(n: int) -> Outcome:
+    return not_run(f"{n} samples have both a gradient and a loss that changes; needs {_FEWEST}")
 
 
 def _loss(context: Context, index: Tensor, x: Tensor, loss: Loss = cross_entropy) -> Tensor:

@@ -1,4 +1,4 @@
-"""G19, S11: is the model deterministic, or random and attacked as such?"""
+"""Is the model deterministic, or random and attacked as such? Checks G19, S11."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import torch
 from torch.nn.functional import normalize
 
 from spikeguard.attacks.gradients.base import Backprop, EoT
-from spikeguard.auditing.check import does_not_apply, judged
+from spikeguard.auditing.check import Outcome, does_not_apply, judged
 from spikeguard.auditing.context import EOT, Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.repeatability import source_of_change
 from spikeguard.auditing.tolerances import half_width, percent
 from spikeguard.evaluation.evaluator import evaluate
@@ -21,7 +20,7 @@ _FORWARDS = 5
 _DISTANCE = 1e-4
 
 
-def determinism(context: Context) -> Finding:
+def determinism(context: Context) -> Outcome:
     """The model is deterministic, or random and attacked as such.
 
     A deterministic model answers equally every time. A random one says so (``stochastic``), so that
@@ -34,7 +33,7 @@ def determinism(context: Context) -> Finding:
     return _averaged(context) if context.stochastic else _repeated(context)
 
 
-def _repeated(context: Context) -> Finding:
+def _repeated(context: Context) -> Outcome:
     """Compare several forward passes of a model that says it is deterministic."""
     index = torch.arange(min(_SAMPLES, len(context)))
     logits = [context.logits(index, name=f"forward {i}") for i in range(_FORWARDS)]
@@ -56,8 +55,6 @@ def _repeated(context: Context) -> Finding:
             "gradients averaged over draws (EoT)"
         )
     return judged(
-        "G19",
-        determinism,
         failed=failed,
         measured=f"{_FORWARDS} forward passes differ by {distance:.2g} at most; {changed} of "
         f"{len(index)} samples change class",
@@ -69,14 +66,12 @@ def _repeated(context: Context) -> Finding:
     )
 
 
-def _averaged(context: Context) -> Finding:
+def _averaged(context: Context) -> Outcome:
     """Compare PGD along the gradient of one draw with PGD along the mean of several."""
     single = context.attacked(context.pgd(gradient=Backprop())).accuracy
     mean = context.attacked(context.pgd()).accuracy
     room = half_width(single, len(context))
     return judged(
-        "G19",
-        determinism,
         failed=mean < single - room,
         measured=f"random; PGD leaves {percent(single)} with 1 draw a step, {percent(mean)} with "
         f"{EOT}",
@@ -89,7 +84,7 @@ def _averaged(context: Context) -> Finding:
     )
 
 
-def enough_draws(context: Context) -> Finding:
+def enough_draws(context: Context) -> Outcome:
     """Twice as many noise draws change nothing, and success holds on fresh draws.
 
     Every attack of the audit averages the gradient over some draws. PGD with twice as many must not
@@ -101,7 +96,7 @@ def enough_draws(context: Context) -> Finding:
     defences.
     """
     if not context.stochastic:
-        return does_not_apply("S11", enough_draws, "the model says that it has no noise")
+        return does_not_apply("the model says that it has no noise")
     once = context.attacked(context.pgd())
     twice = context.attacked(context.pgd(gradient=EoT(2 * EOT, Backprop()))).accuracy
     again = float(
@@ -118,8 +113,6 @@ def enough_draws(context: Context) -> Finding:
     room = half_width(once.accuracy, len(context))
     weak, lucky = twice < once.accuracy - room, again > once.accuracy + room
     return judged(
-        "S11",
-        enough_draws,
         failed=weak or lucky,
         measured=f"PGD leaves {percent(once.accuracy)} with {EOT} draws a step, {percent(twice)} "
         f"with {2 * EOT}; {percent(again)} on fresh draws",

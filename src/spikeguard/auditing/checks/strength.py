@@ -1,18 +1,17 @@
-"""G1, G4: does the attack behave like an attack that works?"""
+"""Is PGD stronger than a single step and than random noise? Checks G1, G4."""
 
 from __future__ import annotations
 
 import torch
 
-from spikeguard.auditing.check import judged
+from spikeguard.auditing.check import Outcome, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.tolerances import LUCK, exceeds, fooled_alone, half_width, percent
 
 __all__ = ["iterative_beats_single_step", "noise_is_weaker"]
 
 
-def iterative_beats_single_step(context: Context) -> Finding:
+def iterative_beats_single_step(context: Context) -> Outcome:
     """PGD is at least as strong as a single step.
 
     FGSM is one step of PGD: where it wins, PGD is led astray by the gradients it meets on the way.
@@ -26,8 +25,6 @@ def iterative_beats_single_step(context: Context) -> Finding:
     n, room = len(context), half_width(single.accuracy, len(context))
     stray = fooled_alone(single.right, several.right)
     return judged(
-        "G1",
-        iterative_beats_single_step,
         failed=several.accuracy > single.accuracy + room or exceeds(stray, n, LUCK),
         measured=f"PGD-{context.steps} leaves {percent(several.accuracy)}, FGSM "
         f"{percent(single.accuracy)}; {stray} of {n} fooled by FGSM alone",
@@ -46,7 +43,7 @@ def iterative_beats_single_step(context: Context) -> Finding:
     )
 
 
-def noise_is_weaker(context: Context) -> Finding:
+def noise_is_weaker(context: Context) -> Outcome:
     """Random noise fools no sample that the gradient does not.
 
     The worst of ten random points of the threat set is compared with FGSM and PGD together. An
@@ -62,8 +59,6 @@ def noise_is_weaker(context: Context) -> Finding:
     n, guided = len(context), torch.minimum(single.right, several.right)
     only = fooled_alone(noise.right, guided)
     return judged(
-        "G4",
-        noise_is_weaker,
         failed=exceeds(only, n, LUCK),
         measured=f"noise leaves {percent(noise.accuracy)}; {only} of {n} fooled by noise alone",
         threshold=f"fooled by noise alone: not above {percent(LUCK)}",

@@ -1,12 +1,11 @@
-"""S4: does the number survive an attacker with another surrogate?"""
+"""Does the accuracy hold for an attacker with another surrogate? Check S4."""
 
 from __future__ import annotations
 
 import torch
 
-from spikeguard.auditing.check import judged, not_run
+from spikeguard.auditing.check import Outcome, judged, not_run
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.input_gradients import dead_surrogates
 from spikeguard.auditing.tolerances import percent, room_between
 from spikeguard.models.adapters.foreign_neuron import ForeignError
@@ -20,7 +19,7 @@ _FACTORS = {"full": (0.25, 0.5, 2.0, 5.0), "quick": (2.0, 5.0)}
 _ALIKE = 1.5  # surrogates whose widths differ by less are as wide as each other
 
 
-def surrogate_sweep(context: Context) -> Finding:
+def surrogate_sweep(context: Context) -> Outcome:
     """The attacker's surrogate does not decide the result.
 
     A network carries the surrogate it was trained with, but the attacker need not use it: PGD runs
@@ -33,8 +32,6 @@ def surrogate_sweep(context: Context) -> Finding:
     carried = {layer.surrogate for layer in spiking_layers(context.model).values()}
     if not carried:
         return not_run(
-            "S4",
-            surrogate_sweep,
             "the model has no spiking layer that is known, hence no surrogate to exchange",
             remedy="build the network from spikeguard.neurons, or adapt it with spikeguard.foreign",
         )
@@ -61,8 +58,6 @@ def surrogate_sweep(context: Context) -> Finding:
         with_it = f"the worst of {1 + len(others)} surrogates for each sample {percent(worst)}"
         cause = "each surrogate finds samples that the others miss"
     return judged(
-        "S4",
-        surrogate_sweep,
         failed=failed,
         measured=f"own surrogate {percent(own)}"
         + (f" after {tries} tries" if tries > 1 else "")

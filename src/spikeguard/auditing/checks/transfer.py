@@ -1,4 +1,4 @@
-"""G3, G25: attacks made on other models, and the attack on a model that has no defence."""
+"""What do attacks made on other models, or on an undefended one, show? Checks G3, G25."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.spiking_rules import prescribable
 from spikeguard.attacks.searches.pgd import PGD
-from spikeguard.auditing.check import judged, not_run
+from spikeguard.auditing.check import Outcome, judged, not_run
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.substitute import distilled
 from spikeguard.auditing.tolerances import LUCK, exceeds, fooled_alone, half_width, percent
 
@@ -21,7 +20,7 @@ __all__ = ["breaks_the_undefended", "transfer_is_weaker"]
 _STEPS = 20
 
 
-def transfer_is_weaker(context: Context) -> Finding:
+def transfer_is_weaker(context: Context) -> Outcome:
     """Attacks made on other models do no better than those on the model itself.
 
     The sources are the substitutes that were handed over, a small network that learned the model's
@@ -41,8 +40,6 @@ def transfer_is_weaker(context: Context) -> Finding:
     most = max(alone, key=lambda name: alone[name])
     room = half_width(accuracy[best], n)
     return judged(
-        "G3",
-        transfer_is_weaker,
         failed=own > accuracy[best] + room or exceeds(alone[most], n, LUCK),
         measured=f"gradient attacks leave {percent(own)}; made on "
         + ", ".join(f"{name} {percent(a)}" for name, a in accuracy.items())
@@ -57,7 +54,7 @@ def transfer_is_weaker(context: Context) -> Finding:
     )
 
 
-def breaks_the_undefended(context: Context) -> Finding:
+def breaks_the_undefended(context: Context) -> Outcome:
     """The same attack breaks a model that has no defence.
 
     An attack too weak for a plainly trained model says nothing about a defended one.
@@ -66,8 +63,6 @@ def breaks_the_undefended(context: Context) -> Finding:
     """
     if context.undefended is None:
         return not_run(
-            "G25",
-            breaks_the_undefended,
             "no plainly trained model to compare with",
             remedy="hand one over: audit(..., undefended=model)",
         )
@@ -82,8 +77,6 @@ def breaks_the_undefended(context: Context) -> Finding:
     n, chance = len(context), 1 / twin.classes
     left = twin.attacked(twin.reference()).accuracy
     return judged(
-        "G25",
-        breaks_the_undefended,
         failed=exceeds(left * n, n, chance),
         measured=f"{percent(left)} of the undefended model's answers are left",
         threshold=f"not above chance, {percent(chance)}",

@@ -1,4 +1,4 @@
-"""G27, S18, G29: are the numbers numbers, the bounds kept and the model untouched?"""
+"""Are all numbers valid, and is the model left unchanged? Checks G27, G29, S18, S19."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from spikeguard.attacks.base import AttackError, NoGradientError
 from spikeguard.attacks.losses import cross_entropy
 from spikeguard.attacks.searches.pgd import PGD
 from spikeguard.attacks.threat import ThreatViolation
-from spikeguard.auditing.check import does_not_apply, judged, reason
+from spikeguard.auditing.check import Outcome, does_not_apply, judged, reason
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.neurons.modes import record
 
 __all__ = ["model_is_untouched", "valid_numbers", "finite_under_attack", "valid_events"]
@@ -22,7 +21,7 @@ _SAMPLES = 16
 _STEPS = 2
 
 
-def valid_numbers(context: Context) -> Finding:
+def valid_numbers(context: Context) -> Outcome:
     """Weights, logits, gradients and adversarial inputs are valid.
 
     Every adversarial batch of the audit must lie in its threat set and in [0, 1], in the shape and
@@ -40,8 +39,6 @@ def valid_numbers(context: Context) -> Finding:
             continue
     faults += context.violations.values()
     return judged(
-        "G27",
-        valid_numbers,
         failed=bool(faults),
         measured="; ".join(faults[:2]) or f"{len(context.made)} attacks checked, nothing wrong",
         threshold="nothing is NaN or infinite, and every adversarial input lies in its threat set",
@@ -52,7 +49,7 @@ def valid_numbers(context: Context) -> Finding:
     )
 
 
-def model_is_untouched(context: Context) -> Finding:
+def model_is_untouched(context: Context) -> Outcome:
     """An attack leaves the model as it was.
 
     Weights, buffers such as running statistics, training flags, ``requires_grad`` and gradients are
@@ -67,8 +64,6 @@ def model_is_untouched(context: Context) -> Finding:
     after = _state(context.model)
     changed = [n for n in before | after if not _equal(before.get(n), after.get(n))]
     return judged(
-        "G29",
-        model_is_untouched,
         failed=bool(changed),
         measured=f"{len(changed)} of {len(before)} entries change"
         + (f": {', '.join(changed[:3])}" if changed else ""),
@@ -125,7 +120,7 @@ def _equal(before: Tensor | bool | None, after: Tensor | bool | None) -> bool:
     return before is after
 
 
-def finite_under_attack(context: Context) -> Finding:
+def finite_under_attack(context: Context) -> Outcome:
     """Nothing is NaN or infinite where the attacks have led.
 
     Adversarial inputs of all attacks made, and the logits, potentials and input gradients there,
@@ -151,8 +146,6 @@ def finite_under_attack(context: Context) -> Finding:
     found = {name: number for name, number in bad.items() if number}
     said = ", ".join(f"{number} {name}" for name, number in found.items()) or stopped
     return judged(
-        "S18",
-        finite_under_attack,
         failed=bool(said),
         measured=said or f"none in the inputs of {len(context.made)} attacks and what they cause",
         threshold="none",
@@ -164,7 +157,7 @@ def finite_under_attack(context: Context) -> Finding:
     )
 
 
-def valid_events(context: Context) -> Finding:
+def valid_events(context: Context) -> Outcome:
     """Adversarial events are events.
 
     For a threat on events (one with ``events = True``): counts stay whole numbers >= 0, binary
@@ -173,7 +166,7 @@ def valid_events(context: Context) -> Finding:
     Source: Büchel et al., 2022 (arXiv:2110.02929); the conditions are SpikeGuard's own.
     """
     if not getattr(context.threat, "events", False):
-        return does_not_apply("S19", valid_events, "the threat is on images, not on events")
+        return does_not_apply("the threat is on images, not on events")
     context.attacked(context.pgd())
     x = context.x
     binary = bool(((x == 0) | (x == 1)).all())
@@ -195,8 +188,6 @@ def valid_events(context: Context) -> Finding:
     found = {name: number for name, number in faults.items() if number}
     said = ", ".join(f"{number} {name}" for name, number in found.items())
     return judged(
-        "S19",
-        valid_events,
         failed=bool(found),
         measured=said or f"{len(context.made)} attacks made events only",
         threshold=f"whole numbers >= 0, and at most {context.threat.eps:g} cells changed",
