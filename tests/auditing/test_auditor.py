@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from torch import nn
 from spikeguard.attacks import L1, L2, Linf
 from spikeguard.auditing import REQUIRED, Check, Context, Finding, auditor, conclude
 from spikeguard.auditing.auditor import audit
-from spikeguard.auditing.check import title
 from spikeguard.auditing.measurements.input_gradients import dead_surrogates
 from spikeguard.auditing.registry import CHECKS
 from spikeguard.auditing.tolerances import exceeds, half_width, percent
@@ -388,24 +386,3 @@ def test_wrong_arguments_are_refused_in_one_line(options, field):
 def test_images_that_do_not_fit_the_model_are_the_callers_mistake():
     with pytest.raises(ValueError, match="expects inputs"):
         audit(network(), (torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])), threat=Linf(EPS))
-
-
-# --- the pages
-
-
-@pytest.mark.parametrize("code", CHECKS)
-def test_every_check_has_a_page_and_a_line_in_the_index(code):
-    docs = Path(__file__).parents[2] / "docs"
-    page = (docs / "audit" / f"{code}.md").read_text(encoding="utf-8")
-    assert page.startswith(f"# {code}: ")
-    for part in ("Measured", "Passes", "A failure means", "Remedy", "Cost", "Cannot see", "Source"):
-        assert f"**{part}**" in page, part
-    check = CHECKS[code]
-    row = f"| [{code}](audit/{code}.md) | {title(check.measure)} |"
-    row += f" {'yes' if code in REQUIRED else ''} | {'yes' if check.quick else ''} |"
-    assert f"{row} {check.cost:g} |" in (docs / "audit.md").read_text(encoding="utf-8")
-
-
-def test_the_index_names_no_check_that_is_not_there():
-    docs = Path(__file__).parents[2] / "docs" / "audit"
-    assert {page.stem for page in docs.glob("*.md")} == set(CHECKS)

@@ -139,7 +139,7 @@ def test_a_surrogate_that_cannot_be_read_is_a_reason_and_no_refusal():
     assert found.neurons["model.2"] == {"reset": "soft", "surrogate": None, "fires": None}
 
 
-@pytest.mark.parametrize("what", ["no spiking layer that is known", "cannot be exchanged"])
+@pytest.mark.parametrize("what", ["no known spiking layer", "cannot be exchanged"])
 def test_what_has_no_surrogate_to_exchange_is_not_compared(what):
     if "known" in what:
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))

@@ -1,4 +1,4 @@
-"""audit(): can a robustness number be believed? Small checks, each with a code, and one verdict."""
+"""The audit: small checks, each with a code, and one verdict on a robustness number."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ _STEPS = 20
 def other_losses_find_no_more(context: Context) -> Outcome:
     """The loss does not decide the result.
 
-    PGD climbs the cross-entropy, the margin and the difference of logits ratio from the same
-    starts. Where the cross-entropy is far worse, it is saturated: its gradient underflows.
+    PGD maximises the cross-entropy, the margin and the difference of logits ratio (DLR) from the
+    same starts. If the cross-entropy is far weaker, it is saturated: its gradient underflows.
 
     Source: Croce and Hein, 2020 (arXiv:2003.01690); Tramèr et al., 2020 (arXiv:2002.08347).
     """
@@ -40,7 +40,7 @@ def other_losses_find_no_more(context: Context) -> Outcome:
         sound="the loss does not decide the result",
         fault=f"with {best} as its loss PGD leaves {percent(least)} instead of "
         f"{percent(own.accuracy)}: the number is an artefact of the loss",
-        remedy=f"attack with {best} too, and report the per-sample worst",
+        remedy=f"attack with {best} as well, and report the per-sample worst",
         evidence={
             "cross_entropy": own.accuracy,
             "others": {name: outcome.accuracy for name, outcome in others.items()},
@@ -50,10 +50,10 @@ def other_losses_find_no_more(context: Context) -> Outcome:
 
 
 def targets_find_no_more(context: Context) -> Outcome:
-    """Aiming at each other class finds no more than as many untargeted tries.
+    """Targeted attacks find no more than as many untargeted restarts.
 
-    Both are run: APGD-T with a search for every class that could be taken for the true one, and
-    APGD with the reported loss and as many restarts.
+    Two attacks run: APGD-T with one search for each of up to 9 target classes, and APGD with the
+    reported loss and as many restarts.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705); Croce and Hein, 2020 (arXiv:2003.01690).
     """
@@ -73,6 +73,6 @@ def targets_find_no_more(context: Context) -> Outcome:
         sound="targeted and untargeted attacks agree",
         fault=f"with a target the attack leaves {percent(targeted)}, without one "
         f"{percent(untargeted)}: the untargeted loss misleads it",
-        remedy="report targeted attacks too (APGD with targets=9)",
+        remedy="report targeted attacks as well (APGD with targets=9)",
         evidence={"targeted": targeted, "untargeted": untargeted, "tries": tries},
     )

@@ -18,17 +18,16 @@ __all__ = ["batch_invariance"]
 
 _SAMPLES = 40
 _ALONE = 20
-_MOVED = 0.05  # rounding differs with the batch size; a spike at the very threshold may flip
+_MOVED = 0.05  # rounding depends on the batch size and can flip a spike at the threshold
 _AFTER = "after another batch"
 
 
 def batch_invariance(context: Context) -> Outcome:
     """A sample's logits depend on that sample alone.
 
-    The same samples are shown again after another batch (does state survive a call?), alone, in
-    other company and in another order (do samples share statistics?), all in evaluation mode and
-    with the same noise for the same sample. Accuracies of a model that fails are accuracies of its
-    batches.
+    The same samples run again after another batch (does state survive a call?), alone, with fewer
+    others and in another order (do samples share statistics?), all in evaluation mode and with the
+    same noise for the same sample. If a model fails, its accuracy depends on the batches.
 
     Source: faults reported against stateful spiking networks and evaluations in training mode.
     """
@@ -44,14 +43,14 @@ def batch_invariance(context: Context) -> Outcome:
             raise
         return _failure(
             f"raises when the batch changes: {reason(error)}",
-            "the model cannot be shown batches of any size, as if it kept state between calls",
+            "the model does not accept batches of any size, as if it kept state between calls",
             "reset all membrane potentials at the start of every forward pass",
             {},
         )
     most = max(moved, key=lambda variant: moved[variant])
-    measured = "no logits move, whatever the batch"
+    measured = "no logits change, whatever the batch"
     if moved[most]:
-        measured = f"logits move for {percent(moved[most])} of the samples {most}"
+        measured = f"logits change for {percent(moved[most])} of the samples {most}"
     evidence = {"moved": moved, "samples": n, "source": source}
     if moved[most] <= _MOVED:
         return _finding(False, measured, "", "", evidence)
@@ -60,8 +59,8 @@ def batch_invariance(context: Context) -> Outcome:
     if source == "state":
         return _failure(
             measured,
-            "what the model saw before changes what it says now, so its accuracy depends on the "
-            "order of the evaluation",
+            "earlier batches change the logits of later ones, so the accuracy depends on the order "
+            "of the evaluation",
             "reset all membrane potentials and counters at the start of every forward pass",
             evidence,
         )
@@ -70,13 +69,13 @@ def batch_invariance(context: Context) -> Outcome:
     return _failure(
         measured,
         f"a sample's result depends on its neighbours in the batch{where}",
-        "keep every layer, batch norm above all, in evaluation mode inside forward too",
+        "keep every layer, above all batch norm, in evaluation mode inside forward as well",
         {**evidence, "in_training_mode": training},
     )
 
 
 def _moved(context: Context, index: Tensor) -> dict[str, float]:
-    """Return, for every way to show the samples again, the share whose logits change."""
+    """Return the share of samples whose logits change, for each way to run them again."""
     n = len(index)
     reference = context.logits(index)
     context.logits(index[: n // 2 + 1], mirrored=True)
@@ -127,8 +126,8 @@ def _finding(
     return judged(
         failed=failed,
         measured=measured,
-        threshold=f"logits move for at most {percent(_MOVED)} of the samples",
-        sound="results do not depend on batch size, order or what the model saw before",
+        threshold=f"logits change for at most {percent(_MOVED)} of the samples",
+        sound="results do not depend on batch size, order or earlier batches",
         fault=fault,
         remedy=remedy,
         evidence=evidence,

@@ -22,8 +22,8 @@ def zero_gradient(context: Context) -> Outcome:
     """Every sample has an input gradient.
 
     A sample whose gradient is exactly zero is never attacked: it counts as robust whatever the
-    network does nearby. Spiking networks lose gradients where no membrane comes near the threshold,
-    so that the surrogate derivative is zero in a whole layer.
+    network does nearby. Spiking networks lose gradients when no potential is near the threshold,
+    because the surrogate derivative is then zero in a whole layer.
 
     Source: Croce and Hein, 2020 (AutoAttack's flags); Pintor et al., "Indicators of attack
     failure", 2022 (arXiv:2106.09947).
@@ -38,14 +38,14 @@ def zero_gradient(context: Context) -> Outcome:
             sound="",
             fault="no gradient attack can work on this model, so its robustness is unknown",
             remedy="let finite gradients flow from the logits to the input: no detach or no_grad, "
-            "and a straight-through gradient where the model rounds or draws",
+            "and a straight-through gradient if the model rounds or samples",
             evidence={"error": str(error)},
         )
     zero = _all_zero(grad)
     share = float(zero.double().mean())
     try:
         dead = dead_surrogates(context)
-    except ForeignError:  # potentials that cannot be recorded: the gradient is judged without
+    except ForeignError:  # potentials that cannot be recorded are no obstacle here
         dead = {}
     evidence = {
         "samples": int(zero.sum()),
@@ -65,7 +65,7 @@ def zero_gradient(context: Context) -> Outcome:
         failed=share > 0,
         measured=f"{int(zero.sum())} of {len(zero)} input gradients are zero",
         threshold=_THRESHOLD,
-        sound="the attack has a direction to follow for every sample",
+        sound="the attack has a direction for every sample",
         fault=f"{percent(share)} of the samples have no input gradient and count as robust only "
         "because the attack cannot move them",
         remedy=remedy,
@@ -78,5 +78,5 @@ def _all_gradients(context: Context, loss: Loss) -> Tensor:
 
 
 def _all_zero(grad: Tensor) -> Tensor:
-    """Say for each sample whether its gradient is exactly zero [N]."""
+    """Return whether each sample's gradient is exactly zero [N]."""
     return grad.flatten(1).abs().amax(1) == 0

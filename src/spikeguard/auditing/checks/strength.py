@@ -14,9 +14,9 @@ __all__ = ["iterative_beats_single_step", "noise_is_weaker"]
 def iterative_beats_single_step(context: Context) -> Outcome:
     """PGD is at least as strong as a single step.
 
-    FGSM is one step of PGD: where it wins, PGD is led astray by the gradients it meets on the way.
-    An exact gradient leaves under 1 % of exceptions. A surrogate is not exact, and sound spiking
-    networks show up to 5 %, so that 5 % are allowed.
+    FGSM is one step of PGD: if it is stronger, gradients at later steps mislead PGD. An exact
+    gradient leaves under 1 % of exceptions. A surrogate is not exact, and sound spiking networks
+    show up to 5 %, so 5 % are allowed.
 
     Source: Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420); Carlini et al., 2019
     (arXiv:1902.06705).
@@ -31,7 +31,7 @@ def iterative_beats_single_step(context: Context) -> Outcome:
         threshold=f"PGD <= FGSM + {100 * room:.1f} points, and fooled by FGSM alone: not above "
         f"{percent(LUCK)}",
         sound="more steps make the attack stronger",
-        fault=f"a single step fools samples that {context.steps} steps leave right, so the "
+        fault=f"a single step fools samples that {context.steps} steps leave correct, so the "
         "gradients mislead the attack",
         remedy="use other surrogates, several step sizes and restarts, and a gradient-free attack",
         evidence={
@@ -44,11 +44,11 @@ def iterative_beats_single_step(context: Context) -> Outcome:
 
 
 def noise_is_weaker(context: Context) -> Outcome:
-    """Random noise fools no sample that the gradient does not.
+    """Random noise fools no sample that gradient attacks do not.
 
     The worst of ten random points of the threat set is compared with FGSM and PGD together. An
     exact gradient leaves no exception. A surrogate is not exact, and networks with many samples
-    near the boundary show up to 5 %, so that 5 % are allowed.
+    near the boundary show up to 5 %, so 5 % are allowed.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705); Athalye, Carlini and Wagner, 2018
     (arXiv:1802.00420).
@@ -62,8 +62,8 @@ def noise_is_weaker(context: Context) -> Outcome:
         failed=exceeds(only, n, LUCK),
         measured=f"noise leaves {percent(noise.accuracy)}; {only} of {n} fooled by noise alone",
         threshold=f"fooled by noise alone: not above {percent(LUCK)}",
-        sound="following the gradient beats guessing",
-        fault="ten random points fool samples that the gradient attacks leave right",
-        remedy="look for a gradient that points the wrong way; attack with other surrogates",
+        sound="following the gradient is stronger than random points",
+        fault="ten random points fool samples that the gradient attacks leave correct",
+        remedy="look for a gradient with the wrong sign; attack with other surrogates",
         evidence={"noise": noise.accuracy, "noise_only": only},
     )
