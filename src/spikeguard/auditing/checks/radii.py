@@ -32,7 +32,7 @@ def unbounded_attack_succeeds(context: Context) -> Outcome:
         failed=exceeds(left * n, n, _LEFT),
         measured=f"{percent(left)} left at eps {eps:.4g}",
         threshold=f"not above {percent(_LEFT)}",
-        sound="an attack with enough room always succeeds",
+        sound="an unbounded attack succeeds",
         fault=f"{percent(left)} of the images stay correct under an unbounded attack, so the "
         "attack fails at small eps as well",
         remedy=_REMEDY,
