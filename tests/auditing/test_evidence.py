@@ -1,4 +1,4 @@
-"""The curves that checks keep as evidence, where their values are known beforehand."""
+"""Curves and widths in the evidence of checks, on models with known values."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ LIGHT = torch.linspace(0.022, 0.198, 45)  # distances to the boundary, none at a
 LABELS = torch.arange(45) % 2
 PATTERN = torch.tensor([1.0, -1.0]).repeat(8).view(1, 1, 4, 4)
 IMAGES = 0.5 + PATTERN * (LIGHT * (2 * LABELS - 1)).view(-1, 1, 1, 1)
-FAR = LIGHT > EPS  # no input of the ball changes the answer
+FAR = LIGHT > EPS  # no input of the ball changes the class
 
 
 class Linear(nn.Module):
@@ -78,7 +78,7 @@ def test_where_none_resists_the_curve_is_that_of_all():
 @pytest.mark.parametrize("far", [1, 2, 3])
 def test_a_few_that_resist_decide_nothing(far):
     """Of 64, the Wilson interval of 2 reaches below 1 %, that of 3 does not; four steps are few."""
-    near = torch.arange(5).repeat(13)[: 64 - far]  # fooled half-way
+    near = torch.arange(5).repeat(13)[: 64 - far]  # fooled during the search
     some = torch.cat([near, FAR.nonzero()[:far, 0]])
     weak = PGD(Linf(EPS), steps=4, step_size=EPS / 4, loss=margin, random_start=False)
     found = CHECKS["G10"](context(Linear(), IMAGES[some], LABELS[some], attack=weak))
@@ -139,7 +139,7 @@ def spiking(width):
 
 
 class Half(nn.Module):
-    """Two spiking layers; nothing looks at three quarters of the second one's outputs."""
+    """Two spiking layers; three quarters of the outputs of the second are unused."""
 
     def __init__(self):
         super().__init__()

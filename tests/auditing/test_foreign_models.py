@@ -1,4 +1,4 @@
-"""The audit comes to a verdict about networks of other frameworks too."""
+"""The audit of foreign networks."""
 
 import pytest
 from torch import nn
@@ -40,7 +40,7 @@ def network(node):
 
 @pytest.fixture(scope="module", params=[of_spikingjelly, of_snntorch], ids=lambda f: f.__name__)
 def trained(request):
-    """Return a maker of networks with a surrogate, and the weights of training with the usual."""
+    """Return a factory of neurons by surrogate, and weights trained with alpha 4."""
     net = drawn(network(request.param(4.0)), 0.2, stream(0, "foreign"))
     fitted(sg.foreign(net, T=4), DIGITS.train.batch(slice(None)), 6, stream(0, "order"))
     return request.param, net.state_dict()

@@ -1,4 +1,4 @@
-"""What the audit must see: hidden gradients, weak attacks, and where there is neither."""
+"""Known cases of the audit: hidden gradients, weak attacks, and sound results."""
 
 import re
 
@@ -25,7 +25,7 @@ HIDDEN = (
 
 
 def share(text, sentence):
-    """Return the percentage that follows some words."""
+    """Return the percentage after some words, as a share."""
     return float(re.search(rf"{text} ([\d.]+) %", sentence)[1]) / 100
 
 
@@ -95,7 +95,7 @@ def plain():
 
 
 class Saturated(nn.Module):
-    """Squashes pixels so hard that almost none of them has a slope left."""
+    """Saturates pixels, so that almost none has a gradient."""
 
     def __init__(self, model):
         super().__init__()

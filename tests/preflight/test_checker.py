@@ -1,4 +1,4 @@
-"""What check() compares and notes down: three surrogates, and what is known of every neuron."""
+"""The results of check(): the comparison of three surrogates, and the properties of neurons."""
 
 import pytest
 import torch
@@ -52,13 +52,13 @@ def test_the_surrogate_of_the_training_needs_no_warning(weights):
 
 
 def test_a_surrogate_narrowed_after_the_training_is_a_warning_and_no_refusal(weights):
-    """Alpha 2000 is a half-width of 0.0009: hardly a potential has a gradient."""
+    """Alpha 2000 is a half-width of 0.0009: almost no potential has a gradient."""
     found = checked(weights, 2000.0)
     assert found.warning.startswith("not trustworthy: PGD with 5 steps at eps 0.1 leaves ")
     assert found.warning.endswith("report the worst over surrogates (suite 'snn')")
     assert str(found).endswith(found.warning) and "\n" not in str(found)
     sound = checked(weights, 4.0).surrogates
-    for name in (NARROW, WIDE):  # the others do not ask what it carries
+    for name in (NARROW, WIDE):  # these do not depend on the own surrogate
         assert found.surrogates.left[name] == sound.left[name]
     assert checked(weights, 2000.0) == found
 
@@ -70,7 +70,7 @@ def test_a_difference_within_the_interval_is_no_disagreement():
 
 
 class Pixel(nn.Module):
-    """Says 0 where its one pixel reaches the threshold, else 1."""
+    """Predicts 0 if its one pixel reaches the threshold, else 1."""
 
     def __init__(self, threshold, width=1.0):
         super().__init__()
@@ -96,7 +96,7 @@ def swept(model):
     ("threshold", "eps", "left"), [(0.51, 8 / 255, 0), (0.58, 0.1, 0), (0.7, 0.3, 0), (0.9, 0.3, 1)]
 )
 def test_the_radius_is_the_first_that_fools_half_of_the_images(threshold, eps, left):
-    """A pixel of 0.5 needs eps >= threshold - 0.5, and every surrogate shows the way up."""
+    """A pixel of 0.5 needs eps >= threshold - 0.5, and every surrogate points upwards."""
     found = swept(Pixel(threshold))
     assert (found.eps, found.worst) == (eps, left)
     assert found.left == dict.fromkeys(["own", NARROW, WIDE], left)
@@ -139,7 +139,7 @@ def test_a_surrogate_that_cannot_be_read_is_a_reason_and_no_refusal():
     assert found.neurons["model.2"] == {"reset": "soft", "surrogate": None, "fires": None}
 
 
-@pytest.mark.parametrize("what", ["no spiking layer that is known", "cannot be exchanged"])
+@pytest.mark.parametrize("what", ["no known spiking layer", "cannot be exchanged"])
 def test_what_has_no_surrogate_to_exchange_is_not_compared(what):
     if "known" in what:
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
@@ -153,7 +153,7 @@ def test_what_has_no_surrogate_to_exchange_is_not_compared(what):
     assert (found.warning, f"surrogates not compared: {found.surrogates}" in str(found)) == ("", 1)
 
 
-# --- what is known of a neuron
+# --- properties of a neuron
 
 
 def soft():
@@ -164,7 +164,7 @@ def soft():
 
 def with_surrogate(spike):
     node = LIFNode()
-    del node.surrogate_function  # a module; it gives way to no function
+    del node.surrogate_function  # a module, which a function cannot replace
     node.surrogate_function = spike
     return node
 

@@ -1,9 +1,9 @@
-"""audit(): can a robustness number be believed? Small checks, each with a code, and one verdict."""
+"""The audit: small checks, each with a code, and one verdict on a robustness number."""
 
 from __future__ import annotations
 
 from spikeguard.auditing.auditor import audit, reported
-from spikeguard.auditing.check import Check, does_not_apply, judged, not_run
+from spikeguard.auditing.check import Check, Outcome, does_not_apply, judged, not_run
 from spikeguard.auditing.context import Attacked, Context
 from spikeguard.auditing.findings import REQUIRED, Finding, Verdict, conclude
 from spikeguard.auditing.registry import CHECKS
@@ -16,6 +16,7 @@ __all__ = [
     "Check",
     "Context",
     "Finding",
+    "Outcome",
     "Provenance",
     "REQUIRED",
     "Verdict",

@@ -1,4 +1,4 @@
-"""TODO."""
+"""audit(): run every check on a model and conclude whether its robustness can be believed."""
 
 from __future__ import annotations
 
@@ -27,15 +27,9 @@ __all__ = ["audit", "reported"]
 
 
 _SAMPLES = {"full": 100, "quick": 64}
-
-
-_NOISY = {"full": 100, "quick": 24}  # every gradient and score of these is averaged over draws
-
-
+_NOISY = {"full": 100, "quick": 24}  # of a stochastic model, whose gradients and scores need draws
 _STEPS = {"full": 20, "quick": 10}
-
-
-_OUTSIDE = "outside the quick budget; audit with budget='full'"
+_NOT_QUICK = "outside the quick budget; audit with budget='full'"
 
 
 def audit(
@@ -56,34 +50,34 @@ def audit(
     trained_with: Surrogate | Mapping[str, Surrogate] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Verdict:
-    """Check whether the robustness of a model, as attacks measure it, can be believed.
+    """Check whether the robustness that attacks measure on a model can be believed.
 
-    The model is examined in evaluation mode and its mode is restored. A check that cannot run,
-    because the model raises or has no gradient, is "not run" and says why; a check that looks for
-    the fault itself fails.
+    The model runs in evaluation mode; its own mode is restored. A check that cannot run, because
+    the model raises or has no gradient, is "not run" with a reason. A check that looks for exactly
+    this fault fails.
 
     Args:
         model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``.
         data: An ImageSet or a pair (x, y).
         threat: The set whose robustness is audited, eps > 0.
-        budget: "full", or "quick": fewer samples, steps and queries, and only what decides. The
-            verdict says less, and in a fraction of the time.
-        seed: Names all random streams.
-        limit: Use only the first so many samples, >= 1; None is 100, in the quick budget 64, or 24
-            of a stochastic model. Fewer samples mean wider intervals, hence fewer failures that
-            depend on counts.
-        batch_size: Samples at once, >= 1.
+        budget: "full", or "quick": fewer samples, steps and queries, and no expensive check that
+            does not decide. A quick verdict takes a fraction of the time and covers less.
+        seed: Seed of all random streams.
+        limit: Number of samples, taken from the start, >= 1. None is 100; in the quick budget it is
+            64, or 24 for a stochastic model. Fewer samples widen the intervals, so fewer checks
+            that depend on counts can fail.
+        batch_size: Samples per batch, >= 1.
         attack_steps: Steps of PGD, >= 1; None is 20, in the quick budget 10.
-        substitutes: Models trained for the same task, by name: attacks made on them must not do
-            better than attacks on the model itself.
-        undefended: A plainly trained model of the same kind, on which the attacks must succeed.
-        attack: The attack whose result is reported, with the audit's threat set: its steps,
-            restarts and step size are put to the test. None is APGD with 50 steps.
-        tuned: How the settings of that attack were chosen; None: not at all.
-        rescore: ``(x_adv, y) -> correct [N]``, bool, which answers in a fresh process.
-        trained_with: The surrogate that the network was trained with, or one for each spiking
-            layer's name; None: unknown.
-        progress: Called with (checks done, checks in all, what comes next).
+        substitutes: Models trained for the same task, by name. Attacks made on them must not be
+            stronger than attacks on the model itself.
+        undefended: A plainly trained model of the same kind, which the attacks must break.
+        attack: The reported attack, with the audit's threat set; its steps, restarts and step size
+            are tested. None is APGD with 50 steps.
+        tuned: How the settings of that attack were chosen; None: they were fixed in advance.
+        rescore: ``(x_adv, y) -> correct [N]``, bool, computed in a fresh process.
+        trained_with: The surrogate that the network was trained with, or a mapping from the names
+            of spiking layers to surrogates; None: unknown.
+        progress: Callback ``(checks done, number of checks, next check)``, or None.
 
     Raises:
         ValueError: If an argument is out of range, or the data do not fit the model.
@@ -142,33 +136,34 @@ def audit(
 
 
 def reported(name: str, model: nn.Module, threat: Threat) -> Attack:
-    """Return the attack of a suite by its name, for ``audit(attack=...)``.
+    """Return an attack of the suites by name, for ``audit(attack=...)``.
 
-    It averages the gradient of a stochastic model over as many draws as the audit does.
+    Against a stochastic model it averages the gradient over as many draws as the audit does.
 
     Raises:
-        ValueError: If no suite has an attack of this name, or the model gives it nothing to hold.
+        ValueError: If no suite has an attack of this name, or the attack does not fit the model.
     """
     eot = EOT if is_stochastic(model) else 1
     attack = attack_by_name(name, eps=threat.eps, norm=threat.norm, eot=eot)
     if suitable({name: attack}, model)[1]:
         raise ValueError(
-            f"attack: {name} needs what this model does not have: spiking layers, for some "
-            "gradients of a known recurrence, or answers that are counted spikes; name one with "
-            "the model's own gradient, such as pgd40."
+            f"attack: {name} does not fit this model: it needs spiking layers, for some gradients "
+            "with a known recurrence, or logits that are spike counts; choose an attack with the "
+            "model's own gradient, such as pgd40."
         )
     return attack
 
 
 def _run(code: str, check: Check, context: Context) -> Finding:
-    """Run one check; what stops it becomes a finding, never a pass."""
-    began = time.monotonic()
+    """Run one check; an error that stops it becomes a finding, never a pass."""
+    started = time.monotonic()
+    check = replace(check, code=code)  # also for a check that was added to CHECKS without one
     if context.budget == "quick" and not check.quick:
-        return not_run(code, check.measure, _OUTSIDE)
+        return check.finding(not_run(_NOT_QUICK))
     try:
         finding = check(context)
     except (RuntimeError, ThreatViolation) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        finding = not_run(code, check.measure, reason(error))
-    return replace(finding, seconds=time.monotonic() - began)
+        finding = check.finding(not_run(reason(error)))
+    return replace(finding, seconds=time.monotonic() - started)

@@ -1,9 +1,9 @@
-"""What a check is, and the ways it can end."""
+"""A check, the outcome that it returns, and the three ways to build an outcome."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from spikeguard.auditing.findings import Finding, FindingStatus
@@ -11,33 +11,70 @@ from spikeguard.auditing.findings import Finding, FindingStatus
 if TYPE_CHECKING:
     from spikeguard.auditing.context import Context
 
-__all__ = ["Check", "Measure", "does_not_apply", "judged", "not_run", "reason", "title"]
+__all__ = ["Check", "Measure", "Outcome", "does_not_apply", "judged", "not_run", "reason", "title"]
 
-Measure = Callable[["Context"], Finding]
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check found: a :class:`Finding` without the code and title of its check.
+
+    Attributes:
+        status: "pass", "fail", "not run" or "does not apply".
+        measured: What was measured, in words and numbers.
+        threshold: When the check passes.
+        meaning: What the measurement says, as one plain clause.
+        remedy: What to do about it; empty when the check passed.
+        evidence: The numbers behind it, as plain data.
+    """
+
+    status: FindingStatus
+    measured: str
+    threshold: str = ""
+    meaning: str = ""
+    remedy: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+Measure = Callable[["Context"], Outcome]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: ``check(context) -> Finding``.
+    """One check of the audit: ``check(context) -> Finding``.
 
     Args:
-        measure: The function that measures and judges; the first line of its docstring says what
-            should hold.
-        cost: Gradient evaluations a sample, roughly, in a full audit. What another check made
-            before is free.
-        quick: Whether it belongs to the quick budget too.
+        measure: The function that measures and judges. The first line of its docstring is the
+            check's title: what should hold.
+        cost: Approximate gradient evaluations per sample in a full audit. Attacks that an earlier
+            check ran cost nothing.
+        quick: Whether the quick budget includes the check.
+        code: The check's key in ``CHECKS``, set there.
     """
 
     measure: Measure
     cost: float
     quick: bool = True
+    code: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", f"{title(self.measure)}. Cost {self.cost:g}")
 
     def __call__(self, context: Context) -> Finding:
-        """Measure and judge."""
-        return self.measure(context)
+        """Run the check."""
+        return self.finding(self.measure(context))
+
+    def finding(self, outcome: Outcome) -> Finding:
+        """Return an outcome as the finding of this check, with its code and title."""
+        return Finding(
+            self.code,
+            title(self.measure),
+            outcome.status,
+            outcome.measured,
+            outcome.threshold,
+            outcome.meaning,
+            outcome.remedy,
+            outcome.evidence,
+        )
 
 
 def title(measure: Measure) -> str:
@@ -46,13 +83,11 @@ def title(measure: Measure) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Return what an exception says, in one line."""
+    """Return the type of an exception and the first line of its message."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def judged(
-    code: str,
-    measure: Measure,
     *,
     failed: bool,
     measured: str,
@@ -61,11 +96,9 @@ def judged(
     fault: str,
     remedy: str,
     evidence: Mapping[str, Any],
-) -> Finding:
-    """Return a finding that means ``sound`` or, if it failed, ``fault`` with its remedy."""
-    return Finding(
-        code,
-        title(measure),
+) -> Outcome:
+    """Return a pass that means ``sound``, or a failure that means ``fault``, with its remedy."""
+    return Outcome(
         "fail" if failed else "pass",
         measured,
         threshold,
@@ -75,15 +108,11 @@ def judged(
     )
 
 
-def not_run(code: str, measure: Measure, why: str, remedy: str = "") -> Finding:
-    """Return a finding that nothing was measured, and why: the question stays open."""
-    return _open(code, measure, "not run", why, remedy)
+def not_run(why: str, remedy: str = "") -> Outcome:
+    """Return the outcome of a check that could not measure anything: the question stays open."""
+    return Outcome("not run", why, remedy=remedy)
 
 
-def does_not_apply(code: str, measure: Measure, why: str) -> Finding:
-    """Return a finding that there is nothing to ask of this model, and why: no question is open."""
-    return _open(code, measure, "does not apply", why, "")
-
-
-def _open(code: str, measure: Measure, status: FindingStatus, why: str, remedy: str) -> Finding:
-    return Finding(code, title(measure), status, why, remedy=remedy)
+def does_not_apply(why: str) -> Outcome:
+    """Return the outcome of a check that has no meaning for this model: no question is open."""
+    return Outcome("does not apply", why)

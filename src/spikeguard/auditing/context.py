@@ -1,4 +1,4 @@
-"""What all checks share: the attacks on the audited model, each made once."""
+"""The state that all checks share: attacks on the audited model, each run once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Attacked:
     """The outcome of one attack.
 
     Attributes:
-        right: Share of noise draws on which each sample is still right [N]; 0 or 1 without noise.
+        right: Share of draws on which each sample is still classified correctly [N]; 0 or 1
+            without noise.
         x_adv: The adversarial inputs [N, ...].
     """
 
@@ -42,22 +43,23 @@ class Attacked:
 
     @property
     def accuracy(self) -> float:
-        """Share that is still right."""
+        """Share of samples that are still classified correctly."""
         return float(self.right.mean())
 
 
 @dataclass(frozen=True, eq=False)
 class Context(Subject):
-    """One audit's subject: attacks on it are made when a check first asks for them, and kept.
+    """The subject of one audit, with a cache of the attacks on it.
 
-    Its arguments are those of :class:`~spikeguard.auditing.subject.Subject`.
+    An attack runs when a check first needs it. The arguments are those of
+    :class:`~spikeguard.auditing.subject.Subject`.
     """
 
     made: dict[Attack, Attacked] = field(default_factory=dict, init=False, repr=False)
     violations: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def first(self, n: int) -> Context:
-        """Return the audit of the first n samples, with attacks of its own; of all, the same."""
+        """Return a context of the first n samples with its own cache; self if it has no more."""
         if n >= len(self):
             return self
         if n not in self._parts:
@@ -71,12 +73,12 @@ class Context(Subject):
         return {}
 
     def gradient(self, surrogate: Surrogate | float | None = None) -> Gradient:
-        """Return the attacker's gradient; a stochastic model's is averaged over ``EOT`` draws."""
+        """Return the attacker's gradient, averaged over ``EOT`` draws for a stochastic model."""
         inner: Gradient = Backprop() if surrogate is None else SwapSurrogate(surrogate)
         return EoT(EOT, inner) if self.stochastic else inner
 
     def fgsm(self) -> Attack:
-        """Return the one-step attack."""
+        """Return the single-step attack."""
         return FGSM(self.threat, gradient=self.gradient())
 
     def noise(self) -> Attack:
@@ -95,7 +97,7 @@ class Context(Subject):
         step_size: float | None = None,
         loss: Loss = cross_entropy,
     ) -> Attack:
-        """Return PGD; by default at the audited eps, with the surrogate as handed over."""
+        """Return PGD; by default at the audited eps, with the model's own surrogate."""
         return PGD(
             self.threat if eps is None else replace(self.threat, eps=eps),  # type: ignore[type-var]
             steps=self.steps if steps is None else steps,
@@ -107,16 +109,16 @@ class Context(Subject):
         )
 
     def reference(self) -> Attack:
-        """Return the attack whose result is reported: the one handed over, or APGD."""
+        """Return the reported attack: the one passed to the audit, or APGD."""
         return self.attack or APGD(self.threat, steps=50, gradient=self.gradient())
 
     @property
     def tries(self) -> int:
-        """Restarts of the strongest attack; noise makes every one of them dear."""
+        """Restarts of the strongest attack; fewer under noise, where each is expensive."""
         return self.pick(full=10, quick=2 if self.stochastic else 4)
 
     def strongest(self) -> Attack:
-        """Return the reported attack with several restarts, if it can be restarted."""
+        """Return the reported attack with several restarts, if it has restarts."""
         attack = self.reference()
         if not hasattr(attack, "restarts"):
             return attack
@@ -124,7 +126,7 @@ class Context(Subject):
         return several
 
     def blind(self) -> tuple[str, Attack]:
-        """Return an attack that asks for logits alone, and its name; Square is none for L1."""
+        """Return the name of a gradient-free attack and the attack: Square, or NES under L1."""
         queries = self.pick(full=1000, quick=300)
         if self.threat.norm in ("linf", "l2"):
             return "Square", Square(self.threat, queries=queries, rescale=True)
@@ -134,8 +136,8 @@ class Context(Subject):
     def white(self, *, own: bool = False) -> list[Attacked]:
         """Return the outcomes of the gradient attacks: FGSM, PGD and the strongest.
 
-        Where the reported attack follows no gradient, APGD stands in its place; with ``own`` also
-        where it follows another one than the network's.
+        APGD replaces a reported attack that uses no gradient; with ``own``, also one that uses
+        another gradient than the network's own.
         """
         strongest = self.strongest()
         gradient = unwrap(getattr(strongest, "gradient", None))
@@ -144,11 +146,11 @@ class Context(Subject):
         return [self.attacked(attack) for attack in (self.fgsm(), self.pgd(), strongest)]
 
     def attacked(self, attack: Attack) -> Attacked:
-        """Make an attack, or return what it did before; all attacks share their random numbers.
+        """Run an attack, or return its cached outcome; all attacks share their random numbers.
 
         Raises:
-            ThreatViolation: If it left its threat set; also noted in ``violations``.
-            AttackError: If logits or gradients are not finite, or there is no gradient.
+            ThreatViolation: If the attack left its threat set; also added to ``violations``.
+            AttackError: If logits or gradients are not finite, or no gradient exists.
         """
         if attack not in self.made:
             try:
@@ -169,8 +171,8 @@ class Context(Subject):
     def upper_bound(self) -> float | None:
         """Return the accuracy under the per-sample worst of all attacks made at the audited eps.
 
-        Of a noisy model, the choice for each sample is scored again and can do worse than one
-        attack alone; then it is that attack's.
+        For a noisy model the input chosen for each sample is scored again. If this leaves more
+        than the best single attack, the accuracy under that attack is returned.
         """
         made = self.reported()
         if not made:
@@ -185,8 +187,8 @@ class Context(Subject):
     def worst(self, outcomes: list[Attacked]) -> Tensor:
         """Return the per-sample worst of several attacks [N].
 
-        With noise the lowest of several noisy scores is too low, so the input it chose is scored
-        once more on fresh draws.
+        The lowest of several noisy scores is biased low, so under noise the chosen input is scored
+        again on fresh draws.
         """
         rights = torch.stack([outcome.right for outcome in outcomes])
         lowest, which = rights.min(0)
@@ -197,7 +199,7 @@ class Context(Subject):
         return self.scored(chosen, "worst")
 
     def settings(self) -> dict[str, Any]:
-        """Return how the audit was made, as plain data."""
+        """Return the settings of the audit as plain data."""
         return {
             "samples": len(self),
             "seed": self.seed,

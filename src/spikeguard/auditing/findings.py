@@ -1,4 +1,4 @@
-"""What an audit says: a Finding for every check, and the Verdict that follows from them."""
+"""The result of an audit: a Finding for every check, and the Verdict drawn from them."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ REQUIRED = (
     *("G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G9", "G10", "G11"),
     *("G15", "G27", "G28", "G29", "G30", "S1", "S4", "S6", "S11", "S15"),
 )
-"""The checks that decide. The others find out more, and warn."""
+"""The checks that decide the verdict. A failure of another check is a warning."""
 
-# Which failure explains the others: broken numbers first, then broken models, then weak attacks.
+# The failure that explains the others: invalid numbers first, then broken models, weak attacks.
 _HEADLINES = (
     *("G27", "S1", "G29", "G28", "G19", "G16", "S4", "S5", "G15", "S6", "S11", "G2", "S15", "G3"),
     *("G5", "G6", "G7", "G1", "G4", "G10", "G11", "G8", "G9", "G30"),
 )
-_BROKEN = ("G27", "S1", "G29", "G28")  # where these fail, no accuracy means anything
+_BROKEN = ("G27", "S1", "G29", "G28")  # if one of these fails, no accuracy can be used
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check measured.
+    """The result of one check.
 
     Attributes:
-        code: The check's name, a key of ``CHECKS``.
-        title: What holds for a healthy model and a fair attack.
-        status: "pass", "fail", "not run", or "does not apply" where there is nothing to ask.
+        code: The check's key in ``CHECKS``.
+        title: What holds for a sound model and a working attack.
+        status: "pass", "fail", "not run", or "does not apply" to this model.
         measured: What was measured, in words and numbers.
         threshold: When the check passes.
         meaning: What the measurement says, as one plain clause.
         remedy: What to do about it; empty when the check passed.
         evidence: The numbers behind it, as plain data.
-        seconds: Time the check took.
+        seconds: Duration of the check.
     """
 
     code: str
@@ -64,11 +64,11 @@ class Verdict:
     Attributes:
         status: "unreliable" when a required check failed, else "inconclusive" when one did not run,
             else "reliable"; see ``REQUIRED``.
-        findings: One for every check, in the order they ran.
-        sentence: The verdict for people, one sentence.
+        findings: One per check, in the order of the checks.
+        sentence: The verdict as one sentence.
         upper_bound: Accuracy under the per-sample worst of the audit's attacks at the audited eps,
             in [0, 1]: an upper bound on robust accuracy; None when no attack ran.
-        settings: How the audit was made.
+        settings: Settings of the audit.
     """
 
     status: VerdictStatus
@@ -89,11 +89,11 @@ class Verdict:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Codes of the checks that failed and do not decide."""
+        """Codes of the failed checks that do not decide the verdict."""
         return tuple(code for code in self.failed if code not in REQUIRED)
 
     def table(self) -> str:
-        """Return the findings as aligned plain text; what did not pass comes with its remedy."""
+        """Return the findings as aligned plain text, with threshold and remedy of each failure."""
         rows = [("check", "result", "what should hold", "measured")]
         rows += [(f.code, _SHOWN[f.status], f.title, f.measured) for f in self.findings]
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
@@ -107,7 +107,7 @@ class Verdict:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the verdict as plain data that strict JSON can hold."""
+        """Return the verdict as plain data, valid as strict JSON."""
         return {
             "status": self.status,
             "reliable": self.reliable,
@@ -138,14 +138,14 @@ def conclude(
     reported: float | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Verdict:
-    """Draw the verdict from the required checks; failures of the others are named as warnings.
+    """Draw the verdict from the required checks; failures of others become warnings.
 
     Args:
-        findings: One for every check; a required one that is missing counts as not run.
+        findings: One per check; a required check without a finding counts as not run.
         upper_bound: Accuracy under the per-sample worst of all attacks.
-        single: Accuracy under one run of PGD, which is what a paper would print.
-        reported: Accuracy under the attack that was handed over, if one was.
-        settings: How the audit was made.
+        single: Accuracy under one run of PGD, the number that a paper would print.
+        reported: Accuracy under the attack passed as the reported one, or None.
+        settings: Settings of the audit.
     """
     found = tuple(findings)
     statuses = {f.code: f.status for f in found}
@@ -187,7 +187,7 @@ def _bound(upper_bound: float | None, single: float | None) -> str:
 
 
 def _explained(failed: Sequence[Finding], upper_bound: float | None, reported: float | None) -> str:
-    """Return the number that is wrong, why, and what to believe."""
+    """Return which number is wrong, why, and the upper bound to use instead."""
     headline = min(failed, key=_rank)
     if headline.code in _BROKEN or upper_bound is None:
         return headline.meaning
@@ -209,7 +209,7 @@ def _rank(finding: Finding) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """Turn evidence into what strict JSON can hold; a number that is not finite becomes None."""
+    """Convert evidence to strict JSON; a number that is not finite becomes None."""
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

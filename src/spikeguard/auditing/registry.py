@@ -1,6 +1,8 @@
-"""Registry of the audit: every check by its code, with its cost in gradients a sample."""
+"""The registry of the audit: every check by its code, in the order in which they run."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from spikeguard.auditing.check import Check
 from spikeguard.auditing.checks.alternative_losses import (
@@ -72,8 +74,8 @@ from spikeguard.auditing.checks.validity import (
 
 __all__ = ["CHECKS"]
 
-CHECKS: dict[str, Check] = {
-    # the network as a function: state, forward pass, outputs
+_TABLE = {
+    # Is the network a fixed, differentiable function?
     "S1": Check(batch_invariance, cost=3),
     "S2": Check(starts_at_rest, cost=1),
     "S3": Check(same_number_of_steps, cost=22),
@@ -84,7 +86,7 @@ CHECKS: dict[str, Check] = {
     "G22": Check(no_loop_inside, cost=0.1),
     "S9": Check(distinct_logits, cost=21),
     "S10": Check(rates_can_move, cost=0.4),
-    # the input gradient
+    # Is its input gradient present and right?
     "G15": Check(zero_gradient, cost=2),
     "G17": Check(stable_predictions, cost=34),
     "G18": Check(finite_differences, cost=23),
@@ -94,7 +96,7 @@ CHECKS: dict[str, Check] = {
     "S8": Check(gradient_keeps_its_size, cost=1),
     "S12": Check(no_detached_path, cost=51),
     "S13": Check(coder_gradient, cost=11),
-    # the search: steps, restarts, losses, noise draws
+    # Does the search have enough steps, restarts, losses and draws?
     "G1": Check(iterative_beats_single_step, cost=21),
     "G4": Check(noise_is_weaker, cost=4),
     "G8": Check(more_steps_change_nothing, cost=40),
@@ -106,7 +108,7 @@ CHECKS: dict[str, Check] = {
     "G14": Check(targets_find_no_more, cost=400, quick=False),
     "S11": Check(enough_draws, cost=240),
     "S20": Check(attack_ignores_the_batch, cost=8),
-    # other attacks: surrogates, rules, queries, transfer
+    # Do other attacks find more: surrogates, gradient rules, queries, transfer?
     "S4": Check(surrogate_sweep, cost=400),
     "S5": Check(rules_are_weaker, cost=480),
     "S14": Check(twin_is_weaker, cost=570, quick=False),
@@ -114,19 +116,19 @@ CHECKS: dict[str, Check] = {
     "G2": Check(gradients_beat_queries, cost=400),
     "G3": Check(transfer_is_weaker, cost=50),
     "G25": Check(breaks_the_undefended, cost=50),
-    # other radii, and an attack that must succeed
+    # Does the attack succeed where it must?
     "G5": Check(unbounded_attack_succeeds, cost=10),
     "G6": Check(eps_half_gives_chance, cost=10),
     "G7": Check(accuracy_falls_with_eps, cost=40),
     "S16": Check(eps_half_gives_chance_for_every_surrogate, cost=80, quick=False),
     "G26": Check(active_test, cost=600, quick=False),
-    # settings and scores
+    # Are the settings accounted for, and can the scores be repeated?
     "S21": Check(settings_are_accounted_for, cost=0),
     "S22": Check(surrogate_is_the_trained_one, cost=0),
     "G32": Check(nothing_was_tuned_on_the_test, cost=0),
     "G28": Check(scores_can_be_repeated, cost=1),
     "G29": Check(model_is_untouched, cost=1),
-    # last: these look at every attack that the checks above ran
+    # Are inputs and scores valid? These come last, since they read every attack made above.
     "S19": Check(valid_events, cost=0),
     "G23": Check(enough_classes, cost=0),
     "G24": Check(counted_on_the_model, cost=10),
@@ -135,3 +137,5 @@ CHECKS: dict[str, Check] = {
     "G30": Check(each_sample_has_its_worst, cost=0),
     "G31": Check(clean_errors_stay, cost=0),
 }
+
+CHECKS: dict[str, Check] = {code: replace(check, code=code) for code, check in _TABLE.items()}

@@ -1,4 +1,4 @@
-"""What is audited: a model, samples and a threat, and how the model is run on these samples."""
+"""The subject of an audit: a model, samples and a threat, with repeatable forward passes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Provenance:
     """How the settings of the reported attack were chosen.
 
     Args:
-        split: The data they were chosen on, such as "validation"; "fixed" where nothing was chosen.
-        trials: How many settings were tried, >= 1.
+        split: The split they were chosen on, such as "validation"; "fixed" if nothing was chosen.
+        trials: Number of settings that were tried, >= 1.
 
     Raises:
-        ValueError: If trials is below 1 or the split has no name.
+        ValueError: If trials is below 1 or split is empty.
     """
 
     split: str = "fixed"
@@ -50,23 +50,23 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model on samples whose noise is named, so that every look at it can be repeated.
+    """A model and samples; every forward pass takes its noise from a named stream.
 
     Args:
         model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``.
         x: Samples [N, ...] in [0, 1].
         y: Labels [N].
         threat: The set whose robustness is audited.
-        seed: Names all random streams.
+        seed: Seed of all random streams.
         steps: Steps of PGD.
-        batch_size: Samples at once.
+        batch_size: Samples per batch.
         budget: "quick" or "full"; checks choose their sizes with :meth:`pick`.
         substitutes: Other models, by name, from which attacks are transferred.
-        undefended: A plainly trained model that the same attacks must break.
+        undefended: A plainly trained model, which the reported attack must break.
         tuned: How the settings of the reported attack were chosen.
-        attack: The attack that is reported; None is APGD.
-        rescore: ``(x_adv, y) -> correct [N]``, scored in a fresh process; None where there is none.
-        trained_with: The surrogate of training, or one for each layer; None: unknown.
+        attack: The reported attack; None is APGD.
+        rescore: ``(x_adv, y) -> correct [N]``, scored in a fresh process, or None.
+        trained_with: The surrogate used in training, one or a mapping by layer; None: unknown.
     """
 
     model: nn.Module
@@ -92,7 +92,7 @@ class Subject:
         return full if self.budget == "full" else quick
 
     def once(self, name: str, make: Callable[[], T]) -> T:
-        """Return what ``make`` makes; it is made when first asked for under a name, and kept."""
+        """Return the cached value of a name; ``make`` computes it at the first call."""
         if name not in self._kept:
             self._kept[name] = make()
         kept: T = self._kept[name]
@@ -104,36 +104,36 @@ class Subject:
 
     @cached_property
     def classes(self) -> int:
-        """How many classes the model tells apart."""
+        """Number of classes, K."""
         return self.logits(torch.arange(1)).shape[1]
 
     @cached_property
     def stochastic(self) -> bool:
-        """Whether the model says that two calls on the same input can differ."""
+        """Whether the model declares that two calls on the same input can differ."""
         return is_stochastic(self.model)
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """Device of the model's parameters."""
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
     @property
     def reach(self) -> float:
-        """Radius of the ball around an image that holds every image."""
+        """Radius at which the ball around any image contains every image."""
         pixels = self.x[0].numel()
         return {"l2": math.sqrt(pixels), "l1": float(pixels)}.get(self.threat.norm, 1.0)
 
     @cached_property
     def clean(self) -> Tensor:
-        """Share of noise draws on which each clean sample is right [N]."""
+        """Share of draws on which each clean sample is classified correctly [N]."""
         return self.scored(self.x, "clean")
 
     def scored(self, x: Tensor, name: str = "score") -> Tensor:
-        """Return the share of fresh draws on which the model is right about each input [N].
+        """Return the share of fresh draws on which each input is classified correctly [N].
 
         Args:
-            x: Inputs in place of the samples [N, ...].
-            name: Names the draws of a stochastic model.
+            x: Inputs that replace the samples [N, ...].
+            name: Name of the noise stream of a stochastic model.
         """
         found = evaluate(
             self.model,
@@ -145,7 +145,7 @@ class Subject:
         return found.outcomes["clean"]
 
     def batches(self) -> Iterator[Tensor]:
-        """Yield the positions of the samples, a batch at a time."""
+        """Yield the indices of the samples, one batch at a time."""
         for start in range(0, len(self), self.batch_size):
             yield torch.arange(start, min(start + self.batch_size, len(self)))
 
@@ -153,9 +153,10 @@ class Subject:
         """Return the logits of one batch from one forward pass in evaluation mode.
 
         Args:
-            index: Positions of the samples.
-            name: Names the noise: a sample draws the same in every batch under the same name.
-            mirrored: Show other images in their place, with the pixels turned to 1 - x.
+            index: Indices of the samples.
+            name: Name of the noise stream. Under one name a sample gets the same noise in every
+                batch.
+            mirrored: Run other images of the same shape, with pixels 1 - x.
 
         Raises:
             AttackError: If the logits are not finite.
@@ -168,17 +169,17 @@ class Subject:
         return logits.cpu()
 
     def draws(self, index: Tensor, name: str) -> SampleStreams:
-        """Return a random stream of its own for each of these samples under a name."""
+        """Return a named random stream for each of these samples."""
         return SampleStreams(key(self.seed, "audit", name), index)
 
     @contextmanager
     def streams(self, index: Tensor, name: str) -> Iterator[None]:
-        """Bind the model's noise to the streams of these samples under a name."""
+        """Bind the model's noise to the named streams of these samples."""
         with randomness(self.model, self.draws(index, name)):
             yield
 
     @contextmanager
     def searching(self, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Put the model into the state that an attack works in; yield x and y of the samples."""
+        """Freeze the model as an attack does; yield x and y of the samples."""
         with frozen(self.model), self.streams(index, "gradient"):
             yield self.x[index].to(self.device), self.y[index].to(self.device)

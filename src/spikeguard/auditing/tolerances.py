@@ -1,4 +1,4 @@
-"""When a difference between counts is more than chance, and how shares are written."""
+"""Statistical tolerances for accuracies and counts, and the format of percentages."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from spikeguard.evaluation.statistics import wilson
 
 __all__ = ["LUCK", "exceeds", "fooled_alone", "half_width", "percent", "room_between"]
 
-LUCK = 0.05  # samples on which a weaker attack may be luckier than a stronger one
-_ALWAYS = 0.01  # a smaller difference between accuracies never counts
+LUCK = 0.05  # share of samples that a weaker attack alone may fool by luck
+_ALWAYS = 0.01  # smaller differences between accuracies never count
 
 
 def half_width(accuracy: float, n: int) -> float:
-    """Return half the width of the Wilson 95 % interval: what a difference must exceed to count."""
+    """Return half the width of the Wilson 95 % interval, which a difference must exceed."""
     low, high = wilson(accuracy * n, n)
     return (high - low) / 2
 
 
 def room_between(accuracy: float, n: int) -> float:
-    """Return how far two accuracies may differ."""
+    """Return the tolerated difference of two accuracies: max(1 point, half an interval)."""
     return max(_ALWAYS, half_width(accuracy, n))
 
 
@@ -27,14 +27,14 @@ def fooled_alone(right: Tensor, others: Tensor) -> int:
     """Return how many samples one attack fools and the others do not.
 
     Args:
-        right: Share of noise draws on which each sample is right under the attack [N].
-        others: The same under the others [N].
+        right: Share of draws on which each sample is correct under the attack [N].
+        others: Share of draws on which each sample is correct under the others [N].
     """
     return int((others - right > 0.5).sum())
 
 
 def exceeds(count: float, n: int, share: float) -> bool:
-    """Whether a count of n lies above a share by more than chance: its Wilson interval is above it.
+    """Whether a count of n exceeds a share by more than chance: by its whole Wilson interval.
 
     Example:
         >>> exceeds(2, 100, 0.01), exceeds(3, 100, 0.01)
@@ -44,7 +44,7 @@ def exceeds(count: float, n: int, share: float) -> bool:
 
 
 def percent(share: float) -> str:
-    """Write a share for people.
+    """Format a share as a percentage.
 
     Example:
         >>> percent(0.425), percent(0.6)

@@ -1,4 +1,4 @@
-"""check(): can this model be attacked at all? Cheap tests to run before any attack."""
+"""The pre-flight check: cheap tests of a model to run before any attack."""
 
 from __future__ import annotations
 

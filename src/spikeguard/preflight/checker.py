@@ -1,4 +1,4 @@
-"""TODO."""
+"""check(): test whether attacks on a model can measure its robustness."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ _SAMPLES = 32
 
 @dataclass(frozen=True)
 class Preflight:
-    """What a model that can be attacked showed.
+    """The result of ``check`` for a model that passed.
 
     Attributes:
-        samples: Images it was shown.
-        accuracy: Share it classifies right, in [0, 1].
-        zero_gradient: Share whose input gradient is exactly zero.
-        eps: Radius of the steps below.
+        samples: Number of images.
+        accuracy: Share of images that are classified correctly, in [0, 1].
+        zero_gradient: Share of images whose input gradient is exactly zero.
+        eps: Length of the steps below.
         along_gradient: Rise of the mean loss after a step of length eps along the gradient's sign.
         along_random: The largest rise after steps of the same length in random directions.
-        graded: Spiking layers that give other values than 0 and 1.
-        surrogates: What a short PGD leaves with three surrogates, or why they were not compared.
-        driven: How a network of another framework is driven: T, framework, presentation, readout.
-        neurons: What is known of its spiking layers, by name: reset, surrogate, what fires.
+        graded: Spiking layers whose outputs have other values than 0 and 1.
+        surrogates: Accuracy under a short PGD with three surrogates, or why they were not compared.
+        driven: How a foreign network is run: T, framework, presentation, readout.
+        neurons: Reset, surrogate and firing condition of its spiking layers, by name.
     """
 
     samples: int
@@ -59,11 +59,11 @@ class Preflight:
 
     @property
     def warning(self) -> str:
-        """What makes the results of attacks not trustworthy; empty if nothing is known."""
+        """Why the results of attacks are not trustworthy; empty if there is no reason."""
         return self.surrogates.warning if isinstance(self.surrogates, Compared) else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the result as plain data."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -86,22 +86,22 @@ class Preflight:
 
 
 def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight:
-    """Refuse a model whose attack would measure something else than its robustness.
+    """Reject a model on which attacks would not measure robustness.
 
-    It must give the same logits when it is asked again, in other company and in another order; have
-    an input gradient that raises the loss more than chance; and stay as it is. Where three
-    surrogates lead a short PGD to clearly different numbers, the result has a ``warning``. The
-    first 32 images are shown.
+    The model must return the same logits when it is called again, alone and in another order; have
+    an input gradient that raises the loss more than random directions do; and not change. If three
+    surrogates lead a short PGD to clearly different accuracies, the result has a ``warning``. Uses
+    the first 32 images.
 
     Args:
         model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``, such as
-            :func:`spikeguard.foreign` makes; it is examined in evaluation mode and left as it was.
+            :func:`spikeguard.foreign` makes. It runs in evaluation mode; its mode is restored.
         x: Images [B, ...] in [0, 1], B >= 2.
         y: Labels [B].
-        seed: Names the random directions and starts.
+        seed: Seed of the random directions and starts.
 
     Raises:
-        ValueError: If the model fails; the message says in what and what to do about it.
+        ValueError: If the model fails; the message names the fault and a remedy.
 
     Source: faults reported against stateful networks, sampling encoders and evaluations in training
         mode.
@@ -109,7 +109,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
     x, y = x[:_SAMPLES], y[:_SAMPLES]
     require_inputs(x, y)
     if len(x) < 2:
-        raise ValueError("check: needs at least 2 images, to show them in other company.")
+        raise ValueError("check: needs at least 2 images, to compare batches of different sizes.")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     x, y = x.to(device), y.to(device)
     before = state(model)
@@ -160,12 +160,12 @@ def _examined(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Preflight:
 
 
 class _TrainingModeError(Exception):
-    """A layer switched its mode: no kind of error that the trial of a foreign model expects."""
+    """A layer is in training mode: an error that the adapters of foreign models do not catch."""
 
 
 @contextmanager
 def _watched(model: nn.Module, graded: set[str]) -> Iterator[None]:
-    """Note layers that give graded spikes; refuse layers in training mode."""
+    """Record layers with graded spikes; reject layers in training mode."""
 
     def require_evaluation(module: nn.Module, given: object) -> None:
         if module.training:

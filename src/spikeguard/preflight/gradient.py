@@ -1,4 +1,4 @@
-"""A gradient that an attack can follow: it exists, is not zero, raises the loss above chance."""
+"""Test of the input gradient: it exists, is not zero and raises the loss above chance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spikeguard.rng import SampleStreams, key, randomness, stream
 __all__ = ["require_gradient"]
 
 _RADII = (2 / 255, 8 / 255, 0.1, 0.3)
-_DRAWS = 4  # random directions that the gradient's has to beat
+_DRAWS = 4  # random directions that the gradient must beat
 
 
 def require_gradient(
@@ -62,7 +62,7 @@ def _rises(
 ) -> tuple[float, float, float]:
     """Return (eps, rise along the gradient's sign, best rise of random signs) of the mean loss.
 
-    Of the first radius at which the gradient beats chance; of the last if it never does.
+    Uses the first radius at which the gradient beats chance, or the last if it never does.
     """
     index = torch.arange(len(x))
     generator = stream(seed, "check", "directions")

@@ -1,4 +1,4 @@
-"""Asked again, alone or in another order, a model says the same; asking it changes nothing."""
+"""Tests that a model is repeatable: same logits in every call and batch, no changed state."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from spikeguard.attacks.base import AttackError
 
 __all__ = ["changes", "require_independence", "require_same_again", "state"]
 
-_MOVED = 0.1  # share of samples in which rounding may flip a spike
+_MOVED = 0.1  # share of samples in which rounding can flip a spike
 
 
 def require_same_again(again: Callable[[], Tensor], first: Tensor) -> None:
-    """Two calls agree to the bit; if not, say whether it is chance or memory."""
+    """Require two bitwise equal calls; the error distinguishes noise from state."""
     try:
         if torch.equal(again(), first):
             return
@@ -48,7 +48,7 @@ def require_same_again(again: Callable[[], Tensor], first: Tensor) -> None:
 def require_independence(
     logits: Callable[[Tensor, Tensor], Tensor], x: Tensor, first: Tensor
 ) -> None:
-    """What is said of an image does not depend on its company or its place."""
+    """Require logits of an image that do not depend on the rest of the batch or its order."""
     index = torch.arange(len(x))
     some = min(8, len(x))
     alone = torch.cat([logits(x[i : i + 1], index[i : i + 1]) for i in range(some)])
@@ -68,14 +68,14 @@ def require_independence(
 
 
 def state(model: nn.Module) -> dict[str, Tensor | bool]:
-    """Copy all that asking a model must leave as it is: parameters, buffers, modes."""
+    """Copy the state that a call must not change: parameters, buffers, modes."""
     named = [*model.named_parameters(), *model.named_buffers()]
     found: dict[str, Tensor | bool] = {name: t.detach().clone() for name, t in named}
     return found | {f"{n or 'model'}.training": m.training for n, m in model.named_modules()}
 
 
 def changes(before: dict[str, Tensor | bool], after: dict[str, Tensor | bool]) -> list[str]:
-    """Name what differs between two states."""
+    """Return the names of entries that differ between two states."""
     return sorted(n for n in before | after if not _equal(before.get(n), after.get(n)))
 
 

@@ -1,4 +1,4 @@
-"""Do three surrogates lead a short attack to the same number? If not, it is the surrogate's."""
+"""Comparison of a short attack with three surrogates: does the accuracy depend on them?"""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ __all__ = ["Compared", "compare"]
 
 _STEPS = 5
 _RADII = (8 / 255, 0.1, 0.3)
-_WIDTHS = (0.5, 2.0, 1.0)  # the last where the model carries one of the others
+_WIDTHS = (0.5, 2.0, 1.0)  # the last replaces one that the model carries
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What five steps of PGD leave with the model's own surrogate and with two others.
+    """Accuracy under five steps of PGD with the model's own surrogate and with two others.
 
     Attributes:
         eps: Radius in pixel units, Linf.
-        left: Share of the images that stay right, in [0, 1], by surrogate; "own" is the first.
-        worst: Share that stays right under each of them.
-        room: How far ``worst`` may lie below "own": half a Wilson 95 % interval.
+        left: Share of the images that stay correct, in [0, 1], by surrogate; "own" is the first.
+        worst: Share that stays correct under all of them.
+        room: Tolerated gap of ``worst`` below "own": half a Wilson 95 % interval.
     """
 
     eps: float
@@ -45,7 +45,7 @@ class Compared:
 
     @property
     def warning(self) -> str:
-        """Say that the surrogates disagree clearly, and what to do about it; or nothing."""
+        """State that the surrogates disagree clearly, and the remedy; empty if they agree."""
         if self.left["own"] - self.worst <= self.room:
             return ""
         shares = ", ".join(f"{100 * share:.1f} % ({name})" for name, share in self.left.items())
@@ -59,18 +59,18 @@ class Compared:
 def compare(model: nn.Module, logits: Logits, x: Tensor, y: Tensor, seed: int) -> Compared | str:
     """Attack images with three surrogates, from the same starts.
 
-    At the first of the radii 8/255, 0.1 and 0.3 at which at most half of those that were right
-    survive, or else at the last: where hardly an attack succeeds, all surrogates agree.
+    Uses the first of the radii 8/255, 0.1 and 0.3 at which at most half of the correct images stay
+    correct, or else the last. At a radius where few attacks succeed, all surrogates agree.
 
     Args:
         model: The classifier, frozen.
         logits: ``(images, their indices) -> logits [B, K]``, without a gradient.
         x: Images [B, ...] in [0, 1].
         y: Labels [B].
-        seed: Names the starts.
+        seed: Seed of the random starts.
 
     Returns:
-        What is left, or why nothing was compared.
+        The accuracies, or why nothing was compared.
 
     Source: Özdenizci and Legenstein, TMLR 2024 (arXiv:2311.09266), who take the worst over many.
     """
@@ -81,7 +81,7 @@ def compare(model: nn.Module, logits: Logits, x: Tensor, y: Tensor, seed: int) -
     for eps in _RADII:
         try:
             found = _at(eps, model, logits, x, y, clean, seed)
-        except AttackError as error:  # the attack's own: the model passed without one
+        except AttackError as error:  # raised by the attack; the model passed its own tests
             return str(error)
         if 2 * found.worst * len(x) <= int(clean.sum()):
             break
@@ -107,7 +107,7 @@ def _at(
 
 
 def _gradients(model: nn.Module) -> dict[str, Gradient]:
-    """Return the model's own surrogate as handed over, and two triangles that are not it."""
+    """Return gradients with the model's own surrogate and with two other triangles."""
     carried = {layer.surrogate for layer in spiking_layers(model).values()}
     others = [Triangular(width) for width in _WIDTHS if carried != {Triangular(width)}]
     swapped = {f"triangle of half-width {s.width:g}": SwapSurrogate(s) for s in others[:2]}
@@ -115,10 +115,10 @@ def _gradients(model: nn.Module) -> dict[str, Gradient]:
 
 
 def _fixed(model: nn.Module) -> str:
-    """Say why surrogates cannot be exchanged; nothing where they can."""
+    """Return why surrogates cannot be exchanged; empty if they can."""
     layers = spiking_layers(model)
     if not layers:
-        return "the model has no spiking layer that is known"
+        return "the model has no known spiking layer"
     for name, layer in layers.items():
         if isinstance(layer, ForeignNeuron) and layer.framework.site(layer.module) is None:
             return f"the surrogate of {name} ({type(layer.module).__name__}) cannot be exchanged"

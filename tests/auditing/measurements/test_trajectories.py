@@ -1,4 +1,4 @@
-"""What a search sees on its way: one row a step, however often the step asks the model."""
+"""Trajectories have one row per step, however often a step calls the model."""
 
 from dataclasses import replace
 
@@ -39,7 +39,7 @@ NAMED = {
 
 @pytest.mark.parametrize("name", sorted(NAMED))
 def test_every_named_attack_can_be_the_reported_one(name):
-    """G10 and G11 look at its way, or say why there is none to look at; neither breaks."""
+    """G10 and G11 judge its trajectory, or state why it has none; neither raises."""
     attack = NAMED[name]
     if hasattr(attack, "queries"):
         attack = replace(attack, queries=20)
@@ -66,7 +66,7 @@ def test_under_noise_the_last_look_of_sa_pgd_is_no_step():
 
 @pytest.mark.parametrize("norm", [L1, L2, Linf])
 def test_apgd_is_not_blamed_for_where_it_begins_under_l1(norm):
-    """Its first searches run in larger balls, whose points fool and are rightly given up."""
+    """Its first searches run in larger balls; adversarial inputs there are rightly discarded."""
     attack = APGD(norm(0.5), steps=30)
     model = MLP(num_classes=4, T=2, hidden=(6,), in_shape=(1, 3, 3), neuron=LIF(0.5)).eval()
     x = torch.rand(40, 1, 3, 3, generator=stream(0, "x"))

@@ -1,1 +1,1 @@
-"""The checks of the audit, one question a module; none imports another."""
+"""The checks of the audit, one question per module; no module imports another."""

@@ -1,12 +1,11 @@
-"""G13, G14: does another loss, or a target, find what the cross-entropy misses?"""
+"""Does another loss, or a target class, find more than the cross-entropy? Checks G13, G14."""
 
 from __future__ import annotations
 
 from spikeguard.attacks.losses import dlr, margin
 from spikeguard.attacks.searches.apgd import APGD
-from spikeguard.auditing.check import judged
+from spikeguard.auditing.check import Outcome, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.tolerances import percent, room_between
 
 __all__ = ["other_losses_find_no_more", "targets_find_no_more"]
@@ -16,11 +15,11 @@ _SAMPLES = 50
 _STEPS = 20
 
 
-def other_losses_find_no_more(context: Context) -> Finding:
+def other_losses_find_no_more(context: Context) -> Outcome:
     """The loss does not decide the result.
 
-    PGD climbs the cross-entropy, the margin and the difference of logits ratio from the same
-    starts. Where the cross-entropy is far worse, it is saturated: its gradient underflows.
+    PGD maximises the cross-entropy, the margin and the difference of logits ratio (DLR) from the
+    same starts. If the cross-entropy is far weaker, it is saturated: its gradient underflows.
 
     Source: Croce and Hein, 2020 (arXiv:2003.01690); Tramèr et al., 2020 (arXiv:2002.08347).
     """
@@ -33,8 +32,6 @@ def other_losses_find_no_more(context: Context) -> Finding:
     best = min(others, key=lambda name: others[name].accuracy)
     least, room = others[best].accuracy, room_between(own.accuracy, len(context))
     return judged(
-        "G13",
-        other_losses_find_no_more,
         failed=least < own.accuracy - room,
         measured=f"PGD leaves {percent(own.accuracy)} with the cross-entropy, "
         + ", ".join(f"{percent(o.accuracy)} with {name}" for name, o in others.items())
@@ -43,7 +40,7 @@ def other_losses_find_no_more(context: Context) -> Finding:
         sound="the loss does not decide the result",
         fault=f"with {best} as its loss PGD leaves {percent(least)} instead of "
         f"{percent(own.accuracy)}: the number is an artefact of the loss",
-        remedy=f"attack with {best} too, and report the per-sample worst",
+        remedy=f"attack with {best} as well, and report the per-sample worst",
         evidence={
             "cross_entropy": own.accuracy,
             "others": {name: outcome.accuracy for name, outcome in others.items()},
@@ -52,11 +49,11 @@ def other_losses_find_no_more(context: Context) -> Finding:
     )
 
 
-def targets_find_no_more(context: Context) -> Finding:
-    """Aiming at each other class finds no more than as many untargeted tries.
+def targets_find_no_more(context: Context) -> Outcome:
+    """Targeted attacks find no more than as many untargeted restarts.
 
-    Both are run: APGD-T with a search for every class that could be taken for the true one, and
-    APGD with the reported loss and as many restarts.
+    Two attacks run: APGD-T with one search for each of up to 9 target classes, and APGD with the
+    reported loss and as many restarts.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705); Croce and Hein, 2020 (arXiv:2003.01690).
     """
@@ -69,8 +66,6 @@ def targets_find_no_more(context: Context) -> Finding:
     untargeted, targeted = some.attacked(free).accuracy, some.attacked(aimed).accuracy
     room = room_between(untargeted, len(some))
     return judged(
-        "G14",
-        targets_find_no_more,
         failed=targeted < untargeted - room,
         measured=f"targeted {percent(targeted)}, untargeted {percent(untargeted)} left after "
         f"{tries} searches each of {len(some)} samples",
@@ -78,6 +73,6 @@ def targets_find_no_more(context: Context) -> Finding:
         sound="targeted and untargeted attacks agree",
         fault=f"with a target the attack leaves {percent(targeted)}, without one "
         f"{percent(untargeted)}: the untargeted loss misleads it",
-        remedy="report targeted attacks too (APGD with targets=9)",
+        remedy="report targeted attacks as well (APGD with targets=9)",
         evidence={"targeted": targeted, "untargeted": untargeted, "tries": tries},
     )

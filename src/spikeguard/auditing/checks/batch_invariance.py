@@ -1,4 +1,4 @@
-"""S1, S20: does a sample's result depend on that sample alone?"""
+"""Do the logits of a sample depend on that sample alone? Check S1."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikeguard.attacks.base import AttackError
-from spikeguard.auditing.check import judged, not_run, reason
+from spikeguard.auditing.check import Outcome, judged, not_run, reason
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.repeatability import source_of_change
 from spikeguard.auditing.tolerances import percent
 
@@ -19,17 +18,16 @@ __all__ = ["batch_invariance"]
 
 _SAMPLES = 40
 _ALONE = 20
-_MOVED = 0.05  # rounding differs with the batch size; a spike at the very threshold may flip
+_MOVED = 0.05  # rounding depends on the batch size and can flip a spike at the threshold
 _AFTER = "after another batch"
 
 
-def batch_invariance(context: Context) -> Finding:
+def batch_invariance(context: Context) -> Outcome:
     """A sample's logits depend on that sample alone.
 
-    The same samples are shown again after another batch (does state survive a call?), alone, in
-    other company and in another order (do samples share statistics?), all in evaluation mode and
-    with the same noise for the same sample. Accuracies of a model that fails are accuracies of its
-    batches.
+    The same samples run again after another batch (does state survive a call?), alone, with fewer
+    others and in another order (do samples share statistics?), all in evaluation mode and with the
+    same noise for the same sample. If a model fails, its accuracy depends on the batches.
 
     Source: faults reported against stateful spiking networks and evaluations in training mode.
     """
@@ -45,14 +43,14 @@ def batch_invariance(context: Context) -> Finding:
             raise
         return _failure(
             f"raises when the batch changes: {reason(error)}",
-            "the model cannot be shown batches of any size, as if it kept state between calls",
+            "the model does not accept batches of any size, as if it kept state between calls",
             "reset all membrane potentials at the start of every forward pass",
             {},
         )
     most = max(moved, key=lambda variant: moved[variant])
-    measured = "no logits move, whatever the batch"
+    measured = "no logits change, whatever the batch"
     if moved[most]:
-        measured = f"logits move for {percent(moved[most])} of the samples {most}"
+        measured = f"logits change for {percent(moved[most])} of the samples {most}"
     evidence = {"moved": moved, "samples": n, "source": source}
     if moved[most] <= _MOVED:
         return _finding(False, measured, "", "", evidence)
@@ -61,8 +59,8 @@ def batch_invariance(context: Context) -> Finding:
     if source == "state":
         return _failure(
             measured,
-            "what the model saw before changes what it says now, so its accuracy depends on the "
-            "order of the evaluation",
+            "earlier batches change the logits of later ones, so the accuracy depends on the order "
+            "of the evaluation",
             "reset all membrane potentials and counters at the start of every forward pass",
             evidence,
         )
@@ -71,13 +69,13 @@ def batch_invariance(context: Context) -> Finding:
     return _failure(
         measured,
         f"a sample's result depends on its neighbours in the batch{where}",
-        "keep every layer, batch norm above all, in evaluation mode inside forward too",
+        "keep every layer, above all batch norm, in evaluation mode inside forward as well",
         {**evidence, "in_training_mode": training},
     )
 
 
 def _moved(context: Context, index: Tensor) -> dict[str, float]:
-    """Return, for every way to show the samples again, the share whose logits change."""
+    """Return the share of samples whose logits change, for each way to run them again."""
     n = len(index)
     reference = context.logits(index)
     context.logits(index[: n // 2 + 1], mirrored=True)
@@ -118,25 +116,23 @@ def _in_training_mode(context: Context, index: Tensor) -> list[str]:
     return sorted(found)
 
 
-def _failure(measured: str, fault: str, remedy: str, evidence: Mapping[str, object]) -> Finding:
+def _failure(measured: str, fault: str, remedy: str, evidence: Mapping[str, object]) -> Outcome:
     return _finding(True, measured, fault, remedy, evidence)
 
 
 def _finding(
     failed: bool, measured: str, fault: str, remedy: str, evidence: Mapping[str, object]
-) -> Finding:
+) -> Outcome:
     return judged(
-        "S1",
-        batch_invariance,
         failed=failed,
         measured=measured,
-        threshold=f"logits move for at most {percent(_MOVED)} of the samples",
-        sound="results do not depend on batch size, order or what the model saw before",
+        threshold=f"logits change for at most {percent(_MOVED)} of the samples",
+        sound="results do not depend on batch size, order or earlier batches",
         fault=fault,
         remedy=remedy,
         evidence=evidence,
     )
 
 
-def _not_run(why: str) -> Finding:
-    return not_run("S1", batch_invariance, why)
+def _not_run(why: str) -> Outcome:
+    return not_run(why)

@@ -1,4 +1,4 @@
-"""G26: does the attack find adversarial examples where they are known to exist?"""
+"""Does the attack find adversarial examples that are known to exist? Check G26."""
 
 from __future__ import annotations
 
@@ -12,35 +12,34 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.searches.noise import UniformNoise
-from spikeguard.auditing.check import does_not_apply, judged, not_run
+from spikeguard.auditing.check import Outcome, does_not_apply, judged, not_run
 from spikeguard.auditing.context import EOT, Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.tolerances import percent
 from spikeguard.evaluation.statistics import wilson
 from spikeguard.rng import SampleStreams
 
 __all__ = ["Binarised", "Hook", "active_test", "binarised"]
 
-_INNER = 199  # points of class 0 for each sample
-_TRIED = 8  # boundary points of which the farthest is taken
+_INNER = 199  # points of class 0 per sample
+_TRIED = 8  # boundary points, of which the farthest is used
 _GUESSES = 50  # points of the random search
-_INSIDE = 0.95  # of eps: where the inner points lie
+_INSIDE = 0.95  # radius of the inner points, as a share of eps
 _FITTING = 300
-_ENOUGH = 0.9  # of the samples: what the attack must find
-_TRIVIAL = 0.5  # of the samples: where random search makes the test worth nothing
+_ENOUGH = 0.9  # share of the samples that the attack must find
+_TRIVIAL = 0.5  # share that random search may find before the test is too easy
 _FEWEST = 8
 _EXPONENT = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
 _SAMPLES = 64
 
 
-def active_test(context: Context) -> Finding:
+def active_test(context: Context) -> Outcome:
     """The attack finds adversarial examples that exist by construction.
 
     For every sample a linear readout on the penultimate features (averaged over time steps) is
-    trained to tell points of the ball of 0.95 eps from one point at its edge. That point is then an
-    adversarial example, and the strongest attack of the audit, with its usual settings and
-    through the whole network, has to find one. Fifty random points must do far worse, or the test
-    says nothing. It tests the attack and its gradient, not the robustness of the network.
+    trained to separate points in the ball of 0.95 eps from one point at distance eps. That point
+    is then an adversarial example. The strongest attack of the audit, with its usual settings and
+    through the whole network, must find one. Fifty random points must find far fewer, otherwise
+    the test is too easy. It tests the attack and its gradient, not the robustness of the network.
 
     Source: Zimmermann et al., "Increasing confidence in adversarial robustness evaluations", 2022
     (arXiv:2206.13991).
@@ -50,7 +49,7 @@ def active_test(context: Context) -> Finding:
         hook = Hook.on(context.model, first)
     if hook is None:
         return does_not_apply(
-            "G26", active_test, "the model has no last linear layer whose input could be read out"
+            "the model has no last linear layer whose input could be used as features"
         )
     fooled, guessed = [], []
     for index in torch.split(torch.arange(n), context.batch_size):
@@ -66,43 +65,37 @@ def active_test(context: Context) -> Finding:
     tested = sum(map(len, fooled))
     if tested < _FEWEST:
         return not_run(
-            "G26",
-            active_test,
-            f"for only {tested} of {n} samples the features tell the edge of the ball from its "
-            "inside" + (", through the noise" if context.stochastic else ""),
+            f"the features separate the edge of the ball from its inside for only {tested} of {n} "
+            "samples" + (", through the noise" if context.stochastic else ""),
         )
     found, lucky = (int(torch.cat(parts).sum()) for parts in (fooled, guessed))
     if lucky > _TRIVIAL * tested:
         return not_run(
-            "G26",
-            active_test,
             f"{_GUESSES} random points find {lucky} of {tested}: the test is too easy",
         )
     return judged(
-        "G26",
-        active_test,
         failed=wilson(found, tested)[1] < _ENOUGH,
         measured=f"the attack finds {found} of {tested}, {_GUESSES} random points find {lucky}",
         threshold=f"the attack not clearly below {percent(_ENOUGH)}, random search finding at "
         f"most {percent(_TRIVIAL)}",
-        sound="the attack finds what is there to be found",
+        sound="the attack finds the adversarial examples that exist",
         fault=f"of {tested} adversarial examples known to exist the attack finds {found}, so what "
-        "it leaves is no sign of robustness",
-        remedy="repair the attack on this test, which needs no other model: other surrogates, more "
-        "steps, another loss",
+        "it leaves is no evidence of robustness",
+        remedy="improve the attack on this test, which needs no other model: other surrogates, "
+        "more steps, another loss",
         evidence={"found": found, "random": lucky, "tested": tested, "left_out": n - tested},
     )
 
 
 class Binarised(nn.Module):
-    """The network with a readout of two classes for each of some samples.
+    """The network with a separate two-class readout for each of some samples.
 
-    A row of a batch belongs to the sample that lies nearest to it in the norm of the threat, so
-    that an attack may show them in any number and order.
+    Each row of a batch uses the readout of the nearest sample in the norm of the threat, so an
+    attack may pass rows in any number and order.
 
     Args:
         model: The network.
-        hook: Where its penultimate features are read.
+        hook: Location of its penultimate features.
         x: The samples [N, ...].
         weight: Readout of each sample [N, F].
         bias: Offset of each sample [N].
@@ -129,14 +122,14 @@ class Binarised(nn.Module):
         self.register_buffer("bias", bias)
 
     def take(self, which: Tensor) -> Binarised:
-        """Return the readouts of some of the samples."""
+        """Return the network with the readouts of a subset of the samples."""
         which = which.to(self.x.device)
         return Binarised(
             self.model, self.hook, self.x[which], self.weight[which], self.bias[which], self.p
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits [B, 2]; class 1 is the boundary point's."""
+        """Return the logits [B, 2]; class 1 is that of the boundary point."""
         far = torch.cdist(x.detach().flatten(1), self.x.flatten(1), p=self.p)
         own = far.argmin(1)
         score = (self.hook.features(self.model, x) * self.weight[own]).sum(1) + self.bias[own]
@@ -145,13 +138,13 @@ class Binarised(nn.Module):
 
 @dataclass(frozen=True)
 class Hook:
-    """Where the penultimate features are: the input of the linear layer that makes the logits."""
+    """The linear layer that computes the logits; its input is the penultimate features."""
 
     layer: nn.Linear
 
     @classmethod
     def on(cls, model: nn.Module, x: Tensor) -> Hook | None:
-        """Find the last linear layer that runs; None if it does not make the logits."""
+        """Find the last linear layer that runs; None if its output is not the logits."""
         linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
         with torch.no_grad(), _inputs(linear) as seen:
             logits = model(x)
@@ -170,8 +163,8 @@ class Hook:
 def binarised(context: Context, hook: Hook, index: Tensor) -> tuple[Binarised, Tensor]:
     """Return the network with readouts trained for some samples, and which of them work [B].
 
-    A readout works when the network itself puts the clean sample into class 0 and the boundary
-    point into class 1, on every noise draw that is tried.
+    A readout works if the network classifies the clean sample as 0 and the boundary point as 1 on
+    every tested draw.
     """
     x = context.x[index].to(context.device)
     streams = context.draws(index, "active")
@@ -200,8 +193,8 @@ def binarised(context: Context, hook: Hook, index: Tensor) -> tuple[Binarised, T
 def _readout(inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
     """Fit a logistic regression for each sample: inner [B, n, F] against outer [B, F].
 
-    The outer point weighs as much as all others together. The threshold is then put midway between
-    the outer point and the nearest inner one, and the score scaled so that these lie at -1 and 1.
+    The outer point has as much weight as all others together. The threshold is then set midway
+    between the outer point and the nearest inner one, and the score is scaled to -1 and 1 there.
     """
     centre = inner.mean(1, keepdim=True)
     points = torch.cat([inner, outer[:, None]], 1) - centre
@@ -238,7 +231,7 @@ def _features(context: Context, hook: Hook, x: Tensor, index: Tensor) -> Tensor:
 
 
 def _success(context: Context, model: Binarised, index: Tensor, attack: Attack) -> Tensor:
-    """Attack the readouts of some samples; say which were found [B]."""
+    """Attack the readouts of some samples; return which attacks succeed [B]."""
     x = context.x[index].to(context.device)
     y = torch.zeros(len(index), dtype=torch.int64, device=x.device)
     x_adv = attack(model, x, y, generator=context.draws(index, "active attack"))
@@ -250,7 +243,7 @@ def _success(context: Context, model: Binarised, index: Tensor, attack: Attack) 
 
 @contextmanager
 def _inputs(layers: Sequence[nn.Linear]) -> Iterator[list[tuple[nn.Linear, Tensor]]]:
-    """Keep what goes into some linear layers inside the block, in the order of the calls."""
+    """Record the inputs of some linear layers inside the block, in call order."""
     seen: list[tuple[nn.Linear, Tensor]] = []
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

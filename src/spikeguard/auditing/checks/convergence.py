@@ -1,4 +1,4 @@
-"""G8 to G12: would the attack do better with more steps, more tries, or other steps?"""
+"""Would more steps, more restarts or another step size find more? Checks G8, G9, G10, G11, G12."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks.base import Attack
-from spikeguard.auditing.check import does_not_apply, judged
+from spikeguard.auditing.check import Outcome, does_not_apply, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.trajectories import Walk, unseen, walk
 from spikeguard.auditing.tolerances import exceeds, fooled_alone, percent, room_between
 
@@ -23,62 +22,58 @@ __all__ = [
     "success_is_kept",
 ]
 
-_SETTLED = 0.05  # of the whole gain in loss
+_SETTLED = 0.05  # share of the total gain in loss
 _TINY = 1e-12
 _LAST = 10  # steps
 _FACTORS = (0.25, 0.5, 2.0, 4.0)
-_FOUND = 0.05  # samples that more restarts may find
-_FEW = 0.01  # samples that resist and are too few for their loss to say anything
-_LOST = 0.01  # samples that may be found and thrown away
+_FOUND = 0.05  # share of samples that more restarts may fool
+_FEW = 0.01  # share of unfooled samples that is too small to judge their loss
+_LOST = 0.01  # share of samples that may be fooled during the search and lost again
 
 
-def more_steps_change_nothing(context: Context) -> Finding:
+def more_steps_change_nothing(context: Context) -> Outcome:
     """Twice the steps find no more.
 
-    An attack that is stopped while it still finds adversarial inputs measures its own length.
+    If an attack stops while it still finds adversarial inputs, the accuracy depends on its length.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705).
     """
     attack = context.reference()
     steps = getattr(attack, "steps", None)
     if steps is None:
-        return does_not_apply("G8", more_steps_change_nothing, "the attack takes no steps")
+        return does_not_apply("the attack takes no steps")
     once = context.attacked(attack).accuracy
     twice = context.attacked(_with(attack, steps=2 * steps)).accuracy
     room = room_between(once, len(context))
     return judged(
-        "G8",
-        more_steps_change_nothing,
         failed=twice < once - room,
         measured=f"{percent(once)} left after {steps} steps, {percent(twice)} after {2 * steps}",
         threshold=f"twice the steps lower accuracy by at most {100 * room:.1f} points",
         sound="the attack has enough steps",
         fault=f"with twice the steps the attack leaves {percent(twice)} instead of "
-        f"{percent(once)}: the number measures how long it ran",
-        remedy="double the steps until the accuracy stays",
+        f"{percent(once)}: the number depends on the length of the attack",
+        remedy="double the steps until the accuracy no longer changes",
         evidence={"steps": steps, "once": once, "twice": twice},
     )
 
 
-def more_restarts_change_nothing(context: Context) -> Finding:
+def more_restarts_change_nothing(context: Context) -> Outcome:
     """Twice the restarts find no more.
 
-    Where every further random start still finds adversarial inputs, the number measures how often
-    the attack was started.
+    If every further random start still finds adversarial inputs, the accuracy depends on the number
+    of restarts.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705).
     """
     attack = context.reference()
     if not hasattr(attack, "restarts"):
-        return does_not_apply("G9", more_restarts_change_nothing, "the attack is not restarted")
+        return does_not_apply("the attack has no restarts")
     tries = context.tries
     once = context.attacked(attack).accuracy
     few = context.attacked(context.strongest()).accuracy
     many = context.attacked(_with(attack, restarts=2 * tries)).accuracy
     n, lost = len(context), max(0.0, few - many)
     return judged(
-        "G9",
-        more_restarts_change_nothing,
         failed=exceeds(lost * n, n, _FOUND),
         measured=f"{percent(once)} left after {getattr(attack, 'restarts', 1)}, {percent(few)} "
         f"after {tries}, {percent(many)} after {2 * tries} restarts",
@@ -86,46 +81,45 @@ def more_restarts_change_nothing(context: Context) -> Finding:
         sound="the attack has enough restarts",
         fault=f"every further restart still finds adversarial inputs: {tries} more lower the "
         f"accuracy from {percent(few)} to {percent(many)}",
-        remedy="double the restarts until the accuracy stays, and look for a gradient that "
-        "misleads: luck should not matter so much",
+        remedy="double the restarts until the accuracy no longer changes, and look for a gradient "
+        "that misleads: luck should not matter so much",
         evidence={"tries": tries, "one": once, "few": few, "many": many},
     )
 
 
-def loss_has_settled(context: Context) -> Finding:
-    """The loss of the samples that resist has settled when the attack ends.
+def loss_has_settled(context: Context) -> Outcome:
+    """The loss of the unfooled samples has converged when the attack ends.
 
-    Their best loss so far, as a share of its whole gain, must not grow in the last ten steps. The
-    best of many noisy values always grows; a stochastic model's last ten steps are compared with
-    the ten before, in the mean. Where no more resist than 1 % by chance, nothing is asked of them.
+    The best loss so far of samples that no step fools must gain at most 5 % of its total gain in
+    the last ten steps. Under noise, where the best of many values always grows, the mean loss of
+    the last ten steps is compared with that of the ten before. If the share of unfooled samples
+    does not exceed 1 % by more than chance, the check does not apply.
 
     Source: Pintor et al., "Indicators of attack failure", 2022 (arXiv:2106.09947).
     """
     attack = context.reference()
     if why := unseen(attack):
-        return does_not_apply("G10", loss_has_settled, why)
+        return does_not_apply(why)
     seen = walk(context, attack)
     steps, last = len(seen.loss), min(_LAST, len(seen.loss) // 2)
     resisting = (context.clean > 0) & (seen.right.amin(0) > 0)
     curve = _curve(seen, resisting, context)
     count, n = int(resisting.sum()), len(context)
     if not exceeds(count, n, _FEW) or not last:
-        why = f"{n - count} of {n} samples are wrong at once or fooled on the way"
-        nothing = does_not_apply("G10", loss_has_settled, why)
+        why = f"{n - count} of {n} samples are misclassified or fooled during the search"
+        nothing = does_not_apply(why)
         return replace(nothing, evidence={"steps": steps, "resisting": count, "curve": curve})
     shares = _late(seen.loss[:, resisting], last, noisy=context.stochastic)
     late, chance = float(shares.mean()), 2 * float(shares.std(correction=0)) / len(shares) ** 0.5
     return judged(
-        "G10",
-        loss_has_settled,
         failed=late - chance > _SETTLED,
         measured=f"{percent(late)} of the gain in loss falls into the last {last} of {steps} "
-        f"steps, for the {count} samples that resist",
+        f"steps, for the {count} unfooled samples",
         threshold=f"not above {percent(_SETTLED)} by more than chance, {percent(chance)}",
-        sound="the attack has climbed as high as it gets",
+        sound="the loss has converged",
         fault=f"the loss is still growing when the attack ends: {percent(late)} of its gain falls "
         f"into the last {last} steps",
-        remedy="more steps, and shorter ones towards the end (APGD)",
+        remedy="use more steps, and shorter ones towards the end (APGD)",
         evidence={
             "late": late,
             "steps": steps,
@@ -136,40 +130,38 @@ def loss_has_settled(context: Context) -> Finding:
     )
 
 
-def success_is_kept(context: Context) -> Finding:
-    """No adversarial input found on the way is thrown away.
+def success_is_kept(context: Context) -> Outcome:
+    """The attack returns the adversarial inputs that it finds.
 
-    Where a step fooled the model and what is returned does not, the attack succeeded and says that
-    it failed. PGD, which returns its last point, does so.
+    If a step fools the model and the returned input does not, the attack succeeded and reports a
+    failure. PGD does this, because it returns its last point.
 
     Source: Pintor et al., "Indicators of attack failure", 2022 (arXiv:2106.09947).
     """
     attack = context.reference()
     if why := unseen(attack):
-        return does_not_apply("G11", success_is_kept, why)
+        return does_not_apply(why)
     if context.stochastic:
-        why = "under noise one look does not tell whether a point fools"
-        return does_not_apply("G11", success_is_kept, why)
+        why = "under noise a single draw does not show whether an input fools the model"
+        return does_not_apply(why)
     seen, n = walk(context, attack), len(context)
     thrown = fooled_alone(seen.right.amin(0), torch.minimum(seen.end, context.clean))
     return judged(
-        "G11",
-        success_is_kept,
         failed=exceeds(thrown, n, _LOST),
-        measured=f"{thrown} of {n} fooled on the way and right again at the end",
+        measured=f"{thrown} of {n} fooled during the search and correct again at its end",
         threshold=f"not above {percent(_LOST)}",
-        sound="what the attack finds, it keeps",
-        fault=f"{percent(thrown / n)} of the samples were fooled on the way, and the attack went "
-        "on and lost them",
-        remedy="keep the best point of every search: APGD, or evaluate(cascade=True)",
+        sound="the attack keeps the adversarial inputs that it finds",
+        fault=f"{percent(thrown / n)} of the samples were fooled during the search, and later "
+        "steps lost them",
+        remedy="return the best point of every search: APGD, or evaluate(cascade=True)",
         evidence={"thrown_away": thrown, "samples": n},
     )
 
 
-def step_size_is_right(context: Context) -> Finding:
+def step_size_is_right(context: Context) -> Outcome:
     """No other step size is better.
 
-    Asked of the attack that is reported if it has a step size, else of PGD.
+    Tests the reported attack if it has a step size, else PGD.
 
     Source: Tramèr et al., 2020 (arXiv:2002.08347); Carlini et al., 2019 (arXiv:1902.06705).
     """
@@ -185,8 +177,6 @@ def step_size_is_right(context: Context) -> Finding:
     best = min(others, key=lambda factor: others[factor])
     room = room_between(own, len(context))
     return judged(
-        "G12",
-        step_size_is_right,
         failed=others[best] < own - room,
         measured=f"{percent(own)} left with steps of {length:.3g}; "
         + ", ".join(f"{percent(right)} with {f:g} times that" for f, right in others.items()),
@@ -200,10 +190,10 @@ def step_size_is_right(context: Context) -> Finding:
 
 
 def _curve(seen: Walk, resisting: Tensor, context: Context) -> dict[str, list[float]]:
-    """Return mean and quartiles of the loss at every step, and the share that is still right.
+    """Return mean and quartiles of the loss at every step, and the share still correct.
 
-    The loss is that of the samples that resist, of all where none does. Without noise both are the
-    best so far: what the attack has reached by then.
+    The loss is that of the unfooled samples, or of all samples if none is left. Without noise both
+    curves hold the best value so far.
     """
     loss = seen.loss[:, resisting] if bool(resisting.any()) else seen.loss
     right = torch.minimum(seen.right, context.clean)
@@ -215,9 +205,9 @@ def _curve(seen: Walk, resisting: Tensor, context: Context) -> dict[str, list[fl
 
 
 def _late(loss: Tensor, last: int, *, noisy: bool) -> Tensor:
-    """Return for each sample which share of the gain in loss [steps, N] falls into the last steps.
+    """Return the share of each sample's gain in loss [steps, N] that falls into the last steps.
 
-    Under noise it is the sample's share of the mean gain.
+    Under noise the gain is divided by the mean gain of all samples.
     """
     if noisy:
         start, before, end = loss[0], loss[-2 * last : -last].mean(0), loss[-last:].mean(0)

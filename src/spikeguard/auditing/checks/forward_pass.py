@@ -1,4 +1,4 @@
-"""G16, G21, G22: is the forward pass one plain, differentiable computation?"""
+"""Is the forward pass one plain, differentiable computation? Checks G16, G21, G22."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.model_access import classify
-from spikeguard.auditing.check import judged, not_run, reason
+from spikeguard.auditing.check import Outcome, judged, not_run, reason
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 
 __all__ = ["no_backward_inside", "no_loop_inside", "whole_graph"]
 
 _SAMPLES = 8
-_MOST = 10  # classes whose gradient is asked for one by one
+_MOST = 10  # classes whose gradients are computed one by one
 
 
-def whole_graph(context: Context) -> Finding:
+def whole_graph(context: Context) -> Outcome:
     """The computation graph leads from every logit to the input.
 
-    The gradient of each logit with respect to the input must exist, and asking for it must not
-    raise: a piece of NumPy, a detach or a block under no_grad cuts the graph, and an attack climbs
-    what is left. A gradient that exists and is zero is G15's matter.
+    The gradient of each logit with respect to the input must exist, and computing it must not
+    raise. NumPy code, a detach or a block under no_grad cuts the graph, so an attack follows only
+    the remaining part. G15 covers gradients that exist and are zero.
 
     Source: Pintor et al., "Indicators of attack failure", 2022 (arXiv:2106.09947).
     """
@@ -56,28 +55,27 @@ def whole_graph(context: Context) -> Finding:
         else f"the input has a gradient from each of {len(asked)} logits"
     )
     return judged(
-        "G16",
-        whole_graph,
         failed=bool(cut or fault),
         measured=measured,
-        threshold="a gradient from every logit, and no error on the way back",
-        sound="nothing cuts the way from the logits to the input",
-        fault="the way back from the logits to the input is cut, so gradient attacks cannot work",
+        threshold="a gradient from every logit, and no error in the backward pass",
+        sound="nothing cuts the graph between the logits and the input",
+        fault="the graph from the logits to the input is cut, so gradient attacks cannot work",
         remedy="remove detach, no_grad and NumPy from forward, or give the part a straight-through "
         "gradient (BPDA)",
         evidence={"cut": cut, "error": fault},
     )
 
 
-def no_backward_inside(context: Context) -> Finding:
-    """The forward pass runs no backward pass of its own.
+def no_backward_inside(context: Context) -> Outcome:
+    """The forward pass contains no backward pass.
 
-    A model that differentiates inside forward (to purify its input, for one) changes while it is
-    attacked, and its gradient is not the gradient of what it does. Every call of torch's autograd
-    engine during one forward pass is counted, in evaluation mode without and with gradients.
+    A model that differentiates inside forward, for example to purify its input, optimises during
+    the attack, and its gradient is not that of the whole computation. The check counts the calls
+    of torch's autograd engine in one forward pass without and one with gradients, in evaluation
+    mode.
 
     Source: Croce and Hein, 2020 (AutoAttack's flag for dynamic defences), who trace the
-    interpreter; here the entry points of autograd are watched.
+    interpreter; here the entry points of autograd are counted.
     """
     index = torch.arange(min(_SAMPLES, len(context)))
     calls: Counter[str] = Counter()
@@ -86,25 +84,24 @@ def no_backward_inside(context: Context) -> Finding:
             classify(context.model, x.detach().clone().requires_grad_(), y)
     total = sum(calls.values())
     return judged(
-        "G21",
-        no_backward_inside,
         failed=total > 0,
         measured=f"{total} backward passes inside 2 forward passes",
         threshold="none",
         sound="the forward pass is one computation",
-        fault="the model runs backward passes inside its forward pass: it optimises something "
-        "while it is attacked, and its gradient is not that of what it does",
-        remedy="attack through the whole inner computation, or past it (BPDA), and say so",
+        fault="the model runs backward passes inside its forward pass: it optimises during the "
+        "attack, and its gradient is not that of the whole computation",
+        remedy="differentiate through the whole inner computation, or bypass it (BPDA), and "
+        "report this",
         evidence=dict(calls),
     )
 
 
-def no_loop_inside(context: Context) -> Finding:
-    """The forward pass takes the same way for every input, and optimises nothing.
+def no_loop_inside(context: Context) -> Outcome:
+    """The forward pass runs the same modules for every input, and optimises nothing.
 
-    Three marks of a loop that runs until something is reached: a module is called more often for
-    one input than for another, an optimiser steps, or forward turns gradients on although its
-    caller turned them off. Loops of a fixed length, such as that over time steps, are no fault.
+    Three signs of a loop with a stopping criterion: a module is called more often for one input
+    than for another, an optimiser steps, or forward enables gradients although its caller disabled
+    them. Loops of a fixed length, such as the loop over time steps, are no fault.
 
     Source: RobustBench's rules of admission: no optimisation loop in the forward pass.
     """
@@ -119,27 +116,25 @@ def no_loop_inside(context: Context) -> Finding:
     names = sorted(set().union(*seen))
     vary = [name for name in names if len({calls[name] for calls in seen}) > 1]
     if not names and not marks:
-        return not_run("G22", no_loop_inside, "the model has no parts whose calls could be counted")
+        return not_run("the model has no submodules whose calls could be counted")
     faults = [f"{', '.join(vary[:3])} called more often for some inputs"] if vary else []
     faults += [f"{what} {number} times" for what, number in marks.items()]
     most = max((max(calls.values(), default=0) for calls in seen), default=0)
     return judged(
-        "G22",
-        no_loop_inside,
         failed=bool(faults),
         measured="; ".join(faults) or f"each module is called equally often, at most {most} times",
-        threshold="as many calls for every input, no optimiser, no gradients turned on",
-        sound="the forward pass is a computation of fixed length",
-        fault=f"the forward pass searches or stops by its input ({'; '.join(faults[:1])}), which "
-        "the gradient does not see",
-        remedy="attack with the loop unrolled to its full length, past it (BPDA), or with Square",
+        threshold="equal call counts for every input, no optimiser step, no gradients enabled",
+        sound="the forward pass has a fixed length",
+        fault="the length of the forward pass depends on its input, or it optimises "
+        f"({'; '.join(faults[:1])}), which the gradient does not show",
+        remedy="unroll the loop to its full length, bypass it (BPDA), or attack with Square",
         evidence={"vary": vary, "marks": dict(marks), "most_calls": most},
     )
 
 
 @contextmanager
 def _watching(calls: Counter[str]) -> Iterator[None]:
-    """Count the calls of autograd's engine inside the block, whichever way it is reached."""
+    """Count the calls of the autograd engine inside the block, through any entry point."""
 
     def counting(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **options: Any) -> Any:
@@ -148,7 +143,7 @@ def _watching(calls: Counter[str]) -> Iterator[None]:
 
         return counted
 
-    entry = "_engine_run_backward"  # what grad and backward both end in, also by other names
+    entry = "_engine_run_backward"  # the function that grad, backward and torch.func share
     names = [entry] if hasattr(torch.autograd, entry) else ["grad", "backward"]
     with ExitStack() as stack:
         for name in names:
@@ -160,7 +155,7 @@ def _watching(calls: Counter[str]) -> Iterator[None]:
 
 @contextmanager
 def _marked(marks: Counter[str], model: nn.Module) -> Iterator[None]:
-    """Count optimiser steps, and modules that run with gradients on, inside the block."""
+    """Count optimiser steps and modules that run with gradients enabled inside the block."""
 
     def stepped(*_: object) -> None:
         marks["an optimiser steps"] += 1
@@ -180,7 +175,7 @@ def _marked(marks: Counter[str], model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _counted(model: nn.Module) -> Iterator[Counter[str]]:
-    """Count the calls of every part of the model inside the block."""
+    """Count the calls of every submodule inside the block."""
     calls: Counter[str] = Counter()
     handles = []
     for name, module in model.named_modules():

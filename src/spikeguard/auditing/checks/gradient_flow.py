@@ -1,4 +1,4 @@
-"""S6, S7, S8: does the gradient come through every step and every layer?"""
+"""Does the gradient reach every time step and every layer? Checks S6, S7, S8."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.losses import cross_entropy
-from spikeguard.auditing.check import does_not_apply, judged
+from spikeguard.auditing.check import Outcome, does_not_apply, judged
 from spikeguard.auditing.context import EOT, Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.input_gradients import dead_surrogates
 from spikeguard.auditing.measurements.layer_gradients import layer_gradients, watched
 from spikeguard.auditing.tolerances import exceeds, percent
@@ -20,23 +19,21 @@ __all__ = ["every_step_has_a_gradient", "gradient_keeps_its_size", "no_dead_laye
 _FEW = 0.01
 _DEAD = 0.99
 _VANISHING, _EXPLODING = 1e-4, 1e4
-_SPIKING = "the model has no spiking layer of SpikeGuard's"
+_SPIKING = "the model has no spiking layer of SpikeGuard"
 
 
-def every_step_has_a_gradient(context: Context) -> Finding:
-    """The attack sees every sample at every time step.
+def every_step_has_a_gradient(context: Context) -> Outcome:
+    """Every sample has an input gradient, and so has every time step.
 
-    The gradient of the loss with respect to the input, and to what the encoder shows at each step:
-    a sample without any is never attacked, and a step at which no sample has one is invisible to
-    the attack. A model with noise is asked on as many draws as its attacks average; a gradient on
+    Computes the gradient of the loss with respect to the input and to the encoder's output at each
+    step. A sample without any gradient is never attacked; the attack cannot use a step at which no
+    sample has one. Under noise as many draws are tested as an attack averages, and a gradient on
     one of them is enough.
 
     Source: SpikeGuard's own, after AutoAttack's flag for zero gradients.
     """
     if not any(isinstance(module, SNN) for module in context.model.modules()):
-        return does_not_apply(
-            "S6", every_step_has_a_gradient, "the model has no time steps that can be told apart"
-        )
+        return does_not_apply("the model is no SNN, so its time steps cannot be separated")
     found = [_per_step(context, index) for index in context.batches()]
     zero = torch.cat(found, 1)  # [T, N]
     n, samples = zero.shape[1], int(zero.all(0).sum())
@@ -47,16 +44,14 @@ def every_step_has_a_gradient(context: Context) -> Finding:
     )
     measured += f"; step {', '.join(str(t + 1) for t in blind)} never" if blind else ""
     return judged(
-        "S6",
-        every_step_has_a_gradient,
         failed=exceeds(samples, n, _FEW) or bool(blind),
         measured=measured,
         threshold=f"samples without a gradient not above {percent(_FEW)}, and no step without one "
-        "for all samples",
+        "in all samples",
         sound="every step of every sample can be attacked",
         fault=f"{percent(samples / n)} of the samples have no gradient at any step"
         if samples
-        else f"{len(blind)} of {len(zero)} steps never have a gradient: the attack is blind there",
+        else f"{len(blind)} of {len(zero)} steps never have a gradient: the attack cannot use them",
         remedy="attack with a wider surrogate, and look for a detached membrane or a dead layer "
         "(S7)",
         evidence={
@@ -68,38 +63,36 @@ def every_step_has_a_gradient(context: Context) -> Finding:
     )
 
 
-def no_dead_layers(context: Context) -> Finding:
+def no_dead_layers(context: Context) -> Outcome:
     """No spiking layer blocks the gradient.
 
-    The share of (neuron, step) of each layer at which the surrogate passes nothing on, on the
-    potentials that the samples cause.
+    Measures the share of (neuron, step) of each layer at which the surrogate is zero, on the
+    potentials of the samples.
 
     Source: SpikeGuard's own.
     """
     dead = dead_surrogates(context)
     if not dead:
-        return does_not_apply("S7", no_dead_layers, _SPIKING)
+        return does_not_apply(_SPIKING)
     worst = max(dead, key=lambda name: dead[name])
     blocked = [name for name, share in dead.items() if share > _DEAD]
     return judged(
-        "S7",
-        no_dead_layers,
         failed=bool(blocked),
         measured=f"the surrogate is zero for at most {percent(dead[worst])} of a layer ({worst})",
         threshold=f"at most {percent(_DEAD)} of the neurons and steps of every layer",
-        sound="every layer passes gradients on",
+        sound="every layer propagates gradients",
         fault=f"in {', '.join(blocked[:3])} the surrogate is zero for more than {percent(_DEAD)} "
-        "of the potentials, so almost nothing comes through",
+        "of the potentials, so almost no gradient passes the layer",
         remedy=f"attack with a wider surrogate, at least in {', '.join(blocked[:3])}",
         evidence={"dead_surrogate": dead},
     )
 
 
-def gradient_keeps_its_size(context: Context) -> Finding:
-    """The gradient neither vanishes nor explodes on its way to the input.
+def gradient_keeps_its_size(context: Context) -> Outcome:
+    """The gradient neither vanishes nor explodes between the last layer and the first.
 
-    The ratio of the gradient's length at the outputs of the first spiking layer and of the last (of
-    the first and last layer with weights, where none spikes). Signed steps forgive a small
+    Measures the norm of the gradient at the output of the first spiking layer, divided by that at
+    the last (first and last layer with weights if no layer spikes). Signed steps tolerate a small
     gradient; momentum, normalisation and rounding do not.
 
     Source: SpikeGuard's own.
@@ -114,21 +107,19 @@ def gradient_keeps_its_size(context: Context) -> Finding:
                 nothing = 1.0 if grad is None else float((grad == 0).double().mean())
                 zeros.setdefault(name, []).append(nothing * len(index))
     if len(squares) < 2:
-        return does_not_apply("S8", gradient_keeps_its_size, "fewer than two layers to compare")
+        return does_not_apply("fewer than two layers to compare")
     first, *_, last = squares
     ratio = (squares[first] / squares[last]) ** 0.5 if squares[last] else float("nan")
     what = "vanishes" if ratio < 1 else "explodes"
     return judged(
-        "S8",
-        gradient_keeps_its_size,
         failed=not _VANISHING <= ratio <= _EXPLODING,
-        measured=f"length at {first} over that at {last}: {ratio:.2g}",
+        measured=f"norm at {first} over that at {last}: {ratio:.2g}",
         threshold=f"between {_VANISHING:g} and {_EXPLODING:g}",
-        sound="the gradient that reaches the first layer is of the size it had at the last",
+        sound="the gradient at the first layer has about the size of that at the last",
         fault=f"the gradient {what} between {last} and {first} (ratio {ratio:.2g}), so the input "
-        "gradient is rounding or noise",
-        remedy="attack with a surrogate of another width (wider where gradients vanish because "
-        "most are zero, narrower where its peak is small), or with BPTR",
+        "gradient is dominated by rounding or noise",
+        remedy="attack with a surrogate of another width (wider if gradients vanish because most "
+        "are zero, narrower if its peak is small), or with BPTR",
         evidence={
             "ratio": ratio,
             "norms": {n: s**0.5 for n, s in squares.items()},
@@ -138,12 +129,12 @@ def gradient_keeps_its_size(context: Context) -> Finding:
 
 
 def _per_step(context: Context, index: Tensor) -> Tensor:
-    """Say for each step and sample whether the gradient there is zero, on every draw [T, B]."""
+    """Return whether the gradient is zero on every draw, for each step and sample [T, B]."""
     network = next(m for m in context.model.modules() if isinstance(m, SNN))
     shown: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        # one copy a step: a drive that is equal at all steps comes as one
+        # one copy per step: a constant encoder returns a single step for all
         steps = output.expand(network.T, *output.shape[1:]).clone()
         if not steps.requires_grad:
             steps.requires_grad_()
@@ -166,7 +157,7 @@ def _per_step(context: Context, index: Tensor) -> Tensor:
 
 
 def _nothing(grad: Tensor | None, through: Tensor | None) -> Tensor | bool:
-    """Say where no gradient comes to a step [T, B], or none goes on from there to the input."""
+    """Return where a step has no gradient [T, B], or where none continues to the input."""
     if grad is None or through is None:
         return True
     if not bool(torch.isfinite(grad).all()):

@@ -1,4 +1,4 @@
-"""S12, S13: does the gradient take every path that the signal takes?"""
+"""Does the gradient follow every path that the signal takes? Checks S12, S13."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.gradients.base import BACKPROP, EoT, Gradient
 from spikeguard.attacks.losses import Loss, cross_entropy
-from spikeguard.auditing.check import does_not_apply, judged
+from spikeguard.auditing.check import Outcome, does_not_apply, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.attack_variants import with_gradient
 from spikeguard.auditing.measurements.layer_gradients import layer_gradients, watched
 from spikeguard.auditing.tolerances import half_width, percent
@@ -26,12 +25,12 @@ _DRAWS = {"full": 32, "quick": 16}
 _COSINE = 0.5
 
 
-def no_detached_path(context: Context) -> Finding:
+def no_detached_path(context: Context) -> Outcome:
     """No part of the network is cut off from the gradient.
 
-    Every layer's output must have a gradient; a layer without one sits behind a detach or a
-    no_grad, or feeds nothing. Neurons that detach their reset are attacked with the reset's
-    gradient too, which must not make the reported attack clearly stronger.
+    Every layer's output must have a gradient; a layer without one precedes a detach or a no_grad,
+    or its output is unused. If neurons detach their reset, the reported attack runs again with the
+    gradient of the reset, which must not make it clearly stronger.
 
     Source: SpikeGuard's own; Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420), for paths
     without a gradient.
@@ -40,7 +39,7 @@ def no_detached_path(context: Context) -> Finding:
     with watched(context.model) as outputs:
         grads = layer_gradients(context, index, outputs)
     if not grads:
-        return does_not_apply("S12", no_detached_path, "the model has no layers to look at")
+        return does_not_apply("the model has no layers with weights or spikes")
     cut = [name for name, grad in grads.items() if grad is None]
     detached = [
         n for n, m in context.model.named_modules() if isinstance(m, Neuron) and m.detach_reset
@@ -62,12 +61,11 @@ def no_detached_path(context: Context) -> Finding:
             f"{percent(whole)} with it"
         )
     return judged(
-        "S12",
-        no_detached_path,
         failed=failed,
         measured=measured,
-        threshold="every layer has a gradient, and the reset's adds no more than the interval",
-        sound="the gradient takes every path that the signal takes",
+        threshold="every layer has a gradient, and that of the reset lowers accuracy by at most "
+        "the interval",
+        sound="the gradient follows every path of the signal",
         fault=fault,
         remedy="let the gradient through (detach_reset=False in the attacker's copy), or give the "
         "part a straight-through gradient (BPDA)",
@@ -77,10 +75,10 @@ def no_detached_path(context: Context) -> Finding:
 
 @dataclass(frozen=True)
 class WithReset:
-    """Differentiate through the reset of every spiking layer, also where the layer detaches it.
+    """Differentiate through the reset of every spiking layer, even if the layer detaches it.
 
     Args:
-        inner: The gradient that is taken.
+        inner: The gradient to compute.
     """
 
     inner: Gradient = BACKPROP
@@ -98,18 +96,18 @@ class WithReset:
                 neuron.detach_reset = flag
 
 
-def coder_gradient(context: Context) -> Finding:
-    """The straight-through gradient of a Poisson coder points where the rate's gradient points.
+def coder_gradient(context: Context) -> Outcome:
+    """The straight-through gradient of a Poisson encoder agrees with the gradient of the rate.
 
-    The mean over many draws of the straight-through gradient is compared, sample by sample, with
-    the gradient of the same network shown the rate itself at every step, without any noise.
+    For each sample the straight-through gradient, averaged over many draws, is compared with the
+    gradient of the same network when its encoder outputs the rate at every step, without noise.
 
     Source: SpikeGuard's own.
     """
     network = next((m for m in context.model.modules() if isinstance(m, SNN)), None)
     coder = None if network is None else network.encoder
     if network is None or not isinstance(coder, Poisson):
-        return does_not_apply("S13", coder_gradient, "the model has no Poisson coder")
+        return does_not_apply("the model has no Poisson encoder")
     index = torch.arange(min(_SAMPLES, len(context)))
     draws = context.pick(full=_DRAWS["full"], quick=_DRAWS["quick"])
     with context.searching(index) as (x, y):
@@ -122,23 +120,21 @@ def coder_gradient(context: Context) -> Finding:
     cosine = torch.cosine_similarity(drawn.flatten(1), analytic.flatten(1), dim=1)
     median = float(cosine.median())
     return judged(
-        "S13",
-        coder_gradient,
         failed=not median > _COSINE,
         measured=f"cosine of the mean of {draws} draws with the rate's gradient: {median:.2f} in "
         "the median",
         threshold=f"above {_COSINE:g}",
-        sound="averaged over draws, the coder's gradient is that of the rate",
-        fault=f"the coder's gradient, averaged over {draws} draws, points away from the rate's "
-        f"(cosine {median:.2f}): noise or a wrong straight-through pass leads the attack",
-        remedy="average over more draws, check the coder's backward pass, and attack the network "
-        "with direct coding too (BPDA)",
+        sound="averaged over draws, the encoder's gradient is that of the rate",
+        fault=f"the encoder's gradient, averaged over {draws} draws, differs from that of the rate "
+        f"(cosine {median:.2f}): noise or a wrong straight-through pass misleads the attack",
+        remedy="average over more draws, check the encoder's backward pass, and attack the network "
+        "with direct encoding as well (BPDA)",
         evidence={"median": median, "draws": draws, "lowest": float(cosine.min())},
     )
 
 
 class _Rate(nn.Module):
-    """Show the firing rate of a Poisson coder itself, at every step."""
+    """An encoder that outputs the firing rate of a Poisson encoder at every step."""
 
     constant = True
     normalised = False

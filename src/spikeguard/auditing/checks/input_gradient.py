@@ -1,4 +1,4 @@
-"""G15, S6, S7: is there an input gradient for the attack to follow?"""
+"""Is there an input gradient for the attack to follow? Check G15."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from torch import Tensor
 
 from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.losses import Loss, cross_entropy, margin
-from spikeguard.auditing.check import judged
+from spikeguard.auditing.check import Outcome, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.input_gradients import dead_surrogates, input_gradients
 from spikeguard.auditing.tolerances import percent
 from spikeguard.models.adapters.foreign_neuron import ForeignError
@@ -19,12 +18,12 @@ __all__ = ["zero_gradient"]
 _THRESHOLD = "no sample with a zero gradient, none missing or not finite"
 
 
-def zero_gradient(context: Context) -> Finding:
+def zero_gradient(context: Context) -> Outcome:
     """Every sample has an input gradient.
 
     A sample whose gradient is exactly zero is never attacked: it counts as robust whatever the
-    network does nearby. Spiking networks lose gradients where no membrane comes near the threshold,
-    so that the surrogate derivative is zero in a whole layer.
+    network does nearby. Spiking networks lose gradients when no potential is near the threshold,
+    because the surrogate derivative is then zero in a whole layer.
 
     Source: Croce and Hein, 2020 (AutoAttack's flags); Pintor et al., "Indicators of attack
     failure", 2022 (arXiv:2106.09947).
@@ -33,22 +32,20 @@ def zero_gradient(context: Context) -> Finding:
         grad = _all_gradients(context, cross_entropy)
     except AttackError as error:
         return judged(
-            "G15",
-            zero_gradient,
             failed=True,
             measured=str(error),
             threshold=_THRESHOLD,
             sound="",
             fault="no gradient attack can work on this model, so its robustness is unknown",
             remedy="let finite gradients flow from the logits to the input: no detach or no_grad, "
-            "and a straight-through gradient where the model rounds or draws",
+            "and a straight-through gradient if the model rounds or samples",
             evidence={"error": str(error)},
         )
     zero = _all_zero(grad)
     share = float(zero.double().mean())
     try:
         dead = dead_surrogates(context)
-    except ForeignError:  # potentials that cannot be recorded: the gradient is judged without
+    except ForeignError:  # potentials that cannot be recorded are no obstacle here
         dead = {}
     evidence = {
         "samples": int(zero.sum()),
@@ -65,12 +62,10 @@ def zero_gradient(context: Context) -> Finding:
         evidence["samples_with_margin_loss"] = left
         remedy = remedy if left else "the cross-entropy is saturated: attack with the margin loss"
     return judged(
-        "G15",
-        zero_gradient,
         failed=share > 0,
         measured=f"{int(zero.sum())} of {len(zero)} input gradients are zero",
         threshold=_THRESHOLD,
-        sound="the attack has a direction to follow for every sample",
+        sound="the attack has a direction for every sample",
         fault=f"{percent(share)} of the samples have no input gradient and count as robust only "
         "because the attack cannot move them",
         remedy=remedy,
@@ -83,5 +78,5 @@ def _all_gradients(context: Context, loss: Loss) -> Tensor:
 
 
 def _all_zero(grad: Tensor) -> Tensor:
-    """Say for each sample whether its gradient is exactly zero [N]."""
+    """Return whether each sample's gradient is exactly zero [N]."""
     return grad.flatten(1).abs().amax(1) == 0

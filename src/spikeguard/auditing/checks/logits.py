@@ -1,4 +1,4 @@
-"""G20, G23, S9, S10: can the losses of the attacks work with these outputs?"""
+"""Do these logits suit the losses of the attacks? Checks G20, G23, S9, S10."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks.base import AttackError
-from spikeguard.auditing.check import does_not_apply, judged
+from spikeguard.auditing.check import Outcome, does_not_apply, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.tolerances import exceeds, percent
 from spikeguard.neurons.modes import record
 from spikeguard.neurons.trace import LayerTrace
@@ -22,16 +21,16 @@ __all__ = ["distinct_logits", "enough_classes", "rates_can_move", "unbounded_log
 _SUM = 1e-5  # AutoAttack's tolerance for rows that sum to 1
 _TIED = 0.005
 _STUCK = 0.01
-_DEAD = 1e-6  # a surrogate derivative below this passes nothing on
+_DEAD = 1e-6  # a surrogate derivative below this counts as zero
 _NEEDS = {"dlr": 3, "targeted_dlr": 4}
 
 
-def unbounded_logits(context: Context) -> Finding:
-    """Outputs are logits that the losses can climb, neither probabilities nor saturated.
+def unbounded_logits(context: Context) -> Outcome:
+    """Outputs are logits, neither probabilities nor saturated.
 
-    Rows in [0, 1] that sum to 1 are the output of a softmax: a second softmax in the loss flattens
-    it. Where the best logit leads by more than float32 can resolve, the cross-entropy is exactly 0
-    and so is its gradient.
+    Rows in [0, 1] that sum to 1 are the output of a softmax; a second softmax in the loss flattens
+    the loss. If the largest logit leads by more than float32 can resolve, the cross-entropy and its
+    gradient are exactly 0.
 
     Source: Croce and Hein, 2020 (AutoAttack's flag for softmax outputs).
     """
@@ -42,28 +41,27 @@ def unbounded_logits(context: Context) -> Finding:
     top = logits.topk(2, dim=1).values
     gap = float((top[:, 0] - top[:, 1]).median())
     faults = ["each row lies in [0, 1] and sums to 1"] if softmax else []
-    faults += [f"the best logit leads by {gap:.3g} in the median"] if gap > bound else []
+    faults += [f"the largest logit leads by {gap:.3g} in the median"] if gap > bound else []
     return judged(
-        "G20",
-        unbounded_logits,
         failed=bool(faults),
-        measured="; ".join(faults) or f"logits, the best leads by {gap:.3g} in the median",
+        measured="; ".join(faults) or f"logits, the largest leads by {gap:.3g} in the median",
         threshold=f"rows that do not all sum to 1 (within {_SUM:g}); median lead at most "
         f"{bound:.1f}",
-        sound="the losses of the attacks have something to climb",
-        fault=f"{' and '.join(faults)}: the cross-entropy is flat there, and attacks that follow "
-        "it stand still",
+        sound="the losses of the attacks have a gradient",
+        fault=f"{' and '.join(faults)}: the cross-entropy is flat there, and attacks on it do "
+        "not move",
         remedy="attack the logits before the softmax, or use the margin or DLR loss, which "
         "ignore the scale",
         evidence={"softmax": softmax, "median_gap": gap},
     )
 
 
-def enough_classes(context: Context) -> Finding:
+def enough_classes(context: Context) -> Outcome:
     """The loss of the reported attack is defined for this number of classes.
 
-    DLR divides by the gap to the third logit, its targeted form by that to the fourth: with fewer
-    classes they are not defined. In the audit's own attack the margin stands in, by definition.
+    The difference of logits ratio (DLR) divides by the gap to the third logit, the targeted form by
+    that to the fourth, so with fewer classes they are not defined. The audit's own attack then uses
+    the margin, by the definition of its loss.
 
     Source: Croce and Hein, 2020 (AutoAttack's class count).
     """
@@ -74,28 +72,26 @@ def enough_classes(context: Context) -> Finding:
     missing = [name for name, needs in _NEEDS.items() if classes < needs]
     measured = f"{classes} classes; the reported attack uses {', '.join(sorted(used)) or 'no loss'}"
     return judged(
-        "G23",
-        enough_classes,
         failed=bool(wrong),
         measured=measured
         + (f"; {' and '.join(missing)} not possible" if missing else "")
-        + ("; the margin stands in" if unfit and not wrong else ""),
+        + ("; the margin replaces it" if unfit and not wrong else ""),
         threshold="DLR needs 3 classes, targeted DLR 4",
         sound="the loss fits the number of classes",
-        fault=f"{', '.join(wrong)} is not defined for {classes} classes: what ran under that name "
-        "was another loss",
-        remedy="use the margin loss, which needs two classes, and call it so",
+        fault=f"{', '.join(wrong)} is not defined for {classes} classes: the attack ran with "
+        "another loss under that name",
+        remedy="use the margin loss, which needs two classes, and report it by that name",
         evidence={"classes": classes, "used": sorted(used), "wrong": wrong},
     )
 
 
-def distinct_logits(context: Context) -> Finding:
-    """The best logit is the best alone.
+def distinct_logits(context: Context) -> Outcome:
+    """The largest logit is unique.
 
-    Counts of spikes are multiples of 1/T, and equal counts are common. Where the label shares the
-    first place, the order of the classes decides whether the sample is right; losses that compare
-    the best two or three logits are flat or divide by 0 there; and a search that wants the loss to
-    fall never moves. Looked at on the clean samples and on those that PGD made.
+    Firing rates are multiples of 1/T, so equal logits are common. If the label's logit is one of
+    several largest ones, the order of the classes decides whether the sample is correct. Losses
+    that compare the largest two or three logits are flat or divide by 0 there, and a search that
+    accepts only a smaller loss never moves. Measured on the clean samples and on PGD's inputs.
 
     Source: SpikeGuard's own; AutoAttack's issue on rows whose DLR is constant.
     """
@@ -112,15 +108,13 @@ def distinct_logits(context: Context) -> Finding:
     distinct = len(set(clean.flatten().tolist()))
     most = max(two, key=lambda name: two[name])
     return judged(
-        "S9",
-        distinct_logits,
         failed=exceeds(two[most], n, _TIED),
-        measured=f"{two[most]} of {n} {most} samples share the first place, "
+        measured=f"{two[most]} of {n} {most} samples have two largest logits, "
         f"{decided[most]} of them with the label; {distinct} distinct values",
         threshold=f"ties not above {percent(_TIED)}",
-        sound="no prediction hangs on the order of the classes",
-        fault=f"{percent(two[most] / n)} of the {most} samples have two best logits: their loss is "
-        "flat, and the order of the classes decides who is right",
+        sound="no prediction depends on the order of the classes",
+        fault=f"{percent(two[most] / n)} of the {most} samples have two largest logits: their loss "
+        "is flat, and the order of the classes decides which samples are correct",
         remedy="attack with the margin loss on the membrane potentials (MembraneReadout, in the "
         "suite 'snn') and with a Square that accepts ties",
         evidence={
@@ -132,14 +126,14 @@ def distinct_logits(context: Context) -> Finding:
     )
 
 
-def rates_can_move(context: Context) -> Finding:
-    """Output neurons that count spikes are not stuck at no spikes or all.
+def rates_can_move(context: Context) -> Outcome:
+    """Output neurons are not stuck at rate zero or one.
 
-    A sample is stuck when every output neuron fires at no step or at every step and the surrogate
-    of all of them is zero throughout: then no loss passes anything on.
+    A sample is stuck if every output neuron fires at no step or at every step and all their
+    surrogates are zero throughout: then no loss has a gradient.
 
-    Source: Liang et al., 2021 (arXiv:2001.01587), who raise the threshold of the last layers in the
-    gradient's computation.
+    Source: Liang et al., 2021 (arXiv:2001.01587), who raise the threshold of the last layers when
+    they compute the gradient.
     """
     stuck, saturated = [], []
     for index in context.batches():
@@ -147,9 +141,7 @@ def rates_can_move(context: Context) -> Finding:
             logits = context.model(x)
             last = next(reversed(list(trace.values())), None)
         if last is None or not _is_readout(last, logits):
-            return does_not_apply(
-                "S10", rates_can_move, "the logits are not the rates of output neurons"
-            )
+            return does_not_apply("the logits are not the rates of output neurons")
         rate = last.spikes.mean(0).flatten(1)
         full = (rate == 0) | (rate == 1)
         slope = last.surrogate(last.v - last.v_th).abs().amax(0).flatten(1)
@@ -158,23 +150,21 @@ def rates_can_move(context: Context) -> Finding:
     count, n = int(torch.cat(stuck).sum()), len(context)
     share = float(torch.cat(saturated).mean())
     return judged(
-        "S10",
-        rates_can_move,
         failed=exceeds(count, n, _STUCK),
         measured=f"{count} of {n} samples with all output neurons stuck; {percent(share)} of the "
         "output rates are 0 or 1",
         threshold=f"stuck samples not above {percent(_STUCK)}",
-        sound="the output rates can be moved",
+        sound="the output rates can change",
         fault=f"for {percent(count / n)} of the samples no output neuron is near its threshold, so "
-        "the loss passes nothing on",
-        remedy="widen the surrogate of the output layer, or raise its threshold, in the gradient's "
-        "computation; attack its membrane potential (MembraneReadout)",
+        "the loss has no gradient",
+        remedy="widen the surrogate of the output layer or raise its threshold when computing the "
+        "gradient, or attack its membrane potential (MembraneReadout)",
         evidence={"stuck": count, "saturated": share},
     )
 
 
 def _logits(context: Context, x: Tensor | None = None) -> Tensor:
-    """Return the logits of all samples, or of others in their place [N, K], on the CPU."""
+    """Return the logits of all samples, or of inputs that replace them [N, K], on the CPU."""
     x = context.x if x is None else x
     parts = []
     for index in context.batches():
@@ -187,7 +177,7 @@ def _logits(context: Context, x: Tensor | None = None) -> Tensor:
 
 
 def _losses(part: object) -> Iterator[str]:
-    """Yield the names of the losses in an attack's fields, however deep."""
+    """Yield the names of the losses in the fields of an attack, at any depth."""
     if is_dataclass(part):
         for field in fields(part):
             value = getattr(part, field.name)

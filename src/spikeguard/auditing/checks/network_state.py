@@ -1,4 +1,4 @@
-"""S2, S3, S20: does the network start afresh, run equally long, and meet the same attack?"""
+"""Is a result independent of earlier batches, of T and of the batch? Checks S2, S3, S20."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from spikeguard.attacks.base import Attack, AttackError
 from spikeguard.attacks.gradients.base import EoT
 from spikeguard.attacks.model_access import classify
 from spikeguard.attacks.searches.pgd import PGD
-from spikeguard.auditing.check import does_not_apply, judged, reason
+from spikeguard.auditing.check import Outcome, does_not_apply, judged, reason
 from spikeguard.auditing.context import EOT, Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.attack_variants import RULES
 from spikeguard.auditing.tolerances import percent
 from spikeguard.models.snn import SNN
@@ -25,18 +24,17 @@ __all__ = ["attack_ignores_the_batch", "same_number_of_steps", "starts_at_rest"]
 
 _SAMPLES = 12
 _STEPS = 3
-_MOVED = 0.05  # rounding differs with the batch size; a spike at the very threshold may flip
+_MOVED = 0.05  # rounding depends on the batch size and can flip a spike at the threshold
 
 
-def starts_at_rest(context: Context) -> Finding:
-    """Nothing that a forward pass leaves behind changes the next one.
+def starts_at_rest(context: Context) -> Outcome:
+    """No state of one forward pass changes the next one.
 
-    Tensors that modules keep as attributes or buffers are compared before and after a forward pass.
-    A module may keep what it likes, as long as the next pass clears it: after the same samples the
-    same must be kept, and the logits be the same, whatever was shown before; and batches of another
-    size must be possible.
+    Compares the tensors that modules hold as attributes or buffers before and after a forward pass.
+    A module may hold state if the next pass clears it: after the same samples, the held tensors and
+    the logits must be the same whatever ran before, and batches of another size must not raise.
 
-    Source: faults reported against stateful spiking networks whose reset was forgotten.
+    Source: faults reported against stateful spiking networks without a reset.
     """
     n = min(_SAMPLES, len(context))
     index = torch.arange(n)
@@ -59,31 +57,28 @@ def starts_at_rest(context: Context) -> Finding:
     keepers = _differ(before, _kept(context.model))
     where = f" ({', '.join((survived or keepers)[:3])})" if keepers else ""
     return judged(
-        "S2",
-        starts_at_rest,
         failed=bool(fault or survived) or (moved > 0 and bool(keepers)),
-        measured=f"{len(keepers)} tensors are kept after a forward pass{where}; "
+        measured=f"{len(keepers)} tensors are held after a forward pass{where}; "
         + (
             fault
             or f"after other samples {len(survived)} of them and the logits of {moved} of {n} "
-            "samples are others"
+            "samples differ"
         ),
-        threshold="after any other batch the same potentials and logits, and no error with another "
+        threshold="the same potentials and logits after any other batch, and no error with another "
         "batch size",
         sound="every forward pass starts at rest",
-        fault=f"state survives a forward pass{where}, so that each batch depends on the one before",
+        fault=f"state survives a forward pass{where}, so each batch depends on the one before",
         remedy="clear it at the start of every forward pass: wrap the network so that forward "
-        "calls its reset, as spikeguard.models.foreign does",
+        "calls its reset, as spikeguard.foreign does",
         evidence={"kept": keepers, "survived": survived, "moved": moved, "error": fault},
     )
 
 
-def same_number_of_steps(context: Context) -> Finding:
-    """The network runs as many steps under attack as when it is scored.
+def same_number_of_steps(context: Context) -> Outcome:
+    """The network runs the same number of steps under attack as in scoring.
 
-    The steps of every spiking layer are counted in an attack's gradient and in a forward pass in
-    evaluation mode. Evidence: accuracy on the adversarial inputs of PGD with half the steps, all
-    and twice as many.
+    Counts the steps of every spiking layer in a gradient of the attack and in a forward pass in
+    evaluation mode. The evidence also holds the accuracy on PGD's inputs with T/2, T and 2T steps.
 
     Source: SpikeGuard's own.
     """
@@ -95,25 +90,21 @@ def same_number_of_steps(context: Context) -> Finding:
             classify(context.model, x.detach().clone().requires_grad_(), y)
         attacked = {name: len(layer.v) for name, layer in trace.items()}
     if not scored:
-        return does_not_apply(
-            "S3", same_number_of_steps, "the model has no time steps that can be counted"
-        )
+        return does_not_apply("the model has no spiking layers whose steps could be counted")
     differ = [n for n in scored | attacked if scored.get(n) != attacked.get(n)]
     right = _right_at_other_steps(context)
     steps = sorted(set(scored.values()))
     shown = ", ".join(f"{percent(share)} at T = {T}" for T, share in right.items())
     return judged(
-        "S3",
-        same_number_of_steps,
         failed=bool(differ),
         measured=f"T = {', '.join(map(str, steps))} scored, "
         f"{', '.join(map(str, sorted(set(attacked.values()))))} attacked"
         + (f"; PGD's inputs leave {shown}" if shown else ""),
         threshold="the same T in every layer",
-        sound="what is attacked is what is scored",
-        fault=f"{', '.join(differ[:3])} runs another number of steps under attack than when it is "
-        "scored, so the attack is made for another network",
-        remedy="fix T for both",
+        sound="the attacked network is the scored one",
+        fault=f"{', '.join(differ[:3])} runs another number of steps under attack than in "
+        "scoring, so the attack targets another network",
+        remedy="use the same T for both",
         evidence={
             "scored": scored,
             "attacked": attacked,
@@ -122,19 +113,19 @@ def same_number_of_steps(context: Context) -> Finding:
     )
 
 
-def attack_ignores_the_batch(context: Context) -> Finding:
+def attack_ignores_the_batch(context: Context) -> Outcome:
     """An attack gives a sample the same result in every batch.
 
-    A short PGD with the own gradient, and with every rule of S5, is made on the same samples
-    together, one half at a time, and in the opposite order, with the same random numbers for the
-    same sample. S1 asks this of the model, here it is asked of the attacks.
+    A short PGD with the network's own gradient, and with every rule of S5, runs on the same samples
+    together, one half at a time, and in reverse order, with the same random numbers for the same
+    sample. S1 tests the model in this way; this check tests the attacks.
 
     Source: SpikeGuard's own; batch statistics in PDSG's public code and shared draws in
     AutoAttack's Square are the known cases.
     """
     n = min(_SAMPLES, len(context))
     if n < 2:
-        return does_not_apply("S20", attack_ignores_the_batch, "there is only one sample")
+        return does_not_apply("there is only one sample")
     index = torch.arange(n)
     gradients = {"own": context.gradient()}
     if any(isinstance(module, Neuron) for module in context.model.modules()):
@@ -150,21 +141,19 @@ def attack_ignores_the_batch(context: Context) -> Finding:
         moved[name] = max(_share(torch.cat(halves), whole), _share(turned, whole))
     worst = max(moved, key=lambda name: moved[name])
     return judged(
-        "S20",
-        attack_ignores_the_batch,
         failed=moved[worst] > _MOVED,
         measured=f"{percent(moved[worst])} of the pixels differ at most ({worst})",
         threshold=f"at most {percent(_MOVED)} of the pixels",
         sound="results do not depend on batch size or order",
-        fault=f"PGD ({worst}) gives samples other results in another batch, so its numbers cannot "
-        "be repeated",
-        remedy="draw and count for each sample by itself; repair S1 first where it fails",
+        fault=f"PGD ({worst}) gives samples different results in another batch, so its numbers "
+        "cannot be reproduced",
+        remedy="draw and count per sample; repair S1 first if it fails",
         evidence={"moved": moved, "samples": n},
     )
 
 
 def _kept(model: nn.Module) -> dict[str, Tensor]:
-    """Return copies of all tensors that modules keep, parameters excepted."""
+    """Return copies of all tensors that modules hold, except parameters."""
     kept = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     for name, module in model.named_modules():
         held = {
@@ -178,7 +167,7 @@ def _kept(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _differ(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
-    """Return the names of what is new or has changed."""
+    """Return the names of new or changed tensors."""
     return sorted(
         name
         for name, value in after.items()
@@ -193,7 +182,7 @@ def _close(one: Tensor, other: Tensor) -> bool:
 
 
 def _seeded(context: Context, index: Tensor) -> Tensor:
-    """Return the logits, with the global generator started anew, so that noise is no state."""
+    """Return the logits with the global generator seeded, so that noise is not taken for state."""
     cuda = [context.device] if context.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(0)
@@ -201,7 +190,7 @@ def _seeded(context: Context, index: Tensor) -> Tensor:
 
 
 def _right_at_other_steps(context: Context) -> dict[int, float]:
-    """Return the accuracy on PGD's inputs at T/2, T and 2T; without those that are not possible."""
+    """Return the accuracy on PGD's inputs at T/2, T and 2T, if the network can run them."""
     network = next((m for m in context.model.modules() if isinstance(m, SNN)), None)
     if network is None:
         return {}
@@ -211,7 +200,7 @@ def _right_at_other_steps(context: Context) -> dict[int, float]:
         try:
             with _steps(network, T):
                 hits = [_hits(context, x_adv, index) for index in context.batches()]
-        except (RuntimeError, ValueError):  # parameters for each step fit one T only
+        except (RuntimeError, ValueError):  # parameters per step fit one T only
             continue
         right[T] = sum(hits) / len(context)
     return right

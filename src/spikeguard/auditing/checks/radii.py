@@ -1,28 +1,27 @@
-"""G5, G6, G7: does accuracy fall as the adversary gets more room?"""
+"""Does accuracy fall as eps grows? Checks G5, G6, G7."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
-from spikeguard.auditing.check import judged
+from spikeguard.auditing.check import Outcome, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.attack_variants import far
 from spikeguard.auditing.tolerances import exceeds, half_width, percent
 
 __all__ = ["eps_half_gives_chance", "accuracy_falls_with_eps", "unbounded_attack_succeeds"]
 
-_LEFT = 0.01  # samples that may survive an attack without bounds
+_LEFT = 0.01  # share of samples that may stay correct under an unbounded attack
 _REMEDY = "repair the attack first: wider surrogates, more steps, another loss"
 
 
-def unbounded_attack_succeeds(context: Context) -> Finding:
-    """An attack without bounds leaves nothing.
+def unbounded_attack_succeeds(context: Context) -> Outcome:
+    """An unbounded attack leaves no sample correct.
 
-    With eps 1 the attack may paint any image: what is still right was not attacked. It starts from
-    the clean image, where hidden gradients hide. For an L2 threat the radius is multiplied by
-    sqrt(d), for L1 by d, so that the ball holds the same images; an L1 ball that a few steps of PGD
-    do not cross is walked by APGD, from a random start.
+    With eps 1 the attack may produce any image, so a sample that stays correct shows a failing
+    attack. PGD starts from the clean image, where the gradient may be hidden. For an L2 threat the
+    radius is multiplied by sqrt(d), for L1 by d, so that the ball contains the same images. A few
+    steps of PGD do not cross an L1 ball; there APGD runs from a random start.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705); Athalye, Carlini and Wagner, 2018
     (arXiv:1802.00420); Pintor et al., 2022 (arXiv:2106.09947).
@@ -30,48 +29,44 @@ def unbounded_attack_succeeds(context: Context) -> Finding:
     eps, n = context.reach, len(context)
     left = far(context, eps)
     return judged(
-        "G5",
-        unbounded_attack_succeeds,
         failed=exceeds(left * n, n, _LEFT),
         measured=f"{percent(left)} left at eps {eps:.4g}",
         threshold=f"not above {percent(_LEFT)}",
-        sound="an attack with enough room always succeeds",
-        fault=f"{percent(left)} of the images withstand an attack without bounds, so it is the "
-        "attack that fails at small eps too",
+        sound="an unbounded attack succeeds",
+        fault=f"{percent(left)} of the images stay correct under an unbounded attack, so the "
+        "attack fails at small eps as well",
         remedy=_REMEDY,
         evidence={"eps": eps, "accuracy": left},
     )
 
 
-def eps_half_gives_chance(context: Context) -> Finding:
-    """An attack that may turn every image grey leaves no more than chance.
+def eps_half_gives_chance(context: Context) -> Outcome:
+    """An attack that can turn every image grey leaves no more than chance.
 
-    With eps 1/2 every image can become the same grey one, on which no model can be right more often
-    than by guessing.
+    With eps 1/2 every image can become the same grey image, on which no model is better than
+    chance.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705).
     """
     eps, n, chance = context.reach / 2, len(context), 1 / context.classes
     left = far(context, eps)
     return judged(
-        "G6",
-        eps_half_gives_chance,
         failed=exceeds(left * n, n, chance),
         measured=f"{percent(left)} left at eps {eps:.4g}",
         threshold=f"not above chance, {percent(chance)}",
-        sound="where all images can be made alike, the attack makes the model guess",
-        fault=f"{percent(left)} withstand an attack that may turn every image grey, where "
-        f"{percent(chance)} is chance: it is the attack that fails",
+        sound="if all images can be made equal, the attack reduces the model to chance",
+        fault=f"{percent(left)} stay correct under an attack that can turn every image grey, where "
+        f"{percent(chance)} is chance: the attack fails",
         remedy=_REMEDY,
         evidence={"eps": eps, "accuracy": left, "chance": chance},
     )
 
 
-def accuracy_falls_with_eps(context: Context) -> Finding:
+def accuracy_falls_with_eps(context: Context) -> Outcome:
     """Accuracy does not rise with eps.
 
-    What fools within a small ball is allowed in a larger one. PGD at eps/2, eps and 2 eps starts
-    anew each time, so that it can lose a few samples by luck, but not more than chance explains.
+    An adversarial input in a small ball is also in a larger one. PGD at eps/2, eps and 2 eps starts
+    anew each time, so it can lose a few samples by luck, but not more than chance explains.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705); Athalye, Carlini and Wagner, 2018
     (arXiv:1802.00420).
@@ -86,15 +81,13 @@ def accuracy_falls_with_eps(context: Context) -> Finding:
     ]
     low, high = rises[0] if rises else (eps, eps)
     return judged(
-        "G7",
-        accuracy_falls_with_eps,
         failed=bool(rises),
         measured=", ".join(f"{percent(right)} at eps {e:.4g}" for e, right in curve.items()),
-        threshold="never rising by more than the interval",
-        sound="more room makes the attack stronger",
+        threshold="no rise by more than the interval",
+        sound="a larger eps makes the attack stronger",
         fault=f"accuracy rises from {percent(curve[low])} at eps {low:.4g} to "
         f"{percent(curve[high])} at {high:.4g}, though every adversarial input of the smaller ball "
-        "lies in the larger: the attack loses its way",
-        remedy="shorter steps, other surrogates, and a start from the smaller ball's results",
+        "is in the larger one: the attack is misled",
+        remedy="use shorter steps, other surrogates, and start from the smaller ball's results",
         evidence={"curve": [list(point) for point in curve.items()]},
     )

@@ -1,4 +1,4 @@
-"""S5, S14, S15, S16: do attacks of another kind find what the reported attack misses?"""
+"""Do attacks of another kind find more than the reported attack? Checks G2, S5, S14, S15, S16."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from spikeguard.attacks.gradients.base import Backprop, EoT, Gradient
 from spikeguard.attacks.gradients.spiking_rules import prescribable
 from spikeguard.attacks.searches.sapgd import SAPGD
 from spikeguard.attacks.searches.square import Square
-from spikeguard.auditing.check import Measure, does_not_apply, judged, not_run
+from spikeguard.auditing.check import Outcome, does_not_apply, judged, not_run
 from spikeguard.auditing.context import EOT, Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.attack_variants import RULES, decision, far, with_gradient
 from spikeguard.auditing.tolerances import (
     LUCK,
@@ -40,24 +39,24 @@ _NO_NEURON = "the model has no spiking layer whose derivative could be replaced"
 _FOREIGN = "spiking layers of another framework whose potentials cannot be recorded"
 
 
-def rules_are_weaker(context: Context) -> Finding:
-    """Gradients made for spiking networks find no more than the reported one.
+def rules_are_weaker(context: Context) -> Outcome:
+    """Gradient rules for spiking networks find no more than the network's own gradient.
 
-    SA-PGD with ASSG, the pair of its paper, is compared with the gradient attacks together, on the
-    same samples. In the full budget the reported attack also runs again with BPTR, RGA, HART
-    (half-width 1), ASSG and PDSG in the place of its own gradient, from the same starts; only ASSG
-    where the recurrence of another framework's layers is not known. All of them count in
-    the audit's upper bound. Where one is stronger and SA-PGD is the cause, SA-PGD with the own
-    gradient shows whether it is the gradient or the search.
+    SA-PGD with ASSG, combined as in its paper, is compared with the per-sample worst of the
+    gradient attacks on the same samples. In the full budget the reported attack also runs with
+    BPTR, RGA, HART (half-width 1), ASSG and PDSG instead of its own gradient, from the same starts;
+    with ASSG alone if the recurrence of a foreign model's layers is not known. All of them count
+    in the audit's upper bound. If SA-PGD with ASSG is the strongest and the check fails, SA-PGD
+    with the network's own gradient shows whether gradient or search makes the difference.
 
     Source: arXiv:2512.22522, 2025; Ding et al., 2022; Bu et al., CVPR 2023; Hao et al., ICLR 2024;
     Lun et al., CVPR 2025 (arXiv:2503.03272).
     """
     if not spiking_layers(context.model):
-        return does_not_apply("S5", rules_are_weaker, _NO_NEURON)
+        return does_not_apply(_NO_NEURON)
     rivals: dict[str, Attack] = {_PAIR: _stable(context, ASSG())}
     if context.budget == "full":
-        rules = RULES if _spikes(context) else {"ASSG": ASSG()}  # the one that takes foreign layers
+        rules = RULES if _spikes(context) else {"ASSG": ASSG()}  # the only rule for foreign layers
         rivals |= {name: with_gradient(context, rule) for name, rule in rules.items()}
     others = {name: context.attacked(attack) for name, attack in rivals.items()}
     guided, n = context.worst(context.white(own=True)), len(context)
@@ -72,8 +71,6 @@ def rules_are_weaker(context: Context) -> Finding:
         same = context.attacked(_stable(context, Backprop())).accuracy
         searched = f", and SA-PGD with the own gradient {percent(same)}"
     return judged(
-        "S5",
-        rules_are_weaker,
         failed=failed,
         measured=f"own gradient {percent(own)}; "
         + ", ".join(f"{name} {percent(accuracy)}" for name, accuracy in left.items())
@@ -89,28 +86,29 @@ def rules_are_weaker(context: Context) -> Finding:
     )
 
 
-def twin_is_weaker(context: Context) -> Finding:
+def twin_is_weaker(context: Context) -> Outcome:
     """Transfer from the twin without spikes is weaker than the attack on the network itself.
 
-    The twin has the network's weights and staircase activations instead of neurons. Its gradient is
-    that of another function: where it does better, the network's own gradient is hidden.
+    The twin has the network's weights and staircase activations instead of spiking neurons. Its
+    gradient is that of another function: if it is the stronger one, the network's own gradient is
+    hidden.
 
     Source: Bu et al., CVPR 2023; Özdenizci and Legenstein, TMLR 2024 (arXiv:2311.09266).
     """
     if not _spikes(context):
-        return _no_rule("S14", twin_is_weaker, context)
+        return _no_rule(context)
     twin = with_gradient(context, ANNTwin())
-    return _compared("S14", twin_is_weaker, context, {"the twin": twin})
+    return _compared(context, {"the twin": twin})
 
 
-def black_box_is_weaker(context: Context) -> Finding:
-    """An attack that sees no gradient finds less than one that does.
+def black_box_is_weaker(context: Context) -> Outcome:
+    """A gradient-free attack finds less than gradient attacks.
 
-    Two searches are compared with the gradient attacks together, on the same samples: Square, which
-    keeps changes that leave the loss as it is (rates are multiples of 1/T, and most changes leave
-    them so), and in the full budget Square on the decision alone, a walk from corner to corner that
-    is told nothing but right or wrong. Under L1 it is APGD with differences of the loss (NES). A
-    surrogate is not exact, so that 5 % may be fooled by these alone.
+    Two searches are compared with the per-sample worst of the gradient attacks on the same samples:
+    Square, which also accepts changes that leave the loss equal (rates are multiples of 1/T, and
+    most changes do not alter them), and in the full budget Square on the decision alone, a random
+    walk that knows only whether the sample is correct. Under L1 the search is APGD with differences
+    of the loss (NES). A surrogate is not exact, so these searches alone may fool 5 %.
 
     Source: Croce and Hein, 2020; Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420).
     """
@@ -118,24 +116,22 @@ def black_box_is_weaker(context: Context) -> Finding:
     searches = {name: attack}
     if context.budget == "full" and isinstance(attack, Square):
         searches["Square on decisions"] = replace(attack, loss=decision)
-    return _compared("S15", black_box_is_weaker, context, searches)
+    return _compared(context, searches)
 
 
-def eps_half_gives_chance_for_every_surrogate(context: Context) -> Finding:
+def eps_half_gives_chance_for_every_surrogate(context: Context) -> Outcome:
     """With eps 1/2 the attack leaves no more than chance, whatever the surrogate.
 
-    With eps 1/2 every image can be turned grey. PGD starts at the clean image, in long steps, with
-    one surrogate of every family at its usual width and with the model's own.
+    With eps 1/2 every image can be turned grey. PGD starts at the clean image and takes long steps,
+    with one surrogate of every family at its default width and with the model's own.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705); Özdenizci and Legenstein, TMLR 2024
     (arXiv:2311.09266).
     """
     if not spiking_layers(context.model):
-        return does_not_apply("S16", eps_half_gives_chance_for_every_surrogate, _NO_NEURON)
+        return does_not_apply(_NO_NEURON)
     if context.threat.norm not in ("linf", "l2"):
         return not_run(
-            "S16",
-            eps_half_gives_chance_for_every_surrogate,
             f"a few steps of PGD do not cross a ball of {context.threat.norm}",
             remedy="audit with an Linf or L2 threat too",
         )
@@ -144,21 +140,19 @@ def eps_half_gives_chance_for_every_surrogate(context: Context) -> Finding:
     left |= {name: far(context, grey, kind()) for name, kind in SURROGATES.items()}
     above = [name for name, accuracy in left.items() if exceeds(accuracy * n, n, chance)]
     return judged(
-        "S16",
-        eps_half_gives_chance_for_every_surrogate,
         failed=bool(above),
         measured=", ".join(f"{name} {percent(accuracy)}" for name, accuracy in left.items()),
         threshold=f"none above chance ({percent(chance)}) at eps {grey:.4g}",
-        sound="every surrogate leads an attack with enough room to its end",
-        fault=f"with {', '.join(above)} an attack that may turn every image grey leaves more than "
-        "chance: a gradient that misleads there misleads at small eps too",
-        remedy="leave these surrogates out of the worst case, and do not attack with them alone",
+        sound="with a large eps every surrogate leads the attack to success",
+        fault=f"with {', '.join(above)} an attack that can turn every image grey leaves more than "
+        "chance: a gradient that misleads there misleads at small eps as well",
+        remedy="exclude these surrogates from the worst case, and do not attack with them alone",
         evidence={"accuracy": left, "above": above, "chance": chance},
     )
 
 
-def _compared(code: str, measure: Measure, context: Context, attacks: dict[str, Attack]) -> Finding:
-    """Judge attacks of another kind against those with the network's own gradient together."""
+def _compared(context: Context, attacks: dict[str, Attack]) -> Outcome:
+    """Compare other attacks with the per-sample worst of the network's own gradient attacks."""
     guided, n = context.worst(context.white(own=True)), len(context)
     best = float(guided.mean())
     left, only = {}, {}
@@ -168,17 +162,15 @@ def _compared(code: str, measure: Measure, context: Context, attacks: dict[str, 
     most = max(only, key=lambda name: only[name])
     room = room_between(left[most], len(context))
     return judged(
-        code,
-        measure,
         failed=best > left[most] + room or exceeds(only[most], n, LUCK),
         measured=f"the own gradient leaves {percent(best)}; "
         + ", ".join(f"{name} {percent(accuracy)}" for name, accuracy in left.items())
         + f"; {only[most]} of {n} fooled by {most} alone",
         threshold=f"own gradient <= {most} + {100 * room:.1f} points, and fooled by it alone: not "
         f"above {percent(LUCK)}",
-        sound="the network's own gradient is the better guide",
-        fault=f"{most} fools samples that the network's own gradient leaves right ({only[most]} of "
-        f"{n}), so that gradient is hidden or wrong",
+        sound="the network's own gradient finds more",
+        fault=f"{most} fools samples that the network's own gradient leaves correct "
+        f"({only[most]} of {n}), so that gradient is hidden or wrong",
         remedy="look for the dead or detached layer (S7, S12), attack with other surrogates, and "
         f"report the worst case that includes {most}",
         evidence={"accuracy": left, "gradient": best, "only": only},
@@ -186,33 +178,33 @@ def _compared(code: str, measure: Measure, context: Context, attacks: dict[str, 
 
 
 def _stable(context: Context, gradient: Gradient) -> Attack:
-    """Return SA-PGD with a gradient; noise makes every step dear, and half of them suffice."""
+    """Return SA-PGD with a gradient; half the steps in the quick budget of a noisy model."""
     steps = context.pick(full=100, quick=50 if context.stochastic else 100)
     averaged = EoT(EOT, gradient) if context.stochastic else gradient
     return SAPGD(context.threat, steps=steps, gradient=averaged)
 
 
-def _no_rule(code: str, measure: Measure, context: Context) -> Finding:
-    """Say why no derivative can be prescribed: no layer spikes, or none is of this package."""
+def _no_rule(context: Context) -> Outcome:
+    """Return why no twin exists: no layer spikes, or the recurrence of the layers is unknown."""
     if spiking_layers(context.model):
         remedy = "use layers whose recurrence is known (docs/foreign.md), or spikeguard.models"
-        return not_run(code, measure, _FOREIGN, remedy=remedy)
-    return does_not_apply(code, measure, _NO_NEURON)
+        return not_run(_FOREIGN, remedy=remedy)
+    return does_not_apply(_NO_NEURON)
 
 
 def _spikes(context: Context) -> bool:
     return prescribable(context.model, context.x[: context.batch_size])
 
 
-_ALWAYS = 0.002  # accuracies nearer than this are equal
+_ALWAYS = 0.002  # smaller differences of accuracies never count
 
 
-def gradients_beat_queries(context: Context) -> Finding:
+def gradients_beat_queries(context: Context) -> Outcome:
     """An attack without gradients finds nothing that the gradient attacks miss.
 
-    Square asks for logits only, so no surrogate can mislead it (under L1, APGD with differences of
-    the loss for a gradient: NES). Where it wins, the gradients are hidden: for spiking networks the
-    most telling single sign.
+    Square uses logits only, so no surrogate can mislead it (under L1, APGD with differences of the
+    loss as its gradient: NES). If it is the stronger one, the gradients are hidden; for spiking
+    networks this is the strongest single sign.
 
     Source: Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420); Croce and Hein, 2020 (AutoAttack's
     flag); Andriushchenko et al., ECCV 2020 (arXiv:1912.00049).
@@ -224,16 +216,14 @@ def gradients_beat_queries(context: Context) -> Finding:
     only = fooled_alone(blind.right, guided)
     room = max(_ALWAYS, half_width(blind.accuracy, n))
     return judged(
-        "G2",
-        gradients_beat_queries,
         failed=own > blind.accuracy + room or exceeds(only, n, LUCK),
         measured=f"{name} leaves {percent(blind.accuracy)}, the gradient "
         f"attacks {percent(own)}; {only} of {n} fooled by {name} alone",
         threshold=f"gradients <= {name} + {100 * room:.1f} points, and fooled by {name} alone: not "
         f"above {percent(LUCK)}",
-        sound="following the gradient beats searching without one",
-        fault=f"an attack that sees no gradient leaves {percent(blind.accuracy)} where the "
+        sound="gradient attacks are stronger than a search without gradients",
+        fault=f"an attack without gradients leaves {percent(blind.accuracy)} where the "
         f"gradient attacks leave {percent(own)}, so the gradients are hidden",
-        remedy=f"believe the lower number; attack with other surrogates and with {name}",
+        remedy=f"report the lower number; attack with other surrogates and with {name}",
         evidence={"white": own, "black": blind.accuracy, "black_only": only},
     )

@@ -1,4 +1,4 @@
-"""G28, G30, G31, G32: is the reported number counted as it should be?"""
+"""Is the reported number counted correctly? Checks G24, G28, G30, G31."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks.base import describe
-from spikeguard.auditing.check import judged
+from spikeguard.auditing.check import Outcome, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.tolerances import exceeds, half_width, percent
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.rng import key
@@ -23,51 +22,49 @@ __all__ = [
     "counted_on_the_model",
 ]
 
-_MOVED = 0.01  # rounding differs with the batch; a spike at the very threshold may flip
+_MOVED = 0.01  # rounding depends on the batch and can flip a spike at the threshold
 _TINY = 1e-9
 
 
-def scores_can_be_repeated(context: Context) -> Finding:
-    """The saved adversarial inputs score the same once more.
+def scores_can_be_repeated(context: Context) -> Outcome:
+    """Scoring the saved adversarial inputs again gives the same result.
 
-    What the reported attack returned is scored by a fresh process that loads the run, or, in a
-    library call, by a copy of the model into which the saved weights are read. A stochastic model
-    answers on fresh draws, so that only its accuracy is compared.
+    The inputs of the reported attack are scored by a fresh process that loads the run or, in a
+    library call, by a copy of the model that loads the saved weights. A stochastic model is scored
+    on fresh draws, so only its accuracy is compared.
 
-    Source: Carlini et al., 2019 (arXiv:1902.06705); RobustBench, which scores once more.
+    Source: Carlini et al., 2019 (arXiv:1902.06705); RobustBench, which scores again.
     """
-    said = context.attacked(context.reference())
-    again = _again(context, said.x_adv)
+    reported = context.attacked(context.reference())
+    again = _again(context, reported.x_adv)
     where = "a copy with the saved weights" if context.rescore is None else "a fresh process"
     if not context.stochastic:
         again = torch.minimum(again, context.clean)
-    n, other = len(context), int(((again - said.right).abs() > 0.5).sum())
-    before, after = said.accuracy, float(again.mean())
+    n, other = len(context), int(((again - reported.right).abs() > 0.5).sum())
+    before, after = reported.accuracy, float(again.mean())
     failed = exceeds(other, n, _MOVED)
     if context.stochastic:
         failed = abs(after - before) > half_width(before, n)
     return judged(
-        "G28",
-        scores_can_be_repeated,
         failed=failed,
         measured=f"{percent(before)} reported, {percent(after)} in {where}; {other} of {n} differ",
-        threshold=f"the answer changes for not above {percent(_MOVED)} of the samples"
+        threshold=f"the class changes for not above {percent(_MOVED)} of the samples"
         if not context.stochastic
         else "accuracies agree within the interval",
-        sound="whoever has the adversarial inputs and the weights finds the same number",
-        fault=f"scored once more in {where}, the same adversarial inputs leave {percent(after)} "
-        f"instead of {percent(before)}: the number belongs to a state that was not saved",
-        remedy="keep all that forward needs in weights and buffers, and reset everything else",
+        sound="the adversarial inputs and the weights reproduce the number",
+        fault=f"scored again in {where}, the same adversarial inputs leave {percent(after)} "
+        f"instead of {percent(before)}: the number depends on state that was not saved",
+        remedy="store everything that forward needs in weights and buffers, and reset the rest",
         evidence={"reported": before, "again": after, "differ": other, "where": where},
     )
 
 
-def each_sample_has_its_worst(context: Context) -> Finding:
+def each_sample_has_its_worst(context: Context) -> Outcome:
     """The reported number is the mean over samples of the worst attack for each.
 
-    The least of the attacks' accuracies is higher: one attack need not be the worst everywhere. The
-    number is the audit's upper bound, or what the attack leaves that was handed over as the
-    reported one: what other attacks find, that one should have found, but for chance.
+    The lowest accuracy of a single attack is higher, because no attack is the worst on every
+    sample. The check tests the audit's upper bound. If an attack was passed as the reported one, it
+    tests the accuracy under that attack as well, which may exceed the bound only by chance.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705).
     """
@@ -76,20 +73,22 @@ def each_sample_has_its_worst(context: Context) -> Finding:
     right = torch.stack([outcome.right for outcome in made])
     least = float(right.mean(1).min())
     worst = least if context.stochastic else float(right.amin(0).mean())
-    said = context.upper_bound()
-    assert said is not None
+    bound = context.upper_bound()
+    assert bound is not None
     alone = worst
     if context.attack is not None:
         alone = context.attacked(context.attack).accuracy
     room = half_width(alone, len(context))
-    high = alone > said + room
+    high = alone > bound + room
     return judged(
-        "G30",
-        each_sample_has_its_worst,
-        failed=high or said > worst + _TINY,
-        measured=f"{percent(said)} reported for {len(made)} attacks; per-sample worst "
+        failed=high or bound > worst + _TINY,
+        measured=f"{percent(bound)} reported for {len(made)} attacks; per-sample worst "
         f"{percent(worst)}, best single attack {percent(least)}"
-        + (f", the attack handed over {percent(alone)}" if context.attack is not None else ""),
+        + (
+            f", the attack passed to the audit {percent(alone)}"
+            if context.attack is not None
+            else ""
+        ),
         threshold="the reported number is not above the per-sample worst"
         + (
             f", nor that of one attack by {100 * room:.1f} points"
@@ -97,13 +96,13 @@ def each_sample_has_its_worst(context: Context) -> Finding:
             else ""
         ),
         sound="a sample counts as robust only if no attack fools it",
-        fault="the reported attack misses what others find"
+        fault="the reported attack misses adversarial inputs that others find"
         if high
-        else f"{percent(said)} are reported, but only {percent(worst)} of the samples withstand "
-        "every attack",
-        remedy="take the least over attacks for each sample first, and the mean over samples then",
+        else f"{percent(bound)} are reported, but only {percent(worst)} of the samples stay "
+        "correct under every attack",
+        remedy="take the minimum over attacks for each sample first, then the mean over samples",
         evidence={
-            "reported": said,
+            "reported": bound,
             "worst": worst,
             "single": least,
             "handed_over": alone if context.attack is not None else None,
@@ -112,10 +111,10 @@ def each_sample_has_its_worst(context: Context) -> Finding:
     )
 
 
-def clean_errors_stay(context: Context) -> Finding:
-    """A sample that is wrong without an attack counts as wrong under every attack.
+def clean_errors_stay(context: Context) -> Outcome:
+    """A sample that is misclassified without an attack counts as wrong under every attack.
 
-    An attack may not repair an error, and the clean accuracy is said beside the robust one.
+    An attack must not correct an error. The finding states the clean accuracy as well.
 
     Source: Croce and Hein, 2020 (AutoAttack's protocol).
     """
@@ -128,22 +127,20 @@ def clean_errors_stay(context: Context) -> Finding:
     else:
         counts = [int((out.right > context.clean).sum()) for out in context.reported()]
         healed, failed = float(max(counts)), max(counts) > 0
-        measured = f"clean accuracy {percent(clean)}; {max(counts)} errors repaired by an attack"
+        measured = f"clean accuracy {percent(clean)}; {max(counts)} errors corrected by an attack"
     return judged(
-        "G31",
-        clean_errors_stay,
         failed=failed,
         measured=measured,
         threshold="none",
-        sound="robust accuracy counts only what is right to begin with",
-        fault="samples that are wrong without an attack count as robust under it",
-        remedy="attack what is right, and count the rest as wrong",
+        sound="robust accuracy counts only samples that are correct without an attack",
+        fault="samples that are misclassified without an attack count as robust under it",
+        remedy="attack the correct samples, and count the others as wrong",
         evidence={"clean": clean, "healed": healed},
     )
 
 
 def _again(context: Context, x_adv: Tensor) -> Tensor:
-    """Return who is right on saved inputs [N], told by something that has only what was saved."""
+    """Score inputs with a model that has only the saved state; return what is correct [N]."""
     if context.rescore is not None:
         return context.rescore(x_adv, context.y).double()
     saved = BytesIO()
@@ -159,15 +156,15 @@ def _again(context: Context, x_adv: Tensor) -> Tensor:
     return found.outcomes["clean"]
 
 
-_OTHER = 0.01  # rounding: a spike at the very threshold may flip in another batch
+_OTHER = 0.01  # rounding can flip a spike at the threshold in another batch
 
 
-def counted_on_the_model(context: Context) -> Finding:
-    """Every attack counts by what the audited model says about its inputs.
+def counted_on_the_model(context: Context) -> Outcome:
+    """Every attack is scored on the audited model.
 
     An input made on a substitute, on a twin or by a search that stops early is an adversarial
-    example only where the model itself is wrong. All inputs that the audit recorded are scored
-    again: a record that says otherwise was taken elsewhere.
+    example only if the audited model misclassifies it. All inputs that the audit recorded are
+    scored again and compared with the record.
 
     Source: Pintor et al., 2022 (arXiv:2106.09947), failures of transfer.
     """
@@ -191,15 +188,13 @@ def counted_on_the_model(context: Context) -> Finding:
         if off:
             wrong[str(describe(attack))] = gap
     return judged(
-        "G24",
-        counted_on_the_model,
         failed=bool(wrong),
-        measured=f"{len(context.made) - len(wrong)} of {len(context.made)} attacks count as scored "
-        "again",
+        measured=f"{len(context.made) - len(wrong)} of {len(context.made)} attacks have the same "
+        "score again",
         threshold=f"not above {percent(_OTHER)} of the samples differ",
-        sound="transferred inputs count only where they fool the model itself",
-        fault=f"for {len(wrong)} attacks the record is not what the model says: success was "
-        "counted on another model",
+        sound="transferred inputs count only if they fool the audited model",
+        fault=f"for {len(wrong)} attacks the record differs from the score on the model: success "
+        "was counted on another model",
         remedy="score every adversarial input on the audited model, and only there",
         evidence={"wrong": wrong},
     )

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Where do the settings of the attack come from? Checks G32, S21, S22."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 
 from spikeguard.attacks.suites import suite
-from spikeguard.auditing.check import does_not_apply, judged, not_run
+from spikeguard.auditing.check import Outcome, does_not_apply, judged, not_run
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.attack_variants import RULES
 from spikeguard.neurons.modes import spiking_layers
 
@@ -19,102 +18,92 @@ __all__ = [
 ]
 
 
-def nothing_was_tuned_on_the_test(context: Context) -> Finding:
+def nothing_was_tuned_on_the_test(context: Context) -> Outcome:
     """The settings of the reported attack were not chosen on the samples it is reported on.
 
-    The least of several accuracies on the same samples is lower than the chosen attack would do on
-    others. What ``audit`` was told decides; without a word its own settings are fixed in advance.
+    The lowest of several accuracies on the same samples is lower than that of the chosen attack on
+    others. Decided by ``audit(tuned=...)``; by default the settings are fixed in advance.
 
     Source: the practice of gradient rules with a parameter, HART (arXiv:2512.22522) and others.
     """
-    told = context.tuned
-    failed = "test" in told.split.lower()
+    tuned = context.tuned
+    failed = "test" in tuned.split.lower()
     how = "fixed in advance"
-    if told.split != "fixed":
-        how = f"the best of {told.trials} on the {told.split} split"
+    if tuned.split != "fixed":
+        how = f"the best of {tuned.trials} on the {tuned.split} split"
     return judged(
-        "G32",
-        nothing_was_tuned_on_the_test,
         failed=failed,
         measured=f"settings {how}",
-        threshold="fixed, or chosen on a split apart from the test",
-        sound="the number is that of one attack, not the best of many",
-        fault=f"the attack is the best of {told.trials} on the very samples it is reported on",
+        threshold="fixed, or chosen on a split that is not the test set",
+        sound="the number belongs to one attack, not to the best of many",
+        fault=f"the attack is the best of {tuned.trials} on the same samples it is reported on",
         remedy="choose on validation data (spikeguard.attacks.tune) and state the trials",
-        evidence={"split": told.split, "trials": told.trials},
+        evidence={"split": tuned.split, "trials": tuned.trials},
     )
 
 
-def settings_are_accounted_for(context: Context) -> Finding:
-    """The settings of adaptive attacks are the usual ones, or it is said where they come from.
+def settings_are_accounted_for(context: Context) -> Outcome:
+    """Adaptive attacks use the standard settings, or the origin of their settings is stated.
 
-    HART's width, ASSG's bound and the like are chosen by search in their papers, some on the test
-    set. The gradients of all attacks made are compared with the settings that SpikeGuard fixes
-    beforehand, here and in the suite "snn": others must come with the split they were chosen on
-    and the number of trials (``audit(tuned=Provenance("validation", trials=12))``), and that split
-    must not be the test set.
+    Papers choose settings such as HART's width and ASSG's bound by search, some on the test set.
+    The gradients of all attacks made are compared with the settings that SpikeGuard fixes in
+    advance, here and in the suite "snn". Other settings need the split they were chosen on and the
+    number of trials (``audit(tuned=Provenance("validation", trials=12))``), and that split must not
+    be the test set.
 
     Source: SpikeGuard's own, after the released scripts of HART and ASSG.
     """
     kinds = tuple(type(rule) for rule in RULES.values())
-    battery = suite("snn", eps=context.threat.eps, norm=context.threat.norm)
-    fixed = {*RULES.values(), *(part for attack in battery.values() for part in _parts(attack))}
+    standard = suite("snn", eps=context.threat.eps, norm=context.threat.norm)
+    fixed = {*RULES.values(), *(part for attack in standard.values() for part in _parts(attack))}
     used = {part for attack in context.made for part in _parts(attack) if isinstance(part, kinds)}
     chosen = sorted(str(part) for part in used - fixed)
     split, trials = context.tuned.split, context.tuned.trials
     unexplained = chosen if split == "fixed" else []
     on_test = bool(chosen) and "test" in split.lower()
     return judged(
-        "S21",
-        settings_are_accounted_for,
         failed=bool(unexplained) or on_test,
-        measured=f"{len(used)} adaptive gradients used, {len(chosen)} with settings of their own; "
+        measured=f"{len(used)} adaptive gradients used, {len(chosen)} with other settings; "
         f"split {split!r}, {trials} trials",
-        threshold="settings fixed beforehand, or chosen on a split that is not the test set",
+        threshold="settings fixed in advance, or chosen on a split that is not the test set",
         sound="no setting was chosen on the samples that are scored",
-        fault="settings were chosen on the test set: the least of several accuracies there is "
-        "lower than the attack is"
+        fault="settings were chosen on the test set: the lowest of several accuracies there "
+        "overstates the attack"
         if on_test
-        else f"{', '.join(unexplained[:2])}: nobody says where these settings come from",
+        else f"{', '.join(unexplained[:2])}: the origin of these settings is not stated",
         remedy="choose them with tune() on validation data, and pass "
         "tuned=Provenance('validation', trials=...)",
         evidence={"used": sorted(map(str, used)), "chosen": chosen, "trials": trials},
     )
 
 
-def surrogate_is_the_trained_one(context: Context) -> Finding:
-    """The attacker is handed the surrogate that the network was trained with.
+def surrogate_is_the_trained_one(context: Context) -> Outcome:
+    """The attacker uses the surrogate that the network was trained with.
 
-    A surrogate that is narrowed after training hides the gradient from every attack that trusts
-    it. What the layers carry now is compared with what ``audit(trained_with=...)`` says, one
-    surrogate or one for each layer's name; a run says it by itself, from its recipe.
+    A surrogate that is narrowed after training hides the gradient from every attack that uses it.
+    The surrogates of the layers are compared with ``audit(trained_with=...)``: one surrogate, or a
+    mapping by layer name. A run passes it from its recipe.
 
     Source: SpikeGuard's own, after Özdenizci and Legenstein, TMLR 2024 (arXiv:2311.09266).
     """
     carried = {name: str(layer.surrogate) for name, layer in spiking_layers(context.model).items()}
     if not carried:
-        return does_not_apply(
-            "S22", surrogate_is_the_trained_one, "the model has no spiking layer of SpikeGuard's"
-        )
-    said = context.trained_with
+        return does_not_apply("the model has no spiking layer of SpikeGuard")
+    stated = context.trained_with
     names = ", ".join(sorted(set(carried.values())))
-    if said is None:
+    if stated is None:
         return not_run(
-            "S22",
-            surrogate_is_the_trained_one,
-            f"the attacker is handed {names}; what the network was trained with is unknown",
-            remedy="say it: audit(trained_with=surrogate)",
+            f"the attacker uses {names}; the surrogate of training is unknown",
+            remedy="state it: audit(trained_with=surrogate)",
         )
-    trained = {n: str(said.get(n)) for n in carried} if isinstance(said, Mapping) else {}
-    trained = trained or dict.fromkeys(carried, str(said))
+    trained = {n: str(stated.get(n)) for n in carried} if isinstance(stated, Mapping) else {}
+    trained = trained or dict.fromkeys(carried, str(stated))
     other = [name for name in carried if carried[name] != trained[name]]
     return judged(
-        "S22",
-        surrogate_is_the_trained_one,
         failed=bool(other),
         measured=f"attacker {names}; training {', '.join(sorted(set(trained.values())))}",
         threshold="the same in every layer",
-        sound="the attacker starts from the gradient that training used",
+        sound="the attacker uses the gradient that training used",
         fault=f"{', '.join(other[:3])} was trained with {trained[other[0]]} and is attacked with "
         f"{carried[other[0]]}"
         if other
@@ -125,7 +114,7 @@ def surrogate_is_the_trained_one(context: Context) -> Finding:
 
 
 def _parts(part: object) -> Iterator[object]:
-    """Yield an attack and everything in its fields, however deep."""
+    """Yield an attack and everything in its fields, at any depth."""
     yield part
     if is_dataclass(part):
         for field in fields(part):

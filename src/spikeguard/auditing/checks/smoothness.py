@@ -1,4 +1,4 @@
-"""G17, G18, S17: does the true network follow the gradient that the attack follows?"""
+"""Does the true loss follow the gradient that the attack uses? Checks G17, G18, S17."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from torch import Tensor
 
 from spikeguard.attacks.losses import Loss, cross_entropy, margin
 from spikeguard.attacks.model_access import classify
-from spikeguard.auditing.check import Measure, judged, not_run
+from spikeguard.auditing.check import Outcome, judged, not_run
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.input_gradients import input_gradients
 from spikeguard.auditing.tolerances import percent
 from spikeguard.evaluation.statistics import wilson
@@ -19,20 +18,20 @@ __all__ = ["ascent", "finite_differences", "stable_predictions"]
 _RADIUS = 4 / 255  # a cube of width 8/255
 _UNSTABLE = 0.5
 _PAIRS = {"full": 32, "quick": 16}
-_RANDOM = 8  # steps that the step along the gradient is compared with
-_FEWEST = 8  # samples below which a share says nothing
+_RANDOM = 8  # random steps that the step along the gradient is compared with
+_FEWEST = 8  # fewest samples for a meaningful share
 _REMEDY = (
     "attack with other surrogates and their per-sample worst case (suite 'surrogates'), with a "
     "gradient-free estimate (NES) and with Square"
 )
 
 
-def stable_predictions(context: Context) -> Finding:
-    """Predictions do not jump about in the smallest neighbourhood.
+def stable_predictions(context: Context) -> Outcome:
+    """The margin is stable in a small neighbourhood.
 
-    The margin (own logit against the best other) is taken at uniform points of a cube of width
-    8/255 around each sample. Where it changes by its own size, the surface is so noisy that a
-    gradient says nothing about the next step. A change counts as 1 at most, so that samples at the
+    The margin (label logit against the largest other) is measured at uniform points of a cube of
+    width 8/255 around each sample. If it changes by its own size, the loss surface is so noisy that
+    a gradient does not predict the next step. A change counts as 1 at most, so samples at the
     boundary, where the margin is 0, do not decide.
 
     Source: Pintor et al., "Indicators of attack failure", 2022 (arXiv:2106.09947), who flag from
@@ -54,28 +53,26 @@ def stable_predictions(context: Context) -> Finding:
     change = torch.cat(changes)
     mean = float(change.mean())
     return judged(
-        "G17",
-        stable_predictions,
         failed=mean > _UNSTABLE,
         measured=f"the margin changes by {percent(mean)} of its size within 4/255",
         threshold=f"at most {percent(_UNSTABLE)}",
-        sound="the surface is smooth enough for a gradient to mean something",
+        sound="the loss surface is smooth enough for gradients",
         fault=f"within 4/255 of a sample the margin changes by {percent(mean)} of its size: noise, "
-        "not robustness, stops a gradient here",
-        remedy="attack the smoothed loss: average gradients over noise on the input (EoT, NES), "
+        "not robustness, stops a gradient attack here",
+        remedy="attack the smoothed loss (average gradients over noise on the input: EoT, NES), "
         "and add Square",
         evidence={"mean": mean, "median": float(change.median()), "draws": draws},
     )
 
 
-def finite_differences(context: Context) -> Finding:
+def finite_differences(context: Context) -> Outcome:
     """The gradient agrees with finite differences of the network's smoothed loss.
 
-    The true function of a spiking network is piecewise constant, its surrogate gradient belongs to
-    another function. So random displacements of size eps/2 are tried in opposite pairs, and the
-    differences of the true loss are correlated with what the gradient predicts for them. Their
-    correlation is 1 for a linear function, and 0 on average for a gradient that points anywhere.
-    Only its sign is judged.
+    The true function of a spiking network is piecewise constant, and its surrogate gradient belongs
+    to another function. Random displacements of size eps/2 are tested in opposite pairs, and the
+    differences of the true loss are correlated with the predictions of the gradient. The
+    correlation is 1 for a linear function, and 0 on average for a random gradient. Only its sign
+    is judged.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705), numerical gradients; Salimans et al., 2017
     (arXiv:1703.03864), antithetic pairs.
@@ -98,12 +95,10 @@ def finite_differences(context: Context) -> Finding:
     cosine = torch.cat(found)
     cosine = cosine[~cosine.isnan()]
     if len(cosine) < _FEWEST:
-        return _nothing("G18", finite_differences, len(cosine))
+        return _nothing(len(cosine))
     median = float(cosine.median())
     quartiles = cosine.quantile(torch.tensor([0.25, 0.75], dtype=cosine.dtype)).tolist()
     return _majority(
-        "G18",
-        finite_differences,
         int((cosine > 0).sum()),
         len(cosine),
         measured=f"median correlation {median:.2f} over {pairs} pairs",
@@ -114,10 +109,10 @@ def finite_differences(context: Context) -> Finding:
     )
 
 
-def ascent(context: Context) -> Finding:
+def ascent(context: Context) -> Outcome:
     """A step along the surrogate gradient raises the true loss more than a random step.
 
-    From each sample a step of size eps/2 is taken the way the attack would take it, and several
+    From each sample the check takes a step of size eps/2 in the direction of the attack, and eight
     steps of the same size in random directions. The loss is that of the true network, whatever
     surrogate the gradient came from.
 
@@ -126,8 +121,6 @@ def ascent(context: Context) -> Finding:
     eps = context.threat.eps
     if context.threat.norm not in ("linf", "l2"):
         return not_run(
-            "S17",
-            ascent,
             f"one step of {context.threat.norm} moves a pixel or two out of the box",
             remedy="audit with an Linf or L2 threat too",
         )
@@ -143,28 +136,24 @@ def ascent(context: Context) -> Finding:
         blind = torch.stack(
             [rise(streams.normal(x.shape).to(x.dtype)) for _ in range(_RANDOM)]
         ).mean(0)
-        told = (grad.flatten(1).abs().amax(1) > 0) & ((guided != 0) | (blind != 0))
-        better.append((guided > blind)[told])
-        rises.append(torch.stack([guided, blind], 1)[told])
+        usable = (grad.flatten(1).abs().amax(1) > 0) & ((guided != 0) | (blind != 0))
+        better.append((guided > blind)[usable])
+        rises.append(torch.stack([guided, blind], 1)[usable])
     above, both = torch.cat(better), torch.cat(rises)
     if len(above) < _FEWEST:
-        return _nothing("S17", ascent, len(above))
+        return _nothing(len(above))
     guided, blind = both.mean(0).tolist()
     return _majority(
-        "S17",
-        ascent,
         int(above.sum()),
         len(above),
         measured=f"along the gradient the loss rises by {guided:.2g}, at random by {blind:.2g}",
         fault="a step along the surrogate gradient raises the true loss no more than a random step",
-        sound="the surrogate gradient leads uphill on the true network",
+        sound="the surrogate gradient raises the loss of the true network",
         evidence={"guided": guided, "random": blind},
     )
 
 
 def _majority(
-    code: str,
-    measure: Measure,
     count: int,
     n: int,
     *,
@@ -172,14 +161,12 @@ def _majority(
     fault: str,
     sound: str,
     evidence: dict[str, object],
-) -> Finding:
-    """Judge a share that is one half by luck."""
+) -> Outcome:
+    """Judge a share whose value by chance is one half."""
     return judged(
-        code,
-        measure,
         failed=not wilson(count, n)[0] > 0.5,
         measured=f"{measured}; positive for {count} of {n} samples",
-        threshold="positive for more samples than luck would give (Wilson interval above 50 %)",
+        threshold="positive for more samples than by chance (Wilson interval above 50 %)",
         sound=sound,
         fault=fault,
         remedy=_REMEDY,
@@ -187,13 +174,11 @@ def _majority(
     )
 
 
-def _nothing(code: str, measure: Measure, n: int) -> Finding:
-    return not_run(
-        code, measure, f"{n} samples have both a gradient and a loss that changes; needs {_FEWEST}"
-    )
+def _nothing(n: int) -> Outcome:
+    return not_run(f"{n} samples have both a gradient and a loss that changes; needs {_FEWEST}")
 
 
 def _loss(context: Context, index: Tensor, x: Tensor, loss: Loss = cross_entropy) -> Tensor:
-    """Return the true losses at other inputs [B], under the same noise each time."""
+    """Return the true losses at inputs x [B], under the same noise in every call."""
     with context.searching(index) as (_, y), torch.no_grad():
         return loss(classify(context.model, x.to(context.device), y), y).cpu()

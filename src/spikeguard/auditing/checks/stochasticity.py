@@ -1,4 +1,4 @@
-"""G19, S11: is the model deterministic, or random and attacked as such?"""
+"""Is the model deterministic, or random and attacked as such? Checks G19, S11."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import torch
 from torch.nn.functional import normalize
 
 from spikeguard.attacks.gradients.base import Backprop, EoT
-from spikeguard.auditing.check import does_not_apply, judged
+from spikeguard.auditing.check import Outcome, does_not_apply, judged
 from spikeguard.auditing.context import EOT, Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.repeatability import source_of_change
 from spikeguard.auditing.tolerances import half_width, percent
 from spikeguard.evaluation.evaluator import evaluate
@@ -21,12 +20,13 @@ _FORWARDS = 5
 _DISTANCE = 1e-4
 
 
-def determinism(context: Context) -> Finding:
+def determinism(context: Context) -> Outcome:
     """The model is deterministic, or random and attacked as such.
 
-    A deterministic model answers equally every time. A random one says so (``stochastic``), so that
-    adversarial inputs are scored on fresh draws. The gradient of one draw may point anywhere, so
-    PGD along the mean gradient of several draws must not be clearly stronger than along one.
+    A deterministic model returns the same logits every time. A random one declares it
+    (``stochastic``), so that adversarial inputs are scored on fresh draws. The gradient of one draw
+    may be misleading, so PGD along the mean gradient of several draws must not be clearly stronger
+    than along that of one.
 
     Source: Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420); Croce and Hein, 2020 (AutoAttack's
     flag for random defences).
@@ -34,8 +34,8 @@ def determinism(context: Context) -> Finding:
     return _averaged(context) if context.stochastic else _repeated(context)
 
 
-def _repeated(context: Context) -> Finding:
-    """Compare several forward passes of a model that says it is deterministic."""
+def _repeated(context: Context) -> Outcome:
+    """Compare several forward passes of a model that declares no noise."""
     index = torch.arange(min(_SAMPLES, len(context)))
     logits = [context.logits(index, name=f"forward {i}") for i in range(_FORWARDS)]
     unit = torch.stack([normalize(z.double(), dim=1) for z in logits])
@@ -44,64 +44,59 @@ def _repeated(context: Context) -> Finding:
     changed = int((classes != classes[0]).any(0).sum())
     failed = not distance <= _DISTANCE or changed > 0
     source = source_of_change(context, index) if failed else None
-    fault = "the model answers differently each time, and not because of noise: it keeps state"
+    fault = "the logits differ from call to call, and not because of noise: the model keeps state"
     remedy = "reset all membrane potentials at the start of every forward pass; see S1"
     if source == "noise":
         fault = (
-            "the model is random but does not say so: its chance errors count as successes of the "
-            "attack, and its noise hides the gradient"
+            "the model is random but does not declare it: its chance errors count as successes of "
+            "the attack, and its noise hides the gradient"
         )
         remedy = (
             "give it an attribute stochastic = True, so that inputs are scored on fresh draws and "
-            "gradients averaged over draws (EoT)"
+            "gradients are averaged over draws (EoT)"
         )
     return judged(
-        "G19",
-        determinism,
         failed=failed,
         measured=f"{_FORWARDS} forward passes differ by {distance:.2g} at most; {changed} of "
         f"{len(index)} samples change class",
         threshold=f"normalised logits within {_DISTANCE:g}, and no class changes",
-        sound="the same input always gets the same answer",
+        sound="the same input always gets the same logits",
         fault=fault,
         remedy=remedy,
         evidence={"distance": distance, "changed_class": changed, "source": source},
     )
 
 
-def _averaged(context: Context) -> Finding:
+def _averaged(context: Context) -> Outcome:
     """Compare PGD along the gradient of one draw with PGD along the mean of several."""
     single = context.attacked(context.pgd(gradient=Backprop())).accuracy
     mean = context.attacked(context.pgd()).accuracy
     room = half_width(single, len(context))
     return judged(
-        "G19",
-        determinism,
         failed=mean < single - room,
-        measured=f"random; PGD leaves {percent(single)} with 1 draw a step, {percent(mean)} with "
+        measured=f"random; PGD leaves {percent(single)} with 1 draw per step, {percent(mean)} with "
         f"{EOT}",
         threshold=f"{EOT} draws lower accuracy by at most {100 * room:.1f} points",
-        sound=f"the noise does not hide the gradient: {EOT} draws a step find no more than one",
-        fault=f"the noise hides the gradient: with {EOT} draws a step PGD leaves {percent(mean)} "
+        sound=f"the noise does not hide the gradient: {EOT} draws per step find no more than one",
+        fault=f"the noise hides the gradient: with {EOT} draws per step PGD leaves {percent(mean)} "
         f"instead of {percent(single)}",
         remedy="use EoT: average the gradient over draws (eot=8 or more) in every attack",
         evidence={"one_draw": single, "eot": mean, "draws": EOT},
     )
 
 
-def enough_draws(context: Context) -> Finding:
+def enough_draws(context: Context) -> Outcome:
     """Twice as many noise draws change nothing, and success holds on fresh draws.
 
     Every attack of the audit averages the gradient over some draws. PGD with twice as many must not
-    be clearly stronger. Its adversarial inputs are then scored again on draws that nobody has seen,
-    and must do as well as when they were counted: an attack that keeps what one draw got wrong
-    counts chance errors.
+    be clearly stronger. Its adversarial inputs are then scored again on fresh draws and must leave
+    the same accuracy: an attack that keeps inputs misclassified on one draw counts chance errors.
 
     Source: Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420); AutoAttack's issues on random
     defences.
     """
     if not context.stochastic:
-        return does_not_apply("S11", enough_draws, "the model says that it has no noise")
+        return does_not_apply("the model declares no noise")
     once = context.attacked(context.pgd())
     twice = context.attacked(context.pgd(gradient=EoT(2 * EOT, Backprop()))).accuracy
     again = float(
@@ -118,19 +113,17 @@ def enough_draws(context: Context) -> Finding:
     room = half_width(once.accuracy, len(context))
     weak, lucky = twice < once.accuracy - room, again > once.accuracy + room
     return judged(
-        "S11",
-        enough_draws,
         failed=weak or lucky,
-        measured=f"PGD leaves {percent(once.accuracy)} with {EOT} draws a step, {percent(twice)} "
+        measured=f"PGD leaves {percent(once.accuracy)} with {EOT} draws per step, {percent(twice)} "
         f"with {2 * EOT}; {percent(again)} on fresh draws",
         threshold=f"{2 * EOT} draws lower accuracy, and fresh draws raise it, by at most "
         f"{100 * room:.1f} points",
         sound="the noise neither hides the gradient nor makes the attack look stronger",
-        fault=f"with {2 * EOT} draws a step PGD leaves {percent(twice)} instead of "
+        fault=f"with {2 * EOT} draws per step PGD leaves {percent(twice)} instead of "
         f"{percent(once.accuracy)}: too few draws hide the gradient"
         if weak
-        else f"on fresh draws {percent(again)} are right where {percent(once.accuracy)} were "
-        "counted: chance errors were taken for successes",
+        else f"on fresh draws {percent(again)} are correct where {percent(once.accuracy)} were "
+        "counted: chance errors counted as successes",
         remedy="average the gradient over more draws (eot=16 or more), and score every adversarial "
         "input on fresh draws",
         evidence={"draws": EOT, "accuracy": once.accuracy, "twice": twice, "fresh": again},

@@ -1,23 +1,22 @@
-"""G1, G4: does the attack behave like an attack that works?"""
+"""Is PGD stronger than a single step and than random noise? Checks G1, G4."""
 
 from __future__ import annotations
 
 import torch
 
-from spikeguard.auditing.check import judged
+from spikeguard.auditing.check import Outcome, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.tolerances import LUCK, exceeds, fooled_alone, half_width, percent
 
 __all__ = ["iterative_beats_single_step", "noise_is_weaker"]
 
 
-def iterative_beats_single_step(context: Context) -> Finding:
+def iterative_beats_single_step(context: Context) -> Outcome:
     """PGD is at least as strong as a single step.
 
-    FGSM is one step of PGD: where it wins, PGD is led astray by the gradients it meets on the way.
-    An exact gradient leaves under 1 % of exceptions. A surrogate is not exact, and sound spiking
-    networks show up to 5 %, so that 5 % are allowed.
+    FGSM is one step of PGD: if it is stronger, gradients at later steps mislead PGD. An exact
+    gradient leaves under 1 % of exceptions. A surrogate is not exact, and sound spiking networks
+    show up to 5 %, so 5 % are allowed.
 
     Source: Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420); Carlini et al., 2019
     (arXiv:1902.06705).
@@ -26,15 +25,13 @@ def iterative_beats_single_step(context: Context) -> Finding:
     n, room = len(context), half_width(single.accuracy, len(context))
     stray = fooled_alone(single.right, several.right)
     return judged(
-        "G1",
-        iterative_beats_single_step,
         failed=several.accuracy > single.accuracy + room or exceeds(stray, n, LUCK),
         measured=f"PGD-{context.steps} leaves {percent(several.accuracy)}, FGSM "
         f"{percent(single.accuracy)}; {stray} of {n} fooled by FGSM alone",
         threshold=f"PGD <= FGSM + {100 * room:.1f} points, and fooled by FGSM alone: not above "
         f"{percent(LUCK)}",
         sound="more steps make the attack stronger",
-        fault=f"a single step fools samples that {context.steps} steps leave right, so the "
+        fault=f"a single step fools samples that {context.steps} steps leave correct, so the "
         "gradients mislead the attack",
         remedy="use other surrogates, several step sizes and restarts, and a gradient-free attack",
         evidence={
@@ -46,12 +43,12 @@ def iterative_beats_single_step(context: Context) -> Finding:
     )
 
 
-def noise_is_weaker(context: Context) -> Finding:
-    """Random noise fools no sample that the gradient does not.
+def noise_is_weaker(context: Context) -> Outcome:
+    """Random noise fools no sample that gradient attacks do not.
 
     The worst of ten random points of the threat set is compared with FGSM and PGD together. An
     exact gradient leaves no exception. A surrogate is not exact, and networks with many samples
-    near the boundary show up to 5 %, so that 5 % are allowed.
+    near the boundary show up to 5 %, so 5 % are allowed.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705); Athalye, Carlini and Wagner, 2018
     (arXiv:1802.00420).
@@ -62,13 +59,11 @@ def noise_is_weaker(context: Context) -> Finding:
     n, guided = len(context), torch.minimum(single.right, several.right)
     only = fooled_alone(noise.right, guided)
     return judged(
-        "G4",
-        noise_is_weaker,
         failed=exceeds(only, n, LUCK),
         measured=f"noise leaves {percent(noise.accuracy)}; {only} of {n} fooled by noise alone",
         threshold=f"fooled by noise alone: not above {percent(LUCK)}",
-        sound="following the gradient beats guessing",
-        fault="ten random points fool samples that the gradient attacks leave right",
-        remedy="look for a gradient that points the wrong way; attack with other surrogates",
+        sound="following the gradient is stronger than random points",
+        fault="ten random points fool samples that the gradient attacks leave correct",
+        remedy="look for a gradient with the wrong sign; attack with other surrogates",
         evidence={"noise": noise.accuracy, "noise_only": only},
     )

@@ -1,12 +1,11 @@
-"""S4: does the number survive an attacker with another surrogate?"""
+"""Does the accuracy hold for an attacker with another surrogate? Check S4."""
 
 from __future__ import annotations
 
 import torch
 
-from spikeguard.auditing.check import judged, not_run
+from spikeguard.auditing.check import Outcome, judged, not_run
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.input_gradients import dead_surrogates
 from spikeguard.auditing.tolerances import percent, room_between
 from spikeguard.models.adapters.foreign_neuron import ForeignError
@@ -17,25 +16,23 @@ __all__ = ["surrogate_sweep"]
 
 _WIDTHS = {"full": (0.25, 0.5, 1.0, 2.0, 3.5, 5.0), "quick": (0.5, 1.0, 2.0, 5.0)}
 _FACTORS = {"full": (0.25, 0.5, 2.0, 5.0), "quick": (2.0, 5.0)}
-_ALIKE = 1.5  # surrogates whose widths differ by less are as wide as each other
+_ALIKE = 1.5  # surrogates whose widths differ by a smaller factor count as equally wide
 
 
-def surrogate_sweep(context: Context) -> Finding:
+def surrogate_sweep(context: Context) -> Outcome:
     """The attacker's surrogate does not decide the result.
 
-    A network carries the surrogate it was trained with, but the attacker need not use it: PGD runs
-    again with triangles of half-width 0.25 to 5, and with the model's own a quarter to five times
-    as wide. If the per-sample worst case of these is lower, it is compared with as many restarts of
-    PGD with the model's own, so that more tries alone make no difference.
+    A network carries the surrogate it was trained with, but the attacker may use another: PGD runs
+    again with triangles of half-width 0.25 to 5, and with the model's own surrogate a quarter to
+    five times as wide. If the per-sample worst of these is lower, it is compared with as many
+    restarts of PGD with the model's own surrogate, so that more tries alone make no difference.
 
     Source: Özdenizci and Legenstein, TMLR 2024 (arXiv:2311.09266); Xu et al. (arXiv:2209.03358).
     """
     carried = {layer.surrogate for layer in spiking_layers(context.model).values()}
     if not carried:
         return not_run(
-            "S4",
-            surrogate_sweep,
-            "the model has no spiking layer that is known, hence no surrogate to exchange",
+            "the model has no known spiking layer, so no surrogate can be exchanged",
             remedy="build the network from spikeguard.neurons, or adapt it with spikeguard.foreign",
         )
     widths, factors = _WIDTHS[context.budget], _FACTORS[context.budget]
@@ -47,7 +44,7 @@ def surrogate_sweep(context: Context) -> Finding:
     once = context.attacked(context.pgd())
     worst = float(context.worst([once, *others.values()]).mean())
     own, tries = once.accuracy, 1
-    if worst < own - room_between(own, len(context)):  # more tries alone lower it too: how far?
+    if worst < own - room_between(own, len(context)):  # more tries alone lower it as well
         tries = 1 + len(others)
         own = context.attacked(context.pgd(restarts=tries)).accuracy
     room = room_between(own, len(context))
@@ -61,8 +58,6 @@ def surrogate_sweep(context: Context) -> Finding:
         with_it = f"the worst of {1 + len(others)} surrogates for each sample {percent(worst)}"
         cause = "each surrogate finds samples that the others miss"
     return judged(
-        "S4",
-        surrogate_sweep,
         failed=failed,
         measured=f"own surrogate {percent(own)}"
         + (f" after {tries} tries" if tries > 1 else "")
@@ -87,7 +82,7 @@ def surrogate_sweep(context: Context) -> Finding:
 
 
 def _cause(context: Context, carried: set[Surrogate], stronger: Surrogate | float) -> str:
-    """Say what is wrong with the own surrogate, from the width of a stronger one."""
+    """Return what is wrong with the own surrogate, from the width of a stronger one."""
     own = max(map(_spread, carried))
     wider = stronger if isinstance(stronger, float) else _spread(stronger) / own
     width = f", of half-width {next(iter(carried)).half_width:g}," if len(carried) == 1 else ""
@@ -97,12 +92,12 @@ def _cause(context: Context, carried: set[Surrogate], stronger: Surrogate | floa
             f"{_zero_at(context)} and hides the gradient"
         )
     if wider <= 1 / _ALIKE:
-        return f"its own surrogate{width} is so wide that it points elsewhere"
+        return f"its own surrogate{width} is so wide that it misleads the attack"
     return f"the shape of its own surrogate{width} misleads the attack"
 
 
 def _zero_at(context: Context) -> str:
-    """Say at which share of the potentials the surrogate passes nothing on, if that is known."""
+    """Return the share of potentials at which the surrogate is zero, in words, if known."""
     try:
         dead = dead_surrogates(context)
     except ForeignError:  # the potentials of this layer cannot be recorded
@@ -132,7 +127,7 @@ def _half_width(carried: set[Surrogate], other: Surrogate | float) -> float | No
 def _others(
     carried: set[Surrogate], widths: tuple[float, ...], factors: tuple[float, ...]
 ) -> dict[str, Surrogate | float]:
-    """Return the surrogates to try, by name; none twice, not the one every layer carries."""
+    """Return the surrogates to try, by name: none twice, and not the one that all layers carry."""
     own = {surrogate.half_width for surrogate in carried}
     alone = next(iter(own)) if len(own) == 1 else None
     others: dict[str, Surrogate | float] = {}

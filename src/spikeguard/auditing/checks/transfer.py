@@ -1,4 +1,4 @@
-"""G3, G25: attacks made on other models, and the attack on a model that has no defence."""
+"""What do attacks made on other models, or on an undefended one, show? Checks G3, G25."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.spiking_rules import prescribable
 from spikeguard.attacks.searches.pgd import PGD
-from spikeguard.auditing.check import judged, not_run
+from spikeguard.auditing.check import Outcome, judged, not_run
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.auditing.measurements.substitute import distilled
 from spikeguard.auditing.tolerances import LUCK, exceeds, fooled_alone, half_width, percent
 
@@ -21,14 +20,14 @@ __all__ = ["breaks_the_undefended", "transfer_is_weaker"]
 _STEPS = 20
 
 
-def transfer_is_weaker(context: Context) -> Finding:
-    """Attacks made on other models do no better than those on the model itself.
+def transfer_is_weaker(context: Context) -> Outcome:
+    """Attacks made on other models are no stronger than those on the model itself.
 
-    The sources are the substitutes that were handed over, a small network that learned the model's
-    answers on and around the samples, and, for a spiking network, its twin without spikes.
+    The sources are the substitutes passed to the audit, a small network trained on the model's
+    predictions on and around the samples and, for a spiking network, its twin without spikes.
 
     Source: Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420); Carlini et al., 2019
-    (arXiv:1902.06705); Papernot et al., 2017 (arXiv:1602.02697), whose substitute it is.
+    (arXiv:1902.06705); Papernot et al., 2017 (arXiv:1602.02697), for the substitute.
     """
     n, guided = len(context), context.worst(context.white())
     right = {name: transferred(context, source) for name, source in _sources(context).items()}
@@ -41,35 +40,31 @@ def transfer_is_weaker(context: Context) -> Finding:
     most = max(alone, key=lambda name: alone[name])
     room = half_width(accuracy[best], n)
     return judged(
-        "G3",
-        transfer_is_weaker,
         failed=own > accuracy[best] + room or exceeds(alone[most], n, LUCK),
         measured=f"gradient attacks leave {percent(own)}; made on "
         + ", ".join(f"{name} {percent(a)}" for name, a in accuracy.items())
         + f"; {alone[most]} of {n} fooled by transfer from {most} alone",
         threshold=f"gradients <= transfer + {100 * room:.1f} points, and fooled by transfer alone: "
         f"not above {percent(LUCK)}",
-        sound="knowing the model helps to attack it",
+        sound="access to the model makes the attack stronger",
         fault=f"adversarial inputs made on {best} leave {percent(accuracy[best])} where attacks on "
-        f"the model itself leave {percent(own)}: its gradient is worth less than another model's",
+        f"the model itself leave {percent(own)}: another model's gradient is the better one",
         remedy="the gradients are hidden: attack with other surrogates, and report transfer too",
         evidence={"white": own, "transfer": accuracy, "transfer_only": alone},
     )
 
 
-def breaks_the_undefended(context: Context) -> Finding:
+def breaks_the_undefended(context: Context) -> Outcome:
     """The same attack breaks a model that has no defence.
 
-    An attack too weak for a plainly trained model says nothing about a defended one.
+    An attack that is too weak for a plainly trained model gives no information on a defended one.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705).
     """
     if context.undefended is None:
         return not_run(
-            "G25",
-            breaks_the_undefended,
-            "no plainly trained model to compare with",
-            remedy="hand one over: audit(..., undefended=model)",
+            "no plainly trained model was passed",
+            remedy="pass one: audit(..., undefended=model)",
         )
     twin = Context(
         *(context.undefended, context.x, context.y, context.threat),
@@ -82,21 +77,19 @@ def breaks_the_undefended(context: Context) -> Finding:
     n, chance = len(context), 1 / twin.classes
     left = twin.attacked(twin.reference()).accuracy
     return judged(
-        "G25",
-        breaks_the_undefended,
         failed=exceeds(left * n, n, chance),
-        measured=f"{percent(left)} of the undefended model's answers are left",
+        measured=f"{percent(left)} accuracy is left on the undefended model",
         threshold=f"not above chance, {percent(chance)}",
         sound="the attack is strong enough for a model without a defence",
-        fault=f"the attack leaves {percent(left)} on a model without any defence, so that what it "
-        "leaves on this one is no defence either",
+        fault=f"the attack leaves {percent(left)} on a model without any defence, so the accuracy "
+        "left on this one is no evidence of a defence",
         remedy="more steps, other losses and surrogates, or a larger eps",
         evidence={"undefended": left},
     )
 
 
 def transferred(context: Context, source: nn.Module) -> Tensor:
-    """Return who is still right on adversarial inputs that were made on another model [N]."""
+    """Return the share of draws on which inputs made on another model stay correct [N]."""
     attack, parts = PGD(context.threat, steps=_STEPS), []
     device = next((p.device for p in source.parameters()), torch.device("cpu"))
     for index in context.batches():

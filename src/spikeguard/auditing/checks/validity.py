@@ -1,4 +1,4 @@
-"""G27, S18, G29: are the numbers numbers, the bounds kept and the model untouched?"""
+"""Are all numbers valid, and is the model left unchanged? Checks G27, G29, S18, S19."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from spikeguard.attacks.base import AttackError, NoGradientError
 from spikeguard.attacks.losses import cross_entropy
 from spikeguard.attacks.searches.pgd import PGD
 from spikeguard.attacks.threat import ThreatViolation
-from spikeguard.auditing.check import does_not_apply, judged, reason
+from spikeguard.auditing.check import Outcome, does_not_apply, judged, reason
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.findings import Finding
 from spikeguard.neurons.modes import record
 
 __all__ = ["model_is_untouched", "valid_numbers", "finite_under_attack", "valid_events"]
@@ -22,12 +21,12 @@ _SAMPLES = 16
 _STEPS = 2
 
 
-def valid_numbers(context: Context) -> Finding:
+def valid_numbers(context: Context) -> Outcome:
     """Weights, logits, gradients and adversarial inputs are valid.
 
-    Every adversarial batch of the audit must lie in its threat set and in [0, 1], in the shape and
-    precision of the clean one. Nothing may be NaN or infinite; that need not show in the logits,
-    for a NaN potential is below every threshold: a spiking layer swallows it.
+    Every adversarial batch of the audit must be inside its threat set and [0, 1], with the shape
+    and precision of the clean one. Nothing may be NaN or infinite. Finite logits do not prove that:
+    a NaN potential never crosses the threshold, so the layer emits no spike.
 
     Source: Carlini et al., 2019 (arXiv:1902.06705).
     """
@@ -36,24 +35,22 @@ def valid_numbers(context: Context) -> Finding:
     for attack in (context.fgsm(), context.pgd()):
         try:
             context.attacked(attack)
-        except (AttackError, ThreatViolation):  # said above or by G15; noted in violations
+        except (AttackError, ThreatViolation):  # reported above, by G15 or in violations
             continue
     faults += context.violations.values()
     return judged(
-        "G27",
-        valid_numbers,
         failed=bool(faults),
         measured="; ".join(faults[:2]) or f"{len(context.made)} attacks checked, nothing wrong",
         threshold="nothing is NaN or infinite, and every adversarial input lies in its threat set",
-        sound="the scores are made of valid numbers and of inputs that the adversary may use",
-        fault=f"scores made of invalid values mean nothing ({', '.join(faults[:1])})",
+        sound="all numbers are valid, and all inputs are allowed to the adversary",
+        fault=f"scores computed from invalid values are meaningless ({', '.join(faults[:1])})",
         remedy="repair the weights or the attack, then audit again",
         evidence={"faults": faults},
     )
 
 
-def model_is_untouched(context: Context) -> Finding:
-    """An attack leaves the model as it was.
+def model_is_untouched(context: Context) -> Outcome:
+    """An attack does not change the model.
 
     Weights, buffers such as running statistics, training flags, ``requires_grad`` and gradients are
     compared before and after a short attack.
@@ -67,21 +64,19 @@ def model_is_untouched(context: Context) -> Finding:
     after = _state(context.model)
     changed = [n for n in before | after if not _equal(before.get(n), after.get(n))]
     return judged(
-        "G29",
-        model_is_untouched,
         failed=bool(changed),
         measured=f"{len(changed)} of {len(before)} entries change"
         + (f": {', '.join(changed[:3])}" if changed else ""),
         threshold="no weight, buffer, gradient or flag changes",
-        sound="the model that was measured is the model that was handed over",
-        fault="attacking the model changes it, so what was measured is not what was handed over",
-        remedy="write to no buffer and no mode in forward; keep batch norm in evaluation mode",
+        sound="the measured model is the given one",
+        fault="attacks change the model, so the measured model is not the given one",
+        remedy="write no buffer and switch no mode in forward; keep batch norm in evaluation mode",
         evidence={"changed": changed},
     )
 
 
 def _activity_faults(context: Context) -> list[str]:
-    """Say where potentials, logits or gradients are not finite."""
+    """Return messages for potentials, logits or gradients that are not finite."""
     faults: list[str] = []
     for index in context.batches():
         with context.searching(index) as (x, y):
@@ -93,7 +88,7 @@ def _activity_faults(context: Context) -> list[str]:
             if not wrong:
                 try:
                     context.gradient()(context.model, x, y, cross_entropy)
-                except NoGradientError:  # G15 says so
+                except NoGradientError:  # G15 reports it
                     continue
                 except AttackError as error:
                     faults.append(str(error))
@@ -110,7 +105,7 @@ def _finite(tensor: Tensor) -> bool:
 
 
 def _state(model: nn.Module) -> dict[str, Tensor | bool]:
-    """Return all that an attack must leave as it is."""
+    """Return the state of the model that an attack must not change."""
     state: dict[str, Tensor | bool] = {n: t.detach().clone() for n, t in _tensors(model)}
     for name, weight in model.named_parameters():
         state[f"{name}.requires_grad"] = weight.requires_grad
@@ -125,20 +120,20 @@ def _equal(before: Tensor | bool | None, after: Tensor | bool | None) -> bool:
     return before is after
 
 
-def finite_under_attack(context: Context) -> Finding:
-    """Nothing is NaN or infinite where the attacks have led.
+def finite_under_attack(context: Context) -> Outcome:
+    """Nothing is NaN or infinite at the adversarial inputs.
 
-    Adversarial inputs of all attacks made, and the logits, potentials and input gradients there,
-    are counted element by element. A threshold swallows a NaN: the spike is missing, the logits
-    look sound and the sample may count as fooled, so that inputs and potentials themselves are
-    looked at. G27 looks at the clean samples.
+    Counts elements that are not finite in the adversarial inputs of all attacks made, and in the
+    logits, potentials and input gradients there. A NaN potential never crosses the threshold: the
+    spike is missing, the logits stay finite and the sample may count as fooled. G27 tests the clean
+    samples.
 
     Source: SpikeGuard's own.
     """
     stopped = ""
     try:
         context.attacked(context.pgd())
-    except NoGradientError:  # G15 and G16 say so
+    except NoGradientError:  # G15 and G16 report it
         raise
     except (AttackError, ThreatViolation) as error:
         stopped = reason(error)
@@ -149,31 +144,29 @@ def finite_under_attack(context: Context) -> Finding:
             for name, number in _broken_at(context, outcome.x_adv[index], index).items():
                 bad[name] += number
     found = {name: number for name, number in bad.items() if number}
-    said = ", ".join(f"{number} {name}" for name, number in found.items()) or stopped
+    summary = ", ".join(f"{number} {name}" for name, number in found.items()) or stopped
     return judged(
-        "S18",
-        finite_under_attack,
-        failed=bool(said),
-        measured=said or f"none in the inputs of {len(context.made)} attacks and what they cause",
+        failed=bool(summary),
+        measured=summary or f"none at the inputs of {len(context.made)} attacks",
         threshold="none",
-        sound="the attacks led nowhere that numbers end",
-        fault=f"numbers end under attack ({said}): a NaN below the threshold looks like silence, "
-        "and the scores mean nothing",
+        sound="all numbers at the adversarial inputs are finite",
+        fault=f"numbers are not finite under attack ({summary}): a NaN potential looks like a "
+        "silent neuron, and the scores are meaningless",
         remedy="find the division by zero or the overflow (attack's momentum, batch norm, weights)",
         evidence={**bad, "stopped": stopped},
     )
 
 
-def valid_events(context: Context) -> Finding:
-    """Adversarial events are events.
+def valid_events(context: Context) -> Outcome:
+    """Adversarial events are valid events.
 
-    For a threat on events (one with ``events = True``): counts stay whole numbers >= 0, binary
-    grids stay binary, shape and time bins stay, and no more cells change than the budget allows.
+    For a threat on events (one with ``events = True``): counts stay integers >= 0, binary grids
+    stay binary, shape and time bins do not change, and at most eps cells change.
 
     Source: Büchel et al., 2022 (arXiv:2110.02929); the conditions are SpikeGuard's own.
     """
     if not getattr(context.threat, "events", False):
-        return does_not_apply("S19", valid_events, "the threat is on images, not on events")
+        return does_not_apply("the threat is on images, not on events")
     context.attacked(context.pgd())
     x = context.x
     binary = bool(((x == 0) | (x == 1)).all())
@@ -193,15 +186,13 @@ def valid_events(context: Context) -> Finding:
         for name, number in counts.items():
             faults[name] = faults.get(name, 0) + number
     found = {name: number for name, number in faults.items() if number}
-    said = ", ".join(f"{number} {name}" for name, number in found.items())
+    summary = ", ".join(f"{number} {name}" for name, number in found.items())
     return judged(
-        "S19",
-        valid_events,
         failed=bool(found),
-        measured=said or f"{len(context.made)} attacks made events only",
-        threshold=f"whole numbers >= 0, and at most {context.threat.eps:g} cells changed",
-        sound="a sensor could have sent what the attack made",
-        fault=f"the attack made inputs that are no events ({said})",
+        measured=summary or f"the inputs of {len(context.made)} attacks are valid events",
+        threshold=f"integers >= 0, and at most {context.threat.eps:g} cells changed",
+        sound="a sensor could produce these inputs",
+        fault=f"the attack made inputs that are no valid events ({summary})",
         remedy="round and project inside the attack, not after it",
         evidence=faults,
     )
@@ -212,7 +203,7 @@ def _broken(tensor: Tensor) -> int:
 
 
 def _broken_at(context: Context, x_adv: Tensor, index: Tensor) -> dict[str, int]:
-    """Count what is not finite in what some inputs cause."""
+    """Count the elements that are not finite in the network's response to some inputs."""
     with context.searching(index) as (_, y), torch.enable_grad(), record(context.model) as trace:
         x = x_adv.to(context.device).detach().clone().requires_grad_()
         logits = context.model(x)

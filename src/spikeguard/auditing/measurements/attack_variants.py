@@ -1,4 +1,4 @@
-"""TODO."""
+"""Variants of the reported attack: another gradient, a large eps, a loss on decisions."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ RULES: dict[str, Gradient] = {
 
 
 def decision(logits: Tensor, y: Tensor) -> Tensor:
-    """Return 1 for each sample that is wrong, 0 for each that is right [B]."""
+    """Return 1 for each misclassified sample, 0 for each correct one [B]."""
     return (logits.argmax(1) != y).to(torch.float32)
 
 
 def with_gradient(context: Context, gradient: Gradient) -> Attack:
-    """Return the reported attack with another gradient; PGD where it has none to exchange."""
+    """Return the reported attack with another gradient; PGD if the attack has no gradient."""
     gradient = EoT(EOT, gradient) if context.stochastic else gradient
     attack = context.reference()
     if not hasattr(attack, "gradient"):
@@ -44,13 +44,11 @@ def with_gradient(context: Context, gradient: Gradient) -> Attack:
 
 
 _FAR_STEPS = 10  # long steps: 2.5 eps / 10 each
-
-
 _L1_STEPS = 50
 
 
 def far(context: Context, eps: float, surrogate: Surrogate | None = None) -> float:
-    """Return what a few long steps from the clean images leave of the accuracy in a large ball."""
+    """Return the accuracy after a few long steps from the clean images in a large ball."""
     steps = min(_FAR_STEPS, context.steps)
     attack = context.pgd(eps=eps, steps=steps, surrogate=surrogate, random_start=False)
     if context.threat.norm == "l1":  # a step along the sign moves every pixel by 1/d of the radius

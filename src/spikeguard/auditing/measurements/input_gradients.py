@@ -1,4 +1,4 @@
-"""TODO."""
+"""Input gradients of all samples, and the share of zero surrogates by layer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from spikeguard.neurons.modes import record
 __all__ = ["dead_surrogates", "input_gradients"]
 
 
-_DEAD = 1e-6  # a surrogate derivative below this passes nothing on
+_DEAD = 1e-6  # a surrogate derivative below this counts as zero
 
 
 def dead_surrogates(context: Context) -> dict[str, float]:
-    """Return, by spiking layer, the share of (neuron, step) whose surrogate passes nothing on."""
+    """Return, by spiking layer, the share of (neuron, step) whose surrogate is zero."""
     dead: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         for index in context.batches():
@@ -34,7 +34,7 @@ def dead_surrogates(context: Context) -> dict[str, float]:
 def input_gradients(
     context: Context, loss: Loss = cross_entropy
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the positions of each batch and the gradients that attacks start from, on the CPU."""
+    """Yield the indices of each batch and its input gradients, on the CPU."""
     for index in context.batches():
         with context.searching(index) as (x, y):
             _, grad = context.gradient()(context.model, x, y, loss)

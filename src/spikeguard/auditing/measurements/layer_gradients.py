@@ -1,4 +1,4 @@
-"""The gradient at the output of every layer, for the checks that look inside."""
+"""The gradient at the output of every layer."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def layer_gradients(
 
 @contextmanager
 def watched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Keep the outputs of the spiking layers, or of those with weights where none spikes.
+    """Record the outputs of the spiking layers, or of layers with weights if no layer spikes.
 
-    Of a layer that is called once a step it is the output at the last one.
+    For a layer that is called once per step, the output of the last step is kept.
     """
     layers = spiking_layers(model).items()
     named = [(name, _module(layer)) for name, layer in layers]
@@ -64,7 +64,7 @@ def watched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def _module(layer: SpikingLayer) -> nn.Module:
-    """Return the module whose output a spiking layer's spikes are."""
+    """Return the module whose output is the spikes of a spiking layer."""
     module = layer if isinstance(layer, nn.Module) else getattr(layer, "module", None)
     assert isinstance(module, nn.Module)
     return module

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Why logits change between calls: noise or state."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["source_of_change"]
 
 
 def source_of_change(context: Context, index: Tensor) -> Literal["noise", "state"]:
-    """Tell noise from state: noise repeats itself when all generators start from the same numbers.
+    """Distinguish noise from state: noise repeats when the global generator gets the same seed.
 
-    The global generator is left where it was.
+    The state of the global generator is restored.
     """
     cuda = [context.device] if context.device.type == "cuda" else []
 

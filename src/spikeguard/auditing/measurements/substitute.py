@@ -1,4 +1,4 @@
-"""A substitute for transfer: a small network that learns the model's answers around the samples."""
+"""A substitute for transfer attacks: a small network trained on the model's predictions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _ROUNDS = {"full": 100, "quick": 50}
 
 
 def distilled(context: Context) -> nn.Module:
-    """Return an ordinary network that gives the model's answers on and around the samples.
+    """Return a network without spikes that imitates the model on and around the samples.
 
-    It asks the model for classes only, at points drawn from the threat set and from the ball of
-    twice its size, and is trained on the answers.
+    It is trained on the classes that the model predicts at random points of the threat set and of
+    a ball twice as large.
 
     Source: Papernot et al., "Practical black-box attacks against machine learning", 2017
         (arXiv:1602.02697).
@@ -58,7 +58,7 @@ class _Centred(nn.Module):
 
 
 def _asked(context: Context, index: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Return points around some samples, and what the model answers there."""
+    """Return points around some samples, and the classes that the model predicts there."""
     streams = context.draws(index, "substitute").fork("round", number)
     x = context.x[index]
     points = context.threat.sample(x, streams)
@@ -70,7 +70,7 @@ def _asked(context: Context, index: Tensor, number: int) -> tuple[Tensor, Tensor
 
 
 def _linear(context: Context, number: int, width: int, out: int) -> nn.Linear:
-    """Return a layer whose weights come from the audit's seed; the global stream is left alone."""
+    """Return a layer with weights from the audit's seed, without the global generator."""
     layer = nn.Linear(width, out, device="meta").to_empty(device="cpu")
     generator = stream(context.seed, "audit", "substitute", number)
     with torch.no_grad():

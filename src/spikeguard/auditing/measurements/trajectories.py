@@ -1,4 +1,4 @@
-"""What a search sees on its way: the loss at every step, and whether the point there fools."""
+"""The trajectory of a search: at every step the loss and whether the model is fooled."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ["Walk", "unseen", "walk"]
 
 @dataclass(frozen=True)
 class Walk:
-    """One search of all samples; of a stochastic model the means over the draws of a step.
+    """One search of all samples. For a stochastic model, means over the draws of each step.
 
     Attributes:
-        loss: At every point that a gradient was taken at [steps, N].
-        right: Share of draws on which the model is right there [steps, N].
-        end: Share of draws on which it is right about what the search returned [N].
+        loss: Loss at every point whose gradient was computed [steps, N].
+        right: Share of draws on which that point is classified correctly [steps, N].
+        end: Share of draws on which the returned input is classified correctly [N].
     """
 
     loss: Tensor
@@ -36,7 +36,7 @@ class Walk:
 
 
 class _Recorder:
-    """A loss that writes down its values and whether the logits it was given are right."""
+    """A loss that records its values and whether the logits are correct."""
 
     def __init__(self, loss: Loss):
         self.loss = loss
@@ -51,24 +51,26 @@ class _Recorder:
 
 
 def unseen(attack: Attack) -> str | None:
-    """Say why there is no walk of an attack to look at; None if there is one."""
+    """Return why an attack has no trajectory to judge; None if it has one."""
     if not hasattr(attack, "loss"):
-        return "the attack climbs no loss"
+        return "the attack maximises no loss"
     if not hasattr(attack, "gradient"):
-        return "the attack follows no gradient"
+        return "the attack uses no gradient"
     if getattr(attack, "targets", 0) or isinstance(attack, MTPGD):
-        return "the attack climbs another loss for every target"
+        return "the attack maximises a different loss for every target"
     if isinstance(attack, APGD) and attack.threat.norm == "l1":
-        return "under L1 APGD begins outside the threat set"
+        return "under L1 APGD starts outside the threat set"
     if getattr(attack, "steps", 1) < 2:
         return "the attack takes one step"
     if isinstance(unwrap(attack.gradient), ANNTwin | MembraneReadout | NES):
-        return "the attack climbs the loss of something else than the model's answers at a point"
+        return (
+            "the attack maximises the loss of another function than the model's logits at a point"
+        )
     return None
 
 
 def walk(context: Context, attack: Attack) -> Walk:
-    """Return what one search of an attack that ``unseen`` allows sees on its way; made once."""
+    """Return the trajectory of one search of an attack that ``unseen`` allows; cached."""
     if hasattr(attack, "restarts"):
         attack = replace(attack, restarts=1)  # type: ignore[type-var]
     return context.once(f"walk of {attack}", lambda: _walk(context, attack))
@@ -92,6 +94,6 @@ def _walk(context: Context, attack: Attack) -> Walk:
 
 
 def _means(values: list[Tensor], draws: int) -> Tensor:
-    """Return one row a step, the mean of its draws."""
-    stacked = torch.stack(values[: len(values) // draws * draws])  # a last look is one alone
+    """Return one row per step, the mean of its draws."""
+    stacked = torch.stack(values[: len(values) // draws * draws])  # drop a final pass without draws
     return stacked.view(-1, draws, stacked.shape[1]).mean(1)
