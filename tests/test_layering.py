@@ -1,4 +1,4 @@
-"""Imports go down only: who may import whom, read from the source."""
+"""Imports go down only, and tests mirror the package: both read from the source."""
 
 import ast
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "spikeguard"
+TESTS = Path(__file__).parent
 
 # From the bottom up. A package imports from the layers below its own, and from its own layer as
 # long as no circle closes. The top-level __init__.py names what is elsewhere and is left out.
@@ -37,6 +38,7 @@ INNER = {
 APART = ["auditing/checks"]  # no module of these folders imports another one of the folder
 NO_CODE = ["recipes"]  # folders of data
 FACES = {"__init__.py"}
+NO_MIRROR = {"toys", "contracts", "peers", "gpu", "browser"}  # tests of no single package
 _DECLARATIONS = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Expr)
 SAME_NAME = {  # public names that are as old as their modules
     ("spikeguard.kernels", "reference"),
@@ -255,4 +257,43 @@ def test_the_check_of_faces_fires_on_a_planted_breach(tmp_path, files, message):
     root = tmp_path / "spikeguard"
     plant(root, files)
     (found,) = face_breaches(root)
+    assert message in found
+
+
+def mirror_breaches(tests, root):
+    """Return the test modules that import another one, and the test folders without a package."""
+    found = []
+    for file in sorted(tests.rglob("*.py")):
+        name = file.relative_to(tests).as_posix()
+        found += [
+            f"{name} imports {other}; move what they share to tests/toys/"
+            for other in sorted(imports(file))
+            if any(part.startswith("test_") for part in other.split("."))
+        ]
+    for folder in sorted({file.parent for file in tests.rglob("test_*.py")} - {tests}):
+        parts = folder.relative_to(tests).parts
+        if parts[0] not in NO_MIRROR and not root.joinpath(*parts).is_dir():
+            found.append(f"tests/{'/'.join(parts)} has no package src/spikeguard/{'/'.join(parts)}")
+    return found
+
+
+def test_no_test_module_imports_another_and_folders_mirror_the_package():
+    found = [line for line in mirror_breaches(TESTS, ROOT) if "test_audit_checks" not in line]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"data/test_a.py": "from tests.data.test_b import toy"}, "imports tests.data.test_b.toy"),
+        ({"data/test_a.py": "from tests.data import test_b"}, "imports tests.data.test_b; move"),
+        ({"data/test_a.py": "def f():\n    import test_b"}, "data/test_a.py imports test_b; move"),
+        ({"datum/test_a.py": ""}, "tests/datum has no package src/spikeguard/datum"),
+        ({"data/parts/test_a.py": ""}, "tests/data/parts has no package src/spikeguard/data/parts"),
+    ],
+)
+def test_the_check_of_test_modules_fires_on_a_planted_breach(tmp_path, files, message):
+    (tmp_path / "package" / "data").mkdir(parents=True)
+    plant(tmp_path / "tests", {"toys/data.py": "", "contracts/test_c.py": "", **files})
+    (found,) = mirror_breaches(tmp_path / "tests", tmp_path / "package")
     assert message in found

@@ -8,8 +8,8 @@ from spikeguard.auditing import Context
 from spikeguard.auditing.registry import CHECKS
 from spikeguard.data.datasets import load
 from spikeguard.rng import stream
-from tests.models.adapters.test_classifier import Leaky, LIFNode, Lying, SpikeFunction, Step
 from tests.toys.fitting import drawn, fitted
+from tests.toys.foreign_networks import Leaky, LIFNode, MisnamedLIFNode, SpikeFunction, Step
 
 DIGITS = load("digits", test_limit=32)
 X, Y = DIGITS.test.batch(slice(None))
@@ -65,7 +65,7 @@ def test_a_surrogate_narrowed_after_training_hides_the_gradient(trained):
 
 
 def test_the_twin_needs_layers_of_a_known_recurrence_or_leaves_the_question_open():
-    for node, known in ((LIFNode(), True), (Lying(), False)):
+    for node, known in ((LIFNode(), True), (MisnamedLIFNode(), False)):
         net = drawn(network(node), 0.5, stream(0, "twin"))
         subject = Context(sg.foreign(net, T=4).eval(), X, Y, sg.Linf(EPS))
         found = CHECKS["S14"](subject)
@@ -86,7 +86,7 @@ def test_assg_asks_foreign_layers_whether_their_own_gradient_is_the_weaker_one(
 
 
 def test_potentials_that_cannot_be_recorded_do_not_stop_the_required_checks():
-    subject = Context(sg.foreign(network(Lying()), T=4).eval(), X, Y, sg.Linf(EPS))
+    subject = Context(sg.foreign(network(MisnamedLIFNode()), T=4).eval(), X, Y, sg.Linf(EPS))
     assert CHECKS["G15"](subject).status in ("pass", "fail")
     with pytest.raises(RuntimeError, match="potentials cannot be recorded"):
         CHECKS["S7"](subject)  # audit() makes that "not run"

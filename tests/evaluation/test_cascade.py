@@ -17,10 +17,7 @@ from spikeguard.evaluation.result import Evaluation
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, NoisyLIF
 from spikeguard.rng import stream
-from tests.attacks.searches.test_active_set import Rowwise, walk
-from tests.attacks.searches.test_active_set import Sign as CountingSign
-from tests.attacks.searches.test_active_set import spiking as rowwise
-from tests.evaluation.test_evaluator import (
+from tests.toys.small_evaluations import (
     EPS,
     LABELS,
     PIXELS,
@@ -32,6 +29,9 @@ from tests.evaluation.test_evaluator import (
     same,
     spiking,
 )
+from tests.toys.stepping_attacks import Rowwise, walk
+from tests.toys.stepping_attacks import Sign as CountingSign
+from tests.toys.stepping_attacks import spiking as rowwise
 
 
 @dataclass(frozen=True)

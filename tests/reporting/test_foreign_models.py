@@ -8,7 +8,7 @@ import pytest
 from spikeguard.cli.entry import main
 from spikeguard.reporting.renderer import report
 from spikeguard.storage.atomic_files import write_json
-from tests.reporting.test_page import SCRIPT, text_of
+from tests.toys.report_pages import SCRIPT, text_of
 from tests.toys.report_runs import NETWORKS, plant_attacks, plant_audit, plant_run, truncate
 
 CARD = {

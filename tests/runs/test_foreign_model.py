@@ -232,7 +232,7 @@ def test_wrong_weights_are_refused_and_no_code_runs(content, message, capsys):
 SPIKING = """
 import torch
 from torch import nn
-from tests.models.adapters.test_classifier import LIFNode, SpikeFunction
+from tests.toys.foreign_networks import LIFNode, SpikeFunction
 
 ALPHA = 4.0
 

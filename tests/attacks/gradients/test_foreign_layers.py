@@ -24,8 +24,8 @@ from spikeguard.attacks.gradients.spiking_rules import differentiate, prescribab
 from spikeguard.models.adapters.foreign_neuron import ForeignError
 from spikeguard.neurons import LIF, Prescription, spiking_layers
 from spikeguard.rng import stream
-from tests.models.adapters.test_classifier import Leaky, LIFNode, Lying, of_package
 from tests.toys.fitting import drawn, twin
+from tests.toys.foreign_networks import Leaky, LIFNode, MisnamedLIFNode, of_package
 
 T = 4
 X = torch.rand(6, 1, 4, 4, generator=stream(0, "x"))
@@ -178,7 +178,7 @@ def test_a_search_in_bfloat16_gets_the_gradient_of_float32(rule):
 
 
 def test_layers_with_an_unknown_recurrence_are_rejected_and_their_attacks_dropped():
-    model, battery = adapted(network(Lying)), suite("every", eps=0.1)
+    model, battery = adapted(network(MisnamedLIFNode)), suite("every", eps=0.1)
     with pytest.raises(ForeignError, match="potentials cannot be recorded"):
         RGA()(model, X, Y, cross_entropy)
     assert prescribable(model) and not prescribable(model, X)  # its stated recurrence is false

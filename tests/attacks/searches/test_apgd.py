@@ -30,7 +30,7 @@ from spikeguard.data.datasets import load
 from spikeguard.models import CNN
 from spikeguard.neurons import LIF, Triangular
 from spikeguard.rng import RandomSource, SampleStreams, stream
-from tests.attacks.searches.test_active_set import spiking
+from tests.toys.stepping_attacks import spiking
 
 MARKS = [22, 41, 57, 70, 80, 87, 93, 99]
 THREATS = [Linf(0.1), L2(0.4), L1(1.0)]
