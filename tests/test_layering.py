@@ -1,6 +1,7 @@
 """Imports go down only, and tests mirror the package: both read from the source."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,18 @@ def test_imports_go_down_only():
 
 def test_faces_re_export_and_nothing_else():
     assert face_breaches(ROOT) == []
+
+
+def printed_order(text):
+    """Return the rows of the import order of CONTRIBUTING, each as a set of packages."""
+    block = re.search(r"this\s+order:\n\n```\n(.*?)\n```", text, re.DOTALL)
+    return [set(row.split(", ")) for row in block[1].splitlines()]
+
+
+def test_contributing_prints_this_order():
+    text = (TESTS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert printed_order(text) == LAYERS[::-1]
+    assert printed_order(text.replace("\nmodels\n", "\n")) != LAYERS[::-1]
 
 
 def test_every_module_of_the_package_is_read():
