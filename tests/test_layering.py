@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ SAME_NAME = {  # public names that are as old as their modules
 }
 
 
+@cache
 def imports(file):
     """Return the dotted names a file imports, lazily or not; ``from a import b`` as a.b."""
     names = set()

@@ -11,6 +11,8 @@ from spikeguard.rng import stream
 from tests.toys.fitting import drawn, fitted
 from tests.toys.foreign_networks import Leaky, LIFNode, MisnamedLIFNode, SpikeFunction, Step
 
+pytestmark = pytest.mark.slow
+
 DIGITS = load("digits", test_limit=32)
 X, Y = DIGITS.test.batch(slice(None))
 EPS = 0.1

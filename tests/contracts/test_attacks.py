@@ -164,6 +164,7 @@ def test_stays_in_its_threat_set(name, threat, model, x, y):
         assert threat.distance(x_adv, x).min() > 0.1 * threat.eps, "the attack did nothing"
 
 
+@pytest.mark.slow
 @every_attack
 def test_inputs_that_carry_gradients_give_results_that_do_not(name, model, x, y):
     inputs = x.clone().requires_grad_()
@@ -172,6 +173,7 @@ def test_inputs_that_carry_gradients_give_results_that_do_not(name, model, x, y)
     assert inputs.grad is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat", [Linf(0.0), L2(0.0), L1(0.0)], ids=["linf", "l2", "l1"])
 @every_attack
 def test_radius_zero_is_the_identity(name, threat, model, x, y):
@@ -204,6 +206,7 @@ def test_an_attack_that_draws_is_found(name, random):
     assert draws(name, Linf(0.1)) == random
 
 
+@pytest.mark.slow
 @every_threat
 @every_attack
 def test_same_generator_same_bits(name, threat, model, x, y):
@@ -215,6 +218,7 @@ def test_same_generator_same_bits(name, threat, model, x, y):
         assert not torch.equal(first, attack(model, x, y, generator=stream(2, "attack")))
 
 
+@pytest.mark.slow
 @every_threat
 @every_attack
 def test_a_sample_does_not_depend_on_its_batch(name, threat, model, x, y):

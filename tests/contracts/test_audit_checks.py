@@ -18,6 +18,8 @@ from spikeguard.neurons import LIF, NoisyLIF, Triangular
 from spikeguard.rng import RandomSource, stream
 from tests.contracts import test_audit_spiking as spiking
 
+pytestmark = pytest.mark.slow
+
 DIGITS = load("digits", train_limit=600, test_limit=60)
 X, Y = DIGITS.test.batch(slice(None))
 STEPS = 10

@@ -18,6 +18,8 @@ from spikeguard.models import CNN
 from spikeguard.neurons import LIF, NoisyLIF, Triangular
 from spikeguard.rng import RandomSource, stream
 
+pytestmark = pytest.mark.slow
+
 DIGITS = load("digits", train_limit=400, test_limit=40)
 X, Y = DIGITS.test.batch(slice(None))
 LARGE, SMALL = Linf(0.25), Linf(0.05)

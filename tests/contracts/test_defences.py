@@ -92,6 +92,7 @@ def test_losses_are_finite_scalars_and_reach_every_weight(name):
     assert all(p.grad.abs().sum() > 0 for p in weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(OFF))
 def test_switched_off_it_is_plain_training_to_the_bit(name, tmp_path):
     options = TrainOptions(epochs=2, batch_size=5, lr=0.05)

@@ -165,6 +165,7 @@ def test_a_wrapped_search_ends_no_better_than_one_that_is_run_step_by_step():
 # --- what a result must not depend on
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_batch_size(monkeypatch):
     whole = evaluate(rowwise(), vectors(), BATTERY, batch_size=100, cascade=True)
     for batch_size, chunk in ((1, 8), (3, 8), (7, 2), (7, 8)):
@@ -249,6 +250,7 @@ def test_a_noisy_sample_leaves_only_when_it_was_wrong_on_every_draw():
 # --- killed and continued
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.0, 0.3], ids=["quiet", "noisy"])
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_a_killed_cascade_goes_on_and_ends_the_same(sigma, precision, monkeypatch, tmp_path):
@@ -408,6 +410,7 @@ def trained():
     return model.eval(), (x, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cascade", [False, True])
 def test_a_bfloat16_search_stays_in_its_set_and_finds_what_float32_finds(cascade, trained):
     model, (x, y) = trained

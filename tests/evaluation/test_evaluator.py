@@ -117,6 +117,7 @@ def test_a_batch_without_a_right_sample_needs_no_attack():
     assert result.outcomes["worst_case"].tolist() == [0, 0, 1]
 
 
+@pytest.mark.slow
 def test_the_worst_case_is_never_better_than_an_attack(images):
     result = evaluate(spiking(), images, suite("quick", eps=0.1), batch_size=5)
     assert result.attacks
@@ -147,6 +148,7 @@ def test_limit_takes_the_first_samples():
 # --- what a result must not depend on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.0, 0.3], ids=["quiet", "noisy"])
 def test_results_do_not_depend_on_the_batch_size(sigma, images):
     attacks = suite("baseline", eps=0.1) | {"pgd": PGD(Linf(0.1), steps=2)}
@@ -309,6 +311,7 @@ def test_a_callers_mistake_is_told_in_one_line(options, says):
 # --- killed and continued
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.0, 0.3], ids=["quiet", "noisy"])
 def test_a_killed_evaluation_goes_on_and_ends_the_same(sigma, images, tmp_path):
     options = {"batch_size": 3, "draws": 2, "keep_adversarial": True}
@@ -450,6 +453,7 @@ def test_kept_adversarial_inputs_give_the_same_score_again(images):
         assert torch.equal(again, result.outcomes[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cascade", [False, True])
 @pytest.mark.parametrize("sigma", [0.0, 0.3], ids=["quiet", "noisy"])
 def test_the_worst_case_can_be_scored_again_from_the_disk(sigma, cascade, images, tmp_path):

@@ -19,6 +19,8 @@ from tests.toys.foreign_networks import (
     of_package,
 )
 
+pytestmark = pytest.mark.slow
+
 DIGITS = load("digits", test_limit=32)
 X, Y = DIGITS.test.batch(slice(None))
 NARROW, WIDE = "triangle of half-width 0.5", "triangle of half-width 2"

@@ -25,6 +25,8 @@ from tests.toys.report_runs import (
     truncate,
 )
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</script><script>window.pwned = 1</script><img src=x onerror=pwned()> & \"'"
 
 

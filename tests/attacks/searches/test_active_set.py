@@ -133,6 +133,7 @@ ATTACKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_sample_depends_neither_on_the_batch_size_nor_on_its_mates_nor_on_the_order(name, images):
     (x, y), model = images, spiking()

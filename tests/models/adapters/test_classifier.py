@@ -104,6 +104,7 @@ def test_the_framework_and_the_presentation_are_found(case):
     assert f"framework='{framework}', T=4, presentation='{presentation}', readout='mean'" in shown
 
 
+@pytest.mark.slow
 def test_calls_agree_to_the_bit_whatever_came_before(case):
     model, (x, _) = sg.foreign(case[0], T=T).eval(), images()
     first = model(x)
