@@ -29,7 +29,8 @@ def copy_package(root):
         shutil.copytree(ROOT / "tests" / name, root / "tests" / name, ignore=ignore)
     for name in ("tests/__init__.py", "tests/conftest.py", "tests/test_layering.py"):
         shutil.copy(ROOT / name, root / name)
-    for name in ("pyproject.toml", "CONTRIBUTING.md"):
+    (root / "docs").mkdir()
+    for name in ("pyproject.toml", "CONTRIBUTING.md", "docs/architecture.md"):
         shutil.copy(ROOT / name, root / name)
 
 

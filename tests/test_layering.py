@@ -190,6 +190,19 @@ def test_contributing_prints_this_order():
     assert printed_order(text.replace("\nmodels\n", "\n")) != LAYERS[::-1]
 
 
+def drawn_order(text):
+    """Return the rows of the picture of docs/architecture.md, each as a set of packages."""
+    rows = re.findall(r"^[a-z ]*(│.*│)$", text, re.MULTILINE)
+    return [set(re.findall(r"│ (\w+)", row)) for row in rows]
+
+
+def test_the_picture_of_the_architecture_shows_this_order():
+    text = (TESTS.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    order = [row for row in LAYERS[::-1] if row != {"__main__"}]
+    assert drawn_order(text) == order
+    assert drawn_order(text.replace("│ neurons", "│ attacks")) != order
+
+
 def test_every_module_of_the_package_is_read():
     files = {file.relative_to(ROOT).as_posix() for file in sources(ROOT)}
     assert {"rng.py", "kernels/multistep.py", "models/snn.py", "cli/entry.py"} <= files
