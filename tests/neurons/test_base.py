@@ -6,7 +6,7 @@ import torch
 from spikeguard.kernels.selection import why_not
 from spikeguard.models import CNN, MLP, SpikingResNet
 from spikeguard.neurons import DLIF, LIF, Neuron, backward_rule, record
-from spikeguard.neurons.custom_backward import Prescription
+from spikeguard.neurons.custom_backward import Analogue, Prescription
 from spikeguard.rng import stream
 
 T = 4
@@ -153,6 +153,19 @@ def test_a_rule_sees_one_factor_a_step_too():
     with backward_rule(neuron, rule):
         neuron.fire(current(T, 3, 5).requires_grad_(), decay=DECAYS).sum().backward()
     assert seen == [(T, 1, 1)]
+
+
+@pytest.mark.parametrize("levels", [None, 3])
+@pytest.mark.parametrize("short", [Short, Timed])
+def test_as_an_activation_function_it_runs_one_step(short, levels):
+    """Steps that are alike stay one step, so that the network of activations costs one."""
+    x, rule = current(1, 3, 5), Analogue(levels)
+    outputs = []
+    for neuron in (short(), LIF(0.5)):
+        with backward_rule(neuron, rule):
+            outputs.append(neuron(x, T=T))
+    assert outputs[0].shape == (1, 3, 5)
+    torch.testing.assert_close(*outputs)
 
 
 @pytest.mark.parametrize("what", ["decay", "gate"])
