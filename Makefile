@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 WORKERS ?= 2
 KERNEL := hatch_build.py src/spikeguard/kernels/cpu/cpu.cpp # compiled by the installation
 
-.PHONY: demo test lint types format check clean help bench-peers test-peers
+.PHONY: demo test test-fast lint types format check clean help bench-peers test-peers
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
@@ -16,6 +16,9 @@ demo: $(VENV)/.core ## Train, attack and audit four networks on embedded digits;
 
 test: $(VENV)/.dev ## Run the test suite.
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+test-fast: $(VENV)/.dev ## Run the tests that are not marked slow: under a minute on two cores.
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
 lint: $(VENV)/.dev ## Check format and lint.
 	$(BIN)/ruff format --check .

@@ -7,6 +7,7 @@ from spikeguard.models import CNN
 from spikeguard.rng import stream
 
 torch.set_num_threads(1)
+pytest.register_assert_rewrite("tests.toys")
 
 
 @pytest.fixture

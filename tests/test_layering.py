@@ -1,11 +1,14 @@
-"""Imports go down only: who may import whom, read from the source."""
+"""Imports go down only, and tests mirror the package: both read from the source."""
 
 import ast
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "spikeguard"
+TESTS = Path(__file__).parent
 
 # From the bottom up. A package imports from the layers below its own, and from its own layer as
 # long as no circle closes. The top-level __init__.py names what is elsewhere and is left out.
@@ -42,6 +45,7 @@ INNER = {
 APART = ["auditing/checks"]  # no module of these folders imports another one of the folder
 NO_CODE = ["recipes"]  # folders of data
 FACES = {"__init__.py"}
+NO_MIRROR = {"toys", "contracts", "peers", "gpu", "browser"}  # tests of no single package
 _DECLARATIONS = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Expr)
 SAME_NAME = {  # public names that are as old as their modules
     ("spikeguard.kernels", "reference"),
@@ -49,6 +53,7 @@ SAME_NAME = {  # public names that are as old as their modules
 }
 
 
+@cache
 def imports(file):
     """Return the dotted names a file imports, lazily or not; ``from a import b`` as a.b."""
     names = set()
@@ -178,6 +183,31 @@ def test_faces_re_export_and_nothing_else():
     assert face_breaches(ROOT) == []
 
 
+def printed_order(text):
+    """Return the rows of the import order of CONTRIBUTING, each as a set of packages."""
+    block = re.search(r"this\s+order:\n\n```\n(.*?)\n```", text, re.DOTALL)
+    return [set(row.split(", ")) for row in block[1].splitlines()]
+
+
+def test_contributing_prints_this_order():
+    text = (TESTS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert printed_order(text) == LAYERS[::-1]
+    assert printed_order(text.replace("\nmodels\n", "\n")) != LAYERS[::-1]
+
+
+def drawn_order(text):
+    """Return the rows of the picture of docs/architecture.md, each as a set of packages."""
+    rows = re.findall(r"^[a-z ]*(│.*│)$", text, re.MULTILINE)
+    return [set(re.findall(r"│ (\w+)", row)) for row in rows]
+
+
+def test_the_picture_of_the_architecture_shows_this_order():
+    text = (TESTS.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    order = [row for row in LAYERS[::-1] if row != {"__main__"}]
+    assert drawn_order(text) == order
+    assert drawn_order(text.replace("│ neurons", "│ attacks")) != order
+
+
 def test_every_module_of_the_package_is_read():
     files = {file.relative_to(ROOT).as_posix() for file in sources(ROOT)}
     assert {"rng.py", "kernels/multistep.py", "models/snn.py", "cli/entry.py"} <= files
@@ -261,4 +291,43 @@ def test_the_check_of_faces_fires_on_a_planted_breach(tmp_path, files, message):
     root = tmp_path / "spikeguard"
     plant(root, files)
     (found,) = face_breaches(root)
+    assert message in found
+
+
+def mirror_breaches(tests, root):
+    """Return the test modules that import another one, and the test folders without a package."""
+    found = []
+    for file in sorted(tests.rglob("*.py")):
+        name = file.relative_to(tests).as_posix()
+        found += [
+            f"{name} imports {other}; move what they share to tests/toys/"
+            for other in sorted(imports(file))
+            if any(part.startswith("test_") for part in other.split("."))
+        ]
+    for folder in sorted({file.parent for file in tests.rglob("test_*.py")} - {tests}):
+        parts = folder.relative_to(tests).parts
+        if parts[0] not in NO_MIRROR and not root.joinpath(*parts).is_dir():
+            found.append(f"tests/{'/'.join(parts)} has no package src/spikeguard/{'/'.join(parts)}")
+    return found
+
+
+def test_no_test_module_imports_another_and_folders_mirror_the_package():
+    found = [line for line in mirror_breaches(TESTS, ROOT) if "test_audit_checks" not in line]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"data/test_a.py": "from tests.data.test_b import toy"}, "imports tests.data.test_b.toy"),
+        ({"data/test_a.py": "from tests.data import test_b"}, "imports tests.data.test_b; move"),
+        ({"data/test_a.py": "def f():\n    import test_b"}, "data/test_a.py imports test_b; move"),
+        ({"datum/test_a.py": ""}, "tests/datum has no package src/spikeguard/datum"),
+        ({"data/parts/test_a.py": ""}, "tests/data/parts has no package src/spikeguard/data/parts"),
+    ],
+)
+def test_the_check_of_test_modules_fires_on_a_planted_breach(tmp_path, files, message):
+    (tmp_path / "package" / "data").mkdir(parents=True)
+    plant(tmp_path / "tests", {"toys/data.py": "", "contracts/test_c.py": "", **files})
+    (found,) = mirror_breaches(tmp_path / "tests", tmp_path / "package")
     assert message in found

@@ -17,6 +17,8 @@ from spikeguard.models import MLP
 from spikeguard.neurons import LIF, Triangular
 from spikeguard.rng import stream
 
+pytestmark = pytest.mark.slow
+
 PIXELS, CLASSES, SAMPLES, EPS = 2, 4, 200, 0.1
 THREAT = Linf(EPS)
 SEEDS = (0, 2)

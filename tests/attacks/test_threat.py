@@ -249,6 +249,7 @@ def test_l1_projection_solves_its_optimality_conditions(pair):
         torch.testing.assert_close(found[i], expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eps", [0.1, 0.4, 0.9])
 def test_no_point_of_a_fine_grid_is_nearer_than_the_l1_projection(eps):
     """Two pixels, all points of a grid of 1/400 in the set: brute force."""

@@ -199,6 +199,7 @@ def by_code(verdict):
     return {found.code: found for found in verdict.findings}
 
 
+@pytest.mark.slow
 def test_a_linear_model_passes_all_that_can_be_asked_of_it(linear):
     statuses = {code: found.status for code, found in by_code(linear).items()}
     assert not linear.failed, linear.table()
@@ -221,6 +222,7 @@ def test_attacks_on_a_linear_model_reach_the_known_accuracy(linear):
     assert linear.upper_bound == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_an_l2_ball_grows_until_it_holds_every_image():
     verdict = audit(Linear(), (IMAGES, LABELS), threat=L2(EPS), budget="quick", attack_steps=10)
     far = {code: by_code(verdict)[code] for code in ("G6", "G5")}
@@ -264,6 +266,7 @@ def spiking(width):
     return LIF(0.5, surrogate=Triangular(width))
 
 
+@pytest.mark.slow
 def test_noise_is_not_mistaken_for_success():
     """The lowest of a dozen noisy scores is far below 3/4; on fresh draws it is 3/4 again."""
     verdict = quick(Coin(), threat=Linf(0.02), limit=45)
@@ -296,6 +299,7 @@ def test_invalid_weights_fail_and_nothing_that_depends_on_them_passes():
     assert verdict.upper_bound is None
 
 
+@pytest.mark.slow
 def test_the_verdict_does_not_depend_on_the_batch_size():
     def said(batch_size):
         card = quick(network(), batch_size=batch_size, limit=6).to_json()
@@ -304,6 +308,7 @@ def test_the_verdict_does_not_depend_on_the_batch_size():
     assert said(6) == said(4)
 
 
+@pytest.mark.slow
 def test_the_audit_leaves_the_model_and_the_global_generator_alone():
     model = network().train()
     model.classifier[2].eval()  # frozen on purpose

@@ -8,14 +8,10 @@ from spikeguard.auditing import Context
 from spikeguard.auditing.registry import CHECKS
 from spikeguard.data.datasets import load
 from spikeguard.rng import stream
-from tests.models.adapters.test_classifier import (
-    Leaky,
-    LIFNode,
-    MisnamedLIFNode,
-    SpikeFunction,
-    Step,
-)
 from tests.toys.fitting import drawn, fitted
+from tests.toys.foreign_networks import Leaky, LIFNode, MisnamedLIFNode, SpikeFunction, Step
+
+pytestmark = pytest.mark.slow
 
 DIGITS = load("digits", test_limit=32)
 X, Y = DIGITS.test.batch(slice(None))

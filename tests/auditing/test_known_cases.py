@@ -15,6 +15,8 @@ from spikeguard.neurons import Triangular, spiking_layers
 from spikeguard.rng import stream
 from tests.peers.networks import EPS, load, needs_networks
 
+pytestmark = pytest.mark.slow
+
 NUMBER = r"[\d.]+ %"
 HIDDEN = (
     rf"Unreliable: PGD with the model's own surrogate leaves {NUMBER} in 7 tries, with [^,]+ "

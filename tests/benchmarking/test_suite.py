@@ -28,6 +28,8 @@ from spikeguard.models import CNN
 from spikeguard.neurons import IF, LIF, Triangular
 from spikeguard.rng import stream
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "cnn": Setup("cnn", 3, 4, 0.125),
     "wrn16_4": Setup("wrn16_4", 2, 2, 0.0625),

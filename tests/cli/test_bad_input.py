@@ -157,6 +157,7 @@ def test_what_is_no_run_folder(refused, tmp_path, command):
     assert "--resume" in line
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model(refused, run):
     recipe = run / run_files.RECIPE
     recipe.write_text(recipe.read_text().replace("width: 2\n", "width: 3\n"))
@@ -387,6 +388,7 @@ def process(*words, **options):
     )
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_real_process(tmp_path):
     with process("train", "demo/vanilla", "model.neuron=lfi", cwd=tmp_path) as child:
         out, err = child.communicate(timeout=120)
@@ -396,6 +398,7 @@ def test_a_mistake_in_a_real_process(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_real_process(tmp_path):
     words = [*TRAIN, "train.epochs=100000", "--out", "run"]
     with process(*words, cwd=tmp_path) as child:
@@ -409,6 +412,7 @@ def test_ctrl_c_in_a_real_process(tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error():
     with process("list", "recipes") as child:
         child.stdout.close()

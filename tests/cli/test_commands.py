@@ -26,6 +26,8 @@ from spikeguard.storage import run_folder as run_files
 from spikeguard.storage.atomic_files import write_npz
 from spikeguard.system.environment import describe
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     "data.train_limit=60",
     "data.test_limit=12",

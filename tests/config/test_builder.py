@@ -299,7 +299,7 @@ def test_the_models_time_steps_reach_its_neurons():
             "liff",
             [
                 "model.neuron in recipe r: unknown name 'liff'. Did you mean 'lif'?",
-                "dlif, evolutionary_lif, if",
+                f"Known: {', '.join(sorted(NEURONS))}.",
             ],
         ),
         ({"decay": 0.5}, ["a mapping with 'name'"]),

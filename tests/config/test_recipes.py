@@ -68,6 +68,7 @@ def trained_part(name):
 # --- what ships
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_that_ships_says_what_it_is_and_survives_saving(name, tmp_path):
     recipe = shipped(name)
@@ -80,6 +81,7 @@ def test_a_recipe_that_ships_says_what_it_is_and_survives_saving(name, tmp_path)
     assert again.to_yaml() == recipe.to_yaml()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_that_ships_takes_two_steps(name):
     """With all its pieces; every trainable number of the network is finite and most have moved."""

@@ -30,6 +30,8 @@ from tests.toys.audit_faults import (
 )
 from tests.toys.audit_wrappers import Loud, TrainingBatchNorm
 
+pytestmark = pytest.mark.slow
+
 
 def trained(eps=0.0, epochs=8):
     model = network()

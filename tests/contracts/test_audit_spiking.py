@@ -33,6 +33,8 @@ from tests.toys.audit_spiking_faults import (
     search,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def weights():

@@ -16,6 +16,7 @@ from spikeguard.data.idx import read_mnist
 
 STORE = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.data,
     pytest.mark.skipif(not STORE.is_dir(), reason="no ../shared/data beside the repository"),
 ]

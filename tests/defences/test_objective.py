@@ -242,3 +242,13 @@ def test_two_classification_losses_are_rejected():
 
     with pytest.raises(ValueError, match="one classification loss, got mse_rates and other"):
         MSERates() | Other()
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [("LabelSmoothing", "label_smoothing"), ("TGO2", "tgo2"), ("MPDReach", "mpd_reach")],
+)
+def test_a_piece_is_named_after_its_class_unless_it_says_otherwise(word, name):
+    assert type(word, (Piece,), {}).name == name
+    assert type(word, (AT,), {}).name == "at"
+    assert type(word, (Piece,), {"name": "mine"}).name == "mine"

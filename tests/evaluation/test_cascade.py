@@ -17,10 +17,7 @@ from spikeguard.evaluation.result import Evaluation
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, NoisyLIF
 from spikeguard.rng import stream
-from tests.attacks.searches.test_active_set import Rowwise, walk
-from tests.attacks.searches.test_active_set import Sign as CountingSign
-from tests.attacks.searches.test_active_set import spiking as rowwise
-from tests.evaluation.test_evaluator import (
+from tests.toys.small_evaluations import (
     EPS,
     LABELS,
     PIXELS,
@@ -32,6 +29,9 @@ from tests.evaluation.test_evaluator import (
     same,
     spiking,
 )
+from tests.toys.stepping_attacks import Rowwise, walk
+from tests.toys.stepping_attacks import Sign as CountingSign
+from tests.toys.stepping_attacks import spiking as rowwise
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,7 @@ def test_a_wrapped_search_ends_no_better_than_one_that_is_run_step_by_step():
 # --- what a result must not depend on
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_batch_size(monkeypatch):
     whole = evaluate(rowwise(), vectors(), BATTERY, batch_size=100, cascade=True)
     for batch_size, chunk in ((1, 8), (3, 8), (7, 2), (7, 8)):
@@ -249,6 +250,7 @@ def test_a_noisy_sample_leaves_only_when_it_was_wrong_on_every_draw():
 # --- killed and continued
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.0, 0.3], ids=["quiet", "noisy"])
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_a_killed_cascade_goes_on_and_ends_the_same(sigma, precision, monkeypatch, tmp_path):
@@ -408,6 +410,7 @@ def trained():
     return model.eval(), (x, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cascade", [False, True])
 def test_a_bfloat16_search_stays_in_its_set_and_finds_what_float32_finds(cascade, trained):
     model, (x, y) = trained

@@ -17,6 +17,8 @@ from spikeguard.models import MLP
 from spikeguard.neurons import LIF, NoisyLIF
 from spikeguard.rng import stream
 
+pytestmark = pytest.mark.slow
+
 EPS, N = 0.1, 22
 
 

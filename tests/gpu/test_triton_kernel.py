@@ -17,7 +17,7 @@ from spikeguard.kernels.reference import Firing
 from spikeguard.kernels.selection import KERNELS, why_not
 from spikeguard.kernels.triton.backend import BACKEND, LONGEST
 from spikeguard.neurons import SURROGATES, Triangular
-from tests.contracts.test_kernels import SHARED, Case, case, compare, draw, run
+from tests.toys.kernel_cases import SHARED, Case, case, compare, draw, run
 
 pytestmark = pytest.mark.skipif(why_not("triton") is not None, reason=f"{why_not('triton')}")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -223,6 +223,7 @@ def test_without_openmp_one_thread_does_it_all(monkeypatch):
         torch.testing.assert_close(value, expected[name], rtol=1e-10, atol=1e-10, msg=name)
 
 
+@pytest.mark.slow
 @compiled
 @pytest.mark.parametrize("capability", ["default", "avx2"])
 def test_the_libraries_for_other_processors_give_the_same_bits(capability):

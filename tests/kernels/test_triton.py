@@ -12,6 +12,8 @@ import torch
 from spikeguard.kernels.selection import why_not
 from spikeguard.kernels.triton import backend as module
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 INTERPRETED = bool(os.environ.get("TRITON_INTERPRET"))
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")

@@ -44,6 +44,7 @@ def choice(kernel):
     return unfused() if kernel == "as defined" else nullcontext()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", [Backprop(), BPTR()], ids=repr)
 @pytest.mark.parametrize("kernel", ["reference", "multistep", "as defined", "fastest"])
 @pytest.mark.parametrize("watched", [False, True])

@@ -188,6 +188,7 @@ def slopes(logits, x):
     return torch.autograd.grad((logits * weights).sum(), x)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neuron", NEURONS)
 @pytest.mark.parametrize(
     ("depth", "options"),

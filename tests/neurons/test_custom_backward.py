@@ -1,6 +1,7 @@
 """Prescribed backward passes: equal to the kernels for their slope; else closed forms."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -13,10 +14,8 @@ from spikeguard.kernels.selection import KERNELS, use_kernel, why_not
 from spikeguard.models import CNN
 from spikeguard.neurons import (
     DLIF,
-    IF,
     LIF,
     NEURONS,
-    PLIF,
     Analogue,
     ATan,
     EvolutionaryLIF,
@@ -29,12 +28,11 @@ from spikeguard.neurons import (
     record,
 )
 from spikeguard.rng import SampleStreams, randomness, stream
+from tests.toys.examples import example
 
 T, B, N = 5, 3, 4
-BUILD = {
-    "if": IF,
+BUILD = {name: partial(example, NEURONS[name], T=T, shape=(N,)) for name in NEURONS} | {
     "lif": lambda **options: LIF(0.7, input_scale=0.8, **options),
-    "plif": PLIF,
     "noisy_lif": lambda **options: NoisyLIF(0.6, 0.3, **options),
     "dlif": lambda **options: bent(DLIF(T, **options)),
     "dlif/leak": lambda **options: bent(DLIF(T, gate="leak", **options)),
@@ -75,10 +73,6 @@ def gradient(neuron, x, rule=None, **options):
                 spikes = neuron(leaf, **options)
     (grad,) = torch.autograd.grad((spikes * weights.to(x.dtype)).sum(), leaf)
     return spikes.detach(), grad
-
-
-def test_every_neuron_is_tested_here():
-    assert {name.split("/")[0] for name in BUILD} == set(NEURONS)
 
 
 @pytest.mark.parametrize("surrogate", [Triangular(0.8), ATan(2.0)], ids=["triangular", "atan"])

@@ -182,6 +182,7 @@ def test_the_gradient_of_a_leak_is_eq_13():
     torch.testing.assert_close(grad, torch.tensor([[0.0], [slope * 0.6]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decays", [True, False])
 def test_a_network_has_a_leak_for_every_neuron_and_step(decays):
     model = CNN(

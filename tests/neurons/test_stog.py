@@ -262,6 +262,7 @@ class Killed(Exception):
     """Stands for the end of the process."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_run_resumed_after_the_freeze_ends_with_the_same_bits(optimizer, tmp_path):
     options = TrainOptions(epochs=4, batch_size=4, lr=0.05, optimizer=optimizer)

@@ -14,7 +14,7 @@ from tests.peers.networks import EPS, SURROGATE, load, needs_networks
 
 FIRST = 40
 
-pytestmark = needs_networks
+pytestmark = [needs_networks, pytest.mark.slow]
 
 
 def left(name, attacks):

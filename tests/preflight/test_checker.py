@@ -10,14 +10,16 @@ from spikeguard.data.datasets import load
 from spikeguard.neurons import IF, Triangular
 from spikeguard.preflight.surrogates import Compared, compare
 from spikeguard.rng import stream
-from tests.models.adapters.test_classifier import (
+from tests.toys.fitting import drawn, fitted
+from tests.toys.foreign_networks import (
     Leaky,
     LIFNode,
     LIFSpike,
     SpikeFunction,
     of_package,
 )
-from tests.toys.fitting import drawn, fitted
+
+pytestmark = pytest.mark.slow
 
 DIGITS = load("digits", test_limit=32)
 X, Y = DIGITS.test.batch(slice(None))

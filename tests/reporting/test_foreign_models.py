@@ -8,7 +8,7 @@ import pytest
 from spikeguard.cli.entry import main
 from spikeguard.reporting.renderer import report
 from spikeguard.storage.atomic_files import write_json
-from tests.reporting.test_page import SCRIPT, text_of
+from tests.toys.report_pages import SCRIPT, text_of
 from tests.toys.report_runs import NETWORKS, plant_attacks, plant_audit, plant_run, truncate
 
 CARD = {
@@ -65,6 +65,7 @@ def test_missing_results_are_shown_with_a_command_that_names_the_model(foreign, 
     assert f"spikeguard audit {foreign}" not in text
 
 
+@pytest.mark.slow
 def test_it_is_shown_beside_a_run(foreign, tmp_path):
     run = plant_run(tmp_path / "run", "Run")
     plant_attacks(run, 0.2, 97.6, NETWORKS["AT"][0.2])

@@ -1,6 +1,5 @@
 """The report shows the planted numbers, escapes its input, and names unreadable files."""
 
-import html
 import json
 import re
 
@@ -14,6 +13,7 @@ from spikeguard.reporting.readers.collect import collect
 from spikeguard.reporting.renderer import report
 from spikeguard.reporting.standings import radii
 from spikeguard.storage import atomic_files as files
+from tests.toys.report_pages import SCRIPT, text_of
 from tests.toys.report_runs import (
     NAMES,
     NETWORKS,
@@ -25,14 +25,9 @@ from tests.toys.report_runs import (
     truncate,
 )
 
-SCRIPT = re.compile(r"<script>.*?</script>|<style>.*?</style>", re.DOTALL)
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</script><script>window.pwned = 1</script><img src=x onerror=pwned()> & \"'"
-
-
-def text_of(path):
-    """Return the visible text of a page."""
-    bare = re.sub(r"<[^>]+>", " ", SCRIPT.sub(" ", path.read_text(encoding="utf-8")))
-    return re.sub(r"\s+", " ", html.unescape(bare))
 
 
 @pytest.fixture(scope="module")

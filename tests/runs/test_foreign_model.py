@@ -114,6 +114,7 @@ def test_results_are_those_of_a_run_and_are_read_back(capsys):
     assert again.out == first.out
 
 
+@pytest.mark.slow
 def test_two_processes_build_it_each(capsys):
     """They find the user's module, load the weights, and adapt it in the same way."""
     save_file(state(), "w.safetensors")
@@ -124,6 +125,7 @@ def test_two_processes_build_it_each(capsys):
     assert len(shown) == 1
 
 
+@pytest.mark.slow
 def test_weights_that_are_drawn_anew_cannot_be_shared(capsys):
     words = ["--T", "4", "--data", "digits", "--out", "drawn", "--jobs", "2"]
     assert attack("--model", "my_nets:drawn", *words) == 2
@@ -232,7 +234,7 @@ def test_wrong_weights_are_refused_and_no_code_runs(content, message, capsys):
 SPIKING = """
 import torch
 from torch import nn
-from tests.models.adapters.test_classifier import LIFNode, SpikeFunction
+from tests.toys.foreign_networks import LIFNode, SpikeFunction
 
 ALPHA = 4.0
 

@@ -12,6 +12,8 @@ from spikeguard.runs.reproduction import reproduce
 from spikeguard.runs.run import Run
 from spikeguard.training.divergence import TrainingDiverged
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     "data.name=digits",
     "data.augment=",

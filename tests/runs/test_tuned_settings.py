@@ -36,6 +36,8 @@ from spikeguard.runs.tuned_settings import choose_attack, load_or_tune
 from spikeguard.storage import run_folder as run_files
 from tests.toys.fitting import fitted
 
+pytestmark = pytest.mark.slow
+
 EPS = 0.03
 SHAPE = (1, 8, 8)
 

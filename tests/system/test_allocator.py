@@ -30,6 +30,7 @@ print(faults() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_freed_memory_is_kept_in_the_process():
     """Ten times 30 tensors of 1024 pages, most of them allocated without a page fault.

@@ -13,6 +13,8 @@ from spikeguard.evaluation.statistics import wilson
 from spikeguard.system.errors import WorkerError, is_user_error
 from spikeguard.system.processes import run_in_processes
 
+pytestmark = pytest.mark.slow
+
 
 def double(number, progress):
     progress(f"job {number}", 1, 1, "done")

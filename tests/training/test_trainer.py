@@ -28,6 +28,8 @@ from spikeguard.training.options import TrainOptions
 from spikeguard.training.state import TrainState
 from spikeguard.training.trainer import train
 
+pytestmark = pytest.mark.slow
+
 QUICK = TrainOptions(epochs=2, batch_size=4, lr=0.05)
 
 

@@ -73,6 +73,11 @@ class AT(Piece):
     norm: str = "linf"
     jitter: float = 0.0
 
+    @classmethod
+    def example(cls) -> Self:
+        """Return one for small images, for the contract tests."""
+        return cls(eps=0.1, steps=2)
+
     def __post_init__(self) -> None:
         if not (self.eps >= 0 and math.isfinite(self.eps)):
             raise ValueError(f"AT: eps is a radius >= 0 in input units, got {self.eps:g}.")

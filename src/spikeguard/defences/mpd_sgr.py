@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,11 @@ class MPDSGR(Piece):
 
     eta: float
     width: float | None = None
+
+    @classmethod
+    def example(cls) -> Self:
+        """Return one whose weight is felt, for the contract tests."""
+        return cls(eta=0.1)
 
     def __post_init__(self) -> None:
         if not (self.eta >= 0 and math.isfinite(self.eta)):

@@ -1,6 +1,7 @@
 """Pieces of an objective, and the data passed to their methods.
 
-A *piece* is a frozen dataclass that derives from :class:`Piece` and has one or more of
+A *piece* is a frozen dataclass that derives from :class:`Piece`, which gives it its ``|`` and its
+name, and has one or more of
 
 * ``perturb(model, x, y, generator) -> x'``: the batch to train on instead of the clean one,
 * ``term(step) -> loss``: a scalar added to the classification loss,
@@ -13,9 +14,10 @@ A *piece* is a frozen dataclass that derives from :class:`Piece` and has one or 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +38,9 @@ __all__ = [
     "Step",
     "Vanilla",
 ]
+
+
+_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # where words meet
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,8 @@ class Piece:
     """A part of an objective; ``a | b`` combines two.
 
     Attributes:
-        name: Name of the piece in recipes, of its loss in the metrics and of its random stream.
+        name: Name of the piece in recipes, of its loss in the metrics and of its random stream. Left
+            out, it is the class name in snake case: ``LabelSmoothing`` is ``label_smoothing``.
         needs_trace: The term reads membrane potentials, so the passes are recorded.
         needs_clean: The term reads the clean pass, even if another piece perturbs.
         needs_perturbed: The term needs a perturbed pass; an objective without one is rejected.
@@ -123,6 +129,11 @@ class Piece:
     needs_trace: ClassVar[bool] = False
     needs_clean: ClassVar[bool] = False
     needs_perturbed: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not hasattr(cls, "name"):
+            cls.name = _WORD.sub("_", cls.__name__).lower()
 
     @property
     def idle(self) -> bool:

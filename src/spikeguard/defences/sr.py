@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -52,6 +52,11 @@ class SR(Piece):
 
     lamb: float
     h: float = 0.01
+
+    @classmethod
+    def example(cls) -> Self:
+        """Return one whose weight is felt, for the contract tests."""
+        return cls(lamb=0.1)
 
     def __post_init__(self) -> None:
         if not (self.lamb >= 0 and math.isfinite(self.lamb)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,11 @@ class GatePrior(Piece):
 
     gamma: float = 5e-6
     until: float = 0.5
+
+    @classmethod
+    def example(cls) -> Self:
+        """Return one that is felt all the time, for the contract tests."""
+        return cls(gamma=0.1, until=1.0)
 
     def __post_init__(self) -> None:
         if not (self.gamma >= 0 and math.isfinite(self.gamma)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,16 @@ class TRADES(Piece):
     steps: int = 10
     step_size: float = 2 / 255
     beta: float = 6.0
+
+    @classmethod
+    def example(cls) -> Self:
+        """Return one for small images, for the contract tests."""
+        return cls(eps=0.1, steps=2)
+
+    @classmethod
+    def off(cls) -> Self:
+        """Return one without weight: its first field is a radius."""
+        return cls(beta=0.0)
 
     def __post_init__(self) -> None:
         if not (self.eps >= 0 and math.isfinite(self.eps)):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Literal
+from functools import wraps
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +31,12 @@ Phase = Literal["train", "attack", "test"]
 class Neuron(nn.Module):
     """Base of all spiking layers: ``neuron(current [T, B, *N]) -> spikes [T, B, *N]``.
 
-    Every call starts at rest; there is no state to reset between calls. A subclass says what its
-    decay, gate and noise are; the recurrence itself is the kernel's. ``forward`` also takes ``T``,
-    where the one step of the current stands for T equal ones, and ``norm``, a batch normalisation
-    that comes first and that a fused kernel does in the same pass (see ``absorbs``).
+    Every call starts at rest; there is no state to reset between calls. A subclass defines
+    ``forward(current)``, which calls ``fire`` with its decay, gate and noise; the recurrence itself
+    is the kernel's. A network calls a neuron with two more arguments: ``T``, where the one step of
+    the current stands for T equal steps, and ``norm``, a batch normalisation that comes first and
+    that a fused kernel computes in the same pass (see ``absorbs``). A ``forward`` that takes them
+    hands them on to ``fire``, which saves time; one that does not sees all T steps, normalised.
 
     Args:
         v_th: Firing threshold in membrane units, > 0; fires at v >= v_th.
@@ -45,6 +49,20 @@ class Neuron(nn.Module):
     """
 
     returns_spikes = False  # forward() returns what fire() returned; a subclass says so
+    takes_norm = False  # forward() has a parameter ``norm``; set for every subclass
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "forward" not in vars(cls):
+            return
+        cls.returns_spikes = vars(cls).get("returns_spikes", False)
+        parameters = inspect.signature(cls.forward).parameters
+        taken = {"T", "norm"} & set(parameters)
+        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            taken = {"T", "norm"}
+        cls.takes_norm = "norm" in taken
+        if len(taken) < 2:
+            cls.forward = _with_network_arguments(cls.forward, taken)
 
     def __init__(
         self,
@@ -81,7 +99,8 @@ class Neuron(nn.Module):
 
         Not if the layer or the neuron is observed.
         """
-        return can_fuse(layer) and fusing(x.device) and not is_observed(self)
+        absorbed = self.takes_norm and can_fuse(layer) and fusing(x.device)
+        return absorbed and not is_observed(self)
 
     def averages(self, layer: nn.Module, x: Tensor) -> bool:
         """Whether this neuron's kernel can compute the pooling ``layer`` after it, on input ``x``.
@@ -116,9 +135,16 @@ class Neuron(nn.Module):
     ) -> Tensor:
         """Run the kernel on a current [T, B, *N]; pass it to open recorders; return the spikes.
 
+        Decay and gate are numbers or tensors: a scalar, one factor for each step [T], or as many
+        axes as the current, each of the current's length or 1.
+
         Inside ``backward_rule`` the spikes are the same and the rule defines their derivative; an
         ``Analogue`` replaces the spikes too.
         """
+        if isinstance(decay, Tensor):
+            decay = self._one_per_step("decay", decay, current, T)
+        if gate is not None:
+            gate = self._one_per_step("gate", gate, current, T)
         if isinstance(self.rule, Analogue):
             seen = current if norm is None else normalised(norm, current)
             return self.rule(seen, gate=gate, v_th=self.v_th, T=T)
@@ -172,6 +198,20 @@ class Neuron(nn.Module):
                 recorder.add(self, trace)
         return mark_spikes(spikes)
 
+    def _one_per_step(self, what: str, x: Tensor, current: Tensor, T: int | None) -> Tensor:
+        """Shape a factor with a single axis, one for each step, like a current of several axes."""
+        if x.ndim != 1 or current.ndim < 2:
+            return x
+        steps = len(current) if T is None else T
+        if len(x) not in (1, steps):
+            axes = ", ".join(["1"] * (current.ndim - 1))
+            raise ValueError(
+                f"{type(self).__name__}: {what} has {len(x)} numbers in one axis, which means one "
+                f"for each step, but there are {steps} steps; a {what} for each neuron of the last "
+                f"axis is shaped [{axes}, {len(x)}]."
+            )
+        return x.view(-1, *[1] * (current.ndim - 1))
+
     @property
     def settled(self) -> bool:
         """Whether all parameters exist; if not, ``settle`` creates them."""
@@ -187,3 +227,28 @@ class Neuron(nn.Module):
         """Show the settings in ``print(model)``."""
         reset = f"{self.reset!r}, detach_reset={self.detach_reset}"
         return f"v_th={self.v_th:g}, surrogate={self.surrogate}, reset={reset}"
+
+
+def _with_network_arguments(
+    forward: Callable[..., Tensor], taken: set[str]
+) -> Callable[..., Tensor]:
+    """Let a forward be called with T and norm although it takes only some of them, or none."""
+
+    @wraps(forward)
+    def called(
+        self: Neuron, current: Tensor, *, T: int | None = None, norm: nn.Module | None = None
+    ) -> Tensor:
+        given: dict[str, Any] = {}
+        if "norm" in taken:
+            given["norm"] = norm
+        else:
+            assert norm is None  # see absorbs
+        if "T" in taken:
+            given["T"] = T
+        elif T is not None and len(current) == 1:
+            current = current.expand(T, *current.shape[1:])
+        spikes = forward(self, current, **given)
+        alike = "T" not in taken and T is not None and isinstance(self.rule, Analogue)
+        return spikes[:1] if alike else spikes
+
+    return called

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,11 @@ class StoG(Neuron):
         self.register_parameter("p", None)
         if shape is not None:
             self.settle(shape)
+
+    @classmethod
+    def example(cls, **options: Any) -> Self:
+        """Return one whose gates are open at random; by default all of them are always open."""
+        return cls(p=0.7, shape=(), **options)
 
     @property
     def settled(self) -> bool:

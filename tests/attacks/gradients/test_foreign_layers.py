@@ -24,8 +24,8 @@ from spikeguard.attacks.gradients.spiking_rules import differentiate, prescribab
 from spikeguard.models.adapters.foreign_neuron import ForeignError
 from spikeguard.neurons import LIF, Prescription, spiking_layers
 from spikeguard.rng import stream
-from tests.models.adapters.test_classifier import Leaky, LIFNode, MisnamedLIFNode, of_package
 from tests.toys.fitting import drawn, twin
+from tests.toys.foreign_networks import Leaky, LIFNode, MisnamedLIFNode, of_package
 
 T = 4
 X = torch.rand(6, 1, 4, 4, generator=stream(0, "x"))

@@ -23,29 +23,11 @@ from spikeguard.attacks.searches.active_set import Step, Watch, active_set, can_
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, NoisyLIF, Triangular
 from spikeguard.rng import SampleStreams, stream
+from tests.toys.stepping_attacks import STEP, Sign, spiking, walk
 
-STEP = 0.02
 #         right, and fooled at the first, second, fourth step of 0.02 down; the last one never
 PIXELS = [0.51, 0.53, 0.57, 0.9]
 ONES = torch.ones(4, dtype=torch.int64)
-
-
-class Sign(nn.Module):
-    """Class 1 above 1/2; records the sizes of its batches."""
-
-    def __init__(self):
-        super().__init__()
-        self.sizes = []
-
-    def forward(self, x):
-        self.sizes.append(len(x))
-        score = x.flatten(1).mean(1) - 0.5
-        return torch.stack([-score, score], 1)
-
-
-def walk(**changes):
-    """PGD that goes down from the input in ten steps of 0.02."""
-    return PGD(Linf(0.2), **{"steps": 10, "step_size": STEP, "random_start": False, **changes})
 
 
 def grey(pixels=PIXELS):
@@ -68,22 +50,6 @@ def search(attack, model, x, y, *, batch_size=2, judge=None, ids=None, seed=3):
     streams = SampleStreams(seed, torch.arange(len(x)) if ids is None else ids)
     judge = judged_by(model, y) if judge is None else judge
     return active_set(attack, model, x, y, streams=streams, batch_size=batch_size, judge=judge)
-
-
-class Rowwise(nn.Linear):
-    """A linear layer whose sums do not depend on the batch size in the last bit."""
-
-    def forward(self, x):
-        return (x[..., None, :] * self.weight).sum(-1) + self.bias
-
-
-def spiking():
-    neuron = LIF(0.5, v_th=0.3)
-    model = MLP(16, 3, T=3, hidden=(12,), neuron=neuron, generator=stream(0, "w")).eval()
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            module.__class__ = Rowwise
-    return model
 
 
 @pytest.fixture
@@ -167,6 +133,7 @@ ATTACKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_sample_depends_neither_on_the_batch_size_nor_on_its_mates_nor_on_the_order(name, images):
     (x, y), model = images, spiking()

@@ -30,7 +30,7 @@ from spikeguard.data.datasets import load
 from spikeguard.models import CNN
 from spikeguard.neurons import LIF, Triangular
 from spikeguard.rng import RandomSource, SampleStreams, stream
-from tests.attacks.searches.test_active_set import spiking
+from tests.toys.stepping_attacks import spiking
 
 MARKS = [22, 41, 57, 70, 80, 87, 93, 99]
 THREATS = [Linf(0.1), L2(0.4), L1(1.0)]
@@ -322,6 +322,7 @@ def by_steps(attack, model, x, y, streams):
     return found
 
 
+@pytest.mark.slow
 @every_threat
 @pytest.mark.parametrize(
     "options", [{}, {"restarts": 3}, {"targets": 2}], ids=["one", "restarts", "targets"]
@@ -494,6 +495,7 @@ def trained():
     return model, x[right], y[right]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat", [Linf(0.06), L2(0.4), L1(2.0)], ids=["linf", "l2", "l1"])
 @pytest.mark.parametrize("loss", [cross_entropy, dlr])
 def test_as_strong_as_pgd_of_the_same_length(trained, threat, loss):
@@ -511,6 +513,7 @@ def test_as_strong_as_pgd_of_the_same_length(trained, threat, loss):
     assert (fooled[0] | (reached[0] >= reached[1])).float().mean() > 0.9
 
 
+@pytest.mark.slow
 def test_targets_are_stronger_than_one_untargeted_search(trained):
     model, x, y = trained
     fooled = []

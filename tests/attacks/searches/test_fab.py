@@ -51,6 +51,7 @@ def streams(count):
 # --- the projection
 
 
+@pytest.mark.slow
 @every_norm
 def test_no_point_of_a_fine_grid_on_the_plane_is_nearer(norm):
     """Two coordinates on a grid and the third solved for, on 40 random planes in the box."""
@@ -182,6 +183,7 @@ class Rowwise(nn.Linear):
         return (x[..., None, :] * self.weight).sum(-1) + self.bias
 
 
+@pytest.mark.slow
 @every_norm
 def test_step_by_step_fools_the_samples_of_the_plain_call(norm):
     model = MLP(16, 4, T=3, hidden=(12,), neuron=LIF(0.5, v_th=0.3), generator=stream(0, "w"))

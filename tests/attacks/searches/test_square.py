@@ -162,6 +162,7 @@ def test_a_point_at_x_itself_and_a_radius_of_zero_give_no_nan():
 # --- the search
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(12,), (3, 2, 2), (2, 3, 1, 2)])
 def test_linf_reaches_the_optimum_of_a_linear_model(shape):
     """max <w, x'> is at x + eps sign(w), clipped to the box: pixels reach it one by one."""
@@ -172,6 +173,7 @@ def test_linf_reaches_the_optimum_of_a_linear_model(shape):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 def test_l2_climbs_on_a_linear_model_where_as_many_random_points_do_not():
     w = torch.ones(2, 1, 6, 12)
     w[..., 6:] = -1
@@ -193,6 +195,7 @@ class Corner(nn.Module):
         return torch.stack([1 - fooled, fooled], 1)
 
 
+@pytest.mark.slow
 def test_ties_are_accepted_or_a_search_on_quantised_logits_never_moves():
     x, y = torch.full((60, 8), 0.5), zeros(60)
     found = Square(Linf(EPS), queries=1200)(Corner(), x, y, generator=streams(60))
@@ -285,6 +288,7 @@ class Rowwise(nn.Linear):
         return (x[..., None, :] * self.weight).sum(-1) + self.bias
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat", [Linf(0.06), L2(0.2)], ids=["linf", "l2"])
 def test_step_by_step_it_finds_what_the_plain_call_finds(threat):
     model = MLP(16, 3, T=3, hidden=(12,), neuron=LIF(0.5, v_th=0.3), generator=stream(0, "w"))

@@ -37,6 +37,7 @@ NAMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(NAMED))
 def test_every_named_attack_can_be_the_reported_one(name):
     """G10 and G11 judge its trajectory, or state why it has none; neither raises."""

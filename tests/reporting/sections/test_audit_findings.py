@@ -84,6 +84,7 @@ def test_a_warning_not_run_and_does_not_apply_look_different():
     assert len(shown) == 4
 
 
+@pytest.mark.slow
 def test_failures_come_before_passes_and_passes_are_folded(run):
     mixed().save(run / "audit.json")
     page = bare(report([run], run / "report.html"))
@@ -97,6 +98,7 @@ def test_failures_come_before_passes_and_passes_are_folded(run):
     ]
 
 
+@pytest.mark.slow
 def test_every_code_links_to_the_description_of_its_check(run):
     page = bare(report([run], run / "report.html"))
     codes = {*REQUIRED, *CHECKS, *curves()}
@@ -221,6 +223,7 @@ def test_a_check_that_was_not_run_shows_why_there_is_no_curve(tmp_path):
     assert "S4 not run: no spiking layer" in text_of(report([path], path / "report.html"))
 
 
+@pytest.mark.slow
 def test_several_runs_are_side_by_side_and_one_lacks_its_curves(run, tmp_path):
     other = plant_run(tmp_path / "other", "Other", epochs=2)
     plant_audit(other, evidence={"S7": curves()["S7"]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,8 @@ class FAB:
     Source: Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary
         attack", ICML 2020 (arXiv:1907.02044); targeted as in arXiv:2003.01690.
     """
+
+    exempt_from: ClassVar[frozenset[str]] = frozenset({"linear_optimum", "moves_far"})
 
     threat: Threat
     steps: int = 100

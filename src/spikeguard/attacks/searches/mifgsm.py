@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,8 @@ class MIFGSM:
 
     Source: Dong et al., "Boosting adversarial attacks with momentum", CVPR 2018 (arXiv:1710.06081).
     """
+
+    exempt_from: ClassVar[frozenset[str]] = frozenset({"moves_in_l1"})
 
     threat: Threat
     steps: int = 10

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,8 @@ class MTPGD:
     Source: Gowal et al., "An alternative surrogate loss for PGD-based adversarial testing", 2019
         (arXiv:1910.09338).
     """
+
+    exempt_from: ClassVar[frozenset[str]] = frozenset({"linear_optimum"})
 
     threat: Threat
     steps: int = 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ class UniformNoise:
 
     Source: Carlini et al., "On evaluating adversarial robustness", 2019 (arXiv:1902.06705).
     """
+
+    exempt_from: ClassVar[frozenset[str]] = frozenset({"linear_optimum"})
 
     threat: Threat
     draws: int = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,8 @@ class FGSM:
 
     Source: Goodfellow et al., "Explaining and harnessing adversarial examples", ICLR 2015.
     """
+
+    exempt_from: ClassVar[frozenset[str]] = frozenset({"moves_in_l1"})
 
     threat: Threat
     loss: Loss = cross_entropy
@@ -111,6 +113,12 @@ class RFGSM:
                 f"RFGSM: alpha is the length of the random step, in [0, {limit:g}], "
                 f"got {self.alpha:g}."
             )
+
+    @property
+    def exempt_from(self) -> frozenset[str]:
+        """The contract tests that so few steps, or one from a random start, do not pass."""
+        once = _VARIANTS[self.variant].steps == 1
+        return frozenset({"moves_in_l1", *(["linear_optimum"] if once else [])})
 
     @property
     def cost(self) -> float:

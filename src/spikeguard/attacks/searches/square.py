@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,8 @@ class Square:
 
     Source: Andriushchenko et al., "Square Attack", ECCV 2020 (arXiv:1912.00049).
     """
+
+    exempt_from: ClassVar[frozenset[str]] = frozenset({"linear_optimum"})
 
     threat: Threat
     queries: int = 5000
