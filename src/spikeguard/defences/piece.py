@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # where words meet
+_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # between two words
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class Piece:
     """A part of an objective; ``a | b`` combines two.
 
     Attributes:
-        name: Name of the piece in recipes, of its loss in the metrics and of its random stream. Left
-            out, it is the class name in snake case: ``LabelSmoothing`` is ``label_smoothing``.
+        name: Name of the piece in recipes, of its loss in the metrics and of its random stream. By
+            default the class name in snake case: ``LabelSmoothing`` is ``label_smoothing``.
         needs_trace: The term reads membrane potentials, so the passes are recorded.
         needs_clean: The term reads the clean pass, even if another piece perturbs.
         needs_perturbed: The term needs a perturbed pass; an objective without one is rejected.
