@@ -24,6 +24,7 @@ STORED = Path(__file__).parent / "stored_runs"
 EACH, CASCADE = "quick-linf-0.1-first24", "quick-linf-0.1-first80-cascade"
 MADE_WITH = json.loads((STORED / "finished" / "environment.json").read_text())
 HERE = describe()
+pytestmark = pytest.mark.slow  # trains
 exact = pytest.mark.skipif(
     (HERE["torch"], HERE["cpu"]) != (MADE_WITH["torch"], MADE_WITH["cpu"]),
     reason=f"stored with torch {MADE_WITH['torch']} on {MADE_WITH['cpu']}; other bits elsewhere",

@@ -160,6 +160,7 @@ def spikeguard(capsys, *words):
     return code, told.out, [line for line in told.err.splitlines() if line.startswith("spikeguard")]
 
 
+@pytest.mark.slow
 def test_parts_of_another_package_are_trained_attacked_audited_and_reported(package, capsys):
     out = package.parent / "run"
     allowed = ("--plugin", "my_package")
@@ -332,6 +333,7 @@ def test_an_attack_that_leaves_its_threat_set_is_not_scored(package, capsys):
     assert code == 2 and "leaves the ball" in line
 
 
+@pytest.mark.slow
 def test_shards_of_an_attack_of_another_package_run_in_other_processes(package, capsys):
     made = ("train", "demo/vanilla", *TINY, *OURS, "--out", "run", "--plugin", "my_package")
     assert spikeguard(capsys, *made)[0] == 0
