@@ -178,7 +178,13 @@ def count_calls(report, kill_at=None, *, what):
             die()
 
     if what == "forward":
-        torch.nn.modules.module.register_module_forward_pre_hook(reached)
+        called = torch.nn.Module.__call__  # a hook would keep layers from being fused
+
+        def counted(module, *args, **kwargs):
+            reached()
+            return called(module, *args, **kwargs)
+
+        torch.nn.Module.__call__ = counted
     else:
         torch.optim.Optimizer.__init__ = with_post_hook(torch.optim.Optimizer.__init__, reached)
 
