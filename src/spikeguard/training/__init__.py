@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from spikeguard.training.divergence import TrainingDiverged
 from spikeguard.training.options import TrainOptions
-from spikeguard.training.trainer import TrainResult, train
+from spikeguard.training.trainer import TrainResult, require_new_folder, train
 
-__all__ = ["TrainOptions", "TrainResult", "TrainingDiverged", "train"]
+__all__ = ["TrainOptions", "TrainResult", "TrainingDiverged", "require_new_folder", "train"]

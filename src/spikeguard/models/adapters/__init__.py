@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spikeguard.models.adapters.classifier import Foreign, foreign
+from spikeguard.models.adapters.classifier import Foreign, ForeignReadout, foreign
 from spikeguard.models.adapters.foreign_neuron import ForeignError
 
-__all__ = ["Foreign", "ForeignError", "foreign"]
+__all__ = ["Foreign", "ForeignError", "ForeignReadout", "foreign"]
