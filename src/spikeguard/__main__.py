@@ -1,4 +1,4 @@
-"""``python -m spikeguard``: the command, where its script is not on the path."""
+"""``python -m spikeguard``: the command line, also where the script is not on the path."""
 
 import sys
 

@@ -321,7 +321,7 @@ def test_another_version_is_told_after_training_and_rejected_within(package, cap
     assert code == 0
     assert line == "spikeguard attack: run was trained with my_package 1.2, installed is 1.3."
     code, _, (line,) = spikeguard(capsys, *made, "--resume", *allowed)
-    assert code == 2 and "run was begun with my_package 1.2, installed is 1.3" in line
+    assert code == 2 and "run was started with my_package 1.2, installed is 1.3" in line
 
 
 def test_an_attack_that_leaves_its_threat_set_is_not_scored(package, capsys):

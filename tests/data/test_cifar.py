@@ -193,7 +193,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path):
     code = pickle.dumps({b"data": Command((os.mkdir, (str(bait),)))}, protocol=2)
     (folder / "data_batch_1").write_bytes(code)
     with pytest.raises(
-        ValueError, match=r"refused: this pickle wants to build \w+\.mkdir; a CIFAR"
+        ValueError, match=r"rejected: this pickle wants to build \w+\.mkdir; a CIFAR"
     ):
         read_cifar(TINY["cifar10"], tmp_path)
     assert not bait.exists()
@@ -223,7 +223,10 @@ REFUSED = {
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\ntRI1\nb.",
         "not made of bytes",
     ),
-    "subclass": (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\ndtype\ntR.", "of its own kind"),
+    "subclass": (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\ndtype\ntR.",
+        "a subclass of an array",
+    ),
     "list": (pickle.dumps([1, 2]), "holds a list, not a dict"),
 }
 
@@ -249,7 +252,7 @@ def test_a_truncated_pickle_is_refused(length, tmp_path):
 def test_a_pickle_cannot_change_the_reader(name, tmp_path):
     """BUILD on a name itself would set attributes on it, which would affect later files."""
     (tmp_path / "bad").write_bytes(b"cnumpy\n" + name.encode() + b"\n(N}S'x'\nI1\nstb.")
-    with pytest.raises(ValueError, match=r"refused|not a whole pickle"):
+    with pytest.raises(ValueError, match=r"rejected|not a whole pickle"):
         read_pickle(tmp_path / "bad")
     (tmp_path / "good").write_bytes(ARRAY)
     assert np.array_equal(read_pickle(tmp_path / "good")[b"data"], rows(1, 0))

@@ -53,7 +53,7 @@ def test_averaging_costs_its_draws(images):
 
 
 def test_what_is_not_known_is_not_guessed(images):
-    assert "does not say" in str(estimate(MLP(6, 3, T=2), images, {"mt": MTPGD(T)}))
+    assert "is unknown" in str(estimate(MLP(6, 3, T=2), images, {"mt": MTPGD(T)}))
 
     class Blind(nn.Module):
         def forward(self, x):

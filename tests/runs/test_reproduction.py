@@ -110,7 +110,7 @@ def test_what_was_interrupted_goes_on(out, monkeypatch):
 
 
 def test_another_recipe_in_the_folder_is_refused(out):
-    with pytest.raises(ValueError, match=r"begun with another recipe: train.epochs was 1"):
+    with pytest.raises(ValueError, match=r"started with another recipe: train.epochs was 1"):
         reproduce("mini", out, seeds=(0,), only=[ONLY], changes=[*TINY, "train.epochs=2"], jobs=1)
 
 

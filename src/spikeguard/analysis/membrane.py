@@ -120,7 +120,7 @@ class MembraneHistogram:
 
     @classmethod
     def load(cls, path: str | Path) -> MembraneHistogram:
-        """Read what :meth:`save` wrote.
+        """Load a histogram written by :meth:`save`.
 
         Raises:
             ValueError: If the file is damaged or not a histogram; the message names the file.

@@ -60,7 +60,7 @@ def operation_gradients(
 
     An operation is a module without child modules, such as a convolution, a batch normalisation, a
     spiking layer or a pooling; the first entry is "input", the image itself. Parameters get no
-    gradient and nothing is changed. A step computed once stands for T equal steps.
+    gradient and nothing is changed. A step that is computed once counts as T equal steps.
 
     Args:
         model: A classifier ``model(x [B, ...]) -> logits [B, K]``.

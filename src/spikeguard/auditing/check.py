@@ -16,14 +16,14 @@ __all__ = ["Check", "Measure", "Outcome", "does_not_apply", "judged", "not_run",
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check found: a :class:`Finding` without the code and title of its check.
+    """The outcome of a check: a :class:`Finding` without the code and title of its check.
 
     Attributes:
         status: "pass", "fail", "not run" or "does not apply".
-        measured: What was measured, in words and numbers.
-        threshold: When the check passes.
-        meaning: What the measurement says, as one plain clause.
-        remedy: What to do about it; empty when the check passed.
+        measured: The measurement, in words and numbers.
+        threshold: The condition under which the check passes.
+        meaning: The conclusion from the measurement, as one plain clause.
+        remedy: How to repair the fault; empty when the check passed.
         evidence: The numbers behind it, as plain data.
     """
 
@@ -44,7 +44,7 @@ class Check:
 
     Args:
         measure: The function that measures and judges. The first line of its docstring is the
-            check's title: what should hold.
+            check's title: the statement that should hold.
         cost: Approximate gradient evaluations per sample in a full audit. Attacks that an earlier
             check ran cost nothing.
         quick: Whether the quick budget includes the check.
@@ -78,7 +78,7 @@ class Check:
 
 
 def title(measure: Measure) -> str:
-    """Return the first line of a check's docstring: what should hold."""
+    """Return the first line of a check's docstring: the statement that should hold."""
     return (measure.__doc__ or measure.__name__).partition("\n")[0].strip().rstrip(".")
 
 
@@ -109,10 +109,10 @@ def judged(
 
 
 def not_run(why: str, remedy: str = "") -> Outcome:
-    """Return the outcome of a check that could not measure anything: the question stays open."""
+    """Return the outcome of a check that could not measure anything; its question is unanswered."""
     return Outcome("not run", why, remedy=remedy)
 
 
 def does_not_apply(why: str) -> Outcome:
-    """Return the outcome of a check that has no meaning for this model: no question is open."""
+    """Return the outcome of a check that has no meaning for this model; nothing is unanswered."""
     return Outcome("does not apply", why)

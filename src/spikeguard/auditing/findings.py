@@ -36,12 +36,12 @@ class Finding:
 
     Attributes:
         code: The check's key in ``CHECKS``.
-        title: What holds for a sound model and a working attack.
+        title: The statement that holds for a sound model and a working attack.
         status: "pass", "fail", "not run", or "does not apply" to this model.
-        measured: What was measured, in words and numbers.
-        threshold: When the check passes.
-        meaning: What the measurement says, as one plain clause.
-        remedy: What to do about it; empty when the check passed.
+        measured: The measurement, in words and numbers.
+        threshold: The condition under which the check passes.
+        meaning: The conclusion from the measurement, as one plain clause.
+        remedy: How to repair the fault; empty when the check passed.
         evidence: The numbers behind it, as plain data.
         seconds: Duration of the check.
     """
@@ -138,7 +138,7 @@ def conclude(
     reported: float | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Verdict:
-    """Draw the verdict from the required checks; failures of others become warnings.
+    """Return the verdict from the required checks; failures of all other checks become warnings.
 
     Args:
         findings: One per check; a required check without a finding counts as not run.

@@ -156,7 +156,7 @@ def allowed_plugins(packages: Sequence[str] | None) -> Plugins:
 
 @dataclass
 class _TaskState:
-    """State of a task: its total, where and when it started, where it is, what was shown last."""
+    """State of a task: its total, where and when it started, its position, the last one shown."""
 
     total: int
     first: int

@@ -50,7 +50,7 @@ _EXAMPLES = {
 _HELP = {
     "demo": "Train, attack and audit four small networks on embedded digits; write a report.",
     "train": "Train the network of a recipe.",
-    "attack": "Attack a trained run or a foreign network; print the accuracy that survives.",
+    "attack": "Attack a trained run or a foreign network; print the accuracy under attack.",
     "audit": "Check whether a robustness number can be believed.",
     "report": "Write one self-contained HTML page about one run or several.",
     "bench": "Measure time and memory beside other libraries.",
@@ -107,20 +107,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:
-        return _refuse(words, error, " ".join(str(error).split()))
+        return _report_error(words, error, " ".join(str(error).split()))
     except KeyboardInterrupt:
         print(f"{_command(words)}: interrupted; {_how_to_continue(words)}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output left, for example 'head'
+    except BrokenPipeError:  # the reader, for example 'head', closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         reason = error.strerror or str(error)
-        return _refuse(words, error, f"{error.filename}: {reason}" if error.filename else reason)
+        message = f"{error.filename}: {reason}" if error.filename else reason
+        return _report_error(words, error, message)
     except Exception as error:
         if not is_user_error(error):
             raise
-        return _refuse(words, error, " ".join(str(error).split()))
+        return _report_error(words, error, " ".join(str(error).split()))
     return code if isinstance(code, int) else 0
 
 
@@ -140,7 +141,7 @@ def _one_line_warnings(command: str) -> Iterator[None]:
         yield
 
 
-def _refuse(words: Sequence[str], error: Exception, message: str) -> int:
+def _report_error(words: Sequence[str], error: Exception, message: str) -> int:
     if os.environ.get("SPIKEGUARD_DEBUG"):
         traceback.print_exception(error)
     print(f"{_command(words)}: {message}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """build(): from a recipe to model, data, objective and training options.
 
-The composition root: the only module that knows all registries.
+The composition root: it combines the parts of all registries.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Built:
-    """What a recipe describes.
+    """Everything that a recipe describes.
 
     Attributes:
         model: The network, freshly initialised from the recipe's seed.
         data: Training, validation and test images.
-        objective: What training minimises.
+        objective: The loss that training minimises.
         options: Options of the training.
     """
 
@@ -129,7 +129,7 @@ def load_images(
 
 
 def require_suites(recipe: Recipe) -> None:
-    """Reject unknown suites, and parts of other packages that are no attack."""
+    """Reject unknown suites, and parts of other packages that are not attacks."""
     from spikeguard.attacks.suite_definitions import SUITES
 
     where, plan = ConfigPath("evaluate.suite", recipe.label), recipe.evaluate
@@ -183,7 +183,7 @@ def _has_gradient(part: object) -> bool:
 
 
 def require_images(limit: int | None, data: Splits, where: ConfigPath | str = "limit") -> None:
-    """Reject a limit above the number of test images, which a result would state wrongly."""
+    """Reject a limit above the number of test images: the result would be on fewer."""
     if limit is not None and limit > len(data.test):
         raise ConfigError(f"{where}: there are {len(data.test)} test images, got {limit}.")
 

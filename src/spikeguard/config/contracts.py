@@ -1,6 +1,6 @@
-"""What a part from another package must fulfil before it is used: one contract for each registry.
+"""Contracts that a part from another package must fulfil before it is used, one per registry.
 
-Parts of SpikeGuard itself are held to the same contracts, and more, by tests.
+Tests hold SpikeGuard's parts to the same contracts and to further ones.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ __all__ = ["Contract", "contract_of", "require_attack", "require_data_set"]
 
 @dataclass(frozen=True)
 class Contract:
-    """How the parts of a registry are checked.
+    """The check of the parts of one registry.
 
     Attributes:
-        kind: What messages call such a part.
+        kind: The noun for such a part in messages.
         base: The class a part must be or inherit from; None accepts every callable.
-        probe: Runs a built part on a small input; returns what is wrong, or None.
+        probe: Runs a built part on a small input; returns the problem as text, or None.
     """
 
     kind: str
@@ -29,7 +29,7 @@ class Contract:
     probe: Callable[[Any], str | None]
 
     def require_class(self, part: object, name: str, where: ConfigPath | str) -> None:
-        """Raise ConfigError if a part is no class of this kind."""
+        """Raise ConfigError if a part is not a class of this kind."""
         if self.base is None:
             if not callable(part):
                 raise ConfigError(f"{where}: {name} is no {self.kind}; it cannot be called.")
@@ -72,7 +72,7 @@ def contract_of(registry: Mapping[str, Any]) -> Contract:
 
 
 def require_attack(attack: object, name: str, where: ConfigPath | str) -> None:
-    """Raise ConfigError if an object is no attack: callable, with a threat set."""
+    """Raise ConfigError if an object is not an attack: callable, with a threat set."""
     threat = getattr(attack, "threat", None)
     if not callable(attack) or not all(hasattr(threat, each) for each in ("norm", "eps", "check")):
         raise ConfigError(
@@ -82,7 +82,7 @@ def require_attack(attack: object, name: str, where: ConfigPath | str) -> None:
 
 
 def require_data_set(part: object, name: str, where: ConfigPath | str) -> None:
-    """Raise ConfigError if a part is no data set."""
+    """Raise ConfigError if a part is not a data set."""
     from spikeguard.data.datasets import DataSet
 
     if not isinstance(part, DataSet):

@@ -38,13 +38,13 @@ def instantiate(
     """Build one registry entry.
 
     Args:
-        registry: Names and the classes or functions they stand for.
-        spec: A mapping with ``name`` and options, or the name alone. A name such as
+        registry: Maps names to classes or functions.
+        spec: A mapping with ``name`` and options, or only the name. A name such as
             ``my_package.parts:Mine`` is imported from another package.
         where: Path in the recipe, for messages.
         plugins: Packages that may be imported.
-        **given: Values the caller knows; an entry and the entries inside it receive those they have
-            a parameter for. They cannot be set in ``spec``.
+        **given: Values that follow from the context; an entry, and the entries inside it, receive
+            those for which they have a parameter. They cannot be set in ``spec``.
 
     Raises:
         ConfigError: If the name or a key is unknown, a value has the wrong type, the constructor
@@ -151,8 +151,8 @@ def parse_number(value: object) -> object:
 def _checked(annotation: Any, value: object, where: ConfigPath) -> object:
     """Check a value against an annotation, strictly: neither a bool nor a text is a number.
 
-    A YAML number may be meant as a word (``precision: 16``), and a text as a number ("8/255"): both
-    readings are tried after the value itself.
+    A YAML number may be meant as text (``precision: 16``), and a text as a number ("8/255"): both
+    conversions are tried after the value itself.
     """
     try:
         adapter = TypeAdapter(
@@ -185,7 +185,7 @@ def _numbers(value: object) -> object:
 
 @cache
 def _parts() -> dict[str, Registry]:
-    """Return the registries of parameters that are entries themselves."""
+    """Return the registry of each parameter whose value is an entry itself."""
     from spikeguard.encoders import ENCODERS
     from spikeguard.neurons import NEURONS
     from spikeguard.neurons.surrogate import SURROGATES

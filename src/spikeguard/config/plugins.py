@@ -53,7 +53,7 @@ class Plugins:
 
     @classmethod
     def of(cls, packages: Iterable[str] | Plugins) -> Plugins:
-        """Allow packages by name; a Plugins is returned as it is."""
+        """Allow packages by name; a Plugins object is returned unchanged."""
         return packages if isinstance(packages, Plugins) else cls(tuple(dict.fromkeys(packages)))
 
     def find(self, name: str, where: ConfigPath | str) -> Any:

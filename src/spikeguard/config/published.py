@@ -14,7 +14,7 @@ __all__ = ["PAPERS", "Paper", "Row", "row", "rows"]
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper whose numbers are compared with ours.
+    """A paper whose numbers are compared with measured ones.
 
     Attributes:
         title: The paper.
@@ -35,7 +35,7 @@ PAPERS = {
     ),
     "stable-snn": Paper(
         "Ding et al., Robust Stable Spiking Neural Networks, ICML 2024",
-        "its APGD gives back the clean image where it fails; weights of the best epoch on the test "
+        "its APGD returns the clean image where it fails; weights of the best epoch on the test "
         "set; single runs",
         "stable-snn",
     ),
@@ -62,9 +62,9 @@ class Row:
     Attributes:
         paper: A key of ``PAPERS``.
         table: Number of the table.
-        dataset: The name in the table; likewise the next two.
-        network: The architecture.
-        defence: The method, or whatever else identifies the row.
+        dataset: Name of the data set in the table.
+        network: Name of the architecture in the table.
+        defence: Name of the method in the table, or other text that identifies the row.
         accuracies: In per cent, by attack: "clean", "fgsm", "pgd7", "apgd-ce10".
         notes: Known errors or inconsistencies of a number, by attack.
     """

@@ -29,7 +29,7 @@ __all__ = ["DataSection", "EvaluateSection", "Recipe", "eps_text", "load_recipe"
 
 
 def eps_text(eps: float) -> str:
-    """Format a radius as the field does: "8/255", but "0.1" where the decimal is shorter."""
+    """Format a radius as papers do: "8/255", but "0.1" where the decimal is shorter."""
     decimal, parts = f"{eps!r}", round(eps * 255)
     fraction = f"{parts}/255"
     return fraction if parts / 255 == eps and len(fraction) < len(decimal) else decimal
@@ -80,7 +80,7 @@ class DataSection(_Section):
 
 
 class EvaluateSection(_Section):
-    """How the trained model is attacked.
+    """Settings of the attacks on the trained model.
 
     Attributes:
         eps: Radii in pixel units of [0, 1].
@@ -91,8 +91,8 @@ class EvaluateSection(_Section):
         draws: Noise draws of every score; None is 10 for stochastic models, else 1.
         batch_size: Images attacked at once; results do not depend on it.
         cascade: Run attacks from cheap to expensive, each on the samples that survived the cheaper
-            ones: the worst case in less time, but no accuracy of a single attack. None runs the
-            suites "standard" and "snn" as cascades and the others not.
+            ones: the worst case in less time, but no accuracy of a single attack. None runs only
+            the suites "standard" and "snn" as cascades.
         precision: Precision of the attacks' passes, "32" or "bf16"; scores are float32.
         tune: Choose the settings of a suite's gradients, HART's gamma and ASSG's A, on validation
             images instead of using fixed values.
@@ -128,8 +128,8 @@ class Recipe(_Section):
     Attributes:
         published: Keys of the published table rows that the recipe reproduces, as in
             :mod:`spikeguard.config.published`: "tgo/1/cifar10/wrn16-4/at+tgo".
-        readings: Points that the source leaves open or contradicts, and the choice made; a sentence
-            each.
+        readings: Points that the source leaves open or contradicts, and the choice made; one
+            sentence each.
     """
 
     name: str

@@ -41,7 +41,7 @@ def read(recipe: str | Path) -> dict[str, Any]:
     ``extends`` names a recipe that ships with SpikeGuard, or a file relative to the extending file;
     of several, later ones override earlier ones. Mappings are merged, lists and values are
     replaced, and ``null`` restores the default. An entry with another name replaces the whole
-    entry. An objective written as a mapping changes and adds pieces by name and keeps the others.
+    entry. An objective written as a mapping changes and adds pieces by name and keeps all others.
     A recipe without a name is named after its file. Name, title and published rows are not
     inherited; readings are, and new ones are appended.
 
@@ -129,7 +129,7 @@ def dump(raw: Mapping[str, Any]) -> str:
     return yaml.dump(dict(raw), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
 
 
-@lru_cache(maxsize=256)  # many recipes extend the same few
+@lru_cache(maxsize=256)  # many recipes extend the same few files
 def parse(text: str, what: str) -> Mapping[str, Any]:
     """Parse a YAML mapping: YAML 1.2 scalars (1e-3 is a number, "on" is text), no key twice."""
     try:
@@ -223,8 +223,8 @@ def _place(entries: list[Any], step: str, path: str) -> int:
         return int(step)
     named = ", ".join(str(name) for name in names) or "none"
     raise ConfigError(
-        f"{path}: there is no such entry; there are {named}, also numbered from 0. A piece is "
-        "added in a recipe of its own that extends this one."
+        f"{path}: there is no such entry; there are {named}, also numbered from 0. To add a "
+        "piece, write a recipe that extends this one."
     )
 
 

@@ -43,7 +43,7 @@ def extract(archive: Path, folder: Path, members: Mapping[str, int]) -> None:
                 size = missing.pop(name)
                 if not entry.isreg() or entry.size != size:
                     raise ValueError(
-                        f"{archive}: refused: {entry.name} should be a regular file of {size} "
+                        f"{archive}: rejected: {entry.name} should be a regular file of {size} "
                         f"bytes, got type {entry.type!r} with {entry.size}; fetch it again."
                     )
                 _copy(tar, entry, pending.enter_context(atomic(folder / name)))

@@ -36,7 +36,7 @@ class DownloadError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from.
+    """The official source of a data set.
 
     Args:
         url: Folder on the server, ending in a slash.

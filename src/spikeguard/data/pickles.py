@@ -20,17 +20,17 @@ __all__ = ["read_pickle"]
 
 
 def read_pickle(path: Path) -> Any:
-    """Return what the pickle at ``path`` holds, with arrays as uint8 arrays.
+    """Return the content of the pickle at ``path``, with arrays as uint8 arrays.
 
-    Strings that Python 2 wrote come back as bytes.
+    Strings written by Python 2 are returned as bytes.
 
     Raises:
         ValueError: If the file names anything but a byte array, or is empty, truncated or corrupt.
     """
     try:
         return _arrays(_Reader(path).load())
-    except _Refused as error:
-        raise ValueError(f"{path}: refused: {error}; a CIFAR file holds only arrays.") from error
+    except _Rejected as error:
+        raise ValueError(f"{path}: rejected: {error}; a CIFAR file holds only arrays.") from error
     except (
         pickle.UnpicklingError,
         ArithmeticError,
@@ -45,7 +45,7 @@ def read_pickle(path: Path) -> Any:
         raise ValueError(f"{path}: not a whole pickle ({reason}); fetch it again.") from error
 
 
-class _Refused(Exception):
+class _Rejected(Exception):
     """The pickle contains something that an array of bytes does not need."""
 
 
@@ -55,7 +55,7 @@ class _Inert:
     __slots__ = ()
 
     def __setstate__(self, state: object) -> None:
-        raise _Refused(f"this pickle wants to change {type(self).__name__}")
+        raise _Rejected(f"this pickle wants to change {type(self).__name__}")
 
 
 class _Array(_Inert):
@@ -69,9 +69,9 @@ class _Array(_Inert):
             case (int(), tuple(shape), _Dtype(), int(fortran), bytes(data)):
                 pass
             case _:
-                raise _Refused("this pickle holds an array that is not made of bytes")
+                raise _Rejected("this pickle holds an array that is not made of bytes")
         if not all(type(n) is int and n >= 0 for n in shape) or math.prod(shape) != len(data):
-            raise _Refused(f"this pickle holds {len(data)} bytes for an array of shape {shape}")
+            raise _Rejected(f"this pickle holds {len(data)} bytes for an array of shape {shape}")
         self.value = np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
@@ -82,7 +82,7 @@ class _Dtype(_Inert):
 
     def __new__(cls, code: object = None, *_: object) -> _Dtype:
         if code not in (b"u1", "u1", b"uint8", "uint8"):
-            raise _Refused(f"this pickle holds an array of type {code!r}, not uint8")
+            raise _Rejected(f"this pickle holds an array of type {code!r}, not uint8")
         return super().__new__(cls)
 
     def __setstate__(self, state: object) -> None:
@@ -96,7 +96,7 @@ class _Reconstruct(_Inert):
 
     def __new__(cls, kind: object = None, *_: object) -> Any:
         if kind is not _Array:
-            raise _Refused("this pickle wants to build an array of its own kind")
+            raise _Rejected("this pickle wants to build a subclass of an array")
         return _Array()
 
 
@@ -107,7 +107,7 @@ class _Encode(_Inert):
 
     def __new__(cls, text: object = "", codec: object = "latin1") -> Any:
         if not isinstance(text, str) or codec not in ("latin1", b"latin1"):
-            raise _Refused(f"this pickle wants to encode with {codec!r}")
+            raise _Rejected(f"this pickle wants to encode with {codec!r}")
         return text.encode("latin1")
 
 
@@ -127,17 +127,17 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Return the stand-in for a name; no other name is looked up."""
         if (module, name) not in _STAND_INS:
-            raise _Refused(f"this pickle wants to build {module}.{name}")
+            raise _Rejected(f"this pickle wants to build {module}.{name}")
         return _STAND_INS[module, name]
 
     def persistent_load(self, pid: object) -> Any:
-        raise _Refused("this pickle wants to load an object from elsewhere")
+        raise _Rejected("this pickle wants to load an object from elsewhere")
 
 
 def _arrays(tree: Any) -> Any:
     """Replace the stand-ins at the top level of a dict, where a CIFAR file has its arrays."""
     if not isinstance(tree, dict):
-        raise _Refused(f"this pickle holds a {type(tree).__name__}, not a dict")
+        raise _Rejected(f"this pickle holds a {type(tree).__name__}, not a dict")
     return {
         key: value.value if isinstance(value, _Array) and hasattr(value, "value") else value
         for key, value in tree.items()

@@ -75,7 +75,7 @@ class AT(Piece):
 
     @classmethod
     def example(cls) -> Self:
-        """Return one for small images, for the contract tests."""
+        """Return an instance for small images, for the contract tests."""
         return cls(eps=0.1, steps=2)
 
     def __post_init__(self) -> None:

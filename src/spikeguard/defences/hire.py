@@ -1,4 +1,4 @@
-"""HIRE: training on input noise that each time segment crafts from the gradient of the last."""
+"""HIRE: training on input noise, crafted in each time segment from the previous gradient."""
 
 from __future__ import annotations
 

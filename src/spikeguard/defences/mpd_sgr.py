@@ -58,7 +58,7 @@ class MPDSGR(Piece):
 
     @classmethod
     def example(cls) -> Self:
-        """Return one whose weight is felt, for the contract tests."""
+        """Return an instance with a visible effect, for the contract tests."""
         return cls(eta=0.1)
 
     def __post_init__(self) -> None:

@@ -55,7 +55,7 @@ class SR(Piece):
 
     @classmethod
     def example(cls) -> Self:
-        """Return one whose weight is felt, for the contract tests."""
+        """Return an instance with a visible effect, for the contract tests."""
         return cls(lamb=0.1)
 
     def __post_init__(self) -> None:

@@ -44,7 +44,7 @@ class GatePrior(Piece):
 
     @classmethod
     def example(cls) -> Self:
-        """Return one that is felt all the time, for the contract tests."""
+        """Return an instance with a visible effect at all times, for the contract tests."""
         return cls(gamma=0.1, until=1.0)
 
     def __post_init__(self) -> None:

@@ -65,12 +65,12 @@ class TRADES(Piece):
 
     @classmethod
     def example(cls) -> Self:
-        """Return one for small images, for the contract tests."""
+        """Return an instance for small images, for the contract tests."""
         return cls(eps=0.1, steps=2)
 
     @classmethod
     def off(cls) -> Self:
-        """Return one without weight: its first field is a radius."""
+        """Return an instance without effect, for the contract tests: weight 0, not radius 0."""
         return cls(beta=0.0)
 
     def __post_init__(self) -> None:

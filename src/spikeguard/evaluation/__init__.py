@@ -1,4 +1,4 @@
-"""evaluate(): clean accuracy, accuracy under every attack, and the per-sample worst case."""
+"""Evaluation of a model: clean accuracy, accuracy under every attack, per-sample worst case."""
 
 from __future__ import annotations
 

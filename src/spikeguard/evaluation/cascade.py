@@ -47,7 +47,7 @@ class Cascade:
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray[Any, Any]], device: torch.device) -> Cascade:
-        """Read what :meth:`arrays` returned; the inputs are moved to a device."""
+        """Rebuild a state from the result of :meth:`arrays`; the inputs are moved to a device."""
         found = {name: torch.from_numpy(array) for name, array in arrays.items()}
 
         def named(kind: str) -> dict[str, Tensor]:

@@ -39,7 +39,7 @@ class Estimate:
 
     def __str__(self) -> str:
         if not math.isfinite(self.seconds):
-            return f"{self.samples} images; an attack does not say what it costs"
+            return f"{self.samples} images; the cost of an attack is unknown"
         return (
             f"{self.samples} images, at most {self.gradients:,.0f} gradients each: "
             f"about {_time(self.seconds)} if all resist, less where attacks succeed"
@@ -76,7 +76,7 @@ def estimate(
     took = math.inf
     alone = one_thread() if jobs > 1 else nullcontext()
     with alone, evaluating(model), frozen(model), randomness(model, streams):
-        for _ in range(4):  # the first ones are a warm-up
+        for _ in range(4):  # early passes are slower
             began = time.monotonic()
             try:
                 Backprop()(model, x, y, cross_entropy)

@@ -39,7 +39,7 @@ def evaluate(
     precision: Precision = "32",
     progress: ProgressCallback | None = None,
 ) -> Evaluation:
-    """Attack a model and score what survives.
+    """Attack a model and score the adversarial inputs.
 
     The model runs in evaluation mode and is left unchanged. A deterministic model's sample that is
     misclassified without an attack counts as wrong under every attack and is not attacked. A
@@ -48,11 +48,11 @@ def evaluate(
     noisy counts is biased. Where noise makes that choice worse than one single attack for all
     samples, the worst case is that attack.
 
-    A cascade computes the worst case faster, and nothing else: attacks run from cheap to expensive,
-    and a sample that one attack has fooled is skipped by the next. An attack's outcome is then the
+    A cascade computes only the worst case, in less time: attacks run from cheap to expensive, and
+    each skips the samples that an earlier attack has fooled. An attack's outcome is then the
     accuracy after this attack and all cheaper ones. A stochastic model's sample is skipped only
-    when it was wrong on every draw; its outcomes are scored on draws that took no part in the
-    choice.
+    when it was wrong on every draw; its outcomes are scored on draws that were not used to choose
+    its worst attack.
 
     Args:
         model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``.

@@ -1,4 +1,4 @@
-"""EvaluationOptions: how an evaluation runs, checked once and passed on as one object."""
+"""EvaluationOptions: the options of an evaluation, checked once and passed as one object."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Precision = Literal["32", "bf16"]
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How an evaluation runs, beside its model, data and attacks.
+    """Options of an evaluation, apart from its model, data and attacks.
 
     Args:
         seed: Names the random streams of the attacks and of the scores.
@@ -55,6 +55,6 @@ class EvaluationOptions:
             raise ValueError(f"evaluate: precision is one of {known}; got {self.precision!r}.")
 
     def identity(self) -> dict[str, Any]:
-        """Return the options that decide what a stored shard holds, as plain data."""
+        """Return the options that determine the content of a stored shard, as plain data."""
         names = ("seed", "draws", "batch_size", "keep_adversarial", "cascade", "precision")
         return {name: getattr(self, name) for name in names}

@@ -32,8 +32,8 @@ def run_shards(
     Args:
         plan: The evaluation; it stores its shards in a folder.
         reload: Returns the model and the data in another process; can be pickled.
-        attacks: What :func:`plan_evaluation` got; can be pickled.
-        options: What it got.
+        attacks: The attacks from which the plan was made; can be pickled.
+        options: The options from which the plan was made.
         jobs: Number of processes, >= 1.
         progress: Callback ``(done, total, what)`` with sums over the processes, or None.
 
@@ -78,5 +78,5 @@ class _CombinedProgress:
         whole = round(known * self._shards / len(self._counts))
         if self._progress is not None and (
             what != "done" or all_done == whole
-        ):  # the end of one shard is not the end of all
+        ):  # a finished shard does not end the evaluation
             self._progress(all_done, whole, what)

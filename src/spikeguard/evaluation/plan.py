@@ -105,13 +105,13 @@ def plan_evaluation(
     *,
     jobs: int = 1,
 ) -> EvaluationPlan:
-    """Check what is to be evaluated and divide its samples into shards.
+    """Check the arguments of an evaluation and divide its samples into shards.
 
     Args:
         model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``.
         data: An ImageSet or a pair (x, y).
         attacks: ``{name: attack}``, all with the same threat set.
-        options: How the evaluation runs.
+        options: The options of the evaluation.
         jobs: Make at least ``jobs`` shards where there are enough samples. Shards stored in
             ``options.out`` keep their size: an evaluation may continue with another number of
             processes.

@@ -18,11 +18,11 @@ _UPDATES = 1000  # progress calls of a whole evaluation, beside one for every at
 class ProgressMeter:
     """Calls ``progress(done, total, what)`` with gradients spent, and spent plus remaining.
 
-    ``done`` counts what the model really ran; a forward pass counts a third of a gradient. The
-    remaining gradients are an upper bound: the cost of all attacks to come on the samples that are
-    still classified correctly. The total falls where attacks succeed, and done / total follows the
-    clock although the expensive attacks of a cascade come last. Shards to come are taken to cost
-    what finished shards did.
+    ``done`` counts the passes that the model ran; a forward pass counts a third of a gradient. The
+    remaining gradients are an upper bound: the cost of all later attacks on the samples that are
+    still classified correctly. The total falls where attacks succeed, so that done / total follows
+    the elapsed time although the expensive attacks of a cascade run last. A shard not started yet
+    is assumed to cost as much as a finished one.
 
     Args:
         progress: Callback ``(done, total, what)``, or None.
@@ -89,7 +89,7 @@ class ProgressMeter:
         self._report()
 
     def fooled(self, samples: int) -> None:
-        """Set how many samples this attack has fooled; they cost nothing more."""
+        """Set how many samples this attack has fooled; they need no further gradients."""
         self._fooled = samples
 
     def finish(self) -> None:
@@ -117,7 +117,7 @@ class ProgressMeter:
         return max(0.0, here) + self._open * later
 
     def _cost_per_sample(self) -> float:
-        """Gradients for one sample of a shard to come."""
+        """Gradients for one sample of a shard not started yet."""
         if self._finished:
             return self._finished_spent / self._finished
         if self._shard and self._complete:

@@ -37,7 +37,7 @@ class Rescored:
 def rescore(model: nn.Module, data: ImageSet, path: str | Path) -> Rescored:
     """Score the saved inputs of an evaluation's worst case again.
 
-    The inputs must lie in the evaluation's threat set around the images of ``data``. A
+    The inputs must be in the evaluation's threat set around the images of ``data``. A
     deterministic model must reach exactly the reported accuracy. A stochastic model is scored on
     other draws and must reach an accuracy that noise can explain.
 
@@ -48,7 +48,7 @@ def rescore(model: nn.Module, data: ImageSet, path: str | Path) -> Rescored:
 
     Raises:
         ValueError: If a file is missing or damaged, or the inputs belong to other images.
-        ThreatViolation: If an input lies outside the threat set.
+        ThreatViolation: If an input is outside the threat set.
     """
     result, worst = Evaluation.load(path), load_worst(path)
     if int(result.index.max()) >= len(data):
@@ -57,7 +57,7 @@ def rescore(model: nn.Module, data: ImageSet, path: str | Path) -> Rescored:
     if worst.x.shape != x.shape or not bool((y == result.labels).all()):
         raise ValueError(
             f"{path}: holds inputs {list(worst.x.shape)} that do not belong to these images "
-            f"{list(x.shape)}; hand over the images that were attacked."
+            f"{list(x.shape)}; pass the images that were attacked."
         )
     if result.threat["norm"] is not None:
         THREATS[result.threat["norm"]](result.threat["eps"]).check(worst.x, x)
@@ -66,7 +66,7 @@ def rescore(model: nn.Module, data: ImageSet, path: str | Path) -> Rescored:
     ).clean
     if not result.stochastic:
         agrees = round(again.accuracy * again.n) == round(worst.accuracy * again.n)
-    else:  # both are means over draws of the same images: most of their own variance cancels
+    else:  # both are means over draws on the same images, so most of their variance cancels
         low, high = wilson(again.accuracy * again.n, again.n, _SURE)
         agrees = low <= worst.accuracy <= high
     return Rescored(worst.accuracy, again, agrees)

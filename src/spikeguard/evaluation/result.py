@@ -23,13 +23,13 @@ __all__ = ["Evaluation", "WorstSet", "load_worst"]
 
 PARTS = ".parts"  # folder of the finished shards of an unfinished evaluation
 WORST = ".worst.npz"
-RESERVED = ("labels", "index")  # arrays beside the outcomes
+RESERVED = ("labels", "index")  # arrays stored with the outcomes
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, EOFError)
 
 
 @dataclass(frozen=True)
 class WorstSet:
-    """The inputs of the worst case, which anybody can score again.
+    """The inputs of the worst case, stored so that they can be scored again.
 
     Attributes:
         x: For each sample the input with the fewest correct draws; the clean one where no attack
@@ -46,7 +46,7 @@ class Evaluation:
     """Result of an evaluation. Robust accuracies are upper bounds: a stronger attack may go lower.
 
     In a cascade an attack's outcome is the accuracy after this attack *and all cheaper ones*; it
-    says nothing about the attack alone.
+    is not the accuracy under this attack alone.
 
     Attributes:
         outcomes: For "clean", every attack and "worst_case": the share of fresh noise draws on
@@ -127,8 +127,10 @@ class Evaluation:
         return "\n".join(lines)
 
     def save(self, path: str | Path, **extra: Any) -> None:
-        """Write ``path.json`` (scores and settings), ``path.npz`` (per-sample outcomes) and
-        ``path.worst.npz`` (inputs of the worst case), each atomically, ``path.json`` last.
+        """Write the evaluation to three files, each atomically.
+
+        ``path.npz`` has the per-sample outcomes, ``path.worst.npz`` the inputs of the worst case,
+        and ``path.json``, written last, the scores and settings.
 
         Args:
             path: File name without a suffix.
@@ -167,7 +169,7 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
-        """Read what :meth:`save` wrote, without the inputs of the worst case.
+        """Load a saved evaluation, without the inputs of the worst case.
 
         Raises:
             ValueError: If a file is missing or damaged.
@@ -204,7 +206,7 @@ class Evaluation:
 
 
 def load_worst(path: str | Path) -> WorstSet:
-    """Read the inputs of the worst case that :meth:`Evaluation.save` wrote.
+    """Load the inputs of the worst case of a saved evaluation.
 
     Args:
         path: File name without a suffix.
@@ -238,10 +240,10 @@ def _reading(path: Path, suffix: str) -> Iterator[Path]:
             problem = "no such file"
         elif isinstance(error, OSError) and error.filename is not None:
             raise ValueError(f"{file}: {error.strerror}.") from error
-        first = f"move {card.name} away and " if card.exists() else ""  # else it is read back
+        first = f"move {card.name} away and " if card.exists() else ""  # else it is loaded
         raise ValueError(f"{file}: {problem}; {first}run the attack again.") from error
 
 
 def _suffixed(path: Path, suffix: str) -> Path:
-    """Append a suffix to a name that may hold dots."""
+    """Append a suffix to a name that may contain dots."""
     return path.with_name(path.name + suffix)

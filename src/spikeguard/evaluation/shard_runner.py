@@ -39,7 +39,7 @@ class ShardRunner:
     Attributes:
         model: The classifier.
         attacks: ``{name: attack}`` in the order in which they run.
-        options: How the evaluation runs; ``draws`` is a number.
+        options: The options of the evaluation; ``draws`` is a number.
         stochastic: Whether the model draws noise.
     """
 
@@ -63,7 +63,7 @@ class ShardRunner:
             images: The data.
             index: Indices of the shard's samples [N].
             meter: Counts the gradients.
-            file: Where the shard will be stored, or None. A cascade saves its state beside it.
+            file: The file for the shard, or None. A cascade saves its state in a file beside it.
         """
         weights = (*self.model.parameters(), *self.model.buffers())
         device = weights[0].device if weights else torch.device("cpu")
@@ -196,7 +196,7 @@ class ShardRunner:
         """Check that inputs are in the threat set; return their shares of correct draws.
 
         Raises:
-            ThreatViolation: If an input lies outside the threat set.
+            ThreatViolation: If an input is outside the threat set.
         """
         try:
             attack.threat.check(found, x)
@@ -206,9 +206,9 @@ class ShardRunner:
 
     @torch.no_grad()
     def _correct(self, x: Tensor, y: Tensor, index: Tensor, *name: str) -> Tensor:
-        """Return each sample's share of fresh draws with a correct answer, float64 [B], on the CPU.
+        """Return the share of fresh draws on which each sample is correct, float64 [B], on the CPU.
 
-        Always in float32 and with nothing fused, whatever the search used.
+        The passes are in float32 and without fused layers, whatever the search used.
         """
         streams = SampleStreams(key(self.options.seed, "score", *name), index)
         correct = torch.zeros(len(x), dtype=torch.float64)

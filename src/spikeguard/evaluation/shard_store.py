@@ -31,7 +31,7 @@ def open_shard_store(
 
     Args:
         out: The evaluation's folder.
-        identity: What the shards depend on beside the model and the data, as plain data.
+        identity: Everything that the shards depend on, apart from model and data, as plain data.
         model: The model; its repr, its T and its weights are compared.
         images: The data.
 

@@ -18,7 +18,7 @@ def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]
     """Return the Wilson score interval of a proportion (z = 1.96: 95 %).
 
     Args:
-        successes: Number of successes in [0, n]; a sum of fractions is taken as it is.
+        successes: Number of successes in [0, n]; may be a sum of fractions.
         n: Sample count, >= 1.
         z: Normal quantile.
 

@@ -58,7 +58,7 @@ class Layer(NamedTuple):
             scale x + shift. None if ``x`` is the current.
         shift: [C]; None if ``scale`` is None.
         decay: A scalar, or a tensor that broadcasts to [T, *N] axis by axis.
-        gate: Likewise; or None.
+        gate: As for ``decay``; or None.
         noise: [T, *N]; or None.
     """
 

@@ -157,7 +157,7 @@ def OperationalMLP(
 
     The study gives no widths; ``hidden`` is our choice. Arguments as for :func:`MLP`, other
     defaults: ``encoder`` is ``Poisson()``, ``neuron`` is ``LIF.from_tau(2, decay_input=True)`` with
-    ``ATan(2)``; its tau and v_th are what the study varies.
+    ``ATan(2)``; the study varies its tau and v_th.
 
     Source: Mazurek et al., as for :func:`SpikingVGG11`, section II-B.
     """

@@ -88,7 +88,7 @@ class StoG(Neuron):
 
     @classmethod
     def example(cls, **options: Any) -> Self:
-        """Return one whose gates are open at random; by default all of them are always open."""
+        """Return an instance with random gates, for the contract tests; by default all are open."""
         return cls(p=0.7, shape=(), **options)
 
     @property

@@ -59,7 +59,7 @@ class Preflight:
 
     @property
     def warning(self) -> str:
-        """Why the results of attacks are not trustworthy; empty if there is no reason."""
+        """The reason why attack results cannot be trusted; empty if there is none."""
         return self.surrogates.warning if isinstance(self.surrogates, Compared) else ""
 
     def to_dict(self) -> dict[str, Any]:

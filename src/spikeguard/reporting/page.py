@@ -60,7 +60,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Page:
-    """The content of the report; ``report.html.j2`` says where each part goes.
+    """The content of the report; ``report.html.j2`` places each part on the page.
 
     Attributes:
         title: The page's title.
@@ -83,7 +83,7 @@ class Page:
         environments: Software and machine of the training.
         commands: Commands that were run, by network, as (label, command line).
         made_by: Command that made this page.
-        hints: Commands for what was not run, by kind and label.
+        hints: Commands for stages that were not run, by kind and label.
     """
 
     title: str
@@ -122,7 +122,7 @@ class Page:
 
     @property
     def kinds(self) -> list[Kind]:
-        """The kinds of which there is a curve."""
+        """The kinds with at least one stored curve."""
         return [kind for kind in KINDS if kind.id in self.evidence]
 
     @property
@@ -231,7 +231,7 @@ def _subtitle(networks: Sequence[Network]) -> str:
 
 
 def _commands(network: Network) -> list[tuple[str, str]]:
-    """Return the commands of a network: training as recorded, the rest as one can repeat it."""
+    """Return the commands of a network: training as recorded; attacks and audit, to repeat them."""
     recorded = network.environment.get("command")
     commands = [("trained by", str(recorded))] if recorded else []
     commands += [

@@ -41,7 +41,7 @@ def report(
 
     Raises:
         ValueError: If a folder is no finished run, or a file in it is missing or damaged: one line
-            that names the file. An existing page is left as it is.
+            that names the file. An existing page is left unchanged.
 
     Example:
         >>> report(["runs/vanilla", "runs/tgo"], "runs/report.html")  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Everything that works on run folders: train a recipe, attack, audit, reproduce, demo."""
+"""Work on run folders: train a recipe, attack and audit a run, reproduce recipes, run the demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attack results in a folder: each is computed once, in a file named after its settings."""
+"""Attack results in a folder: each is computed once; its settings are in the file name."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def evaluate_once(
     progress: ProgressCallback | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Attack a model and store the result in a folder, or load it where it is stored.
+    """Attack a model and store the result in a folder, or load it if it is stored.
 
     An interrupted evaluation continues where it stopped.
 
@@ -141,7 +141,7 @@ def rescore_once(
 
     Raises:
         ValueError: If there is no such result, or its files are damaged or of other images.
-        ThreatViolation: If an input lies outside the threat set.
+        ThreatViolation: If an input is outside the threat set.
     """
     from spikeguard.evaluation.rescoring import rescore
 
@@ -153,7 +153,7 @@ def rescore_once(
 
 
 def attack_name(suite: str, eps: float, plan: EvaluateSection) -> str:
-    """Name the result of an evaluation by everything that tells it from others of the same run.
+    """Return the name of a result: all settings in which results of the same run can differ.
 
     Example:
         >>> attack_name("quick", 8 / 255, EvaluateSection(limit=100))
@@ -174,7 +174,7 @@ def attack_name(suite: str, eps: float, plan: EvaluateSection) -> str:
 
 
 def checkpoint_tag(plan: EvaluateSection) -> str:
-    """Name the attacked checkpoint; empty for that of the best epoch."""
+    """Return the name of the attacked checkpoint; empty for that of the best epoch."""
     return plan.checkpoint if plan.checkpoint != "best" else ""
 
 
@@ -189,7 +189,7 @@ def _planned(
     """Fill in the settings that depend on the model: gradients averaged, whether to tune.
 
     Returns:
-        The plan, the suite's attacks that suit the model, and the names of the others.
+        The plan, the suite's attacks that suit the model, and the names of the attacks left out.
     """
     from spikeguard.attacks.model_access import DEFAULT_EOT, is_stochastic
     from spikeguard.attacks.suites import suitable

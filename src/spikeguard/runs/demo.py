@@ -65,15 +65,15 @@ def run_demo(
     workers: int = 2,
     progress: TaskProgressCallback = lambda task, done, total, what: None,
 ) -> DemoResult:
-    """Run the demo; stages that are finished are loaded instead.
+    """Run the demo; finished stages are loaded, not run again.
 
     The networks are small: each runs in one thread, ``workers`` of them at a time. The results do
     not depend on that number.
 
     Args:
         out: Folder for the run folders and the report.
-        quick: Few images and epochs, to see every stage work; the numbers mean nothing.
-        workers: Processes, >= 1; 1 stays in this process.
+        quick: Few images and epochs, to try every stage; the numbers mean nothing.
+        workers: Number of processes, >= 1; 1 runs everything in this process.
         progress: Callback ``(task, done, total, what)``.
 
     Raises:
@@ -103,7 +103,7 @@ def run_demo(
 
 
 def _row(recipe: Recipe, path: Path, task: str, progress: TaskProgressCallback) -> DemoRow:
-    """Train, attack, audit and measure one network; load the stages its folder already holds."""
+    """Train, attack, audit and measure one network; load the stages stored in its folder."""
     train_recipe(recipe, path, resume=True, progress=partial(progress, f"{task}, train"))
     run = Run.load(path)
     results = [

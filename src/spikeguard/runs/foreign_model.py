@@ -1,4 +1,4 @@
-"""A foreign model on the command line: its factory, its weights, its folder."""
+"""Load a foreign model for the command line: call its factory, load weights, check, store."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _reloaded(
             f"--jobs: {how[0]} makes other weights at every call; pass --weights, or --jobs 1."
         )
     with torch.no_grad():
-        adapted(images.batch(slice(_CHECKED))[0])  # finds out how to present images
+        adapted(images.batch(slice(_CHECKED))[0])  # detects how to present images
     return adapted, images
 
 
@@ -204,7 +204,7 @@ def _adapted(made: nn.Module, T: int | None, framework: Any, readout: Any) -> nn
 
 
 def _write_or_check_card(path: Path, card: dict[str, Any], more: dict[str, Any]) -> None:
-    """Write which model the folder's results belong to; reject the folder of another model."""
+    """Write the description of the model into its folder; reject the folder of another model."""
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file; choose another folder with --out.")
     file = path / MODEL
@@ -214,7 +214,7 @@ def _write_or_check_card(path: Path, card: dict[str, Any], more: dict[str, Any])
         except ValueError as error:
             raise ConfigError(f"{file}: damaged ({error}); move the folder away.") from error
         was = _flat(held)
-        now = _flat(card if "neurons" in held else {**card, "neurons": {}})  # older cards lack it
+        now = _flat(card if "neurons" in held else {**card, "neurons": {}})  # older files lack it
         other = next((name for name in now if was.get(name) != now[name]), None)
         if other is not None:
             raise ConfigError(

@@ -19,13 +19,13 @@ class PluginVersionWarning(UserWarning):
 
 
 def require_same_versions(path: Path, plugins: Plugins) -> None:
-    """Raise ConfigError if a training was begun with another version of a plugin.
+    """Raise ConfigError if a training was started with another version of a plugin.
 
     A resumed training must give the same bits as an uninterrupted one.
     """
     for name, was, now in _changes(path, plugins):
         raise ConfigError(
-            f"{path} was begun with {name} {was}, installed is {now}; install {name} {was}, or "
+            f"{path} was started with {name} {was}, installed is {now}; install {name} {was}, or "
             "choose another folder with --out."
         )
 

@@ -28,10 +28,10 @@ def train_recipe(
     data_root: str | Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> TrainResult:
-    """Build a recipe and train it in a run folder; nothing is written before all is built.
+    """Build a recipe and train it in a run folder; nothing is written before everything is built.
 
     Args:
-        recipe: What to train, with the packages from which its parts may be imported.
+        recipe: The recipe, with the packages from which its parts may be imported.
         path: The run folder.
         resume: Continue the training in the folder; start one in an empty folder.
         data_root: Folder of the data sets; ``$SPIKEGUARD_DATA`` or ``data`` when left out.
@@ -39,7 +39,7 @@ def train_recipe(
 
     Raises:
         ConfigError: If the folder holds a run and ``resume`` is off, the run of another recipe, or
-            one begun with another version of a plugin.
+            one started with another version of a plugin.
     """
     from spikeguard.training.checkpointing import difference
     from spikeguard.training.trainer import train
@@ -53,10 +53,10 @@ def train_recipe(
                 f"{path} exists; add --resume to continue it, or choose another folder with --out."
             )
         if (path / RECIPE).is_file():
-            begun = load_recipe(path / RECIPE)
-            change = difference(begun.training_part(), recipe.training_part())
+            stored = load_recipe(path / RECIPE)
+            change = difference(stored.training_part(), recipe.training_part())
             if change:
-                raise ConfigError(f"{path} was begun with another recipe: {change}.")
+                raise ConfigError(f"{path} was started with another recipe: {change}.")
     require_same_versions(path, recipe.plugins)
     built = build(recipe, data_root)
     recipe.save(path / RECIPE)

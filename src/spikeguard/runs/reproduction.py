@@ -90,8 +90,8 @@ def reproduce(
         progress: Callback ``(task, done, total, what)``.
 
     Returns:
-        The table of the recipes and radii with all ``seeds`` finished, and the runs that diverged,
-        which do not stop the others.
+        The table of the recipes and radii with all ``seeds`` finished, and the runs that diverged.
+        A run that diverges does not stop the other runs.
 
     Raises:
         ValueError: If no recipe matches, a count is out of range, or a folder holds the run of
@@ -113,8 +113,8 @@ def reproduce(
         (recipe, path, data_root, f"[{place}/{len(open_)}] {path.name}")
         for place, (recipe, path) in enumerate(open_, start=1)
     ]
-    told = run_in_processes(_run, work, min(jobs, max(1, len(work))), progress)
-    diverged = tuple(line for line in told if line is not None)
+    messages = run_in_processes(_run, work, min(jobs, max(1, len(work))), progress)
+    diverged = tuple(line for line in messages if line is not None)
     return Reproduced(tuple(table(folder, out, seeds=seeds, changes=changes)), diverged)
 
 
@@ -131,12 +131,12 @@ def _named(folder: str, only: Sequence[str]) -> list[str]:
 def table(
     folder: str, out: str | Path, *, seeds: Sequence[int], changes: Sequence[str] = ()
 ) -> list[Entry]:
-    """Read the table of finished runs from their folders and write it beside them."""
+    """Read the table of finished runs from their folders and write it to ``out``."""
     out = Path(out)
     entries: list[Entry] = []
     for name in recipe_names(f"{folder}/"):
         if not all(_place(out, name, seed).is_dir() for seed in seeds):
-            continue  # changes meant for other recipes need not be valid for it
+            continue  # the changes need not be valid for recipes that were not run
         runs = [
             (load_recipe(name, [*changes, f"seed={seed}"]), _place(out, name, seed))
             for seed in seeds
@@ -158,15 +158,15 @@ def _run(
     """Train and attack one recipe; return a message if its training diverges."""
     from spikeguard.training.divergence import TrainingDiverged
 
-    tell = partial(progress, f"{task}, train")
+    report = partial(progress, f"{task}, train")
     try:
-        train_recipe(recipe, path, resume=True, data_root=data_root, progress=tell)
+        train_recipe(recipe, path, resume=True, data_root=data_root, progress=report)
     except TrainingDiverged as error:
         return f"{path}: {error}"
     run = Run.load(path, data_root=data_root, plugins=recipe.plugins)
     for suite, eps in _attacks(recipe):
-        tell = partial(progress, f"{task}, attack at {eps_text(eps)}")
-        run.evaluate(suite, eps=eps, plan=recipe.evaluate, progress=tell)
+        report = partial(progress, f"{task}, attack at {eps_text(eps)}")
+        run.evaluate(suite, eps=eps, plan=recipe.evaluate, progress=report)
     return None
 
 
@@ -238,8 +238,8 @@ def _markdown(entries: Sequence[Entry]) -> str:
         for entry in entries
     ]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    told = (
+    legend = (
         "Accuracies in %: mean [Student's 95 % interval over seeds] (each seed). Robust accuracies "
         "are upper bounds. The uncertainty from the number of images is in table.json."
     )
-    return "\n".join([*lines, "", told, ""])
+    return "\n".join([*lines, "", legend, ""])

@@ -39,12 +39,12 @@ __all__ = ["Run", "attack_to_audit", "require_finished"]
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training: its recipe, its best weights and its images.
+    """A finished training: its recipe, its trained weights and its images.
 
     Attributes:
         path: The run folder.
-        recipe: What was trained, with the packages from which its parts may be imported.
-        model: The network with the weights of the epoch the recipe's evaluate section names.
+        recipe: The recipe, with the packages from which its parts may be imported.
+        model: The network, with the checkpoint that the recipe's evaluate section names.
         data: Training, validation and test images.
         data_root: Folder of the data sets, or None.
     """
@@ -95,14 +95,14 @@ class Run:
         progress: ProgressCallback | None = None,
         announce: Callable[[str], None] | None = None,
     ) -> Evaluation:
-        """Attack the run and store the result in ``attacks/``, or load it where it is stored.
+        """Attack the run and store the result in ``attacks/``, or load it if it is stored.
 
         An interrupted evaluation continues where it stopped.
 
         Args:
             suite: Name of an attack suite, or ``package.module:Attack``.
             eps: Radius of the threat set.
-            plan: Norm, limit, draws and the rest; the recipe's evaluate section when left out.
+            plan: Norm, limit, draws and so on; the recipe's evaluate section when left out.
             jobs: Number of processes of one thread each, >= 1; with more than one, a script needs
                 ``if __name__ == "__main__":``.
             progress: Callback ``(done, total, what)``, or None.

@@ -1,4 +1,4 @@
-"""The process that scores inputs again: loads a run, reads inputs from a file, writes outcomes."""
+"""Main function of the fresh process that scores inputs of a run again, from file to file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["answer"]
 
 
 def answer(path: str, data_root: str, inputs: str, outcomes: str, *plugins: str) -> None:
-    """Load a run, score the inputs of one file, and write which are correct into another."""
+    """Load a run, score the inputs in one file, and write the share of correct draws to another."""
     run = Run.load(path, data_root=data_root or None, plugins=plugins)
     with np.load(inputs) as found:
         x, y = torch.from_numpy(found["x"]), torch.from_numpy(found["y"])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["FOLDER", "IMAGES", "choose_attack", "load_or_tune", "tuned_from_json"]
 
 FOLDER = "tuned"  # folder of the scores, among the attack results
-IMAGES = 128  # at most so many validation images for each candidate
+IMAGES = 128  # largest number of validation images for each candidate
 
 
 def load_or_tune(
@@ -49,13 +49,13 @@ def load_or_tune(
     Args:
         model: The classifier; left unchanged.
         validation: Images that are not scored at the end; the first ``IMAGES`` are used.
-        attacks: The suite; see :func:`spikeguard.attacks.tunable`.
+        attacks: The suite; see :func:`spikeguard.attacks.tuning.tunable`.
         folder: Holds the scores of this model only.
         seed: Names the random streams.
         mark: Names the checkpoint, where the model has several.
         batch_size: Images at once; results do not depend on it.
         progress: Callback ``(done, total, what)``, or None.
-        announce: Called with the cost of the trials before they start.
+        announce: Called with a line on the cost of the trials before they start.
 
     Returns:
         The chosen setting for each kind of gradient that has one.
@@ -101,11 +101,12 @@ def choose_attack(
     Args:
         attack: The attack.
         model: The classifier.
-        validation: Images apart from those that are scored in the end.
-        **options: As for :func:`choose_once`.
+        validation: Images that are not scored at the end.
+        **options: As for :func:`load_or_tune`.
 
     Raises:
-        ConfigError: If there is no attack, its gradient has no setting, or as above.
+        ConfigError: If there is no attack or its gradient has no setting to choose; else as for
+            :func:`load_or_tune`.
     """
     from spikeguard.attacks.tuning import CANDIDATES, adjusted
     from spikeguard.auditing.subject import Provenance

@@ -1,4 +1,4 @@
-"""User errors: tell a mistake in the input, reported by SpikeGuard, from a bug."""
+"""User errors: distinguish a mistake in the input, reported by SpikeGuard, from a bug."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def diagnose(
     Args:
         model: The model at the time of the error, gradients included.
         x: The input images of the failed step.
-        why: What is not finite, for the error message.
+        why: A clause for the error message, such as "a gradient is not finite".
         epoch: Epoch, from 1.
         step: Optimiser step within the epoch, from 1.
         term: The loss term that is not finite.

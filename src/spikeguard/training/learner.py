@@ -159,7 +159,7 @@ class Learner:
     def _diverged(
         self, x: Tensor, state: TrainState, why: str, term: str | None = None
     ) -> TrainingDiverged:
-        """Return the error that names what is not finite and the first layer affected."""
+        """Return the error that names the value that is not finite and the first layer affected."""
         with self.engine.autocast():
             return diagnose(
                 self.model, x, why, epoch=state.epoch + 1, step=state.batch + 1, term=term

@@ -65,7 +65,7 @@ class ASSG:
 
     @property
     def sharpness(self) -> float:
-        """The number a."""
+        """The constant a of the formula, computed from A."""
         return 2 / math.pi * math.tan(math.pi * self.A)
 
     def begin(self) -> _Search:

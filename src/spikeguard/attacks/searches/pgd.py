@@ -116,7 +116,7 @@ class RFGSM:
 
     @property
     def exempt_from(self) -> frozenset[str]:
-        """The contract tests that so few steps, or one from a random start, do not pass."""
+        """Names of the contract tests that one or two steps, or a random start, cannot pass."""
         once = _VARIANTS[self.variant].steps == 1
         return frozenset({"moves_in_l1", *(["linear_optimum"] if once else [])})
 

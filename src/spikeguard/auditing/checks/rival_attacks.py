@@ -108,7 +108,7 @@ def black_box_is_weaker(context: Context) -> Outcome:
     Square, which also accepts changes that leave the loss equal (rates are multiples of 1/T, and
     most changes do not alter them), and in the full budget Square on the decision alone, a random
     walk that knows only whether the sample is correct. Under L1 the search is APGD with differences
-    of the loss (NES). A surrogate is not exact, so these searches alone may fool 5 %.
+    of the loss (NES). A surrogate is not exact, so they may fool up to 5 % of the samples alone.
 
     Source: Croce and Hein, 2020; Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420).
     """

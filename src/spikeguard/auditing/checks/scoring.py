@@ -140,7 +140,7 @@ def clean_errors_stay(context: Context) -> Outcome:
 
 
 def _again(context: Context, x_adv: Tensor) -> Tensor:
-    """Score inputs with a model that has only the saved state; return what is correct [N]."""
+    """Score inputs with a model that has only the saved state; return the correct ones [N]."""
     if context.rescore is not None:
         return context.rescore(x_adv, context.y).double()
     saved = BytesIO()

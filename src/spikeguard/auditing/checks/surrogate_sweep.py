@@ -22,7 +22,7 @@ _ALIKE = 1.5  # surrogates whose widths differ by a smaller factor count as equa
 def surrogate_sweep(context: Context) -> Outcome:
     """The attacker's surrogate does not decide the result.
 
-    A network carries the surrogate it was trained with, but the attacker may use another: PGD runs
+    A network uses the surrogate it was trained with, but the attacker may use another: PGD runs
     again with triangles of half-width 0.25 to 5, and with the model's own surrogate a quarter to
     five times as wide. If the per-sample worst of these is lower, it is compared with as many
     restarts of PGD with the model's own surrogate, so that more tries alone make no difference.
@@ -82,7 +82,7 @@ def surrogate_sweep(context: Context) -> Outcome:
 
 
 def _cause(context: Context, carried: set[Surrogate], stronger: Surrogate | float) -> str:
-    """Return what is wrong with the own surrogate, from the width of a stronger one."""
+    """Describe the fault of the model's own surrogate, from the width of a stronger one."""
     own = max(map(_spread, carried))
     wider = stronger if isinstance(stronger, float) else _spread(stronger) / own
     width = f", of half-width {next(iter(carried)).half_width:g}," if len(carried) == 1 else ""
@@ -127,7 +127,7 @@ def _half_width(carried: set[Surrogate], other: Surrogate | float) -> float | No
 def _others(
     carried: set[Surrogate], widths: tuple[float, ...], factors: tuple[float, ...]
 ) -> dict[str, Surrogate | float]:
-    """Return the surrogates to try, by name: none twice, and not the one that all layers carry."""
+    """Return the surrogates to try, by name, without duplicates and without the model's own."""
     own = {surrogate.half_width for surrogate in carried}
     alone = next(iter(own)) if len(own) == 1 else None
     others: dict[str, Surrogate | float] = {}

@@ -1,4 +1,4 @@
-"""What do attacks made on other models, or on an undefended one, show? Checks G3, G25."""
+"""Do attacks on other models find more, and do they break an undefended model? Checks G3, G25."""
 
 from __future__ import annotations
 

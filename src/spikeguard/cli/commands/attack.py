@@ -1,4 +1,4 @@
-"""``spikeguard attack``."""
+"""``spikeguard attack``: attack a run or a foreign model."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def attack(
     plugin: Plugin = None,
     data_root: Path | None = None,
 ) -> int:
-    """Attack a trained run or a foreign model: accuracy clean, per attack, in the worst case.
+    """Attack a trained run or a foreign model; print clean, per-attack and worst-case accuracy.
 
     Options that are left out come from the evaluate section of the run's recipe. A finished attack
     is loaded, an interrupted one continues where it stopped.

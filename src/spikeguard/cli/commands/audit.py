@@ -1,4 +1,4 @@
-"""``spikeguard audit``."""
+"""``spikeguard audit``: audit a run or a foreign model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``spikeguard bench``."""
+"""``spikeguard bench``: measure time and memory beside other libraries."""
 
 from __future__ import annotations
 

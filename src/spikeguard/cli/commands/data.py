@@ -1,4 +1,4 @@
-"""``spikeguard data download`` and ``spikeguard data check``."""
+"""``spikeguard data download`` and ``spikeguard data check``: fetch and check data sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``spikeguard demo``."""
+"""``spikeguard demo``: train, attack and audit four small networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``spikeguard list``."""
+"""``spikeguard list``: list the names that recipes and commands take."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def list_(kind: Kind | None = None, prefix: str = "", /) -> int:
     Args:
         kind: Kind of names, one line each. Recipes are listed with the numbers of their papers.
         prefix: Only names with this prefix, for example tgo/ for recipes. The full name of a recipe
-            also shows the choices made where its paper is silent.
+            also shows the choices made where its paper is unclear.
     """
     if kind is None:
         kinds = (*_REGISTRIES, "recipes")
@@ -69,7 +69,7 @@ def list_(kind: Kind | None = None, prefix: str = "", /) -> int:
     for name in chosen:
         _show_readings(name)
     if not chosen:
-        say("'spikeguard list recipes NAME' shows the choices made where the paper is silent.")
+        say("'spikeguard list recipes NAME' shows the choices made where its paper is unclear.")
     return 0
 
 
@@ -103,7 +103,7 @@ def _printed(recipe: str) -> str:
 
 
 def _described(kind: str, *, full: bool = False) -> dict[str, str]:
-    """Return names with a line about each; without ``full`` the lines may be empty."""
+    """Return names with a one-line description of each; without ``full`` it may be empty."""
     if kind == "recipes":
         from spikeguard.config.yaml_files import read, recipe_names
 
@@ -122,7 +122,7 @@ def _first_line(entry: Any) -> str:
 
 
 def _state(kernel: str) -> str:
-    """Return where a kernel runs on this machine, or why it does not."""
+    """Return the devices on which a kernel is in use, or the reason why it cannot run."""
     import torch
 
     from spikeguard.kernels.selection import default_kernel, why_not

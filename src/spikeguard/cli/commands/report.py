@@ -1,4 +1,4 @@
-"""``spikeguard report``."""
+"""``spikeguard report``: write the HTML page about one run or several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``spikeguard reproduce``."""
+"""``spikeguard reproduce``: train and attack every recipe of a folder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def reproduce(
         folder: A folder of recipes, such as mini.
         changes: Changes to every recipe, key=value.
         seeds: Seeds, repeated or with commas; 0,1,2 when left out.
-        only: Only recipes whose name holds one of these texts; repeated or with commas.
+        only: Only recipes whose name contains one of these texts; repeated or with commas.
         jobs: Runs at a time, each in a process of one thread.
         out: Folder of the runs and of table.json and table.md; runs/<folder> when left out.
         plugin: Package whose parts the changes may name; repeated or with commas. Its code runs.

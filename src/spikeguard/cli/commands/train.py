@@ -1,4 +1,4 @@
-"""``spikeguard train``."""
+"""``spikeguard train``: train the network of a recipe."""
 
 from __future__ import annotations
 

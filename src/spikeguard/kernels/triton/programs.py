@@ -46,7 +46,7 @@ def fire(
     V_TH: tl.constexpr,
     RESET: tl.constexpr,
     DECAY: tl.constexpr,  # "shared", "channel" or "full"
-    GATE: tl.constexpr,  # likewise, or "none"
+    GATE: tl.constexpr,  # as DECAY, or "none"
     MEMBRANE: tl.constexpr,
     R: tl.constexpr,
     K: tl.constexpr,
@@ -84,7 +84,7 @@ def differentiate(
     dx,
     sums,  # [programs, 2, C]: of g and of g x, g = dL/d current
     d_decay,  # [programs, T, C]; where decay is full, [T, N]
-    d_gate,  # likewise
+    d_gate,  # as d_decay
     d_noise,
     decay_step,
     gate_step,

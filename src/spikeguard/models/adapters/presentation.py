@@ -21,7 +21,7 @@ class ImagesRefused(ValueError):
     """The model raises in every presentation of these images; the cause is the first error."""
 
 
-class _ResultRefused(ValueError):
+class _ResultRejected(ValueError):
     """The model accepted the images, but returned something that cannot be read."""
 
 
@@ -46,14 +46,14 @@ def taken(result: Any, element: int) -> Tensor:
     """
     if isinstance(result, tuple):
         if not -len(result) <= element < len(result):
-            raise _ResultRefused(
+            raise _ResultRejected(
                 f"foreign: the model returns {len(result)} outputs, got {element=}."
             )
         result = result[element]
     if isinstance(result, list) and result and all(isinstance(r, Tensor) for r in result):
         result = torch.stack(result)
     if not isinstance(result, Tensor):
-        raise _ResultRefused(f"foreign: the model returns {type(result).__name__}, not a tensor.")
+        raise _ResultRejected(f"foreign: the model returns {type(result).__name__}, not a tensor.")
     return result
 
 
@@ -116,7 +116,7 @@ def probe(
             twice, _ = shown(two, how)
         except _REFUSALS as error:
             tried.append(f"{how}: {_line(error)}")
-            if not isinstance(error, _ResultRefused):
+            if not isinstance(error, _ResultRejected):
                 raised[how] = error
             continue
         problem = _problem(out, twice, T, how, steps)
@@ -127,7 +127,7 @@ def probe(
         tried.append(f"{how}: {problem}")
     others = (how for how in get_args(Presentation) if how not in candidates)
     if len(raised) == len(candidates) and all(
-        _refuses(shown, three.clone(), how) for how in others
+        _rejects(shown, three.clone(), how) for how in others
     ):
         cause = raised[candidates[0]]
         raise ImagesRefused(
@@ -154,14 +154,14 @@ def _single_step(
     return ("steps", "inside") if first == second == 1 else ("inside",)
 
 
-def _refuses(
+def _rejects(
     shown: Callable[[Tensor, Presentation], tuple[Tensor, int]], x: Tensor, how: Presentation
 ) -> bool:
     """Whether the model raises when the images are presented this way."""
     try:
         shown(x, how)
     except _REFUSALS as error:
-        return not isinstance(error, _ResultRefused)
+        return not isinstance(error, _ResultRejected)
     return False
 
 

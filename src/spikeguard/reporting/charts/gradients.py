@@ -18,7 +18,7 @@ _DEAD = 99  # S7 fails above this share of a layer, in per cent
 
 
 def accuracy_by_surrogate(evidence: Evidence, look: Look) -> Drawn | None:
-    """Draw PGD with triangles and with the own surrogate at other widths; a star is the own one."""
+    """Draw PGD with triangles and with the own surrogate at other widths; the own one is a star."""
     sweep = evidence.sweep
     if sweep is None:
         return None

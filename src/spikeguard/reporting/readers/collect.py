@@ -33,12 +33,12 @@ __all__ = ["Network", "collect"]
 
 @dataclass(frozen=True)
 class Network:
-    """Content of the folder of a run or of a foreign model. What was not run is empty or None.
+    """Content of the folder of a run or of a foreign model. Stages not run are empty or None.
 
     Attributes:
         path: The run folder.
         label: Name in the report: title of the recipe or name of the model, made unique.
-        recipe: The recipe; None for a foreign model, and so are the next two.
+        recipe: The recipe; None for a foreign model, as are ``recipe_text`` and ``trained``.
         recipe_text: Text of ``recipe.yaml``.
         trained: The outcome of the training.
         foreign: Content of ``model.json`` of a foreign model; None for a run.
