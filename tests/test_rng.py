@@ -138,7 +138,7 @@ def test_no_number_is_drawn_twice():
     assert torch.equal(streams.uniform((1, 2)), twin.uniform((1, 5))[:, 3:])
 
 
-def test_take_goes_on_and_leaves_the_others_alone():
+def test_take_continues_and_leaves_the_others_unchanged():
     streams, twin = SampleStreams(0, [4, 5, 6, 7]), SampleStreams(0, [4, 5, 6, 7])
     streams.uniform((4, 2))
     twin.uniform((4, 2))
@@ -184,7 +184,7 @@ def test_of_turns_every_source_into_streams():
         (lambda: SampleStreams(0, [1]).uniform(()), r"must have length 1, got shape \[\]"),
     ],
 )
-def test_a_wrong_use_is_refused_in_one_line(wrong, message):
+def test_a_wrong_use_is_rejected_in_one_line(wrong, message):
     with pytest.raises(ValueError, match=rf"^SampleStreams: .*{message}"):
         wrong()
 

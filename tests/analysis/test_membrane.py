@@ -138,7 +138,7 @@ def test_file_gives_back_what_was_saved(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other", "text"])
-def test_damaged_file_is_refused_by_name(damage, tmp_path):
+def test_damaged_file_is_rejected_by_name(damage, tmp_path):
     path = tmp_path / "membrane.npz"
     membrane_histogram(Steps(LIF(), T=2), pixels(0.25)).save(path)
     if damage == "truncated":
@@ -152,7 +152,7 @@ def test_damaged_file_is_refused_by_name(damage, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_mistakes_are_refused():
+def test_mistakes_are_rejected():
     x = pixels(0.5)
     with pytest.raises(ValueError, match="no spiking layer"):
         membrane_histogram(nn.Flatten(), x)
@@ -163,7 +163,7 @@ def test_mistakes_are_refused():
             membrane_histogram(Steps(LIF(), T=1), x, bins=bins)
 
 
-def test_nan_potential_is_refused_by_layer():
+def test_nan_potential_is_rejected_by_layer():
     model = MLP(in_features=4, hidden=[3], in_shape=[1, 2, 2])
     with torch.no_grad():
         model.classifier[1].weight[0, 0] = math.nan

@@ -55,7 +55,7 @@ def test_a_spiking_layer_passes_nothing_outside_its_surrogate():
 
 
 @pytest.mark.parametrize("batch_size", [2, 5])
-def test_the_model_is_left_alone_and_noise_does_not_depend_on_the_batch(batch_size):
+def test_the_model_is_unchanged_and_noise_does_not_depend_on_the_batch(batch_size):
     neuron = NoisyLIF(0.5, 0.3)
     model = CNN(1, 2, T=2, width=2, hidden=4, image_size=8, neuron=neuron, generator=stream(0, "w"))
     before = {name: value.clone() for name, value in model.state_dict().items()}

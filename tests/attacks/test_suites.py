@@ -112,7 +112,7 @@ def test_square_is_not_defined_in_l1():
     assert "square" not in suite("standard", eps=1.0, norm="l1")
 
 
-def test_every_attack_of_a_cascade_says_what_it_costs():
+def test_every_attack_of_a_cascade_declares_its_cost():
     for name in CASCADES:
         assert all(0 < cost(attack) < 10_000 for attack in suite(name, eps=0.1).values())
 
@@ -146,7 +146,7 @@ def test_radius_zero_is_a_suite_too():
     ],
     ids=str,
 )
-def test_what_no_suite_can_be_is_refused_in_one_line(arguments, says):
+def test_a_wrong_suite_is_rejected_in_one_line(arguments, says):
     with pytest.raises(ValueError, match=says) as error:
         suite(**{"name": "quick", "eps": 0.1, **arguments})
     assert "\n" not in str(error.value)

@@ -210,7 +210,7 @@ def test_rounding_of_other_precisions_is_no_breach(name, dtype):
 
 @every_set
 @pytest.mark.parametrize("eps", [-0.1, math.nan, math.inf, "8/255", None])
-def test_a_radius_that_is_none_is_refused(name, eps):
+def test_a_radius_that_is_none_is_rejected(name, eps):
     with pytest.raises(ValueError, match="eps") as error:
         THREATS[name](eps)
     assert "\n" not in str(error.value)

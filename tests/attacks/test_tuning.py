@@ -134,6 +134,6 @@ def test_an_attack_that_leaves_its_threat_set_is_not_scored():
         (CANDIDATES, {"batch_size": 0}, "batch_size"),
     ],
 )
-def test_arguments_out_of_range_are_refused(candidates, options, says):
+def test_arguments_out_of_range_are_rejected(candidates, options, says):
     with pytest.raises(ValueError, match=says):
         tune(Threshold(), validation(), candidates, attack, **options)

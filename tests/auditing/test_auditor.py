@@ -382,7 +382,7 @@ def test_running_out_of_memory_is_no_finding(monkeypatch):
         ({"threat": Linf(0.0)}, "eps"),
     ],
 )
-def test_wrong_arguments_are_refused_in_one_line(options, field):
+def test_wrong_arguments_are_rejected_in_one_line(options, field):
     with pytest.raises(ValueError, match=f"audit: .*{field}") as caught:
         quick(network(), **options)
     assert "\n" not in str(caught.value)

@@ -48,10 +48,10 @@ def run(finished, tmp_path):
 
 
 @pytest.fixture
-def refused(capsys):
+def rejected(capsys):
     """Call the command line, expect one line on standard error and exit code 2; return the line."""
 
-    def refused(*words, code=2):
+    def rejected(*words, code=2):
         capsys.readouterr()
         assert main([str(word) for word in words]) == code
         shown = capsys.readouterr()
@@ -62,7 +62,7 @@ def refused(capsys):
         assert "Traceback" not in lines[0]
         return lines[0]
 
-    return refused
+    return rejected
 
 
 def tree(folder):
@@ -89,8 +89,8 @@ def tree(folder):
     ],
     ids=lambda value: " ".join(value),
 )
-def test_wrong_words(refused, words, parts):
-    line = refused(*words)
+def test_wrong_words(rejected, words, parts):
+    line = rejected(*words)
     assert all(part in line for part in parts)
 
 
@@ -118,8 +118,8 @@ def test_wrong_words(refused, words, parts):
     ],
     ids=lambda value: value[0],
 )
-def test_a_wrong_recipe_writes_nothing(refused, tmp_path, changes, parts):
-    line = refused(*TRAIN, *changes, "--out", tmp_path / "run")
+def test_a_wrong_recipe_writes_nothing(rejected, tmp_path, changes, parts):
+    line = rejected(*TRAIN, *changes, "--out", tmp_path / "run")
     assert line.startswith("spikeguard train: ")
     assert all(part in line for part in parts)
     assert list(tmp_path.iterdir()) == []
@@ -129,18 +129,18 @@ def test_a_wrong_recipe_writes_nothing(refused, tmp_path, changes, parts):
     ("recipe", "part"),
     [("demo/vanila", "Did you mean 'demo/vanilla'?"), ("no/such.yaml", "no such file")],
 )
-def test_an_unknown_recipe(refused, tmp_path, recipe, part):
-    assert part in refused("train", recipe, "--out", tmp_path / "run")
+def test_an_unknown_recipe(rejected, tmp_path, recipe, part):
+    assert part in rejected("train", recipe, "--out", tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_folder_that_exists_is_not_touched(refused, tmp_path):
+def test_an_output_folder_that_exists_is_not_touched(rejected, tmp_path):
     (tmp_path / "thesis.txt").write_text("two years of work")
     before = tree(tmp_path)
-    line = refused(*TRAIN, "--out", tmp_path)
+    line = rejected(*TRAIN, "--out", tmp_path)
     assert "--resume" in line
     assert str(tmp_path) in line
-    assert "is a file" in refused(*TRAIN, "--out", tmp_path / "thesis.txt")
+    assert "is a file" in rejected(*TRAIN, "--out", tmp_path / "thesis.txt")
     assert tree(tmp_path) == before
 
 
@@ -148,32 +148,32 @@ def test_an_output_folder_that_exists_is_not_touched(refused, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["attack", "audit", "report"])
-def test_what_is_no_run_folder(refused, tmp_path, command):
-    assert "no such run folder" in refused(command, tmp_path / "none")
-    assert "not a run folder" in refused(command, tmp_path)
+def test_a_folder_that_is_not_a_run_folder(rejected, tmp_path, command):
+    assert "no such run folder" in rejected(command, tmp_path / "none")
+    assert "not a run folder" in rejected(command, tmp_path)
     load_recipe("demo/vanilla").save(tmp_path / run_files.RECIPE)
-    line = refused(command, tmp_path)
+    line = rejected(command, tmp_path)
     assert "not finished" in line
     assert "--resume" in line
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_another_model(refused, run):
+def test_a_checkpoint_of_another_model(rejected, run):
     recipe = run / run_files.RECIPE
     recipe.write_text(recipe.read_text().replace("width: 2\n", "width: 3\n"))
-    line = refused("attack", run)
+    line = rejected("attack", run)
     assert "another model" in line
     assert "features.0.weight" in line
     assert not (run / run_files.ATTACKS).exists()
 
 
-def test_a_truncated_checkpoint(refused, run):
+def test_a_truncated_checkpoint(rejected, run):
     path = run / run_files.BEST / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    assert "truncated" in refused("attack", run)
+    assert "truncated" in rejected("attack", run)
 
 
-def test_a_malicious_pickle_is_refused_and_never_run(refused, run, tmp_path):
+def test_a_malicious_pickle_is_rejected_and_never_run(rejected, run, tmp_path):
     trace = tmp_path / "it was run"
 
     class Evil:
@@ -182,16 +182,16 @@ def test_a_malicious_pickle_is_refused_and_never_run(refused, run, tmp_path):
 
     path = run / run_files.BEST / "model.safetensors"
     path.write_bytes(pickle.dumps(Evil()))
-    line = refused("audit", run)
+    line = rejected("audit", run)
     assert "pickle" in line
     assert not trace.exists()
     torch.save({"weight": torch.zeros(2)}, path)
-    assert "torch archive" in refused("audit", run)
+    assert "torch archive" in rejected("audit", run)
 
 
-def test_a_damaged_recipe_in_a_run_folder(refused, run):
+def test_a_damaged_recipe_in_a_run_folder(rejected, run):
     (run / run_files.RECIPE).write_text("model: {name: cnn\n")
-    assert "recipe recipe: line" in refused("attack", run)
+    assert "recipe recipe: line" in rejected("attack", run)
 
 
 # --- attack options
@@ -210,19 +210,19 @@ def test_a_damaged_recipe_in_a_run_folder(refused, run):
     ],
     ids=lambda value: " ".join(value),
 )
-def test_wrong_attack_options(refused, finished, options, parts):
-    line = refused("attack", finished, *options)
+def test_wrong_attack_options(rejected, finished, options, parts):
+    line = rejected("attack", finished, *options)
     assert all(part in line for part in parts)
     assert not (finished / run_files.ATTACKS).exists()
 
 
-def test_a_wrong_audit_radius(refused, finished):
-    assert "eps.0" in refused("audit", finished, "--eps", "-0.1")
+def test_a_wrong_audit_radius(rejected, finished):
+    assert "eps.0" in rejected("audit", finished, "--eps", "-0.1")
     assert not (finished / run_files.AUDIT).exists()
 
 
-def test_a_wrong_name_of_the_audited_attack(refused, finished):
-    line = refused("audit", finished, "--attack", "pgd-40")
+def test_a_wrong_name_of_the_audited_attack(rejected, finished):
+    line = rejected("audit", finished, "--attack", "pgd-40")
     assert all(part in line for part in ("'pgd-40'", "Did you mean 'pgd40'?", "sapgd/assg"))
     assert not (finished / run_files.AUDIT).exists()
 
@@ -256,23 +256,23 @@ def mnist(folder, images=None, labels=None):
     ],
     ids=["empty", "truncated", "truncated gzip", "labels cut", "label out of range"],
 )
-def test_a_damaged_data_file(refused, tmp_path, images, labels):
+def test_a_damaged_data_file(rejected, tmp_path, images, labels):
     root = mnist(tmp_path / "mnist", images, labels).parent
     words = ["train", "demo/vanilla", "data.name=mnist", "data.train_limit=", "--data-root", root]
-    line = refused(*words, "--out", tmp_path / "run")
+    line = rejected(*words, "--out", tmp_path / "run")
     assert "data in recipe demo/vanilla" in line
     assert "mnist" in line.lower()
     assert not (tmp_path / "run").exists()
 
 
-def test_missing_data_say_how_to_get_them(refused, tmp_path):
+def test_missing_data_say_how_to_get_them(rejected, tmp_path):
     words = ["train", "demo/vanilla", "data.name=cifar10", "--data-root", tmp_path]
-    line = refused(*words, "--out", tmp_path / "run")
+    line = rejected(*words, "--out", tmp_path / "run")
     assert "spikeguard data download cifar10" in line
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan")])
-def test_images_outside_the_box_are_refused_by_the_library(value):
+def test_images_outside_the_box_are_rejected_by_the_library(value):
     from spikeguard.attacks import PGD, Linf
 
     x, y = torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64)
@@ -291,14 +291,14 @@ def test_images_outside_the_box_are_refused_by_the_library(value):
 # --- the machine
 
 
-def test_a_full_disk_names_the_file(refused, tmp_path, monkeypatch):
+def test_a_full_disk_names_the_file(rejected, tmp_path, monkeypatch):
     real = os.fsync
 
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    line = refused(*TRAIN, "--out", tmp_path / "run")
+    line = rejected(*TRAIN, "--out", tmp_path / "run")
     assert "No space left on device" in line
     assert run_files.RECIPE in line
     assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
@@ -330,21 +330,21 @@ def test_a_disk_that_fills_up_in_training_leaves_a_run_that_can_go_on(
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_a_folder_that_cannot_be_written(refused, tmp_path):
+def test_a_folder_that_cannot_be_written(rejected, tmp_path):
     (tmp_path / "file").write_text("")
-    line = refused(*TRAIN, "--out", tmp_path / "file" / "run")
+    line = rejected(*TRAIN, "--out", tmp_path / "file" / "run")
     assert "file" in line
 
 
-def test_an_interrupt_is_one_line_that_says_how_to_go_on(refused, tmp_path, monkeypatch):
+def test_an_interrupt_is_one_line_that_says_how_to_go_on(rejected, tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("spikeguard.runs.recipe_training.train_recipe", interrupt)
-    line = refused(*TRAIN, "--out", tmp_path / "a b", code=130)
+    line = rejected(*TRAIN, "--out", tmp_path / "a b", code=130)
     assert line.endswith(f"--out '{tmp_path / 'a b'}' --resume")
     monkeypatch.setattr("spikeguard.runs.run.Run.load", interrupt)
-    line = refused("attack", "x", code=130)
+    line = rejected("attack", "x", code=130)
     assert line.endswith("continue with: spikeguard attack x")
 
 

@@ -161,7 +161,7 @@ def test_list_recipes_prints_published_numbers_and_takes_a_prefix(capsys):
     assert "no recipes begin with 'nowhere/'" in capsys.readouterr().err
 
 
-def test_data_check_reads_what_is_there(capsys, tmp_path):
+def test_data_check_reads_the_data_sets_on_disk(capsys, tmp_path):
     text = text_of(["data", "check", "--data-root", str(tmp_path)], capsys)
     assert "complete" in next(line for line in text.splitlines() if line.startswith("digits"))
     assert "not found" in next(line for line in text.splitlines() if line.startswith("mnist"))
@@ -228,7 +228,7 @@ def test_resume_returns_a_finished_run_as_it_is(run):
     assert {path: path.stat().st_mtime_ns for path in kept.rglob("*")} == before
 
 
-def test_resume_refuses_another_recipe_but_takes_another_evaluation(run, capsys):
+def test_resume_rejects_another_recipe_but_accepts_another_evaluation(run, capsys):
     assert main([*TRAIN, "train.lr=1e-3", "--out", str(run), "--resume"]) == 2
     assert "train.lr" in capsys.readouterr().err
     assert main([*TRAIN, "evaluate.batch_size=7", "--out", str(run), "--resume"]) == 0
@@ -263,7 +263,7 @@ def test_attack_stores_a_result_and_reads_it_back(run, capsys, monkeypatch):
     assert text_of(words, capsys) == first
 
 
-def test_an_interrupted_attack_goes_on_at_the_next_batch(run, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_attack_continues_at_the_next_batch(run, tmp_path, monkeypatch, capsys):
     from spikeguard.evaluation.shard_runner import ShardRunner
 
     words = ["attack", str(run), "--eps", "0.06", "--suite", "baseline"]
@@ -353,7 +353,7 @@ def test_kept_inputs_that_cannot_be_read_are_named_with_what_to_do(damage, suffi
     assert "as reported" in text_of([*words, "--rescore"], capsys)
 
 
-def test_without_a_terminal_every_batch_is_heard_of(run, capsys, monkeypatch):
+def test_without_a_terminal_every_batch_has_a_progress_line(run, capsys, monkeypatch):
     """3 batches of 4 images: each tells of its attack, and how long the rest will take."""
     recipe = load_recipe(run / run_files.RECIPE, ["evaluate.batch_size=4"])
     monkeypatch.setattr("spikeguard.runs.run.load_recipe", lambda *args, **options: recipe)
@@ -403,7 +403,7 @@ def test_a_recipe_can_ask_for_a_lean_evaluation():
         load_recipe("demo/at", ["evaluate.precision=16"])
 
 
-def test_attack_results_are_told_apart_by_name():
+def test_attack_results_have_distinct_names():
     plans = [
         EvaluateSection(),
         EvaluateSection(norm="l2"),
@@ -430,7 +430,7 @@ def test_attack_results_are_told_apart_by_name():
         ("unreliable", False, 0),
     ],
 )
-def test_audit_tells_its_verdict_by_exit_code_only_when_strict(
+def test_the_exit_code_of_audit_is_the_verdict_only_with_strict(
     run, monkeypatch, capsys, status, strict, code
 ):
     class Verdict:
@@ -478,7 +478,7 @@ def test_report_writes_one_page_for_one_run_or_several(run, tmp_path, capsys, mo
 # --- demo
 
 
-def test_the_demo_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+def test_the_demo_continues_where_it_stopped(tmp_path, monkeypatch, capsys):
     from spikeguard.runs import demo
 
     monkeypatch.setattr(demo, "RECIPES", ("demo/vanilla", "demo/at"))
@@ -541,7 +541,7 @@ class _Calling:
         return False
 
 
-def test_a_noisy_run_is_attacked_with_averaged_gradients_unless_told_otherwise(tmp_path):
+def test_a_noisy_run_is_attacked_with_averaged_gradients_by_default(tmp_path):
     """EoT is not something to remember: left out, it is 4 for a noisy model and 1 for any other."""
     recipe = load_recipe("demo/tgo", [*TINY, "evaluate.eot="])
     train_recipe(recipe, tmp_path / "noisy")

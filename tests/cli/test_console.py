@@ -47,7 +47,7 @@ def test_the_time_left_is_the_pace_so_far_times_the_rest(capsys):
     ]
 
 
-def test_names_of_the_first_batch_are_not_all_that_is_told(capsys):
+def test_later_batches_have_progress_lines_too(capsys):
     """20 batches of 20 images, 4 attacks: every name once, then every further tenth of 2000."""
     names, size = ["noise", "fgsm", "pgd10", "apgd"], 20
     with progress("attack", clock=Hand()) as update:

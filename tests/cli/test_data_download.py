@@ -4,7 +4,7 @@ from spikeguard.cli.entry import main
 from spikeguard.data import downloads
 
 
-def test_a_download_tells_how_far_it_is(tmp_path, monkeypatch, capsys):
+def test_a_download_reports_its_progress(tmp_path, monkeypatch, capsys):
     def fetch(name, root, *, progress):
         for done in range(0, 40 << 20, 1 << 20):
             progress(done, 40 << 20)

@@ -48,7 +48,7 @@ def write(tmp_path):
     return write
 
 
-def refused(action, *parts):
+def rejected(action, *parts):
     """Run ``action``, expect one line of ConfigError that holds all ``parts``, and return it."""
     with pytest.raises(ConfigError) as caught:
         action()
@@ -71,7 +71,7 @@ def test_a_fraction_is_a_number(text, value):
 
 
 @pytest.mark.parametrize("value", ["1/0", "a/b", "8//255", "adam", True, None, 3, [1]])
-def test_what_is_no_number_is_left_alone(value):
+def test_text_that_is_no_number_is_left_unchanged(value):
     assert parse_number(value) is value
 
 
@@ -116,7 +116,7 @@ values = st.recursive(
 
 @settings(deadline=None, max_examples=100)
 @given(st.dictionaries(st.text("abc", min_size=1), values))
-def test_what_is_dumped_is_read_back(raw):
+def test_a_dumped_recipe_is_read_back(raw):
     assert recipes.parse(recipes.dump(raw), "x") == raw
 
 
@@ -132,14 +132,14 @@ def test_what_is_dumped_is_read_back(raw):
         ("a: !!python/object/apply:os.system [true]", "could not determine a constructor"),
     ],
 )
-def test_a_broken_file_is_refused_in_one_line(write, text, part):
+def test_a_broken_file_is_rejected_in_one_line(write, text, part):
     path = write("broken.yaml", text)
-    refused(lambda: load_recipe(path), "recipe broken", part)
+    rejected(lambda: load_recipe(path), "recipe broken", part)
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path):
+def test_a_file_that_is_no_text_is_rejected(tmp_path):
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
-    refused(lambda: load_recipe(tmp_path / "x.yaml"), "recipe x", "UTF-8")
+    rejected(lambda: load_recipe(tmp_path / "x.yaml"), "recipe x", "UTF-8")
 
 
 # --- extends
@@ -183,14 +183,14 @@ def test_merging_changes_neither_side():
     assert (below, above) == ({"a": {"b": [1]}}, {"a": {"c": [2]}})
 
 
-def test_a_cycle_is_refused(write):
+def test_a_cycle_is_rejected(write):
     write("a.yaml", "extends: b.yaml\n")
     path = write("b.yaml", "extends: a.yaml\n")
-    refused(lambda: load_recipe(path), "extends itself", "b -> a -> b")
+    rejected(lambda: load_recipe(path), "extends itself", "b -> a -> b")
 
 
-def test_a_missing_parent_is_refused(write):
-    refused(
+def test_a_missing_parent_is_rejected(write):
+    rejected(
         lambda: load_recipe(write("a.yaml", "extends: none.yaml\n")), "none.yaml", "no such file"
     )
 
@@ -259,8 +259,8 @@ def test_an_empty_value_goes_back_to_the_default():
         ("name=/up", ["name", "folder"]),
     ],
 )
-def test_a_wrong_override_is_refused_where_it_is_wrong(change, parts):
-    refused(lambda: load_recipe("demo/at-tgo", [change]), *parts)
+def test_a_wrong_override_is_rejected_where_it_is_wrong(change, parts):
+    rejected(lambda: load_recipe("demo/at-tgo", [change]), *parts)
 
 
 def test_overriding_leaves_the_given_mapping_alone():
@@ -270,14 +270,14 @@ def test_overriding_leaves_the_given_mapping_alone():
 
 
 def test_an_unknown_recipe_gets_the_nearest_name():
-    refused(lambda: load_recipe("demo/vanila"), "Did you mean 'demo/vanilla'?")
-    refused(lambda: load_recipe("nowhere/x.yaml"), "nowhere/x.yaml: no such file")
+    rejected(lambda: load_recipe("demo/vanila"), "Did you mean 'demo/vanilla'?")
+    rejected(lambda: load_recipe("nowhere/x.yaml"), "nowhere/x.yaml: no such file")
 
 
 # --- entries
 
 
-def test_an_entry_gets_what_is_given_and_hands_it_on():
+def test_an_entry_gets_the_given_values_and_passes_them_to_inner_entries():
     spec = {"name": "dlif", "gate": "leak", "surrogate": {"name": "triangular", "width": "1/2"}}
     neuron = instantiate(NEURONS, spec, "neuron", T=5, num_classes=10)
     assert isinstance(neuron, DLIF)
@@ -326,18 +326,18 @@ def test_the_models_time_steps_reach_its_neurons():
         ),
     ],
 )
-def test_a_wrong_entry_is_refused_with_its_place(spec, parts):
+def test_a_wrong_entry_is_rejected_with_its_place(spec, parts):
     where = ConfigPath("model", "recipe r") / "neuron"
-    refused(lambda: instantiate(NEURONS, spec, where, T=4), *parts)
+    rejected(lambda: instantiate(NEURONS, spec, where, T=4), *parts)
 
 
 def test_a_missing_option_is_named():
-    refused(lambda: instantiate(NEURONS, "dlif", ConfigPath("n")), "n: DLIF needs 'T'")
+    rejected(lambda: instantiate(NEURONS, "dlif", ConfigPath("n")), "n: DLIF needs 'T'")
 
 
-def test_options_that_recipes_cannot_hold_are_refused():
+def test_options_that_recipes_cannot_hold_are_rejected():
     spec = {"name": "cnn", "generator": 3}
-    refused(lambda: instantiate(MODELS, spec, "model"), "model.generator", "cannot be written")
+    rejected(lambda: instantiate(MODELS, spec, "model"), "model.generator", "cannot be written")
 
 
 def test_a_word_may_look_like_a_number_to_yaml():
@@ -346,12 +346,12 @@ def test_a_word_may_look_like_a_number_to_yaml():
         TrainOptions, {"precision": 32, "lr": "1/8", "epochs": 3}, ConfigPath("train"), seed=5
     )
     assert options == TrainOptions(precision="32", lr=0.125, epochs=3, seed=5)
-    refused(
+    rejected(
         lambda: call_checked(TrainOptions, {"precision": 8}, ConfigPath("train")),
         "train.precision",
         "got 8",
     )
-    refused(
+    rejected(
         lambda: call_checked(TrainOptions, {"epochs": 1.5}, ConfigPath("train")),
         "train.epochs",
         "integer",
@@ -412,7 +412,7 @@ def test_the_model_normalises_with_the_statistics_of_its_data(write):
 )
 def test_a_recipe_that_cannot_be_built_says_where(write, change, parts):
     recipe = load_recipe(write("small.yaml"), [change])
-    refused(lambda: build(recipe), *parts)
+    rejected(lambda: build(recipe), *parts)
 
 
 def test_the_training_part_is_free_of_titles_and_attacks(write):
@@ -426,8 +426,8 @@ def test_the_training_part_is_free_of_titles_and_attacks(write):
 def test_an_evaluation_plan_is_changed_with_the_same_checks():
     plan = EvaluateSection()
     assert plan.changed(limit=3, eot=None) == EvaluateSection(limit=3)
-    refused(lambda: plan.changed(eps=[-0.1]), "eps.0", "greater than or equal to 0, got -0.1")
-    refused(lambda: plan.changed(limit=0), "limit", "got 0")
+    rejected(lambda: plan.changed(eps=[-0.1]), "eps.0", "greater than or equal to 0, got -0.1")
+    rejected(lambda: plan.changed(limit=0), "limit", "got 0")
 
 
 def test_recipes_are_frozen():

@@ -312,7 +312,9 @@ def test_a_run_remembers_its_plugins_and_nothing_of_their_code(package, capsys):
 
 
 @pytest.mark.filterwarnings("default::spikeguard.runs.plugin_versions.PluginVersionWarning")
-def test_another_version_is_told_after_training_and_rejected_within(package, capsys, monkeypatch):
+def test_another_version_is_a_warning_after_training_and_rejected_during_it(
+    package, capsys, monkeypatch
+):
     allowed = ("--plugin", "my_package")
     made = ("train", "demo/vanilla", *TINY, *OURS, "--out", "run")
     assert spikeguard(capsys, *made, *allowed)[0] == 0

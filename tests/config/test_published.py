@@ -108,7 +108,7 @@ def test_equal_attacks_stand_side_by_side(tmp_path):
         {"eps": 4 / 255},
     ],
 )
-def test_what_is_another_attack_is_never_the_counterpart(tmp_path, planted):
+def test_another_attack_is_never_the_counterpart(tmp_path, planted):
     """A cascade, a search in bfloat16, another surrogate, another radius."""
     path = plant(tmp_path / "run")
     attacked(path, **planted)
@@ -167,7 +167,7 @@ def test_a_run_that_left_the_recipe_says_so(tmp_path):
     assert "model.T was 4 and is now 2" in notes["seed=3", "model.T=2"][0]
 
 
-def test_what_was_chosen_where_the_paper_is_silent_stands_beside_its_numbers(tmp_path):
+def test_choices_that_the_paper_leaves_open_are_shown_beside_its_numbers(tmp_path):
     path = plant(tmp_path / "run")
     recipe = load_recipe("tgo/cifar10-wrn16_4-at-tgo")
     recipe.save(path / "recipe.yaml")

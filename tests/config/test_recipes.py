@@ -70,7 +70,7 @@ def trained_part(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_that_ships_says_what_it_is_and_survives_saving(name, tmp_path):
+def test_a_shipped_recipe_has_a_title_and_can_be_saved(name, tmp_path):
     recipe = shipped(name)
     assert recipe.name == name
     assert recipe.title
@@ -178,7 +178,7 @@ def write(tmp_path):
 BASE = "data: {name: digits}\nmodel: {name: cnn, T: 4}\ntrain: {epochs: 1}\n"
 
 
-def test_of_several_parents_the_later_lies_over_the_earlier(write):
+def test_of_several_parents_the_later_one_overrides_the_earlier(write):
     write("base.yaml", BASE)
     write("a.yaml", "title: A\nmodel: {T: 2, width: 8}\n")
     write("b.yaml", "model: {T: 3}\ntrain: {lr: 0.5}\n")
@@ -224,7 +224,7 @@ def test_a_list_may_stand_over_pieces_by_name_of_a_later_parent(write):
         ("extends: base.yaml\npublished: [tgo/1/cifar10/wrn16-4/att]\n", "Did you mean"),
     ],
 )
-def test_what_cannot_be_read_is_refused_in_one_line(write, text, part):
+def test_unreadable_text_is_rejected_in_one_line(write, text, part):
     write("base.yaml", BASE)
     with pytest.raises(ConfigError) as caught:
         load_recipe(write("c.yaml", text))
@@ -232,7 +232,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(write, text, part):
     assert "\n" not in str(caught.value)
 
 
-def test_readings_of_what_is_extended_stay_and_come_first(write):
+def test_readings_of_the_extended_recipe_are_kept_and_come_first(write):
     write("one.yaml", BASE + "readings: [a, b]\n")
     write("two.yaml", "extends: one.yaml\nreadings: [b, c]\n")
     write("other.yaml", "extends: one.yaml\nreadings: the mean\n")
@@ -318,7 +318,7 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE)
-def test_what_cannot_work_together_is_refused_before_the_training(case, tmp_path, capsys):
+def test_pieces_that_cannot_be_combined_are_rejected_before_training(case, tmp_path, capsys):
     """By the library and by the command line: one line, exit code 2, nothing written."""
     name, changes, part = IMPOSSIBLE[case]
     with pytest.raises(ConfigError) as caught:

@@ -341,7 +341,7 @@ def test_a_model_that_ignores_its_input_is_not_fooled(name, stochastic):
     ids=["nan", "above", "below", "bytes", "empty"],
 )
 @every_attack
-def test_refuses_inputs_it_cannot_attack_in_one_line(name, spoil, says, quiet, x, y):
+def test_inputs_that_cannot_be_attacked_are_rejected_in_one_line(name, spoil, says, quiet, x, y):
     x = spoil(x)
     with pytest.raises(ValueError, match=says) as error:
         BUILD[name](Linf(0.1))(quiet, x, y[: len(x)])
@@ -354,7 +354,7 @@ def test_refuses_inputs_it_cannot_attack_in_one_line(name, spoil, says, quiet, x
     ids=["few", "float", "int32", "negative", "too large"],
 )
 @every_attack
-def test_refuses_labels_that_do_not_fit_in_one_line(name, spoil, quiet, x, y):
+def test_labels_that_do_not_fit_are_rejected_in_one_line(name, spoil, quiet, x, y):
     with pytest.raises(ValueError, match="labels") as error:
         BUILD[name](Linf(0.1))(quiet, x, spoil(y))
     assert "\n" not in str(error.value)
@@ -380,7 +380,7 @@ def test_logits_that_are_not_finite_are_an_error(name, quiet, x, y):
 
 
 @every_attack
-def test_logits_of_another_shape_are_refused(name, quiet, x, y):
+def test_logits_of_another_shape_are_rejected(name, quiet, x, y):
     quiet.classifier.register_forward_hook(lambda module, inputs, out: out[..., 0])
     with pytest.raises(ValueError, match="logits"):
         BUILD[name](Linf(0.1))(quiet, x, y)

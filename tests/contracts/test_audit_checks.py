@@ -137,7 +137,7 @@ def test_invariance_names_the_layers_in_training_mode(weights):
 
 
 @pytest.mark.parametrize("kind", [LeakySum, LeakyMembranes])
-def test_invariance_tells_state_from_statistics(kind, weights):
+def test_invariance_distinguishes_state_from_statistics(kind, weights):
     finding = CHECKS["S1"](context(kind(healthy(weights))))
     assert "membrane potentials" in finding.remedy
 
@@ -150,7 +150,7 @@ def test_invariance_leaves_undeclared_noise_to_its_own_check(weights):
     assert "stochastic = True" in finding.remedy
 
 
-def test_determinism_tells_state_from_noise(weights):
+def test_determinism_distinguishes_state_from_noise(weights):
     assert CHECKS["G19"](context(LeakySum(healthy(weights)))).evidence["source"] == "state"
 
 
@@ -176,7 +176,7 @@ def test_the_sentence_says_how_much_wider_the_stronger_surrogate_is(weights):
     assert "its own 5 times as wide" in names
 
 
-def test_a_saturated_loss_is_told_from_a_dead_surrogate(weights):
+def test_a_saturated_loss_is_distinguished_from_a_dead_surrogate(weights):
     finding = CHECKS["G15"](context(Loud(healthy(weights))))
     assert finding.status == "fail"
     assert "margin" in finding.remedy

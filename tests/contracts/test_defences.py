@@ -51,10 +51,10 @@ def small_cnn(name):
         try:
             ON[name].require(model, TrainOptions(weight_decay=0.0))
         except ValueError as error:
-            refusal = error
+            rejection = error
         else:
             return model
-    raise refusal
+    raise rejection
 
 
 def images(count, name):
@@ -118,7 +118,7 @@ def test_switched_on_it_is_not(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_same_streams_same_losses_and_the_global_generator_stands_still(name):
+def test_same_streams_same_losses_and_the_global_generator_is_unused(name):
     before = torch.get_rng_state()
     first, again = (outcome(whole(ON[name]), small_cnn(name)).losses for _ in range(2))
     assert {k: v.item() for k, v in first.items()} == {k: v.item() for k, v in again.items()}

@@ -149,6 +149,6 @@ def test_phase_shows_its_settings():
 
 
 @pytest.mark.parametrize("bits", [0, 17, -1])
-def test_a_number_of_bits_out_of_range_is_refused(bits):
+def test_a_number_of_bits_out_of_range_is_rejected(bits):
     with pytest.raises(ValueError, match=f"Phase: bits must be 1 to 16, got {bits}"):
         Phase(bits)

@@ -221,7 +221,7 @@ def test_potentials_are_returned_only_when_asked_for(kernel):
 
 
 @pytest.mark.parametrize("kernel", EACH_KERNEL)
-def test_the_inputs_are_left_alone(kernel):
+def test_the_inputs_are_left_unchanged(kernel):
     c = leaves(case(noise=True, gate=SHARED["step"]))
     before = [t.detach().clone() for t in (c.current, c.decay, c.gate, c.noise)]
     call(kernel, c).spikes.sum().backward()
@@ -258,7 +258,7 @@ def test_multistep_keeps_its_inputs_and_nothing_else(potentials):
     assert len(of_reference) > plain.current.shape[0]  # the hook does see what a plain loop keeps
 
 
-def test_second_derivatives_are_exact_on_the_reference_and_refused_by_multistep():
+def test_second_derivatives_are_exact_on_the_reference_and_rejected_by_multistep():
     """One step: ds/dI = h(I - 1), and with h = I - 1 squared the second derivative is 2 (I - 1)."""
     current = draw(1, 4).requires_grad_()
 
@@ -357,7 +357,7 @@ def test_the_comparison_fires_on_a_planted_fault(monkeypatch, faulty, c):
         ({"kernel": "cuda"}, r"unknown kernel 'cuda'; known: reference, multistep, cpu, triton"),
     ],
 )
-def test_a_wrong_argument_is_refused_in_one_line(change, message):
+def test_a_wrong_argument_is_rejected_in_one_line(change, message):
     arguments = {"current": torch.zeros(4, 3), "decay": 0.5, "surrogate": Triangular(), **change}
     with pytest.raises(ValueError, match=message) as caught:
         integrate_and_fire(**arguments)

@@ -270,7 +270,7 @@ def test_noise_makes_it_stochastic_per_layer_and_per_sample(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_wrong_input_is_refused_in_one_line(name):
+def test_a_wrong_input_is_rejected_in_one_line(name):
     model, shape = BUILD[name](), ", ".join(map(str, SHAPES[name]))
     with pytest.raises(ValueError, match=rf"SNN: expects inputs \[B, {shape}\], got \[2, 5\]\.$"):
         model(torch.zeros(2, 5))
@@ -291,7 +291,7 @@ def test_a_wrong_input_is_refused_in_one_line(name):
     ],
 )
 @pytest.mark.parametrize("name", MODELS)
-def test_a_wrong_setting_is_refused_in_one_line(name, options, message):
+def test_a_wrong_setting_is_rejected_in_one_line(name, options, message):
     with pytest.raises(ValueError, match=message) as caught:
         BUILD[name](**options)
     assert "\n" not in str(caught.value)

@@ -183,12 +183,12 @@ def test_settings_are_shown_and_documented(name):
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("inf"), float("nan")])
 @pytest.mark.parametrize("name", NEURONS)
-def test_a_threshold_that_is_not_positive_is_refused(name, bad):
+def test_a_threshold_that_is_not_positive_is_rejected(name, bad):
     with pytest.raises(ValueError, match=f"{NEURONS[name].__name__}: v_th must be positive, got"):
         build(name, v_th=bad)
 
 
 @pytest.mark.parametrize("name", NEURONS)
-def test_an_unknown_reset_is_refused(name):
+def test_an_unknown_reset_is_rejected(name):
     with pytest.raises(ValueError, match="reset is 'hard' or 'soft', got 'none'"):
         build(name, reset="none")

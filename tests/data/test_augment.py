@@ -71,13 +71,13 @@ def test_cutout_of_even_size_shows_half_a_hole_at_the_upper_border():
     assert heights == widths == {2, 3, 4}
 
 
-def test_cutout_that_would_erase_the_image_is_refused():
+def test_cutout_that_would_erase_the_image_is_rejected():
     with pytest.raises(ValueError, match="erases an image of 8 x 8"):
         Cutout(16)(torch.ones(1, 1, 8, 8), stream(0, "augment"))
 
 
 @pytest.mark.parametrize("make", [lambda: RandomCrop(0), lambda: Cutout(0)])
-def test_sizes_below_one_pixel_are_refused(make):
+def test_sizes_below_one_pixel_are_rejected(make):
     with pytest.raises(ValueError, match="at least 1 pixel, got 0"):
         make()
 

@@ -115,7 +115,7 @@ def test_a_truncated_binary_file_is_named_with_its_sizes(cut, tmp_path):
     assert str(path) in str(caught.value)
 
 
-def test_a_binary_file_that_is_too_long_is_refused(tmp_path):
+def test_a_binary_file_that_is_too_long_is_rejected(tmp_path):
     path = write(TINY["cifar100"], tmp_path, "binary") / "test.bin"
     path.write_bytes(path.read_bytes() + bytes(3074))
     with pytest.raises(ValueError, match="too long"):
@@ -169,7 +169,7 @@ def test_one_missing_file_is_named(version, file, tmp_path):
         ({b"labels": [0, 1, 2, 10]}, "row 3 has label 10"),
     ],
 )
-def test_python_files_of_the_wrong_content_are_refused(change, message, tmp_path):
+def test_python_files_of_the_wrong_content_are_rejected(change, message, tmp_path):
     folder = write(TINY["cifar10"], tmp_path, "python")
     content = {b"data": rows(4, 0), b"labels": [0, 1, 2, 3]}
     (folder / "data_batch_1").write_bytes(pickle.dumps({**content, **change}, protocol=2))
@@ -185,7 +185,7 @@ class Command:
         return self.target[0], self.target[1]
 
 
-def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path):
+def test_a_malicious_pickle_is_rejected_and_not_executed(tmp_path):
     import os
 
     bait = tmp_path / "executed"
@@ -242,7 +242,7 @@ def test_nothing_but_byte_arrays_and_containers_is_built(case, tmp_path):
 
 
 @pytest.mark.parametrize("length", [0, 1, 20, len(ARRAY) // 2, len(ARRAY) - 1])
-def test_a_truncated_pickle_is_refused(length, tmp_path):
+def test_a_truncated_pickle_is_rejected(length, tmp_path):
     (tmp_path / "batch").write_bytes(ARRAY[:length])
     with pytest.raises(ValueError, match=r"batch: not a whole pickle \(.*\); fetch it again"):
         read_pickle(tmp_path / "batch")

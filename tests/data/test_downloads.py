@@ -183,7 +183,7 @@ def test_trouble_that_stays_ends_in_one_line_after_all_attempts(act, reason, ser
 
 
 @pytest.mark.parametrize("code", [403, 404])
-def test_a_refusal_is_final_at_once(code, server, fetch):
+def test_an_http_error_is_not_retried(code, server, fetch):
     server.script = [str(code)]
     with pytest.raises(DownloadError, match=f"the server answered {code} .*; try a mirror"):
         fetch()

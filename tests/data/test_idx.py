@@ -78,7 +78,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_broken_gzip_files_are_refused(fault, tmp_path):
+def test_broken_gzip_files_are_rejected(fault, tmp_path):
     path = tmp_path / "images.gz"
     path.write_bytes(BROKEN[fault])
     with pytest.raises(ValueError, match=r"images\.gz: .*(not a whole gzip|an empty file)"):
@@ -98,7 +98,7 @@ def test_the_error_for_a_missing_file_names_the_folders_and_the_download(tmp_pat
     ("labels", "message"),
     [(LABELS[:4], "5 images, but .* 4 labels"), (LABELS + 1, r"labels lie in 0 .. 9, got 10")],
 )
-def test_labels_that_do_not_fit_are_refused(labels, message, tmp_path):
+def test_labels_that_do_not_fit_are_rejected(labels, message, tmp_path):
     write(tmp_path, labels=labels)
     with pytest.raises(ValueError, match=message):
         read_mnist(tmp_path)

@@ -45,7 +45,7 @@ def test_every_kind_of_index(index):
 
 
 @pytest.mark.parametrize("index", [1, torch.tensor(1), torch.zeros(2, 2).long()])
-def test_an_index_that_loses_the_sample_axis_is_refused(index):
+def test_an_index_that_loses_the_sample_axis_is_rejected(index):
     with pytest.raises(ValueError, match="a slice or a list of positions"):
         images([0, 1]).batch(index)
 
@@ -88,7 +88,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("change", "message"), FAULTS)
-def test_construction_refuses_with_one_line(change, message):
+def test_construction_rejects_with_one_line(change, message):
     ImageSet(**GOOD)
     with pytest.raises(ValueError, match=message) as caught:
         ImageSet(**{**GOOD, **change})
@@ -122,7 +122,7 @@ def test_a_pair_becomes_an_image_set():
         ((torch.zeros(0, 1, 2, 2), torch.zeros(0).long()), "not empty"),
     ],
 )
-def test_a_pair_that_does_not_fit_is_refused(data, message):
+def test_a_pair_that_does_not_fit_is_rejected(data, message):
     with pytest.raises(ValueError, match=message):
         as_image_set(data)
 
@@ -149,7 +149,7 @@ def test_validation_depends_on_the_seed_alone():
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan"), 0.01, 0.99])
-def test_validation_refuses_an_empty_part(fraction):
+def test_validation_rejects_an_empty_part(fraction):
     with pytest.raises(ValueError, match="split_validation"):
         split_validation(images([0, 1] * 5), fraction, 0)
 

@@ -1,4 +1,4 @@
-"""A cascade: the worst case for less, never shown as anything else; and searches in bfloat16."""
+"""Cascades: the same worst case in fewer passes, marked as a cascade; searches in bfloat16."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -36,7 +36,7 @@ from tests.toys.stepping_attacks import spiking as rowwise
 
 @dataclass(frozen=True)
 class Spy:
-    """Pass an attack on, and remember whom it was given."""
+    """An attack that records the samples on which it runs."""
 
     attack: object
     seen: list = field(default_factory=list, compare=False)
@@ -51,7 +51,7 @@ class Spy:
 
 
 def vectors(n=60):
-    """Inputs that the row-wise network gets right, but for one in ten."""
+    """Inputs of which the row-wise network classifies nine in ten correctly."""
     x = torch.rand(n, 16, generator=stream(0, "x"))
     with torch.no_grad():
         y = rowwise()(x).argmax(1)
@@ -59,7 +59,7 @@ def vectors(n=60):
     return x, y
 
 
-BATTERY = {
+ATTACKS = {
     "pgd": PGD(Linf(0.1), steps=6),
     "fgsm": FGSM(Linf(0.1)),
     "noise": UniformNoise(Linf(0.1), draws=6),
@@ -74,11 +74,11 @@ BATTERY = {
     ("batch_size", "down", "up"),
     [
         (8, [[0, 1, 2, 3, 4, 5]], [[0, 3, 4, 5]]),
-        (2, [[0, 1], [2, 3], [4, 5]], [[0, 3], [4, 5]]),  # filled up, not four batches with gaps
+        (2, [[0, 1], [2, 3], [4, 5]], [[0, 3], [4, 5]]),  # full batches, not four with gaps
     ],
 )
-def test_outcomes_are_those_worked_out_by_hand(batch_size, down, up):
-    """eps 0.2: down fools 0.65 and 0.55, up fools 0.35 and 0.45, and meets the other four only."""
+def test_outcomes_equal_those_computed_by_hand(batch_size, down, up):
+    """eps 0.2: down fools 0.65 and 0.55; up runs on the other four and fools 0.35 and 0.45."""
     attacks = {"down": Shift(-EPS), "up": Shift(EPS)}
     result = evaluate(Sign(), pair(), attacks, batch_size=batch_size, cascade=True)
     expected = {
@@ -93,8 +93,8 @@ def test_outcomes_are_those_worked_out_by_hand(batch_size, down, up):
     assert (len(PIXELS), len(LABELS)) == (8, 8)
 
 
-def test_attacks_run_from_cheap_to_dear_and_those_of_unknown_cost_last():
-    attacks = {"unknown": Shift(EPS), **BATTERY, "first of equals": FGSM(Linf(0.1))}
+def test_attacks_run_from_cheap_to_expensive_and_those_of_unknown_cost_last():
+    attacks = {"unknown": Shift(EPS), **ATTACKS, "first of equals": FGSM(Linf(0.1))}
     attacks["unknown"] = Shift(0.05, Linf(0.1))
     result = evaluate(rowwise(), vectors(), attacks, cascade=True)
     names = ["fgsm", "first of equals", "noise", "pgd", "restarts", "unknown"]
@@ -104,11 +104,11 @@ def test_attacks_run_from_cheap_to_dear_and_those_of_unknown_cost_last():
     assert result.worst_case == result.attacks["unknown"]
 
 
-def test_model_passes_are_those_counted_by_hand():
-    """Two walks over 0.51, 0.53, 0.57, 0.9; see the active set's test for the first: 20 looks.
+def test_model_passes_equal_those_counted_by_hand():
+    """Two walks over 0.51, 0.53, 0.57, 0.9; the first has 20 passes, see the active set's test.
 
-    Four clean scores, four gradients for the share without one, 20 looks, 4 scores; then ten looks
-    and a score for the last sample alone. Plain: 4 + 4 + 2 x 4 x (10 + 1).
+    Four clean scores, four gradients for the share without one, 20 passes, 4 scores; then ten
+    passes and a score for the last sample alone. Plain: 4 + 4 + 2 x 4 x (10 + 1).
     """
     data = (torch.tensor([0.51, 0.53, 0.57, 0.9]).view(-1, 1).repeat(1, 3), torch.ones(4).long())
     attacks = {"walk": walk(), "again": walk()}
@@ -136,8 +136,8 @@ def rows_passed(model):
 def test_the_worst_case_is_no_better_than_the_plain_one_and_costs_less(seed):
     one, other = rowwise(), rowwise()
     spent, lean_spent = rows_passed(one), rows_passed(other)
-    plain = evaluate(one, vectors(), BATTERY, seed=seed, batch_size=8)
-    lean = evaluate(other, vectors(), BATTERY, seed=seed, batch_size=8, cascade=True)
+    plain = evaluate(one, vectors(), ATTACKS, seed=seed, batch_size=8)
+    lean = evaluate(other, vectors(), ATTACKS, seed=seed, batch_size=8, cascade=True)
     assert (lean.outcomes["worst_case"] <= plain.outcomes["worst_case"]).all()
     assert 0 < lean.worst_case.accuracy < lean.clean.accuracy
     assert torch.equal(lean.outcomes["clean"], plain.outcomes["clean"])
@@ -145,7 +145,7 @@ def test_the_worst_case_is_no_better_than_the_plain_one_and_costs_less(seed):
     assert sum(lean_spent) < 0.7 * sum(spent)
 
 
-def test_nobody_who_was_fooled_meets_a_later_attack():
+def test_later_attacks_do_not_run_on_fooled_samples():
     attacks = {f"spy{i}": Spy(UniformNoise(Linf(0.1), draws=2)) for i in range(4)}
     result = evaluate(rowwise(), vectors(), attacks, batch_size=7, cascade=True)
     before = result.outcomes["clean"]
@@ -155,27 +155,27 @@ def test_nobody_who_was_fooled_meets_a_later_attack():
     assert len(attacks["spy3"].seen) < len(attacks["spy0"].seen)
 
 
-def test_a_wrapped_search_ends_no_better_than_one_that_is_run_step_by_step():
-    """The spy hides that PGD can be run step by step: it is called as it is."""
-    plain = evaluate(rowwise(), vectors(), {"pgd": Spy(BATTERY["pgd"])}, cascade=True)
-    steps = evaluate(rowwise(), vectors(), {"pgd": BATTERY["pgd"]}, cascade=True)
+def test_a_step_by_step_search_is_at_least_as_strong_as_a_wrapped_one():
+    """The spy hides that PGD can be run step by step, so PGD is called as a whole."""
+    plain = evaluate(rowwise(), vectors(), {"pgd": Spy(ATTACKS["pgd"])}, cascade=True)
+    steps = evaluate(rowwise(), vectors(), {"pgd": ATTACKS["pgd"]}, cascade=True)
     assert (steps.outcomes["pgd"] <= plain.outcomes["pgd"]).all()
 
 
-# --- what a result must not depend on
+# --- independence of batch size and mode
 
 
 @pytest.mark.slow
 def test_results_do_not_depend_on_the_batch_size(monkeypatch):
-    whole = evaluate(rowwise(), vectors(), BATTERY, batch_size=100, cascade=True)
+    whole = evaluate(rowwise(), vectors(), ATTACKS, batch_size=100, cascade=True)
     for batch_size, chunk in ((1, 8), (3, 8), (7, 2), (7, 8)):
         monkeypatch.setattr(shards, "CHUNK", chunk)
-        same(whole, evaluate(rowwise(), vectors(), BATTERY, batch_size=batch_size, cascade=True))
+        same(whole, evaluate(rowwise(), vectors(), ATTACKS, batch_size=batch_size, cascade=True))
 
 
 def test_kept_inputs_give_the_same_outcomes_again():
     model, (x, y) = rowwise(), vectors()
-    result = evaluate(model, (x, y), BATTERY, batch_size=7, cascade=True, keep_adversarial=True)
+    result = evaluate(model, (x, y), ATTACKS, batch_size=7, cascade=True, keep_adversarial=True)
     for name, x_adv in result.adversarial.items():
         Linf(0.1).check(x_adv, x)
         with torch.no_grad():
@@ -183,7 +183,7 @@ def test_kept_inputs_give_the_same_outcomes_again():
         assert torch.equal(again, result.outcomes[name]), name
 
 
-def test_an_attack_that_leaves_its_set_is_named_and_not_scored():
+def test_an_attack_that_leaves_its_threat_set_is_named_and_not_scored():
     @dataclass(frozen=True)
     class Wide(Linf):
         def project(self, x_adv, x):
@@ -194,18 +194,18 @@ def test_an_attack_that_leaves_its_set_is_named_and_not_scored():
             evaluate(Sign(), pair(), {"cheat": attack}, cascade=True)
 
 
-def test_a_model_left_in_train_mode_is_left_in_it():
+def test_a_model_in_training_mode_stays_in_it():
     model = rowwise().train()
-    expected = evaluate(rowwise(), vectors(), BATTERY, cascade=True)
-    same(expected, evaluate(model, vectors(), BATTERY, cascade=True))
+    expected = evaluate(rowwise(), vectors(), ATTACKS, cascade=True)
+    same(expected, evaluate(model, vectors(), ATTACKS, cascade=True))
     assert all(module.training for module in model.modules())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
-def test_noise_inside_attacks_alone_keeps_a_search_in_its_own_call():
-    """Scores are exact, but one look does not tell whether such a model is fooled."""
+def test_with_noise_inside_attacks_only_a_search_is_not_run_step_by_step():
+    """Scores are exact, but one noisy pass does not show whether such a model is fooled."""
     model = MLP(16, 3, T=2, hidden=(8,), neuron=NoisyLIF(0.5, 0.3, v_th=0.3, noise_in=("attack",)))
-    attacks = {"pgd": BATTERY["pgd"]}
+    attacks = {"pgd": ATTACKS["pgd"]}
     whole = evaluate(model, vectors(), attacks, cascade=True)
     plain = evaluate(model, vectors(), attacks)
     assert not whole.stochastic
@@ -218,8 +218,8 @@ def test_noise_inside_attacks_alone_keeps_a_search_in_its_own_call():
 def test_a_noisy_model_that_ignores_its_input_keeps_its_clean_accuracy():
     """400 samples x 10 draws at p = 3/4: standard error 0.0068; the bound is five of them.
 
-    Every outcome is scored on draws that chose nothing; the lowest shares, which choose, fall far
-    below the bound.
+    Every outcome is scored on draws not used to choose an attack; the lowest shares, which are
+    used, are far below the bound.
     """
     x, y = torch.full((400, 1, 2, 2), 0.5), torch.zeros(400, dtype=torch.int64)
     attacks = {f"noise{i}": UniformNoise(Linf(0.1), draws=2) for i in range(8)}
@@ -253,7 +253,7 @@ def test_a_noisy_sample_leaves_only_when_it_was_wrong_on_every_draw():
 @pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.0, 0.3], ids=["quiet", "noisy"])
 @pytest.mark.parametrize("precision", ["32", "bf16"])
-def test_a_killed_cascade_goes_on_and_ends_the_same(sigma, precision, monkeypatch, tmp_path):
+def test_a_killed_cascade_continues_and_ends_the_same(sigma, precision, monkeypatch, tmp_path):
     monkeypatch.setattr(shards, "CHUNK", 2)
     x = torch.rand(12, 1, 8, 8, generator=stream(0, "x"))
     with torch.no_grad():
@@ -277,7 +277,7 @@ def test_a_killed_cascade_goes_on_and_ends_the_same(sigma, precision, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("begun", "change", "says"),
+    ("stored", "change", "says"),
     [
         ({}, {"cascade": True}, "cascade"),
         ({"cascade": True}, {"cascade": False}, "cascade"),
@@ -285,16 +285,16 @@ def test_a_killed_cascade_goes_on_and_ends_the_same(sigma, precision, monkeypatc
         ({"precision": "bf16"}, {"precision": "32"}, "precision"),
     ],
 )
-def test_parts_of_another_kind_are_refused(begun, change, says, tmp_path):
+def test_shards_made_with_other_options_are_rejected(stored, change, says, tmp_path):
     attacks = {"fgsm": FGSM(Linf(0.1))}
-    evaluate(rowwise(), vectors(), attacks, out=tmp_path, **begun)
+    evaluate(rowwise(), vectors(), attacks, out=tmp_path, **stored)
     with pytest.raises(ValueError, match=f"with other {says};"):
-        evaluate(rowwise(), vectors(), attacks, out=tmp_path, **begun | change)
+        evaluate(rowwise(), vectors(), attacks, out=tmp_path, **stored | change)
 
 
-def test_parts_cut_in_another_way_are_gone_on_with(monkeypatch, tmp_path):
-    """Begun in parts of 3 batches, it keeps to them whatever a part would be now."""
-    words = (rowwise(), vectors(), BATTERY)
+def test_shards_of_another_size_are_continued(monkeypatch, tmp_path):
+    """An evaluation started in shards of 3 batches keeps that size under another ``CHUNK``."""
+    words = (rowwise(), vectors(), ATTACKS)
     options = {"batch_size": 7, "cascade": True}
     whole = evaluate(*words, **options)
     monkeypatch.setattr(shards, "CHUNK", 3)
@@ -306,7 +306,7 @@ def test_parts_cut_in_another_way_are_gone_on_with(monkeypatch, tmp_path):
     assert kept == [f"{start:08d}" for start in plan.starts] and plan.shard_size == 21
 
 
-# --- never shown as something else
+# --- marked as a cascade
 
 
 def test_the_table_and_the_file_say_that_it_is_a_cascade(tmp_path):
@@ -328,7 +328,7 @@ def test_the_table_and_the_file_say_that_it_is_a_cascade(tmp_path):
     assert "+" not in plain.table()
 
 
-def test_a_result_written_before_there_were_cascades_is_none(tmp_path):
+def test_a_result_without_the_key_cascade_is_not_a_cascade(tmp_path):
     evaluate(Sign(), pair(), {"up": Shift(EPS)}).save(tmp_path / "old")
     card = json.loads((tmp_path / "old.json").read_text())
     assert (card.pop("cascade"), card.pop("precision")) == (False, "32")
@@ -339,12 +339,12 @@ def test_a_result_written_before_there_were_cascades_is_none(tmp_path):
 
 def test_progress_counts_up_to_the_whole():
     seen = []
-    attacks = BATTERY | {"spy": Spy(FGSM(Linf(0.1)))}
+    attacks = ATTACKS | {"spy": Spy(FGSM(Linf(0.1)))}
     evaluate(
         *(rowwise(), vectors(), attacks),
         batch_size=5,
         cascade=True,
-        progress=lambda *told: seen.append(told),
+        progress=lambda *update: seen.append(update),
     )
     done = [number for number, _, _ in seen]
     assert done == sorted(done)
@@ -395,7 +395,7 @@ def test_the_search_runs_in_bfloat16_and_every_score_in_float32(cascade):
 
 @pytest.fixture(scope="module")
 def trained():
-    """An MLP that tells which half of its input is brighter, and inputs it gets right."""
+    """An MLP trained to decide which half of its input is brighter, and its inputs."""
     x = torch.rand(200, 16, generator=stream(0, "halves"))
     y = (x[:, :8].mean(1) > x[:, 8:].mean(1)).long()
     neuron = LIF(0.5, v_th=0.5)
@@ -412,7 +412,7 @@ def trained():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cascade", [False, True])
-def test_a_bfloat16_search_stays_in_its_set_and_finds_what_float32_finds(cascade, trained):
+def test_a_bfloat16_search_stays_in_its_threat_set_and_is_as_strong_as_in_float32(cascade, trained):
     model, (x, y) = trained
     attacks = {"fgsm": FGSM(Linf(0.1)), "pgd": PGD(Linf(0.1), steps=10)}
     options = {"cascade": cascade, "keep_adversarial": True, "batch_size": 64}
@@ -433,7 +433,7 @@ def test_a_bfloat16_search_stays_in_its_set_and_finds_what_float32_finds(cascade
         assert torch.equal(again, rough.outcomes[name])
 
 
-def test_a_precision_that_does_not_exist_is_told_in_one_line():
+def test_an_unknown_precision_is_rejected_in_one_line():
     with pytest.raises(ValueError, match=r"precision is one of '32', 'bf16'; got 'fp8'") as error:
         evaluate(Sign(), pair(), {"up": Shift(EPS)}, precision="fp8")
     assert "\n" not in str(error.value)
@@ -443,17 +443,17 @@ def test_the_suites_run_as_cascades():
     model = rowwise()
     assert any(isinstance(module, Rowwise) for module in model.modules())
     for name in ("papers", "demo"):
-        battery = suite(name, eps=0.05, widths=(0.5,), steps=4)
-        lean = evaluate(model, vectors(20), battery, cascade=True)
-        plain = evaluate(model, vectors(20), battery)
+        attacks = suite(name, eps=0.05, widths=(0.5,), steps=4)
+        lean = evaluate(model, vectors(20), attacks, cascade=True)
+        plain = evaluate(model, vectors(20), attacks)
         assert (lean.outcomes["worst_case"] <= plain.outcomes["worst_case"]).all()
         assert set(lean.settings) == set(plain.settings)
         assert replace(lean, outcomes={}).threat == plain.threat
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.3], ids=["quiet", "noisy"])
-def test_a_killed_cascade_does_no_attack_twice(sigma, monkeypatch, tmp_path):
-    """One part holds all samples; the kill comes inside the second of three attacks."""
+def test_a_killed_cascade_repeats_no_finished_attack(sigma, monkeypatch, tmp_path):
+    """One shard holds all samples; the run is killed in the second of three attacks."""
     x = torch.rand(12, 1, 8, 8, generator=stream(0, "x"))
     with torch.no_grad():
         y = spiking()(x).argmax(1)
@@ -461,19 +461,19 @@ def test_a_killed_cascade_does_no_attack_twice(sigma, monkeypatch, tmp_path):
     attacks = {f"pgd{steps}": PGD(Linf(0.02), steps=steps) for steps in (1, 2, 3)}
     options = {"batch_size": 5, "draws": 2, "keep_adversarial": True, "cascade": True}
     whole = evaluate(spiking(sigma), data, attacks, **options)
-    hunt, hunted = outcomes.ShardRunner._attack_samples, []
+    real, attacked = outcomes.ShardRunner._attack_samples, []
 
     def fragile_attack_samples(self, name, *rest):
-        hunted.append(name)
-        if hunted == ["pgd1", "pgd2"]:
+        attacked.append(name)
+        if attacked == ["pgd1", "pgd2"]:
             raise KeyboardInterrupt
-        return hunt(self, name, *rest)
+        return real(self, name, *rest)
 
     monkeypatch.setattr(outcomes.ShardRunner, "_attack_samples", fragile_attack_samples)
     with pytest.raises(KeyboardInterrupt):
         evaluate(spiking(sigma), data, attacks, out=tmp_path, **options)
     finished = evaluate(spiking(sigma), data, attacks, out=tmp_path, **options)
-    assert hunted == ["pgd1", "pgd2", "pgd2", "pgd3"]
+    assert attacked == ["pgd1", "pgd2", "pgd2", "pgd3"]
     same(whole, finished)
     for name in attacks:
         assert torch.equal(whole.adversarial[name], finished.adversarial[name])

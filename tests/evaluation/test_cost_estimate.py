@@ -1,4 +1,4 @@
-"""What an evaluation costs at most: the sum of what its attacks say, and time to match."""
+"""The cost estimate of an evaluation: the sum of the declared costs, and the time."""
 
 import math
 
@@ -52,7 +52,7 @@ def test_averaging_costs_its_draws(images):
     assert (found.samples, found.gradients) == (10, 20)
 
 
-def test_what_is_not_known_is_not_guessed(images):
+def test_an_unknown_cost_is_not_guessed(images):
     assert "is unknown" in str(estimate(MLP(6, 3, T=2), images, {"mt": MTPGD(T)}))
 
     class Blind(nn.Module):
@@ -62,7 +62,7 @@ def test_what_is_not_known_is_not_guessed(images):
     assert estimate(Blind(), images, {"fgsm": FGSM(T)}).seconds == math.inf
 
 
-def test_the_model_is_left_alone(images):
+def test_the_model_is_left_unchanged(images):
     model = MLP(6, 3, T=2).train()
     estimate(model, images, {"fgsm": FGSM(T)})
     assert model.training and all(p.grad is None and p.requires_grad for p in model.parameters())

@@ -1,4 +1,4 @@
-"""evaluate(): counts that are known beforehand, noise without bias, and what survives a kill."""
+"""evaluate(): counts known beforehand, noise without bias, and resuming after a kill."""
 
 import json
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ from tests.toys.small_evaluations import (
 
 @pytest.fixture
 def images():
-    """Images that the spiking model gets right, but for one in four."""
+    """Images of which the spiking model classifies three in four correctly."""
     x = torch.rand(12, 1, 8, 8, generator=stream(0, "x"))
     with torch.no_grad():
         y = spiking()(x).argmax(1)
@@ -69,14 +69,14 @@ def test_wilson_gives_the_published_intervals(successes, n, low, high):
     assert wilson(n - successes, n) == pytest.approx((1 - found[1], 1 - found[0]))
 
 
-def test_wilson_stays_in_the_unit_interval_and_holds_the_share():
+def test_wilson_stays_in_the_unit_interval_and_contains_the_share():
     for successes in (0, 0.25, 3, 7.5, 10):
         low, high = wilson(successes, 10)
         assert 0 <= low <= successes / 10 <= high <= 1
 
 
 @pytest.mark.parametrize(("successes", "n"), [(1, 0), (-1, 10), (11, 10), (float("nan"), 10)])
-def test_wilson_refuses_what_is_no_share(successes, n):
+def test_wilson_rejects_counts_that_are_no_share(successes, n):
     with pytest.raises(ValueError, match="wilson"):
         wilson(successes, n)
 
@@ -84,7 +84,7 @@ def test_wilson_refuses_what_is_no_share(successes, n):
 # --- counts known beforehand
 
 
-def test_outcomes_are_those_worked_out_by_hand():
+def test_outcomes_equal_those_computed_by_hand():
     """eps 0.2: down fools 0.65 and 0.55, up fools 0.35 and 0.45; 0.8 and 0.2 are wrong anyway."""
     result = evaluate(Sign(), pair(), {"down": Shift(-EPS), "up": Shift(EPS)}, batch_size=3)
     expected = {
@@ -110,7 +110,7 @@ def test_samples_wrong_without_an_attack_are_not_attacked():
     assert attack.seen == [[0, 1, 2, 3], [4, 5]]
 
 
-def test_a_batch_without_a_right_sample_needs_no_attack():
+def test_a_batch_without_a_correct_sample_is_not_attacked():
     attack = Shift(-EPS)
     result = evaluate(Sign(), pair([0.8, 0.2, 0.9], [0, 1, 1]), {"down": attack}, batch_size=2)
     assert attack.seen == [[2]]
@@ -133,7 +133,7 @@ def test_zero_gradient_is_the_share_of_samples_without_one():
             return super().forward(x.clamp_min(0.5))
 
     result = evaluate(Half(), pair(), {"up": Shift(EPS)})
-    assert result.zero_gradient == 4 / 8  # 0.1, 0.35, 0.45 and 0.2 lie below the clamp
+    assert result.zero_gradient == 4 / 8  # 0.1, 0.35, 0.45 and 0.2 are below the clamp
     assert "50.0 % of the input gradients are exactly zero" in result.table()
     assert evaluate(Sign(), pair(), {"up": Shift(EPS)}).zero_gradient == 0
 
@@ -145,7 +145,7 @@ def test_limit_takes_the_first_samples():
     assert evaluate(Sign(), pair(), {"up": Shift(EPS)}, limit=99).samples == 8
 
 
-# --- what a result must not depend on
+# --- independence of batch size, seed and mode
 
 
 @pytest.mark.slow
@@ -166,7 +166,7 @@ def test_the_seed_names_the_noise(images):
     assert not torch.equal(outcomes[0], outcomes[2])
 
 
-def test_a_model_left_in_train_mode_gives_eval_numbers_and_is_left_in_it(
+def test_a_model_in_training_mode_is_scored_in_evaluation_mode_and_restored(
     images, untouched_global_generator
 ):
     attacks = {"pgd": PGD(Linf(0.1), steps=2)}
@@ -182,7 +182,7 @@ def test_a_model_left_in_train_mode_gives_eval_numbers_and_is_left_in_it(
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
-def test_an_attack_that_leaves_the_model_in_train_mode_spoils_no_score(images):
+def test_scores_are_right_if_an_attack_leaves_the_model_in_training_mode(images):
     @dataclass(frozen=True)
     class Careless(FGSM):
         def __call__(self, model, x, y, *, generator=None):
@@ -222,7 +222,7 @@ def test_a_noisy_model_that_ignores_its_input_keeps_its_clean_accuracy():
     assert float(naive.mean()) < 0.75 - 4 * bound
 
 
-def test_a_noisy_model_that_is_fooled_is_seen_to_be():
+def test_the_worst_case_shows_that_a_noisy_model_is_fooled():
     """Dark inputs are right with probability 1/4: the worst case is the attack that darkens."""
     x, y = torch.full((400, 1, 2, 2), 0.5), torch.zeros(400, dtype=torch.int64)
     attacks = {"brighten": Shift(EPS), "darken": Shift(-EPS)}
@@ -230,7 +230,7 @@ def test_a_noisy_model_that_is_fooled_is_seen_to_be():
     bound = 5 * (0.75 * 0.25 / 8000) ** 0.5
     assert abs(result.attacks["brighten"].accuracy - 0.75) < bound
     assert abs(result.attacks["darken"].accuracy - 0.25) < bound
-    # brightening comes out lower than darkening, by chance, in fewer than 1 sample of 100
+    # by chance brightening scores lower than darkening in fewer than 1 sample of 100
     assert abs(result.worst_case.accuracy - 0.25) < bound + 0.01
 
 
@@ -249,7 +249,7 @@ def test_noise_inside_a_wrapper_is_noticed(images):
     assert (result.stochastic, result.draws) == (False, 1)
 
 
-def test_noise_in_training_alone_is_no_noise_here(images):
+def test_noise_in_training_only_is_not_scored_as_noise(images):
     neuron = NoisyLIF(0.5, 0.3, v_th=0.3, noise_in=("train",))
     model = CNN(1, 3, T=2, width=4, hidden=6, image_size=8, neuron=neuron).train()
     result = evaluate(model, images, {"fgsm": FGSM(Linf(0.1))})
@@ -260,7 +260,7 @@ def test_noise_in_training_alone_is_no_noise_here(images):
 
 
 @pytest.mark.parametrize("by", [0.201, -0.201])
-def test_an_attack_that_leaves_its_set_is_named_and_not_scored(by):
+def test_an_attack_that_leaves_its_threat_set_is_named_and_not_scored(by):
     with pytest.raises(ThreatViolation, match=r"attack 'cheat'.*leaves the ball") as error:
         evaluate(Sign(), pair(), {"cheat": Shift(by)})
     assert "\n" not in str(error.value)
@@ -300,7 +300,7 @@ def test_logits_that_are_nan_are_an_error():
     ],
     ids=str,
 )
-def test_a_callers_mistake_is_told_in_one_line(options, says):
+def test_a_wrong_argument_is_rejected_in_one_line(options, says):
     arguments = {"data": pair(), "attacks": {"up": Shift(EPS)}, **options}
     data, attacks = arguments.pop("data"), arguments.pop("attacks")
     with pytest.raises(ValueError, match=says) as error:
@@ -313,7 +313,7 @@ def test_a_callers_mistake_is_told_in_one_line(options, says):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.0, 0.3], ids=["quiet", "noisy"])
-def test_a_killed_evaluation_goes_on_and_ends_the_same(sigma, images, tmp_path):
+def test_a_killed_evaluation_continues_and_ends_the_same(sigma, images, tmp_path):
     options = {"batch_size": 3, "draws": 2, "keep_adversarial": True}
     attacks, whole_calls = fragile()
     whole = evaluate(spiking(sigma), images, attacks, **options)
@@ -325,14 +325,14 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(sigma, images, tmp_path):
     same(whole, finished)
     for name in attacks:
         assert torch.equal(whole.adversarial[name], finished.adversarial[name])
-    assert calls == [*whole_calls[:2], whole_calls[2], *whole_calls[2:]]  # batch 3 alone again
+    assert calls == [*whole_calls[:2], whole_calls[2], *whole_calls[2:]]  # only batch 3 again
     again = evaluate(spiking(sigma), images, attacks, out=tmp_path / "out", **options)
     same(whole, again)
     assert len(calls) == 5, "nothing is computed a second time"
 
 
 @pytest.fixture
-def begun(images, tmp_path):
+def unfinished(images, tmp_path):
     """An evaluation that was killed in its second batch."""
     attacks, _ = fragile(2)
     with pytest.raises(KeyboardInterrupt):
@@ -374,29 +374,29 @@ def other_T(model):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_parts_of_another_evaluation_are_refused(change, says, begun, images):
+def test_shards_of_another_evaluation_are_rejected(change, says, unfinished, images):
     change = dict(change)
     attacks, calls = fragile()
     attacks = change.pop("attacks", lambda a: a)(attacks)
     model = change.pop("model", lambda m: m)(spiking())
     data = change.pop("data", lambda d: d)(images)
     with pytest.raises(ValueError, match=f"with other {says}; .*choose another") as error:
-        evaluate(model, data, attacks, **{"batch_size": 4, "out": begun, **change})
+        evaluate(model, data, attacks, **{"batch_size": 4, "out": unfinished, **change})
     assert "\n" not in str(error.value)
     assert calls == []
 
 
-def test_a_damaged_part_is_named(begun, images):
-    part = next((begun / ".parts").glob("*.npz"))
+def test_a_damaged_shard_is_named(unfinished, images):
+    part = next((unfinished / ".parts").glob("*.npz"))
     part.write_bytes(part.read_bytes()[:100])
     with pytest.raises(ValueError, match=f"{part.name} is damaged"):
-        evaluate(spiking(), images, fragile()[0], batch_size=4, out=begun)
+        evaluate(spiking(), images, fragile()[0], batch_size=4, out=unfinished)
 
 
-# --- kept on disk
+# --- stored on disk
 
 
-def test_a_saved_evaluation_reads_back_the_same_and_its_parts_are_gone(images, tmp_path):
+def test_a_saved_evaluation_loads_unchanged_and_its_shards_are_removed(images, tmp_path):
     path = tmp_path / "attacks" / "quick-eps-0.1"  # a name with a dot
     attacks = suite("quick", eps=0.1, widths=(0.5,))
     result = evaluate(spiking(), images, attacks, out=path, batch_size=5, keep_adversarial=True)
@@ -414,7 +414,7 @@ def test_a_saved_evaluation_reads_back_the_same_and_its_parts_are_gone(images, t
         assert torch.equal(back.adversarial[name], result.adversarial[name])
 
 
-def test_files_beside_the_parts_stay(images, tmp_path):
+def test_other_files_in_the_folder_are_kept(images, tmp_path):
     result = evaluate(spiking(), images, {"noise": UniformNoise(Linf(0.1))}, out=tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     result.save(tmp_path)
@@ -468,8 +468,8 @@ def test_the_worst_case_can_be_scored_again_from_the_disk(sigma, cascade, images
         assert torch.equal(result.worst.x, load_worst(tmp_path / "r").x)
 
 
-def test_inputs_that_do_not_do_what_was_reported_are_found_out(images, tmp_path):
-    """Planted: the images themselves, the images of others, and images outside the set."""
+def test_saved_inputs_that_do_not_give_the_reported_accuracy_are_detected(images, tmp_path):
+    """Planted: the clean images, other images, and images outside the threat set."""
     model = spiking()
     result = evaluate(model, images, {"pgd": PGD(Linf(0.2), steps=5)})
     x, y = images.batch(slice(None))
@@ -513,7 +513,7 @@ def test_a_damaged_result_is_named(suffix, damage, tmp_path):
     assert ("move result.json away" in str(error.value)) == path.with_name("result.json").exists()
 
 
-# --- what a user sees
+# --- table and progress
 
 
 def test_the_table_is_aligned():
@@ -538,7 +538,7 @@ def test_the_table_of_a_noisy_model_says_how_it_was_scored():
 def test_progress_counts_up_to_the_whole(images, tmp_path):
     seen = []
     attacks = {"a": FGSM(Linf(0.1)), "b": FGSM(Linf(0.1))}
-    for _ in range(2):  # the second time everything is read back
+    for _ in range(2):  # the second time every shard is loaded
         seen.clear()
         evaluate(
             spiking(),
@@ -546,19 +546,19 @@ def test_progress_counts_up_to_the_whole(images, tmp_path):
             attacks,
             batch_size=5,
             out=tmp_path,
-            progress=lambda *told: seen.append(told),
+            progress=lambda *update: seen.append(update),
         )
         assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
         assert seen[-1][0] == seen[-1][1] and seen[-1][2] == "done"
 
 
-def test_a_surrogate_sweep_of_a_network_without_spikes_is_refused():
+def test_a_surrogate_sweep_of_a_network_without_spikes_is_rejected():
     attacks = {"sweep": FGSM(Linf(EPS), gradient=SwapSurrogate(Triangular(1.0)))}
     with pytest.raises(ValueError, match="no spiking layer"):
         evaluate(Sign(), pair(), attacks)
 
 
-def test_a_network_of_flat_vectors_is_evaluated_as_any_other():
+def test_flat_vectors_give_the_same_outcomes_as_images():
     """The same numbers, given flat to one MLP and as images to its twin, end the same."""
     x, y = torch.rand(6, 1, 4, 4, generator=stream(0, "flat")), torch.arange(6) % 3
     flat = MLP(16, 3, T=2, hidden=(8,), neuron=LIF(0.5, v_th=0.3))

@@ -1,4 +1,4 @@
-"""An evaluation shared by processes: the same result, whoever made which part, and one error."""
+"""Evaluation in several processes: the result of one process, resumed shards, one error."""
 
 from functools import partial
 
@@ -42,7 +42,7 @@ def settings(cascade, sigma):
 
 
 def split(arguments):
-    """Return the attacks and the options that ``evaluate`` takes as one list of arguments."""
+    """Split the arguments of ``evaluate`` into attacks and options."""
     options = {name: value for name, value in arguments.items() if name != "attacks"}
     return arguments["attacks"], EvaluationOptions(**options)
 
@@ -59,24 +59,26 @@ def same(a, b):
 
 @pytest.mark.parametrize("cascade", [False, True])
 @pytest.mark.parametrize("sigma", [0.0, 0.3])
-def test_two_processes_find_what_one_finds(cascade, sigma, tmp_path):
+def test_two_processes_give_the_result_of_one(cascade, sigma, tmp_path):
     options = settings(cascade, sigma)
     model, images = subject(sigma)
     whole = evaluate(model, images, **options)
     arguments = {**options, "out": tmp_path}
     plan = planned(model, images, arguments, jobs=2)
     assert len(plan.starts) == (2 if cascade else 3) and plan.missing == list(plan.starts)
-    told = []
-    run_shards(plan, partial(subject, sigma), *split(arguments), 2, lambda *far: told.append(far))
+    updates = []
+    run_shards(
+        plan, partial(subject, sigma), *split(arguments), 2, lambda *update: updates.append(update)
+    )
     assert not plan.missing
     shared = evaluate(model, images, **arguments)
     same(whole, shared)
-    done, total, what = told[-1]
-    assert done == total and what == "done" and [w for _, _, w in told].count("done") == 1
+    done, total, what = updates[-1]
+    assert done == total and what == "done" and [w for _, _, w in updates].count("done") == 1
     assert 0 < whole.outcomes["worst_case"].mean() < whole.outcomes["clean"].mean()
 
 
-def test_one_process_goes_on_with_what_three_began(tmp_path):
+def test_one_process_continues_an_evaluation_planned_for_three(tmp_path):
     options = settings(cascade=True, sigma=0.0)
     model, images = subject()
     arguments = {**options, "out": tmp_path}
@@ -88,30 +90,33 @@ def test_one_process_goes_on_with_what_three_began(tmp_path):
     assert len(list((tmp_path / PARTS).glob("*.npz"))) == 3
 
 
-def test_a_part_that_was_interrupted_is_gone_on_with_by_another_number(tmp_path, monkeypatch):
-    """Two processes were at work; the first part stops at the third attack, one goes on alone."""
+def test_an_interrupted_shard_is_continued_by_another_number_of_processes(tmp_path, monkeypatch):
+    """Planned for two processes; the first shard stops at its third attack, one process resumes."""
     options = settings(cascade=True, sigma=0.0)
     model, images = subject()
     whole = evaluate(model, images, **options)
     arguments = {**options, "out": tmp_path}
     plan = planned(model, images, arguments, jobs=2)
-    met, real = [], ShardRunner._attack_samples
+    attacked, real = [], ShardRunner._attack_samples
 
-    def hunt(job, name, *words):
-        met.append(name)
-        if len(met) == 3:
+    def interrupted(job, name, *words):
+        attacked.append(name)
+        if len(attacked) == 3:
             raise KeyboardInterrupt
         return real(job, name, *words)
 
-    monkeypatch.setattr(ShardRunner, "_attack_samples", hunt)
+    monkeypatch.setattr(ShardRunner, "_attack_samples", interrupted)
     with pytest.raises(KeyboardInterrupt):
         plan.shard(0, plan.meter(None, 11))
     assert partial_shard_path(tmp_path / PARTS / "00000000.npz").exists()
     same(whole, evaluate(model, images, **arguments))
-    assert met[2] in met[3:] and met[0] not in met[3 : met.index(met[2], 3) + 1]
+    assert (
+        attacked[2] in attacked[3:]
+        and attacked[0] not in attacked[3 : attacked.index(attacked[2], 3) + 1]
+    )
 
 
-def test_what_goes_wrong_in_a_process_is_raised_here(tmp_path):
+def test_an_error_in_a_worker_is_raised_in_the_parent(tmp_path):
     arguments = {**settings(cascade=True, sigma=0.0), "out": tmp_path}
     plan = planned(*subject(), arguments, jobs=2)
     with pytest.raises(RuntimeError, match="no such network"):
@@ -120,12 +125,12 @@ def test_what_goes_wrong_in_a_process_is_raised_here(tmp_path):
 
 
 def test_progress_is_the_sum_and_ends_once():
-    """Two of three parts are heard of: what the third will take is what they take on average."""
-    told = []
-    far = _CombinedProgress(lambda *words: told.append(words), 3)
-    far("a", 0, 100, "fgsm")
-    far("b", 10, 80, "fgsm")
-    far("a", 50, 50, "done")
-    far("b", 70, 70, "done")
-    far("c", 30, 30, "done")
-    assert told == [(0, 300, "fgsm"), (10, 270, "fgsm"), (150, 150, "done")]
+    """Two of three shards have reported: the third counts as their average."""
+    updates = []
+    combined = _CombinedProgress(lambda *update: updates.append(update), 3)
+    combined("a", 0, 100, "fgsm")
+    combined("b", 10, 80, "fgsm")
+    combined("a", 50, 50, "done")
+    combined("b", 70, 70, "done")
+    combined("c", 30, 30, "done")
+    assert updates == [(0, 300, "fgsm"), (10, 270, "fgsm"), (150, 150, "done")]

@@ -1,4 +1,4 @@
-"""How far an evaluation is: gradients that were made, and what is left at most."""
+"""ProgressMeter: gradients spent, and an upper bound on the remaining ones."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +16,7 @@ from spikeguard.rng import stream
 
 
 class Firm(nn.Module):
-    """Right on class 0 whatever is shown; its logits have a gradient all the same."""
+    """Predicts class 0 for every input; its logits have a gradient nevertheless."""
 
     def forward(self, x):
         z = x.flatten(1).mean(1, keepdim=True)
@@ -24,7 +24,7 @@ class Firm(nn.Module):
 
 
 class Split(nn.Module):
-    """Images whose first pixel is dark fall to any change of the second one upwards."""
+    """An image with a dark first pixel is fooled by any increase of the second pixel."""
 
     def forward(self, x):
         x = x.flatten(1)
@@ -52,7 +52,7 @@ class Up:
 def run(model, x, attacks, **options):
     seen = []
     y = torch.zeros(len(x), dtype=torch.int64)
-    evaluate(model, (x, y), attacks, progress=lambda *told: seen.append(told), **options)
+    evaluate(model, (x, y), attacks, progress=lambda *update: seen.append(update), **options)
     return seen
 
 
@@ -60,21 +60,21 @@ SCORE = FORWARD  # one draw
 CLEAN = SCORE + 1  # and a gradient
 
 
-def test_a_pass_is_overheard_with_its_samples_and_whether_it_is_a_gradient():
-    heard, x = [], torch.full((3, 1, 2, 2), 0.5)
+def test_an_observer_gets_the_samples_of_each_pass_and_whether_it_is_a_gradient():
+    passes, x = [], torch.full((3, 1, 2, 2), 0.5)
     y = torch.zeros(3, dtype=torch.int64)
-    with observe_passes(lambda *told: heard.append(told)):
+    with observe_passes(lambda *update: passes.append(update)):
         with torch.no_grad():
             classify(Firm(), x, y)
         BACKPROP(Firm(), x, y, cross_entropy)
     classify(Firm(), x, y)
-    assert [(n, bool(grad)) for n, grad in heard] == [(3, False), (3, True)]
+    assert [(n, bool(grad)) for n, grad in passes] == [(3, False), (3, True)]
 
 
 @pytest.mark.parametrize("cascade", [False, True])
-def test_of_a_model_that_resists_the_whole_is_known_from_the_beginning(cascade):
-    """Two parts of 6 and 4 images; every attack costs what it says, and nobody is fooled."""
-    attacks = {"cheap": Up(Linf(0.1), 2), "dear": Up(Linf(0.1), 50)}
+def test_the_first_total_is_exact_if_no_attack_succeeds(cascade):
+    """Shards of 6 and 4 images; every attack has its declared cost, and no image is fooled."""
+    attacks = {"cheap": Up(Linf(0.1), 2), "expensive": Up(Linf(0.1), 50)}
     x = torch.rand(10, 1, 2, 2, generator=stream(0, "x"))
     seen = run(Firm(), x, attacks, batch_size=6, cascade=cascade)
     whole = 10 * (CLEAN + 2 + 50 + 2 * SCORE)
@@ -85,8 +85,8 @@ def test_of_a_model_that_resists_the_whole_is_known_from_the_beginning(cascade):
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
 
 
-def test_restarts_of_who_resists_are_counted_on():
-    """Step by step a sample that is judged after one restart has the others before it."""
+def test_the_remaining_restarts_of_unfooled_samples_are_in_the_total():
+    """In a step-by-step run, a sample judged correct after one restart has the others left."""
     x = torch.rand(8, 1, 2, 2, generator=stream(0, "x"))
     attack = PGD(Linf(0.1), steps=10, restarts=10)
     seen = run(Firm(), x, {"pgd": attack}, batch_size=4, cascade=True)
@@ -95,7 +95,7 @@ def test_restarts_of_who_resists_are_counted_on():
     assert min(totals) > 0.95 * whole and max(totals) < 1.1 * whole
 
 
-def test_a_part_that_was_begun_before_is_no_measure_for_those_to_come():
+def test_a_resumed_shard_is_no_estimate_for_later_shards():
     meter = ProgressMeter(
         None, {"a": Up(Linf(0.1), 50), "b": Up(Linf(0.1), 60)}, samples=20, draws=1
     )
@@ -107,12 +107,14 @@ def test_a_part_that_was_begun_before_is_no_measure_for_those_to_come():
     assert meter.left == pytest.approx(10 * (CLEAN + 110 + 2 * SCORE))
 
 
-def test_in_a_cascade_what_is_left_falls_with_those_who_fall():
-    """Half of the images fall to the first attack: the second costs its price for the others."""
+def test_in_a_cascade_the_remaining_gradients_fall_with_every_fooled_sample():
+    """The first attack fools half of the images: the second runs on the other half only."""
     x = torch.full((8, 1, 1, 2), 0.45)
     x[:4, ..., 0] = 0.1
-    seen = run(Split(), x, {"cheap": Up(Linf(0.1), 2), "dear": Up(Linf(0.1), 50)}, cascade=True)
-    (done, total) = next((done, total) for done, total, what in seen if what == "dear")
+    seen = run(
+        Split(), x, {"cheap": Up(Linf(0.1), 2), "expensive": Up(Linf(0.1), 50)}, cascade=True
+    )
+    (done, total) = next((done, total) for done, total, what in seen if what == "expensive")
     assert (done, total) == (
         round(8 * (CLEAN + 2 + SCORE)),
         round(8 * (CLEAN + 2 + SCORE) + 4 * (50 + SCORE)),
@@ -120,7 +122,7 @@ def test_in_a_cascade_what_is_left_falls_with_those_who_fall():
     assert seen[-1] == (total, total, "done")
 
 
-def test_a_long_attack_is_heard_of_on_its_way():
+def test_a_long_attack_reports_progress_while_it_runs():
     x = torch.rand(4, 1, 2, 2, generator=stream(0, "x"))
     seen = run(Firm(), x, {"long": Up(Linf(0.1), 200)})
     inside = [done for done, _, what in seen if what == "long"]
@@ -129,14 +131,14 @@ def test_a_long_attack_is_heard_of_on_its_way():
 
 
 @pytest.mark.parametrize("attack", [PGD(Linf(0.1), steps=7), UniformNoise(Linf(0.1), draws=5)])
-def test_attacks_make_the_passes_they_say(attack):
-    """The promise that what is left rests on."""
+def test_attacks_run_as_many_passes_as_they_declare(attack):
+    """The upper bound on the remaining gradients relies on it."""
     x = torch.rand(4, 1, 2, 2, generator=stream(0, "x"))
     seen = run(Firm(), x, {"it": attack})
     assert seen[-1][0] == round(4 * (CLEAN + cost(attack) + SCORE))
 
 
-def test_an_attack_that_does_not_say_what_it_costs_counts_as_the_others_do():
+def test_an_attack_without_a_declared_cost_counts_as_the_mean_of_the_others():
     class Silent:
         threat = Linf(0.1)
 
@@ -144,12 +146,14 @@ def test_an_attack_that_does_not_say_what_it_costs_counts_as_the_others_do():
     assert meter.left == pytest.approx(3 * (CLEAN + 2 * (7 + SCORE)))
 
 
-def test_parts_read_back_are_no_work():
-    told = []
-    meter = ProgressMeter(lambda *it: told.append(it), {"a": Up(Linf(0.1), 3)}, samples=12, draws=1)
+def test_stored_shards_count_as_no_work():
+    updates = []
+    meter = ProgressMeter(
+        lambda *it: updates.append(it), {"a": Up(Linf(0.1), 3)}, samples=12, draws=1
+    )
     meter.skip(8)
     assert meter.left == pytest.approx(4 * (CLEAN + 3 + SCORE))
     meter.skip(4)
     assert meter.left == 0
     meter.finish()
-    assert told == [(1, 1, "done")]
+    assert updates == [(1, 1, "done")]

@@ -105,7 +105,7 @@ def test_an_empty_batch(kernel):
     assert grads["decay"] == 0 and grads["gate"].tolist() == [[[0.0]]] * 3
 
 
-def test_what_it_does_not_know_is_left_to_another_kernel(kernel):
+def test_unsupported_calls_run_on_another_kernel(kernel):
     x = torch.zeros(LONGEST, 2, device=DEVICE)
     assert BACKEND.supports(x, Triangular())
     assert not BACKEND.supports(torch.zeros(LONGEST + 1, 2, device=DEVICE), Triangular())

@@ -176,7 +176,7 @@ def test_one_value_per_channel_cannot_be_normalised():
 
 
 @compiled
-def test_second_derivatives_are_refused():
+def test_second_derivatives_are_rejected():
     x = draw(3, 4).requires_grad_()
     spikes = integrate_and_fire(x, decay=0.5, surrogate=Triangular(), kernel="cpu").spikes
     with pytest.raises(RuntimeError, match=r"differentiable once; .*use_kernel\('reference'\)"):
@@ -569,7 +569,7 @@ def test_a_lean_convolution_is_torchs(bias, spikes):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_spikes_are_known_until_somebody_changes_them():
+def test_spikes_are_marked_until_they_are_modified():
     spikes = LIF()(draw(3, 4, low=0, high=2))
     assert are_spikes(spikes) and not are_spikes(spikes * 2) and not are_spikes(draw(3))
     spikes.mul_(2)

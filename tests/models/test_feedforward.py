@@ -244,7 +244,7 @@ def test_a_network_built_from_stages():
         ),
     ],
 )
-def test_a_wrong_size_is_refused_in_one_line(wrong, message):
+def test_a_wrong_size_is_rejected_in_one_line(wrong, message):
     with pytest.raises(ValueError, match=message) as caught:
         wrong()
     assert "\n" not in str(caught.value)

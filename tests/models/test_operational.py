@@ -289,7 +289,7 @@ def test_a_recipe_reaches_the_studys_time_constant():
         (lambda: OperationalCNN(image_size=3), "is too small for"),
     ],
 )
-def test_a_wrong_option_is_refused_in_one_line(wrong, message):
+def test_a_wrong_option_is_rejected_in_one_line(wrong, message):
     with pytest.raises(ValueError, match=message) as caught:
         wrong()
     assert "\n" not in str(caught.value)

@@ -370,7 +370,7 @@ def test_a_recipe_names_depth_stem_and_pooling():
     ],
 )
 @pytest.mark.parametrize("kind", BUILD)
-def test_a_wrong_option_is_refused_in_one_line(kind, options, message):
+def test_a_wrong_option_is_rejected_in_one_line(kind, options, message):
     with pytest.raises(ValueError, match=message) as caught:
         BUILD[kind](**options)
     assert "\n" not in str(caught.value)

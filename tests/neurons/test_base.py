@@ -169,7 +169,7 @@ def test_as_an_activation_function_it_runs_one_step(short, levels):
 
 
 @pytest.mark.parametrize("what", ["decay", "gate"])
-def test_a_factor_of_another_length_is_refused_in_one_line(what):
+def test_a_factor_of_another_length_is_rejected_in_one_line(what):
     """Five neurons and four steps: five numbers are no factor a step."""
     factors = {"decay": torch.tensor(0.5), "gate": None, what: torch.ones(5)}
     message = (

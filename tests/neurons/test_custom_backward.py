@@ -168,7 +168,7 @@ def test_the_spikes_of_a_rule_are_marked_as_spikes():
 
 
 @pytest.mark.parametrize("shape", [(2, T, B, N), (2, B, N), (B + 1, N)])
-def test_a_slope_that_does_not_fit_is_refused(shape):
+def test_a_slope_that_does_not_fit_is_rejected(shape):
     with pytest.raises(ValueError, match=r"broadcast to the potentials \[5, 3, 4\], got") as error:
         gradient(LIF(), current(), lambda fired: Prescription(torch.ones(shape)))
     assert "\n" not in str(error.value)

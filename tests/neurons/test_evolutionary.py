@@ -206,7 +206,7 @@ def test_a_network_has_a_leak_for_every_neuron_and_step(decays):
     assert all(p.grad.isfinite().all() and (p.grad[1] != 0).any() for p in leaks.values())
 
 
-def test_other_steps_and_sizes_are_refused_in_one_line():
+def test_other_steps_and_sizes_are_rejected_in_one_line():
     neuron = EvolutionaryLIF(3, (4, 8, 8))
     cases = {
         r"leaks for T = 3 steps, got a current of 5; pass T=5\.$": torch.zeros(5, 2, 4, 8, 8),

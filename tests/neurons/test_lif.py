@@ -131,7 +131,7 @@ def test_from_tau_worked_by_hand_and_with_its_options():
         (lambda: DLIF(4)(torch.zeros(5, 1)), "gates for T = 4 steps, got a current of 5; pass T=5"),
     ],
 )
-def test_a_wrong_argument_is_refused_in_one_line(wrong, message):
+def test_a_wrong_argument_is_rejected_in_one_line(wrong, message):
     with pytest.raises(ValueError, match=message) as caught:
         wrong()
     assert "\n" not in str(caught.value)
@@ -426,7 +426,7 @@ def test_one_neuron_with_another_surrogate_has_the_slope_of_that_surrogate():
 
 
 @pytest.mark.parametrize("factor", [0, -1.0])
-def test_a_bad_factor_is_refused_and_leaves_the_model_alone(factor):
+def test_a_bad_factor_is_rejected_and_leaves_the_model_unchanged(factor):
     model = layers()
     model[1].surrogate = ATan()
     with pytest.raises(ValueError, match="factor must be positive"), backward_mode(model, factor):

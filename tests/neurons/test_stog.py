@@ -181,7 +181,7 @@ def test_the_shapes_are_found_without_a_trace():
     assert torch.equal(model(batch()[0]), twin(batch()[0]))
 
 
-def test_a_shape_may_be_shared_and_a_wrong_one_is_refused():
+def test_a_shape_may_be_shared_and_a_wrong_one_is_rejected():
     per_channel = StoG(shape=(3, 1, 1))
     assert per_channel(torch.rand(2, 4, 3, 5, 5)).shape == (2, 4, 3, 5, 5)
     with pytest.raises(ValueError, match=r"StoG: built for neurons \(3, 1, 1\), got .*\(4, 5, 5\)"):
@@ -235,7 +235,7 @@ def test_the_prior_is_half_gamma_times_the_sum_of_squares():
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.49, 0.5, 1.0])
-def test_gates_are_learned_in_the_first_part_and_left_alone_after_it(progress):
+def test_gates_are_learned_in_the_first_part_and_left_unchanged_after_it(progress):
     model, (x, y) = small_cnn().train(), batch()
     objective = AT(eps=0.1) | GatePrior(gamma=0.1)
     with randomness(model, stream(0, "noise")):
@@ -298,7 +298,7 @@ def test_a_run_resumed_after_the_freeze_ends_with_the_same_bits(optimizer, tmp_p
         torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
 
 
-def test_a_model_without_gates_is_refused(tmp_path):
+def test_a_model_without_gates_is_rejected(tmp_path):
     with pytest.raises(ValueError, match=r"stog: the model has no .*model.neuron: \{name: stog\}"):
         train(small_cnn(LIF(0.5)), splits(), GatePrior(), out=tmp_path / "run")
 

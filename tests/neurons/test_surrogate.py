@@ -107,7 +107,7 @@ def test_closed_form_values(surrogate, x, value):
 
 @pytest.mark.parametrize("name", sorted(SHARP))
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan])
-def test_a_parameter_that_is_not_positive_is_refused(name, bad):
+def test_a_parameter_that_is_not_positive_is_rejected(name, bad):
     cls = SURROGATES[name]
     with pytest.raises(ValueError, match=rf"^{cls.__name__}: \w+ must be positive, got {bad:g}\.$"):
         cls(bad)
@@ -115,7 +115,7 @@ def test_a_parameter_that_is_not_positive_is_refused(name, bad):
 
 @pytest.mark.parametrize("bad", [0, -2.0, math.nan])
 @pytest.mark.parametrize("name", SURROGATES)
-def test_a_factor_that_is_not_positive_is_refused(name, bad):
+def test_a_factor_that_is_not_positive_is_rejected(name, bad):
     with pytest.raises(ValueError, match=r"^widened: factor must be positive"):
         SURROGATES[name]().widened(bad)
 

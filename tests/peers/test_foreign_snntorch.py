@@ -124,7 +124,7 @@ def test_other_neurons_are_driven_and_not_recorded():
         model(x)
 
 
-def test_rate_coding_is_refused():
+def test_rate_coding_is_rejected():
     """It is random, and its gradient is exactly zero although the tensor requires one."""
     x, y = TEST
     rated = sg.foreign(seeded(Rated()), T=T).eval()

@@ -136,7 +136,7 @@ def test_without_the_adapter_states_leak():
         sg.check(network(hard, "s").eval(), *TEST)
 
 
-def test_an_encoder_that_samples_is_refused():
+def test_an_encoder_that_samples_is_rejected():
     from spikingjelly.activation_based import encoding
 
     net = nn.Sequential(encoding.PoissonEncoder(), *network(hard, "s"))

@@ -45,7 +45,7 @@ def test_two_attacks_of_standard_fool_nine_in_ten_of_them(name):
     assert left(name, {key: attacks[key] for key in ("apgd-ce", "apgd-t")}) <= FIRST // 10
 
 
-def test_a_weak_battery_is_seen_to_be_weak():
+def test_a_weak_suite_is_detected():
     """FGSM and PGD-10 with the surrogate as handed over leave nearly all of ``masked``."""
     attacks = suite("quick", eps=EPS)
     assert left("masked", {key: attacks[key] for key in ("fgsm", "pgd10")}) > FIRST // 2

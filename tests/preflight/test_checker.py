@@ -53,7 +53,7 @@ def test_the_surrogate_of_the_training_needs_no_warning(weights):
     assert "% in the worst of three" in str(found)
 
 
-def test_a_surrogate_narrowed_after_the_training_is_a_warning_and_no_refusal(weights):
+def test_a_surrogate_narrowed_after_training_gives_a_warning_and_no_error(weights):
     """Alpha 2000 is a half-width of 0.0009: almost no potential has a gradient."""
     found = checked(weights, 2000.0)
     assert found.warning.startswith("not trustworthy: PGD with 5 steps at eps 0.1 leaves ")
@@ -119,13 +119,13 @@ class Exploding(torch.autograd.Function):
         return grad / 0
 
 
-def test_an_attack_that_fails_is_a_reason_and_no_refusal():
+def test_an_attack_that_fails_gives_a_reason_and_no_error():
     model = Pixel(0.7)
     model.register_forward_pre_hook(lambda module, given: (Exploding.apply(given[0]),))
     assert swept(model) == "attack: the gradient is not finite for 4 of 4 samples."
 
 
-def test_a_surrogate_that_cannot_be_read_is_a_reason_and_no_refusal():
+def test_an_unreadable_surrogate_gives_a_reason_and_no_error():
     node = Leaky()
     own = node.spike_grad
 
@@ -202,7 +202,7 @@ FUNCTION = "SpikingJelly <function square>"
         (LIFSpike(), "hard", "LIFSpike act(1.0,)", "v >= v_th"),
     ],
 )
-def test_what_is_known_of_a_neuron(node, reset, surrogate, fires):
+def test_the_known_properties_of_a_neuron(node, reset, surrogate, fires):
     (neuron,) = sg.foreign(node, T=4).spiking_layers().values()
     known = {"reset": reset, "surrogate": surrogate, "fires": fires}
     assert neuron.described() == known

@@ -207,7 +207,7 @@ def test_a_factory_may_return_an_adapted_model(capsys):
         (["--model", "my_nets:net", "--T", "4", "--data", "digit"], "Did you mean 'digits'?"),
     ],
 )
-def test_refusals_are_one_line(words, message, capsys):
+def test_rejections_are_one_line(words, message, capsys):
     assert attack(*words, "--out" if "--model" in words else "--eps", "0.2") == 2
     assert message in _line(capsys)
 
@@ -221,7 +221,7 @@ def test_refusals_are_one_line(words, message, capsys):
         (None, "no such file"),
     ],
 )
-def test_wrong_weights_are_refused_and_no_code_runs(content, message, capsys):
+def test_wrong_weights_are_rejected_and_no_code_runs(content, message, capsys):
     if content is not None:
         torch.save(content, "w.pt")
     assert usual("--out", "mine", "--weights", "w.pt") == 2
@@ -281,7 +281,7 @@ def test_a_card_that_says_nothing_of_neurons_is_completed(spiking, capsys):
     assert json.loads(Path("mine/model.json").read_text(encoding="utf-8")) == first
 
 
-def test_a_folder_with_something_else_is_left_alone(folder, capsys):
+def test_a_folder_with_something_else_is_left_unchanged(folder, capsys):
     (folder / "notes").mkdir()
     (folder / "notes" / "a.txt").write_text("mine", encoding="utf-8")
     assert usual("--out", "notes") == 2

@@ -82,7 +82,7 @@ def test_the_table_holds_what_the_runs_hold(out):
     assert f"| mini/{ONLY} | 0.1 | 8 |" in text
 
 
-def test_what_is_finished_is_not_done_again(out, monkeypatch):
+def test_finished_runs_are_not_repeated(out, monkeypatch):
     def never(*args, **options):
         raise AssertionError("done again")
 
@@ -91,7 +91,7 @@ def test_what_is_finished_is_not_done_again(out, monkeypatch):
     assert len(again.entries) == 1
 
 
-def test_what_was_interrupted_goes_on(out, monkeypatch):
+def test_an_interrupted_reproduction_continues(out, monkeypatch):
     """The attack of seed 1 is lost: it alone is done again, with the same result."""
     (lost,) = (out / f"{ONLY}-s1" / "attacks").glob("*.json")
     before = json.loads(lost.read_text())
@@ -109,12 +109,12 @@ def test_what_was_interrupted_goes_on(out, monkeypatch):
     assert json.loads(lost.read_text())["worst_case"] == before["worst_case"]
 
 
-def test_another_recipe_in_the_folder_is_refused(out):
+def test_another_recipe_in_the_folder_is_rejected(out):
     with pytest.raises(ValueError, match=r"started with another recipe: train.epochs was 1"):
         reproduce("mini", out, seeds=(0,), only=[ONLY], changes=[*TINY, "train.epochs=2"], jobs=1)
 
 
-def test_a_training_that_diverges_is_told_and_ends_no_other(tmp_path):
+def test_a_diverged_training_is_reported_and_does_not_stop_the_others(tmp_path):
     """Planted in seed 0; seed 1 is trained and can be shown alone."""
     train, seen = reproduction.train_recipe, []
 
@@ -159,7 +159,7 @@ def test_the_command_prints_the_table(out, capsys):
         (["mini", "--seeds", "a"], "--seeds: expected whole numbers, got 'a'"),
     ],
 )
-def test_wrong_use_is_refused_in_one_line(tmp_path, capsys, words, part):
+def test_wrong_use_is_rejected_in_one_line(tmp_path, capsys, words, part):
     assert main(["reproduce", *words, "--out", str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err
     assert part in told

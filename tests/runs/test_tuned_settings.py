@@ -123,7 +123,7 @@ def test_the_choice_is_that_of_tune_with_the_cheapest_attack_that_uses_it(model,
         assert len(set(wanted.scores.values())) > 1, "the candidates differ, or this shows nothing"
 
 
-def test_an_interrupted_choice_goes_on_where_it_stopped(model, data, tmp_path, monkeypatch):
+def test_an_interrupted_choice_continues_where_it_stopped(model, data, tmp_path, monkeypatch):
     whole = load_or_tune(model, data.val, small(), folder=tmp_path / "whole", seed=0)
     tried = []
 
@@ -155,7 +155,7 @@ def test_an_interrupted_choice_goes_on_where_it_stopped(model, data, tmp_path, m
     ],
     ids=["cut", "no scores", "seed", "candidates"],
 )
-def test_a_file_that_is_damaged_or_of_another_choice_is_refused(
+def test_a_file_that_is_damaged_or_of_another_choice_is_rejected(
     change, says, model, data, tmp_path
 ):
     attack = {"hart": plain(HART())}
@@ -166,7 +166,7 @@ def test_a_file_that_is_damaged_or_of_another_choice_is_refused(
         load_or_tune(model, data.val, attack, folder=tmp_path, seed=0)
 
 
-def test_the_test_images_have_no_say(model, data, tmp_path):
+def test_the_choice_does_not_depend_on_the_test_images(model, data, tmp_path):
     """Other test images: the same files, bit for bit. Other validation images: other scores."""
     plan = EvaluateSection(tune=True, cascade=True, limit=2)
 
@@ -255,7 +255,7 @@ def test_where_nothing_can_be_chosen_the_result_is_the_plain_one(tmp_path, data)
     assert [file.name for file in tmp_path.glob("*.json")] == ["demo-linf-0.1-first2-cascade.json"]
 
 
-def test_a_recipe_that_tunes_does_not_stand_in_the_way_of_other_suites(run, capsys, tmp_path):
+def test_a_recipe_that_tunes_can_run_suites_without_settings(run, capsys, tmp_path):
     """And the report's commands make again what is there: the tuned result and the plain one."""
     other = tmp_path / "tuning"
     shutil.copytree(run, other, ignore=shutil.ignore_patterns(run_files.ATTACKS))
@@ -269,7 +269,7 @@ def test_a_recipe_that_tunes_does_not_stand_in_the_way_of_other_suites(run, caps
     assert re.search(r"--suite demo --norm linf --eps 0\.1 --limit 2 --no-tune", page)
 
 
-def test_a_suite_without_a_setting_is_refused(run, capsys):
+def test_a_suite_without_a_setting_is_rejected(run, capsys):
     assert main(["attack", str(run), "--suite", "papers,quick", "--tune"]) == 2
     said = "--tune: no setting to choose in suite papers, quick; there is one in: demo, snn, every."
     assert said in capsys.readouterr().err
@@ -279,7 +279,7 @@ def test_a_suite_without_a_setting_is_refused(run, capsys):
         build(load_recipe("demo/at", ["evaluate.suite=papers", "evaluate.tune=true"]))
 
 
-def test_audit_is_told_where_the_settings_are_from(run, monkeypatch):
+def test_the_audit_gets_the_origin_of_the_settings(run, monkeypatch):
     asked = {}
 
     class Verdict:
@@ -298,7 +298,7 @@ def test_audit_is_told_where_the_settings_are_from(run, monkeypatch):
     assert asked["tuned"] is None
 
 
-def test_audit_without_such_an_attack_is_refused(run, capsys):
+def test_audit_without_such_an_attack_is_rejected(run, capsys):
     for more in ([], ["--attack", "pgd40"]):
         assert main(["audit", str(run), "--quick", "--tune", *more]) == 2
         assert "--tune: chooses the setting of --attack" in capsys.readouterr().err

@@ -100,7 +100,7 @@ def test_two_writers_of_one_file_do_not_share_a_temporary_name(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), np.arange(2), {1, 2}])
-def test_json_rejects_what_it_has_no_form_for(value, old):
+def test_json_rejects_values_that_it_cannot_represent(value, old):
     with pytest.raises(ValueError, match=r"write_json: result: .*write None"):
         write_json(old, {"value": value})
     assert untouched(old)

@@ -40,7 +40,7 @@ def same(a, b):
     torch.testing.assert_close(dict(a.state_dict()), dict(b.state_dict()), rtol=0, atol=0)
 
 
-def test_what_is_saved_is_loaded_bit_for_bit(tmp_path):
+def test_a_checkpoint_is_loaded_bit_for_bit(tmp_path):
     model, other = cnn(1), cnn(2)
     tensors = {"a/step": torch.tensor(3.0), "b": torch.arange(4).view(2, 2).t()}
     info = {"epoch": 3, "loss": 0.1 + 0.2, "names": ["x", None]}

@@ -21,8 +21,8 @@ def double(number, progress):
     return 2 * number
 
 
-def refuse(number, progress):
-    raise ValueError(f"job {number} is refused")
+def reject(number, progress):
+    raise ValueError(f"job {number} is rejected")
 
 
 def ask_spikeguard(number, progress):
@@ -53,8 +53,8 @@ def test_results_come_in_the_order_of_the_jobs(workers):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_first_error_is_raised(workers):
-    with pytest.raises(ValueError, match="is refused"):
-        run_in_processes(refuse, [(1,), (2,)], workers, lambda *said: None)
+    with pytest.raises(ValueError, match="is rejected"):
+        run_in_processes(reject, [(1,), (2,)], workers, lambda *said: None)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -84,8 +84,8 @@ def test_a_user_error_in_a_worker_is_still_a_user_error(workers):
     """The module that raised it decides; a ValueError raised outside SpikeGuard is a bug."""
     with pytest.raises(ValueError, match=r"^wilson: needs") as ours:
         run_in_processes(ask_spikeguard, [(1,), (2,)], workers, lambda *said: None)
-    with pytest.raises(ValueError, match="is refused") as others:
-        run_in_processes(refuse, [(1,), (2,)], workers, lambda *said: None)
+    with pytest.raises(ValueError, match="is rejected") as others:
+        run_in_processes(reject, [(1,), (2,)], workers, lambda *said: None)
     assert (is_user_error(ours.value), is_user_error(others.value)) == (True, False)
 
 

@@ -70,7 +70,7 @@ def test_a_missing_attribute_is_an_error_and_nothing_changes():
         assert values(things) == [0, 1, 2]
 
 
-def test_restored_lets_the_block_set_what_it_likes():
+def test_restored_undoes_any_change_in_the_block():
     things = objects()
     with pytest.raises(KeyError), restored(things, "a"):
         for each in things:

@@ -122,7 +122,7 @@ class OnGPU:
         return self.n
 
 
-def test_what_is_never_recorded(snn, monkeypatch):
+def test_passes_that_are_never_recorded(snn, monkeypatch):
     assert graphs._can_record(snn.eval(), OnGPU(LARGEST))
     assert not graphs._can_record(snn, OnGPU(LARGEST + 1))
     assert not graphs._can_record(snn, torch.zeros(1))
@@ -144,7 +144,7 @@ def test_what_is_never_recorded(snn, monkeypatch):
 
 
 @pytest.mark.parametrize("inner", [ASSG(), EoT(2, ASSG())])
-def test_a_gradient_that_learns_is_refused_in_one_line(inner):
+def test_an_adaptive_gradient_is_rejected_in_one_line(inner):
     with pytest.raises(ValueError, match=r"Graphed: .* learns from step to step.*write") as caught:
         Graphed(inner)
     assert "\n" not in str(caught.value)
@@ -239,11 +239,11 @@ def test_without_a_gradient_the_model_itself_is_called(recorded, snn, x):
     assert recorded == []
 
 
-def test_a_pass_that_cannot_be_recorded_is_refused_in_one_line(monkeypatch, snn, x, y):
-    def refuse(*_):
+def test_a_pass_that_cannot_be_recorded_is_rejected_in_one_line(monkeypatch, snn, x, y):
+    def reject(*_):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", refuse)
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", reject)
     monkeypatch.setattr(graphs, "_can_record", lambda model, x: True)
     with pytest.raises(AttackError, match=r"cannot be recorded .*\(operation .*\); use") as caught:
         gradient(Graphed(), snn, x, y)

@@ -223,7 +223,7 @@ def test_searches_run_step_by_step_where_nothing_is_learned(gradient):
         lambda: NES(4, 0.0),
     ],
 )
-def test_settings_out_of_range_are_refused_in_one_line(build):
+def test_settings_out_of_range_are_rejected_in_one_line(build):
     with pytest.raises(ValueError, match="got") as error:
         build()
     assert "\n" not in str(error.value)
@@ -419,7 +419,7 @@ def test_assg_learns_in_nested_eot_once_a_step():
     assert all(torch.equal(search.moments[place][0], M) for place, (M, _) in once.moments.items())
 
 
-def test_assg_refuses_to_go_on_with_another_batch():
+def test_assg_rejects_another_batch_in_the_same_search():
     model, search = network(), ASSG().begin()
     taken(search, model)
     with pytest.raises(ValueError, match="another batch") as error:

@@ -274,7 +274,7 @@ def stricter(limit, calls):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4])
-def test_a_sample_that_the_judge_finds_right_goes_on_with_its_search(batch_size):
+def test_a_sample_that_the_judge_finds_correct_continues_its_search(batch_size):
     """Fooled at 0.49 according to the search, at 0.45 and below according to the judge.
 
     The sample at 0.51 is submitted at 0.49, 0.47 and 0.45. The last sample is never fooled in the

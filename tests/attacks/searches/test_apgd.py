@@ -125,7 +125,7 @@ def test_a_constant_best_loss_halves_it_unless_it_was_just_halved():
     assert halvings(sequence) == [22, 57, 80, 93]
 
 
-def test_after_a_halving_the_search_goes_on_from_its_best_point():
+def test_after_a_halving_the_search_continues_from_its_best_point():
     """Best at evaluation 7. The step after evaluation 22 starts there, with that gradient."""
     sequence = [0.0] * 101
     sequence[7] = 5.0
@@ -542,7 +542,7 @@ def test_it_is_a_stepwise_attack():
         ({"targets": 2, "loss": cross_entropy}, "targeted DLR; leave loss out"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused_in_one_line(options, says):
+def test_settings_that_make_no_sense_are_rejected_in_one_line(options, says):
     with pytest.raises(ValueError, match=says) as error:
         APGD(Linf(0.1), **options)
     assert "\n" not in str(error.value)

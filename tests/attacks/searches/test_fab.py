@@ -265,7 +265,7 @@ def test_the_cost_is_what_a_sample_of_many_classes_costs():
         (SimpleNamespace(norm="l0", eps=1.0), {}, "got 'l0'"),
     ],
 )
-def test_refuses_in_one_line(threat, options, says):
+def test_rejects_in_one_line(threat, options, says):
     with pytest.raises(ValueError, match=says) as error:
         FAB(threat, **options)
     assert "\n" not in str(error.value)

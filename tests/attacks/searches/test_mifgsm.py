@@ -160,7 +160,7 @@ def test_the_cost():
         ({"decay": float("nan")}, "got nan"),
     ],
 )
-def test_refuses_in_one_line(options, says):
+def test_rejects_in_one_line(options, says):
     with pytest.raises(ValueError, match=says) as error:
         MIFGSM(Linf(0.1), **options)
     assert "\n" not in str(error.value)

@@ -239,7 +239,7 @@ def test_the_cost():
         ({"targets": -1}, "targets counts classes, >= 0, got -1"),
     ],
 )
-def test_refuses_in_one_line(options, says):
+def test_rejects_in_one_line(options, says):
     with pytest.raises(ValueError, match=says) as error:
         MTPGD(Linf(0.1), **options)
     assert "\n" not in str(error.value)

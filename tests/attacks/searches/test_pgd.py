@@ -122,7 +122,7 @@ def test_tramer_under_l2_takes_two_half_steps():
     ],
     ids=str,
 )
-def test_rfgsm_refuses_what_it_does_not_know_in_one_line(options):
+def test_rfgsm_rejects_unknown_options_in_one_line(options):
     with pytest.raises(ValueError, match="RFGSM") as error:
         RFGSM(Linf(EPS), **options)
     assert "\n" not in str(error.value)
@@ -235,7 +235,7 @@ def test_restarts_against_noise_are_ranked_on_as_many_draws_as_the_gradient_take
     ],
     ids=str,
 )
-def test_pgd_refuses_numbers_out_of_range_in_one_line(options):
+def test_pgd_rejects_numbers_out_of_range_in_one_line(options):
     with pytest.raises(ValueError, match="PGD") as error:
         PGD(Linf(EPS), **options)
     assert "\n" not in str(error.value)

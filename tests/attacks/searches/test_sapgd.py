@@ -262,7 +262,7 @@ def test_the_cost():
         ({"restarts": 0}, "restarts must be >= 1, got 0"),
     ],
 )
-def test_refuses_in_one_line(options, says):
+def test_rejects_in_one_line(options, says):
     with pytest.raises(ValueError, match=says) as error:
         SAPGD(Linf(0.1), **options)
     assert "\n" not in str(error.value)

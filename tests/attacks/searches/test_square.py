@@ -324,7 +324,7 @@ def test_the_cost_is_a_third_a_query():
         (SimpleNamespace(norm="l1", eps=1.0), {}, "defined for Linf and L2, got 'l1'"),
     ],
 )
-def test_refuses_in_one_line(threat, options, says):
+def test_rejects_in_one_line(threat, options, says):
     with pytest.raises(ValueError, match=says) as error:
         Square(threat, **options)
     assert "\n" not in str(error.value)

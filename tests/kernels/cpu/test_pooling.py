@@ -182,7 +182,7 @@ def test_averaged_by_any_number_of_threads(threads):
         torch.set_num_threads(before)
 
 
-def test_kernels_that_average_nothing_refuse_a_window():
+def test_kernels_without_pooling_reject_a_window():
     with pytest.raises(ValueError, match="kernel 'multistep' cannot pool spikes"):
         integrate_and_fire(
             current(T, 4, 4, 4), decay=0.5, surrogate=SURROGATE, kernel="multistep", window=(2, 2)

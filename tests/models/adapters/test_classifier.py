@@ -212,7 +212,7 @@ def test_normalisation_is_inside():
     assert set(model.state_dict()) == {f"model.{name}" for name in net.state_dict()}
 
 
-def test_the_input_is_left_alone_although_the_network_changes_its_argument():
+def test_the_input_is_left_unchanged_although_the_network_changes_its_argument():
     model, (x, _) = sg.foreign(seeded(Paper()), T=T), images()
     before = x.clone()
     model(x)
@@ -269,7 +269,7 @@ class FramesOnly(nn.Module):
         ),
     ],
 )
-def test_refusals(make, message):
+def test_wrong_uses_are_rejected(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -284,7 +284,7 @@ def test_an_unknown_framework_with_states_is_not_taken_for_stateless():
     assert recognised(nn.Sequential(Other(2, 2)), "stateless") == "stateless"
 
 
-def test_a_recurrence_that_gives_other_spikes_is_refused():
+def test_a_recurrence_that_gives_other_spikes_is_rejected():
     model, (x, _) = sg.foreign(layers(MisnamedLIFNode()), T=T), images()
     with record(model), pytest.raises(ForeignError, match="gives other spikes than the layer did"):
         model(x)
@@ -426,7 +426,7 @@ class Writing(nn.Module):
         (Writing, r"change the model \(calls\)"),
     ],
 )
-def test_every_fault_is_refused(make, message):
+def test_every_fault_is_rejected(make, message):
     with pytest.raises(ValueError, match=message):
         sg.check(seeded(make()), *images())
 
