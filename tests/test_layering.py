@@ -26,7 +26,7 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-LEAVES = {"system", "storage"}  # these import nothing of ours, leaves included
+LEAVES = {"system", "storage"}  # these import nothing from the package
 ONLY_IMPORTER = {
     "lightning_fabric": "training/engine.py",
     "lightning": "training/engine.py",
@@ -35,7 +35,7 @@ FORBIDDEN = [
     ("training", "evaluation"),
     ("auditing", "training"),
     ("reporting", "runs"),
-    ("rng", "storage"),  # rng imports system alone
+    ("rng", "storage"),  # rng imports only system
 ]
 # Inside a package, from the bottom up; a part is a module or a folder of the package.
 INNER = {
@@ -98,14 +98,14 @@ def breaches(root):
             if other not in level:
                 found.append(f"{name} imports {other}, which has no layer")
             elif level[other] > level[own]:
-                found.append(f"{name} imports {other}, which lies above it")
+                found.append(f"{name} imports {other}, which is above it")
             elif own in LEAVES:
                 found.append(f"{name} imports {other}, but {own} is a leaf")
             elif (own, other) in FORBIDDEN:
-                found.append(f"{name} imports {other}, which {own} does not know")
+                found.append(f"{name} imports {other}, which {own} must not import")
         for package, importer in ONLY_IMPORTER.items():
             if name != importer and any(i.split(".")[0] == package for i in imports(file)):
-                found.append(f"{name} imports {package}, which is left to {importer}")
+                found.append(f"{name} imports {package}, which only {importer} may import")
         found += inner_breaches(file, root)
     return found + circles(root)
 
@@ -118,7 +118,7 @@ def inner_breaches(file, root):
     imported = [other for other in ours(file) if other[0] == parts[0] and len(other) > 1]
     if len(parts) > 1 and parts[1] in order:
         found += [
-            f"{name} imports {'.'.join(other)}, which lies above it"
+            f"{name} imports {'.'.join(other)}, which is above it"
             for other in imported
             if other[1] in order and order.index(other[1]) > order.index(parts[1])
         ]
@@ -227,16 +227,19 @@ def plant(root, files):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"kernels/fast.py": "from spikeguard.models import SNN"}, "models, which lies above"),
-        ({"kernels/fast.py": "from spikeguard import models"}, "models, which lies above"),
+        ({"kernels/fast.py": "from spikeguard.models import SNN"}, "models, which is above"),
+        ({"kernels/fast.py": "from spikeguard import models"}, "models, which is above"),
         (
             {"rng.py": "def f():\n    import spikeguard.training"},
-            "rng.py imports training, which lies",
+            "rng.py imports training, which is",
         ),
         ({"storage/a.py": "from spikeguard.rng import key"}, "imports rng, but storage is a leaf"),
         ({"rng.py": "import spikeguard.storage"}, "rng.py imports storage, which rng does not"),
-        ({"training/a.py": "import lightning_fabric.utilities"}, "is left to training/engine.py"),
-        ({"training/a.py": "from lightning import fabric"}, "is left to training/engine.py"),
+        (
+            {"training/a.py": "import lightning_fabric.utilities"},
+            "only training/engine.py may import",
+        ),
+        ({"training/a.py": "from lightning import fabric"}, "only training/engine.py may import"),
         ({"training/a.py": "import spikeguard.evaluation"}, "evaluation, which training does not"),
         ({"auditing/a.py": "import spikeguard.training"}, "training, which auditing does not"),
         ({"extras.py": ""}, "extras has no layer; add it to LAYERS"),
@@ -249,11 +252,11 @@ def plant(root, files):
         ),
         (
             {"attacks/base.py": "from spikeguard.attacks.gradients.nes import NES"},
-            "attacks/base.py imports attacks.gradients.nes.NES, which lies above",
+            "attacks/base.py imports attacks.gradients.nes.NES, which is above",
         ),
         (
             {"reporting/charts/a.py": "import spikeguard.reporting.sections.tables"},
-            "reporting/charts/a.py imports reporting.sections.tables, which lies above",
+            "reporting/charts/a.py imports reporting.sections.tables, which is above",
         ),
         (
             {

@@ -64,7 +64,7 @@ def test_names_that_differ_anywhere_give_other_keys():
 
 
 def test_numbers_of_any_kind_name_the_same_stream():
-    """An index that comes out of numpy is still that index."""
+    """A numpy integer names the same stream as the Python integer."""
     assert key(np.int64(4), "epoch", np.int32(7)) == key(4, "epoch", 7)
 
 
@@ -114,7 +114,7 @@ def test_normal_numbers_do_not_depend_on_the_batch_to_the_last_bit(count):
 @pytest.mark.parametrize("draw", [SampleStreams.uniform, SampleStreams.normal])
 @pytest.mark.parametrize(("dim", "shape"), [(0, (3, 4, 5)), (1, (4, 3, 5)), (-1, (4, 5, 3))])
 def test_the_sample_axis_may_be_any(dim, shape, draw):
-    """What a sample draws is its row in order, wherever the sample axis lies."""
+    """A sample's numbers are the same, in order, whichever axis is the sample axis."""
     found = draw(SampleStreams(1, [10, 20, 30]), shape, dim=dim)
     assert found.shape == shape and found.dtype == torch.float32
     for i, sample in enumerate((10, 20, 30)):

@@ -33,7 +33,7 @@ exact = pytest.mark.skipif(
 
 @pytest.fixture
 def stored(tmp_path):
-    """Copy a stored folder, and lay others over it."""
+    """Copy a stored folder, and copy further ones over it."""
 
     def copy(*names):
         for name in names:
@@ -118,7 +118,7 @@ def test_an_interrupted_evaluation_is_continued(name, stored):
 
 
 def test_a_stored_shard_is_not_run_again(stored):
-    """The shards hold outcomes planted here: what is read back shows them."""
+    """The shards hold planted outcomes, which the result shows."""
     import numpy as np
 
     path = stored("finished", "evaluating")

@@ -14,7 +14,7 @@ PARTS = ["Measured", "Passes", "A failure means", "Remedy", "Cost", "Cannot see"
 
 
 def page_fault(text, check):
-    """Return what is wrong with the page of a check; empty if nothing is."""
+    """Return the fault of the page of a check; empty if there is none."""
     if not text.startswith(f"# {check.code}: {title(check.measure)}\n\n"):
         return "the first line is not the code and title of the check"
     parts = re.findall(r"^\* \*\*(.+?)\*\*: \S", text, re.MULTILINE)

@@ -21,7 +21,7 @@ def codes_in(module):
 
 
 def header_fault(header, codes):
-    """Return what is wrong with the codes that a module docstring names; empty if nothing is."""
+    """Return the fault in the codes that a module docstring names; empty if there is none."""
     ends = re.search(r"\bChecks? ((?:[GS]\d+, )*[GS]\d+)\.\s*\Z", header)
     if ends is None:
         return "the header does not end in 'Check G1.' or 'Checks G1, G2.'"

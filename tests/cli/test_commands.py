@@ -47,7 +47,7 @@ HELP = [[name] for name in COMMANDS] + [["data", "download"], ["data", "check"]]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A finished tiny run; tests may add to it, never change what is there."""
+    """A finished tiny run; tests may add files to it, never change one."""
     path = tmp_path_factory.mktemp("runs") / "tiny"
     assert main([*TRAIN, "--out", str(path)]) == 0
     return path
@@ -134,7 +134,7 @@ def test_list_describes_every_entry(kind, capsys):
     start = lines[0].index("what it is")
     for name, line in zip(names, lines[1 : len(names) + 1], strict=True):
         assert line.split()[0] == name
-        assert line[start:].strip()  # every entry says what it is, in the same column
+        assert line[start:].strip()  # every entry has a description, in the same column
         assert line[start - 1] == " "
     assert all(name in overview for name in names if kind != "recipes")
 
@@ -217,7 +217,7 @@ def test_an_interrupted_training_ends_like_one_that_never_stopped(
     command = shlex.split(told.partition("continue with: ")[2])
     assert command[0] == "spikeguard"
     assert command[-1] == "--resume"
-    assert main(command[1:]) == 0  # the line can be used as it is
+    assert main(command[1:]) == 0  # the line can be used unchanged
     assert same(weights(path), weights(run))
 
 
@@ -354,7 +354,7 @@ def test_kept_inputs_that_cannot_be_read_are_named_with_what_to_do(damage, suffi
 
 
 def test_without_a_terminal_every_batch_has_a_progress_line(run, capsys, monkeypatch):
-    """3 batches of 4 images: each tells of its attack, and how long the rest will take."""
+    """3 batches of 4 images: each line names the attack and the time left."""
     recipe = load_recipe(run / run_files.RECIPE, ["evaluate.batch_size=4"])
     monkeypatch.setattr("spikeguard.runs.run.load_recipe", lambda *args, **options: recipe)
     assert main(["attack", str(run), "--eps", "0.045", "--suite", "baseline"]) == 0
@@ -375,7 +375,7 @@ def test_standard_is_a_cascade_by_itself(run, capsys):
 
 
 def test_two_processes_attack_a_run_as_one_does(run, capsys, tmp_path):
-    """12 images: two parts of 6, whose outcomes are those of the whole."""
+    """12 images: two shards of 6, whose outcomes are those of one process."""
     words = ["--eps", "0.25", "--suite", "quick"]
     other = tmp_path / "other"
     shutil.copytree(run, other, ignore=shutil.ignore_patterns(run_files.ATTACKS))
@@ -454,7 +454,7 @@ def test_audit_keeps_its_verdict_in_the_run(run, capsys):
     verdict = json.loads((run / run_files.AUDIT).read_text())
     assert verdict["status"] in ("reliable", "unreliable", "inconclusive")
     said = {found["code"]: found["status"] for found in verdict["findings"]}
-    assert said["S22"] == "pass"  # the recipe says what the network was trained with
+    assert said["S22"] == "pass"  # the recipe names the surrogate of the training
 
 
 def test_audit_puts_the_number_of_a_named_attack_to_the_test(run, capsys):
@@ -526,7 +526,7 @@ def test_a_machine_without_git_has_no_commit(monkeypatch):
 
 
 class _Calling:
-    """Stands in for ``progress``: a context manager whose callback is the given function."""
+    """Replaces ``progress``: a context manager whose callback is the given function."""
 
     def __init__(self, update):
         self.update = update
@@ -542,7 +542,7 @@ class _Calling:
 
 
 def test_a_noisy_run_is_attacked_with_averaged_gradients_by_default(tmp_path):
-    """EoT is not something to remember: left out, it is 4 for a noisy model and 1 for any other."""
+    """The default of EoT is 4 for a noisy model and 1 for any other."""
     recipe = load_recipe("demo/tgo", [*TINY, "evaluate.eot="])
     train_recipe(recipe, tmp_path / "noisy")
     noisy = Run.load(tmp_path / "noisy")

@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: which lines are written, and what they say."""
+"""Progress without a terminal: which lines are written, and their text."""
 
 import itertools
 
@@ -8,13 +8,13 @@ from spikeguard.cli.console import progress, progress_board
 
 
 def ticks(step):
-    """A clock that goes on by ``step`` seconds whenever it is asked."""
+    """A clock that advances by ``step`` seconds at every call."""
     times = itertools.count(0, step)
     return lambda: next(times)
 
 
 class Hand:
-    """A clock that stands where it is put."""
+    """A clock that is set by hand."""
 
     def __init__(self):
         self.now = 0.0
@@ -30,7 +30,7 @@ def lines(capsys):
 
 
 def test_the_time_left_is_the_pace_so_far_times_the_rest(capsys):
-    """100 of 400 are there at the start, 100 more 30 s later: 200 take a minute more."""
+    """100 of 400 are done at the start, 100 more 30 s later: 200 take another minute."""
     clock = Hand()
     with progress("attack", clock=clock) as update:
         update(100, 400, "noise")
@@ -71,7 +71,7 @@ def test_the_number_of_lines_depends_on_the_share_and_not_on_the_speed(step, cap
 
 
 def test_every_finished_epoch_has_a_line_and_a_long_one_has_some_inside(capsys):
-    """2 epochs of 10 steps: tenths are 2 steps, and the validation has a line of its own."""
+    """2 epochs of 10 steps: tenths are 2 steps, and the validation has its own line."""
     with progress("train", clock=Hand()) as update:
         for epoch in (1, 2):
             for step in range(1, 11):

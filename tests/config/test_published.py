@@ -1,4 +1,4 @@
-"""The printed numbers, and ours beside them: only what is the same attack is compared."""
+"""Published numbers beside measured ones: only equal attacks are compared."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Every recipe that ships: complete, buildable, trainable; parts, pieces by name, refusals."""
+"""Every shipped recipe is complete and can be built and trained; pieces by name; bad recipes."""
 
 from functools import cache
 
@@ -100,7 +100,7 @@ def test_a_recipe_that_ships_takes_two_steps(name):
 
 
 def test_no_two_recipes_train_the_same():
-    """But those that differ in their data set alone where a table has a row for each."""
+    """Recipes that differ only in the data set are allowed if a table has a row for each."""
     parts = [trained_part(name) for name in NAMES]
     assert len(set(parts)) == len(parts)
 
@@ -119,7 +119,7 @@ def test_every_published_row_has_one_recipe():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if shipped(name).published])
 def test_a_recipe_agrees_with_the_row_it_names(name):
-    """Data set, network, neuron and defence, as far as the row's own words tell them."""
+    """Data set, network, neuron and defence, as far as the row names them."""
     recipe = shipped(name)
     for key in recipe.published:
         paper, _, dataset, network, defence = key.split("/")

@@ -1,1 +1,1 @@
-"""Contracts: what every entry of a registry promises, whatever it is."""
+"""Contract tests: properties that every entry of a registry must have."""

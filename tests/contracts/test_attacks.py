@@ -1,7 +1,7 @@
-"""What every attack promises; a new entry of ATTACKS inherits all of it.
+"""Contract of every attack; the tests run on each entry of ATTACKS.
 
-An attack is built by its ``example(threat)`` where it has one, and by its threat alone otherwise.
-One that cannot pass a test says so itself: see ``exempt_from`` of ``Attack``.
+An attack is built by its ``example(threat)`` where it has one, and from its threat otherwise.
+An attack declares the tests that it cannot pass: see ``exempt_from`` of ``Attack``.
 """
 
 from functools import cache
@@ -72,7 +72,7 @@ def network(sigma=0.0):
 
 @pytest.fixture(autouse=True)
 def only_where_it_is_defined(request):
-    """An attack may refuse a threat; none refuses Linf."""
+    """Skip a test if the attack rejects the threat; none may reject Linf."""
     asked = getattr(request.node, "callspec", None)
     asked = {} if asked is None else asked.params
     name, threat = asked.get("name"), asked.get("threat")
@@ -134,7 +134,7 @@ class Linear(nn.Module):
 
 
 class Deaf(nn.Module):
-    """Ignores its input; with noise, each answer is right with probability 3/4."""
+    """Ignores its input; with noise, each prediction is correct with probability 3/4."""
 
     def __init__(self, stochastic):
         super().__init__()
@@ -236,7 +236,7 @@ def test_a_sample_does_not_depend_on_its_batch(name, threat, model, x, y):
 
 
 def state(model):
-    """Return copies of all that an attack must leave as it is."""
+    """Return copies of everything that an attack must leave unchanged."""
     return (
         {name: value.clone() for name, value in model.state_dict().items()},
         {name: module.training for name, module in model.named_modules()},
@@ -317,7 +317,7 @@ def test_l2_optimum_of_a_linear_model(name):
 @pytest.mark.parametrize("stochastic", [False, True], ids=["quiet", "noisy"])
 @pytest.mark.parametrize("name", sorted(set(BUILD) - SPIKING_ONLY))
 def test_a_model_that_ignores_its_input_is_not_fooled(name, stochastic):
-    """On the same noise the adversarial input gets the same answer as the clean one."""
+    """Under the same noise the adversarial input gets the same prediction as the clean one."""
     model, x = Deaf(stochastic), torch.rand(50, 1, 2, 2, generator=stream(0, "x"))
     y = torch.zeros(50, dtype=torch.int64)
     x_adv = BUILD[name](Linf(0.1))(model, x, y, generator=stream(1, "attack"))
@@ -362,7 +362,7 @@ def test_labels_that_do_not_fit_are_rejected_in_one_line(name, spoil, quiet, x, 
 
 @every_attack
 def test_a_model_with_a_nan_weight_is_an_error(name, quiet, x, y):
-    """The first layer's potentials are NaN, hence silent: the logits alone look fine."""
+    """The first layer's potentials are NaN, so it never fires and the logits are finite."""
     with torch.no_grad():
         quiet.features[0].weight[0] = torch.nan
     before = {name: module.training for name, module in quiet.named_modules()}

@@ -1,7 +1,7 @@
-"""What every defence promises; a new entry of DEFENCES inherits all of it.
+"""Contract of every defence; the tests run on each entry of DEFENCES.
 
 A defence is built by its ``example()`` where it has one, and by its defaults otherwise. Its first
-field is its strength, where 0 is plain training, unless its ``off()`` says what is.
+field is its strength, and 0 is plain training; otherwise ``off()`` returns plain training.
 """
 
 from dataclasses import asdict, fields, replace
@@ -20,7 +20,7 @@ from spikeguard.training.trainer import train
 
 
 def switched_off(piece):
-    """Return the piece without effect; None for another loss of the answers, which has no 0."""
+    """Return the piece without effect; None for another classification loss, which has no 0."""
     if hasattr(piece, "off"):
         return piece.off()
     if isinstance(piece, Fits):
@@ -44,7 +44,7 @@ def whole(piece, eps=0.1):
 
 
 def small_cnn(name):
-    """The first of a few small networks that the defence accepts, with noise if that will do."""
+    """The first of a few small networks that the defence accepts; noisy ones come first."""
     for readout, neuron in NETWORKS:
         options = {"readout": readout, "neuron": neuron}
         model = CNN(1, 3, T=2, width=2, hidden=4, image_size=8, **options).train()

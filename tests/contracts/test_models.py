@@ -1,4 +1,4 @@
-"""What every network promises; a new entry of MODELS inherits all of it."""
+"""Contract of every network; the tests run on each entry of MODELS."""
 
 import copy
 import inspect
@@ -20,7 +20,7 @@ WIDTHS = {"vgg11": 1 / 32, "spiking_vgg11": 1 / 32, "vgg5": 1 / 16}  # 1/8 elsew
 
 
 def small(name):
-    """Return what makes a network small: what its signature asks for, of few channels."""
+    """Return options for a small network with few channels, as far as its signature has them."""
     parameters = inspect.signature(MODELS[name]).parameters
     options = {"num_classes": K, "T": T, "readout": "logits", "encoder": Direct()}
     options |= {"in_features": 12} if "in_features" in parameters else {"in_channels": 2}
@@ -41,7 +41,7 @@ EASY = LIF(0.5, v_th=0.3)  # fires in the deepest layer of an untrained network 
 
 
 class Repeat(nn.Module):
-    """Direct coding that does not say that its steps are equal."""
+    """Direct coding that does not declare that its steps are equal."""
 
     constant = False
     normalised = True
@@ -199,7 +199,7 @@ def test_normalisation_is_inside_and_epsilon_means_pixels(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_code_of_pixels_is_not_normalised(name):
-    """Poisson and phase read x in [0, 1] as it is: mean and std change nothing."""
+    """Poisson and phase read x in [0, 1] without normalisation: mean and std change nothing."""
     for encoder in ("poisson", "phase"):
         one = build(name, encoder=ENCODERS[encoder]())
         other = BUILD[name](

@@ -1,4 +1,4 @@
-"""What every neuron promises; a new entry of NEURONS inherits all of it.
+"""Contract of every neuron; the tests run on each entry of NEURONS.
 
 A neuron is built by its ``example(**options)`` where it has one, and by its defaults otherwise.
 """
@@ -63,7 +63,7 @@ def test_every_call_starts_at_rest_and_touches_no_global_generator(
 
 @pytest.mark.parametrize("name", NEURONS)
 def test_at_the_first_step_v_is_the_input(name):
-    """And its noise, if it has some."""
+    """Plus the neuron's noise, if it has any."""
     neuron, x = build(name), current(3, 4)
     with record(neuron) as trace:
         neuron(x)
@@ -172,7 +172,7 @@ def test_a_copy_behaves_alike_and_stands_alone(name):
 
 @pytest.mark.parametrize("name", NEURONS)
 def test_settings_are_shown_and_documented(name):
-    """``repr`` tells two neurons apart, and the docstring names every argument."""
+    """``repr`` distinguishes two neurons, and the docstring names every argument."""
     shown = repr(build(name, v_th=0.7, reset="soft", detach_reset=True, surrogate=Rectangular(2.0)))
     for part in ("v_th=0.7", "'soft'", "detach_reset=True", "Rectangular(width=2.0)"):
         assert part in shown

@@ -236,12 +236,14 @@ def test_a_noisy_sample_leaves_only_when_it_was_wrong_on_every_draw():
     """Dark inputs are right with probability 1/4: on two draws 9/16 of them are wrong on both."""
     x, y = torch.full((400, 1, 2, 2), 0.5), torch.zeros(400, dtype=torch.int64)
     attacks = {"down": Shift(-EPS), "up": Shift(EPS)}
-    result = evaluate(Noisy(hears=True), (x, y), attacks, draws=2, batch_size=400, cascade=True)
+    result = evaluate(
+        Noisy(sees_light=True), (x, y), attacks, draws=2, batch_size=400, cascade=True
+    )
     (first,), (second,) = attacks["down"].seen, attacks["up"].seen
     assert first == result.outcomes["clean"].nonzero()[:, 0].tolist()
     left = 1 - len(second) / len(first)
     assert abs(left - 9 / 16) < 5 * (9 / 16 * 7 / 16 / len(first)) ** 0.5
-    plain = evaluate(Noisy(hears=True), (x, y), {"down": Shift(-EPS)}, draws=2)
+    plain = evaluate(Noisy(sees_light=True), (x, y), {"down": Shift(-EPS)}, draws=2)
     gone = sorted(set(first) - set(second))
     assert not plain.outcomes["down"][gone].any()
     assert plain.outcomes["down"][second].all(0) or (plain.outcomes["down"][second] > 0).all()

@@ -226,7 +226,7 @@ def test_the_worst_case_shows_that_a_noisy_model_is_fooled():
     """Dark inputs are right with probability 1/4: the worst case is the attack that darkens."""
     x, y = torch.full((400, 1, 2, 2), 0.5), torch.zeros(400, dtype=torch.int64)
     attacks = {"brighten": Shift(EPS), "darken": Shift(-EPS)}
-    result = evaluate(Noisy(hears=True), (x, y), attacks, draws=20)
+    result = evaluate(Noisy(sees_light=True), (x, y), attacks, draws=20)
     bound = 5 * (0.75 * 0.25 / 8000) ** 0.5
     assert abs(result.attacks["brighten"].accuracy - 0.75) < bound
     assert abs(result.attacks["darken"].accuracy - 0.25) < bound
@@ -531,7 +531,7 @@ def test_the_table_is_aligned():
 
 def test_the_table_of_a_noisy_model_says_how_it_was_scored():
     x, y = torch.full((20, 1, 2, 2), 0.5), torch.zeros(20, dtype=torch.int64)
-    text = evaluate(Noisy(hears=True), (x, y), {"down": Shift(-EPS)}, draws=3).table()
+    text = evaluate(Noisy(sees_light=True), (x, y), {"down": Shift(-EPS)}, draws=3).table()
     assert "noisy model: scored on 3 draws" in text
 
 

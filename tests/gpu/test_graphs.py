@@ -1,4 +1,4 @@
-"""Graphed gradients on a GPU: a replay gives what the model gives."""
+"""Graphed gradients on a GPU: a replay gives the same result as the model."""
 
 import copy
 

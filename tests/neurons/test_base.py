@@ -28,28 +28,28 @@ class Fading(Neuron):
 
 
 class Timed(Neuron):
-    """Takes T alone."""
+    """Takes T and no norm."""
 
     def forward(self, current, *, T=None):
         return self.fire(current, decay=0.5, T=T)
 
 
-class HandingOn(LIF):
-    """Takes whatever comes and hands it on."""
+class PassingOn(LIF):
+    """Passes all keyword arguments to the base class."""
 
     def forward(self, current, **options):
         return super().forward(current, **options)
 
 
 class Squared(LIF):
-    """Changes nothing about spikes, but much about averages of them."""
+    """Squares its output: spikes stay equal, but averages of spikes do not."""
 
     def forward(self, current):
         return super().forward(current) ** 2
 
 
 class Careless(Squared):
-    """Says of itself that it returns what the kernel returned."""
+    """Declares wrongly that it returns the kernel's output."""
 
     returns_spikes = True
 
@@ -82,10 +82,10 @@ def results(name, neuron, training):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("short", [Short, Timed, HandingOn])
+@pytest.mark.parametrize("short", [Short, Timed, PassingOn])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_forward_of_the_current_alone_makes_the_same_network(name, short, training):
-    """To rounding: the current is repeated, and no kernel takes the normalisation over."""
+    """Equal to rounding: the current is repeated, and no kernel computes the normalisation."""
     found = results(name, short(v_th=0.3), training)
     expected = results(name, LIF(0.5, v_th=0.3), training)
     assert found[0].std() > 0
@@ -158,7 +158,7 @@ def test_a_rule_sees_one_factor_a_step_too():
 @pytest.mark.parametrize("levels", [None, 3])
 @pytest.mark.parametrize("short", [Short, Timed])
 def test_as_an_activation_function_it_runs_one_step(short, levels):
-    """Steps that are alike stay one step, so that the network of activations costs one."""
+    """Equal steps are computed once, so the network of activations costs one step."""
     x, rule = current(1, 3, 5), Analogue(levels)
     outputs = []
     for neuron in (short(), LIF(0.5)):

@@ -1,4 +1,4 @@
-"""What networks of every framework promise behind the adapter, and the data they are asked with."""
+"""Checks of adapted networks of every framework, and the data that they use."""
 
 import torch
 
@@ -49,7 +49,7 @@ def our_twin(net, neuron):
 
 
 def check_driven_and_swapped(model, framework, presentation, width=1.0, **tolerance):
-    """Calls agree, the way to drive it is found, and a triangle can take the surrogate's place.
+    """Calls agree, the presentation is detected, and a triangle can replace the surrogate.
 
     Returns the gradient with the network's own surrogate.
     """
@@ -87,7 +87,7 @@ def check_learned(model):
 
 
 def check_sharpened_alike(model, ours):
-    """A search with ASSG meets the gradients that it meets on our twin, step by step."""
+    """A search with ASSG gets the same gradients as on our twin, step by step."""
     searches = [(start_search(ASSG()), net) for net in (model, ours)]
     for step in range(4):
         x = (X + 0.02 * step).clamp(0, 1)
@@ -98,7 +98,7 @@ def check_sharpened_alike(model, ours):
 
 
 def check_ruled_alike(model, ours):
-    """Every rule gives the gradient that it gives on our twin, and leaves the network as it was.
+    """Every rule gives the same gradient as on our twin, and leaves the network unchanged.
 
     Compared are the samples of which no spike was decided by rounding.
     """
@@ -116,7 +116,7 @@ def check_ruled_alike(model, ours):
 
 
 def check_attacked_alike(model, ours):
-    """An attack leaves as much of both, up to two of 128 images that rounding decides."""
+    """An attack leaves equal accuracies, up to two of 128 images that rounding decides."""
     check_sharpened_alike(model, ours)
     check_ruled_alike(model, ours)
     suite = {"pgd": PGD(Linf(0.1), steps=10)}

@@ -22,7 +22,7 @@ needs_networks = pytest.mark.skipif(
 
 
 def load(name):
-    """Return the network with the surrogate an attacker is handed, and its record.
+    """Return the network with the surrogate given to the attacker, and its record.
 
     Conv 12 - A - conv 24 - A - linear 64 - linear 10, in evaluation mode.
     """

@@ -33,7 +33,7 @@ NORM = {"linf": np.inf, "l2": 2}
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """They draw from NumPy's global generator; it is given back as it was."""
+    """Seed NumPy's global generator, from which ART draws, and restore it."""
     before = np.random.get_state()  # noqa: NPY002
     np.random.seed(0)  # noqa: NPY002
     yield
@@ -41,7 +41,7 @@ def seeded():
 
 
 def theirs(kind, model, x, y, **options):
-    """Return what an attack of theirs finds."""
+    """Return the result of ART's attack."""
     classifier = estimators.PyTorchClassifier(
         model=model,
         loss=nn.CrossEntropyLoss(),

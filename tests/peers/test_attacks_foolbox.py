@@ -19,7 +19,7 @@ MANY = {"linf": "LinfProjectedGradientDescentAttack", "l2": "L2ProjectedGradient
 
 
 def theirs(attack, model, x, y, eps):
-    """Return what an attack of foolbox finds."""
+    """Return the result of foolbox's attack."""
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
     found, _, _ = attack(wrapped, x, foolbox.criteria.Misclassification(y), epsilons=eps)
     return found.detach()

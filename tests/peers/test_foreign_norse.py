@@ -43,7 +43,7 @@ def cells(neuron):
 
 
 class Inside(nn.Module):
-    """The loop of the documentation: states are handed on inside forward."""
+    """The loop of the documentation: states are passed on inside forward."""
 
     def __init__(self):
         super().__init__()

@@ -36,13 +36,13 @@ def seeded(net):
 
 
 def hidden(**options):
-    """A network whose loop over time is outside."""
+    """A network of one step; the loop over time is outside it."""
     leaky = snn.Leaky(beta=0.5, init_hidden=True, **options)
     return seeded(nn.Sequential(nn.Flatten(), nn.Linear(64, 48), leaky, nn.Linear(48, 10)))
 
 
 class Explicit(nn.Module):
-    """As in the tutorials: the loop is inside, spikes and potentials come out."""
+    """As in the tutorials: the loop is inside, spikes and potentials are returned."""
 
     def __init__(self):
         super().__init__()

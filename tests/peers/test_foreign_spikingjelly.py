@@ -51,7 +51,7 @@ def hard(**options):
 
 @pytest.fixture(scope="module")
 def trained():
-    """Return a trained network, as the user would hand it over."""
+    """Return a trained network, as a user would pass it."""
     return foreign.trained(network(hard))
 
 
@@ -131,7 +131,7 @@ def test_every_rule_gives_the_gradient_of_our_twin_through_two_layers(node, mode
 
 
 def test_without_the_adapter_states_leak():
-    """What the check is for: a bare single-step network remembers the first call."""
+    """The reason for the check: a bare single-step network keeps state from the first call."""
     with pytest.raises(ValueError, match=r"spikeguard\.foreign"):
         sg.check(network(hard, "s").eval(), *TEST)
 

@@ -1,8 +1,8 @@
-"""Our suites on networks that independent code attacked: whom it fooled, we fool.
+"""Our suites on networks that independent code attacked: they fool the images that it fooled.
 
-The records say which of 200 images AutoAttack fooled, with the surrogate the attacker was handed.
-Here the first 40 of those, which is quick, because whoever is fooled leaves the cascade; all images
-and the numbers that go with them: ``benchmarks/reference_networks.py``.
+The records name the images, of 200, that AutoAttack fooled with the surrogate given to the
+attacker. The tests use the first 40 of these; that is quick, because a fooled image leaves the
+cascade. For all images and their numbers see ``benchmarks/reference_networks.py``.
 """
 
 import pytest
@@ -18,7 +18,7 @@ pytestmark = [needs_networks, pytest.mark.slow]
 
 
 def left(name, attacks):
-    """Return how many of the first images that AutoAttack fooled no attack of ours does."""
+    """Count the images, of the first ones that AutoAttack fooled, that our attacks do not fool."""
     model, record = load(name)
     fooled = (record["clean"] & ~record["autoattack"]).nonzero()[:FIRST, 0]
     x, y = record["x"][fooled], record["y"][fooled]
@@ -46,6 +46,6 @@ def test_two_attacks_of_standard_fool_nine_in_ten_of_them(name):
 
 
 def test_a_weak_suite_is_detected():
-    """FGSM and PGD-10 with the surrogate as handed over leave nearly all of ``masked``."""
+    """FGSM and PGD-10 with the given surrogate leave nearly all of ``masked``."""
     attacks = suite("quick", eps=EPS)
     assert left("masked", {key: attacks[key] for key in ("fgsm", "pgd10")}) > FIRST // 2

@@ -1,4 +1,4 @@
-"""``spikeguard attack --model``: a network of the user's own, its weights, its folder."""
+"""``spikeguard attack --model``: a foreign model, its weights and its folder."""
 
 import importlib
 import json
@@ -55,7 +55,7 @@ class Switching(Net):
         return super().forward(self.norm(x.flatten(1)))
 
 class Turned(Net):
-    """Wants [T, B, ...]: the shape is right, the way it is shown is not."""
+    """Expects [T, B, ...]: the shape is right, the presentation is not."""
 
     def forward(self, x):
         return self.layer(x.flatten(2))
@@ -290,7 +290,7 @@ def test_a_folder_with_something_else_is_left_unchanged(folder, capsys):
 
 
 def _line(capsys):
-    """Return what was written to standard error: one line."""
+    """Return the one line that was written to standard error."""
     shown = capsys.readouterr().err.strip()
     assert "\n" not in shown
     return shown

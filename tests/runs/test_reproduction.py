@@ -69,7 +69,7 @@ def out(tmp_path_factory):
     return path
 
 
-def test_the_table_holds_what_the_runs_hold(out):
+def test_the_table_has_the_numbers_of_the_runs(out):
     card = json.loads((out / "table.json").read_text())
     (entry,) = card["entries"]
     runs = [Run.load(out / f"{ONLY}-s{seed}") for seed in (0, 1)]
@@ -84,7 +84,7 @@ def test_the_table_holds_what_the_runs_hold(out):
 
 def test_finished_runs_are_not_repeated(out, monkeypatch):
     def never(*args, **options):
-        raise AssertionError("done again")
+        raise AssertionError("run again")
 
     monkeypatch.setattr(reproduction, "_run", never)
     again = reproduce("mini", out, seeds=(0, 1), only=[ONLY], changes=TINY, jobs=1)
@@ -92,7 +92,7 @@ def test_finished_runs_are_not_repeated(out, monkeypatch):
 
 
 def test_an_interrupted_reproduction_continues(out, monkeypatch):
-    """The attack of seed 1 is lost: it alone is done again, with the same result."""
+    """The attack of seed 1 is lost: only it is run again, with the same result."""
     (lost,) = (out / f"{ONLY}-s1" / "attacks").glob("*.json")
     before = json.loads(lost.read_text())
     lost.unlink()
@@ -115,7 +115,7 @@ def test_another_recipe_in_the_folder_is_rejected(out):
 
 
 def test_a_diverged_training_is_reported_and_does_not_stop_the_others(tmp_path):
-    """Planted in seed 0; seed 1 is trained and can be shown alone."""
+    """Planted in seed 0; seed 1 is trained and can be tabulated without it."""
     train, seen = reproduction.train_recipe, []
 
     def explode(recipe, path, **options):

@@ -1,4 +1,4 @@
-"""Settings chosen on validation images: the strongest, kept, and never by looking at the test."""
+"""Settings chosen on validation images: the strongest is stored; test images are not used."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def images(name, n=64):
 
 @pytest.fixture(scope="module")
 def model():
-    """Tells whether the left half is brighter; candidates differ in how well they fool it."""
+    """Classifies by the brighter half; the candidates fool it on different numbers of images."""
     made = CNN(1, 2, T=3, width=4, hidden=12, image_size=8, generator=stream(0, "w"))
     return fitted(made, images("train", 512).batch(slice(None)), 12, stream(0, "order"))
 
@@ -60,7 +60,7 @@ def data():
     return Splits(images("train"), images("val"), images("test"), (0.0,), (1.0,))
 
 
-def battery(eot=1):
+def snn_suite(eot=1):
     return attacks.suite("snn", eps=EPS, eot=eot)
 
 
@@ -74,7 +74,7 @@ def small():
 
 @pytest.mark.parametrize("eot", [1, 3])
 def test_a_choice_goes_into_the_gradients_of_its_kind_and_nothing_else(eot):
-    before = battery(eot)
+    before = snn_suite(eot)
     after = adjusted(before, {"HART": HART(0.7), "ASSG": ASSG(0.36)})
     inner = {"hart": HART(0.7), "assg": ASSG(0.36)}
     assert list(after) == list(before)
@@ -87,9 +87,9 @@ def test_a_choice_goes_into_the_gradients_of_its_kind_and_nothing_else(eot):
             assert after[name] == replace(attack, gradient=wanted) != attack
 
 
-def test_what_the_suites_have_fixed_is_the_first_candidate():
-    """So it stays where nothing is stronger."""
-    used = {str(a.gradient) for a in battery().values() if hasattr(a, "gradient")}
+def test_the_fixed_setting_of_the_suites_is_the_first_candidate():
+    """It wins ties, so it changes only if another setting is stronger."""
+    used = {str(a.gradient) for a in snn_suite().values() if hasattr(a, "gradient")}
     for kind, candidates in CANDIDATES.items():
         assert str(next(iter(candidates.values()))) in used, kind
         assert len(set(candidates.values())) == len(candidates)
@@ -256,7 +256,7 @@ def test_where_nothing_can_be_chosen_the_result_is_the_plain_one(tmp_path, data)
 
 
 def test_a_recipe_that_tunes_can_run_suites_without_settings(run, capsys, tmp_path):
-    """And the report's commands make again what is there: the tuned result and the plain one."""
+    """The commands in the report reproduce both results, the tuned and the plain one."""
     other = tmp_path / "tuning"
     shutil.copytree(run, other, ignore=shutil.ignore_patterns(run_files.ATTACKS))
     load_recipe(other / run_files.RECIPE, ["evaluate.tune=true"]).save(other / run_files.RECIPE)

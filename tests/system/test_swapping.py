@@ -21,7 +21,7 @@ def test_every_object_gets_its_own_value_back(fails):
     try:
         with swapped(things, "a", 7):
             assert values(things) == [7, 7, 7]
-            things[1].a = 8  # what the block does to it does not matter
+            things[1].a = 8  # changes in the block do not matter
             if fails:
                 raise KeyError
     except KeyError:

@@ -46,7 +46,7 @@ def healthy(weights):
 
 
 class LeakySum(Wrapper):
-    """Carries state from one call to the next, of a shape that fits every batch."""
+    """Keeps state from one call to the next, of a shape that fits every batch."""
 
     state = 0.0
 
@@ -57,7 +57,7 @@ class LeakySum(Wrapper):
 
 
 class LeakyMembranes(Wrapper):
-    """Carries a potential per sample, which fits batches of one size only."""
+    """Keeps a potential per sample, which fits batches of one size only."""
 
     state = 0.0
 

@@ -198,7 +198,7 @@ def dead_layer(weights):
 
 
 class TwoArms(nn.Module):
-    """One arm carries no gradient."""
+    """One arm passes no gradient."""
 
     def __init__(self, one, other):
         super().__init__()

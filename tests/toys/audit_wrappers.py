@@ -30,7 +30,7 @@ class Loud(Wrapper):
 
 
 class TrainingBatchNorm(Wrapper):
-    """Puts batch norm into training mode inside forward, whatever the caller asked for."""
+    """Puts batch norm into training mode inside forward, whatever mode the caller set."""
 
     def forward(self, x):
         for module in self.modules():

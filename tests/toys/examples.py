@@ -6,8 +6,8 @@ import inspect
 def example(part, **known):
     """Build a registry entry for a contract test.
 
-    A part with a ``example`` beside its constructor is built by that, every other one with its
-    defaults. ``T`` and ``shape`` are handed to those that ask for them; other keywords to all.
+    A part with an ``example`` beside its constructor is built by it, every other part with its
+    defaults. Only parts with a parameter ``T`` or ``shape`` get it; other keywords go to all.
     """
     make = getattr(part, "example", part)
     taken = inspect.signature(make).parameters

@@ -19,7 +19,7 @@ SHARED = {"scalar": (), "step": (4, 1, 1, 1), "channel": (1, 1, 2, 1), "both": (
 @dataclass(frozen=True)
 class Case:
     """The inputs of one call; those among current, decay, gate and noise that are float need
-    gradients. ``read`` says which outputs the loss looks at."""
+    gradients. ``read`` names the outputs that enter the loss."""
 
     current: Tensor
     decay: Any

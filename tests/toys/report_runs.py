@@ -82,7 +82,7 @@ def score(accuracy, n=500):
 
 
 def settings(name, eps):
-    """Settings as ``attacks.describe`` gives them, so far as the report looks at them."""
+    """Settings as ``attacks.describe`` returns them, as far as the report reads them."""
     width = name.partition("/width")[2]
     gradient = {"kind": "Backprop"}
     if width:
@@ -92,7 +92,7 @@ def settings(name, eps):
 
 
 def plant_run(path, title, *, objective="Vanilla()", epochs=15, neuron="lif", seed=0):
-    """Write what a finished training leaves behind: no attacks, no audit, no membranes."""
+    """Write the files of a finished training, without attacks, audit or membranes."""
     recipe = {
         "name": path.name,
         "title": title,
@@ -188,7 +188,7 @@ def plant_audit(path, failed=(), evidence=None):
 
 
 def plant_membrane(path, near=0.1, layers=("features.2", "features.6", "classifier.2")):
-    """Write histograms with a known share near the threshold; the rest lies in two humps."""
+    """Write histograms with a known share near the threshold; all others are in two humps."""
     edges, total = default_edges(), 1_000_000
     centres = np.concatenate([[-4.5], (edges[2:-1] + edges[1:-2]) / 2, [4.5]])
     inside = np.abs(centres) < 0.2

@@ -17,7 +17,7 @@ LABELS = [1, 1, 1, 0, 0, 0, 0, 1]
 
 
 class Sign(nn.Module):
-    """Class 1 above 1/2: sample i is fooled by whoever moves it across."""
+    """Predicts class 1 above 1/2: a sample is fooled by any shift across 1/2."""
 
     def __init__(self):
         super().__init__()
@@ -29,18 +29,22 @@ class Sign(nn.Module):
 
 
 class Noisy(nn.Module):
-    """Right with probability 3/4 whatever the input; ``hears``: with 1/4 where it is dark."""
+    """Correct with probability 3/4 for any input; with ``sees_light``, 1/4 for a dark one."""
 
     stochastic = True
 
-    def __init__(self, hears=False):
+    def __init__(self, sees_light=False):
         super().__init__()
         self.random = RandomSource()
-        self.hears = hears
+        self.sees_light = sees_light
 
     def forward(self, x):
         level = x.flatten(1).mean(1)
-        p = torch.where(level < 0.4, 0.25, 0.75) if self.hears else torch.full_like(level, 0.75)
+        p = (
+            torch.where(level < 0.4, 0.25, 0.75)
+            if self.sees_light
+            else torch.full_like(level, 0.75)
+        )
         right = (self.random.uniform(level, dim=0) < p).to(x.dtype)
         return torch.stack([right, 1 - right], 1) + 0 * x.flatten(1).sum(1, keepdim=True)
 
@@ -81,7 +85,7 @@ def same(one, other):
 
 
 def fragile(*dies_at):
-    """Return attacks of which the second dies at the given calls, and the list of its calls."""
+    """Return two attacks, the second of which fails at the given calls, and its list of calls."""
 
     @dataclass(frozen=True)
     class Attack(PGD):

@@ -178,13 +178,13 @@ def test_a_search_in_bfloat16_gets_the_gradient_of_float32(rule):
 
 
 def test_layers_with_an_unknown_recurrence_are_rejected_and_their_attacks_dropped():
-    model, battery = adapted(network(MisnamedLIFNode)), suite("every", eps=0.1)
+    model, every = adapted(network(MisnamedLIFNode)), suite("every", eps=0.1)
     with pytest.raises(ForeignError, match="potentials cannot be recorded"):
         RGA()(model, X, Y, cross_entropy)
     assert prescribable(model) and not prescribable(model, X)  # its stated recurrence is false
     needy = {f"pgd20/{name}" for name in ("bptr", "rga", "hart", "pdsg", "ann-twin", "membrane")}
-    assert set(suitable(battery, model, X)[1]) == needy
-    assert set(suitable(battery, adapted(network()), X)[1]) == {"pgd20/membrane"}
+    assert set(suitable(every, model, X)[1]) == needy
+    assert set(suitable(every, adapted(network()), X)[1]) == {"pgd20/membrane"}
     assert not prescribable(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))
 
 

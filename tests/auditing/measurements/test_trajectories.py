@@ -32,9 +32,7 @@ def test_a_walk_has_a_row_for_every_step(attack, sigma):
     assert seen.end.shape == (5,)
 
 
-NAMED = {
-    name: attack for battery in SUITES for name, attack in suite(battery, eps=0.1, steps=4).items()
-}
+NAMED = {name: attack for each in SUITES for name, attack in suite(each, eps=0.1, steps=4).items()}
 
 
 @pytest.mark.slow
