@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "spikeguard"
 TESTS = Path(__file__).parent
 
-# From the bottom up. A package imports from the layers below its own, and from its own layer as
-# long as no circle closes. The top-level __init__.py names what is elsewhere and is left out.
+# From the bottom up. A package imports from the layers below its own, and from its own layer
+# without circular imports. The top-level __init__.py names what is elsewhere and is left out.
 LAYERS = [
     {"rng", "system", "storage"},
     {"kernels"},

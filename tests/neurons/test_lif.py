@@ -410,7 +410,7 @@ def test_a_factor_widens_each_layers_own_surrogate():
     model[0][1].surrogate, model[1].surrogate = Rectangular(0.5), ATan(2.0)
     with backward_mode(model, 2):
         assert [model[0][1].surrogate, model[1].surrogate] == [Rectangular(1.0), ATan(1.0)]
-        with backward_mode(model, 0.5):  # nested: of the one in force
+        with backward_mode(model, 0.5):  # nested: the factor applies to the outer surrogate
             assert [model[0][1].surrogate, model[1].surrogate] == [Rectangular(0.5), ATan(2.0)]
         assert model[1].surrogate == ATan(1.0)
     assert [model[0][1].surrogate, model[1].surrogate] == [Rectangular(0.5), ATan(2.0)]

@@ -11,7 +11,7 @@ from spikeguard.neurons import LIF, Triangular
 
 FOLDER = Path(__file__).parents[3] / "shared" / "reference"
 SURROGATE = {"natural": 1.0, "adversarial": 1.0, "masked": 0.02}
-EPS = 0.1  # of all attacks they met
+EPS = 0.1  # radius of all recorded attacks
 # The lowest accuracy that is known of independent attacks: on `natural` and `adversarial` APGD-CE
 # and APGD-T with half-width 0.5, on `masked` PGD with half-width 1
 STRONGEST = {"natural": 0.02, "adversarial": 0.485, "masked": 0.17}

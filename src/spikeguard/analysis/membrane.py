@@ -162,8 +162,8 @@ def membrane_histogram(
     .. math:: x = (v[t] - v_{th}) / v_{th}
 
     v is the potential before reset, noise included: the one compared with the threshold. A neuron
-    fires at x >= 0; x = -1 is rest. Runs in evaluation mode without gradients; the model is left as
-    it was.
+    fires at x >= 0; x = -1 is rest. Runs in evaluation mode without gradients; the model is left
+    unchanged.
 
     Args:
         model: A network with spiking layers.

@@ -1,4 +1,4 @@
-"""Attacks: a search with a loss, a gradient and a threat set, as fields of a frozen dataclass."""
+"""Attacks on classifiers: frozen dataclasses of a search, a loss, a gradient and a threat set."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def suitable(
         example: Inputs [B, ...]; if given, the recurrence of foreign layers is tested on them.
 
     Returns:
-        The attacks that apply, and the names of the others.
+        The attacks that apply, and the names of those left out.
     """
     swaps, counts = bool(spiking_layers(model)), answers_in_spikes(model)
     rules = prescribable(model, example)

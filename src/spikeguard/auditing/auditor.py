@@ -61,7 +61,7 @@ def audit(
         data: An ImageSet or a pair (x, y).
         threat: The set whose robustness is audited, eps > 0.
         budget: "full", or "quick": fewer samples, steps and queries, and no expensive check that
-            does not decide. A quick verdict takes a fraction of the time and covers less.
+            does not decide the verdict. It takes a fraction of the time and covers less.
         seed: Seed of all random streams.
         limit: Number of samples, taken from the start, >= 1. None is 100; in the quick budget it is
             64, or 24 for a stochastic model. Fewer samples widen the intervals, so fewer checks

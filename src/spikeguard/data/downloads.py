@@ -31,7 +31,7 @@ _CHUNK = 1 << 18
 
 
 class DownloadError(ValueError):
-    """A file could not be downloaded; the message is one line and says what to do."""
+    """A file could not be downloaded; the message is one line and names a remedy."""
 
 
 @dataclass(frozen=True)

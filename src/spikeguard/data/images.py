@@ -23,7 +23,7 @@ class ImageSet:
         labels: [N], int64, values in 0 .. ``num_classes`` - 1.
         num_classes: Number of classes, >= 1.
         name: Name of the set in messages and results.
-        peak: The stored value that stands for 1.0, > 0.
+        peak: The stored value that represents 1.0, > 0.
 
     Raises:
         ValueError: If shapes, types, pixel values or labels are not as above.
@@ -117,7 +117,7 @@ def as_image_set(data: Data, *, num_classes: int | None = None, name: str = "pai
     """Return ``data`` as an ImageSet; a pair ``(x, y)`` of tensors is checked and wrapped.
 
     Args:
-        data: An ImageSet, which is returned as it is, or a pair: x [N, C, H, W] or [N, F],
+        data: An ImageSet, which is returned unchanged, or a pair: x [N, C, H, W] or [N, F],
             float in [0, 1], and y [N] of any integer type.
         num_classes: For a pair; default the largest label + 1.
         name: For a pair; its name in messages.

@@ -16,7 +16,7 @@ __all__ = ["MSERates"]
 
 @dataclass(frozen=True)
 class MSERates(Piece):
-    r"""Train the neuron of the true class to fire at every step, and the others never.
+    r"""Train the neuron of the true class to fire at every step, and all others never to fire.
 
     .. math:: L = \operatorname{mean}_{b,k} (r_{b,k} - [k = y_b])^2
 

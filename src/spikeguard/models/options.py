@@ -19,7 +19,7 @@ class NetworkOptions(TypedDict, total=False):
     """Keyword arguments shared by all network builders; each may be left out.
 
     A builder takes them as ``**options: Unpack[NetworkOptions]``. Recipes read the same names and
-    types from this class. A builder whose defaults differ says so in its docstring.
+    types from this class. A builder with other defaults documents them.
 
     Attributes:
         neuron: Prototype, copied for every layer; default ``LIF(0.5)``.

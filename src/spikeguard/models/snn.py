@@ -37,7 +37,7 @@ __all__ = [
 class Temporal(nn.Module):
     """Base of modules that process the time axis: ``module(x, T)``, [T or 1, B, ...] to the same.
 
-    A first axis of length 1 stands for T equal steps: with direct coding nothing before the first
+    A first axis of length 1 represents T equal steps: with direct coding nothing before the first
     neuron depends on t, so it is computed once. Batch normalisation there gets B samples instead of
     T equal copies of them: mean and variance are the same, but the unbiased variance stored for
     evaluation is n / (n - 1) times that of n values, not of T n.

@@ -34,9 +34,9 @@ class Neuron(nn.Module):
     Every call starts at rest; there is no state to reset between calls. A subclass defines
     ``forward(current)``, which calls ``fire`` with its decay, gate and noise; the recurrence itself
     is the kernel's. A network calls a neuron with two more arguments: ``T``, where the one step of
-    the current stands for T equal steps, and ``norm``, a batch normalisation that comes first and
-    that a fused kernel computes in the same pass (see ``absorbs``). A ``forward`` that takes them
-    hands them on to ``fire``, which saves time; one that does not sees all T steps, normalised.
+    the current represents T equal steps, and ``norm``, a batch normalisation that comes first and
+    that a fused kernel computes in the same pass (see ``absorbs``). A ``forward`` with these
+    parameters passes them to ``fire``, which saves time; any other gets all T steps, normalised.
 
     Args:
         v_th: Firing threshold in membrane units, > 0; fires at v >= v_th.
@@ -48,7 +48,7 @@ class Neuron(nn.Module):
         ValueError: If v_th is not positive, or reset is neither "hard" nor "soft".
     """
 
-    returns_spikes = False  # forward() returns what fire() returned; a subclass says so
+    returns_spikes = False  # forward() returns the result of fire(); a subclass declares it
     takes_norm = False  # forward() has a parameter ``norm``; set for every subclass
 
     def __init_subclass__(cls, **options: Any) -> None:

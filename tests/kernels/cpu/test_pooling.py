@@ -134,9 +134,8 @@ def equal(a, b):
 )
 def test_averaged_in_the_membranes_pass_no_bit_changes(channels, size, height, width, steps, dtype):
     layer, x = nn.AvgPool2d(size), current(steps, channels, height, width, dtype)
-    assert windows.can_fuse_pooling(x, layer) == (
-        channels > 1
-    )  # of one channel a layout cannot be told
+    # with one channel both layouts are equal
+    assert windows.can_fuse_pooling(x, layer) == (channels > 1)
     if channels == 1:
         return
     for reset, detach in (("hard", False), ("soft", True)):

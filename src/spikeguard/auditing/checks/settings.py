@@ -22,7 +22,7 @@ def nothing_was_tuned_on_the_test(context: Context) -> Outcome:
     """The settings of the reported attack were not chosen on the samples it is reported on.
 
     The lowest of several accuracies on the same samples is lower than that of the chosen attack on
-    others. Decided by ``audit(tuned=...)``; by default the settings are fixed in advance.
+    other samples. Decided by ``audit(tuned=...)``; by default the settings are fixed in advance.
 
     Source: the practice of gradient rules with a parameter, HART (arXiv:2512.22522) and others.
     """
