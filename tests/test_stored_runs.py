@@ -117,6 +117,29 @@ def test_an_interrupted_evaluation_is_continued(name, stored):
     assert not (path / "attacks" / name / PARTS).exists()
 
 
+def test_an_interrupted_cascade_continues_from_its_stored_state(stored):
+    """The state holds times planted here: attacks that had finished are not run again."""
+    import numpy as np
+
+    path = stored("finished", "evaluating")
+    (path / "attacks" / f"{CASCADE}.json").unlink()
+    file = path / "attacks" / CASCADE / PARTS / "00000000.begun"
+    with np.load(file) as found:
+        arrays = {name: found[name] for name in found.files}
+    finished = [name for name in arrays if name.startswith("seconds:")]
+    with file.open("wb") as handle:
+        np.savez(handle, **{**arrays, **{name: np.array(4000.0) for name in finished}})
+    if HERE["torch"] != MADE_WITH["torch"]:
+        pytest.skip(
+            "the identity of a model is its text, which another torch may write differently"
+        )
+    run = Run.load(path)
+    now = run.evaluate("quick", eps=0.1, plan=plan(run))
+    assert finished and now.samples == 80
+    for name, seconds in now.seconds.items():
+        assert (seconds >= 4000) == (f"seconds:{name}" in finished)
+
+
 def test_a_stored_shard_is_not_run_again(stored):
     """The shards hold planted outcomes, which the result shows."""
     import numpy as np

@@ -269,7 +269,7 @@ def test_an_unknown_plugin_or_part_is_one_line(words, says, package, capsys):
             "model.neuron=NoNeuron",
             "is no neuron; write a class that inherits from spikeguard.neurons",
         ),
-        ("model.neuron=WrongShape", "breaks the contract of a neuron: for a current [3, 2, 4]"),
+        ("model.neuron=WrongShape", "breaks the contract of a neuron: for a current [3, 2, 4, 4, 4]"),
         ("model.neuron=Silent", "record() sees no potentials; let forward call self.fire"),
         ("model.neuron=Raises", "breaks the contract of a neuron: raises KeyError"),
         ("model.encoder=NoFlags", "contract of an encoder: it needs an attribute 'constant'"),

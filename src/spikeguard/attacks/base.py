@@ -31,7 +31,8 @@ class Attack(Protocol):
     An attack may also have a property ``cost``, see :func:`cost`, and an attribute ``exempt_from``
     with the names of the contract tests that it cannot pass: "linear_optimum" (on a linear model it
     need not reach the maximum, because it is random or stops once the model is wrong), "moves_far"
-    (it may stay close to the input), "moves_in_l1" (under L1 it may return the input).
+    (it may stay close to the input), "moves_in_l1" (under L1 it may return the input), "l2" or "l1"
+    (it rejects threat sets of this norm).
     """
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +118,7 @@ def load_images(
     try:
         return load(name, data_root, known=known, **settings)
     except ValueError as error:
-        if not is_reference(name) and str(where) == "--data":
+        if not is_reference(name) and isinstance(where, str):
             raise
         raise ConfigError(f"{where}: {error}") from error
     except Exception as error:
@@ -161,25 +161,22 @@ def build_suite(
         where: Path in the recipe or option, for messages.
         plugins: Packages that may be imported.
     """
-    from spikeguard.attacks.gradients.base import Backprop, EoT
+    from spikeguard.attacks.gradients.base import EoT
     from spikeguard.attacks.suites import suite
     from spikeguard.attacks.threat import THREATS
 
     if not is_reference(name):
         return suite(name, eps=eps, norm=norm, eot=eot)
     part = plugins.find(name, where)
-    averaged = {"gradient": EoT(eot, Backprop())} if eot > 1 and _has_gradient(part) else {}
     try:
-        attack = part(threat=THREATS[norm](eps), **averaged)
+        attack = part(threat=THREATS[norm](eps))
+        if eot > 1 and is_dataclass(attack) and hasattr(attack, "gradient"):
+            attack = replace(attack, gradient=EoT(eot, attack.gradient))  # type: ignore[type-var]
     except Exception as error:
         first = str(error).partition("\n")[0]
         raise ConfigError(f"{where}: {name} raises {type(error).__name__}: {first}") from error
     require_attack(attack, name, where)
     return {name.partition(":")[2].lower(): attack}
-
-
-def _has_gradient(part: object) -> bool:
-    return is_dataclass(part) and any(field.name == "gradient" for field in fields(part))
 
 
 def require_images(limit: int | None, data: Splits, where: ConfigPath | str = "limit") -> None:
@@ -200,6 +197,8 @@ def require_tunable(plan: EvaluateSection, where: ConfigPath | str = "--tune") -
     """Reject a request to choose settings where no suite has any."""
     from spikeguard.attacks.suite_definitions import SUITES
 
+    if any(map(is_reference, plan.suite)):  # the evaluation itself finds out
+        return
     if plan.tune and not tunable_suites(plan.suite):
         raise ConfigError(
             f"{where}: no setting to choose in suite {', '.join(plan.suite)}; there is one in: "

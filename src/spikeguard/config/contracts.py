@@ -66,7 +66,7 @@ def contract_of(registry: Mapping[str, Any]) -> Contract:
         (SURROGATES, Contract("surrogate", None, _probe_surrogate)),
         (ENCODERS, Contract("encoder", _module, _probe_encoder)),
         (MODELS, Contract("network", None, _probe_network)),
-        (DEFENCES, Contract("defence", _piece, lambda built: None)),
+        (DEFENCES, Contract("defence", _piece, _probe_defence)),
     )
     return next(contract for known, contract in contracts if known is registry)
 
@@ -113,19 +113,32 @@ def _piece() -> type:
     return Piece
 
 
+def _probe_defence(piece: Any) -> str | None:
+    """Reject a piece that changes nothing: it would be recorded as a defence all the same."""
+    from spikeguard.defences.piece import AddsTerm, Constrains, Fits, Perturbs, Piece
+
+    acts = isinstance(piece, Perturbs | AddsTerm | Fits | Constrains)
+    if acts or type(piece).frozen is not Piece.frozen:
+        return None
+    return "it defines neither perturb nor term nor constrain"
+
+
 def _probe_neuron(neuron: Any) -> str | None:
+    """Run a copy on images of potentials, as a network does after it has set their shape."""
+    import copy
+
     import torch
 
     from spikeguard.neurons.modes import record
+    from spikeguard.rng import randomness, stream
 
+    neuron = copy.deepcopy(neuron).eval()
     steps = getattr(neuron, "T", None) or 3
-    current = torch.linspace(-1, 3, steps * 2 * 4).reshape(steps, 2, 4)
-    was = neuron.training
-    try:
-        with torch.no_grad(), record(neuron.eval()) as trace:
-            spikes = neuron(current)
-    finally:
-        neuron.train(was)
+    current = torch.linspace(-1, 3, steps * 2 * 4 * 4 * 4).reshape(steps, 2, 4, 4, 4)
+    if not neuron.settled:
+        neuron.settle(current.shape[2:])
+    with torch.no_grad(), randomness(neuron, stream(0, "probe")), record(neuron) as trace:
+        spikes = neuron(current, T=steps)
     if not isinstance(spikes, torch.Tensor) or spikes.shape != current.shape:
         shape = list(getattr(spikes, "shape", ())) or type(spikes).__name__
         return f"for a current {list(current.shape)} it returns {shape}, not spikes of its shape"
@@ -143,7 +156,11 @@ def _probe_surrogate(surrogate: Any) -> str | None:
     slope = surrogate(x)
     if not isinstance(slope, torch.Tensor) or slope.shape != x.shape:
         return "it must return the derivative at every value of v - v_th, shaped like its input"
-    return None if bool(torch.isfinite(slope).all()) else "its derivative is not finite"
+    if not bool(torch.isfinite(slope).all()):
+        return "its derivative is not finite"
+    if not getattr(surrogate, "half_width", 0) > 0 or not hasattr(surrogate, "widened"):
+        return "it needs a half_width > 0 and a method widened(factor) (see neurons.Surrogate)"
+    return None
 
 
 def _probe_encoder(encoder: Any) -> str | None:

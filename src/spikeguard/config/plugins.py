@@ -71,8 +71,9 @@ class Plugins:
         return import_part(name, where)
 
     def versions(self) -> dict[str, str | None]:
-        """Return the version of each package; None where a package does not declare one."""
-        return {name: _version(name.partition(".")[0]) for name in self.packages}
+        """Return the version of each top-level package; None where it does not declare one."""
+        tops = dict.fromkeys(name.partition(".")[0] for name in self.packages)
+        return {name: _version(name) for name in tops}
 
 
 NO_PLUGINS = Plugins()
@@ -108,6 +109,9 @@ def _exists(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         return False
+    except Exception as error:  # a parent package raises when it is imported
+        first = str(error).partition("\n")[0]
+        raise ConfigError(f"--plugin: {name} raises {type(error).__name__}: {first}") from error
 
 
 def _version(package: str) -> str | None:
@@ -116,5 +120,8 @@ def _version(package: str) -> str | None:
             return version(distribution)
         except PackageNotFoundError:
             continue
-    found = getattr(importlib.import_module(package), "__version__", None)
+    try:
+        found = getattr(importlib.import_module(package), "__version__", None)
+    except Exception:  # reported where a part of it is imported
+        return None
     return None if found is None else str(found)

@@ -174,7 +174,12 @@ class Objective:
             for piece in sorted(self._active, key=lambda piece: piece.name):
                 if isinstance(piece, AddsTerm):
                     own = stream(seed, piece.name, "term")
-                    losses[piece.name] = piece.term(Step(model, clean, perturbed, y, progress, own))
+                    term = piece.term(Step(model, clean, perturbed, y, progress, own))
+                    if term.ndim:
+                        raise ValueError(
+                            f"{piece.name}: term() returns a scalar loss, got {list(term.shape)}."
+                        )
+                    losses[piece.name] = term
         seen = perturbed if perturbed is not None else clean
         assert seen is not None
         return Outcome(losses, seen)

@@ -41,6 +41,7 @@ __all__ = [
 
 
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # between two words
+_NAMED: set[type] = set()  # pieces with the default name
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,10 @@ class Piece:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if not hasattr(cls, "name"):
+        given = any("name" in vars(each) and each not in _NAMED for each in cls.__mro__)
+        if not given:
             cls.name = _WORD.sub("_", cls.__name__).lower()
+            _NAMED.add(cls)
 
     @property
     def idle(self) -> bool:

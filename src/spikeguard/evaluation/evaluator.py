@@ -58,15 +58,16 @@ def evaluate(
         model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``.
         data: An ImageSet or a pair (x, y).
         attacks: ``{name: attack}``, all with the same threat set, for example from ``suite``.
-        seed: This and the following arguments are the fields of
-            :class:`~spikeguard.evaluation.EvaluationOptions`, which documents them.
-        limit: Number of samples.
-        batch_size: Samples at once.
-        draws: Noise draws of every score.
-        out: Folder for finished shards.
-        keep_adversarial: Store the inputs of every attack.
-        cascade: Run attacks in order, each on the samples still classified correctly.
-        precision: Precision of the attacks' passes.
+        seed: Names the random streams; this and the following arguments are the fields of
+            :class:`~spikeguard.evaluation.EvaluationOptions`.
+        limit: Use only the first ``limit`` samples, >= 1; None uses all.
+        batch_size: Samples at once, >= 1; results do not depend on it.
+        draws: Noise draws of every score, >= 1; None is 10 for a stochastic model, else 1.
+        out: Folder for finished shards, from which a killed evaluation continues; None stores
+            nothing.
+        keep_adversarial: Store the inputs of every attack, beside those of the worst case.
+        cascade: Run attacks from cheap to expensive, each on the samples that survived.
+        precision: "32" or "bf16", the precision of the attacks' passes; scores are float32.
         progress: Callback ``(done, total, what)``, or None. It counts gradients; the total is an
             upper bound that falls as attacks succeed.
 

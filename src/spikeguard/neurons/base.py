@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from spikeguard.kernels.cpu.pooling import as_pair
 from spikeguard.kernels.dispatch import averages, integrate_and_fire
 from spikeguard.kernels.fused import can_fuse, normalised
+from spikeguard.kernels.layout import regular
 from spikeguard.kernels.observation import is_observed
 from spikeguard.kernels.reference import Reset
 from spikeguard.kernels.selection import fusing
@@ -49,17 +50,15 @@ class Neuron(nn.Module):
     """
 
     returns_spikes = False  # forward() returns the result of fire(); a subclass declares it
-    takes_norm = False  # forward() has a parameter ``norm``; set for every subclass
+    takes_norm = False  # forward() names a parameter ``norm``; set for every subclass
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "forward" not in vars(cls):
+        known = [vars(each).get("forward") for each in cls.__mro__[1:] if issubclass(each, Neuron)]
+        if cls.forward in (nn.Module.forward, *known):  # abstract, or prepared in a parent
             return
         cls.returns_spikes = vars(cls).get("returns_spikes", False)
-        parameters = inspect.signature(cls.forward).parameters
-        taken = {"T", "norm"} & set(parameters)
-        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            taken = {"T", "norm"}
+        taken = {"T", "norm"} & set(inspect.signature(cls.forward).parameters)
         cls.takes_norm = "norm" in taken
         if len(taken) < 2:
             cls.forward = _with_network_arguments(cls.forward, taken)
@@ -241,8 +240,8 @@ def _with_network_arguments(
         given: dict[str, Any] = {}
         if "norm" in taken:
             given["norm"] = norm
-        else:
-            assert norm is None  # see absorbs
+        elif norm is not None:
+            current = regular(norm(regular(current.flatten(0, 1)))).view(current.shape)
         if "T" in taken:
             given["T"] = T
         elif T is not None and len(current) == 1:

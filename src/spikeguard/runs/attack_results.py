@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from spikeguard.config.builder import build_suite, require_images, tunable_suites
 from spikeguard.config.errors import ConfigError
-from spikeguard.config.plugins import NO_PLUGINS, Plugins
+from spikeguard.config.plugins import NO_PLUGINS, Plugins, is_reference
 from spikeguard.config.schema import EvaluateSection, eps_text
 from spikeguard.runs.tuned_settings import FOLDER, load_or_tune, tuned_from_json
 
@@ -79,7 +79,7 @@ def evaluate_once(
     asked_to_tune = plan.tune
     plan, attacks, left_out = _planned(model, data, suite, eps, plan, plugins)
     cascade = plan.cascade if plan.cascade is not None else suite in CASCADES
-    stem = folder / attack_name(suite, eps, plan)
+    stem = folder / attack_name(suite, eps, plan, plugins)
     if stem.with_name(f"{stem.name}.json").exists():
         return _load_result(stem, attacks, cascade, plan.precision, announce)
     if announce is not None:
@@ -146,14 +146,19 @@ def rescore_once(
     from spikeguard.evaluation.rescoring import rescore
 
     plan, _, _ = _planned(model, data, suite, eps, plan, plugins)
-    stem = folder / attack_name(suite, eps, plan)
+    stem = folder / attack_name(suite, eps, plan, plugins)
     if not stem.with_name(f"{stem.name}.json").exists():
         raise ConfigError(f"{stem}.json: no such result; attack first, without --rescore.")
     return rescore(model, data.test, stem)
 
 
-def attack_name(suite: str, eps: float, plan: EvaluateSection) -> str:
+def attack_name(
+    suite: str, eps: float, plan: EvaluateSection, plugins: Plugins = NO_PLUGINS
+) -> str:
     """Return the name of a result: all settings in which results of the same run can differ.
+
+    The name of an attack of another package holds the version of the package: a result of one
+    version is never read as that of another.
 
     Example:
         >>> attack_name("quick", 8 / 255, EvaluateSection(limit=100))
@@ -161,13 +166,15 @@ def attack_name(suite: str, eps: float, plan: EvaluateSection) -> str:
     """
     from spikeguard.attacks.suite_definitions import CASCADES
 
-    parts = [suite.replace(":", "."), plan.norm, eps_text(eps).replace("/", "_")]
+    version = plugins.versions().get(suite.partition(".")[0]) if is_reference(suite) else None
+    named = suite.replace(":", ".") + (f"@{version}" if version else "")
+    parts = [named, plan.norm, eps_text(eps).replace("/", "_")]
     parts += [f"eot{plan.eot}"] if plan.eot is not None and plan.eot > 1 else []
     parts += [f"draws{plan.draws}"] if plan.draws is not None else []
     parts += [f"first{plan.limit}"] if plan.limit is not None else []
     if plan.cascade is not None and plan.cascade != (suite in CASCADES):
         parts.append("cascade" if plan.cascade else "each")
-    parts += ["tuned"] if plan.tune and tunable_suites([suite]) else []
+    parts += ["tuned"] if plan.tune and (is_reference(suite) or tunable_suites([suite])) else []
     parts += [plan.precision] if plan.precision != "32" else []
     parts += [checkpoint_tag(plan)] if checkpoint_tag(plan) else []
     return "-".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,8 +45,13 @@ def rescored(
         savez(inputs, x=x.numpy(), y=y.numpy())
         root = "" if data_root is None else str(data_root)
         words = [str(Path(path).absolute()), root, str(inputs), str(outcomes), *plugins.packages]
+        found_here = {"PYTHONPATH": os.pathsep.join(sys.path)} if plugins.packages else {}
         done = subprocess.run(
-            [sys.executable, "-c", _CODE, *words], capture_output=True, text=True, check=False
+            [sys.executable, "-c", _CODE, *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **found_here},
         )
         if done.returncode:
             last = done.stderr.strip().rpartition("\n")[2]

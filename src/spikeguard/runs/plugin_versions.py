@@ -43,7 +43,7 @@ def _changes(path: Path, plugins: Plugins) -> Iterator[tuple[str, str, str]]:
         recorded = json.loads((path / ENVIRONMENT).read_text(encoding="utf-8")).get("plugins", {})
     except (OSError, ValueError, AttributeError):
         return
-    now = plugins.versions()
+    now = plugins.versions() if recorded else {}
     for name, was in recorded.items():
         if name in now and now[name] != was:
             yield name, was or "without a version", now[name] or "without a version"

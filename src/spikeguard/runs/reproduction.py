@@ -192,7 +192,7 @@ def _finished(recipe: Recipe, path: Path) -> bool:
 
 
 def _stem(recipe: Recipe, path: Path, suite: str, eps: float) -> Path:
-    return path / ATTACKS / attack_name(suite, eps, recipe.evaluate)
+    return path / ATTACKS / attack_name(suite, eps, recipe.evaluate, recipe.plugins)
 
 
 def _entries(

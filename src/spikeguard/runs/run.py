@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ class Run:
 
         path = Path(path)
         recipe = load_recipe(require_finished(path) / RECIPE, plugins=plugins)
-        warn_of_other_versions(path, recipe.plugins)
+        if multiprocessing.parent_process() is None:  # once, not in every worker
+            warn_of_other_versions(path, recipe.plugins)
         data = load_data(recipe, data_root)
         model = build_model(recipe, data)
         load_model(path / CHECKPOINTS / recipe.evaluate.checkpoint, model)

@@ -59,7 +59,7 @@ class Square:
     Source: Andriushchenko et al., "Square Attack", ECCV 2020 (arXiv:1912.00049).
     """
 
-    exempt_from: ClassVar[frozenset[str]] = frozenset({"linear_optimum"})
+    exempt_from: ClassVar[frozenset[str]] = frozenset({"linear_optimum", "l1"})
 
     threat: Threat
     queries: int = 5000

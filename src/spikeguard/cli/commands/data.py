@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spikeguard.cli.console import progress, say, table
+from spikeguard.cli.console import Plugin, allowed_plugins, progress, say, table
 
 __all__ = ["check", "download"]
 
@@ -29,19 +29,24 @@ def download(name: str, /, *, data_root: Path | None = None) -> int:
     return 0
 
 
-def check(name: str | None = None, /, *, data_root: Path | None = None) -> int:
+def check(
+    name: str | None = None, /, *, plugin: Plugin = None, data_root: Path | None = None
+) -> int:
     """Read every image of the data sets on this machine and report what is missing or damaged.
 
     Args:
         name: Check only this data set; exit with code 2 if it is missing or damaged.
+        plugin: Package whose data set is named as package.module:Part; repeated or with commas. Its
+            code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
-    from spikeguard.data.datasets import DATASETS, load
+    from spikeguard.config.builder import load_images
+    from spikeguard.data.datasets import DATASETS
 
-    rows = []
+    rows, plugins = [], allowed_plugins(plugin)
     for each in DATASETS if name is None else [name]:
         try:
-            data = load(each, data_root)
+            data = load_images(each, data_root, where="data check", plugins=plugins)
         except ValueError as error:
             if name is not None:
                 raise

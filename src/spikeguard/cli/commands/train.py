@@ -42,7 +42,8 @@ def train(
     note("")
     say(f"run folder     {path}")
     say(f"best epoch     {result.best_epoch}, validation accuracy {result.val_accuracy:.1%}")
-    say(f"next           spikeguard attack {path}")
-    say(f"               spikeguard audit {path}")
+    again = "".join(f" --plugin {name}" for name in loaded.plugins.packages)
+    say(f"next           spikeguard attack {path}{again}")
+    say(f"               spikeguard audit {path}{again}")
     say(f"               spikeguard report {path}")
     return 0
