@@ -234,14 +234,23 @@ def plant(root, files):
             "rng.py imports training, which is",
         ),
         ({"storage/a.py": "from spikeguard.rng import key"}, "imports rng, but storage is a leaf"),
-        ({"rng.py": "import spikeguard.storage"}, "rng.py imports storage, which rng does not"),
+        (
+            {"rng.py": "import spikeguard.storage"},
+            "rng.py imports storage, which rng must not import",
+        ),
         (
             {"training/a.py": "import lightning_fabric.utilities"},
             "only training/engine.py may import",
         ),
         ({"training/a.py": "from lightning import fabric"}, "only training/engine.py may import"),
-        ({"training/a.py": "import spikeguard.evaluation"}, "evaluation, which training does not"),
-        ({"auditing/a.py": "import spikeguard.training"}, "training, which auditing does not"),
+        (
+            {"training/a.py": "import spikeguard.evaluation"},
+            "evaluation, which training must not import",
+        ),
+        (
+            {"auditing/a.py": "import spikeguard.training"},
+            "training, which auditing must not import",
+        ),
         ({"extras.py": ""}, "extras has no layer; add it to LAYERS"),
         (
             {
