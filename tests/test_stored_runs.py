@@ -130,9 +130,7 @@ def test_an_interrupted_cascade_continues_from_its_stored_state(stored):
     with file.open("wb") as handle:
         np.savez(handle, **{**arrays, **{name: np.array(4000.0) for name in finished}})
     if HERE["torch"] != MADE_WITH["torch"]:
-        pytest.skip(
-            "the identity of a model is its text, which another torch may write differently"
-        )
+        pytest.skip("another torch may write the text of a model, its identity, differently")
     run = Run.load(path)
     now = run.evaluate("quick", eps=0.1, plan=plan(run))
     assert finished and now.samples == 80
@@ -155,8 +153,6 @@ def test_a_stored_shard_is_not_run_again(stored):
     np.savez(file, **{**arrays, **planted})
     run = Run.load(path)
     if HERE["torch"] != MADE_WITH["torch"]:
-        pytest.skip(
-            "the identity of a model holds its text, which differs between versions of torch"
-        )
+        pytest.skip("another torch may write the text of a model, its identity, differently")
     now = run.evaluate("quick", eps=0.1)
     assert (now.outcomes["fgsm"][:8] == 0.25).all() and (now.outcomes["fgsm"][8:] != 0.25).all()

@@ -9,6 +9,7 @@ import torch
 
 import spikeguard as sg
 from spikeguard.cli.entry import main
+from spikeguard.config.builder import build_suite
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.plugins import Plugins
 
@@ -18,12 +19,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from spikeguard.attacks import PGD, Threat
+from spikeguard.attacks import HART, PGD, Threat
 from spikeguard.data import DATASETS
-from spikeguard.defences import AT
+from spikeguard.defences import AT, Piece
 from spikeguard.encoders import Direct
 from spikeguard.models import CNN
-from spikeguard.neurons import LIF, Neuron, Triangular
+from spikeguard.neurons import LIF, Neuron, StoG, Triangular
 
 
 class Mine(LIF):
@@ -115,6 +116,39 @@ def breaks(T: int = 2):
     raise RuntimeError("no weights here")
 
 
+@dataclass(frozen=True)
+class HartPGD:
+    threat: Threat
+    gradient: object = HART()
+
+    def __call__(self, model, x, y, *, generator=None):
+        attack = PGD(self.threat, steps=2, gradient=self.gradient)
+        return attack(model, x, y, generator=generator)
+
+
+class MyStoG(StoG):
+    pass
+
+
+@dataclass(frozen=True)
+class Nothing(Piece):
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class NoScalar(Piece):
+    weight: float = 1.0
+
+    def term(self, step):
+        return step.y.float()
+
+
+@dataclass(frozen=True)
+class NoWidth:
+    def __call__(self, x):
+        return Triangular(1.0)(x)
+
+
 class NoThreat:
     def __init__(self, threat):
         pass
@@ -175,7 +209,7 @@ def test_parts_of_another_package_are_trained_attacked_audited_and_reported(pack
         capsys, "attack", out, "--suite", "my_package.parts:MyAttack,quick", *allowed
     )
     assert (code, errors) == (0, []) and "myattack" in text and "fgsm" in text
-    named = (out / "attacks").glob("my_package.parts.MyAttack-*.json")
+    named = (out / "attacks").glob("my_package.parts.MyAttack@1.2-*.json")
     assert json.loads(next(named).read_text())["attacks"]["myattack"]["settings"]["kind"]
     code, text, errors = spikeguard(
         *(capsys, "audit", out, "--quick", "--limit", 4, "--attack", "my_package.parts:MyAttack"),
@@ -269,7 +303,10 @@ def test_an_unknown_plugin_or_part_is_one_line(words, says, package, capsys):
             "model.neuron=NoNeuron",
             "is no neuron; write a class that inherits from spikeguard.neurons",
         ),
-        ("model.neuron=WrongShape", "breaks the contract of a neuron: for a current [3, 2, 4, 4, 4]"),
+        (
+            "model.neuron=WrongShape",
+            "contract of a neuron: for a current [3, 2, 4, 4, 4]",
+        ),
         ("model.neuron=Silent", "record() sees no potentials; let forward call self.fire"),
         ("model.neuron=Raises", "breaks the contract of a neuron: raises KeyError"),
         ("model.encoder=NoFlags", "contract of an encoder: it needs an attribute 'constant'"),
@@ -281,6 +318,8 @@ def test_an_unknown_plugin_or_part_is_one_line(words, says, package, capsys):
         ("evaluate.suite=NoThreat", "breaks the contract of an attack"),
         ("evaluate.suite=Mine", "raises TypeError"),
         ("model.neuron={name: lif, surrogate: NaNSlope}", "its derivative is not finite"),
+        ("model.neuron={name: lif, surrogate: NoWidth}", "it needs a half_width > 0"),
+        ("objective=[Nothing]", "it defines neither perturb nor term nor constrain"),
     ],
 )
 def test_a_part_that_breaks_its_contract_is_one_line(change, says, package, capsys):
@@ -288,7 +327,7 @@ def test_a_part_that_breaks_its_contract_is_one_line(change, says, package, caps
         if change.startswith(name) and "{" not in change:
             change = change.replace("=", "=my_package.parts:", 1)
     change = change.replace("=[", "=['my_package.parts:").replace("]", "']")
-    change = change.replace("surrogate: ", "surrogate: 'my_package.parts:").replace("e}", "e'}")
+    change = change.replace("surrogate: ", "surrogate: 'my_package.parts:").replace("}", "'}")
     options = [] if change.startswith("model=") else ["model.T=3"]
     code, _, (line,) = spikeguard(
         *(capsys, "train", "demo/vanilla", *options, change, "--out", "run"),
@@ -352,3 +391,66 @@ def test_a_module_of_a_package_can_be_allowed_alone(package):
         plugins.find("my_package:Mine", "here")
     with pytest.raises(ConfigError, match="imported only if you allow it"):
         plugins.find("my_package.parts_of_others:Mine", "here")
+
+
+def trained(package, capsys, *changes):
+    made = ("train", "demo/vanilla", *TINY, *changes, "--out", "run", "--plugin", "my_package")
+    assert spikeguard(capsys, *made)[0] == 0
+    return ("attack", "run", "--plugin", "my_package")
+
+
+def test_averaging_keeps_the_gradient_of_an_attack(package):
+    sys.path.append(str(package.parent))
+    plugins = Plugins.of(["my_package"])
+    for eot, wanted in ((1, sg.attacks.HART()), (4, sg.attacks.EoT(4, sg.attacks.HART()))):
+        found = build_suite(
+            "my_package.parts:HartPGD", eps=0.1, norm="linf", eot=eot, plugins=plugins
+        )
+        assert found["hartpgd"].gradient == wanted
+
+
+def test_a_tuned_result_has_a_name_of_its_own(package, capsys):
+    """The untuned attack is run again, not read from the tuned result."""
+    attack = trained(package, capsys, "evaluate.limit=4", "data.train_limit=200")
+    named = ("--suite", "my_package.parts:HartPGD")
+    assert spikeguard(capsys, *attack, *named, "--tune")[0] == 0
+    assert spikeguard(capsys, *attack, *named)[0] == 0
+    stems = {file.stem for file in Path("run/attacks").glob("my_package*.json")}
+    assert len(stems) == 2 and sum("tuned" in stem for stem in stems) == 1
+
+
+@pytest.mark.filterwarnings("default::spikeguard.runs.plugin_versions.PluginVersionWarning")
+def test_another_version_of_an_attack_is_another_result(package, capsys, monkeypatch):
+    attack = (*trained(package, capsys), "--suite", "my_package.parts:MyAttack")
+    assert spikeguard(capsys, *attack)[0] == 0
+    monkeypatch.setattr(sys.modules["my_package"], "__version__", "1.3")
+    assert spikeguard(capsys, *attack)[0] == 0
+    found = sorted(file.name.partition("-")[0] for file in Path("run/attacks").glob("*.json"))
+    assert found == ["my_package.parts.MyAttack@1.2", "my_package.parts.MyAttack@1.3"]
+
+
+def test_a_neuron_that_creates_its_parameters_for_a_shape_is_accepted(package):
+    sys.path.append(str(package.parent))
+    changes = [*TINY, "model.neuron={name: 'my_package.parts:MyStoG'}"]
+    built = sg.build(sg.load_recipe("demo/vanilla", changes, plugins=["my_package"]))
+    assert any(type(module).__name__ == "MyStoG" for module in built.model.modules())
+
+
+def test_a_term_that_is_no_scalar_is_one_line(package, capsys):
+    change = "objective=['my_package.parts:NoScalar']"
+    words = ("train", "demo/vanilla", *TINY, change, "--out", "run", "--plugin", "my_package")
+    code, _, (line,) = spikeguard(capsys, *words)
+    assert code == 2 and "no_scalar: term() returns a scalar loss, got [32]." in line
+
+
+def test_a_package_that_raises_when_it_is_imported_is_one_line(package, capsys):
+    (package / "__init__.py").write_text("raise RuntimeError('broken')\n")
+    for plugin in ("my_package", "my_package.parts"):
+        words = ("train", "demo/vanilla", *TINY, OURS[0], "--out", "run", "--plugin", plugin)
+        code, _, (line,) = spikeguard(capsys, *words)
+        assert code == 2 and "raises RuntimeError: broken" in line
+
+
+def test_a_module_that_is_allowed_alone_has_the_version_of_its_package(package):
+    sys.path.append(str(package.parent))
+    assert Plugins.of(["my_package.parts", "my_package"]).versions() == {"my_package": "1.2"}

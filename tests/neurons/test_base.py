@@ -41,6 +41,31 @@ class PassingOn(LIF):
         return super().forward(current, **options)
 
 
+class Grandchild(Short):
+    """Passes all keyword arguments to a parent that takes none."""
+
+    def forward(self, current, **options):
+        return super().forward(current, **options)
+
+
+class Forgetful(Neuron):
+    """Accepts all keyword arguments and ignores them."""
+
+    def forward(self, current, **options):
+        return self.fire(current, decay=0.5)
+
+
+class Mixin:
+    """A forward that a class without Neuron brings along."""
+
+    def forward(self, current):
+        return self.fire(current, decay=0.5)
+
+
+class Mixed(Mixin, Neuron):
+    """Takes its forward from the mixin."""
+
+
 class Squared(LIF):
     """Squares its output: spikes stay equal, but averages of spikes do not."""
 
@@ -82,7 +107,7 @@ def results(name, neuron, training):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("short", [Short, Timed, PassingOn])
+@pytest.mark.parametrize("short", [Short, Timed, PassingOn, Grandchild, Forgetful, Mixed])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_forward_of_the_current_alone_makes_the_same_network(name, short, training):
     """Equal to rounding: the current is repeated, and no kernel computes the normalisation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -173,10 +173,10 @@ def adjusted(attacks: Mapping[str, Attack], chosen: Mapping[str, Gradient]) -> d
     return {name: _adjusted(attack, chosen) for name, attack in attacks.items()}
 
 
-def _adjusted(attack: Any, chosen: Mapping[str, Gradient]) -> Attack:
-    if not is_dataclass(attack):  # its gradient is no setting
-        return attack
-    inner = chosen.get(type(unwrap(getattr(attack, "gradient", None))).__name__)
+def _adjusted(attack: Attack, chosen: Mapping[str, Gradient]) -> Attack:
+    settings = getattr(attack, "__dataclass_fields__", {})
+    gradient = getattr(attack, "gradient", None) if "gradient" in settings else None
+    inner = chosen.get(type(unwrap(gradient)).__name__)
     return attack if inner is None else _with(attack, inner)
 
 
