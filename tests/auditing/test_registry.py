@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spikeguard.auditing import Check, Finding, Outcome, does_not_apply, judged, not_run
+from spikeguard.auditing import Check, CheckOutcome, Finding, does_not_apply, judged, not_run
 from spikeguard.auditing.check import title
 from spikeguard.auditing.registry import CHECKS
 
@@ -107,7 +107,9 @@ def test_only_a_failure_carries_the_fault_and_its_remedy(failed):
     )
     expected = ("fail", "broken", "repair it") if failed else ("pass", "sound", "")
     assert (found.status, found.meaning, found.remedy) == expected
-    assert found == Outcome(expected[0], "3 of 4", "none", expected[1], expected[2], {"count": 3})
+    assert found == CheckOutcome(
+        expected[0], "3 of 4", "none", expected[1], expected[2], {"count": 3}
+    )
 
 
 def test_titles_differ():

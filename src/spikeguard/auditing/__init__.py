@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spikeguard.auditing.auditor import audit, reported
-from spikeguard.auditing.check import Check, Outcome, does_not_apply, judged, not_run
+from spikeguard.auditing.check import Check, CheckOutcome, does_not_apply, judged, not_run
 from spikeguard.auditing.context import Attacked, Context
 from spikeguard.auditing.findings import REQUIRED, Finding, Verdict, conclude
 from spikeguard.auditing.registry import CHECKS
@@ -16,7 +16,7 @@ __all__ = [
     "Check",
     "Context",
     "Finding",
-    "Outcome",
+    "CheckOutcome",
     "Provenance",
     "REQUIRED",
     "Verdict",

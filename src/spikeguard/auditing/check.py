@@ -11,11 +11,20 @@ from spikeguard.auditing.findings import Finding, FindingStatus
 if TYPE_CHECKING:
     from spikeguard.auditing.context import Context
 
-__all__ = ["Check", "Measure", "Outcome", "does_not_apply", "judged", "not_run", "reason", "title"]
+__all__ = [
+    "Check",
+    "Measure",
+    "CheckOutcome",
+    "does_not_apply",
+    "judged",
+    "not_run",
+    "reason",
+    "title",
+]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckOutcome:
     """The outcome of a check: a :class:`Finding` without the code and title of its check.
 
     Attributes:
@@ -35,7 +44,7 @@ class Outcome:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
-Measure = Callable[["Context"], Outcome]
+Measure = Callable[["Context"], CheckOutcome]
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class Check:
         """Run the check."""
         return self.finding(self.measure(context))
 
-    def finding(self, outcome: Outcome) -> Finding:
+    def finding(self, outcome: CheckOutcome) -> Finding:
         """Return an outcome as the finding of this check, with its code and title."""
         return Finding(
             self.code,
@@ -96,9 +105,9 @@ def judged(
     fault: str,
     remedy: str,
     evidence: Mapping[str, Any],
-) -> Outcome:
+) -> CheckOutcome:
     """Return a pass that means ``sound``, or a failure that means ``fault``, with its remedy."""
-    return Outcome(
+    return CheckOutcome(
         "fail" if failed else "pass",
         measured,
         threshold,
@@ -108,11 +117,11 @@ def judged(
     )
 
 
-def not_run(why: str, remedy: str = "") -> Outcome:
+def not_run(why: str, remedy: str = "") -> CheckOutcome:
     """Return the outcome of a check that could not measure anything; its question is unanswered."""
-    return Outcome("not run", why, remedy=remedy)
+    return CheckOutcome("not run", why, remedy=remedy)
 
 
-def does_not_apply(why: str) -> Outcome:
+def does_not_apply(why: str) -> CheckOutcome:
     """Return the outcome of a check that has no meaning for this model; nothing is unanswered."""
-    return Outcome("does not apply", why)
+    return CheckOutcome("does not apply", why)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spikeguard.attacks.losses import dlr, margin
 from spikeguard.attacks.searches.apgd import APGD
-from spikeguard.auditing.check import Outcome, judged
+from spikeguard.auditing.check import CheckOutcome, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.tolerances import percent, room_between
 
@@ -15,7 +15,7 @@ _SAMPLES = 50
 _STEPS = 20
 
 
-def other_losses_find_no_more(context: Context) -> Outcome:
+def other_losses_find_no_more(context: Context) -> CheckOutcome:
     """The loss does not decide the result.
 
     PGD maximises the cross-entropy, the margin and the difference of logits ratio (DLR) from the
@@ -49,7 +49,7 @@ def other_losses_find_no_more(context: Context) -> Outcome:
     )
 
 
-def targets_find_no_more(context: Context) -> Outcome:
+def targets_find_no_more(context: Context) -> CheckOutcome:
     """Targeted attacks find no more than as many untargeted restarts.
 
     Two attacks run: APGD-T with one search for each of up to 9 target classes, and APGD with the

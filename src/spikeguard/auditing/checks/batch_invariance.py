@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikeguard.attacks.base import AttackError
-from spikeguard.auditing.check import Outcome, judged, not_run, reason
+from spikeguard.auditing.check import CheckOutcome, judged, not_run, reason
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.repeatability import source_of_change
 from spikeguard.auditing.tolerances import percent
@@ -22,7 +22,7 @@ _MOVED = 0.05  # rounding depends on the batch size and can flip a spike at the 
 _AFTER = "after another batch"
 
 
-def batch_invariance(context: Context) -> Outcome:
+def batch_invariance(context: Context) -> CheckOutcome:
     """A sample's logits depend on that sample alone.
 
     The same samples run again after another batch (does state survive a call?), alone, with fewer
@@ -116,13 +116,15 @@ def _in_training_mode(context: Context, index: Tensor) -> list[str]:
     return sorted(found)
 
 
-def _failure(measured: str, fault: str, remedy: str, evidence: Mapping[str, object]) -> Outcome:
+def _failure(
+    measured: str, fault: str, remedy: str, evidence: Mapping[str, object]
+) -> CheckOutcome:
     return _finding(True, measured, fault, remedy, evidence)
 
 
 def _finding(
     failed: bool, measured: str, fault: str, remedy: str, evidence: Mapping[str, object]
-) -> Outcome:
+) -> CheckOutcome:
     return judged(
         failed=failed,
         measured=measured,
@@ -134,5 +136,5 @@ def _finding(
     )
 
 
-def _not_run(why: str) -> Outcome:
+def _not_run(why: str) -> CheckOutcome:
     return not_run(why)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.searches.noise import UniformNoise
-from spikeguard.auditing.check import Outcome, does_not_apply, judged, not_run
+from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged, not_run
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.tolerances import percent
 from spikeguard.evaluation.statistics import wilson
@@ -32,7 +32,7 @@ _EXPONENT = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
 _SAMPLES = 64
 
 
-def active_test(context: Context) -> Outcome:
+def active_test(context: Context) -> CheckOutcome:
     """The attack finds adversarial examples that exist by construction.
 
     For every sample a linear readout on the penultimate features (averaged over time steps) is

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks.base import Attack
-from spikeguard.auditing.check import Outcome, does_not_apply, judged
+from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.trajectories import Walk, unseen, walk
 from spikeguard.auditing.tolerances import exceeds, fooled_alone, percent, room_between
@@ -31,7 +31,7 @@ _FEW = 0.01  # share of unfooled samples that is too small to judge their loss
 _LOST = 0.01  # share of samples that may be fooled during the search and lost again
 
 
-def more_steps_change_nothing(context: Context) -> Outcome:
+def more_steps_change_nothing(context: Context) -> CheckOutcome:
     """Twice the steps find no more.
 
     If an attack stops while it still finds adversarial inputs, the accuracy depends on its length.
@@ -57,7 +57,7 @@ def more_steps_change_nothing(context: Context) -> Outcome:
     )
 
 
-def more_restarts_change_nothing(context: Context) -> Outcome:
+def more_restarts_change_nothing(context: Context) -> CheckOutcome:
     """Twice the restarts find no more.
 
     If every further random start still finds adversarial inputs, the accuracy depends on the number
@@ -87,7 +87,7 @@ def more_restarts_change_nothing(context: Context) -> Outcome:
     )
 
 
-def loss_has_settled(context: Context) -> Outcome:
+def loss_has_settled(context: Context) -> CheckOutcome:
     """The loss of the unfooled samples has converged when the attack ends.
 
     The best loss so far of samples that no step fools must gain at most 5 % of its total gain in
@@ -130,7 +130,7 @@ def loss_has_settled(context: Context) -> Outcome:
     )
 
 
-def success_is_kept(context: Context) -> Outcome:
+def success_is_kept(context: Context) -> CheckOutcome:
     """The attack returns the adversarial inputs that it finds.
 
     If a step fools the model and the returned input does not, the attack succeeded and reports a
@@ -158,7 +158,7 @@ def success_is_kept(context: Context) -> Outcome:
     )
 
 
-def step_size_is_right(context: Context) -> Outcome:
+def step_size_is_right(context: Context) -> CheckOutcome:
     """No other step size is better.
 
     Tests the reported attack if it has a step size, else PGD.

@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.model_access import classify
-from spikeguard.auditing.check import Outcome, judged, not_run, reason
+from spikeguard.auditing.check import CheckOutcome, judged, not_run, reason
 from spikeguard.auditing.context import Context
 
 __all__ = ["no_backward_inside", "no_loop_inside", "whole_graph"]
@@ -22,7 +22,7 @@ _SAMPLES = 8
 _MOST = 10  # classes whose gradients are computed one by one
 
 
-def whole_graph(context: Context) -> Outcome:
+def whole_graph(context: Context) -> CheckOutcome:
     """The computation graph leads from every logit to the input.
 
     The gradient of each logit with respect to the input must exist, and computing it must not
@@ -66,7 +66,7 @@ def whole_graph(context: Context) -> Outcome:
     )
 
 
-def no_backward_inside(context: Context) -> Outcome:
+def no_backward_inside(context: Context) -> CheckOutcome:
     """The forward pass contains no backward pass.
 
     A model that differentiates inside forward, for example to purify its input, optimises during
@@ -96,7 +96,7 @@ def no_backward_inside(context: Context) -> Outcome:
     )
 
 
-def no_loop_inside(context: Context) -> Outcome:
+def no_loop_inside(context: Context) -> CheckOutcome:
     """The forward pass runs the same modules for every input, and optimises nothing.
 
     Three signs of a loop with a stopping criterion: a module is called more often for one input

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.losses import cross_entropy
-from spikeguard.auditing.check import Outcome, does_not_apply, judged
+from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.measurements.input_gradients import dead_surrogates
 from spikeguard.auditing.measurements.layer_gradients import layer_gradients, watched
@@ -22,7 +22,7 @@ _VANISHING, _EXPLODING = 1e-4, 1e4
 _SPIKING = "the model has no spiking layer of SpikeGuard"
 
 
-def every_step_has_a_gradient(context: Context) -> Outcome:
+def every_step_has_a_gradient(context: Context) -> CheckOutcome:
     """Every sample has an input gradient, and so has every time step.
 
     Computes the gradient of the loss with respect to the input and to the encoder's output at each
@@ -63,7 +63,7 @@ def every_step_has_a_gradient(context: Context) -> Outcome:
     )
 
 
-def no_dead_layers(context: Context) -> Outcome:
+def no_dead_layers(context: Context) -> CheckOutcome:
     """No spiking layer blocks the gradient.
 
     Measures the share of (neuron, step) of each layer at which the surrogate is zero, on the
@@ -88,7 +88,7 @@ def no_dead_layers(context: Context) -> Outcome:
     )
 
 
-def gradient_keeps_its_size(context: Context) -> Outcome:
+def gradient_keeps_its_size(context: Context) -> CheckOutcome:
     """The gradient neither vanishes nor explodes between the last layer and the first.
 
     Measures the norm of the gradient at the output of the first spiking layer, divided by that at

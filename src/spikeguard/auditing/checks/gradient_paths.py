@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.gradients.base import BACKPROP, EoT, Gradient
 from spikeguard.attacks.losses import Loss, cross_entropy
-from spikeguard.auditing.check import Outcome, does_not_apply, judged
+from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.attack_variants import with_gradient
 from spikeguard.auditing.measurements.layer_gradients import layer_gradients, watched
@@ -25,7 +25,7 @@ _DRAWS = {"full": 32, "quick": 16}
 _COSINE = 0.5
 
 
-def no_detached_path(context: Context) -> Outcome:
+def no_detached_path(context: Context) -> CheckOutcome:
     """No part of the network is cut off from the gradient.
 
     Every layer's output must have a gradient; a layer without one precedes a detach or a no_grad,
@@ -96,7 +96,7 @@ class WithReset:
                 neuron.detach_reset = flag
 
 
-def coder_gradient(context: Context) -> Outcome:
+def coder_gradient(context: Context) -> CheckOutcome:
     """The straight-through gradient of a Poisson encoder agrees with the gradient of the rate.
 
     For each sample the straight-through gradient, averaged over many draws, is compared with the

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.losses import Loss, cross_entropy, margin
-from spikeguard.auditing.check import Outcome, judged
+from spikeguard.auditing.check import CheckOutcome, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.input_gradients import dead_surrogates, input_gradients
 from spikeguard.auditing.tolerances import percent
@@ -18,7 +18,7 @@ __all__ = ["zero_gradient"]
 _THRESHOLD = "no sample with a zero gradient, none missing or not finite"
 
 
-def zero_gradient(context: Context) -> Outcome:
+def zero_gradient(context: Context) -> CheckOutcome:
     """Every sample has an input gradient.
 
     A sample whose gradient is exactly zero is never attacked: it counts as robust whatever the

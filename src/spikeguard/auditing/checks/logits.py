@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks.base import AttackError
-from spikeguard.auditing.check import Outcome, does_not_apply, judged
+from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.tolerances import exceeds, percent
 from spikeguard.neurons.modes import record
@@ -25,7 +25,7 @@ _DEAD = 1e-6  # a surrogate derivative below this counts as zero
 _NEEDS = {"dlr": 3, "targeted_dlr": 4}
 
 
-def unbounded_logits(context: Context) -> Outcome:
+def unbounded_logits(context: Context) -> CheckOutcome:
     """Outputs are logits, neither probabilities nor saturated.
 
     Rows in [0, 1] that sum to 1 are the output of a softmax; a second softmax in the loss flattens
@@ -56,7 +56,7 @@ def unbounded_logits(context: Context) -> Outcome:
     )
 
 
-def enough_classes(context: Context) -> Outcome:
+def enough_classes(context: Context) -> CheckOutcome:
     """The loss of the reported attack is defined for this number of classes.
 
     The difference of logits ratio (DLR) divides by the gap to the third logit, the targeted form by
@@ -85,7 +85,7 @@ def enough_classes(context: Context) -> Outcome:
     )
 
 
-def distinct_logits(context: Context) -> Outcome:
+def distinct_logits(context: Context) -> CheckOutcome:
     """The largest logit is unique.
 
     Firing rates are multiples of 1/T, so equal logits are common. If the label's logit is one of
@@ -126,7 +126,7 @@ def distinct_logits(context: Context) -> Outcome:
     )
 
 
-def rates_can_move(context: Context) -> Outcome:
+def rates_can_move(context: Context) -> CheckOutcome:
     """Output neurons are not stuck at rate zero or one.
 
     A sample is stuck if every output neuron fires at no step or at every step and all their

@@ -12,7 +12,7 @@ from spikeguard.attacks.base import Attack, AttackError
 from spikeguard.attacks.gradients.base import EoT
 from spikeguard.attacks.model_access import classify
 from spikeguard.attacks.searches.pgd import PGD
-from spikeguard.auditing.check import Outcome, does_not_apply, judged, reason
+from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged, reason
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.measurements.attack_variants import RULES
 from spikeguard.auditing.tolerances import percent
@@ -27,7 +27,7 @@ _STEPS = 3
 _MOVED = 0.05  # rounding depends on the batch size and can flip a spike at the threshold
 
 
-def starts_at_rest(context: Context) -> Outcome:
+def starts_at_rest(context: Context) -> CheckOutcome:
     """No state of one forward pass changes the next one.
 
     Compares the tensors that modules hold as attributes or buffers before and after a forward pass.
@@ -74,7 +74,7 @@ def starts_at_rest(context: Context) -> Outcome:
     )
 
 
-def same_number_of_steps(context: Context) -> Outcome:
+def same_number_of_steps(context: Context) -> CheckOutcome:
     """The network runs the same number of steps under attack as in scoring.
 
     Counts the steps of every spiking layer in a gradient of the attack and in a forward pass in
@@ -113,7 +113,7 @@ def same_number_of_steps(context: Context) -> Outcome:
     )
 
 
-def attack_ignores_the_batch(context: Context) -> Outcome:
+def attack_ignores_the_batch(context: Context) -> CheckOutcome:
     """An attack gives a sample the same result in every batch.
 
     A short PGD with the network's own gradient, and with every rule of S5, runs on the same samples

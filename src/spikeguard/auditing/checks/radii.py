@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from spikeguard.auditing.check import Outcome, judged
+from spikeguard.auditing.check import CheckOutcome, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.attack_variants import far
 from spikeguard.auditing.tolerances import exceeds, half_width, percent
@@ -15,7 +15,7 @@ _LEFT = 0.01  # share of samples that may stay correct under an unbounded attack
 _REMEDY = "repair the attack first: wider surrogates, more steps, another loss"
 
 
-def unbounded_attack_succeeds(context: Context) -> Outcome:
+def unbounded_attack_succeeds(context: Context) -> CheckOutcome:
     """An unbounded attack leaves no sample correct.
 
     With eps 1 the attack may produce any image, so a sample that stays correct shows a failing
@@ -40,7 +40,7 @@ def unbounded_attack_succeeds(context: Context) -> Outcome:
     )
 
 
-def eps_half_gives_chance(context: Context) -> Outcome:
+def eps_half_gives_chance(context: Context) -> CheckOutcome:
     """An attack that can turn every image grey leaves no more than chance.
 
     With eps 1/2 every image can become the same grey image, on which no model is better than
@@ -62,7 +62,7 @@ def eps_half_gives_chance(context: Context) -> Outcome:
     )
 
 
-def accuracy_falls_with_eps(context: Context) -> Outcome:
+def accuracy_falls_with_eps(context: Context) -> CheckOutcome:
     """Accuracy does not rise with eps.
 
     An adversarial input in a small ball is also in a larger one. PGD at eps/2, eps and 2 eps starts

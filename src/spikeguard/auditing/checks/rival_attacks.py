@@ -11,7 +11,7 @@ from spikeguard.attacks.gradients.base import Backprop, EoT, Gradient
 from spikeguard.attacks.gradients.spiking_rules import prescribable
 from spikeguard.attacks.searches.sapgd import SAPGD
 from spikeguard.attacks.searches.square import Square
-from spikeguard.auditing.check import Outcome, does_not_apply, judged, not_run
+from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged, not_run
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.measurements.attack_variants import RULES, decision, far, with_gradient
 from spikeguard.auditing.tolerances import (
@@ -39,7 +39,7 @@ _NO_NEURON = "the model has no spiking layer whose derivative could be replaced"
 _FOREIGN = "spiking layers of another framework whose potentials cannot be recorded"
 
 
-def rules_are_weaker(context: Context) -> Outcome:
+def rules_are_weaker(context: Context) -> CheckOutcome:
     """Gradient rules for spiking networks find no more than the network's own gradient.
 
     SA-PGD with ASSG, combined as in its paper, is compared with the per-sample worst of the
@@ -86,7 +86,7 @@ def rules_are_weaker(context: Context) -> Outcome:
     )
 
 
-def twin_is_weaker(context: Context) -> Outcome:
+def twin_is_weaker(context: Context) -> CheckOutcome:
     """Transfer from the twin without spikes is weaker than the attack on the network itself.
 
     The twin has the network's weights and staircase activations instead of spiking neurons. Its
@@ -101,7 +101,7 @@ def twin_is_weaker(context: Context) -> Outcome:
     return _compared(context, {"the twin": twin})
 
 
-def black_box_is_weaker(context: Context) -> Outcome:
+def black_box_is_weaker(context: Context) -> CheckOutcome:
     """A gradient-free attack finds less than gradient attacks.
 
     Two searches are compared with the per-sample worst of the gradient attacks on the same samples:
@@ -119,7 +119,7 @@ def black_box_is_weaker(context: Context) -> Outcome:
     return _compared(context, searches)
 
 
-def eps_half_gives_chance_for_every_surrogate(context: Context) -> Outcome:
+def eps_half_gives_chance_for_every_surrogate(context: Context) -> CheckOutcome:
     """With eps 1/2 the attack leaves no more than chance, whatever the surrogate.
 
     With eps 1/2 every image can be turned grey. PGD starts at the clean image and takes long steps,
@@ -151,7 +151,7 @@ def eps_half_gives_chance_for_every_surrogate(context: Context) -> Outcome:
     )
 
 
-def _compared(context: Context, attacks: dict[str, Attack]) -> Outcome:
+def _compared(context: Context, attacks: dict[str, Attack]) -> CheckOutcome:
     """Compare other attacks with the per-sample worst of the network's own gradient attacks."""
     guided, n = context.worst(context.white(own=True)), len(context)
     best = float(guided.mean())
@@ -184,7 +184,7 @@ def _stable(context: Context, gradient: Gradient) -> Attack:
     return SAPGD(context.threat, steps=steps, gradient=averaged)
 
 
-def _no_rule(context: Context) -> Outcome:
+def _no_rule(context: Context) -> CheckOutcome:
     """Return why no twin exists: no layer spikes, or the recurrence of the layers is unknown."""
     if spiking_layers(context.model):
         remedy = "use layers whose recurrence is known (docs/foreign.md), or spikeguard.models"
@@ -199,7 +199,7 @@ def _spikes(context: Context) -> bool:
 _ALWAYS = 0.002  # smaller differences of accuracies never count
 
 
-def gradients_beat_queries(context: Context) -> Outcome:
+def gradients_beat_queries(context: Context) -> CheckOutcome:
     """An attack without gradients finds nothing that the gradient attacks miss.
 
     Square uses logits only, so no surrogate can mislead it (under L1, APGD with differences of the

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks.base import describe
-from spikeguard.auditing.check import Outcome, judged
+from spikeguard.auditing.check import CheckOutcome, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.tolerances import exceeds, half_width, percent
 from spikeguard.evaluation.evaluator import evaluate
@@ -26,7 +26,7 @@ _MOVED = 0.01  # rounding depends on the batch and can flip a spike at the thres
 _TINY = 1e-9
 
 
-def scores_can_be_repeated(context: Context) -> Outcome:
+def scores_can_be_repeated(context: Context) -> CheckOutcome:
     """Scoring the saved adversarial inputs again gives the same result.
 
     The inputs of the reported attack are scored by a fresh process that loads the run or, in a
@@ -59,7 +59,7 @@ def scores_can_be_repeated(context: Context) -> Outcome:
     )
 
 
-def each_sample_has_its_worst(context: Context) -> Outcome:
+def each_sample_has_its_worst(context: Context) -> CheckOutcome:
     """The reported number is the mean over samples of the worst attack for each.
 
     The lowest accuracy of a single attack is higher, because no attack is the worst on every
@@ -111,7 +111,7 @@ def each_sample_has_its_worst(context: Context) -> Outcome:
     )
 
 
-def clean_errors_stay(context: Context) -> Outcome:
+def clean_errors_stay(context: Context) -> CheckOutcome:
     """A sample that is misclassified without an attack counts as wrong under every attack.
 
     An attack must not correct an error. The finding states the clean accuracy as well.
@@ -159,7 +159,7 @@ def _again(context: Context, x_adv: Tensor) -> Tensor:
 _OTHER = 0.01  # rounding can flip a spike at the threshold in another batch
 
 
-def counted_on_the_model(context: Context) -> Outcome:
+def counted_on_the_model(context: Context) -> CheckOutcome:
     """Every attack is scored on the audited model.
 
     An input made on a substitute, on a twin or by a search that stops early is an adversarial

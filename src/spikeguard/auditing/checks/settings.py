@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 
 from spikeguard.attacks.suites import suite
-from spikeguard.auditing.check import Outcome, does_not_apply, judged, not_run
+from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.attack_variants import RULES
 from spikeguard.neurons.modes import spiking_layers
@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 
-def nothing_was_tuned_on_the_test(context: Context) -> Outcome:
+def nothing_was_tuned_on_the_test(context: Context) -> CheckOutcome:
     """The settings of the reported attack were not chosen on the samples it is reported on.
 
     The lowest of several accuracies on the same samples is lower than that of the chosen attack on
@@ -42,7 +42,7 @@ def nothing_was_tuned_on_the_test(context: Context) -> Outcome:
     )
 
 
-def settings_are_accounted_for(context: Context) -> Outcome:
+def settings_are_accounted_for(context: Context) -> CheckOutcome:
     """Adaptive attacks use the standard settings, or the origin of their settings is stated.
 
     Papers choose settings such as HART's width and ASSG's bound by search, some on the test set.
@@ -77,7 +77,7 @@ def settings_are_accounted_for(context: Context) -> Outcome:
     )
 
 
-def surrogate_is_the_trained_one(context: Context) -> Outcome:
+def surrogate_is_the_trained_one(context: Context) -> CheckOutcome:
     """The attacker uses the surrogate that the network was trained with.
 
     A surrogate that is narrowed after training hides the gradient from every attack that uses it.

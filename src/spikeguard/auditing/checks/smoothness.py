@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spikeguard.attacks.losses import Loss, cross_entropy, margin
 from spikeguard.attacks.model_access import classify
-from spikeguard.auditing.check import Outcome, judged, not_run
+from spikeguard.auditing.check import CheckOutcome, judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.input_gradients import input_gradients
 from spikeguard.auditing.tolerances import percent
@@ -26,7 +26,7 @@ _REMEDY = (
 )
 
 
-def stable_predictions(context: Context) -> Outcome:
+def stable_predictions(context: Context) -> CheckOutcome:
     """The margin is stable in a small neighbourhood.
 
     The margin (label logit against the largest other) is measured at uniform points of a cube of
@@ -65,7 +65,7 @@ def stable_predictions(context: Context) -> Outcome:
     )
 
 
-def finite_differences(context: Context) -> Outcome:
+def finite_differences(context: Context) -> CheckOutcome:
     """The gradient agrees with finite differences of the network's smoothed loss.
 
     The true function of a spiking network is piecewise constant, and its surrogate gradient belongs
@@ -109,7 +109,7 @@ def finite_differences(context: Context) -> Outcome:
     )
 
 
-def ascent(context: Context) -> Outcome:
+def ascent(context: Context) -> CheckOutcome:
     """A step along the surrogate gradient raises the true loss more than a random step.
 
     From each sample the check takes a step of size eps/2 in the direction of the attack, and eight
@@ -161,7 +161,7 @@ def _majority(
     fault: str,
     sound: str,
     evidence: dict[str, object],
-) -> Outcome:
+) -> CheckOutcome:
     """Judge a share whose value by chance is one half."""
     return judged(
         failed=not wilson(count, n)[0] > 0.5,
@@ -174,7 +174,7 @@ def _majority(
     )
 
 
-def _nothing(n: int) -> Outcome:
+def _nothing(n: int) -> CheckOutcome:
     return not_run(f"{n} samples have both a gradient and a loss that changes; needs {_FEWEST}")
 
 

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import normalize
 
 from spikeguard.attacks.gradients.base import Backprop, EoT
-from spikeguard.auditing.check import Outcome, does_not_apply, judged
+from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.measurements.repeatability import source_of_change
 from spikeguard.auditing.tolerances import half_width, percent
@@ -20,7 +20,7 @@ _FORWARDS = 5
 _DISTANCE = 1e-4
 
 
-def determinism(context: Context) -> Outcome:
+def determinism(context: Context) -> CheckOutcome:
     """The model is deterministic, or random and attacked as such.
 
     A deterministic model returns the same logits every time. A random one declares it
@@ -34,7 +34,7 @@ def determinism(context: Context) -> Outcome:
     return _averaged(context) if context.stochastic else _repeated(context)
 
 
-def _repeated(context: Context) -> Outcome:
+def _repeated(context: Context) -> CheckOutcome:
     """Compare several forward passes of a model that declares no noise."""
     index = torch.arange(min(_SAMPLES, len(context)))
     logits = [context.logits(index, name=f"forward {i}") for i in range(_FORWARDS)]
@@ -67,7 +67,7 @@ def _repeated(context: Context) -> Outcome:
     )
 
 
-def _averaged(context: Context) -> Outcome:
+def _averaged(context: Context) -> CheckOutcome:
     """Compare PGD along the gradient of one draw with PGD along the mean of several."""
     single = context.attacked(context.pgd(gradient=Backprop())).accuracy
     mean = context.attacked(context.pgd()).accuracy
@@ -85,7 +85,7 @@ def _averaged(context: Context) -> Outcome:
     )
 
 
-def enough_draws(context: Context) -> Outcome:
+def enough_draws(context: Context) -> CheckOutcome:
     """Twice as many noise draws change nothing, and success holds on fresh draws.
 
     Every attack of the audit averages the gradient over some draws. PGD with twice as many must not

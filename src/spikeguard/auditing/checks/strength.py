@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from spikeguard.auditing.check import Outcome, judged
+from spikeguard.auditing.check import CheckOutcome, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.tolerances import LUCK, exceeds, fooled_alone, half_width, percent
 
 __all__ = ["iterative_beats_single_step", "noise_is_weaker"]
 
 
-def iterative_beats_single_step(context: Context) -> Outcome:
+def iterative_beats_single_step(context: Context) -> CheckOutcome:
     """PGD is at least as strong as a single step.
 
     FGSM is one step of PGD: if it is stronger, gradients at later steps mislead PGD. An exact
@@ -43,7 +43,7 @@ def iterative_beats_single_step(context: Context) -> Outcome:
     )
 
 
-def noise_is_weaker(context: Context) -> Outcome:
+def noise_is_weaker(context: Context) -> CheckOutcome:
     """Random noise fools no sample that gradient attacks do not.
 
     The worst of ten random points of the threat set is compared with FGSM and PGD together. An

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from spikeguard.auditing.check import Outcome, judged, not_run
+from spikeguard.auditing.check import CheckOutcome, judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.input_gradients import dead_surrogates
 from spikeguard.auditing.tolerances import percent, room_between
@@ -19,7 +19,7 @@ _FACTORS = {"full": (0.25, 0.5, 2.0, 5.0), "quick": (2.0, 5.0)}
 _ALIKE = 1.5  # surrogates whose widths differ by a smaller factor count as equally wide
 
 
-def surrogate_sweep(context: Context) -> Outcome:
+def surrogate_sweep(context: Context) -> CheckOutcome:
     """The attacker's surrogate does not decide the result.
 
     A network uses the surrogate it was trained with, but the attacker may use another: PGD runs

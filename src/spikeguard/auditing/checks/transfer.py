@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.spiking_rules import prescribable
 from spikeguard.attacks.searches.pgd import PGD
-from spikeguard.auditing.check import Outcome, judged, not_run
+from spikeguard.auditing.check import CheckOutcome, judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.substitute import distilled
 from spikeguard.auditing.tolerances import LUCK, exceeds, fooled_alone, half_width, percent
@@ -20,7 +20,7 @@ __all__ = ["breaks_the_undefended", "transfer_is_weaker"]
 _STEPS = 20
 
 
-def transfer_is_weaker(context: Context) -> Outcome:
+def transfer_is_weaker(context: Context) -> CheckOutcome:
     """Attacks made on other models are no stronger than those on the model itself.
 
     The sources are the substitutes passed to the audit, a small network trained on the model's
@@ -54,7 +54,7 @@ def transfer_is_weaker(context: Context) -> Outcome:
     )
 
 
-def breaks_the_undefended(context: Context) -> Outcome:
+def breaks_the_undefended(context: Context) -> CheckOutcome:
     """The same attack breaks a model that has no defence.
 
     An attack that is too weak for a plainly trained model gives no information on a defended one.

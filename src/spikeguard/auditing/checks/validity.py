@@ -11,7 +11,7 @@ from spikeguard.attacks.base import AttackError, NoGradientError
 from spikeguard.attacks.losses import cross_entropy
 from spikeguard.attacks.searches.pgd import PGD
 from spikeguard.attacks.threat import ThreatViolation
-from spikeguard.auditing.check import Outcome, does_not_apply, judged, reason
+from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged, reason
 from spikeguard.auditing.context import Context
 from spikeguard.neurons.modes import record
 
@@ -21,7 +21,7 @@ _SAMPLES = 16
 _STEPS = 2
 
 
-def valid_numbers(context: Context) -> Outcome:
+def valid_numbers(context: Context) -> CheckOutcome:
     """Weights, logits, gradients and adversarial inputs are valid.
 
     Every adversarial batch of the audit must be inside its threat set and [0, 1], with the shape
@@ -49,7 +49,7 @@ def valid_numbers(context: Context) -> Outcome:
     )
 
 
-def model_is_untouched(context: Context) -> Outcome:
+def model_is_untouched(context: Context) -> CheckOutcome:
     """An attack does not change the model.
 
     Weights, buffers such as running statistics, training flags, ``requires_grad`` and gradients are
@@ -120,7 +120,7 @@ def _equal(before: Tensor | bool | None, after: Tensor | bool | None) -> bool:
     return before is after
 
 
-def finite_under_attack(context: Context) -> Outcome:
+def finite_under_attack(context: Context) -> CheckOutcome:
     """Nothing is NaN or infinite at the adversarial inputs.
 
     Counts elements that are not finite in the adversarial inputs of all attacks made, and in the
@@ -157,7 +157,7 @@ def finite_under_attack(context: Context) -> Outcome:
     )
 
 
-def valid_events(context: Context) -> Outcome:
+def valid_events(context: Context) -> CheckOutcome:
     """Adversarial events are valid events.
 
     For a threat on events (one with ``events = True``): counts stay integers >= 0, binary grids
