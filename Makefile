@@ -18,7 +18,7 @@ test: $(VENV)/.dev ## Run the test suite.
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 test-fast: $(VENV)/.dev ## Run the tests that are not marked slow: under a minute on two cores.
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not browser"
 
 lint: $(VENV)/.dev ## Check format and lint.
 	$(BIN)/ruff format --check .

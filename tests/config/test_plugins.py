@@ -158,6 +158,38 @@ class NoThreat:
 
 
 @dataclass(frozen=True)
+class NoGenerator:
+    threat: Threat
+
+    def __call__(self, model, x, y):
+        return x
+
+
+@dataclass(frozen=True)
+class BreaksInUse:
+    threat: Threat
+
+    def __call__(self, model, x, y, *, generator=None):
+        raise RuntimeError("no image left")
+
+
+@dataclass(frozen=True)
+class BreaksInTraining(Piece):
+    weight: float = 1.0
+
+    def term(self, step):
+        raise KeyError("no such layer")
+
+
+class Unannotated(LIF):
+    def __init__(self, fast=0.5):
+        super().__init__(fast)
+
+
+nothing = None
+
+
+@dataclass(frozen=True)
 class Leaves:
     threat: Threat
 
@@ -301,7 +333,7 @@ def test_an_unknown_plugin_or_part_is_one_line(words, says, package, capsys):
     [
         (
             "model.neuron=NoNeuron",
-            "is no neuron; write a class that inherits from spikeguard.neurons",
+            "is not a neuron; write a class that inherits from spikeguard.neurons",
         ),
         (
             "model.neuron=WrongShape",
@@ -313,12 +345,17 @@ def test_an_unknown_plugin_or_part_is_one_line(words, says, package, capsys):
         ("model.encoder=NoTime", "for images [2, 3, 8, 8] and T=4 it returns [2, 3, 8, 8]"),
         ("model=no_network", "it builds Linear, not a spikeguard.models.SNN"),
         ("model=breaks", "my_package.parts:breaks raises RuntimeError: no weights here"),
-        ("data.name=Mine", "is no data set; write an instance of spikeguard.data.DataSet"),
-        ("objective=[Mine]", "is no defence; write a class that inherits from spikeguard.defences"),
+        ("data.name=Mine", "is not a data set; write an instance of spikeguard.data.DataSet"),
+        (
+            "objective=[Mine]",
+            "is not a defence; write a class that inherits from spikeguard.defences",
+        ),
         ("evaluate.suite=NoThreat", "breaks the contract of an attack"),
         ("evaluate.suite=Mine", "raises TypeError"),
         ("model.neuron={name: lif, surrogate: NaNSlope}", "its derivative is not finite"),
         ("model.neuron={name: lif, surrogate: NoWidth}", "it needs a half_width > 0"),
+        ("data.name=nothing", "my_package.parts:nothing is None."),
+        ("evaluate.suite=NoGenerator", "breaks the contract of an attack: it must be callable as"),
         ("objective=[Nothing]", "it defines neither perturb nor term nor constrain"),
     ],
 )
@@ -454,3 +491,58 @@ def test_a_package_that_raises_when_it_is_imported_is_one_line(package, capsys):
 def test_a_module_that_is_allowed_alone_has_the_version_of_its_package(package):
     sys.path.append(str(package.parent))
     assert Plugins.of(["my_package.parts", "my_package"]).versions() == {"my_package": "1.2"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("evaluate.suite=my_package.parts:BreaksInUse", "RuntimeError: no image left"),
+        ("objective=['my_package.parts:BreaksInTraining']", "KeyError: 'no such layer'"),
+    ],
+)
+def test_a_part_that_raises_in_use_is_one_line_that_names_its_place(change, says, package, capsys):
+    words = ["train", "demo/vanilla", *TINY, change, "--out", "run", "--plugin", "my_package"]
+    code, _, lines = spikeguard(capsys, *words)
+    if code == 0:
+        code, _, lines = spikeguard(capsys, "attack", "run", "--plugin", "my_package")
+    (line,) = lines
+    assert code == 2 and says in line and ": my_package.parts, line " in line
+
+
+def test_an_error_of_spikeguard_itself_is_still_a_traceback(package, monkeypatch):
+    def bug(*_, **__):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("spikeguard.runs.recipe_training.train_recipe", bug)
+    with pytest.raises(KeyError, match="a bug"):
+        main(["train", "demo/vanilla", *OURS, "--plugin", "my_package", "--out", "run"])
+
+
+def test_all_suites_are_checked_before_the_first_runs(package, capsys):
+    attack = trained(package, capsys)
+    for wrong in ("my_package.parts:Mine", "my_package.parts:Nope", "nope", "other.parts:Mine"):
+        code, _, (line,) = spikeguard(capsys, *attack, "--suite", f"quick,{wrong}")
+        assert code == 2 and wrong.rpartition(":")[2] in line
+    assert not Path("run/attacks").exists()
+
+
+def test_an_argument_without_an_annotation_takes_what_the_recipe_says(package):
+    sys.path.append(str(package.parent))
+    changes = [*TINY, "model.neuron={name: 'my_package.parts:Unannotated', fast: 1/4}"]
+    built = sg.build(sg.load_recipe("demo/vanilla", changes, plugins=["my_package"]))
+    decays = {float(m.decay) for m in built.model.modules() if hasattr(m, "decay")}
+    assert decays == {0.25}
+
+
+def test_a_damaged_record_of_versions_is_one_line(package, capsys):
+    attack = trained(package, capsys, *OURS)
+    Path("run/environment.json").write_text('{"plugins": ')
+    code, _, (line,) = spikeguard(capsys, *attack, "--suite", "quick")
+    assert code == 2 and "environment.json: damaged" in line
+
+
+def test_a_module_that_a_package_needs_and_lacks_is_named(package, capsys):
+    (package / "parts.py").write_text("import a_module_that_is_nowhere\n")
+    words = ("train", "demo/vanilla", *TINY, OURS[0], "--out", "run", "--plugin", "my_package")
+    code, _, (line,) = spikeguard(capsys, *words)
+    assert code == 2 and "my_package.parts needs the module 'a_module_that_is_nowhere'" in line

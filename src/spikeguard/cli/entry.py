@@ -15,12 +15,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import pairwise
 from typing import Any
 
 from cyclopts import App, CycloptsError
 
 from spikeguard.system.allocator import keep_freed_memory
-from spikeguard.system.errors import is_user_error
+from spikeguard.system.errors import is_user_error, raised_in
 
 __all__ = ["app", "main"]
 
@@ -119,9 +120,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = f"{error.filename}: {reason}" if error.filename else reason
         return _report_error(words, error, message)
     except Exception as error:
-        if not is_user_error(error):
+        if is_user_error(error):
+            return _report_error(words, error, " ".join(str(error).split()))
+        place = raised_in(error, _plugins(words))
+        if place is None:
             raise
-        return _report_error(words, error, " ".join(str(error).split()))
+        return _report_error(words, error, f"{place}: {type(error).__name__}: {_first_line(error)}")
     return code if isinstance(code, int) else 0
 
 
@@ -146,6 +150,17 @@ def _report_error(words: Sequence[str], error: Exception, message: str) -> int:
         traceback.print_exception(error)
     print(f"{_command(words)}: {message}", file=sys.stderr)
     return 2
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _plugins(words: Sequence[str]) -> set[str]:
+    """Return the top-level packages that a command line allows."""
+    given = [after for word, after in pairwise(words) if word == "--plugin"]
+    given += [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
+    return {name.strip().partition(".")[0] for each in given for name in each.split(",")}
 
 
 def _command(words: Sequence[str]) -> str:

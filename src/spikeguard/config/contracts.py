@@ -5,6 +5,7 @@ Tests hold SpikeGuard's parts to the same contracts and to further ones.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,13 +33,13 @@ class Contract:
         """Raise ConfigError if a part is not a class of this kind."""
         if self.base is None:
             if not callable(part):
-                raise ConfigError(f"{where}: {name} is no {self.kind}; it cannot be called.")
+                raise ConfigError(f"{where}: {name} is not {_a(self.kind)}; it cannot be called.")
             return
         base = self.base()
         if not (isinstance(part, type) and issubclass(part, base)):
             home = ".".join(base.__module__.split(".")[:2])  # the package that exports it
             raise ConfigError(
-                f"{where}: {name} is no {self.kind}; write a class that inherits from "
+                f"{where}: {name} is not {_a(self.kind)}; write a class that inherits from "
                 f"{home}.{base.__qualname__}."
             )
 
@@ -74,7 +75,11 @@ def contract_of(registry: Mapping[str, Any]) -> Contract:
 def require_attack(attack: object, name: str, where: ConfigPath | str) -> None:
     """Raise ConfigError if an object is not an attack: callable, with a threat set."""
     threat = getattr(attack, "threat", None)
-    if not callable(attack) or not all(hasattr(threat, each) for each in ("norm", "eps", "check")):
+    try:
+        callable_ = bool(inspect.signature(attack).bind(None, None, None, generator=None))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        callable_ = False
+    if not callable_ or not all(hasattr(threat, each) for each in ("norm", "eps", "check")):
         raise ConfigError(
             f"{where}: {name} breaks the contract of an attack: it must be callable as "
             "attack(model, x, y, generator=g) and have a threat set in 'threat'."
@@ -87,7 +92,7 @@ def require_data_set(part: object, name: str, where: ConfigPath | str) -> None:
 
     if not isinstance(part, DataSet):
         raise ConfigError(
-            f"{where}: {name} is no data set; write an instance of spikeguard.data.DataSet."
+            f"{where}: {name} is not a data set; write an instance of spikeguard.data.DataSet."
         )
 
 

@@ -154,6 +154,8 @@ def _checked(annotation: Any, value: object, where: ConfigPath) -> object:
     A YAML number may be meant as text (``precision: 16``), and a text as a number ("8/255"): both
     conversions are tried after the value itself.
     """
+    if annotation is inspect.Parameter.empty:  # nothing is known: numbers may be fractions
+        return _numbers(value)
     try:
         adapter = TypeAdapter(
             annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=False)

@@ -92,11 +92,17 @@ def import_part(name: str, where: ConfigPath | str, *, what: str = "name") -> An
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        if error.name is not None and not f"{module_name}.".startswith(f"{error.name}."):
+            raise ConfigError(
+                f"{where}: {module_name} needs the module {error.name!r}, which is not installed."
+            ) from error
         raise ConfigError(f"{where}: no module named {error.name!r}; {SEARCHED}.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         first = str(error).partition("\n")[0]
         raise ConfigError(f"{where}: {name} raises {type(error).__name__}: {first}") from error
     part = getattr(module, attribute, None)
+    if part is None and attribute in vars(module):
+        raise ConfigError(f"{where}: {name} is None.")
     if part is None:
         close = difflib.get_close_matches(attribute, vars(module), n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -109,7 +115,7 @@ def _exists(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         return False
-    except Exception as error:  # a parent package raises when it is imported
+    except (Exception, SystemExit) as error:  # a parent package raises when it is imported
         first = str(error).partition("\n")[0]
         raise ConfigError(f"--plugin: {name} raises {type(error).__name__}: {first}") from error
 
@@ -122,6 +128,6 @@ def _version(package: str) -> str | None:
             continue
     try:
         found = getattr(importlib.import_module(package), "__version__", None)
-    except Exception:  # reported where a part of it is imported
+    except (Exception, SystemExit):  # reported where a part of it is imported
         return None
     return None if found is None else str(found)

@@ -39,10 +39,13 @@ def warn_of_other_versions(path: Path, plugins: Plugins) -> None:
 
 def _changes(path: Path, plugins: Plugins) -> Iterator[tuple[str, str, str]]:
     """Yield name, recorded version and present version of every plugin that differs."""
-    try:
-        recorded = json.loads((path / ENVIRONMENT).read_text(encoding="utf-8")).get("plugins", {})
-    except (OSError, ValueError, AttributeError):
+    file = path / ENVIRONMENT
+    if not file.is_file():
         return
+    try:
+        recorded = dict(json.loads(file.read_text(encoding="utf-8")).get("plugins", {}))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{file}: damaged; the versions of plugins are unknown.") from error
     now = plugins.versions() if recorded else {}
     for name, was in recorded.items():
         if name in now and now[name] != was:

@@ -97,7 +97,7 @@ def attack(
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
     from spikeguard.config.builder import require_tunable
-    from spikeguard.config.schema import eps_text
+    from spikeguard.config.schema import EvaluateSection, eps_text
     from spikeguard.runs.attack_results import evaluate_once, rescore_once
     from spikeguard.storage.run_folder import ATTACKS
 
@@ -119,7 +119,9 @@ def attack(
     else:
         assert model is not None
         options = {**only, "data": data, "out": out, "data_root": data_root, "plugins": plugins}
+        _require_suites(EvaluateSection().changed(**changes), plugins)  # before anything is written
         subject = _of_foreign_model(model, options, changes)
+    _require_suites(subject.plan, plugins)  # all of them, before the first runs
     if tune:
         require_tunable(subject.plan)
     plan, folder, agreed = subject.plan, subject.path / ATTACKS, True
@@ -176,6 +178,15 @@ def require_one(run: Path | None, model: str | None, only: Mapping[str, object])
     given = next((name for name, value in only.items() if value is not None), None)
     if model is None and given is not None:
         raise ConfigError(f"--{given} goes with --model; a run has its own.")
+
+
+def _require_suites(plan: EvaluateSection, plugins: Plugins) -> None:
+    """Reject unknown suites, radii that a suite rejects, and parts that are not attacks."""
+    from spikeguard.config.builder import build_suite
+
+    for name in plan.suite:
+        for eps in plan.eps:
+            build_suite(name, eps=eps, norm=plan.norm, eot=plan.eot or 1, plugins=plugins)
 
 
 @dataclass(frozen=True)
