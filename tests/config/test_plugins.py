@@ -509,6 +509,12 @@ def test_a_part_that_raises_in_use_is_one_line_that_names_its_place(change, says
     assert code == 2 and says in line and ": my_package.parts, line " in line
 
 
+def test_a_part_that_raises_in_another_process_is_one_line_too(package, capsys):
+    attack = (*trained(package, capsys), "--suite", "my_package.parts:BreaksInUse", "--jobs", 2)
+    code, _, (line,) = spikeguard(capsys, *attack)
+    assert code == 2 and ": my_package.parts, line " in line and "no image left" in line
+
+
 def test_an_error_of_spikeguard_itself_is_still_a_traceback(package, monkeypatch):
     def bug(*_, **__):
         raise KeyError("a bug")

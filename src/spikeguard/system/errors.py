@@ -5,7 +5,9 @@ from __future__ import annotations
 import traceback
 from collections.abc import Collection
 
-__all__ = ["WorkerError", "is_user_error", "raised_in"]
+__all__ = ["WorkerError", "is_user_error", "keep_frames", "raised_in"]
+
+_FRAMES = "spikeguard_frames"  # attribute of an error from a worker process
 
 
 class WorkerError(ValueError):
@@ -23,8 +25,18 @@ def is_user_error(error: BaseException) -> bool:
 
 def raised_in(error: BaseException, packages: Collection[str]) -> str | None:
     """Return "module, line n" of the innermost frame in these top-level packages, or None."""
-    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-        module = str(frame.f_globals.get("__name__", ""))
+    for module, line in reversed(getattr(error, _FRAMES, None) or _frames(error)):
         if module.partition(".")[0] in packages:
             return f"{module}, line {line}"
     return None
+
+
+def keep_frames(error: BaseException) -> None:
+    """Store an error's frames in it, because a traceback does not reach another process."""
+    setattr(error, _FRAMES, _frames(error))
+
+
+def _frames(error: BaseException) -> list[tuple[str, int]]:
+    """Return module and line of every frame, the innermost last."""
+    walked = traceback.walk_tb(error.__traceback__)
+    return [(str(frame.f_globals.get("__name__", "")), line) for frame, line in walked]

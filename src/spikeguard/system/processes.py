@@ -16,7 +16,7 @@ from multiprocessing.queues import Queue
 from typing import Any, TypeVar
 
 from spikeguard.system.allocator import keep_freed_memory
-from spikeguard.system.errors import WorkerError, is_user_error
+from spikeguard.system.errors import WorkerError, is_user_error, keep_frames
 from spikeguard.system.progress import TaskProgressCallback
 
 __all__ = ["one_thread", "run_in_processes"]
@@ -128,10 +128,11 @@ def _in_worker(work: Callable[..., R], *job: Any) -> R:
     assert _messages is not None
     try:
         return work(*job, report)
-    except ValueError as error:
+    except Exception as error:
         # A user error is recognised by its traceback, which the parent process does not receive.
         if type(error) is ValueError and is_user_error(error):
             raise WorkerError(str(error)) from error
+        keep_frames(error)
         raise
     finally:
         _messages.put(None)
