@@ -420,6 +420,16 @@ def test_shards_of_an_attack_of_another_package_run_in_other_processes(package, 
     assert (code, errors) == (0, []) and "myattack" in text
 
 
+def test_the_table_of_reproduce_finds_the_results_of_an_attack_of_another_package(package, capsys):
+    """Their names hold the version of the package."""
+    changes = [*TINY, "evaluate.suite=my_package.parts:MyAttack", "evaluate.eot=1"]
+    words = ("reproduce", "demo", *changes, "--only", "demo/vanilla", "--seeds", 0, "--jobs", 1)
+    code, text, errors = spikeguard(capsys, *words, "--out", "all", "--plugin", "my_package")
+    assert (code, errors) == (0, [])
+    (entry,) = json.loads(Path("all/table.json").read_text())["entries"]
+    assert {"clean", "myattack", "worst_case"} == set(entry["scores"]) and "demo/vanilla" in text
+
+
 def test_a_module_of_a_package_can_be_allowed_alone(package):
     sys.path.append(str(package.parent))
     plugins = Plugins.of(["my_package.parts"])

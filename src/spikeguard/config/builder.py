@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikeguard.config.contracts import require_attack, require_data_set
-from spikeguard.config.errors import ConfigError, ConfigPath, unknown_name
+from spikeguard.config.errors import ConfigError, ConfigPath, raised, unknown_name
 from spikeguard.config.instantiate import call_checked, instantiate
 from spikeguard.config.plugins import NO_PLUGINS, Plugins, is_reference
 from spikeguard.config.schema import EvaluateSection, Recipe
@@ -124,8 +124,7 @@ def load_images(
     except Exception as error:
         if not is_reference(name):
             raise
-        first = str(error).partition("\n")[0]
-        raise ConfigError(f"{where}: {name} raises {type(error).__name__}: {first}") from error
+        raise ConfigError(f"{where}: {name} {raised(error)}") from error
 
 
 def require_suites(recipe: Recipe) -> None:
@@ -173,8 +172,7 @@ def build_suite(
         if eot > 1 and is_dataclass(attack) and hasattr(attack, "gradient"):
             attack = replace(attack, gradient=EoT(eot, attack.gradient))  # type: ignore[type-var]
     except Exception as error:
-        first = str(error).partition("\n")[0]
-        raise ConfigError(f"{where}: {name} raises {type(error).__name__}: {first}") from error
+        raise ConfigError(f"{where}: {name} {raised(error)}") from error
     require_attack(attack, name, where)
     return {name.partition(":")[2].lower(): attack}
 

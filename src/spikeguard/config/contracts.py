@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spikeguard.config.errors import ConfigError, ConfigPath
+from spikeguard.config.errors import ConfigError, ConfigPath, raised
 
 __all__ = ["Contract", "contract_of", "require_attack", "require_data_set"]
 
@@ -48,8 +48,7 @@ class Contract:
         try:
             problem = self.probe(built)
         except Exception as error:
-            first = str(error).partition("\n")[0]
-            problem = f"raises {type(error).__name__}: {first}"
+            problem = raised(error)
         if problem is not None:
             raise ConfigError(f"{where}: {name} breaks the contract of {_a(self.kind)}: {problem}.")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-__all__ = ["ConfigError", "ConfigPath", "first_problem", "unknown_name"]
+__all__ = ["ConfigError", "ConfigPath", "first_problem", "raised", "unknown_name"]
 
 
 class ConfigError(ValueError):
@@ -43,6 +43,12 @@ def unknown_name(
     hint = f" Did you mean {close[0]!r}?" if close else ""
     place = f"{where}: " if str(where) else ""
     return ConfigError(f"{place}unknown {what} {name!r}.{hint} Known: {', '.join(names)}.")
+
+
+def raised(error: BaseException) -> str:
+    """Return "raises TypeError: its first line", for an error in code that is not SpikeGuard's."""
+    first = str(error).partition("\n")[0]
+    return f"raises {type(error).__name__}: {first}"
 
 
 def first_problem(error: ValidationError) -> tuple[tuple[str | int, ...], str, object]:

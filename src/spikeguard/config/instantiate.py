@@ -17,7 +17,7 @@ from typing import Any, Unpack, get_args, get_origin, get_type_hints
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from spikeguard.config.contracts import contract_of
-from spikeguard.config.errors import ConfigError, ConfigPath, first_problem, unknown_name
+from spikeguard.config.errors import ConfigError, ConfigPath, first_problem, raised, unknown_name
 from spikeguard.config.plugins import NO_PLUGINS, Plugins, is_reference
 
 __all__ = ["instantiate", "call_checked", "parse_number"]
@@ -72,8 +72,7 @@ def instantiate(
         except ConfigError:
             raise
         except Exception as error:
-            first = str(error).partition("\n")[0]
-            raise ConfigError(f"{where}: {name} raises {type(error).__name__}: {first}") from error
+            raise ConfigError(f"{where}: {name} {raised(error)}") from error
         contract.require_built(built, name, where)
         return built
     if name not in registry:

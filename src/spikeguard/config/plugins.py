@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import Any
 
-from spikeguard.config.errors import ConfigError, ConfigPath
+from spikeguard.config.errors import ConfigError, ConfigPath, raised
 
 __all__ = ["NO_PLUGINS", "SEARCHED", "Plugins", "import_part", "is_reference"]
 
@@ -98,8 +98,7 @@ def import_part(name: str, where: ConfigPath | str, *, what: str = "name") -> An
             ) from error
         raise ConfigError(f"{where}: no module named {error.name!r}; {SEARCHED}.") from error
     except (Exception, SystemExit) as error:
-        first = str(error).partition("\n")[0]
-        raise ConfigError(f"{where}: {name} raises {type(error).__name__}: {first}") from error
+        raise ConfigError(f"{where}: {name} {raised(error)}") from error
     part = getattr(module, attribute, None)
     if part is None and attribute in vars(module):
         raise ConfigError(f"{where}: {name} is None.")
@@ -116,8 +115,7 @@ def _exists(name: str) -> bool:
     except (ImportError, ValueError):
         return False
     except (Exception, SystemExit) as error:  # a parent package raises when it is imported
-        first = str(error).partition("\n")[0]
-        raise ConfigError(f"--plugin: {name} raises {type(error).__name__}: {first}") from error
+        raise ConfigError(f"--plugin: {name} {raised(error)}") from error
 
 
 def _version(package: str) -> str | None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import AttackError
 from spikeguard.config.builder import load_images
-from spikeguard.config.errors import ConfigError
+from spikeguard.config.errors import ConfigError, raised
 from spikeguard.config.plugins import NO_PLUGINS, SEARCHED, Plugins, import_part
 from spikeguard.data.images import ImageSet, Splits
 from spikeguard.evaluation.parallel import Reload
@@ -88,10 +88,10 @@ def load_foreign_model(
         raise
     except (RuntimeError, TypeError, ImagesRefused) as error:
         steps = f" in T={adapted.T} steps" if isinstance(adapted, Foreign) else ""
-        raised = (error.__cause__ if isinstance(error, ImagesRefused) else None) or error
+        cause = (error.__cause__ if isinstance(error, ImagesRefused) else None) or error
         raise ConfigError(
             f"--model: {model} cannot be shown images of {data} {list(x.shape[1:])}{steps}: "
-            f"{_line(raised)}"
+            f"{_line(cause)}"
         ) from error
     card = {"model": model, "data": data, "weights": _digest(adapted), **preflight.driven}
     card["neurons"] = preflight.neurons
@@ -149,7 +149,7 @@ def call_factory(text: str) -> nn.Module:
     except ModuleNotFoundError as error:
         raise ConfigError(f"--model: no module named {error.name!r}; {SEARCHED}.") from error
     except Exception as error:
-        raise ConfigError(f"--model: {text} raises {_line(error)}") from error
+        raise ConfigError(f"--model: {text} {raised(error)}") from error
     finally:
         sys.path.pop(0)
     if not isinstance(made, nn.Module):

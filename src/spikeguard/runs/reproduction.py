@@ -115,7 +115,8 @@ def reproduce(
     ]
     messages = run_in_processes(_run, work, min(jobs, max(1, len(work))), progress)
     diverged = tuple(line for line in messages if line is not None)
-    return Reproduced(tuple(table(folder, out, seeds=seeds, changes=changes)), diverged)
+    entries = table(folder, out, seeds=seeds, changes=changes, plugins=plugins)
+    return Reproduced(tuple(entries), diverged)
 
 
 def _named(folder: str, only: Sequence[str]) -> list[str]:
@@ -129,7 +130,12 @@ def _named(folder: str, only: Sequence[str]) -> list[str]:
 
 
 def table(
-    folder: str, out: str | Path, *, seeds: Sequence[int], changes: Sequence[str] = ()
+    folder: str,
+    out: str | Path,
+    *,
+    seeds: Sequence[int],
+    changes: Sequence[str] = (),
+    plugins: Iterable[str] | Plugins = (),
 ) -> list[Entry]:
     """Read the table of finished runs from their folders and write it to ``out``."""
     out = Path(out)
@@ -138,7 +144,10 @@ def table(
         if not all(_place(out, name, seed).is_dir() for seed in seeds):
             continue  # the changes need not be valid for recipes that were not run
         runs = [
-            (load_recipe(name, [*changes, f"seed={seed}"]), _place(out, name, seed))
+            (
+                load_recipe(name, [*changes, f"seed={seed}"], plugins=plugins),
+                _place(out, name, seed),
+            )
             for seed in seeds
         ]
         if all(_finished(recipe, path) for recipe, path in runs):
