@@ -94,7 +94,9 @@ class Exact:
         """Return the one node with all pieces that the currents of a box reach."""
         middle, radius = (low + high) / 2, (high - low) / 2
         centre, spread = self.weight @ middle + self.bias, np.abs(self.weight) @ radius + THIN
-        ends = (((c[:, None] < self.lowest[:-1]).sum(-1)) for c in (centre + spread, centre - spread))
+        ends = (
+            ((c[:, None] < self.lowest[:-1]).sum(-1)) for c in (centre + spread, centre - spread)
+        )
         return Ranges(*(end[None] for end in ends))
 
     def logit_gaps(self, nodes, y):
@@ -205,7 +207,9 @@ def _spike_bounds(low, high, decay, v_th):
         v_low, v_high = decay * u_low + at_least, decay * u_high + at_most
         fires, may_fire = v_low >= v_th + TIE, v_high >= v_th - TIE
         u_low = np.where(fires, 0.0, np.where(may_fire, np.minimum(v_low, 0.0), v_low))
-        u_high = np.where(fires, 0.0, np.where(may_fire, np.maximum(np.minimum(v_high, v_th), 0.0), v_high))
+        u_high = np.where(
+            fires, 0.0, np.where(may_fire, np.maximum(np.minimum(v_high, v_th), 0.0), v_high)
+        )
         surely.append(fires)
         perhaps.append(may_fire)
     return np.array(surely, dtype=float), np.array(perhaps, dtype=float)

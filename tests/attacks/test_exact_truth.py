@@ -1,0 +1,81 @@
+"""Suites of attacks against the true robust accuracy of twenty small spiking networks.
+
+The truth is stored with the networks: see tests/toys/exact_networks.py.
+"""
+
+import pytest
+import torch
+
+from spikeguard.attacks import FGSM, Linf, suite
+from spikeguard.evaluation.evaluator import evaluate
+from tests.toys.exact_networks import IMAGES, SHAPES, answers, known
+
+NAME = "snn"
+NUMBERS = range(len(SHAPES))
+QUICK = (0, 8, 13, 18)  # recomputed in every run
+
+
+def right_under(network, attacks):
+    """Return which images a cascade leaves right [N], after checking the points it reports."""
+    result = evaluate(network.model, (network.x, network.y), attacks, cascade=True)
+    right = result.outcomes["worst_case"] > 0
+    with torch.no_grad():
+        assert torch.equal(network.model(result.worst.x).argmax(1) == network.y, right)
+    return right
+
+
+def recompute(number):
+    network = known(number)
+    found = answers(network.model, network.x, network.y, network.eps)
+    assert [verdict.adversarial for verdict in found] == (~network.robust).tolist()
+
+
+@pytest.mark.parametrize("number", QUICK)
+def test_the_oracle_finds_the_stored_truth(number):
+    recompute(number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", sorted(set(NUMBERS) - set(QUICK)))
+def test_the_oracle_finds_the_stored_truth_of_the_others(number):
+    recompute(number)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_stored_points_are_adversarial(number):
+    """A forward pass in float32 and one in float64 confirm them, inside ball and box."""
+    network = known(number)
+    Linf(network.eps).check(network.points, network.x)
+    assert 0 < network.robust.sum() < IMAGES
+    with torch.no_grad():
+        single = network.model(network.points).argmax(1)
+        double = network.model.double()(network.points.double()).argmax(1)
+    network.model.float()
+    assert torch.equal(single == network.y, network.robust)
+    assert torch.equal(double == network.y, network.robust)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_no_quick_attack_goes_below_the_truth(number):
+    network = known(number)
+    right = right_under(network, suite("quick", eps=network.eps))
+    assert right[network.robust].all()
+
+
+def test_a_weak_attack_is_seen_to_be_weak():
+    """One step leaves more images right than the truth, so that the comparison can fail."""
+    left = [
+        int((right_under(k, {"fgsm": FGSM(Linf(k.eps))}) & ~k.robust).sum())
+        for k in map(known, NUMBERS)
+    ]
+    assert sum(left) >= len(SHAPES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_suite_equals_the_truth(number):
+    """Not below it, for any attack of the suite, and not above it."""
+    network = known(number)
+    right = right_under(network, suite(NAME, eps=network.eps))
+    assert right[network.robust].all()
+    assert torch.equal(right, network.robust)
