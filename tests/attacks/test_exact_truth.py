@@ -3,6 +3,8 @@
 The truth is stored with the networks: see tests/toys/exact_networks.py.
 """
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -49,8 +51,7 @@ def test_the_stored_points_are_adversarial(number):
     assert 0 < network.robust.sum() < IMAGES
     with torch.no_grad():
         single = network.model(network.points).argmax(1)
-        double = network.model.double()(network.points.double()).argmax(1)
-    network.model.float()
+        double = deepcopy(network.model).double()(network.points.double()).argmax(1)
     assert torch.equal(single == network.y, network.robust)
     assert torch.equal(double == network.y, network.robust)
 

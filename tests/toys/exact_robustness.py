@@ -15,7 +15,6 @@ answer depends on one of these is ambiguous.
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import nn
 
 from spikeguard.encoders import Direct

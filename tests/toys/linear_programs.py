@@ -86,10 +86,7 @@ def simplex(body, right, target):
         climbs = np.flatnonzero(table[:rows, column] > _ROUNDING)
         ratios = table[climbs, columns] / table[climbs, column]
         tied = climbs[ratios <= ratios.min() + _ROUNDING]
-        if turn < 200:
-            row = tied[table[tied, column].argmax()]
-        else:
-            row = tied[basic[tied].argmin()]
+        row = tied[table[tied, column].argmax()] if turn < 200 else tied[basic[tied].argmin()]
         _pivot(table, row, column)
         basic[row], free[column] = free[column], basic[row]
     values = np.zeros(rows + columns)
