@@ -199,9 +199,11 @@ def conclude(
         why += f" and {len(undecided) - 3} more" if len(undecided) > 3 else ""
     broken = next((f for f in failed if f.code in _BROKEN), None)
     score = None if bound is None or broken is not None else bound
-    ends = (None,) * 4 if score is None else (score.accuracy, *score.interval, score.n)
     ran = sum(f.status in ("pass", "fail") and f.code not in of_printed for f in found)
-    among = () if score is None else tuple(sources)
+    judged = Bound(status, checks=ran, why=why)
+    if score is not None:
+        ends = {"value": score.accuracy, "low": score.low, "high": score.high}
+        judged = replace(judged, **ends, n=score.n, sources=tuple(sources))
     if printed is not None and broken is not None:
         no_use = f"no accuracy of this model can be used: {broken.meaning} ({broken.code})"
         printed = PrintedNumber(printed.attack, "not judged", max_gap=printed.max_gap, why=no_use)
@@ -211,9 +213,7 @@ def conclude(
         )
         if causes:
             printed = replace(printed, why=f"{causes[0].meaning} ({_codes(causes)})")
-    return Verdict(
-        found, Bound(status, *ends, ran, among, why), printed, {} if settings is None else settings
-    )
+    return Verdict(found, judged, printed, {} if settings is None else settings)
 
 
 def _codes(findings: Sequence[Finding]) -> str:
