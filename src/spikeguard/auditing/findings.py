@@ -202,8 +202,8 @@ def conclude(
     ran = sum(f.status in ("pass", "fail") and f.code not in of_printed for f in found)
     judged = Bound(status, checks=ran, why=why)
     if score is not None:
-        ends = {"value": score.accuracy, "low": score.low, "high": score.high}
-        judged = replace(judged, **ends, n=score.n, sources=tuple(sources))
+        judged = replace(judged, value=score.accuracy, low=score.low, high=score.high)
+        judged = replace(judged, n=score.n, sources=tuple(sources))
     if printed is not None and broken is not None:
         no_use = f"no accuracy of this model can be used: {broken.meaning} ({broken.code})"
         printed = PrintedNumber(printed.attack, "not judged", max_gap=printed.max_gap, why=no_use)
