@@ -7,7 +7,8 @@ import numpy as np
 
 from spikeguard.analysis import LayerCounts, MembraneHistogram, default_edges
 from spikeguard.auditing.findings import REQUIRED, Finding, conclude
-from spikeguard.evaluation.statistics import wilson
+from spikeguard.auditing.numbers import judge
+from spikeguard.evaluation.statistics import Gap, Score, wilson
 from spikeguard.storage.atomic_files import write_json, write_text
 
 CHECKS = {
@@ -222,7 +223,7 @@ def plant_demo(root):
         plant_run(path, title, objective=objective or "Vanilla()", neuron=neuron)
         for eps in (0.1, 0.2):
             plant_attacks(path, eps, numbers["clean"], numbers[eps], zero=numbers["zero"])
-        plant_audit(path, numbers["failed"])
+        plant_audit(path, numbers["failed"], refuted=title == "AT")
         plant_membrane(path, numbers["near"])
         paths.append(path)
     return paths

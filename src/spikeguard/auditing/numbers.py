@@ -118,11 +118,11 @@ class PrintedNumber:
         if self.gap is None or self.gap_low is None or self.gap_high is None:
             return f"{number} is not judged ({counted}): {self.why or 'there is no bound'}."
         because = f"; {self.why}" if self.why else ""
-        gap = f"{_points(self.gap)} points {_interval(self.gap_low, self.gap_high)}"
+        gap = f"{_points(self.gap)} {_interval(self.gap_low, self.gap_high)}"
         if self.status == "refuted":
             return f"{number} is {gap} too high ({counted}){because}."
         if self.gap_high < 0:
-            below = f"{_points(-self.gap)} points {_interval(-self.gap_high, -self.gap_low)}"
+            below = f"{_points(-self.gap)} {_interval(-self.gap_high, -self.gap_low)}"
             return (
                 f"{number} is {below} below the bound ({counted}): its attack is stronger than all "
                 f"attacks of this audit{because}."
@@ -205,7 +205,8 @@ def judge(
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:.1f}".removesuffix(".0")
+    number = f"{100 * share:.1f}".removesuffix(".0")
+    return f"{number} point{'' if number == '1' else 's'}"
 
 
 def _interval(low: float, high: float) -> str:

@@ -70,7 +70,7 @@ def measure(
         right, why = _printed(context, attack, stored)
     made = [_Source(one.right, one.x_adv) for one in context.reported()]
     sources = [*made, *(_stored(one) for one in stored.values())]
-    names = [f"{len(made)} attacks of this audit"] if made else []
+    names = [f"{len(made)} attack{'s' * (len(made) > 1)} of this audit"] if made else []
     names += [f"the stored result {name}" for name in stored]
     label = attack_label(attack) if claim is None else claim.protocol or "printed number"
     most = None if right is None else len(right)
@@ -86,7 +86,8 @@ def measure(
         printed = PrintedNumber(label, "not judged", max_gap=max_gap, why=why)
         return Measured(printed, bound, tuple(names))
     right = right[: len(worst)]
-    gap = Gap.paired(right, worst)
+    looks = len(sources) + 1 if context.stochastic else 1
+    gap = Gap.paired(right, worst, chosen_from=looks)
     printed = judge(label, Score.of(right), bound, gap, paired=True, max_gap=max_gap)
     return Measured(printed, bound, tuple(names))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from torch import Tensor
 
@@ -75,7 +76,7 @@ class Gap:
     high: float
 
     @classmethod
-    def paired(cls, first: Tensor, second: Tensor) -> Gap:
+    def paired(cls, first: Tensor, second: Tensor, *, chosen_from: int = 1) -> Gap:
         """Return first minus second, two accuracies on the same samples.
 
         The second is usually a worst case that includes the first. Then no sample's difference is
@@ -87,6 +88,8 @@ class Gap:
         Args:
             first: Outcomes [N] in [0, 1].
             second: Outcomes of the same samples [N] in [0, 1].
+            chosen_from: Number of noisy scores of which the second is the lowest, >= 1. The lowest
+                is low by chance, so the level is divided by this number (Bonferroni).
 
         Raises:
             ValueError: If the numbers of samples differ or are 0.
@@ -98,11 +101,12 @@ class Gap:
         n = len(first)
         if n < 1 or len(second) != n:
             raise ValueError(f"Gap.paired: needs equally many samples, got {n} and {len(second)}.")
+        z = _Z if chosen_from == 1 else NormalDist().inv_cdf(1 - 0.025 / chosen_from)
         each = first.double() - second.double()
         value = float(each.mean())
         if bool((each >= 0).all()):
-            return cls(value, *wilson(min(float(each.sum()), float(n)), n))
-        half = _Z * float(each.std()) / math.sqrt(n) if n > 1 else 1.0
+            return cls(value, *wilson(min(float(each.sum()), float(n)), n, z))
+        half = z * float(each.std()) / math.sqrt(n) if n > 1 else 1.0
         return cls(value, max(-1.0, value - half), min(1.0, value + half))
 
     @classmethod
