@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from spikeguard.attacks import PGD, Linf
-from spikeguard.auditing.auditor import audit
+from spikeguard.auditing.auditor import audit, reported
 from spikeguard.data.datasets import load as load_data
 from spikeguard.models import CNN
 from spikeguard.neurons import Triangular, spiking_layers
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.slow
 NUMBER = r"[\d.]+ %"
 HIDDEN = (
     rf"Bound: at most {NUMBER} \[.*\): faulty: PGD with the model's own surrogate leaves {NUMBER} "
-    rf"in 7 tries, with [^,]+ {NUMBER}: the first number is an artefact, because its own surrogate, "
-    rf"of half-width 0.02, is too narrow for this network's potentials \(it is zero at {NUMBER} of "
+    rf"in 7 tries, with [^,]+ {NUMBER}: the first number is an artefact, because its own surrogate"
+    rf", of half-width 0.02, is too narrow for this network's potentials \(it is zero at {NUMBER} of "
     rf"them in [\w.]+\) and hides the gradient \(.*\)\."
 )
 
@@ -60,6 +60,15 @@ def test_the_pgd_10_of_the_reference_networks_is_called_too_high(name, highest):
     assert printed.gap == pytest.approx(printed.value - verdict.upper_bound)
     assert printed.gap_low > printed.max_gap
     assert verdict.upper_bound < highest < printed.value
+
+
+@needs_networks
+def test_the_number_of_a_strong_attack_is_within():
+    """The healthy twin: the same network and bound, printed with SA-PGD and ASSG."""
+    model, _ = load("natural")
+    verdict = reference("natural", 64, attack=reported("sapgd/assg", model, Linf(EPS)))
+    assert verdict.printed.status == "within", verdict.printed.statement
+    assert "is within what 64 images can tell" in verdict.sentence
 
 
 # --- networks trained here

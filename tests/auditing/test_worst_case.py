@@ -13,8 +13,8 @@ from spikeguard.auditing.worst_case import attack_label, measure, require_same_i
 from spikeguard.data.images import as_image_set
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.evaluation.statistics import Gap, Score
-from tests.auditing import test_auditor as toys
-from tests.auditing.test_auditor import EPS, Coin, Linear
+from tests.toys import closed_forms as toys
+from tests.toys.closed_forms import EPS, Coin, Linear
 
 THREAT = Linf(EPS)
 IMAGES, LABELS, LIGHT = (part.flip(0) for part in (toys.IMAGES, toys.LABELS, toys.LIGHT))
