@@ -49,7 +49,7 @@ def adapted(trained, alpha=4.0):
     return sg.foreign(net.eval(), T=4).eval()
 
 
-def test_a_sound_network_is_reliable(trained):
+def test_no_fault_is_found_in_a_sound_network(trained):
     verdict = sg.audit(adapted(trained), (X, Y), threat=sg.Linf(EPS), budget="quick")
     assert verdict.status == "no fault found", verdict.table()
     said = {found.code: found.status for found in verdict.findings}

@@ -21,8 +21,8 @@ NUMBER = r"[\d.]+ %"
 HIDDEN = (
     rf"Bound: at most {NUMBER} \[.*\): faulty: PGD with the model's own surrogate leaves {NUMBER} "
     rf"in 7 tries, with [^,]+ {NUMBER}: the first number is an artefact, because its own surrogate"
-    rf", of half-width 0.02, is too narrow for this network's potentials \(it is zero at {NUMBER} of "
-    rf"them in [\w.]+\) and hides the gradient \(.*\)\."
+    rf", of half-width 0.02, is too narrow for this network's potentials \(it is zero at {NUMBER} "
+    rf"of them in [\w.]+\) and hides the gradient \(.*\)\."
 )
 
 

@@ -146,15 +146,18 @@ def _card(network: Network, places: Sequence[Radius], look: Look) -> Card:
         look=look,
         badges=verdict_badges(audited),
         audited_at=audited_at(audited),
-        sentence=_sentence(found),
+        sentence=_sentence(found, audited),
         lines=tuple(Line(_where(p, places), s, _printed(s)) for p, s in found),
         audit=verdict_statements(audited),
         hints=tuple(hints),
     )
 
 
-def _sentence(found: Sequence[tuple[Radius, Standing]]) -> str:
-    """Compare the number a paper would print with the worst case, in one sentence."""
+def _sentence(found: Sequence[tuple[Radius, Standing]], audited: Verdict | None) -> str:
+    """Compare the number a paper would print with the worst case, in one sentence.
+
+    Empty where the audit judges the printed number at the radius with the largest gap.
+    """
     gaps = [(s.gap, place, s) for place, s in found if s.gap is not None]
     if not found:
         return "Not attacked yet: nothing is known about its robustness."
@@ -163,6 +166,9 @@ def _sentence(found: Sequence[tuple[Radius, Standing]]) -> str:
             "PGD with its own surrogate was not run, so there is no number to compare with papers."
         )
     gap, place, standing = max(gaps, key=lambda item: item[0])
+    judged = audited is not None and audited.printed is not None
+    if judged and audited_at(audited).startswith(f"at {formatting.radius(place.eps)},"):
+        return ""
     own = f"{_printed(standing)} with its own surrogate"
     worst, n = formatting.percent(standing.worst_case.accuracy), standing.worst_case.n
     if gap >= _NOTABLE:
