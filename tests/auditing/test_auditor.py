@@ -11,50 +11,16 @@ from torch import nn
 from spikeguard.attacks import L1, L2, Linf
 from spikeguard.auditing import REQUIRED, Check, Context, Finding, auditor, conclude
 from spikeguard.auditing.auditor import audit
+from spikeguard.auditing.findings import OF_PRINTED
 from spikeguard.auditing.measurements.input_gradients import dead_surrogates
+from spikeguard.auditing.numbers import PrintedNumber
 from spikeguard.auditing.registry import CHECKS
 from spikeguard.auditing.tolerances import exceeds, half_width, percent
+from spikeguard.evaluation.statistics import Score
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, Triangular
-from spikeguard.rng import RandomSource, stream
-
-EPS = 0.1
-LIGHT = torch.linspace(0.022, 0.198, 45)  # distances to the boundary, none at a radius
-LABELS = torch.arange(45) % 2
-PATTERN = torch.tensor([1.0, -1.0]).repeat(8).view(1, 1, 4, 4)
-IMAGES = 0.5 + PATTERN * (LIGHT * (2 * LABELS - 1)).view(-1, 1, 1, 1)
-
-
-class Linear(nn.Module):
-    """Classes are the sign of <pattern, x - 1/2>: Linf noise of eps fools exactly LIGHT < eps."""
-
-    def __init__(self):
-        super().__init__()
-        self.w = nn.Parameter(PATTERN.flatten().clone())
-
-    def forward(self, x):
-        score = (x - 0.5).flatten(1) @ self.w
-        return torch.stack([-score, score], 1)
-
-
-class Coin(nn.Module):
-    """Is correct with probability 3/4 for every input: no attack on it is possible.
-
-    The input shifts the draws, so every image has its own noise.
-    """
-
-    stochastic = True
-
-    def __init__(self):
-        super().__init__()
-        self.random = RandomSource()
-
-    def forward(self, x):
-        light = x.flatten(1)
-        label = (light[:, 0] > 0.5).float()  # below eps 0.022 no attack changes that
-        draw = self.random.uniform(light[:, :1], dim=0)[:, 0] + 997 * light.sum(1)
-        score = (label + (draw % 1 < 0.25).float()) % 2 - 0.5 + 0 * light.sum(1)
-        return torch.stack([-score, score], 1)
+from spikeguard.rng import stream
+from tests.toys.closed_forms import EPS, IMAGES, LABELS, LIGHT, Coin, Linear
 
 
 def finding(code, status, **fields):
@@ -95,39 +61,41 @@ def findings(**statuses):
 @pytest.mark.parametrize(
     ("statuses", "status"),
     [
-        ({}, "reliable"),
-        ({"S11": "does not apply"}, "reliable"),
-        ({"G20": "not run", "G13": "fail"}, "reliable"),
-        ({"G2": "not run"}, "inconclusive"),
-        ({"G2": "not run", "G13": "fail"}, "inconclusive"),
-        ({"G2": "not run", "S15": "fail"}, "unreliable"),
-        ({"S4": "fail"}, "unreliable"),
+        ({}, "no fault found"),
+        ({"S11": "does not apply"}, "no fault found"),
+        ({"G20": "not run", "G13": "fail"}, "no fault found"),
+        ({"G20": "open"}, "no fault found"),
+        ({"S15": "open"}, "open"),
+        ({"S15": "open", "S4": "fail"}, "faulty"),
+        ({"G2": "not run"}, "open"),
+        ({"G2": "not run", "G13": "fail"}, "open"),
+        ({"G2": "not run", "S15": "fail"}, "faulty"),
+        ({"S4": "fail"}, "faulty"),
     ],
 )
 def test_verdict_rule(statuses, status):
     verdict = conclude(findings(**statuses))
     assert verdict.status == status
-    assert verdict.reliable == (status == "reliable")
-    assert verdict.sentence.startswith(status.capitalize())
+    assert verdict.reliable == (status == "no fault found")
+    assert verdict.sentence.startswith(f"Bound: {status}")
 
 
 @pytest.mark.parametrize("code", REQUIRED)
 def test_each_required_check_can_decide_alone(code):
-    assert conclude(findings(**{code: "fail"})).status == "unreliable"
-    assert conclude(findings(**{code: "not run"})).status == "inconclusive"
+    assert conclude(findings(**{code: "fail"})).status == "faulty"
+    assert conclude(findings(**{code: "not run"})).status == "open"
 
 
 def test_a_required_check_that_is_missing_did_not_run():
     verdict = conclude([f for f in findings() if f.code != "G9"])
-    assert verdict.status == "inconclusive"
-    assert "G9 did not run (left out)" in verdict.sentence
+    assert verdict.sentence == "Bound: open: G9 (left out)."
 
 
 def test_a_failure_that_does_not_decide_is_a_warning():
     odd = finding("G13", "fail", meaning="the losses disagree")
     verdict = conclude([*findings(), odd])
     assert (verdict.failed, verdict.warnings) == (("G13",), ("G13",))
-    assert "but the losses disagree (G13)" in verdict.sentence
+    assert "warning: the losses disagree (G13)" in verdict.sentence
 
 
 def test_the_sentence_names_all_failures_and_explains_the_one_behind_them():
@@ -135,29 +103,32 @@ def test_the_sentence_names_all_failures_and_explains_the_one_behind_them():
     broken = finding("G27", "fail", meaning="the weights are broken")
     verdict = conclude([weak, finding("S4", "pass"), broken])
     assert verdict.failed == ("G1", "G27")
-    assert verdict.sentence == "Unreliable: the weights are broken (G1, G27)."
-    assert conclude(verdict.findings, upper_bound=0.3).sentence == verdict.sentence
+    assert verdict.sentence == "Bound: faulty: the weights are broken (G1, G27)."
+    with_number = conclude(verdict.findings, bound=Score.from_share(0.3, 10))
+    assert with_number.sentence == verdict.sentence and with_number.upper_bound is None
 
 
-def test_robustness_is_always_called_a_bound():
-    sound = conclude(findings(), upper_bound=0.31, single=0.45)
-    assert "at most 31 %" in sound.sentence
-    assert "45 % under one PGD alone" in sound.sentence
-    skipped = conclude(findings(G1="not run"), upper_bound=0.31)
-    assert "at most 31 %" in skipped.sentence
-    assert "measured by G1" in skipped.sentence
-
-
-def test_a_number_that_is_too_high_is_said_with_its_cause_and_with_what_to_believe():
+def test_checks_of_the_attack_passed_in_explain_the_printed_number_and_not_the_bound():
     short = finding("G10", "fail", meaning="the attack stops early")
-    high = finding("G30", "fail", meaning="others find more")
-    both = conclude([short, high], upper_bound=0.31, reported=0.85)
-    assert both.sentence == (
-        "Unreliable: 85 % under the reported attack is too high: the attack stops early; robust "
-        "accuracy is at most 31 %, the worst of all attacks made (G10, G30)."
+    others = [f for f in findings() if f.code != "G10"]
+    printed = PrintedNumber("PGD-10, own surrogate", "refuted", 0.85, 0.8, 0.9, 200, 0.4, 0.3, 0.5)
+    verdict = conclude([*others, short], printed=printed, passed_in=True)
+    assert verdict.status == "no fault found" and verdict.refuted and not verdict.reliable
+    assert verdict.printed.statement == (
+        "PGD-10, own surrogate: 85 % [80.0, 90.0] is 40 points [30.0, 50.0] too high (n = 200); "
+        "the attack stops early (G10)."
     )
-    alone = conclude([short], upper_bound=0.31, reported=0.35)
-    assert alone.sentence.startswith("Unreliable: the attack stops early; robust accuracy is at")
+    assert verdict.bound.checks == len(REQUIRED) - len(OF_PRINTED)
+    own = conclude([*others, short], printed=printed)
+    assert own.status == "faulty" and "stops early" not in own.printed.statement
+
+
+def test_no_number_of_a_broken_model_is_judged():
+    broken = finding("G27", "fail", meaning="the weights are broken")
+    printed = PrintedNumber("PGD-40", "refuted", 0.85, 0.8, 0.9, 200, 0.4, 0.3, 0.5)
+    verdict = conclude([broken], bound=Score.from_share(0.4, 200), printed=printed)
+    assert (verdict.printed.status, verdict.upper_bound) == ("not judged", None)
+    assert "the weights are broken (G27)" in verdict.printed.statement
 
 
 def test_the_table_is_aligned_and_gives_remedies_for_failures_only():
@@ -171,16 +142,18 @@ def test_the_table_is_aligned_and_gives_remedies_for_failures_only():
 
 def test_the_verdict_is_strict_json(tmp_path):
     odd = finding("G15", "fail", meaning="m", evidence={"x": math.nan, "pairs": ((0.1, math.inf),)})
-    verdict = conclude([odd], upper_bound=0.5, settings={"samples": 3})
+    verdict = conclude([odd], bound=Score.from_share(0.5, 4), settings={"samples": 3})
     verdict.save(tmp_path / "audit.json")
     card = json.loads((tmp_path / "audit.json").read_text(), parse_constant=pytest.fail)
     assert card == verdict.to_json()
-    assert card["status"] == "unreliable"
+    assert card["status"] == "faulty"
     assert card["findings"][0]["evidence"] == {"x": None, "pairs": [[0.1, None]]}
     assert set(card) == {
         "status",
         "reliable",
         "sentence",
+        "printed",
+        "bound",
         "upper_bound",
         "settings",
         "findings",
@@ -205,7 +178,7 @@ def test_a_linear_model_passes_all_that_can_be_asked_of_it(linear):
     assert not linear.failed, linear.table()
     assert statuses["S4"] == "not run"
     assert all(statuses[code] in ("pass", "does not apply") for code in set(REQUIRED) - {"S4"})
-    assert linear.status == "inconclusive"
+    assert linear.status == "open"
     assert "S4" in linear.sentence
 
 

@@ -49,9 +49,9 @@ def adapted(trained, alpha=4.0):
     return sg.foreign(net.eval(), T=4).eval()
 
 
-def test_a_sound_network_is_reliable(trained):
+def test_no_fault_is_found_in_a_sound_network(trained):
     verdict = sg.audit(adapted(trained), (X, Y), threat=sg.Linf(EPS), budget="quick")
-    assert verdict.status == "reliable", verdict.table()
+    assert verdict.status == "no fault found", verdict.table()
     said = {found.code: found.status for found in verdict.findings}
     assert {said[code] for code in ("S4", "S7", "S12", "G15")} == {"pass"}
 
@@ -61,7 +61,7 @@ def test_a_surrogate_narrowed_after_training_hides_the_gradient(trained):
     verdict = sg.audit(
         adapted(trained, 2000.0), (X, Y), threat=sg.Linf(EPS), limit=128, budget="quick"
     )
-    assert verdict.status == "unreliable", verdict.table()
+    assert verdict.status == "faulty", verdict.table()
     assert "S4" in verdict.failed
     assert "too narrow for this network's potentials" in verdict.sentence
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from spikeguard.attacks import PGD, Linf
-from spikeguard.auditing.auditor import audit
+from spikeguard.auditing.auditor import audit, reported
 from spikeguard.data.datasets import load as load_data
 from spikeguard.models import CNN
 from spikeguard.neurons import Triangular, spiking_layers
@@ -19,10 +19,10 @@ pytestmark = pytest.mark.slow
 
 NUMBER = r"[\d.]+ %"
 HIDDEN = (
-    rf"Unreliable: PGD with the model's own surrogate leaves {NUMBER} in 7 tries, with [^,]+ "
-    rf"{NUMBER}: the first number is an artefact, because its own surrogate, of half-width 0.02, "
-    rf"is too narrow for this network's potentials \(it is zero at {NUMBER} of them in [\w.]+\) "
-    rf"and hides the gradient; robust accuracy is at most {NUMBER}, .*\."
+    rf"Bound: at most {NUMBER} \[.*\): faulty: PGD with the model's own surrogate leaves {NUMBER} "
+    rf"in 7 tries, with [^,]+ {NUMBER}: the first number is an artefact, because its own surrogate"
+    rf", of half-width 0.02, is too narrow for this network's potentials \(it is zero at {NUMBER} "
+    rf"of them in [\w.]+\) and hides the gradient \(.*\)\."
 )
 
 
@@ -43,9 +43,10 @@ def reference(name, samples, **options):
 @needs_networks
 def test_the_masked_network_is_called_so_and_why():
     verdict = reference("masked", 32)
-    assert re.fullmatch(HIDDEN, verdict.sentence), verdict.sentence
+    assert re.fullmatch(HIDDEN, verdict.bound.statement), verdict.sentence
     assert share("own surrogate leaves", verdict.sentence) > 0.9
     assert verdict.upper_bound < 0.5
+    assert verdict.refuted and verdict.printed.value > 0.9, verdict.printed.statement
 
 
 @needs_networks
@@ -54,14 +55,20 @@ def test_the_pgd_10_of_the_reference_networks_is_called_too_high(name, highest):
     """Independent attacks leave 2 % and 48.5 % of 200 where this one leaves 49 % and 85.5 %."""
     weak = PGD(Linf(EPS), steps=10, step_size=EPS / 4)
     verdict = reference(name, 64, attack=weak)
-    assert verdict.status == "unreliable", verdict.sentence
-    assert "G30" in verdict.failed
-    claimed = share("Unreliable:", verdict.sentence)
-    assert "under the reported attack is too high: " in verdict.sentence
-    assert share("robust accuracy is at most", verdict.sentence) == pytest.approx(
-        verdict.upper_bound, abs=1e-3
-    )
-    assert verdict.upper_bound < highest < claimed
+    printed = verdict.printed
+    assert (printed.status, printed.n, printed.attack) == ("refuted", 64, "PGD-10, own surrogate")
+    assert printed.gap == pytest.approx(printed.value - verdict.upper_bound)
+    assert printed.gap_low > printed.max_gap
+    assert verdict.upper_bound < highest < printed.value
+
+
+@needs_networks
+def test_the_number_of_a_strong_attack_is_within():
+    """The healthy twin: the same network and bound, printed with SA-PGD and ASSG."""
+    model, _ = load("natural")
+    verdict = reference("natural", 64, attack=reported("sapgd/assg", model, Linf(EPS)))
+    assert verdict.printed.status == "within", verdict.printed.statement
+    assert "is within what 64 images can tell" in verdict.sentence
 
 
 # --- networks trained here
@@ -107,12 +114,10 @@ class Saturated(nn.Module):
         return self.model(torch.sigmoid(400 * (x - 0.5)))
 
 
-def test_adversarial_training_is_reliable_and_comes_with_its_bound():
+def test_no_fault_is_found_in_the_bound_of_adversarial_training():
     verdict = audit(trained(EPS), (X, Y), threat=Linf(EPS), budget="quick")
-    assert verdict.status == "reliable", verdict.table()
-    assert share("robust accuracy is at most", verdict.sentence) == pytest.approx(
-        verdict.upper_bound, abs=1e-3
-    )
+    assert verdict.status == "no fault found", verdict.table()
+    assert share("Bound: at most", verdict.sentence) == pytest.approx(verdict.upper_bound, abs=1e-3)
 
 
 def test_a_surrogate_narrowed_after_training_is_found_and_named(plain):
@@ -120,10 +125,10 @@ def test_a_surrogate_narrowed_after_training_is_found_and_named(plain):
     for layer in spiking_layers(plain).values():
         layer.surrogate = Triangular(0.02)
     verdict = audit(plain, (X, Y), threat=Linf(EPS), budget="quick", trained_with=before)
-    assert re.fullmatch(HIDDEN, verdict.sentence), verdict.sentence
+    assert re.fullmatch(HIDDEN, verdict.bound.statement), verdict.sentence
     assert "S22" in verdict.failed
 
 
 def test_a_saturated_input_is_found(plain):
     verdict = audit(Saturated(plain), (X, Y), threat=Linf(EPS), budget="quick")
-    assert verdict.status == "unreliable", verdict.sentence
+    assert verdict.status == "faulty", verdict.sentence

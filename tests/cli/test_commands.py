@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 import spikeguard as sg
+from spikeguard.auditing.findings import Verdict
+from spikeguard.auditing.numbers import Bound, PrintedNumber
 from spikeguard.cli import entry as cli
 from spikeguard.cli.commands import list as listing
 from spikeguard.cli.entry import main
@@ -421,38 +423,103 @@ def test_attack_results_have_distinct_names():
     assert attack_name("quick", 0.1, other_batch) == attack_name("quick", 0.1, plans[0])
 
 
+def planted_verdict(status, refuted, bound=0.44):
+    ends = (0.88, 0.84, 0.91, 200, 0.44, 0.37, 0.51) if refuted else (0.45, 0.4, 0.5, 200, 0, 0, 0)
+    printed = PrintedNumber("PGD-40", "refuted" if refuted else "within", *ends)
+    return Verdict((), Bound(status, bound, 0.4, 0.5, 200, checks=40), printed)
+
+
 @pytest.mark.parametrize(
-    ("status", "strict", "code"),
+    ("status", "refuted", "words", "code"),
     [
-        ("reliable", True, 0),
-        ("inconclusive", True, 0),
-        ("unreliable", True, 1),
-        ("unreliable", False, 0),
+        ("no fault found", False, ["--strict"], 0),
+        ("faulty", False, ["--strict"], 3),
+        ("faulty", True, ["--strict"], 3),
+        ("no fault found", True, ["--strict"], 4),
+        ("open", True, ["--strict"], 4),
+        ("open", False, ["--strict"], 5),
+        ("faulty", True, [], 0),
+        ("no fault found", False, ["--min-robust", "44"], 0),
+        ("no fault found", False, ["--min-robust", "44.5"], 6),
+        ("open", False, ["--strict", "--min-robust", "90"], 5),
     ],
 )
-def test_the_exit_code_of_audit_is_the_verdict_only_with_strict(
-    run, monkeypatch, capsys, status, strict, code
+def test_the_exit_code_of_audit_names_the_judgement(
+    run, monkeypatch, capsys, status, refuted, words, code
 ):
-    class Verdict:
-        sentence = f"The verdict is {status}."
-
-        def table(self):
-            return "the table"
-
-    Verdict.status = status
-    monkeypatch.setattr(Run, "audit", lambda self, **options: Verdict())
-    words = ["audit", str(run), *(["--strict"] if strict else [])]
-    assert main(words) == code
+    verdict = planted_verdict(status, refuted)
+    monkeypatch.setattr(Run, "audit", lambda self, **options: verdict)
+    assert main(["audit", str(run), *words]) == code
     out = capsys.readouterr().out
-    assert "the table" in out
-    assert Verdict.sentence in out
+    assert verdict.printed.statement in out and verdict.bound.statement in out
     assert (run / run_files.MEMBRANE).is_file()
+
+
+def test_the_bound_that_was_not_measured_is_below_every_demand(run, monkeypatch):
+    verdict = Verdict((), Bound("faulty"), None)
+    monkeypatch.setattr(Run, "audit", lambda self, **options: verdict)
+    assert main(["audit", str(run), "--min-robust", "0"]) == 6
+
+
+def test_audit_prints_json_and_nothing_else(run, capsys):
+    out = text_of(["audit", str(run), "--quick", "--limit", "6", "--json"], capsys)
+    assert json.loads(out) == json.loads((run / run_files.AUDIT).read_text())
+
+
+def test_a_typed_in_number_is_judged_against_the_bound(run, capsys):
+    words = ["audit", str(run), "--quick", "--limit", "6", "--eps", "8/255"]
+    typed = ["--printed", "99.5", "--protocol", "PGD-20 8/255, n 1000"]
+    text_of([*words, *typed], capsys)
+    printed = json.loads((run / run_files.AUDIT).read_text())["printed"]
+    assert (printed["value"], printed["n"], printed["paired"]) == (0.995, 1000, False)
+    assert printed["attack"] == "PGD-20 8/255, n 1000"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--printed", "62.3"], "the number of images is missing"),
+        (["--printed", "162.3", "--printed-n", "10"], "a percentage in [0, 100], got 162.3"),
+        (["--printed", "62", "--printed-n", "9", "--attack", "pgd40"], "both name the printed"),
+        (["--protocol", "PGD-20, n 10"], "describe --printed, which is missing"),
+        (["--max-gap", "-1"], "--max-gap: a number in [0, 100], got -1"),
+        (["--min-robust", "101"], "--min-robust: a number in [0, 100], got 101"),
+        (
+            ["--printed", "62", "--protocol", "PGD-20 2/255, n 10", "--eps", "8/255"],
+            "is at 2/255, the audit at 0.0313725; audit with --eps 2/255",
+        ),
+    ],
+)
+def test_a_printed_number_that_cannot_be_judged_is_rejected(run, capsys, words, message):
+    assert main(["audit", str(run), *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_a_stored_evaluation_lowers_the_bound(run, tmp_path, capsys):
+    """A result in which no image survives: the bound is 0, whatever the audit finds."""
+    run = shutil.copytree(run, tmp_path / "run")
+    words = ["--eps", "0.01"]
+    text_of(["attack", str(run), "--suite", "quick", *words, "--limit", "6"], capsys)
+    (card,) = (run / run_files.ATTACKS).glob("quick-linf-0.01*.json")
+    arrays = card.with_name(card.name.removesuffix(".json") + ".npz")
+    with np.load(arrays) as found:
+        planted = {name: found[name] for name in found.files}
+    np.savez(arrays, **planted | {"worst_case": np.zeros(6)})
+    text_of(["audit", str(run), "--quick", "--limit", "6", *words], capsys)
+    verdict = json.loads((run / run_files.AUDIT).read_text())
+    assert verdict["upper_bound"] == 0
+    assert "the stored result quick-linf-0.01" in verdict["bound"]["statement"]
+    np.savez(arrays, **planted | {"labels": planted["labels"] + 1})
+    assert main(["audit", str(run), "--quick", "--limit", "6", *words]) == 2
+    assert "is of other images" in capsys.readouterr().err
 
 
 def test_audit_keeps_its_verdict_in_the_run(run, capsys):
     text_of(["audit", str(run), "--limit", "6"], capsys)
     verdict = json.loads((run / run_files.AUDIT).read_text())
-    assert verdict["status"] in ("reliable", "unreliable", "inconclusive")
+    assert verdict["status"] in ("no fault found", "faulty", "open")
+    assert verdict["printed"]["attack"] == "PGD-40, own surrogate"
     said = {found["code"]: found["status"] for found in verdict["findings"]}
     assert said["S22"] == "pass"  # the recipe names the surrogate of the training
 

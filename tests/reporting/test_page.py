@@ -61,7 +61,7 @@ def test_row_of_a_network_holds_its_numbers_in_the_order_of_the_heads(demo):
     ]
     (row,) = (r for r in re.findall(r"<tr>.*?</tr>", table[0], re.DOTALL) if "</svg>TGO<" in r)
     cells = [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td.*?</td>", row, re.DOTALL)]
-    starts = ["98.6 %", "69.0 %", "38.6 %", "30.0 %", "1.0 %", "42.0 %", "✗ unreliable", "500"]
+    starts = ["98.6 %", "69.0 %", "38.6 %", "30.0 %", "1.0 %", "42.0 %", "✗ bound: faulty", "500"]
     assert [cell.startswith(start) for cell, start in zip(cells, starts, strict=True)] == [True] * 8
 
 
@@ -73,11 +73,15 @@ def test_verdict_names_the_widest_gap_and_the_audit(demo):
     ) in text
     assert "upper bounds" in text
     verdict = json.loads((demo[0][1] / "audit.json").read_text())
-    assert text.count(verdict["sentence"]) == 2  # on the card and above the findings
+    printed, bound = (verdict[number]["statement"] for number in ("printed", "bound"))
+    assert text.count(bound) == 2  # on the card and above the findings
+    assert text.count(printed) == 2 * 3  # the same words for three networks
     assert "the number is an artefact of the attacker's gradient" in verdict["sentence"]
     for word in (
-        "✓ reliable",
-        "✗ unreliable",
+        "· bound: no fault found",
+        "✗ bound: faulty",
+        "✗ printed: 40.0 points too high",
+        "✓ printed: within",
         "42 of 100 samples",
         "attack with a wider surrogate",
     ):
@@ -291,7 +295,12 @@ def test_metrics_that_end_early_are_damaged(tmp_path):
     ("file", "key", "value", "message"),
     [
         ("result.json", "parameters", None, "damaged"),
-        ("audit.json", "status", "fine", "unknown status 'fine'; known: reliable"),
+        (
+            "audit.json",
+            "bound",
+            {"status": "fine", "sources": []},
+            "unknown status 'fine'; known: no",
+        ),
         ("attacks/demo-linf-0.1-first500.json", "worst_case", {}, "it holds no 'accuracy'"),
         (
             "attacks/demo-linf-0.1-first500.json",
@@ -394,3 +403,29 @@ def test_every_network_has_its_own_look(tmp_path):
 )
 def test_numbers_and_names_have_one_form(written, expected):
     assert written == expected
+
+
+def test_an_audit_of_an_earlier_version_is_shown_as_one(tmp_path):
+    """It judged one number; its words are not shown beside the number that papers print."""
+    path = plant_run(tmp_path / "run", "Run")
+    plant_attacks(path, 0.1, 90.0, NETWORKS["AT"][0.1])
+    plant_audit(path)
+    card = json.loads((path / "audit.json").read_text())
+    for name in ("printed", "bound"):
+        del card[name]
+    card |= {"status": "reliable", "sentence": "Reliable as far as 43 checks can tell."}
+    (path / "audit.json").write_text(json.dumps(card))
+    (network,) = collect([path])
+    assert (network.audited.upper_bound, network.audited.bound.n) == (0.5, 100)
+    text = text_of(report([path], tmp_path / "report.html"))
+    assert "– audit of an earlier version" in text
+    assert "which judged only the worst of its own attacks: at most 50.0 % (n = 100)" in text
+    assert "reliable" not in text.lower()
+
+
+def test_a_verdict_is_read_as_it_was_written(tmp_path):
+    path = plant_run(tmp_path / "run", "Run")
+    plant_audit(path, failed=("S4",), refuted=True)
+    card = json.loads((path / "audit.json").read_text())
+    (network,) = collect([path])
+    assert network.audited.to_json() == card

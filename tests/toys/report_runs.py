@@ -7,7 +7,8 @@ import numpy as np
 
 from spikeguard.analysis import LayerCounts, MembraneHistogram, default_edges
 from spikeguard.auditing.findings import REQUIRED, Finding, conclude
-from spikeguard.evaluation.statistics import wilson
+from spikeguard.auditing.numbers import judge
+from spikeguard.evaluation.statistics import Gap, Score, wilson
 from spikeguard.storage.atomic_files import write_json, write_text
 
 CHECKS = {
@@ -169,10 +170,11 @@ def curves(own=0.63, worst=0.6, dead=(0.5, 0.6, 0.9)):
     }
 
 
-def plant_audit(path, failed=(), evidence=None):
+def plant_audit(path, failed=(), evidence=None, refuted=False):
     """Write an audit in which the named checks failed and the others passed.
 
-    ``evidence`` is by code; that of :func:`curves` when left out.
+    ``evidence`` is by code; that of :func:`curves` when left out. ``refuted`` plants a printed
+    number that is 40 points too high.
     """
     kept = curves() if evidence is None else evidence
     titles = dict.fromkeys((*REQUIRED, *kept), "Another question") | CHECKS
@@ -184,7 +186,12 @@ def plant_audit(path, failed=(), evidence=None):
     ]
     findings = [replace(found, evidence=kept.get(found.code, {})) for found in findings]
     settings = {"samples": 100, "threat": {"norm": "linf", "eps": 0.1}}
-    conclude(findings, upper_bound=0.5, settings=settings).save(path / "audit.json")
+    bound = Score.from_share(0.5, 100)
+    score = Score.from_share(0.9 if refuted else 0.51, 100)
+    gap = Gap(score.accuracy - 0.5, *wilson(100 * score.accuracy - 50, 100))
+    printed = judge("PGD-40, own surrogate", score, bound, gap, paired=True, max_gap=0.02)
+    verdict = conclude(findings, bound=bound, printed=printed, settings=settings)
+    verdict.save(path / "audit.json")
 
 
 def plant_membrane(path, near=0.1, layers=("features.2", "features.6", "classifier.2")):
@@ -216,7 +223,7 @@ def plant_demo(root):
         plant_run(path, title, objective=objective or "Vanilla()", neuron=neuron)
         for eps in (0.1, 0.2):
             plant_attacks(path, eps, numbers["clean"], numbers[eps], zero=numbers["zero"])
-        plant_audit(path, numbers["failed"])
+        plant_audit(path, numbers["failed"], refuted=title == "AT")
         plant_membrane(path, numbers["near"])
         paths.append(path)
     return paths

@@ -1,4 +1,4 @@
-"""audit(): run every check on a model and conclude whether its robustness can be believed."""
+"""audit(): run every check on a model, judge the printed number and the bound."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from spikeguard.attacks.threat import Threat, ThreatViolation
 from spikeguard.auditing.check import Check, not_run, reason, title
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding, Verdict, conclude
+from spikeguard.auditing.numbers import MAX_GAP, Claim
 from spikeguard.auditing.registry import CHECKS
 from spikeguard.auditing.subject import Budget, Provenance
+from spikeguard.auditing.worst_case import measure, require_same_images
 from spikeguard.data.images import ImageSet, as_image_set
+from spikeguard.evaluation.result import Evaluation
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.system.progress import ProgressCallback
 
@@ -29,6 +32,7 @@ __all__ = ["audit", "reported"]
 _SAMPLES = {"full": 100, "quick": 64}
 _NOISY = {"full": 100, "quick": 24}  # of a stochastic model, whose gradients and scores need draws
 _STEPS = {"full": 20, "quick": 10}
+PRINTED = "pgd40"  # with the step size of suite "papers"
 _NOT_QUICK = "outside the quick budget; audit with budget='full'"
 
 
@@ -48,9 +52,12 @@ def audit(
     tuned: Provenance | None = None,
     rescore: Callable[[Tensor, Tensor], Tensor] | None = None,
     trained_with: Surrogate | Mapping[str, Surrogate] | None = None,
+    printed: Claim | None = None,
+    max_gap: float = MAX_GAP,
+    stored: Mapping[str, Evaluation] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Verdict:
-    """Check whether the robustness that attacks measure on a model can be believed.
+    """Judge the number that a paper would print, and the upper bound on robust accuracy.
 
     The model runs in evaluation mode; its own mode is restored. A check that cannot run, because
     the model raises or has no gradient, is "not run" with a reason. A check that looks for exactly
@@ -71,12 +78,17 @@ def audit(
         substitutes: Models trained for the same task, by name. Attacks made on them must not be
             stronger than attacks on the model itself.
         undefended: A plainly trained model of the same kind, which the attacks must break.
-        attack: The reported attack, with the audit's threat set; its steps, restarts and step size
-            are tested. None is APGD with 50 steps.
+        attack: The attack of the printed number, with the audit's threat set; its steps, restarts
+            and step size are tested. None prints PGD-40 with the papers' step and the model's own
+            surrogate, and tests APGD with 50 steps.
         tuned: How the settings of that attack were chosen; None: they were fixed in advance.
         rescore: ``(x_adv, y) -> correct [N]``, bool, computed in a fresh process.
         trained_with: The surrogate that the network was trained with, or a mapping from the names
             of spiking layers to surrogates; None: unknown.
+        printed: A number measured elsewhere, judged instead of one that the audit measures.
+        max_gap: The printed number may exceed the bound by this share, in [0, 1].
+        stored: Evaluations of the same model at the same threat set, by name, on the first images
+            of ``data``. Their attacks count in the bound.
         progress: Callback ``(checks done, number of checks, next check)``, or None.
 
     Raises:
@@ -84,8 +96,8 @@ def audit(
 
     Example:
         >>> verdict = sg.audit(model, data.test, threat=sg.Linf(8/255))   # doctest: +SKIP
-        >>> verdict.status, verdict.failed                                # doctest: +SKIP
-        ('unreliable', ('G15', 'S4'))
+        >>> verdict.printed.status, verdict.status                        # doctest: +SKIP
+        ('refuted', 'no fault found')
     """
     if budget not in get_args(Budget):
         raise ValueError(f"audit: budget is 'quick' or 'full', got {budget!r}.")
@@ -103,7 +115,15 @@ def audit(
         raise ValueError(f"audit: the threat set needs eps > 0, got {threat.eps:g}.")
     if attack is not None and attack.threat != threat:
         raise ValueError(f"audit: attack is for {attack.threat}, the audit for {threat}.")
-    x, y = as_image_set(data).batch(slice(limit))
+    if not 0 <= max_gap <= 1:
+        raise ValueError(f"audit: max_gap is a share in [0, 1], got {max_gap:g}.")
+    if printed is not None:
+        if attack is not None:
+            raise ValueError("audit: attack and printed both name the printed number; pass one.")
+        printed.require_radius(threat.eps)
+    images = as_image_set(data)
+    require_same_images(stored or {}, images)
+    x, y = images.batch(slice(limit))
     context = Context(
         *(model, x, y, threat),
         seed=seed,
@@ -124,13 +144,18 @@ def audit(
         findings.append(_run(code, check, context))
     if progress is not None:
         progress(len(CHECKS), len(CHECKS), "done")
-    single = context.made.get(context.pgd())
-    handed = None if attack is None else context.made.get(attack)
+    found = measure(
+        *(context, images, attack or reported(PRINTED, model, threat)),
+        claim=printed,
+        stored=stored,
+        max_gap=max_gap,
+    )
     return conclude(
         findings,
-        upper_bound=context.upper_bound(),
-        single=None if single is None else single.accuracy,
-        reported=None if handed is None else handed.accuracy,
+        bound=found.bound,
+        sources=found.sources,
+        printed=found.printed,
+        passed_in=attack is not None,
         settings=context.settings(),
     )
 

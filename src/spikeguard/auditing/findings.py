@@ -1,26 +1,29 @@
-"""The result of an audit: a Finding for every check, and the Verdict drawn from them."""
+"""The result of an audit: a Finding for every check, and the Verdict on both numbers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from spikeguard.auditing.tolerances import percent
+from spikeguard.auditing.numbers import Bound, BoundStatus, PrintedNumber
+from spikeguard.evaluation.statistics import Score
 from spikeguard.storage.atomic_files import write_json
 
-__all__ = ["REQUIRED", "Finding", "FindingStatus", "Verdict", "VerdictStatus", "conclude"]
+__all__ = ["OF_PRINTED", "REQUIRED", "Finding", "FindingStatus", "Verdict", "conclude"]
 
-FindingStatus = Literal["pass", "fail", "not run", "does not apply"]
-VerdictStatus = Literal["reliable", "unreliable", "inconclusive"]
+FindingStatus = Literal["pass", "fail", "open", "not run", "does not apply"]
 
 REQUIRED = (
     *("G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G9", "G10", "G11"),
     *("G15", "G27", "G28", "G29", "G30", "S1", "S4", "S6", "S11", "S15"),
 )
-"""The checks that decide the verdict. A failure of another check is a warning."""
+"""The checks that judge the bound. A failure of another check is a warning."""
+
+OF_PRINTED = ("G8", "G9", "G10", "G11", "G30")
+"""Of these, the checks that judge the attack passed to the audit and not the bound."""
 
 # The failure that explains the others: invalid numbers first, then broken models, weak attacks.
 _HEADLINES = (
@@ -37,7 +40,8 @@ class Finding:
     Attributes:
         code: The check's key in ``CHECKS``.
         title: The statement that holds for a sound model and a working attack.
-        status: "pass", "fail", "not run", or "does not apply" to this model.
+        status: "pass", "fail", "open" when the samples do not decide, "not run", or "does not
+            apply" to this model.
         measured: The measurement, in words and numbers.
         threshold: The condition under which the check passes.
         meaning: The conclusion from the measurement, as one plain clause.
@@ -59,28 +63,51 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a robustness number can be believed.
+    """Two judgements: on the number that a paper would print, and on the bound.
 
     Attributes:
-        status: "unreliable" when a required check failed, else "inconclusive" when one did not run,
-            else "reliable"; see ``REQUIRED``.
         findings: One per check, in the order of the checks.
-        sentence: The verdict as one sentence.
-        upper_bound: Accuracy under the per-sample worst of the audit's attacks at the audited eps,
-            in [0, 1]: an upper bound on robust accuracy; None when no attack ran.
+        bound: The per-sample worst of all attacks at the audited eps, and whether a fault was found
+            in it; see ``REQUIRED``.
+        printed: The printed number beside that bound; None where it was not measured.
         settings: Settings of the audit.
+        earlier: Sentence of an audit that was stored before both numbers were judged; its bound is
+            the worst of its own attacks. Empty for every new audit.
     """
 
-    status: VerdictStatus
     findings: tuple[Finding, ...]
-    sentence: str
-    upper_bound: float | None = None
+    bound: Bound
+    printed: PrintedNumber | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    earlier: str = ""
+
+    @property
+    def status(self) -> BoundStatus:
+        """The judgement on the bound: "no fault found", "faulty" or "open"."""
+        return self.bound.status
+
+    @property
+    def sentence(self) -> str:
+        """Both judgements, one sentence each."""
+        if self.earlier:
+            return self.earlier
+        printed = "" if self.printed is None else f"{self.printed.statement} "
+        return f"{printed}{self.bound.statement}"
+
+    @property
+    def upper_bound(self) -> float | None:
+        """The bound in [0, 1]; None when no attack ran or no accuracy can be used."""
+        return self.bound.value
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the printed number is too high by more than chance."""
+        return self.printed is not None and self.printed.status == "refuted"
 
     @property
     def reliable(self) -> bool:
-        """Whether every required check that applies ran and passed."""
-        return self.status == "reliable"
+        """Whether no fault was found in the bound and the printed number is not too high."""
+        return self.status == "no fault found" and not self.refuted
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -112,6 +139,8 @@ class Verdict:
             "status": self.status,
             "reliable": self.reliable,
             "sentence": self.sentence,
+            "printed": None if self.printed is None else _plain(self.printed.to_json()),
+            "bound": _plain(self.bound.to_json()),
             "upper_bound": self.upper_bound,
             "settings": _plain(self.settings),
             "findings": [_plain(asdict(finding)) for finding in self.findings],
@@ -125,6 +154,7 @@ class Verdict:
 _SHOWN: dict[FindingStatus, str] = {
     "pass": "pass",
     "fail": "FAIL",
+    "open": "open",
     "not run": "not run",
     "does not apply": "-",
 }
@@ -133,71 +163,57 @@ _SHOWN: dict[FindingStatus, str] = {
 def conclude(
     findings: Sequence[Finding],
     *,
-    upper_bound: float | None = None,
-    single: float | None = None,
-    reported: float | None = None,
+    bound: Score | None = None,
+    sources: Sequence[str] = (),
+    printed: PrintedNumber | None = None,
+    passed_in: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> Verdict:
-    """Return the verdict from the required checks; failures of all other checks become warnings.
+    """Return the verdict: the required checks judge the bound, all others warn.
 
     Args:
         findings: One per check; a required check without a finding counts as not run.
-        upper_bound: Accuracy under the per-sample worst of all attacks.
-        single: Accuracy under one run of PGD, the number that a paper would print.
-        reported: Accuracy under the attack passed as the reported one, or None.
+        bound: Accuracy under the per-sample worst of all attacks.
+        sources: The attacks behind it, in words.
+        printed: The printed number, judged by its distance to the bound.
+        passed_in: Whether the checks in ``OF_PRINTED`` tested an attack that was passed to the
+            audit. They then explain the printed number and do not judge the bound.
         settings: Settings of the audit.
     """
     found = tuple(findings)
+    of_printed = OF_PRINTED if passed_in else ()
+    required = [code for code in REQUIRED if code not in of_printed]
     statuses = {f.code: f.status for f in found}
-    failed = [f for f in found if f.status == "fail"]
-    decisive = [f for f in failed if f.code in REQUIRED]
-    skipped = [code for code in REQUIRED if statuses.get(code, "not run") == "not run"]
-    bound = _bound(upper_bound, single)
-    warned = sorted((f for f in failed if f.code not in REQUIRED), key=_rank)
-    warning = f"; but {warned[0].meaning} ({_codes(warned)})" if warned else ""
-    ran = sum(f.status in ("pass", "fail") for f in found)
-    status: VerdictStatus = "reliable"
-    signs = "no required check saw" if warned else "no sign of"
-    sentence = (
-        f"Reliable as far as {ran} checks can tell: {signs} hidden gradients or a weak "
-        f"attack{bound}{warning}."
-    )
-    if decisive:
-        status = "unreliable"
-        sentence = f"Unreliable: {_explained(failed, upper_bound, reported)} ({_codes(failed)})."
-    elif skipped:
-        status = "inconclusive"
-        why = next((f.measured for f in found if f.code == skipped[0]), "left out")
-        sentence = (
-            f"Inconclusive: no required check failed, but {', '.join(skipped)} did not run "
-            f"({why}){bound}{warning}."
+    failed = [f for f in found if f.status == "fail" and f.code not in of_printed]
+    undecided = [code for code in required if statuses.get(code, "not run") in ("not run", "open")]
+    warned = sorted((f for f in failed if f.code not in required), key=_rank)
+    why = f"warning: {warned[0].meaning} ({_codes(warned)})" if warned else ""
+    status: BoundStatus = "no fault found"
+    if any(f.code in required for f in failed):
+        status = "faulty"
+        why = f"{min(failed, key=_rank).meaning} ({_codes(failed)})"
+    elif undecided:
+        status = "open"
+        reasons = {f.code: f.measured for f in found}
+        why = ", ".join(f"{code} ({reasons.get(code, 'left out')})" for code in undecided[:3])
+        why += f" and {len(undecided) - 3} more" if len(undecided) > 3 else ""
+    broken = next((f for f in failed if f.code in _BROKEN), None)
+    score = None if bound is None or broken is not None else bound
+    ran = sum(f.status in ("pass", "fail") and f.code not in of_printed for f in found)
+    judged = Bound(status, checks=ran, why=why)
+    if score is not None:
+        judged = replace(judged, value=score.accuracy, low=score.low, high=score.high)
+        judged = replace(judged, n=score.n, sources=tuple(sources))
+    if printed is not None and broken is not None:
+        no_use = f"no accuracy of this model can be used: {broken.meaning} ({broken.code})"
+        printed = PrintedNumber(printed.attack, "not judged", max_gap=printed.max_gap, why=no_use)
+    elif printed is not None:
+        causes = sorted(
+            (f for f in found if f.status == "fail" and f.code in of_printed), key=_rank
         )
-    return Verdict(status, found, sentence, upper_bound, {} if settings is None else settings)
-
-
-def _bound(upper_bound: float | None, single: float | None) -> str:
-    bound = ""
-    if upper_bound is not None:
-        bound = (
-            f"; robust accuracy is at most {percent(upper_bound)}, the worst of all attacks made"
-        )
-    if single is not None:
-        bound += f" ({percent(single)} under one PGD alone)"
-    return bound
-
-
-def _explained(failed: Sequence[Finding], upper_bound: float | None, reported: float | None) -> str:
-    """Return which number is wrong, why, and the upper bound to use instead."""
-    headline = min(failed, key=_rank)
-    if headline.code in _BROKEN or upper_bound is None:
-        return headline.meaning
-    number = ""
-    if reported is not None and any(f.code == "G30" for f in failed):
-        number = f"{percent(reported)} under the reported attack is too high: "
-    return (
-        f"{number}{headline.meaning}; robust accuracy is at most {percent(upper_bound)}, the worst "
-        "of all attacks made"
-    )
+        if causes:
+            printed = replace(printed, why=f"{causes[0].meaning} ({_codes(causes)})")
+    return Verdict(found, judged, printed, {} if settings is None else settings)
 
 
 def _codes(findings: Sequence[Finding]) -> str:

@@ -1,8 +1,8 @@
 """The command line: one verb, one function, one exit code; a verb is imported when it runs.
 
-Exit codes: 0 done, 1 the audit's verdict is "unreliable" (``audit --strict``), 2 wrong use, 130
-interrupted. A user's mistake is one line on standard error; ``SPIKEGUARD_DEBUG=1`` adds the
-traceback.
+Exit codes: 0 done, 1 another accuracy (``attack --rescore``), 2 wrong use, 3 to 6 judgements of
+``audit --strict`` and ``--min-robust``, 130 interrupted. A user's mistake is one line on standard
+error; ``SPIKEGUARD_DEBUG=1`` adds the traceback.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ _EXAMPLES = {
     "audit": [
         "audit runs/mine --quick",
         "audit runs/mine --eps 8/255 --strict",
-        "audit runs/mine --attack pgd40",
+        "audit runs/mine --attack pgd20 --max-gap 1",
+        'audit runs/mine --printed 62.3 --protocol "PGD-20 8/255, n 1000"',
     ],
     "report": ["report runs/mine", "report runs/demo/vanilla runs/demo/tgo --out compare.html"],
     "bench": ["bench --quick", "bench --networks cnn-t10,wrn-t4 --threads 1"],
@@ -52,7 +53,7 @@ _HELP = {
     "demo": "Train, attack and audit four small networks on embedded digits; write a report.",
     "train": "Train the network of a recipe.",
     "attack": "Attack a trained run or a foreign network; print the accuracy under attack.",
-    "audit": "Check whether a robustness number can be believed.",
+    "audit": "Judge the number that a paper would print, and the bound from all attacks.",
     "report": "Write one self-contained HTML page about one run or several.",
     "bench": "Measure time and memory beside other libraries.",
     "reproduce": "Train and attack every recipe of a folder at several seeds; print one table.",

@@ -42,6 +42,8 @@ from spikeguard.reporting.sections.verdict_cards import (
     badge,
     cards,
     command,
+    verdict_badges,
+    verdict_statements,
 )
 from spikeguard.reporting.standings import radii
 
@@ -111,6 +113,14 @@ class Page:
     def badge(self, status: str | Finding) -> Badge:
         """Return the badge of an audit or of one finding."""
         return finding_badge(status) if isinstance(status, Finding) else badge(status)
+
+    def verdict_badges(self, verdict: Verdict) -> tuple[Badge, ...]:
+        """Return the badges of an audit: the printed number, then the bound."""
+        return verdict_badges(verdict)
+
+    def verdict_statements(self, verdict: Verdict) -> tuple[str, ...]:
+        """Return the sentences of an audit: on the printed number, then on the bound."""
+        return verdict_statements(verdict)
 
     def groups(self, verdict: Verdict) -> list[Group]:
         """Return the findings of an audit in groups, the decisive ones first."""

@@ -41,7 +41,7 @@ class DemoRow:
         name: Its recipe's title.
         results: Its evaluation at each radius.
         near_threshold: Share of membrane potentials near the threshold.
-        verdict: The audit's status.
+        verdict: The audit's judgement on the bound at the largest radius.
     """
 
     name: str

@@ -17,6 +17,7 @@ from spikeguard.config.schema import EvaluateSection, Recipe, load_recipe
 from spikeguard.runs.attack_results import checkpoint_tag, evaluate_once
 from spikeguard.runs.fresh_process import rescored
 from spikeguard.runs.plugin_versions import warn_of_other_versions
+from spikeguard.runs.stored_evaluations import stored_evaluations
 from spikeguard.runs.tuned_settings import FOLDER, choose_attack
 from spikeguard.storage.run_folder import ATTACKS, AUDIT, CHECKPOINTS, MEMBRANE, RECIPE, RESULT
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from spikeguard.attacks.base import Attack
     from spikeguard.attacks.threat import Threat
     from spikeguard.auditing.findings import Verdict
+    from spikeguard.auditing.numbers import Claim
     from spikeguard.auditing.subject import Budget
     from spikeguard.data.images import ImageSet, Splits
     from spikeguard.evaluation.parallel import Reload
@@ -139,25 +141,35 @@ class Run:
         norm: str | None = None,
         attack: str | None = None,
         tune: bool = False,
+        printed: Claim | None = None,
+        max_gap: float | None = None,
         progress: ProgressCallback | None = None,
     ) -> Verdict:
         """Audit the run and store the verdict in ``audit.json``.
+
+        The bound includes the results in ``attacks/`` at the audited radius.
 
         Args:
             eps: Radius of the threat set; the largest of the recipe's when left out.
             limit: Number of test images; the audit's own default when left out.
             budget: "full", or "quick" for fewer samples, steps and checks.
             norm: Norm of the threat set; the recipe's when left out.
-            attack: The attack whose reported number is audited: its name in a suite, or
-                ``package.module:Attack``; the audit's own attack when left out.
+            attack: The attack of the printed number: its name in a suite, or
+                ``package.module:Attack``; PGD-40 with the own surrogate when left out.
             tune: Choose the setting of that attack's gradient on validation images first.
+            printed: A number measured elsewhere, judged instead of that attack's.
+            max_gap: The printed number may exceed the bound by this share; 0.02 when left out.
             progress: Callback ``(done, total, what)``, or None.
         """
         from spikeguard.attacks.threat import THREATS
         from spikeguard.auditing.auditor import audit
+        from spikeguard.auditing.numbers import MAX_GAP
 
         plan = self.recipe.evaluate.changed(eps=eps, limit=limit, norm=norm)
         threat = THREATS[plan.norm](max(plan.eps))
+        stored = stored_evaluations(
+            self.path / ATTACKS, threat, checkpoint=self.recipe.evaluate.checkpoint
+        )
         named = attack_to_audit(attack, self.model, threat, self.recipe.plugins)
         how = None
         if tune:
@@ -179,6 +191,9 @@ class Run:
             tuned=how,
             rescore=partial(rescored, self.path, self.data_root, plugins=self.recipe.plugins),
             trained_with=self.surrogates,
+            printed=printed,
+            max_gap=MAX_GAP if max_gap is None else max_gap,
+            stored=stored,
             progress=progress,
         )
         verdict.save(self.path / AUDIT)
@@ -217,10 +232,10 @@ def _reloaded(path: Path, data_root: Path | None, plugins: Plugins) -> tuple[SNN
 def attack_to_audit(
     name: str | None, model: nn.Module, threat: Threat, plugins: Plugins
 ) -> Attack | None:
-    """Return the attack whose reported number is audited, averaged over draws for a noisy model.
+    """Return the attack of the printed number, averaged over draws for a noisy model.
 
     Args:
-        name: Its name in a suite, or ``package.module:Attack``; None is the audit's own attack.
+        name: Its name in a suite, or ``package.module:Attack``; None is left to the audit.
         model: The classifier.
         threat: The set the adversary may use.
         plugins: Packages from which the attack may be imported.

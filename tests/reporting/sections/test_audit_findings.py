@@ -64,7 +64,7 @@ def test_findings_are_grouped_by_their_effect_on_the_verdict():
     assert found == [
         ("Failed (1)", True, ["G15"]),
         ("Warnings (1)", True, ["S9"]),
-        ("Not run, though needed for a verdict (1)", True, ["S6"]),
+        ("Not run, though needed to judge the bound (1)", True, ["S6"]),
         ("Not run (1)", False, ["S14"]),
         ("Passed (1)", False, ["S13"]),
         ("Does not apply (1)", False, ["S19"]),

@@ -1,20 +1,35 @@
-"""``spikeguard audit``: audit a run or a foreign model."""
+"""``spikeguard audit``: audit a run or a foreign model.
+
+Exit codes with ``--strict``: 3 the bound is faulty, 4 the printed number is too high, 5 the bound
+is open; the first that applies. With ``--min-robust``, 6: the bound is below that percentage.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 from cyclopts import Parameter
 
 from spikeguard.cli.commands.attack import FrameworkName, ReadoutName, Steps, require_one
 from spikeguard.cli.console import Plugin, allowed_plugins, note, numbers, progress, say
+from spikeguard.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from spikeguard.auditing.findings import Verdict
+    from spikeguard.auditing.numbers import Claim
+    from spikeguard.auditing.subject import Budget
 
 __all__ = ["audit"]
+
+
+class _Judged(TypedDict):
+    """The arguments of an audit that describe the printed number."""
+
+    printed: Claim | None
+    max_gap: float
 
 
 def audit(
@@ -34,13 +49,20 @@ def audit(
     attack: str | None = None,
     tune: Annotated[bool, Parameter(negative="")] = False,
     quick: Annotated[bool, Parameter(negative="")] = False,
+    printed: float | None = None,
+    protocol: str | None = None,
+    printed_n: int | None = None,
+    max_gap: float = 2.0,
+    min_robust: float | None = None,
     strict: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
     plugin: Plugin = None,
     data_root: Path | None = None,
 ) -> int:
-    """Check whether a robustness number can be believed: hidden gradients, weak attacks, chance.
+    """Judge the robust accuracy that a paper would print, and the upper bound from all attacks.
 
-    Also measures the distribution of a run's membrane potentials, for the report.
+    The bound is the per-image worst of the audit's attacks and of the run's stored results at this
+    radius. Also measures the distribution of a run's membrane potentials, for the report.
 
     Args:
         run: Run folder; or --model.
@@ -54,12 +76,19 @@ def audit(
         eps: Radius of the threat set, such as 8/255; the largest of the run's recipe when left out.
         norm: Norm of the threat set; the recipe's when left out, linf for a foreign model.
         limit: Number of test images.
-        attack: The attack whose reported number is audited: its name in a suite, such as pgd40, or
-            package.module:Attack with --plugin. The audit's own, APGD-50, when left out.
+        attack: The attack of the printed number: its name in a suite, such as pgd20, or
+            package.module:Attack with --plugin. PGD-40 of suite papers when left out.
         tune: Choose the setting of that attack's gradient, HART's gamma or ASSG's A, on validation
             images first.
         quick: Fewer images, steps and checks: those that decide the verdict, in about a minute.
-        strict: Exit with code 1 when the verdict is "unreliable".
+        printed: A printed robust accuracy in per cent, such as 62.3, instead of --attack.
+        protocol: How it was measured, such as "PGD-20 8/255, n 1000".
+        printed_n: Number of images behind it, if the protocol does not name it.
+        max_gap: Points by which the printed number may exceed the bound.
+        min_robust: Exit with code 6 when the bound is below this percentage.
+        strict: Exit with code 3 when the bound is faulty, 4 when the printed number is too high, 5
+            when the bound is open; the first that applies.
+        json: Print the verdict as JSON and nothing else on standard output.
         plugin: Package whose parts the recipe or --attack may name as package.module:Part; repeated
             or with commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
@@ -70,27 +99,37 @@ def audit(
     only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
     options: dict[str, object] = {**only, "data": data, "out": out}
     require_one(run, model, options)
+    judged: _Judged = {
+        "printed": _claim(printed, protocol, printed_n, attack),
+        "max_gap": _share("--max-gap", max_gap),
+    }
+    least = None if min_robust is None else _share("--min-robust", min_robust)
     radius = numbers("--eps", [eps])[0] if eps else None
     plugins = allowed_plugins(plugin)
+    budget: Budget = "quick" if quick else "full"
     if run is None:
         assert model is not None
         given = {**options, "data_root": data_root, "plugins": plugins}
-        return _audit_foreign_model(
-            model, given, (norm or "linf", radius), limit, attack, tune, quick, strict
+        verdict, path = _audit_foreign_model(
+            model, given, (norm or "linf", radius), limit, attack, tune, budget, judged
         )
-    loaded = Run.load(run, data_root=data_root, plugins=plugins)
-    with progress("audit") as update:
-        verdict = loaded.audit(
-            eps=radius,
-            norm=norm,
-            limit=limit,
-            budget="quick" if quick else "full",
-            attack=attack,
-            tune=tune,
-            progress=update,
-        )
-        loaded.membrane()
-    return _show(verdict, run / AUDIT, strict)
+    else:
+        loaded = Run.load(run, data_root=data_root, plugins=plugins)
+        with progress("audit") as update:
+            verdict = loaded.audit(
+                eps=radius,
+                norm=norm,
+                limit=limit,
+                budget=budget,
+                attack=attack,
+                tune=tune,
+                **judged,
+                progress=update,
+            )
+            loaded.membrane()
+        path = run / AUDIT
+    _show(verdict, path, json)
+    return _exit_code(verdict, strict, least)
 
 
 def _audit_foreign_model(
@@ -100,14 +139,15 @@ def _audit_foreign_model(
     limit: int | None,
     attack: str | None,
     tune: bool,
-    quick: bool,
-    strict: bool,
-) -> int:
+    budget: Budget,
+    judged: _Judged,
+) -> tuple[Verdict, Path]:
     from spikeguard.attacks.threat import THREATS
     from spikeguard.auditing.auditor import audit as audited
     from spikeguard.config.schema import EvaluateSection
     from spikeguard.runs.foreign_model import load_foreign_model
     from spikeguard.runs.run import attack_to_audit
+    from spikeguard.runs.stored_evaluations import stored_evaluations
     from spikeguard.runs.tuned_settings import FOLDER, choose_attack
     from spikeguard.storage.run_folder import ATTACKS, AUDIT
 
@@ -116,6 +156,7 @@ def _audit_foreign_model(
     note("the surrogate of the training is unknown: check S22 does not run")
     norm, eps = ball
     threat = THREATS[norm](max(EvaluateSection().eps) if eps is None else eps)
+    stored = stored_evaluations(found.path / ATTACKS, threat)
     named, how = attack_to_audit(attack, found.model, threat, found.plugins), None
     with progress("audit") as update:
         if tune:
@@ -129,19 +170,56 @@ def _audit_foreign_model(
             found.model,
             found.data.test,
             threat=threat,
-            budget="quick" if quick else "full",
+            budget=budget,
             limit=limit,
             attack=named,
             tuned=how,
+            stored=stored,
+            **judged,
             progress=update,
         )
     verdict.save(found.path / AUDIT)
-    return _show(verdict, found.path / AUDIT, strict)
+    return verdict, found.path / AUDIT
 
 
-def _show(verdict: Verdict, path: Path, strict: bool) -> int:
+def _claim(
+    printed: float | None, protocol: str | None, n: int | None, attack: str | None
+) -> Claim | None:
+    from spikeguard.auditing.numbers import Claim
+
+    if printed is None:
+        if protocol is not None or n is not None:
+            raise ConfigError("--protocol and --printed-n describe --printed, which is missing.")
+        return None
+    if attack is not None:
+        raise ConfigError("--printed and --attack both name the printed number; give one.")
+    return Claim.from_text(printed, protocol or "", n)
+
+
+def _share(option: str, percentage: float) -> float:
+    if not 0 <= percentage <= 100:
+        raise ConfigError(f"{option}: a number in [0, 100], got {percentage:g}.")
+    return percentage / 100
+
+
+def _show(verdict: Verdict, path: Path, as_json: bool) -> None:
+    if as_json:
+        say(dumps(verdict.to_json(), indent=1, allow_nan=False))
+        return
     say(verdict.table())
     say()
-    say(verdict.sentence)
+    if verdict.printed is not None:
+        say(verdict.printed.statement)
+    say(verdict.bound.statement)
     say(f"verdict in {path}")
-    return 1 if strict and verdict.status == "unreliable" else 0
+
+
+def _exit_code(verdict: Verdict, strict: bool, least: float | None) -> int:
+    if strict and verdict.status == "faulty":
+        return 3
+    if strict and verdict.refuted:
+        return 4
+    if strict and verdict.status == "open":
+        return 5
+    bound = verdict.upper_bound
+    return 6 if least is not None and (bound is None or bound < least) else 0

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from spikeguard.cli.console import progress_board, say, table
+
+if TYPE_CHECKING:
+    from spikeguard.evaluation.result import Evaluation
+    from spikeguard.runs.demo import DemoRow
 
 __all__ = ["demo"]
 
@@ -35,29 +39,36 @@ def demo(
     path = Path("runs") / ("demo-quick" if quick else "demo") if out is None else out
     with progress_board() as update:
         result = run_demo(path, quick=quick, workers=workers, progress=update)
-    head = ("network", "eps", "clean", "FGSM", "PGD, own surrogate", "worst case", "audit")
-    table(
-        head,
-        [
-            (
-                row.name,
-                f"{found.threat['eps']:g}",
-                f"{found.clean.accuracy:.1%}",
-                f"{found.attacks['fgsm'].accuracy:.1%}",
-                str(
-                    next(
-                        score for name, score in reversed(found.attacks.items()) if "/" not in name
-                    )
-                ),
-                str(found.worst_case),
-                row.verdict,
-            )
-            for row in result.rows
-            for found in row.results
-        ],
+    head = (
+        "network",
+        "eps",
+        "clean",
+        "printed: PGD-40",
+        "bound",
+        "printed is too high by",
+        "audit",
     )
+    table(head, [_cells(row, found) for row in result.rows for found in row.results])
     say()
     say(f"report in {result.report}")
     if open:
         webbrowser.open(result.report.resolve().as_uri())
     return 0
+
+
+def _cells(row: DemoRow, found: Evaluation) -> tuple[str, ...]:
+    """Return the cells of one network at one radius: both numbers and their gap in points."""
+    from spikeguard.evaluation.statistics import Gap
+
+    printed = next(name for name in reversed(found.attacks) if "/" not in name)
+    gap = Gap.paired(found.outcomes[printed], found.outcomes["worst_case"])
+    audited = found.threat["eps"] == max(each.threat["eps"] for each in row.results)
+    return (
+        row.name,
+        f"{found.threat['eps']:g}",
+        f"{found.clean.accuracy:.1%}",
+        str(found.attacks[printed]),
+        str(found.worst_case),
+        f"{100 * gap.value:.1f} [{100 * gap.low:.1f}, {100 * gap.high:.1f}]",
+        f"bound: {row.verdict}" if audited else "-",
+    )

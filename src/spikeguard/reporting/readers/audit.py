@@ -6,24 +6,51 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from spikeguard.auditing.findings import Finding, FindingStatus, Verdict, VerdictStatus
+from spikeguard.auditing.findings import Finding, FindingStatus, Verdict
+from spikeguard.auditing.numbers import Bound, BoundStatus, PrintedNumber, PrintedStatus
+from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting.readers.audit_evidence import Evidence, evidence
 from spikeguard.reporting.readers.json_files import read_json, reading
 
 __all__ = ["read_audited", "read_evidence"]
+
+_EARLIER: dict[str, BoundStatus] = {
+    "reliable": "no fault found",
+    "unreliable": "faulty",
+    "inconclusive": "open",
+}
 
 
 def read_audited(path: Path) -> Verdict:
     """Read ``audit.json``."""
     card = read_json(path)
     with reading(path):
-        return Verdict(
-            status=_one_of(card["status"], get_args(VerdictStatus)),
-            findings=tuple(map(_finding, card["findings"])),
-            sentence=str(card["sentence"]),
-            upper_bound=card.get("upper_bound"),
-            settings=dict(card.get("settings") or {}),
-        )
+        findings = tuple(map(_finding, card["findings"]))
+        settings = dict(card.get("settings") or {})
+        if "bound" not in card:
+            return _earlier(card, findings, settings)
+        stored = {name: value for name, value in card["bound"].items() if name != "statement"}
+        stored["sources"] = tuple(stored["sources"])
+        bound, printed = Bound(**stored), card["printed"]
+        _one_of(bound.status, get_args(BoundStatus))
+        if printed is not None:
+            number = {name: value for name, value in printed.items() if name != "statement"}
+            printed = PrintedNumber(**number)
+            _one_of(printed.status, get_args(PrintedStatus))
+        return Verdict(findings, bound, printed, settings)
+
+
+def _earlier(
+    card: Mapping[str, Any], findings: tuple[Finding, ...], settings: Mapping[str, Any]
+) -> Verdict:
+    """Read an audit that judged one number: the worst of its own attacks."""
+    status = _EARLIER[_one_of(card["status"], tuple(_EARLIER))]
+    value, n = card.get("upper_bound"), settings.get("samples")
+    bound = Bound(status)
+    if value is not None and n is not None:
+        score = Score.from_share(float(value), int(n))
+        bound = Bound(status, score.accuracy, *score.interval, score.n)
+    return Verdict(findings, bound, None, settings, earlier=str(card["sentence"]))
 
 
 def read_evidence(path: Path, verdict: Verdict) -> Evidence:

@@ -42,7 +42,7 @@ class About:
     Attributes:
         code: Code of the check.
         title: The property it checks.
-        decides: Whether a failure makes the verdict "unreliable".
+        decides: Whether a failure makes the bound "faulty".
         text: Why the property matters.
         source: Publication behind it.
     """
@@ -57,15 +57,23 @@ class About:
 def groups(verdict: Verdict) -> list[Group]:
     """Group the findings of an audit: failed, warnings, not run, passed, does not apply."""
     parts = (
-        ("fail", True, "Failed", "Each of these makes the verdict “unreliable”.", "bad", True),
-        ("fail", False, "Warnings", "Failed, but without effect on the verdict.", "open", True),
+        ("fail", True, "Failed", "Each of these shows a fault in the bound.", "bad", True),
+        ("fail", False, "Warnings", "Failed, but without effect on the bound.", "open", True),
         (
-            *("not run", True, "Not run, though needed for a verdict"),
-            *("These questions are open: the verdict cannot be “reliable”.", "open", True),
+            *("open", True, "Open"),
+            *("More images are needed to decide these: the bound stays open.", "open", True),
+        ),
+        (
+            *("not run", True, "Not run, though needed to judge the bound"),
+            *("These questions are open, and so is the bound.", "open", True),
+        ),
+        (
+            *("open", False, "Open, without effect on the bound"),
+            *("More images are needed to decide these.", "plain", False),
         ),
         (
             *("not run", False, "Not run"),
-            *("These questions are open; the verdict does not depend on them.", "plain", False),
+            *("These questions are open; the bound does not depend on them.", "plain", False),
         ),
         ("pass", None, "Passed", "", "plain", False),
         (
@@ -93,6 +101,7 @@ def tally(verdict: Verdict) -> str:
         "failed": statuses.count("fail") - warnings,
         "warning" + "s" * (warnings != 1): warnings,
         "passed": statuses.count("pass"),
+        **({"open": statuses.count("open")} if "open" in statuses else {}),
         "not run": statuses.count("not run"),
         "not applicable": statuses.count("does not apply"),
     }

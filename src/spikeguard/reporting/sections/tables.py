@@ -15,7 +15,7 @@ from spikeguard.reporting import formatting
 from spikeguard.reporting.readers.attack_results import CASCADE, TUNED
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.sections.audit_findings import finding_badge
-from spikeguard.reporting.sections.verdict_cards import Badge, audited_at, badge, command
+from spikeguard.reporting.sections.verdict_cards import Badge, audited_at, command, verdict_badges
 from spikeguard.reporting.standings import Radius, Standing
 
 __all__ = [
@@ -166,7 +166,7 @@ def _row(standing: Standing, names: Sequence[str], network: Network) -> list[Cel
         *(_cell(standing.attacks.get(name)) for name in names),
         _cell(standing.worst_case),
         Cell(formatting.percent(standing.zero_gradient)),
-        Cell("", audited_at(audited), badge(None if audited is None else audited.status)),
+        Cell("", audited_at(audited), verdict_badges(audited)[-1]),
         Cell(formatting.count(standing.clean.n)),
     ]
 

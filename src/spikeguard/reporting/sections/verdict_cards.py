@@ -11,14 +11,24 @@ from spikeguard.reporting.charts.base import Look
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.standings import Radius, Standing
 
-__all__ = ["Badge", "Card", "Line", "audited_at", "badge", "cards", "command"]
+__all__ = [
+    "Badge",
+    "Card",
+    "Line",
+    "audited_at",
+    "badge",
+    "cards",
+    "command",
+    "verdict_badges",
+    "verdict_statements",
+]
 
 _SYMBOLS = {
-    "reliable": ("✓", "good"),
+    "no fault found": ("·", "quiet"),  # never a praise beside a number that is too high
     "pass": ("✓", "good"),
-    "unreliable": ("✗", "bad"),
+    "faulty": ("✗", "bad"),
     "fail": ("✗", "bad"),
-    "inconclusive": ("?", "open"),
+    "open": ("?", "open"),
     "not run": ("–", "open"),
     "does not apply": ("·", "quiet"),
 }
@@ -50,11 +60,11 @@ class Card:
 
     label: str
     look: Look
-    badge: Badge
+    badges: tuple[Badge, ...]
     audited_at: str
     sentence: str
     lines: tuple[Line, ...]
-    audit: str
+    audit: tuple[str, ...]
     hints: tuple[str, ...]
 
 
@@ -63,6 +73,38 @@ def badge(status: str | None) -> Badge:
     word = "not run" if status is None else status
     symbol, tone = _SYMBOLS.get(word, ("?", "open"))
     return Badge(symbol, word, tone)
+
+
+def verdict_badges(verdict: Verdict | None) -> tuple[Badge, ...]:
+    """Return the badges of an audit: the printed number, then the bound."""
+    if verdict is None:
+        return (badge(None),)
+    if verdict.earlier:
+        return (Badge("–", "audit of an earlier version", "open"),)
+    bound = badge(verdict.status)
+    bound = Badge(bound.symbol, f"bound: {bound.word}", bound.tone)
+    printed = verdict.printed
+    if printed is None or printed.status == "not judged":
+        return (Badge("–", "printed: not judged", "open"), bound)
+    if printed.status == "refuted" and printed.gap is not None:
+        return (Badge("✗", f"printed: {formatting.points(printed.gap)} too high", "bad"), bound)
+    return (Badge("✓", "printed: within", "good"), bound)
+
+
+def verdict_statements(verdict: Verdict | None) -> tuple[str, ...]:
+    """Return the sentences of an audit: on the printed number, then on the bound."""
+    if verdict is None:
+        return ()
+    if verdict.earlier:
+        n = "" if verdict.bound.n is None else f" (n = {verdict.bound.n})"
+        value = verdict.upper_bound
+        bound = "" if value is None else f": at most {formatting.percent(value)}{n}"
+        return (
+            f"Audit of an earlier version, which judged only the worst of its own attacks{bound}; "
+            "audit again to judge both numbers.",
+        )
+    printed = () if verdict.printed is None else (verdict.printed.statement,)
+    return (*printed, verdict.bound.statement)
 
 
 def audited_at(verdict: Verdict | None) -> str:
@@ -102,17 +144,20 @@ def _card(network: Network, places: Sequence[Radius], look: Look) -> Card:
     return Card(
         label=network.label,
         look=look,
-        badge=badge(None if audited is None else audited.status),
+        badges=verdict_badges(audited),
         audited_at=audited_at(audited),
-        sentence=_sentence(found),
+        sentence=_sentence(found, audited),
         lines=tuple(Line(_where(p, places), s, _printed(s)) for p, s in found),
-        audit="" if audited is None else audited.sentence,
+        audit=verdict_statements(audited),
         hints=tuple(hints),
     )
 
 
-def _sentence(found: Sequence[tuple[Radius, Standing]]) -> str:
-    """Compare the number a paper would print with the worst case, in one sentence."""
+def _sentence(found: Sequence[tuple[Radius, Standing]], audited: Verdict | None) -> str:
+    """Compare the number a paper would print with the worst case, in one sentence.
+
+    Empty where the audit judges the printed number at the radius with the largest gap.
+    """
     gaps = [(s.gap, place, s) for place, s in found if s.gap is not None]
     if not found:
         return "Not attacked yet: nothing is known about its robustness."
@@ -121,6 +166,9 @@ def _sentence(found: Sequence[tuple[Radius, Standing]]) -> str:
             "PGD with its own surrogate was not run, so there is no number to compare with papers."
         )
     gap, place, standing = max(gaps, key=lambda item: item[0])
+    judged = audited is not None and audited.printed is not None
+    if judged and audited_at(audited).startswith(f"at {formatting.radius(place.eps)},"):
+        return ""
     own = f"{_printed(standing)} with its own surrogate"
     worst, n = formatting.percent(standing.worst_case.accuracy), standing.worst_case.n
     if gap >= _NOTABLE:

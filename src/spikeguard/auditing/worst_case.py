@@ -1,0 +1,181 @@
+"""The printed number and the bound, measured: the audit's attacks and the stored evaluations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikeguard.attacks.base import Attack, AttackError, describe
+from spikeguard.attacks.gradients.base import Backprop, unwrap
+from spikeguard.attacks.threat import ThreatViolation
+from spikeguard.auditing.check import reason
+from spikeguard.auditing.context import Context
+from spikeguard.auditing.numbers import Claim, PrintedNumber, judge
+from spikeguard.data.images import ImageSet
+from spikeguard.evaluation.evaluator import evaluate
+from spikeguard.evaluation.result import Evaluation
+from spikeguard.evaluation.statistics import Gap, Score
+from spikeguard.rng import key
+
+__all__ = ["Measured", "attack_label", "measure", "require_same_images"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The numbers of an audit: the printed one, the bound, and the attacks behind the bound."""
+
+    printed: PrintedNumber
+    bound: Score | None
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Outcomes of an attack or of a stored worst case, on the first images of the data set."""
+
+    right: Tensor
+    x_adv: Tensor | None
+
+
+def measure(
+    context: Context,
+    images: ImageSet,
+    attack: Attack,
+    *,
+    claim: Claim | None = None,
+    stored: Mapping[str, Evaluation] | None = None,
+    max_gap: float,
+) -> Measured:
+    """Return the printed number, and the bound on the same images.
+
+    The bound is the per-sample worst of all attacks that the audit made at its eps and of the
+    stored evaluations. Where these cover different numbers of images, both numbers are given on
+    the one at which the upper end of the bound's interval is lowest.
+
+    Args:
+        context: The audit, after its checks.
+        images: The data set whose first images the audit used.
+        attack: The attack that a paper would print; run if no stored evaluation has it.
+        claim: A number measured elsewhere, judged instead of the attack's.
+        stored: Evaluations of the same model and threat set, by name.
+        max_gap: The gap between the two that is accepted, as a share.
+    """
+    stored = stored or {}
+    right, why = None, ""
+    if claim is None:
+        right, why = _printed(context, attack, stored)
+    made = [_Source(one.right, one.x_adv) for one in context.reported()]
+    sources = [*made, *(_stored(one) for one in stored.values())]
+    names = [f"{len(made)} attack{'s' * (len(made) > 1)} of this audit"] if made else []
+    names += [f"the stored result {name}" for name in stored]
+    label = attack_label(attack) if claim is None else claim.protocol or "printed number"
+    most = None if right is None else len(right)
+    worst = _lowest(context, images, sources, most)
+    bound = None if worst is None else Score.of(worst)
+    if claim is not None:
+        score = Score.from_share(claim.accuracy, claim.n)
+        gap = None if bound is None else Gap.unpaired(score, bound)
+        return Measured(
+            judge(label, score, bound, gap, paired=False, max_gap=max_gap), bound, tuple(names)
+        )
+    if right is None or worst is None:
+        printed = PrintedNumber(label, "not judged", max_gap=max_gap, why=why)
+        return Measured(printed, bound, tuple(names))
+    right = right[: len(worst)]
+    looks = len(sources) + 1 if context.stochastic else 1
+    gap = Gap.paired(right, worst, chosen_from=looks)
+    printed = judge(label, Score.of(right), bound, gap, paired=True, max_gap=max_gap)
+    return Measured(printed, bound, tuple(names))
+
+
+def require_same_images(stored: Mapping[str, Evaluation], images: ImageSet) -> None:
+    """Raise ValueError if a stored evaluation is not of the first images of a data set."""
+    labels = torch.as_tensor(images.labels)
+    for name, found in stored.items():
+        n = found.samples
+        first = torch.equal(found.index, torch.arange(n))
+        if n > len(labels) or not first or not torch.equal(found.labels, labels[:n]):
+            raise ValueError(
+                f"audit: the stored result {name} is of other images; move it away and attack again"
+            )
+
+
+def attack_label(attack: Attack) -> str:
+    """Return an attack in words: "PGD-40, own surrogate"."""
+    gradient = unwrap(getattr(attack, "gradient", None))
+    steps = getattr(attack, "steps", None)
+    name = type(attack).__name__ + (f"-{steps}" if steps else "")
+    if gradient is None:
+        return name
+    own = isinstance(gradient, Backprop)
+    return f"{name}, {'own surrogate' if own else type(gradient).__name__}"
+
+
+def _printed(
+    context: Context, attack: Attack, stored: Mapping[str, Evaluation]
+) -> tuple[Tensor | None, str]:
+    """Return the outcomes under an attack, stored or made now, or None and why there are none."""
+    wanted = json.loads(json.dumps(describe(attack)))
+    found = [
+        one.outcomes[name]
+        for one in stored.values()
+        if not one.cascade and one.precision == "32"
+        for name, settings in one.settings.items()
+        if settings == wanted and one.samples >= len(context)
+    ]
+    if found:
+        return max(found, key=len), ""
+    try:
+        return context.attacked(attack).right, ""
+    except (RuntimeError, ThreatViolation, AttackError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        return None, reason(error)
+
+
+def _stored(evaluation: Evaluation) -> _Source:
+    inputs = None if evaluation.worst is None else evaluation.worst.x
+    return _Source(evaluation.outcomes["worst_case"], inputs)
+
+
+def _lowest(
+    context: Context, images: ImageSet, sources: Sequence[_Source], most: int | None
+) -> Tensor | None:
+    """Return the per-sample worst on the number of images that gives the lowest upper end."""
+    sizes = sorted({len(source.right) for source in sources} | ({most} if most else set()))
+    if most is not None:
+        sizes = [n for n in sizes if n <= most]
+    found = [_worst(context, images, sources, n) for n in sizes if sources]
+    return min(found, key=lambda right: Score.of(right).high) if found else None
+
+
+def _worst(context: Context, images: ImageSet, sources: Sequence[_Source], n: int) -> Tensor:
+    """Return the per-sample worst of the sources on the first n images [n].
+
+    The lowest of several noisy shares is biased low: for a stochastic model the input chosen for
+    each sample is scored again, and the result is not above the best single source.
+    """
+    rights = torch.ones(len(sources), n, dtype=torch.float64)
+    for row, source in zip(rights, sources, strict=True):
+        row[: len(source.right)] = source.right[:n]
+    lowest, which = rights.min(0)
+    if not context.stochastic:
+        return lowest
+    x, y = images.batch(slice(n))
+    chosen = x.clone()
+    for place, source in enumerate(sources):
+        mine = (which == place).nonzero()[:, 0]
+        mine = mine[mine < len(source.right)]
+        if source.x_adv is not None and len(mine):
+            chosen[mine] = source.x_adv[mine].to(chosen)
+    again = evaluate(
+        *(context.model, (chosen, y), {}),
+        seed=key(context.seed, "audit", "worst"),
+        batch_size=context.batch_size,
+    ).outcomes["clean"]
+    whole = [one.right[:n] for one in sources if len(one.right) >= n]
+    return min([again, *whole], key=lambda right: float(right.mean()))

@@ -1,0 +1,164 @@
+"""The printed number and the bound: closed forms on a linear model, and stored evaluations."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from spikeguard.attacks import FGSM, PGD, Linf, UniformNoise
+from spikeguard.attacks.suites import attack_by_name
+from spikeguard.auditing import Claim, Context
+from spikeguard.auditing.numbers import judge
+from spikeguard.auditing.worst_case import attack_label, measure, require_same_images
+from spikeguard.data.images import as_image_set
+from spikeguard.evaluation.evaluator import evaluate
+from spikeguard.evaluation.statistics import Gap, Score
+from tests.toys import closed_forms as toys
+from tests.toys.closed_forms import EPS, Coin, Linear
+
+THREAT = Linf(EPS)
+IMAGES, LABELS, LIGHT = (part.flip(0) for part in (toys.IMAGES, toys.LABELS, toys.LIGHT))
+DATA = as_image_set((IMAGES, LABELS))
+PRINTED = attack_by_name("pgd40", eps=EPS)
+TRUE = float((LIGHT > EPS).double().mean())  # of all 45 images
+
+
+def audited(n=45, model=None, **options):
+    context = Context(model or Linear(), IMAGES[:n], LABELS[:n], THREAT, **options)
+    context.attacked(FGSM(THREAT))
+    return context
+
+
+def stored(*attacks, n=45, model=None, **options):
+    named = {f"attack{k}": attack for k, attack in enumerate(attacks)}
+    return evaluate(model or Linear(), (IMAGES[:n], LABELS[:n]), named, **options)
+
+
+def test_a_printed_number_that_is_right_is_within():
+    found = measure(audited(), DATA, PRINTED, max_gap=0.02)
+    assert found.printed.status == "within"
+    assert (found.printed.value, found.printed.gap) == (pytest.approx(TRUE), 0)
+    assert found.bound == Score.of((LIGHT > EPS).double())
+
+
+def test_a_weak_printed_attack_is_refuted_with_the_share_it_misses():
+    """Noise fools no image of the linear model that is far from its boundary."""
+    weak = UniformNoise(THREAT, draws=1)
+    context = audited()
+    found = measure(context, DATA, weak, max_gap=0.02)
+    missed = context.attacked(weak).right - (LIGHT > EPS).double()
+    assert (missed >= 0).all()
+    assert found.printed.status == "refuted"
+    assert found.printed.gap == pytest.approx(float(missed.mean()))
+    accepted = measure(audited(), DATA, weak, max_gap=found.printed.gap_low + 1e-6)
+    assert accepted.printed.status == "within"
+
+
+def test_a_stored_evaluation_lowers_the_bound_image_by_image():
+    planted = stored(FGSM(THREAT))
+    first = planted.outcomes["worst_case"].clone()
+    first[LIGHT > EPS] = torch.tensor([0.0, 1.0]).repeat(45)[: int((LIGHT > EPS).sum())].double()
+    planted = replace(planted, outcomes={**planted.outcomes, "worst_case": first})
+    found = measure(audited(), DATA, PRINTED, stored={"snn-linf": planted}, max_gap=0.02)
+    assert found.bound.accuracy == pytest.approx(float(first.mean())) and found.bound.n == 45
+    assert found.printed.gap == pytest.approx(TRUE - float(first.mean()))
+    assert found.sources[-1] == "the stored result snn-linf"
+
+
+def test_a_stored_printed_attack_is_not_run_again_and_its_images_count():
+    """The audit has 20 images, the stored result 45; the larger set gives the lower upper end."""
+    context = audited(20)
+    found = measure(context, DATA, PRINTED, stored={"papers": stored(PRINTED)}, max_gap=0.02)
+    assert found.printed.n == found.bound.n == 45
+    assert PRINTED not in context.made
+    other = replace(PRINTED, steps=39)
+    assert measure(context, DATA, other, stored={"p": stored(PRINTED)}, max_gap=0.02).bound.n == 20
+
+
+def test_a_cascade_never_stands_for_the_printed_attack():
+    context = audited()
+    found = {"papers": stored(FGSM(THREAT), PRINTED, cascade=True)}
+    measure(context, DATA, PRINTED, stored=found, max_gap=0.02)
+    assert PRINTED in context.made
+
+
+def test_the_lowest_of_many_noisy_scores_is_scored_again():
+    """The model is right with probability 3/4 whatever the input: no attack lowers that."""
+    model, tiny = Coin(), Linf(0.02)
+    context = Context(model, IMAGES, LABELS, tiny)
+    attacks = [UniformNoise(tiny, draws=k) for k in range(1, 9)]
+    for attack in attacks:
+        context.attacked(attack)
+    data = (IMAGES, LABELS)
+    noisy = evaluate(model, data, {"noise": attacks[0]}, seed=5)
+    found = measure(context, DATA, attacks[0], stored={"noise": noisy}, max_gap=0.02)
+    lowest = torch.stack([context.attacked(attack).right for attack in attacks]).amin(0).mean()
+    assert lowest < 0.65 < 0.69 < found.bound.accuracy < 0.81
+    assert found.bound.accuracy < found.printed.value - 0.05  # by chance: the lowest of ten
+    assert found.printed.status == "within"
+
+
+def test_a_printed_attack_that_cannot_run_is_not_judged():
+    class Broken(UniformNoise):
+        def __call__(self, model, x, y, *, generator=None):
+            raise RuntimeError("no gradient\nat all")
+
+    found = measure(audited(), DATA, Broken(THREAT), max_gap=0.02)
+    assert (found.printed.status, found.printed.gap) == ("not judged", None)
+    assert found.printed.why == "RuntimeError: no gradient"
+    assert found.bound.accuracy == pytest.approx(TRUE)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "status", "words"),
+    [
+        (0.99, "refuted", "too high (n = 1000)"),
+        (TRUE + 0.1, "within", "is within what 1000 images can tell"),
+        (0.01, "within", "below the bound (n = 1000)"),
+    ],
+)
+def test_a_claim_is_judged_by_newcombes_interval(accuracy, status, words):
+    claim = Claim(accuracy, 1000, "PGD-20, n 1000")
+    found = measure(audited(), DATA, PRINTED, claim=claim, max_gap=0.02)
+    expected = Gap.unpaired(Score.from_share(accuracy, 1000), found.bound)
+    assert (found.printed.gap_low, found.printed.gap_high) == (expected.low, expected.high)
+    assert (found.printed.status, found.printed.paired) == (status, False)
+    assert words in found.printed.statement
+
+
+@pytest.mark.parametrize(
+    ("protocol", "n"),
+    [
+        ("PGD-20 8/255, n 1000", 1000),
+        ("n=500", 500),
+        ("APGD on 10,000 test images", 10_000),
+        ("PGD-7, 256 images", 256),
+    ],
+)
+def test_the_protocol_names_the_number_of_images(protocol, n):
+    assert Claim.from_text(62.3, protocol) == Claim(0.623, n, protocol)
+    assert Claim.from_text(62.3, protocol, 7).n == 7
+
+
+def test_the_gap_must_be_above_the_limit_as_a_whole():
+    score, bound = Score.from_share(0.885, 200), Score.from_share(0.445, 200)
+    gap = Gap(0.44, 0.373, 0.509)
+    words = "PGD-40, own surrogate: 88.5 % [83.3, 92.2] is 44 points [37.3, 50.9] too high"
+    for limit, status in ((0.02, "refuted"), (0.373, "within"), (0.5, "within")):
+        found = judge("PGD-40, own surrogate", score, bound, gap, paired=True, max_gap=limit)
+        assert found.status == status
+        assert (words in found.statement) == (status == "refuted")
+
+
+def test_results_of_other_images_are_rejected():
+    other = replace(stored(FGSM(THREAT)), labels=1 - LABELS)
+    with pytest.raises(ValueError, match="snn-linf is of other images"):
+        require_same_images({"snn-linf": other}, DATA)
+    require_same_images({"snn-linf": stored(FGSM(THREAT), n=12)}, DATA)
+
+
+def test_attacks_are_named_by_steps_and_gradient():
+    assert attack_label(PRINTED) == "PGD-40, own surrogate"
+    assert attack_label(attack_by_name("sapgd/assg", eps=EPS)).endswith(", ASSG")
+    assert attack_label(UniformNoise(THREAT)) == "UniformNoise"
+    assert attack_label(PGD(THREAT, steps=3)) == "PGD-3, own surrogate"
