@@ -42,11 +42,14 @@ class ASSG:
     is the first step of a search.
 
     In foreign networks it replaces the surrogate of each layer's own recurrence, as
-    ``SwapSurrogate`` does.
+    ``SwapSurrogate`` does; without the path through time, it needs layers with a known recurrence.
 
     Args:
         A: How far the gradient may vanish on average: alpha |v - v_th| stays near a for usual
             potentials. In (0, 1/2); the source searches 0.35 to 0.49.
+        temporal: Backpropagate through time, as in the source; else only v[t] -> s[t] of each step.
+            Long searches without the path through time find other adversarial inputs, and on small
+            networks more of them.
 
     Raises:
         ValueError: If A is out of range; at a call, if the model has no spiking layer, or a search
@@ -58,6 +61,7 @@ class ASSG:
     """
 
     A: float = 0.425
+    temporal: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.A < 0.5:
@@ -70,7 +74,7 @@ class ASSG:
 
     def begin(self) -> _Search:
         """Return a gradient for one search, with its own state."""
-        return _Search(self.sharpness)
+        return _Search(self.sharpness, self.temporal)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """Return the losses [B] and the input gradient of a search's first step."""
@@ -80,8 +84,8 @@ class ASSG:
 class _Search:
     """State of one search: M and D of every layer, one pair per call of the layer in a pass."""
 
-    def __init__(self, sharpness: float):
-        self.sharpness = sharpness
+    def __init__(self, sharpness: float, temporal: bool):
+        self.sharpness, self.temporal = sharpness, temporal
         self.moments: dict[tuple[object, int], tuple[Tensor, Tensor]] = {}
         self._calls: dict[object, int] = {}
         self._learns = True
@@ -92,24 +96,37 @@ class _Search:
         still._learns, still._calls = False, {}
         return still
 
+    def follows_rows(self, model: nn.Module) -> bool:
+        """Whether the potentials of all layers are [T, B, *N], as ``rearrange`` requires."""
+        return all(isinstance(layer, Neuron) for layer in spiking_layers(model).values())
+
+    def rearrange(self, rows: Tensor) -> None:
+        """Follow the samples of a changed batch.
+
+        Args:
+            rows: For each sample its row in the last step, or -1 for a sample that starts [B].
+        """
+        for place, (M, D) in self.moments.items():
+            self.moments[place] = _selected(M, rows, 1.0), _selected(D, rows, 0.0)
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """Return the losses [B] and the input gradient."""
         self._calls.clear()
         foreign = {n: s for n, s in spiking_layers(model).items() if not isinstance(s, Neuron)}
-        if not foreign:
+        if not foreign or not self.temporal:
             return differentiate("ASSG", self._prescribe, model, x, y, loss)
         with backward_mode(model, {name: _Sharp(self, layer) for name, layer in foreign.items()}):
             return BACKPROP(model, x, y, loss)
 
     def _prescribe(self, fired: Fired) -> Prescription:
-        return Prescription(self.slope(fired.neuron, fired.v, fired.v_th), temporal=True)
+        return Prescription(self.slope(fired.neuron, fired.v, fired.v_th), self.temporal)
 
     def slope(self, layer: object, v: Tensor, v_th: float) -> Tensor:
         """Return h for the potentials of a layer's next call in this step; update the moments."""
         call = self._calls[layer] = self._calls.get(layer, 0) + 1
         M, D = self._remembered((layer, call), v)
         fast = compiled_passes(v)
-        if fast is not None and M.stride() == v.stride():
+        if fast is not None and _same_layout(M, v):
             numbers = {"beta": _BETA, "relaxed": _RELAXED, "small": _SMALL}
             numbers |= {"sharpness": self.sharpness, "learns": int(self._learns)}
             found: Tensor = fast.sharpen(v, M, D, v_th, **numbers)
@@ -135,6 +152,22 @@ class _Search:
                 f"{list(v.shape)}; start a new one for another batch."
             )
         return M, D
+
+
+def _selected(moment: Tensor, rows: Tensor, start: float) -> Tensor:
+    """Return some rows of axis 1 in the same memory layout; ``start`` where a row is -1."""
+    order = sorted(range(moment.ndim), key=lambda axis: -moment.stride(axis))
+    rows = rows.to(moment.device)
+    dense = moment.permute(order).index_select(order.index(1), rows.clamp_min(0))
+    found = dense.permute(sorted(range(moment.ndim), key=order.__getitem__))
+    new = (rows < 0).nonzero()[:, 0]
+    return found.index_fill_(1, new, start) if len(new) else found
+
+
+def _same_layout(x: Tensor, y: Tensor) -> bool:
+    """Whether the elements of two tensors are in the same order in memory."""
+    axes = zip(x.shape, x.stride(), y.stride(), strict=True)
+    return all(one == other for size, one, other in axes if size > 1)
 
 
 @dataclass(eq=False)

@@ -9,25 +9,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack
-from spikeguard.attacks.gradients.base import BACKPROP, is_adaptive
-from spikeguard.attacks.losses import Loss
+from spikeguard.attacks.gradients.base import BACKPROP, is_adaptive, start_search
+from spikeguard.attacks.losses import Loss, margin
 from spikeguard.attacks.model_access import crafting, frozen
 from spikeguard.rng import SampleStreams
 
-__all__ = ["Judge", "State", "Step", "Stepwise", "Watch", "active_set", "can_step"]
+__all__ = ["Judge", "Nearest", "State", "Step", "Stepwise", "Watch", "active_set", "can_step"]
 
 State = dict[str, Tensor]
 Judge = Callable[[Tensor, Tensor], Tensor]
 
-_ROW, _ROUND, _POINT, _RESULT, _OVER, _CLAIM = OWN = (
-    *(".row", ".round", ".point", ".result", ".over", ".claim"),
+_ROW, _ROUND, _BEFORE, _POINT, _RESULT, _OVER, _CLAIM = OWN = (
+    *(".row", ".round", ".before", ".point", ".result", ".over", ".claim"),
 )
 
 
@@ -41,6 +41,8 @@ class Step:
         fooled: Whether the model misclassified them [B].
         result: The points to return if the search ends here, shaped like the inputs.
         over: Whether the search ends here [B].
+        margin: How clearly the model was right at ``seen``: the logit of the true class minus the
+            largest other one [B]; None where the search does not look.
     """
 
     state: State
@@ -48,6 +50,7 @@ class Step:
     fooled: Tensor
     result: Tensor
     over: Tensor
+    margin: Tensor | None = None
 
 
 class Stepwise(Attack, Protocol):
@@ -74,23 +77,31 @@ class Stepwise(Attack, Protocol):
 
 
 class Watch:
-    """A loss that records which samples its logits misclassify.
+    """A loss that records which samples its logits misclassify, and by how much.
 
     The forward pass of a gradient thus also shows whether its point fools the model.
     """
 
     def __init__(self, loss: Loss):
         self.loss = loss
-        self.fooled: Tensor | None = None
+        self.logits: Tensor | None = None
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the losses [B]."""
-        self.fooled = logits.detach().argmax(1) != y
+        self.logits = logits.detach()
         return self.loss(logits, y)
 
     def outcome(self, y: Tensor) -> Tensor:
         """Return which samples were misclassified [B]; none if the loss was never called."""
-        return torch.zeros_like(y, dtype=torch.bool) if self.fooled is None else self.fooled
+        if self.logits is None:
+            return torch.zeros_like(y, dtype=torch.bool)
+        return self.logits.argmax(1) != y
+
+    def margin(self, y: Tensor) -> Tensor:
+        """Return by how much each true class led [B]; infinite if the loss was never called."""
+        if self.logits is None:
+            return torch.full_like(y, torch.inf, dtype=torch.float32)
+        return -margin(self.logits, y)
 
 
 def can_step(attack: Attack, model: nn.Module) -> TypeGuard[Stepwise]:
@@ -98,14 +109,45 @@ def can_step(attack: Attack, model: nn.Module) -> TypeGuard[Stepwise]:
 
     This is false for a model that draws noise inside an attack, because one draw does not decide
     whether it is fooled; for a subclass that overrides the attack's call; and for a gradient that
-    keeps state from step to step, which must not mix samples at different steps.
+    keeps state from step to step, unless the state is per sample and follows the samples: its
+    search has a method ``rearrange`` and ``follows_rows(model)`` is true.
     """
-    if is_adaptive(getattr(attack, "gradient", BACKPROP)):
-        return False
+    gradient = getattr(attack, "gradient", BACKPROP)
+    if is_adaptive(gradient):
+        search = start_search(gradient)
+        if not (hasattr(search, "rearrange") and search.follows_rows(model)):
+            return False
     owner = next((kind for kind in type(attack).__mro__ if "__call__" in vars(kind)), object)
     with frozen(model):
         noisy = any(getattr(module, "stochastic", False) for module in model.modules())
     return not noisy and {"begin", "step"} <= vars(owner).keys()
+
+
+@dataclass
+class Nearest:
+    """For each sample the point of lowest margin that the searches have seen so far.
+
+    Attributes:
+        points: The points [N, ...].
+        margin: Logit of the true class minus the largest other one at that point [N], on the CPU;
+            infinite where nothing was seen.
+    """
+
+    points: Tensor
+    margin: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> Nearest:
+        """Return a record of nothing seen."""
+        return cls(x.clone(), torch.full((len(x),), torch.inf))
+
+    def see(self, rows: Tensor, points: Tensor, margin: Tensor) -> None:
+        """Record points [B, ...] of samples (indices [B] on the CPU) with their margins [B]."""
+        margin = margin.detach().to("cpu", self.margin.dtype)
+        lower = margin < self.margin[rows]
+        if bool(lower.any()):
+            self.margin[rows[lower]] = margin[lower]
+            self.points[rows[lower]] = points[lower.to(points.device)]
 
 
 def active_set(
@@ -117,6 +159,7 @@ def active_set(
     streams: SampleStreams,
     batch_size: int,
     judge: Judge,
+    nearest: Nearest | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run a search on full batches of samples that are not fooled yet.
 
@@ -133,11 +176,12 @@ def active_set(
         batch_size: Samples searched or judged at once, >= 1; results do not depend on it.
         judge: ``(points [B, ...], rows [B]) -> share of correct draws [B]``, where rows are indices
             into ``x`` on the CPU; 0 is fooled.
+        nearest: Records the points of lowest margin, if the search reports margins.
 
     Returns:
         For each sample the point that was judged last, and its share of correct draws, on the CPU.
     """
-    return _ActiveSet(attack, model, x, y, streams, batch_size, judge).run()
+    return _ActiveSet(attack, model, x, y, streams, batch_size, judge, nearest).run()
 
 
 class _ActiveSet:
@@ -156,15 +200,23 @@ class _ActiveSet:
         streams: SampleStreams,
         batch_size: int,
         judge: Judge,
+        nearest: Nearest | None,
     ):
-        self.attack, self.model, self.x, self.y = attack, model, x, y
+        self.model, self.x, self.y = model, x, y
         self.streams, self.batch_size, self.judge = streams, batch_size, judge
+        self.nearest = nearest
+        gradient = getattr(attack, "gradient", BACKPROP)
+        self.gradient = start_search(gradient) if is_adaptive(gradient) else None
+        self.attack = attack
+        if self.gradient is not None:
+            self.attack = replace(attack, gradient=self.gradient)  # type: ignore[type-var]
         self.queue = deque((row, 0) for row in range(len(x)))
         self.batch: State = {}
         self.waiting: State = {}
         self.back: State = {}
         self.found = x.clone()
         self.right = torch.ones(len(x), dtype=torch.float64)
+        self.last = 0  # samples in the last step
 
     def run(self) -> tuple[Tensor, Tensor]:
         while self.searching or _size(self.waiting):
@@ -202,14 +254,21 @@ class _ActiveSet:
             state = self.attack.begin(self.x[rows], self.y[rows], streams.take(rows), round_)
             assert not state.keys() & set(OWN)
             own = {_ROW: rows, _ROUND: torch.full_like(rows, round_)}
+            own[_BEFORE] = torch.full_like(rows, -1)
             self.batch = _join(self.batch, {**state, **own})
 
     def step(self) -> None:
         """Take one step; move samples that are fooled or finished to the judge's waiting list."""
-        rows = self.batch[_ROW]
+        rows, before = self.batch[_ROW], self.batch[_BEFORE]
+        if self.gradient is not None and not torch.equal(before, torch.arange(self.last)):
+            self.gradient.rearrange(before)  # type: ignore[attr-defined]
+        self.last = len(rows)
         own = {name: self.batch[name] for name in (_ROW, _ROUND)}
         state = {name: part for name, part in self.batch.items() if name not in OWN}
         made = self.attack.step(self.model, self.x[rows], self.y[rows], state)
+        own[_BEFORE] = torch.arange(len(rows))
+        if self.nearest is not None and made.margin is not None:
+            self.nearest.see(rows, made.seen, made.margin)
         claim, over = made.fooled.cpu(), made.over.cpu()
         point = torch.where(_rows(made.fooled, self.x), made.seen, made.result)
         asks = {_POINT: point, _RESULT: made.result, _OVER: over, _CLAIM: claim}
@@ -221,6 +280,7 @@ class _ActiveSet:
         """Judge up to one batch of waiting samples; those found correct continue their search."""
         first = torch.arange(_size(self.waiting)) < self.batch_size
         part, self.waiting = _take(self.waiting, first), _take(self.waiting, ~first)
+        part[_BEFORE] = torch.full_like(part[_BEFORE], -1)  # an adaptive gradient starts afresh
         rows = part[_ROW]
         right = self.judge(part[_POINT], rows).to(self.right)
         self.found[rows], self.right[rows] = part[_POINT], right

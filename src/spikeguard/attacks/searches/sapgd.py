@@ -151,7 +151,7 @@ class SAPGD:
         result = torch.where(rows(state["found"], x), state["wrong"], state["best"])
         memory = {"momentum": momentum, "squares": squares}
         moved = {**state, **memory, "x_adv": there, "done": done}
-        return Step(moved, here, wrong, result, over)
+        return Step(moved, here, wrong, result, over, watch.margin(y))
 
     def _change(
         self, grad: Tensor, momentum: Tensor, squares: Tensor, eta: Tensor
