@@ -78,7 +78,9 @@ class LocalClimb:
     ) -> Tensor:
         """Return the result of a climb from ``x``, shaped like it; ``model`` is left unchanged."""
         with crafting(model, x, y, generator) as streams:
-            return self.climb(model, x, y, x, streams, batch_size=max(len(x), self.candidates)).points
+            return self.climb(
+                model, x, y, x, streams, batch_size=max(len(x), self.candidates)
+            ).points
 
     def climb(
         self,
@@ -149,7 +151,9 @@ class LocalClimb:
             to = torch.where(pairs, to, now) if pixel else to
             tried.scatter_(2, where[..., None], to[..., None])
         tried = tried.view(n * count, *x.shape[1:])
-        return self.threat.project(tried, x.repeat_interleave(count, 0)).view(n, count, *x.shape[1:])
+        return self.threat.project(tried, x.repeat_interleave(count, 0)).view(
+            n, count, *x.shape[1:]
+        )
 
 
 def _scores(model: nn.Module, points: Tensor, y: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
