@@ -27,7 +27,8 @@ def suitable(
 
     ``SwapSurrogate`` and ``ASSG`` need spiking layers, of this package or of a framework supported
     by ``foreign``. The other gradients for spiking networks need layers with a known recurrence.
-    So does ``ASSG`` without the path through time. ``MembraneReadout`` needs a last layer that spikes.
+    So does ``ASSG`` without the path through time. ``MembraneReadout`` needs a last layer that
+    spikes.
 
     Args:
         attacks: ``{name: attack}``.

@@ -1,4 +1,4 @@
-"""The searches among which a converging search chooses, each a function of what was spent so far."""
+"""The searches of a converging search, each a function of what was spent so far."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from spikeguard.attacks.gradients.assg import ASSG
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient, SwapSurrogate
 from spikeguard.attacks.gradients.spiking_rules import HART, RGA
 from spikeguard.attacks.losses import Loss, cross_entropy, margin
-from spikeguard.attacks.searches.local_climb import LocalClimb
 from spikeguard.attacks.searches.apgd import APGD
+from spikeguard.attacks.searches.local_climb import LocalClimb
 from spikeguard.attacks.searches.sapgd import SAPGD
 from spikeguard.attacks.searches.square import Square
 from spikeguard.attacks.threat import Threat
