@@ -24,8 +24,9 @@ class Standing:
         attacks: Accuracy under each attack, from weak to strong. Where two suites use the same
             name, the lower number.
         own: Names of the attacks that use the network's own surrogate.
-        worst_case: The lowest worst case of the suites: an upper bound on robust accuracy.
-        zero_gradient: Share of images whose input gradient is exactly zero.
+        worst_case: The lowest worst case of the suites, never above an attack of this table: an
+            upper bound on robust accuracy.
+        zero_gradient: Share of images whose input gradient is exactly zero, on every draw tested.
         tuned: How settings of attacks were chosen, in words; empty where all were fixed.
         left_out: Names of results on another number of images, which are not used.
     """
@@ -120,7 +121,11 @@ def _merged(n: int, results: Sequence[AttackResult]) -> Standing:
         clean=used[0].clean,
         attacks={name: attacks[name] for name in sorted(attacks, key=_strength)},
         own=_own(used),
-        worst_case=min((result.worst_case for result in used), key=lambda score: score.accuracy),
+        worst_case=min(
+            *(result.worst_case for result in used),
+            *attacks.values(),
+            key=lambda score: score.accuracy,
+        ),
         zero_gradient=used[0].zero_gradient,
         tuned=tuple(dict.fromkeys(result.tuned for result in used if result.tuned)),
         left_out=tuple(result.name for result in results if result.clean.n != n),
