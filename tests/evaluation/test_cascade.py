@@ -236,9 +236,7 @@ def test_a_noisy_sample_leaves_only_when_it_was_wrong_on_every_draw():
     """Dark inputs are right where a number in [0, 1) is below 1/4, and others below 3/4."""
     x, y = torch.full((400, 1, 2, 2), 0.5), torch.zeros(400, dtype=torch.int64)
     attacks = {"down": Shift(-EPS), "up": Shift(EPS)}
-    result = evaluate(
-        Noisy(sees_light=True), (x, y), attacks, draws=2, batch_size=400, cascade=True
-    )
+    evaluate(Noisy(sees_light=True), (x, y), attacks, draws=2, batch_size=400, cascade=True)
     (first,), (second,) = attacks["down"].seen, attacks["up"].seen
     streams = SampleStreams(key(0, "score", "choice"), torch.arange(400))
     drawn = torch.stack([streams.uniform((400,)) for _ in range(2)])

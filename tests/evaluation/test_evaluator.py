@@ -436,7 +436,9 @@ def test_the_files_have_the_documented_layout(images, tmp_path):
     assert card["threat"] == {"norm": "linf", "eps": 0.1}
     assert (card["samples"], card["seed"], card["draws"], card["stochastic"]) == (12, 4, 2, True)
     with np.load(tmp_path / "r.npz", allow_pickle=False) as arrays:
-        assert set(arrays.files) == {"clean", "pgd", "worst_case", "labels", "index"}
+        assert set(arrays.files) == {
+            *("clean", "pgd", "worst_case", "labels", "index", "zero_gradient")
+        }
         assert arrays["pgd"].dtype == np.float64
         assert arrays["worst_case"].mean() == pytest.approx(card["worst_case"]["accuracy"])
 

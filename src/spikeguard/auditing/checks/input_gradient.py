@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-
 from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.gradients.zero_gradients import is_zero
 from spikeguard.attacks.losses import margin
 from spikeguard.auditing.check import CheckOutcome, judged
 from spikeguard.auditing.context import EOT, Context
-from spikeguard.auditing.measurements.input_gradients import dead_surrogates, input_gradients
+from spikeguard.auditing.measurements.input_gradients import dead_surrogates, largest_gradients
 from spikeguard.auditing.tolerances import percent
 from spikeguard.models.adapters.foreign_neuron import ForeignError
 
@@ -30,7 +28,7 @@ def zero_gradient(context: Context) -> CheckOutcome:
     failure", 2022 (arXiv:2106.09947).
     """
     try:
-        grad = torch.cat([grad for _, grad in input_gradients(context)])
+        grad = largest_gradients(context)
     except AttackError as error:
         return judged(
             failed=True,
@@ -59,8 +57,7 @@ def zero_gradient(context: Context) -> CheckOutcome:
         layer = max(dead, key=lambda name: dead[name])
         remedy += f"; in {layer} the surrogate is zero for {percent(dead[layer])} of the potentials"
     if share:
-        other = [is_zero(grad) for _, grad in input_gradients(context, margin)]
-        left = int(torch.cat(other).sum())
+        left = int(is_zero(largest_gradients(context, margin)).sum())
         evidence["samples_with_margin_loss"] = left
         remedy = remedy if left else "the cross-entropy is saturated: attack with the margin loss"
     draws = f" on all of {EOT} draws" if context.stochastic else ""

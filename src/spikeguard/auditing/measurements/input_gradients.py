@@ -12,7 +12,7 @@ from spikeguard.attacks.losses import Loss, cross_entropy
 from spikeguard.auditing.context import Context
 from spikeguard.neurons.modes import record
 
-__all__ = ["dead_surrogates", "input_gradients"]
+__all__ = ["dead_surrogates", "input_gradients", "largest_gradients"]
 
 
 _DEAD = 1e-6  # a surrogate derivative below this counts as zero
@@ -35,11 +35,17 @@ def dead_surrogates(context: Context) -> dict[str, float]:
 def input_gradients(
     context: Context, loss: Loss = cross_entropy
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the indices of each batch and its largest absolute input gradients, on the CPU.
-
-    Under noise each entry is the largest of ``EOT`` draws: zero where all of them are.
-    """
+    """Yield the indices of each batch and its input gradients, on the CPU."""
     for index in context.batches():
         with context.searching(index) as (x, y):
-            grad = largest_gradient(context.model, x, y, loss)
+            _, grad = context.gradient()(context.model, x, y, loss)
         yield index, grad.cpu()
+
+
+def largest_gradients(context: Context, loss: Loss = cross_entropy) -> Tensor:
+    """Return the largest absolute input gradients over ``EOT`` draws [N, ...], on the CPU."""
+    found = []
+    for index in context.batches():
+        with context.searching(index) as (x, y):
+            found.append(largest_gradient(context.model, x, y, loss).cpu())
+    return torch.cat(found)
