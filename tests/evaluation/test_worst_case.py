@@ -1,5 +1,7 @@
 """Worst case of several noisy outcomes: never above a part, rows that do not rise, small bias."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from spikeguard.attacks import Linf, UniformNoise
 from spikeguard.evaluation.cascade import run_cascade
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.evaluation.result import Evaluation
-from spikeguard.evaluation.worst_case import lowest, never_rising
+from spikeguard.evaluation.worst_case import lowest, never_rising, worst_of
 from tests.toys.small_evaluations import EPS, Noisy, Shift, Sign, pair
 
 DRAWS = 10
@@ -33,6 +35,24 @@ def test_a_row_above_an_earlier_one_is_that_earlier_one():
     assert [kept[name].tolist() for name in kept] == [
         torch.tensor(rows[name]).tolist() for name in ("clean", "a", "a", "c")
     ]
+
+
+def test_the_worst_of_several_takes_each_sample_from_its_lowest_and_scores_it_again():
+    """The first covers two of three samples; its third counts as right."""
+    x = torch.zeros(3, 1)
+    outcomes = [torch.tensor([0.0, 0.5]), torch.tensor([0.5, 0.25, 0.75, 0.0])]
+    points = [torch.full((2, 1), 1.0), torch.full((4, 1), 2.0)]
+    assert worst_of(outcomes, points, x).tolist() == [0, 0.25, 0.75]
+
+    def score(chosen):
+        assert chosen[:, 0].tolist() == [1, 2, 2]
+        return chosen[:, 0].double() / 5
+
+    assert worst_of(outcomes, points, x, score).tolist() == pytest.approx([0.2, 0.4, 0.4])
+    worse = worst_of(outcomes, points, x, lambda chosen: torch.ones(3).double())
+    assert worse.tolist() == [0.5, 0.25, 0.75]  # never above the second alone, the first is short
+    unknown = worst_of(outcomes, [None, points[1]], x, lambda chosen: chosen[:, 0].double())
+    assert unknown.tolist() == [0.5, 0.25, 0.75]
 
 
 # --- known probabilities: bias of the last row of a cascade
@@ -127,7 +147,7 @@ def test_the_planted_cascade_without_the_rule_rises():
         choice, report = torch.rand(2, 21, 40, DRAWS, generator=generator)
         choice, report = ((s < p[0]).double().mean(-1) for s in (choice, report))
         rows = [report[choice[: k + 1].argmin(0), torch.arange(40)].mean() for k in range(21)]
-        rises += any(after > before for before, after in zip(rows, rows[1:], strict=False))
+        rises += any(after > before for before, after in itertools.pairwise(rows))
     assert rises == 10
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from spikeguard.attacks.base import Attack, describe
@@ -21,7 +20,7 @@ from spikeguard.attacks.searches.square import Square
 from spikeguard.attacks.threat import ThreatViolation
 from spikeguard.auditing.subject import Subject
 from spikeguard.evaluation.evaluator import evaluate
-from spikeguard.evaluation.worst_case import lowest
+from spikeguard.evaluation.worst_case import lowest, worst_of
 from spikeguard.neurons.surrogate import Surrogate
 
 __all__ = ["EOT", "Attacked", "Context"]
@@ -178,7 +177,7 @@ class Context(Subject):
         if not made:
             return None
         self.worst(made)
-        return float(lowest(self._worsts).mean())
+        return float(lowest(self.worsts).mean())
 
     def reported(self) -> list[Attacked]:
         """Return the outcomes of all attacks made at the audited eps."""
@@ -191,18 +190,18 @@ class Context(Subject):
         again on fresh draws. Where this leaves more than one of the attacks alone, that attack is
         the worst: the mean is never above that of a part.
         """
-        rights = torch.stack([outcome.right for outcome in outcomes])
-        least, which = rights.min(0)
-        if not self.stochastic:
-            self._worsts.append(least)
-            return least
-        x_adv = torch.stack([outcome.x_adv for outcome in outcomes])
-        chosen = x_adv[which, torch.arange(len(self))]
-        self._worsts.append(lowest([self.scored(chosen, "worst"), *rights]))
-        return self._worsts[-1]
+        found = worst_of(
+            [outcome.right for outcome in outcomes],
+            [outcome.x_adv for outcome in outcomes],
+            self.x,
+            (lambda x: self.scored(x, "worst")) if self.stochastic else None,
+        )
+        self.worsts.append(found)
+        return found
 
     @cached_property
-    def _worsts(self) -> list[Tensor]:
+    def worsts(self) -> list[Tensor]:
+        """The outcomes [N] that :meth:`worst` has returned; the bound is not above any of them."""
         return []
 
     def settings(self) -> dict[str, Any]:

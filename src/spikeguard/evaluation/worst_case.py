@@ -8,11 +8,12 @@ reported as an accuracy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
-__all__ = ["CHOICE", "REPORT", "lowest", "never_rising"]
+__all__ = ["CHOICE", "REPORT", "lowest", "never_rising", "worst_of"]
 
 CHOICE, REPORT = "choice", "report"
 """Names of the two sets of draws."""
@@ -45,3 +46,34 @@ def never_rising(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, row in rows.items():
         kept[name] = lowest([*list(kept.values())[-1:], row]).clone()
     return kept
+
+
+def worst_of(
+    outcomes: Sequence[Tensor],
+    points: Sequence[Tensor | None],
+    x: Tensor,
+    score: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Return the per-sample worst of several attacks, the mean never above that of one alone [N].
+
+    Args:
+        outcomes: At least one [M], each on the first M of N samples; a longer one is cut.
+        points: Their inputs [M, ...]; None: unknown, and the clean input stands for them.
+        x: Clean inputs [N, ...].
+        score: ``inputs [N, ...] -> shares [N]`` on fresh draws, for a stochastic model: the least
+            of several noisy shares is too low, so the choice is scored again.
+    """
+    rights = torch.ones(len(outcomes), len(x), dtype=torch.float64)
+    for row, outcome in zip(rights, outcomes, strict=True):
+        row[: len(outcome)] = outcome[: len(x)]
+    least, which = rights.min(0)
+    if score is None:
+        return least
+    chosen = x.clone()
+    for place, found in enumerate(points):
+        rows = (which == place).nonzero()[:, 0]
+        rows = rows[rows < len(outcomes[place])]
+        if found is not None:
+            chosen[rows.to(x.device)] = found[rows.to(found.device)].to(chosen)
+    whole = [row for row, outcome in zip(rights, outcomes, strict=True) if len(outcome) >= len(x)]
+    return lowest([score(chosen), *whole])
