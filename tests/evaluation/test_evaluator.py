@@ -206,11 +206,12 @@ def test_scores_are_right_if_an_attack_leaves_the_model_in_training_mode(images)
 def test_a_noisy_model_that_ignores_its_input_keeps_its_clean_accuracy():
     """400 samples x 10 draws at p = 3/4: standard error 0.0068; the bound is five of them.
 
-    The planted fault, the minimum over the attacks' noisy scores, falls far below the bound.
+    The planted fault, the minimum over the attacks' noisy scores, falls far below the bound. Each
+    input has draws of its own, the hardest case.
     """
     x, y = torch.full((400, 1, 2, 2), 0.5), torch.zeros(400, dtype=torch.int64)
     attacks = {f"noise{i}": UniformNoise(Linf(0.1), draws=2) for i in range(8)}
-    result = evaluate(Noisy(), (x, y), attacks)
+    result = evaluate(Noisy(shuffles=True), (x, y), attacks)
     bound = 5 * (0.75 * 0.25 / 4000) ** 0.5
     assert result.stochastic
     assert result.draws == 10
@@ -428,14 +429,16 @@ def test_the_files_have_the_documented_layout(images, tmp_path):
     score = {"accuracy", "low", "high", "n"}
     assert set(card) == {
         *("samples", "seed", "stochastic", "draws", "threat", "clean", "attacks"),
-        *("worst_case", "zero_gradient", "suite", "cascade", "precision"),
+        *("worst_case", "zero_gradient", "unmoved", "suite", "cascade", "precision"),
     }
     assert set(card["clean"]) == set(card["worst_case"]) == score
     assert set(card["attacks"]["pgd"]) == {*score, "settings", "seconds"}
     assert card["threat"] == {"norm": "linf", "eps": 0.1}
     assert (card["samples"], card["seed"], card["draws"], card["stochastic"]) == (12, 4, 2, True)
     with np.load(tmp_path / "r.npz", allow_pickle=False) as arrays:
-        assert set(arrays.files) == {"clean", "pgd", "worst_case", "labels", "index"}
+        assert set(arrays.files) == {
+            *("clean", "pgd", "worst_case", "labels", "index", "zero_gradient")
+        }
         assert arrays["pgd"].dtype == np.float64
         assert arrays["worst_case"].mean() == pytest.approx(card["worst_case"]["accuracy"])
 

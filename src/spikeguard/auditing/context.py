@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from spikeguard.attacks.base import Attack, describe
@@ -21,6 +20,7 @@ from spikeguard.attacks.searches.square import Square
 from spikeguard.attacks.threat import ThreatViolation
 from spikeguard.auditing.subject import Subject
 from spikeguard.evaluation.evaluator import evaluate
+from spikeguard.evaluation.worst_case import lowest, worst_of
 from spikeguard.neurons.surrogate import Surrogate
 
 __all__ = ["EOT", "Attacked", "Context"]
@@ -171,32 +171,38 @@ class Context(Subject):
     def upper_bound(self) -> float | None:
         """Return the accuracy under the per-sample worst of all attacks made at the audited eps.
 
-        For a noisy model the input chosen for each sample is scored again. If this leaves more
-        than the best single attack, the accuracy under that attack is returned.
+        Never above the worst of some of these attacks that a check has computed before.
         """
         made = self.reported()
         if not made:
             return None
-        least = min(outcome.accuracy for outcome in made)
-        return min(float(self.worst(made).mean()), least)
+        self.worst(made)
+        return float(lowest(self.worsts).mean())
 
     def reported(self) -> list[Attacked]:
         """Return the outcomes of all attacks made at the audited eps."""
         return [out for attack, out in self.made.items() if attack.threat.eps == self.threat.eps]
 
     def worst(self, outcomes: list[Attacked]) -> Tensor:
-        """Return the per-sample worst of several attacks [N].
+        """Return the per-sample worst of several attacks made at the audited eps [N].
 
         The lowest of several noisy scores is biased low, so under noise the chosen input is scored
-        again on fresh draws.
+        again on fresh draws. Where this leaves more than one of the attacks alone, that attack is
+        the worst: the mean is never above that of a part.
         """
-        rights = torch.stack([outcome.right for outcome in outcomes])
-        lowest, which = rights.min(0)
-        if not self.stochastic:
-            return lowest
-        x_adv = torch.stack([outcome.x_adv for outcome in outcomes])
-        chosen = x_adv[which, torch.arange(len(self))]
-        return self.scored(chosen, "worst")
+        found = worst_of(
+            [outcome.right for outcome in outcomes],
+            [outcome.x_adv for outcome in outcomes],
+            self.x,
+            (lambda x: self.scored(x, "worst")) if self.stochastic else None,
+        )
+        self.worsts.append(found)
+        return found
+
+    @cached_property
+    def worsts(self) -> list[Tensor]:
+        """The outcomes [N] that :meth:`worst` has returned; the bound is not above any of them."""
+        return []
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the audit as plain data."""

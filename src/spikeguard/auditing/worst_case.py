@@ -19,6 +19,7 @@ from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.evaluation.result import Evaluation
 from spikeguard.evaluation.statistics import Gap, Score
+from spikeguard.evaluation.worst_case import lowest, worst_of
 from spikeguard.rng import key
 
 __all__ = ["Measured", "attack_label", "measure", "require_same_images"]
@@ -54,7 +55,8 @@ def measure(
 
     The bound is the per-sample worst of all attacks that the audit made at its eps and of the
     stored evaluations. Where these cover different numbers of images, both numbers are given on
-    the one at which the upper end of the bound's interval is lowest.
+    the one at which the upper end of the bound's interval is lowest. For a stochastic model the
+    bound is not above the printed number, nor above a worst case that a check has computed.
 
     Args:
         context: The audit, after its checks.
@@ -74,7 +76,8 @@ def measure(
     names += [f"the stored result {name}" for name in stored]
     label = attack_label(attack) if claim is None else claim.protocol or "printed number"
     most = None if right is None else len(right)
-    worst = _lowest(context, images, sources, most)
+    parts = [*context.worsts, *([] if right is None else [right])] if context.stochastic else []
+    worst = _lowest(context, images, sources, parts, most)
     bound = None if worst is None else Score.of(worst)
     if claim is not None:
         score = Score.from_share(claim.accuracy, claim.n)
@@ -86,7 +89,7 @@ def measure(
         printed = PrintedNumber(label, "not judged", max_gap=max_gap, why=why)
         return Measured(printed, bound, tuple(names))
     right = right[: len(worst)]
-    looks = len(sources) + 1 if context.stochastic else 1
+    looks = len(sources) + len(parts) + 1 if context.stochastic else 1
     gap = Gap.paired(right, worst, chosen_from=looks)
     printed = judge(label, Score.of(right), bound, gap, paired=True, max_gap=max_gap)
     return Measured(printed, bound, tuple(names))
@@ -143,39 +146,39 @@ def _stored(evaluation: Evaluation) -> _Source:
 
 
 def _lowest(
-    context: Context, images: ImageSet, sources: Sequence[_Source], most: int | None
+    context: Context,
+    images: ImageSet,
+    sources: Sequence[_Source],
+    parts: Sequence[Tensor],
+    most: int | None,
 ) -> Tensor | None:
     """Return the per-sample worst on the number of images that gives the lowest upper end."""
     sizes = sorted({len(source.right) for source in sources} | ({most} if most else set()))
     if most is not None:
         sizes = [n for n in sizes if n <= most]
-    found = [_worst(context, images, sources, n) for n in sizes if sources]
+    found = [_worst(context, images, sources, parts, n) for n in sizes if sources]
     return min(found, key=lambda right: Score.of(right).high) if found else None
 
 
-def _worst(context: Context, images: ImageSet, sources: Sequence[_Source], n: int) -> Tensor:
-    """Return the per-sample worst of the sources on the first n images [n].
-
-    The lowest of several noisy shares is biased low: for a stochastic model the input chosen for
-    each sample is scored again, and the result is not above the best single source.
-    """
-    rights = torch.ones(len(sources), n, dtype=torch.float64)
-    for row, source in zip(rights, sources, strict=True):
-        row[: len(source.right)] = source.right[:n]
-    lowest, which = rights.min(0)
-    if not context.stochastic:
-        return lowest
+def _worst(
+    context: Context,
+    images: ImageSet,
+    sources: Sequence[_Source],
+    parts: Sequence[Tensor],
+    n: int,
+) -> Tensor:
+    """Return the worst of the sources on the first n images, not above any of the parts [n]."""
     x, y = images.batch(slice(n))
-    chosen = x.clone()
-    for place, source in enumerate(sources):
-        mine = (which == place).nonzero()[:, 0]
-        mine = mine[mine < len(source.right)]
-        if source.x_adv is not None and len(mine):
-            chosen[mine] = source.x_adv[mine].to(chosen)
-    again = evaluate(
-        *(context.model, (chosen, y), {}),
-        seed=key(context.seed, "audit", "worst"),
-        batch_size=context.batch_size,
-    ).outcomes["clean"]
-    whole = [one.right[:n] for one in sources if len(one.right) >= n]
-    return min([again, *whole], key=lambda right: float(right.mean()))
+
+    def score(chosen: Tensor) -> Tensor:
+        fresh, size = key(context.seed, "audit", "worst"), context.batch_size
+        found = evaluate(context.model, (chosen, y), {}, seed=fresh, batch_size=size)
+        return found.outcomes["clean"]
+
+    worst = worst_of(
+        [source.right for source in sources],
+        [source.x_adv for source in sources],
+        x,
+        score if context.stochastic else None,
+    )
+    return lowest([worst, *(part[:n] for part in parts if len(part) >= n)])

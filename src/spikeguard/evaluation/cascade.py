@@ -14,7 +14,7 @@ from torch import Tensor
 __all__ = ["Cascade", "run_cascade"]
 
 AttackSamples = Callable[[str, Tensor], tuple[Tensor, Tensor]]
-Rescore = Callable[[str, Tensor, Tensor], Tensor]
+Rescore = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
@@ -23,9 +23,9 @@ class Cascade:
 
     Attributes:
         worst: Current worst-case inputs, shaped like the inputs.
-        lowest: Lowest share of correct draws that a search has reported for each sample [N].
-        holds: Share of correct draws on ``worst`` [N].
-        right: For each attack the share of correct draws after it [N].
+        lowest: Share of correct draws on ``worst``, on the draws that chose it [N].
+        holds: Share of correct draws on ``worst``, on the draws that are reported [N].
+        right: For each attack the reported share of correct draws after it [N].
         points: For each attack the inputs after it, where they are stored.
         seconds: Time spent in each attack.
     """
@@ -67,6 +67,7 @@ def run_cascade(
     names: Sequence[str],
     x: Tensor,
     clean: Tensor,
+    reported: Tensor,
     *,
     attack_samples: AttackSamples,
     rescore: Rescore | None = None,
@@ -80,18 +81,20 @@ def run_cascade(
         names: The attacks, in the order in which they run.
         x: Inputs [N, ...].
         clean: Share of correct draws without an attack [N], on the CPU; samples at 0 are skipped.
+        reported: The same on the draws that are reported; ``clean`` without noise.
         attack_samples: ``(name, rows) -> (points, shares)`` attacks the samples at these rows.
-        rescore: ``(name, points, rows) -> shares`` on other noise draws, for a stochastic model.
-            A sample's worst attack is chosen by noisy shares, which are therefore too low.
+        rescore: ``(points, rows) -> shares`` on the draws that are reported, for a stochastic
+            model. The shares that choose a sample's worst input are too low.
         keep_points: Store the inputs after each attack.
         resume_from: State of an interrupted cascade of the same attacks.
         on_progress: Called with the cascade state after each attack, to save it.
     """
     found = (
-        resume_from if resume_from is not None else Cascade(x.clone(), clean.clone(), clean.clone())
+        resume_from
+        if resume_from is not None
+        else Cascade(x.clone(), clean.clone(), reported.clone())
     )
     lowest, worst = found.lowest, found.worst
-    stale = torch.full_like(clean, rescore is not None and resume_from is None, dtype=torch.bool)
     for name in names:
         if name in found.right:
             continue
@@ -105,13 +108,10 @@ def run_cascade(
             lower = shares < lowest[rows]
             lowest[rows[lower]] = shares[lower]
             worst[rows[lower].to(x.device)] = points[lower.to(x.device)]
-            stale[rows[lower]] = True
+            if rescore is not None and lower.any():
+                found.holds[rows[lower]] = rescore(points[lower.to(x.device)], rows[lower])
         if rescore is None:
             found.holds = lowest
-        elif stale.any():
-            rows = stale.nonzero()[:, 0]
-            found.holds[rows] = rescore(name, worst[rows.to(x.device)], rows)
-            stale[:] = False
         found.right[name] = found.holds.clone()
         found.seconds[name] = time.monotonic() - started
         if keep_points:

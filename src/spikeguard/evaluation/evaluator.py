@@ -19,6 +19,7 @@ from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.options import EvaluationOptions, Precision
 from spikeguard.evaluation.plan import EvaluationPlan, plan_evaluation
 from spikeguard.evaluation.result import Evaluation, WorstSet
+from spikeguard.evaluation.worst_case import lowest, never_rising
 from spikeguard.system.progress import ProgressCallback
 
 __all__ = ["evaluate", "run_plan"]
@@ -43,16 +44,16 @@ def evaluate(
 
     The model runs in evaluation mode and is left unchanged. A deterministic model's sample that is
     misclassified without an attack counts as wrong under every attack and is not attacked. A
-    stochastic model's adversarial inputs are scored on fresh noise draws. Its per-sample worst case
-    is the attack with the fewest correct draws, scored again on new draws because the minimum of
-    noisy counts is biased. Where noise makes that choice worse than one single attack for all
-    samples, the worst case is that attack.
+    stochastic model's adversarial inputs are scored on two sets of noise draws that no search has
+    seen: one chooses each sample's worst input, the other gives all numbers of the result, because
+    the minimum of noisy counts is biased. Where noise makes that choice worse than one single
+    attack for all samples, or than the choice among fewer attacks, that is the worst case: one more
+    attack never raises it.
 
     A cascade computes only the worst case, in less time: attacks run from cheap to expensive, and
     each skips the samples that an earlier attack has fooled. An attack's outcome is then the
-    accuracy after this attack and all cheaper ones. A stochastic model's sample is skipped only
-    when it was wrong on every draw; its outcomes are scored on draws that were not used to choose
-    its worst attack.
+    accuracy after this attack and all cheaper ones, and never above that of the attack before. A
+    stochastic model's sample is skipped only when it was wrong on every draw of the choice.
 
     Args:
         model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``.
@@ -92,11 +93,12 @@ def run_plan(plan: EvaluationPlan, progress: ProgressCallback | None = None) -> 
     merged = {
         name: torch.from_numpy(np.concatenate([s[name] for s in shards])) for name in shards[0]
     }
-    outcomes = {name: merged[f"right:{name}"] for name in ("clean", *attacks, "worst_case")}
-    per_sample = outcomes["worst_case"]
-    single = min(("clean", *attacks), key=lambda name: float(outcomes[name].mean()))
-    if outcomes[single].mean() < per_sample.mean():
-        outcomes["worst_case"] = outcomes[single].clone()
+    outcomes = {name: merged[f"right:{name}"] for name in ("clean", *attacks)}
+    per_sample = merged["right:worst_case"]
+    if options.cascade:
+        outcomes = never_rising(outcomes)
+    after = [merged[name] for name in merged if name.startswith("after:")]
+    outcomes["worst_case"] = lowest([per_sample, *after, *outcomes.values()]).clone()
     kept = attacks if options.keep_adversarial else ()
     return Evaluation(
         outcomes=outcomes,
@@ -106,6 +108,7 @@ def run_plan(plan: EvaluationPlan, progress: ProgressCallback | None = None) -> 
         seconds={name: float(merged[f"seconds:{name}"].sum()) for name in attacks},
         threat=plan.threat,
         zero_gradient=float(merged["zero_gradient"].double().mean()),
+        zero=merged["zero_gradient"],
         stochastic=runner.stochastic,
         draws=runner.draws,
         seed=options.seed,

@@ -71,7 +71,7 @@ class EvaluationPlan:
     def meter(self, progress: ProgressCallback | None, samples: int) -> ProgressMeter:
         """Return a meter that counts the gradients spent on ``samples`` samples."""
         runner = self.runner
-        rescored = runner.draws if runner.options.cascade and runner.stochastic else 0
+        rescored = runner.draws if runner.stochastic else 0
         return ProgressMeter(progress, runner.attacks, samples, runner.draws, rescored)
 
     def shard(self, start: int, meter: ProgressMeter) -> Arrays:
@@ -149,6 +149,8 @@ def plan_evaluation(
             "span": size,
             "keeps": "worst",  # the inputs that a shard holds beside outcomes
         }
+        if stochastic:
+            identity["scores"] = "common"  # all inputs of a sample are scored on the same draws
         store = open_shard_store(options.out, identity, model, images)
     runner = ShardRunner(model, dict(attacks), options, stochastic)
     return EvaluationPlan(runner, images, n, size, store, settings, {"norm": norm, "eps": eps})

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from spikeguard.attacks.base import FORWARD, Attack, cost
-from spikeguard.attacks.model_access import observe_passes
+from spikeguard.attacks.model_access import DEFAULT_EOT, observe_passes
 from spikeguard.system.progress import ProgressCallback
 
 __all__ = ["ProgressMeter"]
@@ -29,7 +29,8 @@ class ProgressMeter:
         attacks: In the order in which they run.
         samples: Number of samples of the evaluation.
         draws: Forward passes that score an input.
-        rescored: Forward passes that score the result of an attack once more.
+        rescored: Forward passes that score an input once more, on the reported draws; > 0 for a
+            stochastic model.
     """
 
     def __init__(
@@ -45,7 +46,8 @@ class ProgressMeter:
         known = [each for each in costs.values() if math.isfinite(each)]
         default = sum(known) / len(known) if known else 1.0  # for an attack that declares no cost
         self._costs = {n: scoring + (c if math.isfinite(c) else default) for n, c in costs.items()}
-        self._clean_cost = 1 + draws * FORWARD  # scoring without an attack, and one gradient
+        gradients = DEFAULT_EOT if rescored else 1  # that are tested for being zero
+        self._clean_cost = gradients + scoring  # without an attack
         self._progress = progress
         self._waiting = samples  # samples of shards not started
         self._finished, self._finished_spent = 0, 0.0  # samples of finished shards, their gradients

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikeguard.attacks.model_access import DEFAULT_EOT
 from spikeguard.evaluation.statistics import Score
 from spikeguard.storage.atomic_files import write_json, write_npz
 
@@ -23,7 +24,7 @@ __all__ = ["Evaluation", "WorstSet", "load_worst"]
 
 PARTS = ".parts"  # folder of the finished shards of an unfinished evaluation
 WORST = ".worst.npz"
-RESERVED = ("labels", "index")  # arrays stored with the outcomes
+RESERVED = ("labels", "index", "zero_gradient")  # arrays stored with the outcomes
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, EOFError)
 
 
@@ -56,7 +57,8 @@ class Evaluation:
         settings: Every attack's settings, as plain data.
         seconds: Time spent in each attack.
         threat: The norm and eps that all attacks share.
-        zero_gradient: Share of samples whose input gradient is exactly zero on the clean input.
+        zero_gradient: Share of samples whose input gradient is exactly zero on the clean input; of
+            a stochastic model, zero on every one of ``DEFAULT_EOT`` draws.
         stochastic: Whether the model draws noise.
         draws: Noise draws of every score.
         seed: Names the random streams.
@@ -65,6 +67,8 @@ class Evaluation:
         worst: The inputs of the worst case; None where the result was loaded without them.
         cascade: Whether each attack ran only on the samples that survived the cheaper ones.
         precision: Precision of the attacks' passes, "32" or "bf16"; scores are float32.
+        zero: Whether the input gradient is exactly zero, bool [N]; None where an older version
+            stored only the share.
     """
 
     outcomes: dict[str, Tensor]
@@ -81,6 +85,7 @@ class Evaluation:
     worst: WorstSet | None = None
     cascade: bool = False
     precision: str = "32"
+    zero: Tensor | None = None
 
     @property
     def samples(self) -> int:
@@ -96,6 +101,18 @@ class Evaluation:
     def worst_case(self) -> Score:
         """Accuracy when every sample gets the attack that is worst for it."""
         return Score.of(self.outcomes["worst_case"])
+
+    @property
+    def unmoved(self) -> float | None:
+        """Share of samples that survive every attack and have a zero input gradient.
+
+        In [0, worst case]: no gradient attack with the model's own surrogates can move these
+        samples. Under noise a sample counts with its share of correct draws in the worst case. None
+        where it is not known which samples have a zero gradient.
+        """
+        if self.zero is None:
+            return None
+        return float((self.outcomes["worst_case"] * self.zero).sum()) / self.samples
 
     @property
     def attacks(self) -> dict[str, Score]:
@@ -117,14 +134,23 @@ class Evaluation:
             lines.append(f"the attacks searched in {self.precision}; all scores are float32")
         if self.stochastic:
             lines.append(
-                f"noisy model: scored on {self.draws} draws, the worst case on as many more"
+                f"noisy model: scored on {self.draws} draws; others chose each worst input"
             )
         if self.zero_gradient > 0:
-            lines.append(
-                f"{100 * self.zero_gradient:.1f} % of the input gradients are exactly zero: "
-                "those samples look robust because the attack cannot move them"
-            )
+            lines.append(self._zero_in_words())
         return "\n".join(lines)
+
+    def _zero_in_words(self) -> str:
+        draws = f" on all of {DEFAULT_EOT} draws" if self.stochastic else ""
+        share = f"{100 * self.zero_gradient:.1f} % of the input gradients are exactly zero{draws}"
+        if self.unmoved is None:
+            return share
+        if self.unmoved == 0:
+            return f"{share}; none of these samples survives every attack"
+        return (
+            f"{share}; {100 * self.unmoved:.1f} % of all samples have such a gradient and survive "
+            "every attack, perhaps only because that gradient cannot move them"
+        )
 
     def save(self, path: str | Path, **extra: Any) -> None:
         """Write the evaluation to three files, each atomically.
@@ -140,6 +166,8 @@ class Evaluation:
         arrays = {name: values.numpy() for name, values in self.outcomes.items()}
         arrays |= {f"adversarial:{name}": x.numpy() for name, x in self.adversarial.items()}
         arrays |= {"labels": self.labels.numpy(), "index": self.index.numpy()}
+        if self.zero is not None:
+            arrays["zero_gradient"] = self.zero.numpy()
         write_npz(_suffixed(path, ".npz"), **arrays)
         if self.worst is not None:
             scored = np.float64(self.worst.accuracy)
@@ -158,6 +186,7 @@ class Evaluation:
             "attacks": attacks,
             "worst_case": vars(self.worst_case),
             "zero_gradient": self.zero_gradient,
+            "unmoved": self.unmoved,
             "cascade": self.cascade,
             "precision": self.precision,
         }
@@ -202,6 +231,7 @@ class Evaluation:
                 },
                 cascade=card.get("cascade", False),
                 precision=card.get("precision", "32"),
+                zero=arrays.get("zero_gradient"),
             )
 
 

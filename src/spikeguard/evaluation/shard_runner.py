@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack, NoGradientError
-from spikeguard.attacks.gradients.base import BACKPROP
-from spikeguard.attacks.losses import cross_entropy
+from spikeguard.attacks.gradients.zero_gradients import zero_gradients
 from spikeguard.attacks.model_access import classify, evaluating, frozen
 from spikeguard.attacks.searches.active_set import active_set, can_step
 from spikeguard.attacks.threat import ThreatViolation
@@ -23,6 +22,7 @@ from spikeguard.evaluation.cascade import Cascade, run_cascade
 from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.progress import ProgressMeter
 from spikeguard.evaluation.shard_store import read_shard
+from spikeguard.evaluation.worst_case import CHOICE, REPORT
 from spikeguard.kernels.selection import unfused
 from spikeguard.rng import SampleStreams, key, randomness
 from spikeguard.storage.atomic_files import write_npz
@@ -69,7 +69,7 @@ class ShardRunner:
         device = weights[0].device if weights else torch.device("cpu")
         x, y = (tensor.to(device) for tensor in images.batch(index))
         batches = self._batches(x)
-        clean = torch.cat([self._correct(x[b], y[b], index[b], "clean") for b in batches])
+        clean = torch.cat([self._correct(x[b], y[b], index[b]) for b in batches])
         zero = np.concatenate([self._zero(x[b], y[b], index[b]) for b in batches])
         if self.options.cascade:
             attacked = self._attack_in_cascade(x, y, index, clean, meter, file)
@@ -81,25 +81,26 @@ class ShardRunner:
         self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, meter: ProgressMeter
     ) -> Arrays:
         """Run every attack on every sample of one batch."""
-        correct, shard = {"clean": clean}, Arrays()
-        worst, worst_x = clean.clone(), x.clone()
+        correct, shard = {"clean": self._reported(x, y, index, clean)}, Arrays()
+        least, worst, worst_x = clean.clone(), correct["clean"].clone(), x.clone()
         for name, attack in self.attacks.items():
             started = time.monotonic()
             rows = torch.arange(len(x)) if self.stochastic else clean.nonzero()[:, 0]
-            x_adv, correct[name] = x.clone(), torch.zeros_like(clean)
+            x_adv, shares = x.clone(), torch.zeros_like(clean)
             meter.attack(name, len(rows))
             if len(rows):
                 at = rows.to(x.device)
-                found, correct[name][rows] = self._attack(name, attack, x[at], y[at], index[rows])
+                found, shares[rows] = self._attack(name, attack, x[at], y[at], index[rows])
                 x_adv[at] = found
+            correct[name] = self._reported(x_adv, y, index, shares)
             shard[f"seconds:{name}"] = np.array([time.monotonic() - started])
-            lower = correct[name] < worst
+            lower = shares < least
+            least = torch.where(lower, shares, least)
             worst = torch.where(lower, correct[name], worst)
             worst_x[lower.to(x.device)] = x_adv[lower.to(x.device)]
+            shard[f"after:{name}"] = worst.numpy()
             if self.options.keep_adversarial:
                 shard[f"x:{name}"] = x_adv.cpu().numpy()
-        if self.stochastic:
-            worst = self._correct(worst_x, y, index, "worst_case")
         correct["worst_case"] = worst
         shard["worst_x"] = worst_x.cpu().numpy()
         return shard | {f"right:{name}": values.numpy() for name, values in correct.items()}
@@ -121,13 +122,12 @@ class ShardRunner:
             attack = self.attacks[name]
             return self._attack_samples(name, attack, x[at], y[at], index[rows], meter)
 
-        def rescore(name: str, points: Tensor, rows: Tensor) -> Tensor:
+        def rescore(points: Tensor, rows: Tensor) -> Tensor:
             labels, batches = y[rows.to(x.device)], self._batches(points)
-            shares = [
-                self._correct(points[b], labels[b], index[rows[b]], "after", name) for b in batches
-            ]
+            shares = [self._correct(points[b], labels[b], index[rows[b]], REPORT) for b in batches]
             return torch.cat(shares)
 
+        reported = rescore(x, torch.arange(len(x))) if self.stochastic else clean
         saved = None if file is None else partial_shard_path(file)
         before = Cascade.of(read_shard(saved), x.device) if saved and saved.exists() else None
         if before is not None:
@@ -136,13 +136,14 @@ class ShardRunner:
             list(self.attacks),
             x,
             clean,
+            reported,
             attack_samples=attack_samples,
             rescore=rescore if self.stochastic else None,
             keep_points=self.options.keep_adversarial,
             resume_from=before,
             on_progress=None if saved is None else lambda state: write_npz(saved, **state.arrays()),
         )
-        correct = {"clean": clean, **found.right}
+        correct = {"clean": reported, **found.right}
         correct["worst_case"] = list(correct.values())[-1]
         shard = {"worst_x": found.worst.cpu().numpy()}
         shard |= {f"right:{name}": values.numpy() for name, values in correct.items()}
@@ -202,15 +203,20 @@ class ShardRunner:
             attack.threat.check(found, x)
         except ThreatViolation as error:
             raise ThreatViolation(f"evaluate: attack {name!r}: {error}") from error
-        return self._correct(found, y, index, name)
+        return self._correct(found, y, index)
+
+    def _reported(self, x: Tensor, y: Tensor, index: Tensor, shares: Tensor) -> Tensor:
+        """Return the shares to report for one batch; ``shares`` are those of the choice."""
+        return self._correct(x, y, index, REPORT) if self.stochastic else shares
 
     @torch.no_grad()
-    def _correct(self, x: Tensor, y: Tensor, index: Tensor, *name: str) -> Tensor:
-        """Return the share of fresh draws on which each sample is correct, float64 [B], on the CPU.
+    def _correct(self, x: Tensor, y: Tensor, index: Tensor, draws: str = CHOICE) -> Tensor:
+        """Return the share of draws on which each sample is correct, float64 [B], on the CPU.
 
-        The passes are in float32 and without fused layers, whatever the search used.
+        No search has seen these draws; all inputs of a sample are scored on the same ones. The
+        passes are in float32 and without fused layers, whatever the search used.
         """
-        streams = SampleStreams(key(self.options.seed, "score", *name), index)
+        streams = SampleStreams(key(self.options.seed, "score", draws), index)
         correct = torch.zeros(len(x), dtype=torch.float64)
         exact = torch.autocast(x.device.type, enabled=False)
         with evaluating(self.model), randomness(self.model, streams), exact, unfused():
@@ -223,10 +229,9 @@ class ShardRunner:
         streams = SampleStreams(key(self.options.seed, "zero gradient"), index)
         with frozen(self.model), randomness(self.model, streams):
             try:
-                _, grad = BACKPROP(self.model, x, y, cross_entropy)
+                return zero_gradients(self.model, x, y).cpu().numpy()
             except NoGradientError:
                 return np.ones(len(x), dtype=bool)
-        return (grad.flatten(1).abs().amax(1) == 0).cpu().numpy()
 
 
 def partial_shard_path(file: Path) -> Path:

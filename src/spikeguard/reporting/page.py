@@ -26,6 +26,7 @@ from spikeguard.reporting.sections.audit_findings import (
     tally,
 )
 from spikeguard.reporting.sections.published_numbers import Comparison, comparisons
+from spikeguard.reporting.sections.search_curve import search_chart, search_notes, search_rows
 from spikeguard.reporting.sections.tables import (
     Checks,
     Fact,
@@ -61,6 +62,16 @@ class Missing:
 
 
 @dataclass(frozen=True)
+class Search:
+    """A search of one network that ran until it was converged: curve, table and sentences."""
+
+    label: str
+    chart: Chart
+    rows: Sequence[tuple[str, ...]]
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Page:
     """The content of the report; ``report.html.j2`` places each part on the page.
 
@@ -73,6 +84,7 @@ class Page:
         tables: Numbers at each radius.
         printed: Measured beside published numbers, where a recipe names rows of a paper.
         per_attack: One chart for each radius, by the id of its table.
+        searches: Searches that ran until they were converged.
         against_radius: Charts by norm, one for each attacked network.
         membranes: One histogram for each measured network, by label.
         checks: All audits side by side.
@@ -96,6 +108,7 @@ class Page:
     tables: Sequence[RadiusTable]
     printed: Sequence[Comparison]
     per_attack: Mapping[str, Chart]
+    searches: Sequence[Search]
     against_radius: Mapping[str, Sequence[Chart]]
     membranes: Mapping[str, Chart]
     checks: Checks
@@ -149,7 +162,15 @@ class Page:
         """All charts, in the order of the page."""
         along = [chart for charts in self.against_radius.values() for chart in charts]
         behind = [chart for charts in self.evidence.values() for chart in charts.values()]
-        return [*self.per_attack.values(), *along, *self.membranes.values(), *behind, *self.curves]
+        searched = [search.chart for search in self.searches]
+        return [
+            *self.per_attack.values(),
+            *searched,
+            *along,
+            *self.membranes.values(),
+            *behind,
+            *self.curves,
+        ]
 
     @property
     def figures(self) -> str:
@@ -178,6 +199,7 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
         printed=comparisons(networks),
         per_attack={t.id: per_attack(p, look) for t, p in zip(tables, places, strict=True)},
         against_radius={norm: charts for norm, charts in along.items() if charts},
+        searches=_searches(networks),
         membranes=membranes(networks, look),
         checks=checks(networks),
         evidence=evidence,
@@ -195,6 +217,19 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
             "membrane": {n.label: command("audit", n) for n in measured if n.membrane is None},
         },
     )
+
+
+def _searches(networks: Sequence[Network]) -> list[Search]:
+    found: list[Search] = []
+    for network in networks:
+        for result in network.attacked:
+            if result.search is not None:
+                where = f"{formatting.norm(result.norm)}, {formatting.radius(result.eps)}"
+                id_, title = f"search-{len(found)}", f"{result.suite or result.name}, {where}"
+                drawn = search_chart(result.search, id=id_, title=title)
+                rows, notes = search_rows(result.search), search_notes(result.search)
+                found.append(Search(network.label, drawn, rows, notes))
+    return found
 
 
 def _title(networks: Sequence[Network]) -> str:

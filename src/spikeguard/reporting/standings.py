@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spikeguard.evaluation.statistics import Score
-from spikeguard.reporting.readers.attack_results import AttackResult
+from spikeguard.reporting.readers.attack_results import CASCADE, AttackResult
 from spikeguard.reporting.readers.collect import Network
 
 __all__ = ["Radius", "Standing", "radii"]
@@ -21,11 +21,13 @@ class Standing:
 
     Attributes:
         clean: Accuracy without an attack.
-        attacks: Accuracy under each attack, from weak to strong. Where two suites use the same
+        attacks: Accuracy under each attack, from weak to strong, then the rows of each cascade in
+            the order in which they ran, so that they never rise. Where two suites use the same
             name, the lower number.
         own: Names of the attacks that use the network's own surrogate.
-        worst_case: The lowest worst case of the suites: an upper bound on robust accuracy.
-        zero_gradient: Share of images whose input gradient is exactly zero.
+        worst_case: The lowest worst case of the suites, never above an attack of this table: an
+            upper bound on robust accuracy.
+        zero_gradient: Share of images whose input gradient is exactly zero, on every draw tested.
         tuned: How settings of attacks were chosen, in words; empty where all were fixed.
         left_out: Names of results on another number of images, which are not used.
     """
@@ -85,9 +87,8 @@ class Radius:
 
     @property
     def attacks(self) -> list[str]:
-        """All attacks, from weak to strong."""
-        names = {name for standing in self.attacked.values() for name in standing.attacks}
-        return sorted(names, key=_strength)
+        """All attacks, in the order of :attr:`Standing.attacks`."""
+        return _in_order(standing.attacks for standing in self.attacked.values())
 
 
 def radii(networks: Sequence[Network]) -> list[Radius]:
@@ -118,9 +119,13 @@ def _merged(n: int, results: Sequence[AttackResult]) -> Standing:
             attacks[name] = score
     return Standing(
         clean=used[0].clean,
-        attacks={name: attacks[name] for name in sorted(attacks, key=_strength)},
+        attacks={name: attacks[name] for name in _in_order(result.attacks for result in used)},
         own=_own(used),
-        worst_case=min((result.worst_case for result in used), key=lambda score: score.accuracy),
+        worst_case=min(
+            *(result.worst_case for result in used),
+            *attacks.values(),
+            key=lambda score: score.accuracy,
+        ),
         zero_gradient=used[0].zero_gradient,
         tuned=tuple(dict.fromkeys(result.tuned for result in used if result.tuned)),
         left_out=tuple(result.name for result in results if result.clean.n != n),
@@ -130,6 +135,19 @@ def _merged(n: int, results: Sequence[AttackResult]) -> Standing:
 def _own(results: Sequence[AttackResult]) -> frozenset[str]:
     names = ((name, widths) for result in results for name, widths in result.widths.items())
     return frozenset(name for name, widths in names if not widths)
+
+
+def _in_order(results: Iterable[Iterable[str]]) -> list[str]:
+    """Return all names: single attacks by strength, the rows of each cascade as they ran."""
+    single, rows = set(), dict[str, int]()
+    for names in results:
+        for place, name in enumerate(names):
+            if CASCADE in name:
+                rows[name] = max(place, rows.get(name, 0))
+            else:
+                single.add(name)
+    cascades = sorted(rows, key=lambda name: (name.partition(" ")[2], rows[name]))
+    return [*sorted(single, key=_strength), *cascades]
 
 
 def _strength(name: str) -> tuple[int, int, str, float, str]:

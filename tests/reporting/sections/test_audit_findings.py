@@ -106,7 +106,7 @@ def test_every_code_links_to_the_description_of_its_check(run):
         assert f'href="#check-{code}"' in page
         assert page.count(f'id="check-{code}"') == 1
         assert KNOWN[code].__doc__.partition(". Cost")[0] in page
-    assert "A sample whose gradient is exactly zero is never attacked" in text_of(
+    assert "A gradient attack does not move a sample whose gradient is exactly zero" in text_of(
         run / "report.html"
     )
 

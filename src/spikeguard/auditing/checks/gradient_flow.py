@@ -26,7 +26,7 @@ def every_step_has_a_gradient(context: Context) -> CheckOutcome:
     """Every sample has an input gradient, and so has every time step.
 
     Computes the gradient of the loss with respect to the input and to the encoder's output at each
-    step. A sample without any gradient is never attacked; the attack cannot use a step at which no
+    step. A gradient attack does not move a sample without any; it cannot use a step at which no
     sample has one. Under noise as many draws are tested as an attack averages, and a gradient on
     one of them is enough.
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from spikeguard.attacks.gradients.zero_gradients import largest_gradient
 from spikeguard.attacks.losses import Loss, cross_entropy
 from spikeguard.auditing.context import Context
 from spikeguard.neurons.modes import record
 
-__all__ = ["dead_surrogates", "input_gradients"]
+__all__ = ["dead_surrogates", "input_gradients", "largest_gradients"]
 
 
 _DEAD = 1e-6  # a surrogate derivative below this counts as zero
@@ -39,3 +40,12 @@ def input_gradients(
         with context.searching(index) as (x, y):
             _, grad = context.gradient()(context.model, x, y, loss)
         yield index, grad.cpu()
+
+
+def largest_gradients(context: Context, loss: Loss = cross_entropy) -> Tensor:
+    """Return the largest absolute input gradients over ``EOT`` draws [N, ...], on the CPU."""
+    found = []
+    for index in context.batches():
+        with context.searching(index) as (x, y):
+            found.append(largest_gradient(context.model, x, y, loss).cpu())
+    return torch.cat(found)

@@ -157,11 +157,11 @@ def attack(
 
 
 def _rescored(found: Rescored) -> bool:
-    """Write the accuracy scored again; return whether it agrees with the reported one."""
+    """Write the accuracy of the stored inputs; return whether it agrees with the earlier one."""
     reported, again = (f"{100 * each:.1f} %" for each in (found.reported, found.found.accuracy))
     said = "as reported" if reported == again else f"{reported} before, which noise explains"
     said = said if found.agrees else f"NOT the {reported} reported"
-    say(f"worst case, scored again: {str(found.found).strip()}, {said}")
+    say(f"inputs of the worst case, scored again: {str(found.found).strip()}, {said}")
     say()
     return found.agrees
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting.readers.collect import Network
 
 __all__ = [
+    "COLOURS",
     "INK",
     "LEGEND",
     "SHADE",
@@ -22,6 +24,7 @@ __all__ = [
     "blank",
     "errors",
     "literal",
+    "log_ticks",
     "looks",
     "tint",
 ]
@@ -29,7 +32,7 @@ __all__ = [
 INK, SOFT, GRID, SHADE = "#1c2430", "#566070", "#e7eaef", "#f4f1ea"
 
 # Okabe and Ito's colours for the colour-blind, darkened where they are too light for white paper.
-_COLOURS = ("#0072b2", "#d55e00", "#007a5a", "#a8518a", "#4a4a4a", "#3a94cc", "#b87d00")
+COLOURS = ("#0072b2", "#d55e00", "#007a5a", "#a8518a", "#4a4a4a", "#3a94cc", "#b87d00")
 _SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
 
@@ -73,8 +76,8 @@ def looks(networks: Sequence[Network]) -> dict[str, Look]:
     """Give each network its own look: seven colours, with other markers after each seven."""
     pairs = []
     for number in range(len(networks)):
-        turn, place = divmod(number, len(_COLOURS))
-        pairs.append(Look(_COLOURS[place], _SHAPES[(place + turn) % len(_SHAPES)]))
+        turn, place = divmod(number, len(COLOURS))
+        pairs.append(Look(COLOURS[place], _SHAPES[(place + turn) % len(_SHAPES)]))
     return {network.label: look for network, look in zip(networks, pairs, strict=True)}
 
 
@@ -119,6 +122,15 @@ def tint(colour: str, share: float) -> str:
     """Mix a colour "#rrggbb" with white: ``share`` 1 is the colour, 0 is white."""
     parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return "#" + "".join(f"{round(255 - share * (255 - part)):02x}" for part in parts)
+
+
+def log_ticks(values: Sequence[float]) -> list[float]:
+    """Return 1, 2 and 5 of each decade around the values; 1 alone where there are many decades."""
+    if not values:
+        return [1.0]
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    steps = (1, 2, 5) if high - low <= 3 else (1,)
+    return [step * 10.0**decade for decade in range(low, high + 1) for step in steps]
 
 
 def errors(scores: Sequence[Score]) -> dict[str, Any]:

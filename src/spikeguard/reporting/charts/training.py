@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import plotly.graph_objects as go
 
-from spikeguard.reporting.charts.base import Chart, Look, blank, literal
+from spikeguard.reporting.charts.base import Chart, Look, blank, literal, log_ticks
 from spikeguard.reporting.readers.collect import Network
 
 __all__ = ["DASHES", "curves", "terms"]
@@ -65,7 +64,7 @@ def curves(networks: Sequence[Network], look: Mapping[str, Look]) -> list[Chart]
     last = max((epoch.epoch for n in networks for epoch in n.epochs), default=1)
     accuracy.update_yaxes(title_text="Accuracy (%)")
     for figure in (loss, parts):
-        ticks = _ticks([y for trace in figure.data for y in trace.y if y is not None and y > 0])
+        ticks = log_ticks([y for trace in figure.data for y in trace.y if y is not None and y > 0])
         figure.update_yaxes(title_text="Loss (log scale)", type="log")
         figure.update_yaxes(tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     for figure in (loss, accuracy, parts):
@@ -99,15 +98,6 @@ def _line(
         line={"color": colour, "width": 1.5 if dash == "dot" else 2, "dash": dash},
         hovertemplate="epoch %{x}: %{y:.3g}<extra>%{fullData.name}</extra>",
     )
-
-
-def _ticks(values: Sequence[float]) -> list[float]:
-    """Return 1, 2 and 5 of each decade around the values; 1 alone where there are many decades."""
-    if not values:
-        return [1.0]
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    steps = (1, 2, 5) if high - low <= 3 else (1,)
-    return [step * 10.0**decade for decade in range(low, high + 1) for step in steps]
 
 
 def _several(network: Network) -> bool:

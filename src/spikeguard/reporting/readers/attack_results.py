@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ class AttackResult:
         tuned: How settings of the gradients were chosen, in words; "" where all were fixed.
         cascade: Whether each attack ran only on the images that survived the cheaper ones.
         precision: Precision of the attacks' passes.
+        search: Record of a search that ran until it was converged; see
+            ``reporting.sections.search_curve``. None for a suite of attacks.
     """
 
     name: str
@@ -59,6 +63,7 @@ class AttackResult:
     tuned: str = ""
     cascade: bool = False
     precision: str = "32"
+    search: Mapping[str, Any] | None = None
 
 
 def read_attacked(path: Path) -> AttackResult:
@@ -91,6 +96,7 @@ def read_attacked(path: Path) -> AttackResult:
             tuned=describe_tuned(chosen),
             cascade=cascade,
             precision=precision,
+            search=_search(card.get("search")),
         )
 
 
@@ -105,6 +111,35 @@ def _score(entry: Mapping[str, Any]) -> Score:
             f"an accuracy must be in [0, 1] and in its interval, n >= 1; got {dict(entry)}"
         )
     return score
+
+
+def _search(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the record of a search; its numbers must be in order, from point to point."""
+    if record is None:
+        return None
+    n, guess = int(record["n"]), record.get("estimate")
+    names = [str(point["search"]) for point in record["curve"]]
+    left = [int(point["left"]) for point in record["curve"]]
+    spent = {
+        key: [float(point[key]) for point in record["curve"]] for key in ("gradients", "cpu_s")
+    }
+    falls = all(before >= after >= 0 for before, after in pairwise([n, *left]))
+    rises = all(
+        before <= after < math.inf
+        for column in spent.values()
+        for before, after in pairwise([0, *column])
+    )
+    if n < 1 or not (falls and rises):
+        raise ValueError("search: survivors must not rise; gradients and cpu_s must not fall")
+    if guess is not None:
+        guess = {key: float(guess[key]) for key in ("more", "low", "high")}
+        if not 0 <= guess["low"] <= guess["more"] <= guess["high"] < math.inf:
+            raise ValueError(f"search: an estimate needs 0 <= low <= more <= high; got {guess}")
+    curve = [
+        {"search": name, "gradients": gradients, "cpu_s": seconds, "left": remain}
+        for name, gradients, seconds, remain in zip(names, *spent.values(), left, strict=True)
+    ]
+    return {"n": n, "curve": curve, "ended": str(record["ended"]), "estimate": guess}
 
 
 def _is_of(settings: Any, kinds: Mapping[str, Any]) -> bool:

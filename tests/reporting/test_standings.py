@@ -1,0 +1,49 @@
+"""Order of the rows of a table, and the worst case over several suites."""
+
+from types import SimpleNamespace
+
+from spikeguard.evaluation.statistics import Score
+from spikeguard.reporting.readers.attack_results import AttackResult
+from spikeguard.reporting.standings import radii
+
+
+def result(suite, rows, worst, mark=""):
+    attacks = {f"{name}{mark}": Score.from_share(share, 100) for name, share in rows.items()}
+    clean, lowest = Score.from_share(0.9, 100), Score.from_share(worst, 100)
+    where = (suite, suite, "linf", 0.1, 10, 4, None)
+    return AttackResult(*where, clean, attacks, dict.fromkeys(attacks, ()), lowest, 0.0)
+
+
+def cascade(suite, rows, mark=""):
+    return result(suite, rows, min(rows.values()), f"{mark} + all cheaper of {suite}")
+
+
+def place(*networks):
+    found = [SimpleNamespace(label=f"{k}", attacked=each) for k, each in enumerate(networks)]
+    (radius,) = radii(found)
+    return radius
+
+
+def test_the_rows_of_a_cascade_stay_in_the_order_in_which_they_ran():
+    """By strength noise would come first, and apgd-ce before its variants: rows that rise."""
+    ran = {"fgsm": 0.8, "noise": 0.7, "pgd10": 0.6, "apgd-ce/width2": 0.5, "apgd-ce": 0.4}
+    plain = result("demo", {"pgd10": 0.65, "noise": 0.85}, 0.6)
+    mixed = cascade("snn", {"noise": 0.79, "fgsm": 0.69}, " in bf16")
+    radius = place([cascade("snn", ran), plain, mixed])
+    scores = radius.standings["0"].attacks
+    assert list(scores) == radius.attacks
+    assert radius.attacks[:2] == ["noise", "pgd10"]
+    assert [name.split()[0] for name in radius.attacks[2:]] == [*ran, "noise", "fgsm"]
+    assert [scores[name].accuracy for name in radius.attacks[2:7]] == list(ran.values())
+
+
+def test_a_network_that_lacks_an_attack_does_not_change_the_order():
+    few, all_ = {"fgsm": 0.8, "square": 0.5}, {"fgsm": 0.8, "pgd10": 0.6, "square": 0.5}
+    radius = place([cascade("snn", few)], [cascade("snn", all_)])
+    assert [name.split()[0] for name in radius.attacks] == list(all_)
+
+
+def test_the_worst_of_all_suites_is_not_above_an_attack_of_the_table():
+    """A noisy worst case can be scored above one attack of another suite."""
+    radius = place([result("demo", {"fgsm": 0.8, "pgd10": 0.42}, 0.45), cascade("snn", {"a": 0.5})])
+    assert radius.standings["0"].worst_case.accuracy == 0.42
