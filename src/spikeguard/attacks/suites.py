@@ -51,13 +51,13 @@ def suite(
 def attack_by_name(name: str, *, eps: float, norm: str = "linf", eot: int = 1) -> Attack:
     """Return one attack by its name in a suite, such as "pgd40" or "sapgd/assg".
 
-    If several suites use the name, "papers" comes first, then "snn".
+    If several suites use the name, "papers" comes first, then "snn-cascade".
 
     Raises:
         ValueError: As :func:`suite`, or if no suite has an attack of this name.
     """
     known: dict[str, Attack] = {}
-    for suite_name in ("papers", "snn", *SUITES):
+    for suite_name in ("papers", "snn-cascade", *SUITES):
         known = suite(suite_name, eps=eps, norm=norm, eot=eot) | known
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -19,6 +19,7 @@ from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.options import EvaluationOptions, Precision
 from spikeguard.evaluation.plan import EvaluationPlan, plan_evaluation
 from spikeguard.evaluation.result import Evaluation, WorstSet
+from spikeguard.evaluation.search_record import merged_record
 from spikeguard.evaluation.worst_case import lowest, never_rising
 from spikeguard.system.progress import ProgressCallback
 
@@ -91,8 +92,11 @@ def run_plan(plan: EvaluationPlan, progress: ProgressCallback | None = None) -> 
     runner, n = plan.runner, plan.samples
     options, attacks = runner.options, runner.attacks
     merged = {
-        name: torch.from_numpy(np.concatenate([s[name] for s in shards])) for name in shards[0]
+        name: torch.from_numpy(np.concatenate([s[name] for s in shards]))
+        for name in shards[0]
+        if name != "search"
     }
+    texts = [text for s in shards if "search" in s for text in s["search"].tolist()]
     outcomes = {name: merged[f"right:{name}"] for name in ("clean", *attacks)}
     per_sample = merged["right:worst_case"]
     if options.cascade:
@@ -116,4 +120,5 @@ def run_plan(plan: EvaluationPlan, progress: ProgressCallback | None = None) -> 
         worst=WorstSet(merged["worst_x"], float(per_sample.mean())),
         cascade=options.cascade,
         precision=options.precision,
+        search=merged_record(texts) if texts else None,
     )

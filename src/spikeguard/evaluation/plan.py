@@ -18,11 +18,18 @@ from spikeguard.attacks.model_access import (
     is_stochastic,
     require_finite_weights,
 )
+from spikeguard.attacks.searches.converging import Converging
 from spikeguard.data.images import ImageSet, as_image_set
 from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.progress import ProgressMeter
 from spikeguard.evaluation.result import RESERVED
-from spikeguard.evaluation.shard_runner import Arrays, ShardRunner, partial_shard_path
+from spikeguard.evaluation.search_blocks import BLOCK
+from spikeguard.evaluation.shard_runner import (
+    Arrays,
+    ShardRunner,
+    partial_shard_path,
+    search_state_path,
+)
 from spikeguard.evaluation.shard_store import open_shard_store, read_shard, stored_shard_size
 from spikeguard.storage.atomic_files import write_npz
 from spikeguard.system.progress import ProgressCallback
@@ -87,6 +94,7 @@ class EvaluationPlan:
         if file is not None:
             write_npz(file, **shard)
             partial_shard_path(file).unlink(missing_ok=True)
+            search_state_path(file).unlink(missing_ok=True)
         return shard
 
     def _file(self, start: int) -> Path | None:
@@ -139,6 +147,15 @@ def plan_evaluation(
         options = replace(options, draws=DEFAULT_DRAWS if stochastic else 1)
     batches = CHUNK if options.cascade else 1
     size = min(options.batch_size * batches, max(1, math.ceil(n / jobs)))
+    converging = [name for name, each in attacks.items() if isinstance(each, Converging)]
+    if converging and not options.cascade:
+        raise ValueError(
+            f"evaluate: attack {converging[0]!r} searches many samples together; pass cascade=True."
+        )
+    if len(converging) > 1:
+        raise ValueError(f"evaluate: one converging search at a time, got {converging}.")
+    if converging:
+        size = BLOCK * math.ceil(size / BLOCK)
     store = None
     if options.out is not None:
         size = stored_shard_size(options.out) or size

@@ -54,6 +54,7 @@ class ProgressMeter:
         self._shard, self._complete = 0, True  # samples of this shard; whether none was resumed
         self._spent = self._shard_start = self._stage_start = self._reported = 0.0
         self._stage, self._open, self._fooled = "", 0, 0
+        self._expected, self._expected_at = math.inf, 0.0
 
     @contextmanager
     def counting_passes(self) -> Iterator[None]:
@@ -94,6 +95,10 @@ class ProgressMeter:
         """Set how many samples this attack has fooled; they need no further gradients."""
         self._fooled = samples
 
+    def expect(self, gradients: float) -> None:
+        """Set an estimate of the gradients that this attack still needs."""
+        self._expected, self._expected_at = gradients, self._spent
+
     def finish(self) -> None:
         """Report the end of the evaluation."""
         if self._progress is not None:
@@ -108,6 +113,7 @@ class ProgressMeter:
     def _enter(self, stage: str, samples: int) -> None:
         self._stage, self._open, self._fooled = stage, samples, 0
         self._stage_start = self._spent
+        self._expected, self._expected_at = math.inf, self._spent
 
     def _left_in_shard(self) -> float:
         names = list(self._costs)
@@ -115,6 +121,7 @@ class ProgressMeter:
         each = self._costs[self._stage] if self._stage else self._clean_cost
         spent = self._spent - self._stage_start
         here = min(self._open * each - spent, (self._open - self._fooled) * each)
+        here = min(here, self._expected - (self._spent - self._expected_at))
         later = sum(self._costs[name] for name in names[position + 1 :])
         return max(0.0, here) + self._open * later
 

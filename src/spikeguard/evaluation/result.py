@@ -6,7 +6,7 @@ import json
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +69,7 @@ class Evaluation:
         precision: Precision of the attacks' passes, "32" or "bf16"; scores are float32.
         zero: Whether the input gradient is exactly zero, bool [N]; None where an older version
             stored only the share.
+        search: Record of a converging search, see ``merged_record``; None if there was none.
     """
 
     outcomes: dict[str, Tensor]
@@ -86,6 +87,7 @@ class Evaluation:
     cascade: bool = False
     precision: str = "32"
     zero: Tensor | None = None
+    search: dict[str, Any] | None = None
 
     @property
     def samples(self) -> int:
@@ -128,7 +130,9 @@ class Evaluation:
         wide = max(len(name) for name, _ in (*rows, (first, None)))
         head = f"{first:<{wide}}  accuracy  95 % interval   (n = {self.samples})"
         lines = [head, *(f"{name:<{wide}}   {score}" for name, score in rows)]
-        if self.cascade:
+        if self.search is not None:
+            lines.append(_search_in_words(self.search))
+        if self.cascade and len(self.settings) > 1:
             lines.append("cascade: each accuracy is after this and all cheaper attacks")
         if self.precision != "32":
             lines.append(f"the attacks searched in {self.precision}; all scores are float32")
@@ -189,6 +193,7 @@ class Evaluation:
             "unmoved": self.unmoved,
             "cascade": self.cascade,
             "precision": self.precision,
+            **({} if self.search is None else {"search": self.search}),
         }
         write_json(_suffixed(path, ".json"), {**card, **extra})
         if (path / PARTS).is_dir():
@@ -231,8 +236,21 @@ class Evaluation:
                 },
                 cascade=card.get("cascade", False),
                 precision=card.get("precision", "32"),
+                search=card.get("search"),
                 zero=arrays.get("zero_gradient"),
             )
+
+
+def _search_in_words(record: Mapping[str, Any]) -> str:
+    """Return what a converging search did, in one line."""
+    last, more, n = record["curve"][-1:], record["estimate"], record["n"]
+    if not last:
+        return "search: no sample to attack"
+    spent = f"{last[0]['spent']:,.0f} gradients a sample, {last[0]['cpu_s']:,.0f} CPU seconds"
+    likely = f"{100 * more['more'] / n:.1f} points (up to {100 * more['high'] / n:.1f})"
+    return (
+        f"search: {record['ended']} after {spent}; estimate: ten times as many lower it by {likely}"
+    )
 
 
 def load_worst(path: str | Path) -> WorstSet:

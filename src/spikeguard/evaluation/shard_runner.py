@@ -16,18 +16,20 @@ from spikeguard.attacks.base import Attack, NoGradientError
 from spikeguard.attacks.gradients.zero_gradients import zero_gradients
 from spikeguard.attacks.model_access import classify, evaluating, frozen
 from spikeguard.attacks.searches.active_set import active_set, can_step
+from spikeguard.attacks.searches.converging import Converging
 from spikeguard.attacks.threat import ThreatViolation
 from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.cascade import Cascade, run_cascade
 from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.progress import ProgressMeter
+from spikeguard.evaluation.search_blocks import SearchBlocks
 from spikeguard.evaluation.shard_store import read_shard
 from spikeguard.evaluation.worst_case import CHOICE, REPORT
 from spikeguard.kernels.selection import unfused
 from spikeguard.rng import SampleStreams, key, randomness
 from spikeguard.storage.atomic_files import write_npz
 
-__all__ = ["Arrays", "ShardRunner", "partial_shard_path"]
+__all__ = ["Arrays", "ShardRunner", "partial_shard_path", "search_state_path"]
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -120,6 +122,10 @@ class ShardRunner:
             meter.attack(name, len(rows))
             at = rows.to(x.device)
             attack = self.attacks[name]
+            if name in searches:
+                return self._converge(
+                    name, searches[name], x[at], y[at], index[rows], clean[rows], meter
+                )
             return self._attack_samples(name, attack, x[at], y[at], index[rows], meter)
 
         def rescore(points: Tensor, rows: Tensor) -> Tensor:
@@ -129,6 +135,11 @@ class ShardRunner:
 
         reported = rescore(x, torch.arange(len(x))) if self.stochastic else clean
         saved = None if file is None else partial_shard_path(file)
+        searches = {
+            name: SearchBlocks(attack, file and search_state_path(file), x.device)
+            for name, attack in self.attacks.items()
+            if isinstance(attack, Converging)
+        }
         before = Cascade.of(read_shard(saved), x.device) if saved and saved.exists() else None
         if before is not None:
             meter.resume()
@@ -148,6 +159,8 @@ class ShardRunner:
         shard = {"worst_x": found.worst.cpu().numpy()}
         shard |= {f"right:{name}": values.numpy() for name, values in correct.items()}
         shard |= {f"seconds:{name}": np.array([took]) for name, took in found.seconds.items()}
+        for each in searches.values():
+            shard["search"] = np.array([each.record()])
         return shard | {f"x:{name}": points.cpu().numpy() for name, points in found.points.items()}
 
     def _attack_samples(
@@ -173,6 +186,30 @@ class ShardRunner:
             return active_set(
                 attack, self.model, x, y, streams=streams, batch_size=size, judge=judge
             )
+
+    def _converge(
+        self,
+        name: str,
+        search: SearchBlocks,
+        x: Tensor,
+        y: Tensor,
+        index: Tensor,
+        right: Tensor,
+        meter: ProgressMeter,
+    ) -> tuple[Tensor, Tensor]:
+        """Run a converging search on samples and return its points and their shares."""
+
+        def judge(points: Tensor, rows: Tensor) -> Tensor:
+            at = rows.to(x.device)
+            return self._score(name, search.attack, points, x[at], y[at], index[rows])
+
+        with self._search_precision(x):
+            return search.run(
+                self.model, x, y, index, right,
+                SampleStreams(key(self.options.seed, "attack", name), index),
+                batch_size=self.options.batch_size, judge=judge,
+                after_round=lambda state: meter.expect(search.attack.remaining(state)),
+            )  # fmt: skip
 
     def _attack(
         self, name: str, attack: Attack, x: Tensor, y: Tensor, index: Tensor
@@ -232,6 +269,11 @@ class ShardRunner:
                 return zero_gradients(self.model, x, y).cpu().numpy()
             except NoGradientError:
                 return np.ones(len(x), dtype=bool)
+
+
+def search_state_path(file: Path) -> Path:
+    """Return the file in which a converging search saves its state within a shard."""
+    return file.with_name(f"{file.stem}.search")
 
 
 def partial_shard_path(file: Path) -> Path:

@@ -156,7 +156,8 @@ class _Search:
 
 def _selected(moment: Tensor, rows: Tensor, start: float) -> Tensor:
     """Return some rows of axis 1 in the same memory layout; ``start`` where a row is -1."""
-    order = sorted(range(moment.ndim), key=lambda axis: -moment.stride(axis))
+    strides = moment.stride()
+    order = sorted(range(moment.ndim), key=lambda axis: -strides[axis])
     rows = rows.to(moment.device)
     dense = moment.permute(order).index_select(order.index(1), rows.clamp_min(0))
     found = dense.permute(sorted(range(moment.ndim), key=order.__getitem__))

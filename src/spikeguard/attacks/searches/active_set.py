@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeGuard
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,17 @@ class Stepwise(Attack, Protocol):
         """Take one step with every sample."""
 
 
+@runtime_checkable
+class _Following(Protocol):
+    """An adaptive gradient whose state per sample can follow the samples of a changing batch."""
+
+    def follows_rows(self, model: nn.Module) -> bool:
+        """Whether the state of every layer of this model can."""
+
+    def rearrange(self, rows: Tensor) -> None:
+        """Move to the rows of a new batch: the former row of each sample, or -1 [B]."""
+
+
 class Watch:
     """A loss that records which samples its logits misclassify, and by how much.
 
@@ -115,7 +126,7 @@ def can_step(attack: Attack, model: nn.Module) -> TypeGuard[Stepwise]:
     gradient = getattr(attack, "gradient", BACKPROP)
     if is_adaptive(gradient):
         search = start_search(gradient)
-        if not (hasattr(search, "rearrange") and search.follows_rows(model)):
+        if not (isinstance(search, _Following) and search.follows_rows(model)):
             return False
     owner = next((kind for kind in type(attack).__mro__ if "__call__" in vars(kind)), object)
     with frozen(model):
@@ -206,9 +217,10 @@ class _ActiveSet:
         self.streams, self.batch_size, self.judge = streams, batch_size, judge
         self.nearest = nearest
         gradient = getattr(attack, "gradient", BACKPROP)
-        self.gradient = start_search(gradient) if is_adaptive(gradient) else None
         self.attack = attack
-        if self.gradient is not None:
+        self.gradient: object = None
+        if is_adaptive(gradient):
+            self.gradient = start_search(gradient)
             self.attack = replace(attack, gradient=self.gradient)  # type: ignore[type-var]
         self.queue = deque((row, 0) for row in range(len(x)))
         self.batch: State = {}
@@ -260,8 +272,9 @@ class _ActiveSet:
     def step(self) -> None:
         """Take one step; move samples that are fooled or finished to the judge's waiting list."""
         rows, before = self.batch[_ROW], self.batch[_BEFORE]
-        if self.gradient is not None and not torch.equal(before, torch.arange(self.last)):
-            self.gradient.rearrange(before)  # type: ignore[attr-defined]
+        moved = not torch.equal(before, torch.arange(self.last))
+        if moved and isinstance(self.gradient, _Following):
+            self.gradient.rearrange(before)
         self.last = len(rows)
         own = {name: self.batch[name] for name in (_ROW, _ROUND)}
         state = {name: part for name, part in self.batch.items() if name not in OWN}

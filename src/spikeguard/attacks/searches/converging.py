@@ -26,6 +26,7 @@ __all__ = ["Converging", "Progress", "Round"]
 
 _FLAT_FACTOR = math.sqrt(10)
 _FLAT_SHARE = 0.005
+_FIRST = 900  # gradients per sample before which no curve is flat
 
 FLAT, SPENT, NONE_LEFT = "flat", "budget spent", "no sample left"
 
@@ -59,6 +60,7 @@ class Progress:
         points: The worst input of each sample so far [N, ...].
         right: Share of correct draws on it [N], on the CPU; 0 is fooled.
         nearest: Points of lowest margin since the last climb.
+        start: The sum of the shares before the first round.
         rounds: What was run so far.
         ended: The rule that ended the search; empty while it runs.
     """
@@ -66,13 +68,14 @@ class Progress:
     points: Tensor
     right: Tensor
     nearest: Nearest
+    start: float
     rounds: list[Round] = field(default_factory=list)
     ended: str = ""
 
     @classmethod
     def of(cls, x: Tensor, right: Tensor) -> Progress:
         """Return the state before the first round."""
-        return cls(x.clone(), right.clone(), Nearest.of(x))
+        return cls(x.clone(), right.clone(), Nearest.of(x), float(right.sum()))
 
     @property
     def spent(self) -> float:
@@ -87,6 +90,7 @@ class Progress:
             "right": self.right.numpy(),
             "near": self.nearest.points.cpu().numpy(),
             "margin": self.nearest.margin.numpy(),
+            "start": np.array(self.start),
             "searches": np.array([each.search for each in self.rounds], dtype=np.str_),
             "numbers": np.array(
                 [[getattr(each, name) for name in numbers] for each in self.rounds]
@@ -105,7 +109,14 @@ class Progress:
             for search, row in zip(arrays["searches"], arrays["numbers"], strict=True)
         ]
         nearest = Nearest(kept["near"].to(device), kept["margin"])
-        return cls(kept["points"].to(device), kept["right"], nearest, rounds, str(arrays["ended"]))
+        return cls(
+            kept["points"].to(device),
+            kept["right"],
+            nearest,
+            float(arrays["start"]),
+            rounds,
+            str(arrays["ended"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -221,6 +232,14 @@ class Converging:
                 after_round(progress)
         return progress
 
+    def remaining(self, progress: Progress) -> float:
+        """Return the gradients until the curve is flat, if no further sample falls."""
+        if progress.ended:
+            return 0.0
+        found = max((r.spent for r in progress.rounds if r.fooled), default=0.0)
+        end = min(self.budget, max(found, _FIRST) * _FLAT_FACTOR)
+        return max(0.0, end - progress.spent) * int((progress.right > 0).sum())
+
     def _ended(self, progress: Progress, bandit: Bandit, samples: int) -> str:
         """Return the rule that ends the search now, or an empty string."""
         if not bool(progress.right.any()):
@@ -229,7 +248,7 @@ class Converging:
         if spent >= self.budget:
             return SPENT
         lately = sum(r.fooled for r in progress.rounds if r.spent > spent / _FLAT_FACTOR)
-        tried = all(bandit.uses.values()) and spent >= 3 * _FLAT_FACTOR * 300
+        tried = all(bandit.uses.values()) and spent >= _FIRST * _FLAT_FACTOR
         return FLAT if tried and lately <= _FLAT_SHARE * samples else ""
 
     def _round(
@@ -266,7 +285,7 @@ class Converging:
                 streams=own_streams, batch_size=batch_size, judge=judged, nearest=nearest,
             )  # fmt: skip
         else:
-            parts = torch.arange(len(rows)).split(batch_size)
+            parts = torch.split(torch.arange(len(rows)), batch_size)
             found = torch.cat(
                 [
                     attack(model, own_x[p], own_y[p], generator=own_streams.take(p)).detach()
@@ -282,7 +301,7 @@ class Converging:
 
 
 def _in_batches(judge: Judge, points: Tensor, batch_size: int) -> Tensor:
-    parts = torch.arange(len(points)).split(batch_size)
+    parts = torch.split(torch.arange(len(points)), batch_size)
     return torch.cat([judge(points[part.to(points.device)], part) for part in parts])
 
 

@@ -158,7 +158,7 @@ class LocalClimb:
 
 def _scores(model: nn.Module, points: Tensor, y: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
     """Return each point's margin, and whether the model misclassifies it."""
-    parts = zip(points.split(batch_size), y.split(batch_size), strict=True)
+    parts = zip(torch.split(points, batch_size), torch.split(y, batch_size), strict=True)
     pairs = [(classify(model, part, labels), labels) for part, labels in parts]
     heights = [-margin(logits, labels) for logits, labels in pairs]
     return torch.cat(heights), torch.cat([z.argmax(1) != labels for z, labels in pairs])

@@ -119,7 +119,7 @@ def _search(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     n, guess = int(record["n"]), record.get("estimate")
     names = [str(point["search"]) for point in record["curve"]]
-    left = [int(point["left"]) for point in record["curve"]]
+    left = [float(point["left"]) for point in record["curve"]]
     spent = {
         key: [float(point[key]) for point in record["curve"]] for key in ("gradients", "cpu_s")
     }

@@ -1,0 +1,80 @@
+"""The record of a converging search: its curve, what each search found, and an estimate."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from spikeguard.evaluation.statistics import poisson_interval
+
+__all__ = ["merged_record"]
+
+_FACTOR = math.sqrt(10)  # the last factor of the gradients, from which the estimate is taken
+
+
+def merged_record(texts: Iterable[str]) -> dict[str, Any]:
+    """Merge the records of blocks, as written by ``SearchBlocks.record``.
+
+    The curve is that of all blocks searched side by side: at each point every block has spent the
+    same number of gradients per remaining sample, or has ended.
+
+    The estimate is for ten times the gradients. It assumes that samples fall at the rate per factor
+    of the last factor sqrt(10), and gives twice that count with its 95 % Poisson interval. It is an
+    extrapolation, not a bound.
+
+    Returns:
+        A dictionary with ``n``, the samples attacked; ``curve``, points with the ``search`` that
+        ended there, ``spent`` gradients per remaining sample, ``gradients`` and ``cpu_s`` in all,
+        and samples ``left``; ``searches``, for each its ``uses``, ``fooled``, ``gradients`` and
+        ``cpu_s``; ``ended``, how many blocks ended by each rule; and ``estimate`` with ``more``,
+        ``low`` and ``high``, samples likely still to fall.
+    """
+    blocks = [block for text in texts for block in json.loads(text)]
+    starts = [block["start"] for block in blocks]
+    curve = _curve(blocks, starts)
+    searches: dict[str, dict[str, float]] = {}
+    late = 0.0
+    for block in blocks:
+        last = block["rounds"][-1]["spent"] if block["rounds"] else 0.0
+        for each in block["rounds"]:
+            entry = searches.setdefault(
+                each["search"], {"uses": 0, "fooled": 0.0, "gradients": 0.0, "cpu_s": 0.0}
+            )
+            entry["uses"] += 1
+            for name in ("fooled", "gradients", "cpu_s"):
+                entry[name] += each[name]
+            late += each["fooled"] if each["spent"] > last / _FACTOR else 0.0
+    low, high = poisson_interval(late)
+    ended: dict[str, int] = {}
+    for block in blocks:
+        ended[block["ended"]] = ended.get(block["ended"], 0) + 1
+    left = curve[-1]["left"] if curve else sum(starts)
+    return {
+        "n": sum(block["samples"] for block in blocks),
+        "curve": curve,
+        "searches": searches,
+        "ended": ", ".join(
+            rule if len(ended) == 1 else f"{rule} ({count} of {len(blocks)} blocks)"
+            for rule, count in ended.items()
+        ),
+        "estimate": {name: min(2 * value, left) for name, value in
+                     (("more", late), ("low", low), ("high", high))},
+    }  # fmt: skip
+
+
+def _curve(blocks: Sequence[dict[str, Any]], starts: Sequence[float]) -> list[dict[str, Any]]:
+    events = sorted(
+        ((each["spent"], place, each) for place, block in enumerate(blocks)
+         for each in block["rounds"]),
+        key=lambda event: event[:2],
+    )  # fmt: skip
+    left, gradients, cpu_s = list(starts), 0.0, 0.0
+    curve = []
+    for spent, place, each in events:
+        left[place] = each["left"]
+        gradients, cpu_s = gradients + each["gradients"], cpu_s + each["cpu_s"]
+        curve.append({"search": each["search"], "spent": spent, "gradients": gradients,
+                      "cpu_s": cpu_s, "left": sum(left)})  # fmt: skip
+    return curve
