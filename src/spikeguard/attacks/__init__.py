@@ -9,6 +9,7 @@ from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.assg import ASSG
 from spikeguard.attacks.gradients.base import Backprop, EoT, Gradient, SwapSurrogate, gradient_cost
 from spikeguard.attacks.gradients.cuda_graph import Graphed
+from spikeguard.attacks.gradients.mean_field import MeanField
 from spikeguard.attacks.gradients.membrane_readout import MembraneReadout
 from spikeguard.attacks.gradients.nes import NES
 from spikeguard.attacks.gradients.spiking_rules import BPTR, HART, PDSG, RGA
@@ -67,6 +68,7 @@ __all__ = [
     "Loss",
     "MIFGSM",
     "MTPGD",
+    "MeanField",
     "MembraneReadout",
     "NES",
     "NoGradientError",

@@ -10,6 +10,7 @@ from spikeguard.attacks.base import Attack
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.assg import ASSG
 from spikeguard.attacks.gradients.base import SwapSurrogate, unwrap
+from spikeguard.attacks.gradients.mean_field import MeanField, has_mean_field
 from spikeguard.attacks.gradients.membrane_readout import MembraneReadout, answers_in_spikes
 from spikeguard.attacks.gradients.spiking_rules import BPTR, HART, PDSG, RGA, prescribable
 from spikeguard.neurons.modes import spiking_layers

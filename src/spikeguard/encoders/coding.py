@@ -57,7 +57,8 @@ class Direct(nn.Module):
 class Poisson(nn.Module):
     r"""Spike at each step with probability x (Bernoulli); straight-through: d spike / dx = 1.
 
-    The draws come from the source that ``randomness(model, source)`` binds.
+    The draws come from the source that ``randomness(model, source)`` binds. With ``averaged`` set,
+    every step is the mean of the spikes, the rescaled pixel.
 
     Args:
         signed: Rescale the pixel to r = 2 x - 1 in [-1, 1] and emit a spike with the sign of r and
@@ -75,11 +76,14 @@ class Poisson(nn.Module):
         super().__init__()
         self.signed = signed
         self.random = RandomSource()
+        self.averaged = False
 
     def forward(self, x: Tensor, T: int) -> Tensor:
         """Map [B, ...] in [0, 1] to spikes [T, B, ...]."""
         rate = 2 * x - 1 if self.signed else x
         steps = rate.expand(T, *x.shape)
+        if self.averaged:
+            return steps
         with torch.no_grad():
             draws = self.random.uniform(steps, dim=1)
             if self.signed:

@@ -9,7 +9,9 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from spikeguard.kernels.fused import normalised
 from spikeguard.kernels.layout import Layout
+from spikeguard.kernels.mean_field import mean_field
 from spikeguard.kernels.reference import Reset
 from spikeguard.neurons.base import Neuron, Phase
 from spikeguard.neurons.parameters import require_decay
@@ -26,7 +28,9 @@ class NoisyLIF(Neuron):
         v[t] = \lambda\,u[t-1] + I[t] + \sigma\,\xi[t], \quad \xi[t] \sim N(0, 1)
 
     The noise stays in the membrane: u is computed from the noisy v. Every call, step, sample and
-    neuron has its own draw, from the source that ``randomness(model, source)`` binds.
+    neuron has its own draw, from the source that ``randomness(model, source)`` binds. With
+    ``averaged`` set, a noisy layer returns the spike probabilities of its mean field instead, and
+    draws nothing: see :func:`spikeguard.kernels.mean_field.mean_field`.
 
     Args:
         decay: Leak factor per time step, in (0, 1].
@@ -69,6 +73,7 @@ class NoisyLIF(Neuron):
         self.sigma = float(sigma)
         self.noise_in = tuple(noise_in)
         self.random = RandomSource()
+        self.averaged = False
 
     @property
     def stochastic(self) -> bool:
@@ -79,12 +84,20 @@ class NoisyLIF(Neuron):
         self, current: Tensor, *, T: int | None = None, norm: nn.Module | None = None
     ) -> Tensor:
         """Map a current [T, B, *N] to spikes [T, B, *N]."""
+        if self.averaged and self.stochastic:
+            drive = current if norm is None else normalised(norm, current)
+            options = {"decay": self.decay, "sigma": self.sigma, "v_th": self.v_th}
+            return mean_field(drive, **options, reset=self.reset, T=T)
         noise = None
         if self.stochastic:
             steps = len(current) if T is None else T
             noise = Layout.of(current).empty(current, steps, torch.float32)
             self.random.normal_(noise, dim=min(1, current.ndim - 1)).mul_(self.sigma)
         return self.fire(current, decay=self.decay, noise=noise, T=T, norm=norm)
+
+    def averages(self, layer: nn.Module, x: Tensor) -> bool:
+        """As for every neuron, but not where it returns probabilities."""
+        return not (self.averaged and self.stochastic) and super().averages(layer, x)
 
     def extra_repr(self) -> str:
         """Show the settings in ``print(model)``."""

@@ -38,6 +38,7 @@ class StoG(Neuron):
     which is positive, and 0 at q = 1 (its limit there): only the prior,
     ``spikeguard.defences.GatePrior``, changes the p of an open gate. The public code has the
     opposite sign. Weight decay is not applied to p. ``record`` records the spikes before the gate.
+    With ``averaged`` set, every gate is its mean q, and nothing is drawn.
 
     Args:
         decay: Leak factor per time step, in (0, 1]; the public code's default is 1.
@@ -82,6 +83,7 @@ class StoG(Neuron):
         self.start = float(p)
         self.temperature = float(temperature)
         self.random = RandomSource()
+        self.averaged = False
         self.register_parameter("p", None)
         if shape is not None:
             self.settle(shape)
@@ -112,6 +114,8 @@ class StoG(Neuron):
         p = require_neurons(self, self.p, current)
         spikes = self.fire(current, decay=self.decay, T=T, norm=norm)
         open_ = per_neuron(p.clamp(_LOWEST, 1), spikes)
+        if self.averaged:
+            return spikes * open_.to(spikes.dtype)
         draw = self.random.uniform(spikes, dim=1)
         gate: Tensor = _Gate.apply(open_, draw, self.temperature)  # type: ignore[no-untyped-call]
         return mark_spikes(spikes * gate.to(spikes.dtype))
