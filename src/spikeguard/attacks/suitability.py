@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.assg import ASSG
-from spikeguard.attacks.gradients.base import SwapSurrogate, unwrap
+from spikeguard.attacks.gradients.base import SwapSurrogate, nested
 from spikeguard.attacks.gradients.mean_field import MeanField, has_mean_field
 from spikeguard.attacks.gradients.membrane_readout import MembraneReadout, answers_in_spikes
 from spikeguard.attacks.gradients.spiking_rules import BPTR, HART, PDSG, RGA, prescribable
@@ -29,7 +29,8 @@ def suitable(
     ``SwapSurrogate`` and ``ASSG`` need spiking layers, of this package or of a framework supported
     by ``foreign``. The other gradients for spiking networks need layers with a known recurrence.
     So does ``ASSG`` without the path through time. ``MembraneReadout`` needs a last layer that
-    spikes.
+    spikes, ``MeanField`` a model that draws noise during an attack and whose random parts all have
+    a known mean.
 
     Args:
         attacks: ``{name: attack}``.
@@ -40,22 +41,23 @@ def suitable(
         The attacks that apply, and the names of those left out.
     """
     swaps, counts = bool(spiking_layers(model)), answers_in_spikes(model)
-    rules = prescribable(model, example)
+    rules, noisy = prescribable(model, example), has_mean_field(model)
     kept = {
         name: attack
         for name, attack in attacks.items()
         if (swaps or not _uses(attack, *_SWAPS))
         and (rules or not (_uses(attack, *_RULES) or _cuts_time(attack)))
         and (counts or not _uses(attack, MembraneReadout))
+        and (noisy or not _uses(attack, MeanField))
     }
     return kept, tuple(name for name in attacks if name not in kept)
 
 
 def _uses(attack: Attack, *kinds: type) -> bool:
-    """Whether an attack's gradient, or the gradient inside a wrapper, is of one of the kinds."""
-    return isinstance(unwrap(getattr(attack, "gradient", None)), kinds)
+    """Whether an attack's gradient, or a gradient inside it, is of one of the kinds."""
+    return any(isinstance(each, kinds) for each in nested(getattr(attack, "gradient", None)))
 
 
 def _cuts_time(attack: Attack) -> bool:
-    gradient = unwrap(getattr(attack, "gradient", None))
-    return isinstance(gradient, ASSG) and not gradient.temporal
+    parts = nested(getattr(attack, "gradient", None))
+    return any(isinstance(each, ASSG) and not each.temporal for each in parts)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.assg import ASSG
 from spikeguard.attacks.gradients.base import Backprop, EoT, Gradient, SwapSurrogate
+from spikeguard.attacks.gradients.mean_field import MeanField
 from spikeguard.attacks.gradients.membrane_readout import MembraneReadout
 from spikeguard.attacks.gradients.nes import NES
 from spikeguard.attacks.gradients.spiking_rules import BPTR, HART, PDSG, RGA
@@ -52,6 +54,14 @@ class SuiteSettings:
     def averaged(self, inner: Gradient) -> Gradient:
         """Return a gradient averaged over ``eot`` draws."""
         return inner if self.eot == 1 else EoT(self.eot, inner)
+
+    def mean_field(
+        self, name: str, search: Callable[..., Attack], **options: Any
+    ) -> dict[str, Attack]:
+        """Return a search on the mean field, for stochastic models: none if ``eot`` is 1."""
+        if self.eot == 1:
+            return {}
+        return {f"{name}/mean-field": search(self.threat, gradient=MeanField(), **options)}
 
     def pgd(self, steps: int, width: float | None = None) -> PGD:
         """Return PGD, with a triangular surrogate if a half-width is given."""
@@ -98,6 +108,12 @@ def _compare(plan: SuiteSettings) -> dict[str, Attack]:
 
 
 def _quick(plan: SuiteSettings) -> dict[str, Attack]:
+    """PGD-10 on the mean field (stochastic models); FGSM, PGD-10 with own and other surrogates."""
+    first = plan.mean_field("pgd10", PGD, steps=10)
+    return {**first, **_sweep_of_ten(plan)}
+
+
+def _sweep_of_ten(plan: SuiteSettings) -> dict[str, Attack]:
     """FGSM and PGD-10, with the model's own surrogate and with every half-width."""
     return {"fgsm": FGSM(plan.threat, gradient=plan.gradient()), **plan.sweep(10)}
 
@@ -118,11 +134,17 @@ def _demo(plan: SuiteSettings) -> dict[str, Attack]:
     swept = plan.swept(max(1, plan.steps // 2))
     first = FGSM(plan.threat, gradient=plan.gradient())
     last = SAPGD(plan.threat, steps=2 * plan.steps, gradient=plan.averaged(ASSG()))
-    return {**_baseline(plan), "fgsm": first, **own, **swept, "sapgd/assg": last}
+    smooth = plan.mean_field("apgd-ce", APGD, steps=2 * plan.steps, loss=cross_entropy)
+    return {**smooth, **_baseline(plan), "fgsm": first, **own, **swept, "sapgd/assg": last}
 
 
 def _standard(plan: SuiteSettings) -> dict[str, Attack]:
-    """The attacks and the budget of AutoAttack, with the model's own surrogate; a cascade."""
+    """APGD on the mean field (stochastic models), then the attacks of AutoAttack; a cascade."""
+    return {**plan.mean_field("apgd-ce", APGD, loss=cross_entropy), **_autoattack(plan)}
+
+
+def _autoattack(plan: SuiteSettings) -> dict[str, Attack]:
+    """The attacks and the budget of AutoAttack, with the model's own surrogate."""
     threat, gradient = plan.threat, plan.gradient()
     attacks: dict[str, Attack] = {
         "apgd-ce": APGD(threat, loss=cross_entropy, gradient=gradient),
@@ -145,7 +167,7 @@ def _snn_cascade(plan: SuiteSettings) -> dict[str, Attack]:
     threat = plan.threat
     swept = {f"width{w:g}": SwapSurrogate(Triangular(w)) for w in plan.widths}
     rules: dict[str, Gradient] = {**swept, "rga": RGA(), "hart": HART(0.5), "assg": ASSG()}
-    cheap: dict[str, Attack] = {**_baseline(plan), **_quick(plan)}
+    cheap: dict[str, Attack] = {**_baseline(plan), **_sweep_of_ten(plan)}
     found = {
         f"apgd-ce/{name}": APGD(threat, loss=cross_entropy, gradient=plan.averaged(inner))
         for name, inner in rules.items()
@@ -163,7 +185,7 @@ def _snn_cascade(plan: SuiteSettings) -> dict[str, Attack]:
         **found,
         "sapgd/assg": SAPGD(threat, gradient=sharp),
         **targeted,
-        **_standard(plan),
+        **_autoattack(plan),
     }
 
 
@@ -197,6 +219,7 @@ def _every(plan: SuiteSettings) -> dict[str, Attack]:
         "nes": NES(),
         "membrane": MembraneReadout(),
     }
+    searches = plan.mean_field(f"pgd{steps}", PGD, steps=steps) | searches
     for name, inner in gradients.items():
         searches[f"pgd{steps}/{name}"] = PGD(threat, steps=steps, gradient=plan.averaged(inner))
     return searches

@@ -46,7 +46,9 @@ def mean_field(
         2014, chapter 9; the noise is that of TGO (arXiv:2602.20548) Eq. 15.
     """
     if not sigma > 0:
-        raise ValueError(f"mean_field: sigma must be positive, got {sigma:g}; without noise p is H.")
+        raise ValueError(
+            f"mean_field: sigma must be positive, got {sigma:g}; without noise p is H."
+        )
     drive = current.to(membrane_dtype(current.dtype))
     factor = torch.as_tensor(decay, dtype=drive.dtype, device=drive.device)
     u: Tensor | None = None

@@ -35,8 +35,15 @@ def linear(logits, y):
 
 def network(neuron, T=3, hidden=(6,), **options):
     generator = stream(0, "init")
-    made = MLP(num_classes=3, T=T, hidden=hidden, in_shape=(1, 2, 2), neuron=neuron,
-               generator=generator, **options)
+    made = MLP(
+        num_classes=3,
+        T=T,
+        hidden=hidden,
+        in_shape=(1, 2, 2),
+        neuron=neuron,
+        generator=generator,
+        **options,
+    )
     return made.eval()
 
 

@@ -6,6 +6,7 @@ An adaptive gradient keeps state from step to step of a search (``ASSG``, ``NES`
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -29,6 +30,7 @@ __all__ = [
     "gradient_cost",
     "without_learning",
     "unwrap",
+    "nested",
     "is_adaptive",
     "checked_gradient",
 ]
@@ -78,8 +80,12 @@ def without_learning(gradient: Gradient) -> Gradient:
 
 
 def unwrap(gradient: object) -> object:
-    """Return the innermost gradient, without the wrappers that average or record it."""
-    inner = getattr(gradient, "inner", None)
+    """Return the innermost gradient, without the wrappers that average or record it.
+
+    A gradient of another function than the model (a true ``of_another_function``) is no wrapper,
+    even if it has an ``inner`` gradient.
+    """
+    inner = None if getattr(gradient, "of_another_function", False) else _inner(gradient)
     return gradient if inner is None else unwrap(inner)
 
 
@@ -97,6 +103,17 @@ def gradient_cost(gradient: Gradient) -> float:
     inner = getattr(gradient, "inner", None)
     own = 1.0 if inner is None else gradient_cost(inner)
     return float(getattr(gradient, "cost", own))
+
+
+def nested(gradient: object) -> Iterator[object]:
+    """Yield a gradient and all gradients inside it, the outermost first; nothing for None."""
+    while gradient is not None:
+        yield gradient
+        gradient = _inner(gradient)
+
+
+def _inner(gradient: object) -> object:
+    return getattr(gradient, "inner", None)
 
 
 @dataclass(frozen=True)

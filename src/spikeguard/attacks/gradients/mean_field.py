@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -13,7 +14,9 @@ from spikeguard.attacks.losses import Loss
 from spikeguard.attacks.model_access import frozen
 from spikeguard.system.swapping import swapped
 
-__all__ = ["MeanField", "has_mean_field", "mean_field"]
+__all__ = ["MeanField", "draws_for", "has_mean_field", "mean_field"]
+
+_FEWEST, _MOST = 4, 32  # draws of EoT after the mean field
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class MeanField:
     """
 
     inner: Gradient = BACKPROP
+    of_another_function: ClassVar[bool] = True
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """Return the losses [B] of the mean field, and their input gradient, shaped like ``x``."""
@@ -98,3 +102,14 @@ def _random_parts(model: nn.Module) -> dict[str, nn.Module]:
         for name, module in drawing.items()
         if not any(part is not module and part in drawing.values() for part in module.modules())
     }
+
+
+def draws_for(gradients: float, budget: float) -> int:
+    """Return the draws of ``EoT`` that a budget pays after the mean field, 4 to 32.
+
+    Args:
+        gradients: Gradient evaluations that each draw costs, for example the number of samples
+            left if the budget is that of a step.
+        budget: Gradient evaluations that all draws together may cost.
+    """
+    return int(min(_MOST, max(_FEWEST, budget / max(1.0, gradients))))

@@ -13,10 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack, cost
-from spikeguard.attacks.model_access import classify, crafting, evaluating, observe_passes
+from spikeguard.attacks.model_access import (
+    classify,
+    crafting,
+    evaluating,
+    is_stochastic,
+    observe_passes,
+)
 from spikeguard.attacks.searches.active_set import Judge, Nearest, active_set, can_step
 from spikeguard.attacks.searches.bandit import Bandit
 from spikeguard.attacks.searches.local_climb import LocalClimb
+from spikeguard.attacks.searches.noisy_portfolio import noisy_portfolio
 from spikeguard.attacks.searches.portfolio import portfolio
 from spikeguard.attacks.suitability import suitable
 from spikeguard.attacks.threat import Threat
@@ -193,7 +200,7 @@ class Converging:
             judge: ``(points [B, ...], rows [B]) -> share of correct draws [B]``; 0 is fooled.
             after_round: Called after each round, to save the state.
         """
-        entries = portfolio(self.threat)
+        entries = (noisy_portfolio if is_stochastic(model) else portfolio)(self.threat)
         attacks = {name: entry.build(0, 0.0) for name, entry in entries.items()}
         kept, _ = suitable(attacks, model, x[:1])
         entries = {name: entries[name] for name in kept}

@@ -10,6 +10,7 @@ from torch import Tensor
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.base import draws_per_step, unwrap
+from spikeguard.attacks.gradients.mean_field import MeanField
 from spikeguard.attacks.gradients.membrane_readout import MembraneReadout
 from spikeguard.attacks.gradients.nes import NES
 from spikeguard.attacks.losses import Loss, margin
@@ -62,7 +63,7 @@ def unseen(attack: Attack) -> str | None:
         return "under L1 APGD starts outside the threat set"
     if getattr(attack, "steps", 1) < 2:
         return "the attack takes one step"
-    if isinstance(unwrap(attack.gradient), ANNTwin | MembraneReadout | NES):
+    if isinstance(unwrap(attack.gradient), ANNTwin | MeanField | MembraneReadout | NES):
         return (
             "the attack maximises the loss of another function than the model's logits at a point"
         )
