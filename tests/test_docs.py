@@ -9,7 +9,17 @@ from spikeguard import attacks
 from spikeguard.attacks import ATTACKS
 
 DOCS = Path(__file__).parents[1] / "docs"
-GRADIENTS = ("BPTR", "RGA", "HART", "ASSG", "PDSG", "ANNTwin", "NES", "MembraneReadout")
+GRADIENTS = (
+    "BPTR",
+    "RGA",
+    "HART",
+    "ASSG",
+    "PDSG",
+    "ANNTwin",
+    "NES",
+    "MembraneReadout",
+    "MeanField",
+)
 ROOT = DOCS.parent
 PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 

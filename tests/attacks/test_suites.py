@@ -95,7 +95,7 @@ def test_widths_are_the_attackers_triangles():
 def test_eot_wraps_every_gradient(name):
     plain, averaged = suite(name, eps=0.1), suite(name, eps=0.1, eot=8)
     for key, attack in averaged.items():
-        if not isinstance(attack, UniformNoise | Square):
+        if not isinstance(attack, UniformNoise | Square) and not key.endswith("/mean-field"):
             assert attack.gradient == EoT(8, plain[key].gradient)
 
 

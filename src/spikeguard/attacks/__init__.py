@@ -58,6 +58,7 @@ __all__ = [
     "FAB",
     "FGSM",
     "FORWARD",
+    "GRADIENTS",
     "Gradient",
     "Graphed",
     "HART",
@@ -120,4 +121,20 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "fab": FAB,
     "square": Square,
     "noise": UniformNoise,
+}
+
+GRADIENTS: dict[str, Callable[..., Gradient]] = {
+    "backprop": Backprop,
+    "swap-surrogate": SwapSurrogate,
+    "bptr": BPTR,
+    "rga": RGA,
+    "hart": HART,
+    "assg": ASSG,
+    "pdsg": PDSG,
+    "ann-twin": ANNTwin,
+    "membrane": MembraneReadout,
+    "mean-field": MeanField,
+    "nes": NES,
+    "eot": EoT,
+    "graphed": Graphed,
 }
