@@ -173,8 +173,8 @@ def reported(name: str, model: nn.Module, threat: Threat) -> Attack:
     if suitable({name: attack}, model)[1]:
         raise ValueError(
             f"attack: {name} does not fit this model: it needs spiking layers, for some gradients "
-            "with a known recurrence, or logits that are spike counts; choose an attack with the "
-            "model's own gradient, such as pgd40."
+            "with a known recurrence, logits that are spike counts, or noise with a known mean; "
+            "choose an attack with the model's own gradient, such as pgd40."
         )
     return attack
 
