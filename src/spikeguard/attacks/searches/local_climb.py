@@ -40,9 +40,9 @@ class LocalClimb:
     r"""Random local search on the margin, by queries only.
 
     In every iteration a sample gets 8 candidates. A candidate changes one or two random pixels
-    (elements of the input) of the current point, by turns to a value uniform in the pixel's allowed
-    interval, or by ``s eps`` with s log-uniform in [0.05, 0.5] and a random sign; it is projected
-    into the threat set. The candidate of lowest margin replaces the current point if its margin is
+    (elements of the input) of the current point: by turns to a value in the pixel's allowed
+    interval, which is half the time one of its ends and else uniform, or by ``s eps`` with s
+    log-uniform in [0.05, 0.5] and a random sign. It is projected into the threat set. The candidate of lowest margin replaces the current point if its margin is
     no higher. A candidate that fools the model ends the climb.
 
     The logits of a spiking network are piecewise constant, and near the end of a gradient search
@@ -145,7 +145,7 @@ class LocalClimb:
             where = (u[..., pixel] * size).long().clamp_max(size - 1)
             least, most = low.gather(1, where), high.gather(1, where)
             now = tried.gather(2, where[..., None])[..., 0]
-            leap = least + u[..., value] * (most - least)
+            leap = least + (2 * u[..., value] - 0.5).clamp(0, 1) * (most - least)
             small = now + step * torch.where(u[..., value] < 0.5, -1.0, 1.0).to(x.dtype)
             to = torch.where(leaps, leap, small)
             to = torch.where(pairs, to, now) if pixel else to
