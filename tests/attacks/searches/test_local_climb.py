@@ -52,7 +52,9 @@ def test_a_value_of_one_pixel_inside_the_box_is_found():
             assert (model(face).argmax(1) == 0).all()
     found = climbed(LocalClimb(Linf(EPS), 2000), model, x, y, x)
     assert found.fooled.all()
-    assert ((found.points.flatten(1)[:, KEY] >= 0.53) & (found.points.flatten(1)[:, KEY] < 0.56)).all()
+    assert (
+        (found.points.flatten(1)[:, KEY] >= 0.53) & (found.points.flatten(1)[:, KEY] < 0.56)
+    ).all()
     plain = LocalClimb(Linf(EPS), 2000)(model, x, y, generator=SampleStreams(3, torch.arange(6)))
     assert torch.equal(plain, found.points), "the call climbs from the input"
 
@@ -89,7 +91,9 @@ def test_it_starts_where_it_is_told_to():
     assert found.fooled.all() and torch.equal(found.points, x)
     grey = torch.full((4, 1, 3, 3), 0.3)
     start = torch.full_like(grey, 0.35)
-    one = climbed(LocalClimb(Linf(EPS), 8), Lattice(), grey, torch.zeros(4, dtype=torch.int64), start)
+    one = climbed(
+        LocalClimb(Linf(EPS), 8), Lattice(), grey, torch.zeros(4, dtype=torch.int64), start
+    )
     changed = (one.points != start).flatten(1).sum(1)
     assert ((1 <= changed) & (changed <= 2)).all(), "one iteration changes one or two pixels"
 

@@ -51,12 +51,12 @@ class SearchRounds:
 
     def run(self, name: str, attack: Attack) -> Round:
         """Run a search on the samples that are left and record the round."""
-        state, gradients, began = self.state, 0.0, time.process_time()
+        state, passes, began = self.state, 0, time.process_time()
         streams = self.streams.fork("round", len(state.rounds))
 
         def count(samples: int, gradient: bool) -> None:
-            nonlocal gradients
-            gradients += samples * (1.0 if gradient else FORWARD)
+            nonlocal passes  # whole numbers, whose sum does not depend on the batches
+            passes += samples * (round(1 / FORWARD) if gradient else 1)
 
         with observe_passes(count):
             if isinstance(attack, LocalClimb):
@@ -65,7 +65,7 @@ class SearchRounds:
                 self._search(attack, streams)
         left, took = float(state.right.sum()), time.process_time() - began
         spent = state.spent + cost(attack)
-        made = Round(name, cost(attack), spent, gradients, state.left - left, left, took)
+        made = Round(name, cost(attack), spent, passes * FORWARD, state.left - left, left, took)
         state.rounds.append(made)
         return made
 
