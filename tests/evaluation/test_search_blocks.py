@@ -191,7 +191,7 @@ def test_where_no_sample_is_right_there_is_no_record():
 
 
 def test_without_a_cascade_it_is_rejected_in_one_line():
-    with pytest.raises(ValueError, match="attack 'snn' .* pass cascade=True") as error:
+    with pytest.raises(ValueError, match=r"attack 'snn' .* pass cascade=True") as error:
         evaluate(spiking(), data(), attack())
     assert "\n" not in str(error.value)
     two = attack() | {"again": Converging(Linf(EPS), budget=30)}

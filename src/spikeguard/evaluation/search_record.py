@@ -25,7 +25,8 @@ def merged_record(texts: Iterable[str]) -> dict[str, Any]:
     extrapolation, not a bound.
 
     Returns:
-        A dictionary with ``n``, the samples attacked; ``curve``, points with the ``search`` that
+        A dictionary with ``n``, the samples attacked; ``start``, the sum of their shares of correct
+        draws, ``n`` without noise; ``curve``, points with the ``search`` that
         ended there, ``spent`` gradients per remaining sample, ``gradients`` and ``cpu_s`` in all,
         and samples ``left``; ``searches``, for each its ``uses``, ``fooled``, ``gradients`` and
         ``cpu_s``; ``ended``, how many blocks ended by each rule; and ``estimate`` with ``more``,
@@ -50,9 +51,10 @@ def merged_record(texts: Iterable[str]) -> dict[str, Any]:
     ended: dict[str, int] = {}
     for block in blocks:
         ended[block["ended"]] = ended.get(block["ended"], 0) + 1
-    left = curve[-1]["left"] if curve else sum(starts)
+    left = curve[-1]["left"]
     return {
         "n": sum(block["samples"] for block in blocks),
+        "start": sum(starts),
         "curve": curve,
         "searches": searches,
         "ended": ", ".join(

@@ -1,4 +1,4 @@
-"""Converging: the three rules that end it, what it depends on, and that it continues bit for bit."""
+"""Converging: the rules that end it, what it depends on, and that it resumes bit for bit."""
 
 from dataclasses import replace
 

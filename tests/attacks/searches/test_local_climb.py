@@ -136,7 +136,7 @@ def test_bad_arguments_are_rejected_in_one_line():
     assert "\n" not in str(error.value)
     noisy = MLP(16, 3, T=2, hidden=(4,), neuron=NoisyLIF(0.5, 0.3)).eval()
     x, y = vectors(4)
-    with pytest.raises(ValueError, match="LocalClimb: .* noise") as error:
+    with pytest.raises(ValueError, match=r"LocalClimb: .* noise") as error:
         LocalClimb(Linf(EPS), 8)(noisy, x, y)
     assert "\n" not in str(error.value)
     assert cost(LocalClimb(Linf(EPS), 300)) == pytest.approx(100)

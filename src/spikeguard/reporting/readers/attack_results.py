@@ -118,12 +118,13 @@ def _search(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if record is None:
         return None
     n, guess = int(record["n"]), record.get("estimate")
+    start = float(record.get("start", n))
     names = [str(point["search"]) for point in record["curve"]]
     left = [float(point["left"]) for point in record["curve"]]
     spent = {
         key: [float(point[key]) for point in record["curve"]] for key in ("gradients", "cpu_s")
     }
-    falls = all(before >= after >= 0 for before, after in pairwise([n, *left]))
+    falls = all(before >= after >= 0 for before, after in pairwise([n, start, *left]))
     rises = all(
         before <= after < math.inf
         for column in spent.values()
@@ -139,7 +140,8 @@ def _search(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
         {"search": name, "gradients": gradients, "cpu_s": seconds, "left": remain}
         for name, gradients, seconds, remain in zip(names, *spent.values(), left, strict=True)
     ]
-    return {"n": n, "curve": curve, "ended": str(record["ended"]), "estimate": guess}
+    ended = str(record["ended"])
+    return {"n": n, "start": start, "curve": curve, "ended": ended, "estimate": guess}
 
 
 def _is_of(settings: Any, kinds: Mapping[str, Any]) -> bool:
