@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from spikeguard.evaluation.statistics import poisson_interval
 
-__all__ = ["merged_record"]
+__all__ = ["BEFORE", "is_of_suite_before", "merged_record"]
+
+BEFORE = " (the suite before)"  # after the name of such a result
 
 _FACTOR = math.sqrt(10)  # the last factor of the gradients, from which the estimate is taken
 
@@ -64,6 +66,17 @@ def merged_record(texts: Iterable[str]) -> dict[str, Any]:
         "estimate": {name: min(2 * value, left) for name, value in
                      (("more", late), ("low", low), ("high", high))},
     }  # fmt: skip
+
+
+def is_of_suite_before(card: Mapping[str, Any]) -> bool:
+    """Whether a stored result is of the suite "snn" before it was a converging search.
+
+    That suite is now "snn-cascade". Its worst case is a valid, but weaker upper bound.
+
+    Args:
+        card: The content of the result's JSON file.
+    """
+    return card.get("suite") == "snn" and "snn" not in card["attacks"]
 
 
 def _curve(blocks: Sequence[dict[str, Any]], starts: Sequence[float]) -> list[dict[str, Any]]:

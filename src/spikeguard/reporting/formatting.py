@@ -28,6 +28,7 @@ _ATTACKS = {
     "noise": "Uniform noise",
     "fgsm": "FGSM",
     "rfgsm": "R+FGSM",
+    "snn": "Converging search",
     "worst_case": "Worst case",
 }
 

@@ -95,7 +95,7 @@ def test_it_starts_where_it_is_told_to():
         LocalClimb(Linf(EPS), 8), Lattice(), grey, torch.zeros(4, dtype=torch.int64), start
     )
     changed = (one.points != start).flatten(1).sum(1)
-    assert ((1 <= changed) & (changed <= 2)).all(), "one iteration changes one or two pixels"
+    assert set(changed.tolist()) <= {1, 2}, "one iteration changes one or two pixels"
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])

@@ -39,8 +39,8 @@ def search_chart(record: Record, *, id: str, title: str) -> Chart:
     Args:
         record: The record of the search: ``curve``, points with the name of the ``search``, all
             image-gradients (``gradients``) and CPU seconds (``cpu_s``) spent so far and the images
-            that are ``left``; ``n``, the images attacked, >= 1; ``start``, the sum of their shares of
-            correct draws, ``n`` if missing; ``ended``, the rule that ended it;
+            that are ``left``; ``n``, the images attacked, >= 1; ``start``, the sum of their
+            shares of correct draws, ``n`` if missing; ``ended``, the rule that ended it;
             ``estimate``, the images (``more``, from ``low`` to ``high``) still to be found.
         id: Id of the chart on the page.
         title: Heading of the chart.
