@@ -48,7 +48,7 @@ def test_the_old_result_is_marked_and_counts_in_the_bound(folder):
     assert set(found) == {f"snn-linf-0.2{BEFORE}", "snn-linf-0.2-first20"}
     old = found[f"snn-linf-0.2{BEFORE}"].worst_case.accuracy
     assert old < found["snn-linf-0.2-first20"].worst_case.accuracy
-    said = audit(Sign(), images(), threat=Linf(EPS), budget="quick", stored=found, steps=5)
+    said = audit(Sign(), images(), threat=Linf(EPS), budget="quick", stored=found)
     assert said.bound.value <= old
     assert any(BEFORE in source for source in said.bound.sources)
 
