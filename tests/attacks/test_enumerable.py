@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spikeguard.attacks import APGD, FAB, FGSM, Linf, Square, UniformNoise, suite
+from spikeguard.attacks import APGD, FAB, FGSM, Converging, Linf, Square, UniformNoise, suite
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, Triangular
@@ -56,7 +56,12 @@ def enumerated(model, x, y, points=61):
 
 
 def fitting(name):
-    """Return a suite without repetition: three other classes, and four corners for Square."""
+    """Return a suite without repetition: three other classes, and four corners for Square.
+
+    Of the converging search, a tenth of the budget.
+    """
+    if name == "snn":
+        return {"snn": Converging(THREAT, budget=3000)}
     made = {}
     for key, attack in suite(name, eps=EPS).items():
         if isinstance(attack, FAB) or (isinstance(attack, APGD) and attack.targets):
@@ -100,11 +105,13 @@ def test_a_finer_grid_finds_the_same(known):
 def test_the_suites_end_at_the_truth(known):
     """snn at most one point above it, standard not below snn, and neither below the true value."""
     robust = known[3]
-    snn, standard = (left(known, fitting(name)) for name in ("snn", "standard"))
-    for result in (snn, standard):
+    names = ("snn", "snn-cascade", "standard")
+    snn, cascade, standard = (left(known, fitting(name)) for name in names)
+    for result in (snn, cascade, standard):
         invented = (result.outcomes["worst_case"] == 0) & robust
         assert invented.sum() <= 1  # between two points of the grid
-    assert snn.outcomes["worst_case"].sum() <= robust.sum() + SAMPLES // 100
+    for result in (snn, cascade):
+        assert result.outcomes["worst_case"].sum() <= robust.sum() + SAMPLES // 100
     assert standard.worst_case.accuracy >= snn.worst_case.accuracy
 
 

@@ -9,10 +9,12 @@ from spikeguard.attacks import (
     ATTACKS,
     CASCADES,
     FGSM,
+    L2,
     PGD,
     RFGSM,
     SUITES,
     Backprop,
+    Converging,
     EoT,
     Linf,
     Square,
@@ -41,7 +43,8 @@ NAMES = {
     "surrogates": ["pgd40", *(f"pgd40/width{w}" for w in ("0.5", "1", "2", "4"))],
     "baseline": ["noise"],
     "standard": ["apgd-ce", "apgd-t", "fab-t", "square"],
-    "snn": [
+    "snn": ["snn"],
+    "snn-cascade": [
         *("noise", "fgsm", "pgd10", *(f"pgd10/width{w}" for w in ("0.5", "1", "2", "4"))),
         *(f"apgd-ce/width{w}" for w in ("0.5", "1", "2", "4")),
         *("apgd-ce/rga", "apgd-ce/hart", "apgd-ce/assg", "sapgd/assg", "apgd-margin/membrane"),
@@ -91,7 +94,7 @@ def test_widths_are_the_attackers_triangles():
     assert all(attack.steps == 5 for attack in attacks.values())
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"baseline"}))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"baseline", "snn"}))
 def test_eot_wraps_every_gradient(name):
     plain, averaged = suite(name, eps=0.1), suite(name, eps=0.1, eot=8)
     for key, attack in averaged.items():
@@ -105,7 +108,11 @@ def test_standard_has_the_budget_of_autoattack():
     assert (attacks["apgd-t"].steps, attacks["apgd-t"].targets) == (100, 9)
     assert (attacks["fab-t"].steps, attacks["fab-t"].targets) == (100, 9)
     assert attacks["square"].queries == 5000
-    assert suite("snn", eps=0.1).items() >= attacks.items()
+    assert suite("snn-cascade", eps=0.1).items() >= attacks.items()
+
+
+def test_snn_is_the_converging_search_with_its_usual_budget():
+    assert suite("snn", eps=0.1, norm="l2") == {"snn": Converging(L2(0.1), budget=30_000)}
 
 
 def test_square_is_not_defined_in_l1():
@@ -114,11 +121,11 @@ def test_square_is_not_defined_in_l1():
 
 def test_every_attack_of_a_cascade_declares_its_cost():
     for name in CASCADES:
-        assert all(0 < cost(attack) < 10_000 for attack in suite(name, eps=0.1).values())
+        assert all(0 < cost(attack) <= 30_000 for attack in suite(name, eps=0.1).values())
 
 
 def test_gradients_that_a_model_cannot_be_given_are_left_out():
-    attacks = suite("snn", eps=0.1, eot=2)
+    attacks = suite("snn-cascade", eps=0.1, eot=2)
     spiking = MLP(4, 2, T=2, readout="rate")
     assert suitable(attacks, spiking) == (attacks, ())
     plain, left_out = suitable(attacks, nn.Linear(4, 2))
@@ -191,11 +198,13 @@ def test_one_attack_is_found_by_the_name_its_suite_gives_it():
     assert attack_by_name("pgd40", eps=0.1) == suite("papers", eps=0.1)["pgd40"]
     assert (
         attack_by_name("sapgd/assg", eps=0.5, norm="l2")
-        == suite("snn", eps=0.5, norm="l2")["sapgd/assg"]
+        == suite("snn-cascade", eps=0.5, norm="l2")["sapgd/assg"]
     )
     assert attack_by_name("apgd-ce", eps=0.1, eot=3).gradient == EoT(3, Backprop())
     with pytest.raises(ValueError, match=r"unknown attack 'pdg40'\. Did you mean 'pgd40'\?"):
         attack_by_name("pdg40", eps=0.1)
+    with pytest.raises(ValueError, match="unknown attack 'snn'"):
+        attack_by_name("snn", eps=0.1)
 
 
 def test_the_steps_of_the_stable_snn_paper_shrink_with_their_number():

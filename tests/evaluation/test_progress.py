@@ -157,3 +157,34 @@ def test_stored_shards_count_as_no_work():
     assert meter.left == 0
     meter.finish()
     assert updates == [(1, 1, "done")]
+
+
+def test_an_attack_may_expect_to_end_before_its_cost():
+    """Of 10 x 1000 gradients 400 are expected; as they are spent, fewer remain, never below 0."""
+    attacks = {"search": Up(Linf(0.1), 1000), "later": Up(Linf(0.1), 7)}
+    meter = ProgressMeter(lambda *update: None, attacks, samples=10, draws=1)
+    meter.begin(10)
+    meter.attack("search", 10)
+    later = 10 * (7 + SCORE)
+    assert meter.left == pytest.approx(10 * (1000 + SCORE) + later)
+    meter.expect(400)
+    assert meter.left == pytest.approx(400 + later)
+    model, x = Firm(), torch.rand(10, 1, 2, 2, generator=stream(0, "x"))
+    with meter.counting_passes():
+        BACKPROP(model, x, torch.zeros(10, dtype=torch.int64), cross_entropy)
+    assert meter.left == pytest.approx(390 + later)
+    meter.expect(5)
+    with meter.counting_passes():
+        BACKPROP(model, x, torch.zeros(10, dtype=torch.int64), cross_entropy)
+    assert meter.left == pytest.approx(later)
+    meter.attack("later", 10)  # the expectation was of the attack before
+    assert meter.left == pytest.approx(later)
+
+
+def test_observers_may_be_nested():
+    outer, inner, x = [], [], torch.full((3, 1, 2, 2), 0.5)
+    with observe_passes(lambda *update: outer.append(update)):
+        with observe_passes(lambda *update: inner.append(update)):
+            BACKPROP(Firm(), x, torch.zeros(3, dtype=torch.int64), cross_entropy)
+        BACKPROP(Firm(), x[:1], torch.zeros(1, dtype=torch.int64), cross_entropy)
+    assert inner == [(3, True)] and outer == [(3, True), (1, True)]

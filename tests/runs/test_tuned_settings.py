@@ -61,7 +61,7 @@ def data():
 
 
 def snn_suite(eot=1):
-    return attacks.suite("snn", eps=EPS, eot=eot)
+    return attacks.suite("snn-cascade", eps=EPS, eot=eot)
 
 
 def plain(gradient, steps=10):
@@ -99,7 +99,7 @@ def test_only_suites_with_such_a_gradient_have_something_to_choose():
     found = {name: set(tunable(attacks.suite(name, eps=0.1))) for name in attacks.SUITES}
     both = {"HART", "ASSG"}
     assert {name: kinds for name, kinds in found.items() if kinds} == {
-        "snn": both,
+        "snn-cascade": both,
         "every": both,
         "demo": {"ASSG"},
     }
@@ -194,7 +194,7 @@ def test_an_attack_by_itself_comes_with_where_its_setting_is_from(model, data, t
 
 def test_names_of_results_say_so_where_there_was_a_choice():
     plan, tuned = EvaluateSection(), EvaluateSection(tune=True)
-    assert attack_name("snn", 0.1, tuned) == f"{attack_name('snn', 0.1, plan)}-tuned"
+    assert attack_name("demo", 0.1, tuned) == f"{attack_name('demo', 0.1, plan)}-tuned"
     assert attack_name("papers", 0.1, tuned) == attack_name("papers", 0.1, plan)
 
 

@@ -31,7 +31,9 @@ from spikeguard.attacks.model_access import (
 )
 from spikeguard.attacks.searches.active_set import State, Step, Stepwise, Watch
 from spikeguard.attacks.searches.apgd import APGD
+from spikeguard.attacks.searches.converging import Converging
 from spikeguard.attacks.searches.fab import FAB
+from spikeguard.attacks.searches.local_climb import LocalClimb
 from spikeguard.attacks.searches.mifgsm import MIFGSM
 from spikeguard.attacks.searches.mtpgd import MTPGD
 from spikeguard.attacks.searches.noise import UniformNoise
@@ -54,6 +56,7 @@ __all__ = [
     "Backprop",
     "CANDIDATES",
     "CASCADES",
+    "Converging",
     "EoT",
     "FAB",
     "FGSM",
@@ -66,6 +69,7 @@ __all__ = [
     "L2",
     "LOSSES",
     "Linf",
+    "LocalClimb",
     "Loss",
     "MIFGSM",
     "MTPGD",

@@ -89,8 +89,18 @@ _LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 @contextmanager
 def observe_passes(listener: Listener) -> Iterator[None]:
-    """Call ``listener(samples, gradient)`` after every pass of a model inside the block."""
-    before = _LISTENER.set(listener)
+    """Call ``listener(samples, gradient)`` after every pass of a model inside the block.
+
+    Blocks may be nested: the listeners of all of them are called.
+    """
+    outer = _LISTENER.get()
+
+    def both(samples: int, gradient: bool) -> None:
+        listener(samples, gradient)
+        if outer is not None:
+            outer(samples, gradient)
+
+    before = _LISTENER.set(both)
     try:
         yield
     finally:

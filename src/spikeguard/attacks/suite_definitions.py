@@ -29,9 +29,7 @@ from spikeguard.neurons.surrogate import Surrogate, Triangular
 
 __all__ = ["CASCADES", "SUITES", "SuiteSettings"]
 
-CASCADES = frozenset(
-    {"standard", "snn", "snn-cascade"}
-)  # suites for the worst case, run as a cascade
+CASCADES = frozenset({"standard", "snn", "snn-cascade"})  # suites for the worst case
 
 _TARGETS = 9
 _PAPER_STEP = 0.01 / (8 / 255)  # the papers' alpha of 0.01 at eps 8/255, as a fraction of eps

@@ -59,6 +59,7 @@ def attack_by_name(name: str, *, eps: float, norm: str = "linf", eot: int = 1) -
     known: dict[str, Attack] = {}
     for suite_name in ("papers", "snn-cascade", *SUITES):
         known = suite(suite_name, eps=eps, norm=norm, eot=eot) | known
+    del known["snn"]  # a search over many attacks
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""

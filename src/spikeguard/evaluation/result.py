@@ -131,7 +131,7 @@ class Evaluation:
         head = f"{first:<{wide}}  accuracy  95 % interval   (n = {self.samples})"
         lines = [head, *(f"{name:<{wide}}   {score}" for name, score in rows)]
         if self.search is not None:
-            lines.append(_search_in_words(self.search))
+            lines.append(_search_in_words(self.search, self.samples))
         if self.cascade and len(self.settings) > 1:
             lines.append("cascade: each accuracy is after this and all cheaper attacks")
         if self.precision != "32":
@@ -241,15 +241,16 @@ class Evaluation:
             )
 
 
-def _search_in_words(record: Mapping[str, Any]) -> str:
-    """Return what a converging search did, in one line."""
-    last, more, n = record["curve"][-1:], record["estimate"], record["n"]
-    if not last:
-        return "search: no sample to attack"
-    spent = f"{last[0]['spent']:,.0f} gradients a sample, {last[0]['cpu_s']:,.0f} CPU seconds"
-    likely = f"{100 * more['more'] / n:.1f} points (up to {100 * more['high'] / n:.1f})"
+def _search_in_words(record: Mapping[str, Any], samples: int) -> str:
+    """Return what a converging search did, in one line; points are of all samples."""
+    last, more = record["curve"][-1], record["estimate"]
+    spent = f"{last['spent']:,.0f} gradients a sample and {last['cpu_s']:,.0f} CPU seconds"
+    likely = (
+        f"{100 * more['more'] / samples:.1f} points (at most {100 * more['high'] / samples:.1f})"
+    )
     return (
-        f"search: {record['ended']} after {spent}; estimate: ten times as many lower it by {likely}"
+        f"search: {record['ended']} after {spent}; estimate: ten times as many would lower the "
+        f"accuracy by {likely}"
     )
 
 

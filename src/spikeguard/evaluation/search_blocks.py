@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.searches.active_set import Judge
-from spikeguard.attacks.searches.converging import Converging, Progress
+from spikeguard.attacks.searches.converging import Converging
+from spikeguard.attacks.searches.search_state import SearchState
 from spikeguard.evaluation.shard_store import read_shard
 from spikeguard.rng import SampleStreams
 from spikeguard.storage.atomic_files import write_npz
@@ -35,14 +36,14 @@ class SearchBlocks:
 
     def __init__(self, attack: Converging, file: Path | None, device: torch.device):
         self.attack, self.file = attack, file
-        self.blocks: dict[int, Progress] = {}
+        self.blocks: dict[int, SearchState] = {}
         if file is None or not file.exists():
             return
         stored = read_shard(file)
         for block in sorted({int(name.partition(":")[0]) for name in stored}):
             prefix = f"{block}:"
             arrays = {n[len(prefix) :]: a for n, a in stored.items() if n.startswith(prefix)}
-            self.blocks[block] = Progress.from_arrays(arrays, device)
+            self.blocks[block] = SearchState.from_arrays(arrays, device)
 
     def run(
         self,
@@ -55,7 +56,7 @@ class SearchBlocks:
         *,
         batch_size: int,
         judge: Judge,
-        after_round: Callable[[Progress], None],
+        expect: Callable[[float], None],
     ) -> tuple[Tensor, Tensor]:
         """Search, and return each sample's worst input and its share of correct draws.
 
@@ -68,21 +69,24 @@ class SearchBlocks:
             streams: A stream for each sample.
             batch_size: Samples at once.
             judge: ``(points [B, ...], rows [B]) -> share of correct draws [B]``.
-            after_round: Called after each round with the state of its block.
+            expect: Called after each round with an estimate of the gradients still needed.
         """
-        found, shares = x.clone(), right.clone()
+        found, shares, waiting = x.clone(), right.clone(), len(x)
         for block in sorted(set((index // BLOCK).tolist())):
             rows = (index // BLOCK == block).nonzero()[:, 0]
             at = rows.to(x.device)
+            waiting -= len(rows)
             if block not in self.blocks:
-                self.blocks[block] = Progress.of(x[at], right[rows])
+                self.blocks[block] = SearchState.of(x[at], right[rows])
 
             def judged(points: Tensor, inner: Tensor, rows: Tensor = rows) -> Tensor:
                 return judge(points, rows[inner])
 
-            def save(state: Progress) -> None:
+            def save(state: SearchState, waiting: int = waiting) -> None:
                 self._save()
-                after_round(state)
+                here = self.attack.remaining(state)
+                whole = here + sum(each.gradients for each in state.rounds)
+                expect(here + waiting * whole / len(state.right))
 
             state = self.attack.run(
                 model, x[at], y[at], self.blocks[block], streams.take(rows),
@@ -109,7 +113,7 @@ class SearchBlocks:
     def _save(self) -> None:
         if self.file is None:
             return
-        each: Iterable[tuple[int, Progress]] = self.blocks.items()
+        each: Iterable[tuple[int, SearchState]] = self.blocks.items()
         write_npz(
             self.file,
             **{f"{block}:{name}": a for block, state in each for name, a in state.arrays().items()},

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from spikeguard.evaluation.statistics import poisson_interval
 
-__all__ = ["merged_record"]
+__all__ = ["BEFORE", "is_of_suite_before", "merged_record"]
+
+BEFORE = " (the suite before)"  # after the name of such a result
 
 _FACTOR = math.sqrt(10)  # the last factor of the gradients, from which the estimate is taken
 
@@ -25,7 +27,8 @@ def merged_record(texts: Iterable[str]) -> dict[str, Any]:
     extrapolation, not a bound.
 
     Returns:
-        A dictionary with ``n``, the samples attacked; ``curve``, points with the ``search`` that
+        A dictionary with ``n``, the samples attacked; ``start``, the sum of their shares of correct
+        draws, ``n`` without noise; ``curve``, points with the ``search`` that
         ended there, ``spent`` gradients per remaining sample, ``gradients`` and ``cpu_s`` in all,
         and samples ``left``; ``searches``, for each its ``uses``, ``fooled``, ``gradients`` and
         ``cpu_s``; ``ended``, how many blocks ended by each rule; and ``estimate`` with ``more``,
@@ -50,9 +53,10 @@ def merged_record(texts: Iterable[str]) -> dict[str, Any]:
     ended: dict[str, int] = {}
     for block in blocks:
         ended[block["ended"]] = ended.get(block["ended"], 0) + 1
-    left = curve[-1]["left"] if curve else sum(starts)
+    left = curve[-1]["left"]
     return {
         "n": sum(block["samples"] for block in blocks),
+        "start": sum(starts),
         "curve": curve,
         "searches": searches,
         "ended": ", ".join(
@@ -62,6 +66,17 @@ def merged_record(texts: Iterable[str]) -> dict[str, Any]:
         "estimate": {name: min(2 * value, left) for name, value in
                      (("more", late), ("low", low), ("high", high))},
     }  # fmt: skip
+
+
+def is_of_suite_before(card: Mapping[str, Any]) -> bool:
+    """Whether a stored result is of the suite "snn" before it was a converging search.
+
+    That suite is now "snn-cascade". Its worst case is a valid, but weaker upper bound.
+
+    Args:
+        card: The content of the result's JSON file.
+    """
+    return card.get("suite") == "snn" and "snn" not in card["attacks"]
 
 
 def _curve(blocks: Sequence[dict[str, Any]], starts: Sequence[float]) -> list[dict[str, Any]]:

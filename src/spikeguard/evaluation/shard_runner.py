@@ -141,7 +141,7 @@ class ShardRunner:
             if isinstance(attack, Converging)
         }
         before = Cascade.of(read_shard(saved), x.device) if saved and saved.exists() else None
-        if before is not None:
+        if before is not None or any(each.blocks for each in searches.values()):
             meter.resume()
         found = run_cascade(
             list(self.attacks),
@@ -160,7 +160,8 @@ class ShardRunner:
         shard |= {f"right:{name}": values.numpy() for name, values in correct.items()}
         shard |= {f"seconds:{name}": np.array([took]) for name, took in found.seconds.items()}
         for each in searches.values():
-            shard["search"] = np.array([each.record()])
+            if each.blocks:  # some sample was searched
+                shard["search"] = np.array([each.record()])
         return shard | {f"x:{name}": points.cpu().numpy() for name, points in found.points.items()}
 
     def _attack_samples(
@@ -208,7 +209,7 @@ class ShardRunner:
                 self.model, x, y, index, right,
                 SampleStreams(key(self.options.seed, "attack", name), index),
                 batch_size=self.options.batch_size, judge=judge,
-                after_round=lambda state: meter.expect(search.attack.remaining(state)),
+                expect=meter.expect,
             )  # fmt: skip
 
     def _attack(

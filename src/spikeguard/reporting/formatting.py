@@ -28,6 +28,7 @@ _ATTACKS = {
     "noise": "Uniform noise",
     "fgsm": "FGSM",
     "rfgsm": "R+FGSM",
+    "snn": "Converging search",
     "worst_case": "Worst case",
 }
 
@@ -52,9 +53,9 @@ def points(difference: float) -> str:
     return f"{100 * difference:.1f} points"
 
 
-def count(number: int) -> str:
-    """Write a whole number: "1,234"."""
-    return f"{number:,}"
+def count(number: float) -> str:
+    """Write a number of images: "1,234"; a sum of shares with one decimal."""
+    return f"{number:,.{0 if float(number).is_integer() else 1}f}"
 
 
 def duration(seconds: float) -> str:

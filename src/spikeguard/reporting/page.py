@@ -280,7 +280,7 @@ def _commands(network: Network) -> list[tuple[str, str]]:
     recorded = network.environment.get("command")
     commands = [("trained by", str(recorded))] if recorded else []
     commands += [
-        (f"attacks {result.name}", _attack(network, result)) for result in network.attacked
+        (f"attacks {result.title}", _attack(network, result)) for result in network.attacked
     ]
     if network.audited is not None:
         commands.append(("audit", command("audit", network)))
@@ -288,7 +288,8 @@ def _commands(network: Network) -> list[tuple[str, str]]:
 
 
 def _attack(network: Network, result: AttackResult) -> str:
-    options = ["--suite", result.suite] if result.suite else []
+    suite = "snn-cascade" if result.before else result.suite
+    options = ["--suite", suite] if suite else []
     options += ["--norm", result.norm, "--eps", eps_text(result.eps)]
     options += ["--limit", str(result.limit)] if result.limit is not None else []
     options += ["--eot", str(result.eot)] if result.eot > 1 else []

@@ -128,7 +128,7 @@ def _merged(n: int, results: Sequence[AttackResult]) -> Standing:
         ),
         zero_gradient=used[0].zero_gradient,
         tuned=tuple(dict.fromkeys(result.tuned for result in used if result.tuned)),
-        left_out=tuple(result.name for result in results if result.clean.n != n),
+        left_out=tuple(result.title for result in results if result.clean.n != n),
     )
 
 

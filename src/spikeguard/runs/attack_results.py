@@ -221,6 +221,7 @@ def _load_result(
     from spikeguard.attacks.base import describe
     from spikeguard.attacks.tuning import adjusted, describe_tuned
     from spikeguard.evaluation.result import Evaluation
+    from spikeguard.evaluation.search_record import is_of_suite_before
 
     found = Evaluation.load(stem)
     card = json.loads(stem.with_name(f"{stem.name}.json").read_text(encoding="utf-8"))
@@ -230,7 +231,11 @@ def _load_result(
     settings = {name: describe(attack) for name, attack in attacks.items()}
     wanted = json.loads(json.dumps([settings, cascade, precision]))
     if [found.settings, found.cascade, found.precision] != wanted:
-        raise ConfigError(
-            f"{stem}.json was made with other attack settings; move it away and run again."
+        old = 'suite "snn" before it was a converging search, now "snn-cascade"'
+        made = (
+            f"made with the {old}"
+            if is_of_suite_before(card)
+            else "made with other attack settings"
         )
+        raise ConfigError(f"{stem}.json was {made}; move it away and run again.")
     return found

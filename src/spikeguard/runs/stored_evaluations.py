@@ -20,6 +20,8 @@ def stored_evaluations(
 ) -> dict[str, Evaluation]:
     """Return the finished evaluations at a threat set, by the names of their files.
 
+    Results of the suite "snn" before it was a converging search are marked in their names.
+
     Args:
         folder: Folder of the results of one model; it may be missing.
         threat: Norm and radius of the wanted results.
@@ -29,6 +31,7 @@ def stored_evaluations(
         ValueError: If a file is damaged: one line that names it.
     """
     from spikeguard.evaluation.result import Evaluation, load_worst
+    from spikeguard.evaluation.search_record import BEFORE, is_of_suite_before
 
     found = {}
     for card in sorted(folder.glob("*.json")):
@@ -36,9 +39,9 @@ def stored_evaluations(
         evaluation = Evaluation.load(stem)
         attacked = evaluation.threat
         same = attacked["norm"] == threat.norm and math.isclose(attacked["eps"], threat.eps)
-        made = json.loads(card.read_text(encoding="utf-8")).get("checkpoint", "best")
-        if same and made == checkpoint:
+        content = json.loads(card.read_text(encoding="utf-8"))
+        if same and content.get("checkpoint", "best") == checkpoint:
             if evaluation.stochastic:  # its worst inputs are scored again
                 evaluation = replace(evaluation, worst=load_worst(stem))
-            found[stem.name] = evaluation
+            found[stem.name + (BEFORE if is_of_suite_before(content) else "")] = evaluation
     return found

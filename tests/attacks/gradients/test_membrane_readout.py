@@ -64,9 +64,9 @@ def test_a_network_that_answers_in_potentials_is_backpropagated_and_left_out_of_
         READOUT(model, x, y, margin), Backprop()(model, x, y, margin), strict=True
     ):
         assert torch.equal(ours, theirs)
-    _, without = suitable(suite("snn", eps=0.1), model)
+    _, without = suitable(suite("snn-cascade", eps=0.1), model)
     assert without == ("apgd-margin/membrane",)
-    assert suitable(suite("snn", eps=0.1), counting(hidden=(4,)))[1] == ()
+    assert suitable(suite("snn-cascade", eps=0.1), counting(hidden=(4,)))[1] == ()
 
 
 def test_a_last_neuron_may_have_parts_of_its_own():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import FORWARD
 from spikeguard.attacks.losses import margin
-from spikeguard.attacks.model_access import classify, crafting
+from spikeguard.attacks.model_access import classify, crafting, is_stochastic
 from spikeguard.attacks.searches.restarts import rows
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams
@@ -54,7 +54,7 @@ class LocalClimb:
         queries: Forward passes per sample, >= 8; rounded down to a multiple of 8.
 
     Raises:
-        ValueError: If queries is below 8.
+        ValueError: If queries is below 8; at a call, if the model draws noise.
     """
 
     threat: Threat
@@ -102,6 +102,8 @@ class LocalClimb:
             streams: The streams yielded by ``crafting``.
             batch_size: Candidates in one forward pass; results do not depend on it.
         """
+        if is_stochastic(model):
+            raise ValueError("LocalClimb: needs equal logits in every pass; the model draws noise.")
         here = start.detach().clone()
         lowest, fooled = _scores(model, here, y, batch_size)
         points, margins = here.clone(), lowest.clone()

@@ -47,14 +47,14 @@ def settings_are_accounted_for(context: Context) -> CheckOutcome:
 
     Papers choose settings such as HART's width and ASSG's bound by search, some on the test set.
     The gradients of all attacks made are compared with the settings that SpikeGuard fixes in
-    advance, here and in the suite "snn". Other settings need the split they were chosen on and the
-    number of trials (``audit(tuned=Provenance("validation", trials=12))``), and that split must not
-    be the test set.
+    advance, here and in the suite "snn-cascade". Other settings need the split they were chosen on
+    and the number of trials (``audit(tuned=Provenance("validation", trials=12))``), and that split
+    must not be the test set.
 
     Source: SpikeGuard's own, after the released scripts of HART and ASSG.
     """
     kinds = tuple(type(rule) for rule in RULES.values())
-    standard = suite("snn", eps=context.threat.eps, norm=context.threat.norm)
+    standard = suite("snn-cascade", eps=context.threat.eps, norm=context.threat.norm)
     fixed = {*RULES.values(), *(part for attack in standard.values() for part in _parts(attack))}
     used = {part for attack in context.made for part in _parts(attack) if isinstance(part, kinds)}
     chosen = sorted(str(part) for part in used - fixed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spikeguard.attacks.tuning import describe_tuned
+from spikeguard.evaluation.search_record import BEFORE, is_of_suite_before
 from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting.readers.json_files import read_json, reading
 
@@ -43,6 +44,7 @@ class AttackResult:
         zero_gradient: Share of images whose input gradient is exactly zero.
         tuned: How settings of the gradients were chosen, in words; "" where all were fixed.
         cascade: Whether each attack ran only on the images that survived the cheaper ones.
+        before: Whether the suite is "snn" before it was a converging search, now "snn-cascade".
         precision: Precision of the attacks' passes.
         search: Record of a search that ran until it was converged; see
             ``reporting.sections.search_curve``. None for a suite of attacks.
@@ -62,8 +64,14 @@ class AttackResult:
     zero_gradient: float
     tuned: str = ""
     cascade: bool = False
+    before: bool = False
     precision: str = "32"
     search: Mapping[str, Any] | None = None
+
+    @property
+    def title(self) -> str:
+        """The name, marked if the result is of the suite before."""
+        return self.name + (BEFORE if self.before else "")
 
 
 def read_attacked(path: Path) -> AttackResult:
@@ -74,8 +82,10 @@ def read_attacked(path: Path) -> AttackResult:
         precision = str(card.get("precision", "32"))
         chosen, cascade = card.get("tuned", {}), bool(card.get("cascade", False))
         mark = f" in {precision}" if precision != "32" else ""
-        if cascade:
-            mark += f"{CASCADE}{suite or path.stem}{TUNED if chosen else ''}"
+        before = is_of_suite_before(card)
+        if cascade and list(card["attacks"]) != ["snn"]:  # which is the only one of its suite
+            mark += f"{CASCADE}{suite or path.stem}{BEFORE if before else ''}"
+            mark += TUNED if chosen else ""
         attacks = {
             f"{name}{TUNED if not cascade and _is_of(e['settings'], chosen) else ''}{mark}": e
             for name, e in card["attacks"].items()
@@ -95,6 +105,7 @@ def read_attacked(path: Path) -> AttackResult:
             zero_gradient=float(card["zero_gradient"]),
             tuned=describe_tuned(chosen),
             cascade=cascade,
+            before=before,
             precision=precision,
             search=_search(card.get("search")),
         )
@@ -118,12 +129,13 @@ def _search(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if record is None:
         return None
     n, guess = int(record["n"]), record.get("estimate")
+    start = float(record.get("start", n))
     names = [str(point["search"]) for point in record["curve"]]
     left = [float(point["left"]) for point in record["curve"]]
     spent = {
         key: [float(point[key]) for point in record["curve"]] for key in ("gradients", "cpu_s")
     }
-    falls = all(before >= after >= 0 for before, after in pairwise([n, *left]))
+    falls = all(before >= after >= 0 for before, after in pairwise([n, start, *left]))
     rises = all(
         before <= after < math.inf
         for column in spent.values()
@@ -139,7 +151,8 @@ def _search(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
         {"search": name, "gradients": gradients, "cpu_s": seconds, "left": remain}
         for name, gradients, seconds, remain in zip(names, *spent.values(), left, strict=True)
     ]
-    return {"n": n, "curve": curve, "ended": str(record["ended"]), "estimate": guess}
+    ended = str(record["ended"])
+    return {"n": n, "start": start, "curve": curve, "ended": ended, "estimate": guess}
 
 
 def _is_of(settings: Any, kinds: Mapping[str, Any]) -> bool:
@@ -152,6 +165,8 @@ def _is_of(settings: Any, kinds: Mapping[str, Any]) -> bool:
 def _swapped(settings: Any) -> Iterator[str]:
     """Yield the surrogates that an attack uses instead of the network's own."""
     if isinstance(settings, Mapping):
+        if settings.get("kind") == "Converging":
+            yield "a portfolio"
         if settings.get("kind") == "SwapSurrogate":
             other = settings["surrogate"]
             named = isinstance(other, Mapping)

@@ -39,7 +39,8 @@ def search_chart(record: Record, *, id: str, title: str) -> Chart:
     Args:
         record: The record of the search: ``curve``, points with the name of the ``search``, all
             image-gradients (``gradients``) and CPU seconds (``cpu_s``) spent so far and the images
-            that are ``left``; ``n``, the images attacked, >= 1; ``ended``, the rule that ended it;
+            that are ``left``; ``n``, the images attacked, >= 1; ``start``, the sum of their
+            shares of correct draws, ``n`` if missing; ``ended``, the rule that ended it;
             ``estimate``, the images (``more``, from ``low`` to ``high``) still to be found.
         id: Id of the chart on the page.
         title: Heading of the chart.
@@ -146,10 +147,10 @@ def _estimate(figure: go.Figure, record: Record, last: float) -> float:
 
 def _steps(
     record: Record, start: float, kind: str, kinds: set[str]
-) -> tuple[list[float | None], list[int | None], list[str]]:
+) -> tuple[list[float | None], list[float | None], list[str]]:
     """Return the steps of one kind: level until a point, then down; None separates them."""
     x: list[float | None] = []
-    y: list[int | None] = []
+    y: list[float | None] = []
     text: list[str] = []
     for before, point in _pairs(record):
         if _kind(point["search"], kinds) != kind:
@@ -157,23 +158,25 @@ def _steps(
         at = max(start, point["cpu_s"])
         x += [max(start, before["cpu_s"]), at, at, None]
         y += [before["left"], before["left"], point["left"], None]
-        said = f"{literal(point['search'])}: {before['left'] - point['left']} found, "
-        said += f"{point['left']} left after {point['cpu_s']:,.1f} CPU s"
+        found, left = (formatting.count(k) for k in (before["left"] - point["left"], point["left"]))
+        said = f"{literal(point['search'])}: {found} found, {left} left"
+        said += f" after {point['cpu_s']:,.1f} CPU s"
         text += [said] * 4
     return x, y, text
 
 
 def _pairs(record: Record) -> Iterator[tuple[Record, Record]]:
     """Yield each point with the one before it."""
-    before: Record = {"gradients": 0.0, "cpu_s": 0.0, "left": record["n"]}
+    start = record.get("start", record["n"])
+    before: Record = {"gradients": 0.0, "cpu_s": 0.0, "left": start}
     for point in record["curve"]:
         yield before, point
         before = point
 
 
-def _spent(record: Record) -> dict[str, tuple[int, float, float]]:
+def _spent(record: Record) -> dict[str, tuple[float, float, float]]:
     """Return images found, gradients and CPU seconds of each search."""
-    spent: dict[str, tuple[int, float, float]] = {}
+    spent: dict[str, tuple[float, float, float]] = {}
     for before, point in _pairs(record):
         step = (
             before["left"] - point["left"],
@@ -186,7 +189,7 @@ def _spent(record: Record) -> dict[str, tuple[int, float, float]]:
 
 def _colours(record: Record) -> dict[str, str]:
     """Return the colour of each kind; those that found most have one of their own."""
-    found: dict[str, int] = {}
+    found: dict[str, float] = {}
     for name, (images, _, _) in _spent(record).items():
         kind = name.partition("/")[0]
         found[kind] = found.get(kind, 0) + images
@@ -201,11 +204,13 @@ def _kind(name: str, kinds: set[str]) -> str:
     return kind if kind in kinds else _OTHER
 
 
-def _sum(parts: list[tuple[int, float, float]]) -> tuple[int, float, float]:
+def _sum(parts: list[tuple[float, float, float]]) -> tuple[float, float, float]:
     found, gradients, seconds = zip(*parts, strict=True) if parts else ((), (), ())
     return sum(found), sum(gradients), sum(seconds)
 
 
-def _row(name: str, colour: str, spent: tuple[int, float, float]) -> tuple[str, str, str, str, str]:
+def _row(
+    name: str, colour: str, spent: tuple[float, float, float]
+) -> tuple[str, str, str, str, str]:
     found, gradients, seconds = spent
     return name, colour, formatting.count(found), f"{gradients:,.0f}", f"{seconds:,.1f}"

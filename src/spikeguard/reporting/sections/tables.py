@@ -10,6 +10,7 @@ from typing import Any
 
 from spikeguard.auditing.findings import Finding
 from spikeguard.config.schema import eps_text
+from spikeguard.evaluation.search_record import BEFORE
 from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting import formatting
 from spikeguard.reporting.readers.attack_results import CASCADE, TUNED
@@ -183,6 +184,11 @@ def _notes(place: Radius) -> list[str]:
             notes.append(
                 f'{label}: "{CASCADE.strip()}" marks a cascade, in which each accuracy is the one '
                 "after this and all cheaper attacks of that suite, not under the attack alone."
+            )
+        if any(BEFORE in name for name in standing.attacks):
+            notes.append(
+                f'{label}: "{BEFORE.strip()}" marks the suite "snn" before it was a converging '
+                'search, now "snn-cascade": an upper bound that is usually higher.'
             )
         notes += [f'{label}: "{TUNED.strip()}" means with {how}.' for how in standing.tuned]
         if standing.left_out:

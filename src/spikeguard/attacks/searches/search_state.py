@@ -1,0 +1,108 @@
+"""SearchState: what a converging search has found and spent so far, as arrays for a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikeguard.attacks.searches.active_set import Nearest
+
+__all__ = ["Round", "SearchState"]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One use of a search.
+
+    Attributes:
+        search: Its name.
+        cost: Gradients per sample that stayed to the end of this round.
+        spent: The same for all rounds so far.
+        gradients: Gradients of all samples together in this round; a forward pass counts a third.
+        fooled: Samples fooled in this round; with noise, the fall of the summed shares.
+        left: What is left after it: samples, or the sum of the shares of correct draws.
+        cpu_s: CPU seconds of this round.
+    """
+
+    search: str
+    cost: float
+    spent: float
+    gradients: float
+    fooled: float
+    left: float
+    cpu_s: float
+
+
+@dataclass
+class SearchState:
+    """State of a converging search on a block of samples, complete enough to resume it.
+
+    Attributes:
+        points: The worst input of each sample so far [N, ...].
+        right: Share of correct draws on it [N], on the CPU; 0 is fooled.
+        nearest: Points of lowest margin since the last climb.
+        start: The sum of the shares before the first round.
+        rounds: What was run so far.
+        ended: The rule that ended the search; empty while it runs.
+    """
+
+    points: Tensor
+    right: Tensor
+    nearest: Nearest
+    start: float
+    rounds: list[Round] = field(default_factory=list)
+    ended: str = ""
+
+    @classmethod
+    def of(cls, x: Tensor, right: Tensor) -> SearchState:
+        """Return the state before the first round."""
+        return cls(x.clone(), right.clone(), Nearest.of(x), float(right.sum()))
+
+    @property
+    def spent(self) -> float:
+        """Gradients per sample that stayed to the end."""
+        return self.rounds[-1].spent if self.rounds else 0.0
+
+    @property
+    def left(self) -> float:
+        """The sum of the shares after the last round."""
+        return self.rounds[-1].left if self.rounds else self.start
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the state as arrays, for a file."""
+        searches, *numbers = zip(*map(astuple, self.rounds), strict=True) if self.rounds else [()]
+        return {
+            "points": self.points.cpu().numpy(),
+            "right": self.right.numpy(),
+            "near": self.nearest.points.cpu().numpy(),
+            "margin": self.nearest.margin.numpy(),
+            "start": np.array(self.start),
+            "searches": np.array(searches, dtype=np.str_),
+            "numbers": np.array(numbers, dtype=np.float64),
+            "ended": np.array(self.ended),
+        }
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray[Any, Any]], device: torch.device
+    ) -> SearchState:
+        """Rebuild a state from the result of :meth:`arrays`."""
+        kept = {n: torch.from_numpy(arrays[n]) for n in ("points", "right", "near", "margin")}
+        return cls(
+            kept["points"].to(device),
+            kept["right"],
+            Nearest(kept["near"].to(device), kept["margin"]),
+            float(arrays["start"]),
+            [
+                Round(str(search), *numbers)
+                for search, numbers in zip(
+                    arrays["searches"], arrays["numbers"].T.tolist(), strict=True
+                )
+            ],
+            str(arrays["ended"]),
+        )
