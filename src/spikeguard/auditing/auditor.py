@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.model_access import is_stochastic
 from spikeguard.attacks.suites import attack_by_name, suitable
-from spikeguard.attacks.threat import Threat, ThreatViolation
+from spikeguard.attacks.threat import Threat, ThreatViolation, require_ball_in_box
 from spikeguard.auditing.check import Check, not_run, reason, title
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding, Verdict, conclude
@@ -124,6 +124,7 @@ def audit(
     images = as_image_set(data)
     require_same_images(stored or {}, images)
     x, y = images.batch(slice(limit))
+    require_ball_in_box(threat, x)
     context = Context(
         *(model, x, y, threat),
         seed=seed,

@@ -200,12 +200,15 @@ def _planned(
     """
     from spikeguard.attacks.model_access import DEFAULT_EOT, is_stochastic
     from spikeguard.attacks.suites import suitable
+    from spikeguard.attacks.threat import require_ball_in_box
     from spikeguard.attacks.tuning import tunable
 
     if plan.eot is None:
         plan = plan.changed(eot=DEFAULT_EOT if is_stochastic(model) else 1)
     attacks = build_suite(suite, eps=eps, norm=plan.norm, eot=plan.eot or 1, plugins=plugins)
     example = data.test.batch(slice(plan.batch_size))[0]
+    for attack in attacks.values():
+        require_ball_in_box(attack.threat, example)
     attacks, left_out = suitable(attacks, model, example)
     return plan.changed(tune=plan.tune and bool(tunable(attacks))), attacks, left_out
 

@@ -104,7 +104,7 @@ def audit(
         "max_gap": _share("--max-gap", max_gap),
     }
     least = None if min_robust is None else _share("--min-robust", min_robust)
-    radius = numbers("--eps", [eps])[0] if eps else None
+    radius = _radius(eps) if eps else None
     plugins = allowed_plugins(plugin)
     budget: Budget = "quick" if quick else "full"
     if run is None:
@@ -130,6 +130,16 @@ def audit(
         path = run / AUDIT
     _show(verdict, path, json)
     return _exit_code(verdict, strict, least)
+
+
+def _radius(text: str) -> float:
+    """Read the one radius of an audit."""
+    found = numbers("--eps", [text])
+    if len(found) != 1:
+        raise ConfigError(
+            f"--eps: an audit has one radius, got {text!r}; write a decimal point, as in 0.1."
+        )
+    return found[0]
 
 
 def _audit_foreign_model(
