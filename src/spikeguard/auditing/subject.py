@@ -140,6 +140,7 @@ class Subject:
             {},
             seed=key(self.seed, "audit", name),
             batch_size=self.batch_size,
+            check=False,
         )
         return found.outcomes["clean"]
 

@@ -12,11 +12,11 @@ from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient, SwapSurrogate
 from spikeguard.attacks.searches.pgd import PGD
 from spikeguard.attacks.threat import Linf
-from spikeguard.evaluation.statistics import wilson
 from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
 from spikeguard.neurons.modes import spiking_layers
 from spikeguard.neurons.surrogate import Triangular
 from spikeguard.rng import SampleStreams, key
+from spikeguard.system.intervals import wilson
 
 __all__ = ["Compared", "compare"]
 

@@ -56,6 +56,7 @@ def audit(
     min_robust: float | None = None,
     strict: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
+    check: bool = True,
     plugin: Plugin = None,
     data_root: Path | None = None,
 ) -> int:
@@ -89,6 +90,7 @@ def audit(
         strict: Exit with code 3 when the bound is faulty, 4 when the printed number is too high, 5
             when the bound is open; the first that applies.
         json: Print the verdict as JSON and nothing else on standard output.
+        check: Check first, in a few passes, that the model is repeatable.
         plugin: Package whose parts the recipe or --attack may name as package.module:Part; repeated
             or with commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
@@ -109,7 +111,7 @@ def audit(
     budget: Budget = "quick" if quick else "full"
     if run is None:
         assert model is not None
-        given = {**options, "data_root": data_root, "plugins": plugins}
+        given = {**options, "data_root": data_root, "plugins": plugins, "check": check}
         verdict, path = _audit_foreign_model(
             model, given, (norm or "linf", radius), limit, attack, tune, budget, judged
         )
@@ -124,6 +126,7 @@ def audit(
                 attack=attack,
                 tune=tune,
                 **judged,
+                check=check,
                 progress=update,
             )
             loaded.membrane()
@@ -162,7 +165,8 @@ def _audit_foreign_model(
     from spikeguard.storage.run_folder import ATTACKS, AUDIT
 
     found = load_foreign_model(model, **options)  # type: ignore[arg-type]
-    note(str(found.preflight))
+    if found.preflight is not None:
+        note(str(found.preflight))
     note("the surrogate of the training is unknown: check S22 does not run")
     norm, eps = ball
     threat = THREATS[norm](max(EvaluateSection().eps) if eps is None else eps)
@@ -174,6 +178,7 @@ def _audit_foreign_model(
                 *(named, found.model, found.data.val),
                 folder=found.path / ATTACKS / FOLDER,
                 seed=0,
+                check=bool(options["check"]),
                 progress=update,
             )
         verdict = audited(
@@ -186,6 +191,7 @@ def _audit_foreign_model(
             tuned=how,
             stored=stored,
             **judged,
+            check=bool(options["check"]),
             progress=update,
         )
     verdict.save(found.path / AUDIT)
