@@ -85,18 +85,18 @@ def quick_check(
     x, y = x.to(device), y.to(device)
     gradients = [unwrap(g) for a in attacks if (g := getattr(a, "gradient", None)) is not None]
     before = state(model)
-    with global_generators_kept(device), frozen(model):
-        try:
+    try:
+        with global_generators_kept(device), frozen(model):
             found = _examined(model, x, y, seed, gradients)
-            changed = changes(before, state(model))
-        except TrainingModeError as error:
-            raise ValueError(f"check: {error} {_SKIP}") from error
-        except ValueError as error:
-            if str(error).startswith("check: "):
-                raise ValueError(f"{error} {_SKIP}") from error
-            raise
-        finally:
-            restore(model, before)
+        changed = changes(before, state(model))
+    except TrainingModeError as error:
+        raise ValueError(f"check: {error} {_SKIP}") from error
+    except ValueError as error:
+        if str(error).startswith("check: "):
+            raise ValueError(f"{error} {_SKIP}") from error
+        raise
+    finally:
+        restore(model, before)
     if changed:
         found.append(
             f"check: calls in evaluation mode change the model ({', '.join(changed[:3])}), so a "

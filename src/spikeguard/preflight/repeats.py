@@ -162,7 +162,9 @@ def restore(model: nn.Module, before: dict[str, Tensor | bool]) -> None:
     with torch.no_grad():
         for name, tensor in named:
             stored = before.get(name)
-            if isinstance(stored, Tensor) and stored.shape == tensor.shape:
+            if not isinstance(stored, Tensor) or stored.shape != tensor.shape:
+                continue
+            if not torch.equal(stored, tensor):
                 tensor.copy_(stored)
     for name, module in model.named_modules():
         module.training = bool(before.get(f"{name or 'model'}.training", module.training))
