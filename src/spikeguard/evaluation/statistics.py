@@ -149,7 +149,7 @@ def over_seeds(scores: Sequence[Score]) -> OverSeeds:
     return OverSeeds(middle, max(0.0, middle - half), min(1.0, middle + half), values, sampling)
 
 
-def poisson_interval(count: float, z: float = _Z) -> tuple[float, float]:
+def poisson_interval(count: float, z: float = Z) -> tuple[float, float]:
     """Return an interval for the mean of a Poisson variable that was observed once.
 
     Byar's approximation; within 1 % of the exact interval.

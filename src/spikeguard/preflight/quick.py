@@ -16,6 +16,8 @@ from spikeguard.attacks.model_access import (
     require_finite_weights,
     require_inputs,
 )
+from spikeguard.attacks.searches.converging import Converging
+from spikeguard.attacks.searches.portfolio import portfolio
 from spikeguard.neurons.modes import spiking_layers
 from spikeguard.preflight.gradient import require_gradient
 from spikeguard.preflight.modes import TrainingModeError, evaluation_mode_required
@@ -30,7 +32,7 @@ from spikeguard.preflight.repeats import (
     restore,
     state,
 )
-from spikeguard.preflight.unknown_spikes import unknown_spikes
+from spikeguard.preflight.unknown_spikes import OUT_OF_REACH, unknown_spikes
 
 __all__ = ["SAMPLES", "PreflightWarning", "quick_check", "warn"]
 
@@ -83,10 +85,10 @@ def quick_check(
     require_finite_weights(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     x, y = x.to(device), y.to(device)
-    gradients = [unwrap(g) for a in attacks if (g := getattr(a, "gradient", None)) is not None]
-    before = state(model)
+    gradients, before = _gradients(attacks), state(model)
+    exact = torch.autocast(device.type, enabled=False)
     try:
-        with global_generators_kept(device), frozen(model):
+        with global_generators_kept(device), frozen(model), exact:
             found = _examined(model, x, y, seed, gradients)
         changed = changes(before, state(model))
     except TrainingModeError as error:
@@ -103,6 +105,17 @@ def quick_check(
             "result may depend on the calls before it; write to no buffer in forward."
         )
     return tuple(found)
+
+
+def _gradients(attacks: Iterable[Attack]) -> list[object]:
+    """Return the gradients that the attacks use, without the wrappers that average them."""
+    found: list[object] = []
+    for attack in attacks:
+        searches = [attack]
+        if isinstance(attack, Converging):
+            searches = [entry.build(0, 0.0) for entry in portfolio(attack.threat).values()]
+        found += [unwrap(getattr(search, "gradient", None)) for search in searches]
+    return [gradient for gradient in found if gradient is not None]
 
 
 def _examined(
@@ -148,7 +161,6 @@ def _out_of_reach(model: nn.Module, logits: Logits, x: Tensor) -> list[str]:
     if not names:
         return []
     return [
-        f"check: {', '.join(names)} emits spikes but is no known spiking layer: attacks that "
-        "exchange surrogates leave its derivative as it is, so a worst case over surrogates is "
+        f"check: {OUT_OF_REACH.format(', '.join(names))}: a worst case over surrogates is "
         "incomplete; give it the interface of its framework, see docs/foreign.md."
     ]

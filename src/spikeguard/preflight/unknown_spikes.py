@@ -13,7 +13,12 @@ from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
 from spikeguard.models.adapters.presentation import taken
 from spikeguard.neurons.modes import spiking_layers
 
-__all__ = ["unknown_spikes"]
+__all__ = ["OUT_OF_REACH", "unknown_spikes"]
+
+OUT_OF_REACH = (
+    "{} emits spikes but is no known spiking layer, so attacks that exchange surrogates leave its "
+    "derivative as it is"
+)
 
 
 @dataclass
