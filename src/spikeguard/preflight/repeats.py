@@ -119,7 +119,7 @@ def require_independence(logits: Logits, x: Tensor, first: Tensor) -> None:
     def alone(n: int) -> Tensor:
         try:
             return torch.cat([logits(x[i : i + 1], index[i : i + 1]) for i in range(n)])
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, IndexError) as error:
             if isinstance(error, AttackError | torch.OutOfMemoryError):
                 raise
             line = str(error).partition("\n")[0]
