@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeguard.attacks import L1, L2, THREATS, Linf, ThreatViolation
+from spikeguard.attacks.threat import require_ball_in_box
 from spikeguard.rng import SampleStreams, stream
+from spikeguard.system.pixel_units import reach
 
 SETS = {"linf": Linf(0.1), "l2": L2(0.7), "l1": L1(0.9)}
 DUAL = {"linf": 1, "l2": 2, "l1": math.inf}
@@ -31,12 +33,16 @@ def pairs(draw):
     return x, x_adv, draw(st.sampled_from([0.0, 1e-4, 8 / 255, 0.3, 2.0]))
 
 
+def ball(name, eps):
+    return THREATS[name](min(eps, 1.0) if name == "linf" else eps)
+
+
 @every_set
 @quick
 @given(pair=pairs())
 def test_projection_lands_inside_and_stays(name, pair):
     x, x_adv, eps = pair
-    threat = THREATS[name](eps)
+    threat = ball(name, eps)
     once = threat.project(x_adv, x)
     threat.check(once, x)
     torch.testing.assert_close(threat.project(once, x), once, rtol=0, atol=3e-7)
@@ -47,9 +53,9 @@ def test_projection_lands_inside_and_stays(name, pair):
 @given(pair=pairs())
 def test_a_point_of_the_set_is_left_where_it_is(name, pair):
     x, x_adv, eps = pair
-    threat = THREATS[name](eps)
+    threat = ball(name, eps)
     x_adv = x_adv.clamp(0, 1)
-    inside = threat.distance(x_adv, x) <= eps
+    inside = threat.distance(x_adv, x) <= threat.eps
     projected = threat.project(x_adv, x)
     torch.testing.assert_close(projected[inside], x_adv[inside], rtol=0, atol=3e-7)
 
@@ -58,7 +64,7 @@ def test_a_point_of_the_set_is_left_where_it_is(name, pair):
 @given(pair=pairs())
 def test_linf_projection_is_the_closest_point(pair):
     """Pixel by pixel: the nearest number in [max(x - eps, 0), min(x + eps, 1)]."""
-    x, x_adv, eps = pair
+    x, x_adv, eps = pair[0], pair[1], min(pair[2], 1.0)
     x, x_adv = x.double(), x_adv.double()
     low, high = (x - eps).clamp_min(0), (x + eps).clamp_max(1)
     expected = torch.where(x_adv < low, low, torch.where(x_adv > high, high, x_adv))
@@ -90,7 +96,7 @@ def test_l2_projection_at_the_box_shrinks_first_and_clips_then():
 @given(pair=pairs(), seed=st.integers(0, 2**32))
 def test_random_starts_are_inside(name, pair, seed):
     x, _, eps = pair
-    threat = THREATS[name](eps)
+    threat = ball(name, eps)
     threat.check(threat.sample(x, SampleStreams(seed, torch.arange(len(x)))), x)
 
 
@@ -286,3 +292,22 @@ def test_l1_starts_are_uniform_in_the_ball():
     assert (delta.mean(0).abs() < 5 * 0.4 / math.sqrt(10 * 4000)).all()
     part = delta.abs() / delta.abs().sum(1, keepdim=True)  # flat on the simplex: mean 1/3
     assert (part.mean(0) - 1 / 3).abs().max() < 5 * math.sqrt(1 / 18 / 4000)
+
+
+@pytest.mark.parametrize("eps", [8, 1.5, 1.01])
+def test_a_ball_larger_than_the_box_is_rejected(eps):
+    message = rf"Linf: eps is in pixel units, \[0, 1\], got {eps}; did you mean {eps}/255\?"
+    with pytest.raises(ValueError, match=message):
+        Linf(eps)
+
+
+@pytest.mark.parametrize(("norm", "largest"), [("linf", 1.0), ("l2", 8.0), ("l1", 64.0)])
+def test_the_ball_that_is_the_whole_box_is_the_largest(norm, largest):
+    """64 pixels: two corners of the box are 1, sqrt(64) and 64 apart."""
+    x = torch.zeros(1, 1, 8, 8)
+    assert reach(norm, 64) == largest
+    require_ball_in_box(THREATS[norm](largest), x)
+    assert THREATS[norm](largest).contains(torch.ones_like(x), x)
+    if norm != "linf":
+        with pytest.raises(ValueError, match="did you mean"):
+            require_ball_in_box(THREATS[norm](1.01 * largest), x)

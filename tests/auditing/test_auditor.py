@@ -304,7 +304,7 @@ def test_looking_for_the_source_of_a_change_leaves_the_global_generator_alone():
             return super().forward(x) + 0.1 * self.calls * torch.tensor([0.0, 1.0])
 
     generator = torch.get_rng_state()
-    assert {"S1", "G19"} <= set(quick(Drifting()).failed)
+    assert {"S1", "G19"} <= set(quick(Drifting(), check=False).failed)
     assert torch.equal(generator, torch.get_rng_state())
 
 

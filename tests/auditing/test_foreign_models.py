@@ -103,3 +103,23 @@ def test_every_layer_of_another_framework_is_watched():
     subject = Context(sg.foreign(net, T=4).eval(), X, Y, sg.Linf(EPS))
     assert CHECKS["S12"](subject).evidence["layers"] == 2
     assert set(CHECKS["S8"](subject).evidence["norms"]) == {"model.2", "model.4"}
+
+
+class OwnSpikes(nn.Module):
+    """A spiking layer of no framework."""
+
+    def forward(self, x):
+        return Step.apply(x - 0.2, 4.0, False)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_sweep_that_misses_a_spiking_layer_is_incomplete(own):
+    middle = OwnSpikes() if own else LIFNode()
+    layers = (nn.Flatten(), nn.Linear(64, 32), LIFNode(), nn.Linear(32, 32), middle)
+    model = drawn(sg.foreign(nn.Sequential(*layers, nn.Linear(32, 10)), T=4), 0.4, stream(0, "own"))
+    labels = model.eval()(X).argmax(1)
+    context = Context(model, X, labels, sg.Linf(0.01), budget="quick", steps=2)
+    found = CHECKS["S4"](context)
+    assert (found.status == "not run") == own, found
+    if own:
+        assert "incomplete: model.4 (OwnSpikes) emits spikes" in found.measured

@@ -111,6 +111,10 @@ def test_wrong_words(rejected, words, parts):
         (["train.epochs=true"], ["train.epochs in recipe", "valid integer, got True"]),
         (["model.width=wide"], ["model.width in recipe", "got 'wide'"]),
         (["evaluate.eps=-8/255"], ["evaluate.eps.0 in recipe"]),
+        (["evaluate.eps=8"], ["evaluate in recipe", "got 8; did you mean 8/255?"]),
+        (["evaluate.eps=[0, 1]"], ["evaluate.eps in recipe", "radius 0 allows no change"]),
+        (["evaluate.eps=0,1"], ["evaluate.eps.0 in recipe", "'0,1'"]),
+        (["objective=[{name: at, eps: 8}]"], ["objective.0 in recipe", "did you mean 8/255?"]),
         (["objective=[{name: at, eps: -1/255}]"], ["objective.0 in recipe", "AT: eps"]),
         (["data.val_fraction=1.5"], ["data in recipe"]),
         (["evaluate.limit=13"], ["evaluate.limit in recipe", "12 test images, got 13"]),
@@ -204,6 +208,11 @@ def test_a_damaged_recipe_in_a_run_folder(rejected, run):
         (["--eps", "-8/255"], ["eps.0", "greater than or equal to 0"]),
         (["--eps", "big"], ["--eps", "such as 0.1 or 8/255", "'big'"]),
         (["--eps", "nan"], ["--eps", "'nan'"]),
+        (["--eps", "8"], ["eps is in pixel units, [0, 1], got 8; did you mean 8/255?"]),
+        (["--eps", "2/255,1.5"], ["got 1.5; did you mean 1.5/255?"]),
+        (["--eps", "0,1"], ["radius 0 allows no change; write a decimal point, 0.1, not 0,1"]),
+        (["--eps", "9", "--norm", "l2"], ["l2 8 reaches all images", "did you mean 9/255?"]),
+        (["--eps", "65", "--norm", "l1"], ["l1 64 reaches all images", "did you mean 65/255?"]),
         (["--limit", "0"], ["limit", "got 0"]),
         (["--limit", "13"], ["limit", "12"]),
         (["--eot", "0"], ["eot", "got 0"]),
@@ -218,6 +227,9 @@ def test_wrong_attack_options(rejected, finished, options, parts):
 
 def test_a_wrong_audit_radius(rejected, finished):
     assert "eps.0" in rejected("audit", finished, "--eps", "-0.1")
+    assert "did you mean 8/255?" in rejected("audit", finished, "--eps", "8")
+    assert "did you mean 9/255?" in rejected("audit", finished, "--eps", "9", "--norm", "l2")
+    assert "an audit has one radius, got '0,1'" in rejected("audit", finished, "--eps", "0,1")
     assert not (finished / run_files.AUDIT).exists()
 
 

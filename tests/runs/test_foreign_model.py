@@ -294,3 +294,35 @@ def _line(capsys):
     shown = capsys.readouterr().err.strip()
     assert "\n" not in shown
     return shown
+
+
+SAMPLED = '''
+import torch
+from torch import nn
+
+class Sampled(nn.Linear):
+    """Draws from torch's global generator in every call."""
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return super().forward(x + 0.3 * torch.rand_like(x))
+
+def sampled():
+    torch.manual_seed(0)
+    return Sampled(64, 10)
+'''
+
+
+@pytest.mark.parametrize("command", [("attack", "--suite", "baseline"), ("audit", "--quick")])
+def test_a_model_that_fails_the_check_stops_the_command_unless_told(folder, capsys, command):
+    (folder / "my_nets.py").write_text(SAMPLED, encoding="utf-8")
+    words = ["--model", "my_nets:sampled", "--T", "1", "--data", "digits", "--out", "there"]
+    words = [*command, *words, "--eps", "0.1", "--limit", "4"]
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"spikeguard {command[0]}: check: two calls on the same images differ")
+    assert not Path("there").exists()
+    if command[0] == "attack":  # its audit would run all checks
+        assert main([*words, "--no-check"]) == 0
+        assert "check" not in json.loads(Path("there/model.json").read_text())
+        assert main([*words[:-1], "5"]) == 2  # the option is not remembered

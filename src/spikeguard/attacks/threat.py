@@ -14,8 +14,17 @@ import torch
 from torch import Tensor
 
 from spikeguard.rng import SampleStreams
+from spikeguard.system.pixel_units import radius_problem
 
-__all__ = ["THREATS", "L1", "L2", "Linf", "Threat", "ThreatViolation"]
+__all__ = [
+    "THREATS",
+    "L1",
+    "L2",
+    "Linf",
+    "Threat",
+    "ThreatViolation",
+    "require_ball_in_box",
+]
 
 _RELATIVE = 1e-6  # tolerance as a fraction of eps; the resolution of the pixels is added to it
 
@@ -57,6 +66,20 @@ def _require_eps(owner: object, eps: float) -> None:
         raise ValueError(
             f"{type(owner).__name__}: eps is a radius in pixels of [0, 1], >= 0, got {eps!r}."
         )
+    problem = radius_problem(type(owner).norm, eps)  # type: ignore[attr-defined]
+    if problem:
+        raise ValueError(f"{type(owner).__name__}: {problem}")
+
+
+def require_ball_in_box(threat: Threat, x: Tensor) -> None:
+    """Reject a ball that is larger than the box of all images [B, ...].
+
+    Raises:
+        ValueError: If every image is inside the ball with room to spare.
+    """
+    problem = radius_problem(threat.norm, threat.eps, x[0].numel())
+    if problem:
+        raise ValueError(f"{threat}: {problem}")
 
 
 def _breach(threat: Threat, x_adv: Tensor, x: Tensor) -> str | None:
@@ -105,10 +128,10 @@ class Linf(_Ball):
     """Every pixel may change by at most eps, inside [0, 1].
 
     Args:
-        eps: Radius in pixel units of [0, 1], >= 0, for example 8/255.
+        eps: Radius in pixel units, in [0, 1], for example 8/255.
 
     Raises:
-        ValueError: If eps is negative or not finite.
+        ValueError: If eps is not a number in [0, 1].
     """
 
     eps: float

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import Attack
+from spikeguard.attacks.base import Attack, AttackError
 from spikeguard.attacks.model_access import is_stochastic
 from spikeguard.attacks.suites import attack_by_name, suitable
-from spikeguard.attacks.threat import Threat, ThreatViolation
+from spikeguard.attacks.threat import Threat, ThreatViolation, require_ball_in_box
 from spikeguard.auditing.check import Check, not_run, reason, title
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding, Verdict, conclude
@@ -24,6 +25,7 @@ from spikeguard.auditing.worst_case import measure, require_same_images
 from spikeguard.data.images import ImageSet, as_image_set
 from spikeguard.evaluation.result import Evaluation
 from spikeguard.neurons.surrogate import Surrogate
+from spikeguard.preflight.quick import quick_check, warn
 from spikeguard.system.progress import ProgressCallback
 
 __all__ = ["audit", "reported"]
@@ -55,6 +57,7 @@ def audit(
     printed: Claim | None = None,
     max_gap: float = MAX_GAP,
     stored: Mapping[str, Evaluation] | None = None,
+    check: bool = True,
     progress: ProgressCallback | None = None,
 ) -> Verdict:
     """Judge the number that a paper would print, and the upper bound on robust accuracy.
@@ -89,10 +92,14 @@ def audit(
         max_gap: The printed number may exceed the bound by this share, in [0, 1].
         stored: Evaluations of the same model at the same threat set, by name, on the first images
             of ``data``. Their attacks count in the bound.
+        check: Whether to reject a model at once that gives other logits in a second call or in
+            another batch; see :func:`~spikeguard.preflight.quick.quick_check`. With False, checks
+            S1, G28 and G29 judge it.
         progress: Callback ``(checks done, number of checks, next check)``, or None.
 
     Raises:
-        ValueError: If an argument is out of range, or the data do not fit the model.
+        ValueError: If an argument is out of range, the data do not fit the model, or the model
+            fails the check.
 
     Example:
         >>> verdict = sg.audit(model, data.test, threat=sg.Linf(8/255))   # doctest: +SKIP
@@ -124,6 +131,10 @@ def audit(
     images = as_image_set(data)
     require_same_images(stored or {}, images)
     x, y = images.batch(slice(limit))
+    require_ball_in_box(threat, x)
+    if check:
+        with suppress(AttackError):  # G27 judges numbers that are not finite
+            warn(quick_check(model, x, y))
     context = Context(
         *(model, x, y, threat),
         seed=seed,
@@ -138,10 +149,10 @@ def audit(
         trained_with=trained_with,
     )
     findings = []
-    for number, (code, check) in enumerate(CHECKS.items()):
+    for number, (code, each) in enumerate(CHECKS.items()):
         if progress is not None:
-            progress(number, len(CHECKS), f"{code}: {title(check.measure)}")
-        findings.append(_run(code, check, context))
+            progress(number, len(CHECKS), f"{code}: {title(each.measure)}")
+        findings.append(_run(code, each, context))
     if progress is not None:
         progress(len(CHECKS), len(CHECKS), "done")
     found = measure(

@@ -161,6 +161,7 @@ class Context(Subject):
                     seed=self.seed,
                     batch_size=self.batch_size,
                     keep_adversarial=True,
+                    check=False,
                 )
             except ThreatViolation as error:
                 self.violations[str(describe(attack))] = str(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from spikeguard.attacks.threat import Threat
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.rng import SampleStreams, key, randomness
+from spikeguard.system.pixel_units import reach
 
 __all__ = ["Budget", "Provenance", "Subject"]
 
@@ -120,8 +120,7 @@ class Subject:
     @property
     def reach(self) -> float:
         """Radius at which the ball around any image contains every image."""
-        pixels = self.x[0].numel()
-        return {"l2": math.sqrt(pixels), "l1": float(pixels)}.get(self.threat.norm, 1.0)
+        return reach(self.threat.norm, self.x[0].numel())
 
     @cached_property
     def clean(self) -> Tensor:
@@ -141,6 +140,7 @@ class Subject:
             {},
             seed=key(self.seed, "audit", name),
             batch_size=self.batch_size,
+            check=False,
         )
         return found.outcomes["clean"]
 

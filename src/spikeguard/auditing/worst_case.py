@@ -172,7 +172,7 @@ def _worst(
 
     def score(chosen: Tensor) -> Tensor:
         fresh, size = key(context.seed, "audit", "worst"), context.batch_size
-        found = evaluate(context.model, (chosen, y), {}, seed=fresh, batch_size=size)
+        found = evaluate(context.model, (chosen, y), {}, seed=fresh, batch_size=size, check=False)
         return found.outcomes["clean"]
 
     worst = worst_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -16,6 +16,7 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from spikeguard.config.errors import ConfigError, ConfigPath, first_problem, unknown_name
@@ -24,6 +25,7 @@ from spikeguard.config.plugins import Plugins
 from spikeguard.config.published import row
 from spikeguard.config.yaml_files import dump, override, read
 from spikeguard.storage.atomic_files import write_text
+from spikeguard.system.pixel_units import radius_problem
 
 __all__ = ["DataSection", "EvaluateSection", "Recipe", "eps_text", "load_recipe"]
 
@@ -112,6 +114,20 @@ class EvaluateSection(_Section):
     precision: Annotated[Literal["32", "bf16"], BeforeValidator(_written)] = "32"
     tune: bool = False
     checkpoint: Literal["best", "last"] = "best"
+
+    @field_validator("eps")
+    @classmethod
+    def _above_zero(cls, eps: tuple[float, ...]) -> tuple[float, ...]:
+        if 0 in eps:
+            raise ValueError("radius 0 allows no change; write a decimal point, 0.1, not 0,1")
+        return eps
+
+    @model_validator(mode="after")
+    def _inside_the_box(self) -> Self:
+        for eps in self.eps:
+            if problem := radius_problem(self.norm, eps):
+                raise ValueError(problem)
+        return self
 
     def changed(self, **changes: Any) -> EvaluateSection:
         """Return a copy with some fields changed and checked; None leaves a field unchanged."""
@@ -228,8 +244,10 @@ def _validated(section: type[_S], raw: Mapping[str, Any], where: ConfigPath) -> 
             inner: dict[str, type[_Section]] = {"data": DataSection, "evaluate": EvaluateSection}
             owner: type[_Section] = section if len(place) == 1 else inner[str(place[0])]
             raise unknown_name(where, "key", str(place[-1]), owner.model_fields) from None
-        shown = "" if kind == "missing" else f", got {got!r}"
-        raise ConfigError(f"{where}: {message}{shown}.") from None
+        shown = "" if kind == "missing" or ", got " in message else f", got {got!r}"
+        end = "" if message.endswith("?") else "."
+        prefix = f"{where}: " if str(where) else ""
+        raise ConfigError(f"{prefix}{message}{shown}{end}") from None
 
 
 def _without_null(value: object) -> object:

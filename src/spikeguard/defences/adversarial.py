@@ -13,6 +13,7 @@ from spikeguard.attacks.base import Attack
 from spikeguard.attacks.searches.pgd import FGSM, PGD, RFGSM
 from spikeguard.attacks.threat import THREATS
 from spikeguard.defences.piece import Piece
+from spikeguard.system.pixel_units import radius_problem
 
 __all__ = ["AT"]
 
@@ -81,6 +82,8 @@ class AT(Piece):
     def __post_init__(self) -> None:
         if not (self.eps >= 0 and math.isfinite(self.eps)):
             raise ValueError(f"AT: eps is a radius >= 0 in input units, got {self.eps:g}.")
+        if radius_problem(self.norm, self.eps):
+            raise ValueError(f"AT: {radius_problem(self.norm, self.eps)}")
         if self.steps < 1:
             raise ValueError(f"AT: steps must be >= 1, got {self.steps}.")
         if self.norm not in THREATS:

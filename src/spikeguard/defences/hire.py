@@ -16,6 +16,7 @@ from spikeguard.attacks.model_access import crafting
 from spikeguard.attacks.threat import Linf
 from spikeguard.defences.piece import Piece
 from spikeguard.models.snn import SNN
+from spikeguard.system.pixel_units import radius_problem
 
 __all__ = ["HIRE"]
 
@@ -64,6 +65,8 @@ class HIRE(Piece):
     def __post_init__(self) -> None:
         if not (self.eps >= 0 and math.isfinite(self.eps)):
             raise ValueError(f"HIRE: eps is a radius >= 0 in input units, got {self.eps:g}.")
+        if radius_problem("linf", self.eps):
+            raise ValueError(f"HIRE: {radius_problem('linf', self.eps)}")
         if self.segments < 2:
             raise ValueError(
                 f"HIRE: segments must be >= 2, got {self.segments}; the first has no noise."

@@ -14,6 +14,7 @@ from spikeguard.attacks.gradients.base import Backprop
 from spikeguard.attacks.model_access import classify, crafting
 from spikeguard.attacks.threat import Linf
 from spikeguard.defences.piece import Piece, Step
+from spikeguard.system.pixel_units import radius_problem
 
 __all__ = ["TRADES"]
 
@@ -76,6 +77,8 @@ class TRADES(Piece):
     def __post_init__(self) -> None:
         if not (self.eps >= 0 and math.isfinite(self.eps)):
             raise ValueError(f"TRADES: eps is a radius >= 0 in input units, got {self.eps:g}.")
+        if radius_problem("linf", self.eps):
+            raise ValueError(f"TRADES: {radius_problem('linf', self.eps)}")
         if self.steps < 1:
             raise ValueError(f"TRADES: steps must be >= 1, got {self.steps}.")
         if not (self.step_size > 0 and math.isfinite(self.step_size)):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack
 from spikeguard.data.images import ImageSet
+from spikeguard.evaluation.checked_plan import checked_plan
 from spikeguard.evaluation.options import EvaluationOptions, Precision
 from spikeguard.evaluation.plan import EvaluationPlan, plan_evaluation
 from spikeguard.evaluation.result import Evaluation, WorstSet
@@ -39,6 +40,7 @@ def evaluate(
     keep_adversarial: bool = False,
     cascade: bool = False,
     precision: Precision = "32",
+    check: bool = True,
     progress: ProgressCallback | None = None,
 ) -> Evaluation:
     """Attack a model and score the adversarial inputs.
@@ -56,11 +58,14 @@ def evaluate(
     accuracy after this attack and all cheaper ones, and never above that of the attack before. A
     stochastic model's sample is skipped only when it was wrong on every draw of the choice.
 
+    A model that gives other logits in a second call or in another batch is rejected after a few
+    forward passes; see :func:`~spikeguard.preflight.quick.quick_check`. Nothing is written then.
+
     Args:
         model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``.
         data: An ImageSet or a pair (x, y).
         attacks: ``{name: attack}``, all with the same threat set, for example from ``suite``.
-        seed: Names the random streams; this and the following arguments are the fields of
+        seed: Names the random streams; this and the next seven arguments are the fields of
             :class:`~spikeguard.evaluation.EvaluationOptions`.
         limit: Use only the first ``limit`` samples, >= 1; None uses all.
         batch_size: Samples at once, >= 1; results do not depend on it.
@@ -70,18 +75,22 @@ def evaluate(
         keep_adversarial: Store the inputs of every attack, beside those of the worst case.
         cascade: Run attacks from cheap to expensive, each on the samples that survived.
         precision: "32" or "bf16", the precision of the attacks' passes; scores are float32.
+        check: Whether to check the model first. A suspicion is a ``PreflightWarning``. The result
+            does not depend on it.
         progress: Callback ``(done, total, what)``, or None. It counts gradients; the total is an
             upper bound that falls as attacks succeed.
 
     Raises:
-        ValueError: If an argument is out of range, or ``out`` holds shards of another evaluation.
+        ValueError: If an argument is out of range, ``out`` holds shards of another evaluation, or
+            the model fails the check.
         ThreatViolation: If an attack leaves its threat set.
         AttackError: If weights, logits or gradients are not finite, or there is no gradient.
     """
     options = EvaluationOptions(
         seed, limit, batch_size, draws, out, keep_adversarial, cascade, precision
     )
-    return run_plan(plan_evaluation(model, data, attacks, options), progress)
+    plan = checked_plan if check else plan_evaluation
+    return run_plan(plan(model, data, attacks, options), progress)
 
 
 def run_plan(plan: EvaluationPlan, progress: ProgressCallback | None = None) -> Evaluation:

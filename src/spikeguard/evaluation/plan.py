@@ -19,6 +19,7 @@ from spikeguard.attacks.model_access import (
     require_finite_weights,
 )
 from spikeguard.attacks.searches.converging import Converging
+from spikeguard.attacks.threat import require_ball_in_box
 from spikeguard.data.images import ImageSet, as_image_set
 from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.progress import ProgressMeter
@@ -140,6 +141,8 @@ def plan_evaluation(
     if len(threats) > 1:
         raise ValueError(f"evaluate: attacks must share one threat set, got {sorted(threats)}.")
     norm, eps = next(iter(threats), (None, 0.0))
+    for attack in list(attacks.values())[:1]:
+        require_ball_in_box(attack.threat, images.batch(slice(1))[0])
     n = len(images) if options.limit is None else min(options.limit, len(images))
     settings = {name: describe(attack) for name, attack in attacks.items()}
     stochastic = is_stochastic(model)

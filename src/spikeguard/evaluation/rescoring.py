@@ -62,7 +62,10 @@ def rescore(model: nn.Module, data: ImageSet, path: str | Path) -> Rescored:
     if result.threat["norm"] is not None:
         THREATS[result.threat["norm"]](result.threat["eps"]).check(worst.x, x)
     again = evaluate(
-        model, (worst.x, y), {}, seed=key(result.seed, "rescore"), draws=result.draws
+        *(model, (worst.x, y), {}),
+        seed=key(result.seed, "rescore"),
+        draws=result.draws,
+        check=False,
     ).clean
     if not result.stochastic:
         agrees = round(again.accuracy * again.n) == round(worst.accuracy * again.n)

@@ -19,9 +19,16 @@ from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.result import PARTS
 from spikeguard.storage.atomic_files import write_json
 
-__all__ = ["stored_shard_size", "open_shard_store", "read_shard"]
+__all__ = [
+    "open_shard_store",
+    "read_shard",
+    "store_warnings",
+    "stored_shard_size",
+    "stored_warnings",
+]
 
 _CARD = "identity.json"
+_CHECK = "check.json"
 
 
 def open_shard_store(
@@ -71,6 +78,20 @@ def stored_shard_size(out: str | Path) -> int | None:
     except (OSError, ValueError, LookupError, TypeError):
         return None  # open_shard_store reports a damaged identity.json
     return span if isinstance(span, int) and span > 0 else None
+
+
+def stored_warnings(out: str | Path) -> tuple[str, ...] | None:
+    """Return the warnings of the check before the first shard; None where there was no check."""
+    try:
+        found = json.loads((Path(out) / PARTS / _CHECK).read_text())["warnings"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return tuple(map(str, found)) if isinstance(found, list) else None
+
+
+def store_warnings(store: Path, warnings: tuple[str, ...]) -> None:
+    """Note in the folder of finished shards that the model was checked."""
+    write_json(store / _CHECK, {"warnings": list(warnings)})
 
 
 def read_shard(path: Path) -> dict[str, np.ndarray[Any, Any]]:

@@ -9,32 +9,12 @@ from statistics import NormalDist
 
 from torch import Tensor
 
-__all__ = ["Gap", "OverSeeds", "Score", "mean", "over_seeds", "poisson_interval", "wilson"]
+from spikeguard.system.intervals import Z, wilson
 
-_Z = 1.959964  # normal quantile at 97.5 %
+__all__ = ["Gap", "OverSeeds", "Score", "mean", "over_seeds", "poisson_interval", "wilson"]
 
 # Student's t at 97.5 %, for 1, 2, ... degrees of freedom
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-
-
-def wilson(successes: float, n: int, z: float = _Z) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion (z = 1.96: 95 %).
-
-    Args:
-        successes: Number of successes in [0, n]; may be a sum of fractions.
-        n: Sample count, >= 1.
-        z: Normal quantile.
-
-    Source: Wilson, "Probable inference ...", JASA 1927.
-    """
-    if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"wilson: needs 0 <= successes <= n and n >= 1, got {successes:g} of {n}.")
-    p, z2 = successes / n, z * z
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    low = max(0.0, centre - half) if successes > 0 else 0.0  # exact at the ends, where
-    high = min(1.0, centre + half) if successes < n else 1.0  # centre and half cancel
-    return low, high
 
 
 @dataclass(frozen=True)
@@ -101,7 +81,7 @@ class Gap:
         n = len(first)
         if n < 1 or len(second) != n:
             raise ValueError(f"Gap.paired: needs equally many samples, got {n} and {len(second)}.")
-        z = _Z if chosen_from == 1 else NormalDist().inv_cdf(1 - 0.025 / chosen_from)
+        z = Z if chosen_from == 1 else NormalDist().inv_cdf(1 - 0.025 / chosen_from)
         each = first.double() - second.double()
         value = float(each.mean())
         if bool((each >= 0).all()):
@@ -169,7 +149,7 @@ def over_seeds(scores: Sequence[Score]) -> OverSeeds:
     return OverSeeds(middle, max(0.0, middle - half), min(1.0, middle + half), values, sampling)
 
 
-def poisson_interval(count: float, z: float = _Z) -> tuple[float, float]:
+def poisson_interval(count: float, z: float = Z) -> tuple[float, float]:
     """Return an interval for the mean of a Poisson variable that was observed once.
 
     Byar's approximation: the upper end is within 0.6 % of that of the exact interval, the lower end

@@ -9,24 +9,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from spikeguard.attacks.base import AttackError
-from spikeguard.attacks.model_access import classify, frozen, require_finite_weights, require_inputs
+from spikeguard.attacks.model_access import frozen, require_finite_weights, require_inputs
 from spikeguard.models.adapters.classifier import Foreign
 from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
 from spikeguard.models.adapters.presentation import taken
 from spikeguard.neurons.modes import spiking_layers
 from spikeguard.preflight.gradient import require_gradient
-from spikeguard.preflight.repeats import changes, require_independence, require_same_again, state
+from spikeguard.preflight.modes import TrainingModeError, evaluation_mode_required
+from spikeguard.preflight.repeats import (
+    changes,
+    presented,
+    require_independence,
+    require_same_again,
+    state,
+)
 from spikeguard.preflight.surrogates import Compared, compare
-from spikeguard.rng import SampleStreams, key, randomness
 
-__all__ = ["Preflight", "check"]
+__all__ = ["Preflight", "check", "described"]
 
 
 _SAMPLES = 32
+_DRIVEN = ("framework", "T", "presentation", "readout")
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
         require_finite_weights(model)
         with frozen(model):
             found = _examined(model, x, y, seed)
-    except (AttackError, _TrainingModeError) as error:
+    except (AttackError, TrainingModeError) as error:
         raise ValueError(f"check: {error}") from error
     changed = changes(before, state(model))
     if changed:
@@ -129,20 +134,15 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
 
 
 def _examined(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Preflight:
-    def logits(images: Tensor, index: Tensor) -> Tensor:
-        streams = SampleStreams(key(seed, "check"), index)
-        with randomness(model, streams), torch.no_grad():
-            return classify(model, images, y[index.to(y.device)])
-
+    logits = presented(model, y, seed)
     everyone = torch.arange(len(x))
     graded: set[str] = set()
-    with _watched(model, graded):
-        first = logits(x, everyone)
-    require_same_again(lambda: logits(x, everyone), first)
+    with evaluation_mode_required(model), _graded_recorded(model, graded):
+        logits(x, everyone)
+    first = require_same_again(lambda: logits(x, everyone))
     require_independence(logits, x, first)
     zero, eps, along, chance = require_gradient(model, logits, x, y, seed)
-    adapter = next((m for m in model.modules() if isinstance(m, Foreign)), None)
-    names = ("framework", "T", "presentation", "readout")
+    driven, neurons = described(model)
     return Preflight(
         samples=len(x),
         accuracy=float((first.argmax(1) == y).double().mean()),
@@ -152,30 +152,24 @@ def _examined(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Preflight:
         along_random=chance,
         graded=tuple(sorted(graded)),
         surrogates=compare(model, logits, x, y, seed),
-        driven={} if adapter is None else {name: getattr(adapter, name) for name in names},
-        neurons={}
-        if adapter is None
-        else {name: layer.described() for name, layer in adapter.spiking_layers().items()},
+        driven=driven,
+        neurons=neurons,
     )
 
 
-class _TrainingModeError(Exception):
-    """A layer is in training mode: an error that the adapters of foreign models do not catch."""
+def described(model: nn.Module) -> tuple[dict[str, Any], dict[str, dict[str, str | None]]]:
+    """Return how a foreign network is run and its neurons, as in ``Preflight``; else two {}."""
+    adapter = next((m for m in model.modules() if isinstance(m, Foreign)), None)
+    if adapter is None:
+        return {}, {}
+    driven = {name: getattr(adapter, name) for name in _DRIVEN}
+    return driven, {name: layer.described() for name, layer in adapter.spiking_layers().items()}
 
 
 @contextmanager
-def _watched(model: nn.Module, graded: set[str]) -> Iterator[None]:
-    """Record layers with graded spikes; reject layers in training mode."""
-
-    def require_evaluation(module: nn.Module, given: object) -> None:
-        if module.training:
-            raise _TrainingModeError(
-                f"a {type(module).__name__} runs in training mode although the model is in "
-                "evaluation mode; switch no mode inside forward."
-            )
-
-    watched = [m for m in model.modules() if isinstance(m, _BatchNorm | _DropoutNd)]
-    handles = [m.register_forward_pre_hook(require_evaluation) for m in watched]
+def _graded_recorded(model: nn.Module, graded: set[str]) -> Iterator[None]:
+    """Record the foreign layers with graded spikes."""
+    handles = []
     for name, layer in spiking_layers(model).items():
         if isinstance(layer, ForeignNeuron):
 

@@ -12,11 +12,12 @@ from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient, SwapSurrogate
 from spikeguard.attacks.searches.pgd import PGD
 from spikeguard.attacks.threat import Linf
-from spikeguard.evaluation.statistics import wilson
 from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
 from spikeguard.neurons.modes import spiking_layers
 from spikeguard.neurons.surrogate import Triangular
+from spikeguard.preflight.unknown_spikes import OUT_OF_REACH, unknown_spikes
 from spikeguard.rng import SampleStreams, key
+from spikeguard.system.intervals import wilson
 
 __all__ = ["Compared", "compare"]
 
@@ -77,6 +78,10 @@ def compare(model: nn.Module, logits: Logits, x: Tensor, y: Tensor, seed: int) -
     fixed = _fixed(model)
     if fixed:
         return fixed
+    with unknown_spikes(model) as names:
+        logits(x, torch.arange(len(x)))
+    if names:
+        return OUT_OF_REACH.format(", ".join(names))
     clean = logits(x, torch.arange(len(x))).argmax(1) == y
     for eps in _RADII:
         try:

@@ -39,6 +39,7 @@ def evaluate_once(
     jobs: int = 1,
     reload: Reload | None = None,
     plugins: Plugins = NO_PLUGINS,
+    check: bool = True,
     progress: ProgressCallback | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -57,16 +58,18 @@ def evaluate_once(
         jobs: Number of processes of one thread each; 1 runs everything in this process.
         reload: Returns the model and its test images in another process; needed for jobs > 1.
         plugins: Packages from which an attack may be imported.
+        check: Whether to check the model before a new evaluation; see ``evaluate``.
         progress: Callback ``(done, total, what)``, or None.
         announce: Called with lines of text: the cost before the attacks start, the attacks left
             out, the settings chosen.
 
     Raises:
-        ValueError: If the suite or the radius is rejected, or a stored result was made with other
-            settings.
+        ValueError: If the suite or the radius is rejected, the model fails the check, or a stored
+            result was made with other settings.
     """
     from spikeguard.attacks.suite_definitions import CASCADES
     from spikeguard.attacks.tuning import adjusted, describe_tuned, tuned_to_json
+    from spikeguard.evaluation.checked_plan import checked_plan
     from spikeguard.evaluation.cost_estimate import estimate
     from spikeguard.evaluation.evaluator import evaluate
     from spikeguard.evaluation.options import EvaluationOptions
@@ -101,6 +104,7 @@ def evaluate_once(
             seed=seed,
             mark=checkpoint_tag(plan),
             batch_size=plan.batch_size,
+            check=check,
             progress=progress,
             announce=announce,
         )
@@ -117,10 +121,11 @@ def evaluate_once(
         precision=plan.precision,
     )
     if jobs > 1 and reload is not None:
-        shards = plan_evaluation(model, data.test, attacks, options, jobs=jobs)
+        planned = checked_plan if check else plan_evaluation
+        shards = planned(model, data.test, attacks, options, jobs=jobs)
         run_shards(shards, reload, attacks, options, jobs, progress)
-        progress = None  # run_shards has reported everything
-    result = evaluate(model, data.test, attacks, **vars(options), progress=progress)
+        progress, check = None, False  # done
+    result = evaluate(model, data.test, attacks, **vars(options), check=check, progress=progress)
     card = {"eot": plan.eot, "limit": plan.limit, "checkpoint": plan.checkpoint}
     tuned = {"tuned": tuned_to_json(chosen)} if chosen else {}
     result.save(stem, suite=suite, **card, **tuned)
@@ -200,12 +205,15 @@ def _planned(
     """
     from spikeguard.attacks.model_access import DEFAULT_EOT, is_stochastic
     from spikeguard.attacks.suites import suitable
+    from spikeguard.attacks.threat import require_ball_in_box
     from spikeguard.attacks.tuning import tunable
 
     if plan.eot is None:
         plan = plan.changed(eot=DEFAULT_EOT if is_stochastic(model) else 1)
     attacks = build_suite(suite, eps=eps, norm=plan.norm, eot=plan.eot or 1, plugins=plugins)
     example = data.test.batch(slice(plan.batch_size))[0]
+    for attack in attacks.values():
+        require_ball_in_box(attack.threat, example)
     attacks, left_out = suitable(attacks, model, example)
     return plan.changed(tune=plan.tune and bool(tunable(attacks))), attacks, left_out
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import AttackError
+from spikeguard.attacks.model_access import evaluating
 from spikeguard.config.builder import load_images
 from spikeguard.config.errors import ConfigError, raised
 from spikeguard.config.plugins import NO_PLUGINS, SEARCHED, Plugins, import_part
@@ -23,7 +24,8 @@ from spikeguard.evaluation.parallel import Reload
 from spikeguard.models.adapters.classifier import Foreign, foreign
 from spikeguard.models.adapters.presentation import ImagesRefused
 from spikeguard.models.snn import SNN
-from spikeguard.preflight.checker import Preflight, check
+from spikeguard.preflight.checker import Preflight, described
+from spikeguard.preflight.checker import check as examine
 from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.checkpoints import load_model, restore_model
 from spikeguard.storage.run_folder import MODEL
@@ -47,7 +49,7 @@ class ForeignSubject:
         path: Folder of the results.
         model: The classifier.
         data: Its images.
-        preflight: Result of the check before any attack.
+        preflight: Result of the check before any attack; None if it was skipped.
         plugins: Packages from which parts may be imported.
         reload: A function that returns the model and its test images in another process.
     """
@@ -55,7 +57,7 @@ class ForeignSubject:
     path: Path
     model: nn.Module
     data: Splits
-    preflight: Preflight
+    preflight: Preflight | None
     reload: Reload
     plugins: Plugins = NO_PLUGINS
 
@@ -71,8 +73,11 @@ def load_foreign_model(
     out: Path | None,
     data_root: Path | None,
     plugins: Plugins = NO_PLUGINS,
+    check: bool = True,
 ) -> ForeignSubject:
     """Build, load, adapt and check a foreign model; write its folder after all checks have passed.
+
+    With ``check=False`` one image is shown, to detect how the network is run.
 
     Raises:
         ConfigError: If any step fails; the message is one line.
@@ -83,7 +88,10 @@ def load_foreign_model(
     adapted = _built(model, weights, T, framework, readout)
     x, y = images.test.batch(slice(_CHECKED))
     try:
-        preflight = check(adapted, x, y)
+        preflight = examine(adapted, x, y) if check else None
+        if preflight is None:
+            with evaluating(adapted), torch.no_grad():
+                adapted(x[:1])
     except AttackError:
         raise
     except (RuntimeError, TypeError, ImagesRefused) as error:
@@ -93,16 +101,18 @@ def load_foreign_model(
             f"--model: {model} cannot be shown images of {data} {list(x.shape[1:])}{steps}: "
             f"{_line(cause)}"
         ) from error
-    card = {"model": model, "data": data, "weights": _digest(adapted), **preflight.driven}
-    card["neurons"] = preflight.neurons
+    weights_now = _digest(adapted)
+    driven, neurons = described(adapted)
+    card = {"model": model, "data": data, "weights": weights_now, **driven, "neurons": neurons}
     path = Path("runs") / model.replace(":", ".") if out is None else out
     given = {"model": model, "weights": weights, "T": T, "framework": framework}
     given |= {"readout": readout, "data": data}
     words = [word for n, v in given.items() if v is not None for word in (f"--{n}", str(v))]
-    shown = {name: v for name, v in preflight.to_dict().items() if name not in card}
-    _write_or_check_card(path, card, {"arguments": words, "check": shown})
+    found = {} if preflight is None else preflight.to_dict()
+    shown = {"check": {name: v for name, v in found.items() if name not in card}} if found else {}
+    _write_or_check_card(path, card, {"arguments": words, **shown})
     how = (model, weights, T, framework, readout)
-    again = partial(_reloaded, how, data, data_root, card["weights"], plugins)
+    again = partial(_reloaded, how, data, data_root, weights_now, plugins)
     return ForeignSubject(path, adapted, images, preflight, again, plugins)
 
 

@@ -96,6 +96,7 @@ class Run:
         eps: float,
         plan: EvaluateSection | None = None,
         jobs: int = 1,
+        check: bool = True,
         progress: ProgressCallback | None = None,
         announce: Callable[[str], None] | None = None,
     ) -> Evaluation:
@@ -109,6 +110,7 @@ class Run:
             plan: Norm, limit, draws and so on; the recipe's evaluate section when left out.
             jobs: Number of processes of one thread each, >= 1; with more than one, a script needs
                 ``if __name__ == "__main__":``.
+            check: Whether to check the network before a new evaluation; see ``evaluate``.
             progress: Callback ``(done, total, what)``, or None.
             announce: Called with lines of text, such as the cost before the attacks start.
 
@@ -128,6 +130,7 @@ class Run:
             jobs=jobs,
             reload=self.reload,
             plugins=self.recipe.plugins,
+            check=check,
             progress=progress,
             announce=announce,
         )
@@ -143,6 +146,7 @@ class Run:
         tune: bool = False,
         printed: Claim | None = None,
         max_gap: float | None = None,
+        check: bool = True,
         progress: ProgressCallback | None = None,
     ) -> Verdict:
         """Audit the run and store the verdict in ``audit.json``.
@@ -159,6 +163,7 @@ class Run:
             tune: Choose the setting of that attack's gradient on validation images first.
             printed: A number measured elsewhere, judged instead of that attack's.
             max_gap: The printed number may exceed the bound by this share; 0.02 when left out.
+            check: Whether to reject a network at once that is not repeatable; see ``audit``.
             progress: Callback ``(done, total, what)``, or None.
         """
         from spikeguard.attacks.threat import THREATS
@@ -178,6 +183,7 @@ class Run:
                 folder=self.path / ATTACKS / FOLDER,
                 seed=self.recipe.seed,
                 mark=checkpoint_tag(plan),
+                check=check,
                 progress=progress,
             )
         verdict = audit(
@@ -194,6 +200,7 @@ class Run:
             printed=printed,
             max_gap=MAX_GAP if max_gap is None else max_gap,
             stored=stored,
+            check=check,
             progress=progress,
         )
         verdict.save(self.path / AUDIT)

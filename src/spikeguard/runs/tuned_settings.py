@@ -38,6 +38,7 @@ def load_or_tune(
     seed: int,
     mark: str = "",
     batch_size: int = 128,
+    check: bool = True,
     progress: ProgressCallback | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> dict[str, Tuned]:
@@ -54,6 +55,7 @@ def load_or_tune(
         seed: Names the random streams.
         mark: Names the checkpoint, where the model has several.
         batch_size: Images at once; results do not depend on it.
+        check: Whether to check the model before the first score is stored; see ``evaluate``.
         progress: Callback ``(done, total, what)``, or None.
         announce: Called with a line on the cost of the trials before they start.
 
@@ -62,9 +64,11 @@ def load_or_tune(
 
     Raises:
         ConfigError: If a file is damaged, or was made with other candidates, images or seed.
+        ValueError: If the model fails the check.
     """
     from spikeguard.attacks.base import cost, describe
     from spikeguard.attacks.tuning import CANDIDATES, Tuned, tunable, tune
+    from spikeguard.preflight.quick import SAMPLES, quick_check, warn
 
     samples = min(IMAGES, len(validation))
     found = {}
@@ -78,6 +82,8 @@ def load_or_tune(
         if announce is not None and missing:
             each = f"{cost(tried):,.0f} gradients each"
             announce(f"{len(missing)} settings of {kind} first, on {samples} images, {each}")
+        if check and missing and not scores:
+            warn(quick_check(model, *validation.batch(slice(SAMPLES)), [tried]))
         for name in missing:
             if progress is not None:
                 progress(len(scores), len(candidates), f"{kind} {name} on validation images")

@@ -106,6 +106,7 @@ def enough_draws(context: Context) -> CheckOutcome:
             {},
             seed=key(context.seed, "audit", "fresh"),
             batch_size=context.batch_size,
+            check=False,
         )
         .outcomes["clean"]
         .mean()

@@ -11,6 +11,7 @@ from spikeguard.auditing.tolerances import percent, room_between
 from spikeguard.models.adapters.foreign_neuron import ForeignError
 from spikeguard.neurons.modes import spiking_layers
 from spikeguard.neurons.surrogate import Surrogate, Triangular
+from spikeguard.preflight.unknown_spikes import OUT_OF_REACH, unknown_spikes
 
 __all__ = ["surrogate_sweep"]
 
@@ -26,6 +27,8 @@ def surrogate_sweep(context: Context) -> CheckOutcome:
     again with triangles of half-width 0.25 to 5, and with the model's own surrogate a quarter to
     five times as wide. If the per-sample worst of these is lower, it is compared with as many
     restarts of PGD with the model's own surrogate, so that more tries alone make no difference.
+    A layer that emits spikes but is no known spiking layer keeps its surrogate: the sweep is then
+    incomplete, and only a failure counts.
 
     Source: Özdenizci and Legenstein, TMLR 2024 (arXiv:2311.09266); Xu et al. (arXiv:2209.03358).
     """
@@ -57,6 +60,12 @@ def surrogate_sweep(context: Context) -> CheckOutcome:
     else:
         with_it = f"the worst of {1 + len(others)} surrogates for each sample {percent(worst)}"
         cause = "each surrogate finds samples that the others miss"
+    missed = [] if failed else _out_of_reach(context)
+    if missed:
+        return not_run(
+            f"incomplete: {OUT_OF_REACH.format(', '.join(missed))}",
+            remedy="give it the interface of its framework, see docs/foreign.md",
+        )
     return judged(
         failed=failed,
         measured=f"own surrogate {percent(own)}"
@@ -79,6 +88,13 @@ def surrogate_sweep(context: Context) -> CheckOutcome:
             "carried": sorted(map(str, carried)),
         },
     )
+
+
+def _out_of_reach(context: Context) -> list[str]:
+    """Return the layers that emit spikes and whose surrogate the sweep did not exchange."""
+    with unknown_spikes(context.model) as names:
+        context.logits(next(context.batches()))
+    return names
 
 
 def _cause(context: Context, carried: set[Surrogate], stronger: Surrogate | float) -> str:

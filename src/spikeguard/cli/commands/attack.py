@@ -61,6 +61,7 @@ def attack(
     tune: bool | None = None,
     jobs: int = 1,
     rescore: bool = False,
+    check: bool = True,
     plugin: Plugin = None,
     data_root: Path | None = None,
 ) -> int:
@@ -92,6 +93,7 @@ def attack(
             images first; they have fixed values when left out.
         jobs: Number of processes of one thread each; results do not depend on it.
         rescore: Run no attack: load the worst-case inputs of finished attacks and score them again.
+        check: Check first, in a few passes, that the model is repeatable and differentiable.
         plugin: Package whose parts the recipe or --suite may name as package.module:Part; repeated
             or with commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
@@ -119,6 +121,7 @@ def attack(
     else:
         assert model is not None
         options = {**only, "data": data, "out": out, "data_root": data_root, "plugins": plugins}
+        options["check"] = check
         _require_suites(EvaluateSection().changed(**changes), plugins)  # before anything is written
         subject = _of_foreign_model(model, options, changes)
     _require_suites(subject.plan, plugins)  # all of them, before the first runs
@@ -146,6 +149,7 @@ def attack(
                     jobs=jobs,
                     reload=subject.reload,
                     plugins=plugins,
+                    check=check,
                     progress=update,
                     announce=note,
                 )
@@ -220,5 +224,6 @@ def _of_foreign_model(
 
     plan = EvaluateSection().changed(**changes)
     found = load_foreign_model(model, **options)  # type: ignore[arg-type]
-    note(str(found.preflight))
+    if found.preflight is not None:
+        note(str(found.preflight))
     return _Subject(found.path, found.model, found.data, plan, 0, found.reload)

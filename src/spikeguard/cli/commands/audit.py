@@ -56,6 +56,7 @@ def audit(
     min_robust: float | None = None,
     strict: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
+    check: bool = True,
     plugin: Plugin = None,
     data_root: Path | None = None,
 ) -> int:
@@ -89,6 +90,7 @@ def audit(
         strict: Exit with code 3 when the bound is faulty, 4 when the printed number is too high, 5
             when the bound is open; the first that applies.
         json: Print the verdict as JSON and nothing else on standard output.
+        check: Check first, in a few passes, that the model is repeatable.
         plugin: Package whose parts the recipe or --attack may name as package.module:Part; repeated
             or with commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
@@ -104,12 +106,12 @@ def audit(
         "max_gap": _share("--max-gap", max_gap),
     }
     least = None if min_robust is None else _share("--min-robust", min_robust)
-    radius = numbers("--eps", [eps])[0] if eps else None
+    radius = _radius(eps) if eps else None
     plugins = allowed_plugins(plugin)
     budget: Budget = "quick" if quick else "full"
     if run is None:
         assert model is not None
-        given = {**options, "data_root": data_root, "plugins": plugins}
+        given = {**options, "data_root": data_root, "plugins": plugins, "check": check}
         verdict, path = _audit_foreign_model(
             model, given, (norm or "linf", radius), limit, attack, tune, budget, judged
         )
@@ -124,12 +126,23 @@ def audit(
                 attack=attack,
                 tune=tune,
                 **judged,
+                check=check,
                 progress=update,
             )
             loaded.membrane()
         path = run / AUDIT
     _show(verdict, path, json)
     return _exit_code(verdict, strict, least)
+
+
+def _radius(text: str) -> float:
+    """Read the one radius of an audit."""
+    found = numbers("--eps", [text])
+    if len(found) != 1:
+        raise ConfigError(
+            f"--eps: an audit has one radius, got {text!r}; write a decimal point, as in 0.1."
+        )
+    return found[0]
 
 
 def _audit_foreign_model(
@@ -152,7 +165,8 @@ def _audit_foreign_model(
     from spikeguard.storage.run_folder import ATTACKS, AUDIT
 
     found = load_foreign_model(model, **options)  # type: ignore[arg-type]
-    note(str(found.preflight))
+    if found.preflight is not None:
+        note(str(found.preflight))
     note("the surrogate of the training is unknown: check S22 does not run")
     norm, eps = ball
     threat = THREATS[norm](max(EvaluateSection().eps) if eps is None else eps)
@@ -164,6 +178,7 @@ def _audit_foreign_model(
                 *(named, found.model, found.data.val),
                 folder=found.path / ATTACKS / FOLDER,
                 seed=0,
+                check=bool(options["check"]),
                 progress=update,
             )
         verdict = audited(
@@ -176,6 +191,7 @@ def _audit_foreign_model(
             tuned=how,
             stored=stored,
             **judged,
+            check=bool(options["check"]),
             progress=update,
         )
     verdict.save(found.path / AUDIT)

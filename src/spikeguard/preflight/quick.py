@@ -1,0 +1,166 @@
+"""quick_check(): a few passes before an evaluation, to measure nothing wrong silently."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks.base import Attack, AttackError
+from spikeguard.attacks.gradients.base import Backprop, unwrap
+from spikeguard.attacks.model_access import (
+    frozen,
+    is_stochastic,
+    require_finite_weights,
+    require_inputs,
+)
+from spikeguard.attacks.searches.converging import Converging
+from spikeguard.attacks.searches.portfolio import portfolio
+from spikeguard.neurons.modes import spiking_layers
+from spikeguard.preflight.gradient import require_gradient
+from spikeguard.preflight.modes import TrainingModeError, evaluation_mode_required
+from spikeguard.preflight.repeats import (
+    Logits,
+    UndeclaredRandomness,
+    changes,
+    global_generators_kept,
+    presented,
+    require_independence,
+    require_same_again,
+    restore,
+    state,
+)
+from spikeguard.preflight.unknown_spikes import OUT_OF_REACH, unknown_spikes
+
+__all__ = ["SAMPLES", "PreflightWarning", "quick_check", "warn"]
+
+SAMPLES = 16
+_SKIP = "check=False, or --no-check, measures it all the same."
+_WATCHED = 2  # of these, shown while layers are observed
+
+
+class PreflightWarning(UserWarning):
+    """A result may be wrong: a suspicion that the quick check of a model cannot prove."""
+
+
+def warn(found: Iterable[str], *, stacklevel: int = 2) -> None:
+    """Issue what a quick check returned as a ``PreflightWarning`` each."""
+    for text in found:
+        warnings.warn(text, PreflightWarning, stacklevel=stacklevel + 1)
+
+
+def quick_check(
+    model: nn.Module, x: Tensor, y: Tensor, attacks: Iterable[Attack] = (), *, seed: int = 0
+) -> tuple[str, ...]:
+    """Reject a model whose accuracy cannot be measured; return what is suspicious.
+
+    The model must have no layer in training mode, return the same logits when it is called again,
+    and return the same for an image alone and in a batch. Uses the first 16 images; costs about as
+    much as 60 forward passes of one image, and as 180 with a test of the gradient. The model, the
+    global random generators and all named streams stay as they are.
+
+    Args:
+        model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``. It runs in evaluation
+            mode; its mode is restored.
+        x: Images [B, ...] in [0, 1], B >= 1.
+        y: Labels [B].
+        attacks: The attacks that will run. If one uses a gradient, the model's own is tested; if
+            one changes how spiking layers are differentiated, layers that it cannot change are
+            named.
+        seed: Seed of the random directions, and of a noisy model's draws.
+
+    Returns:
+        Warnings, one sentence each: a gradient that is missing, zero or not that of the loss;
+        spiking layers that a surrogate sweep does not reach; a model that changes its buffers; one
+        that declares its randomness but draws it from a global generator.
+
+    Raises:
+        ValueError: If the model fails; the message names the fault and a remedy.
+        AttackError: If weights or logits are not finite.
+    """
+    x, y = x[:SAMPLES], y[:SAMPLES]
+    require_inputs(x, y)
+    require_finite_weights(model)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    x, y = x.to(device), y.to(device)
+    gradients, before = _gradients(attacks), state(model)
+    exact = torch.autocast(device.type, enabled=False)
+    try:
+        with global_generators_kept(device), frozen(model), exact:
+            found = _examined(model, x, y, seed, gradients)
+        changed = changes(before, state(model))
+    except TrainingModeError as error:
+        raise ValueError(f"check: {error} {_SKIP}") from error
+    except ValueError as error:
+        if str(error).startswith("check: "):
+            raise ValueError(f"{error} {_SKIP}") from error
+        raise
+    finally:
+        restore(model, before)
+    if changed:
+        found.append(
+            f"check: calls in evaluation mode change the model ({', '.join(changed[:3])}), so a "
+            "result may depend on the calls before it; write to no buffer in forward."
+        )
+    return tuple(found)
+
+
+def _gradients(attacks: Iterable[Attack]) -> list[object]:
+    """Return the gradients that the attacks use, without the wrappers that average them."""
+    found: list[object] = []
+    for attack in attacks:
+        searches = [attack]
+        if isinstance(attack, Converging):
+            searches = [entry.build(0, 0.0) for entry in portfolio(attack.threat).values()]
+        found += [unwrap(getattr(search, "gradient", None)) for search in searches]
+    return [gradient for gradient in found if gradient is not None]
+
+
+def _examined(
+    model: nn.Module, x: Tensor, y: Tensor, seed: int, gradients: list[object]
+) -> list[str]:
+    """Return the warnings about the model's passes."""
+    logits, index = presented(model, y, seed), torch.arange(len(x))
+    with evaluation_mode_required(model):
+        logits(x[:_WATCHED], index[:_WATCHED])
+    found: list[str] = []
+    try:
+        first = require_same_again(lambda: logits(x, index))
+        require_independence(logits, x, first)
+        if gradients:
+            found += _gradient(model, logits, x, y, seed)
+    except UndeclaredRandomness:
+        if not is_stochastic(model):
+            raise
+        found.append(
+            "check: the model declares its randomness but draws from a global generator, so a "
+            "result changes from run to run; draw from a spikeguard.rng.RandomSource."
+        )
+    if any(not isinstance(gradient, Backprop) for gradient in gradients):
+        found += _out_of_reach(model, logits, x)
+    return found
+
+
+def _gradient(model: nn.Module, logits: Logits, x: Tensor, y: Tensor, seed: int) -> list[str]:
+    """Return what is wrong with the model's own gradient; attacks on it can still succeed."""
+    try:
+        require_gradient(model, logits, x, y, seed)
+    except (ValueError, AttackError) as error:
+        return [f"{error} Attacks with the model's own gradient may find nothing."]
+    return []
+
+
+def _out_of_reach(model: nn.Module, logits: Logits, x: Tensor) -> list[str]:
+    """Return the spiking layers whose derivative no attack can change, beside those it changes."""
+    if not spiking_layers(model):
+        return []
+    with unknown_spikes(model) as names:
+        logits(x, torch.arange(len(x)))
+    if not names:
+        return []
+    return [
+        f"check: {OUT_OF_REACH.format(', '.join(names))}: a worst case over surrogates is "
+        "incomplete; give it the interface of its framework, see docs/foreign.md."
+    ]
