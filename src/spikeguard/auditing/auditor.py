@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -20,6 +20,7 @@ from spikeguard.auditing.findings import Finding, Verdict, conclude
 from spikeguard.auditing.numbers import MAX_GAP, Claim
 from spikeguard.auditing.registry import CHECKS
 from spikeguard.auditing.subject import Budget, Provenance
+from spikeguard.auditing.tolerances import looks
 from spikeguard.auditing.worst_case import measure, require_same_images
 from spikeguard.data.images import ImageSet, as_image_set
 from spikeguard.evaluation.result import Evaluation
@@ -33,6 +34,7 @@ _SAMPLES = {"full": 100, "quick": 64}
 _NOISY = {"full": 100, "quick": 24}  # of a stochastic model, whose gradients and scores need draws
 _STEPS = {"full": 20, "quick": 10}
 PRINTED = "pgd40"  # with the step size of suite "papers"
+_WIDE = 512  # samples of a check that attacks nothing
 _NOT_QUICK = "outside the quick budget; audit with budget='full'"
 
 
@@ -70,9 +72,9 @@ def audit(
         budget: "full", or "quick": fewer samples, steps and queries, and no expensive check that
             does not decide the verdict. It takes a fraction of the time and covers less.
         seed: Seed of all random streams.
-        limit: Number of samples, taken from the start, >= 1. None is 100; in the quick budget it is
-            64, or 24 for a stochastic model. Fewer samples widen the intervals, so fewer checks
-            that depend on counts can fail.
+        limit: Number of samples of the first look, taken from the start, >= 1. None is 100; in the
+            quick budget it is 64, or 24 for a stochastic model. A check that they cannot decide
+            looks at twice and then four times as many, as far as the data have them.
         batch_size: Samples per batch, >= 1.
         attack_steps: Steps of PGD, >= 1; None is 20, in the quick budget 10.
         substitutes: Models trained for the same task, by name. Attacks made on them must not be
@@ -123,8 +125,9 @@ def audit(
         printed.require_radius(threat.eps)
     images = as_image_set(data)
     require_same_images(stored or {}, images)
-    x, y = images.batch(slice(limit))
-    context = Context(
+    sizes = looks(limit, len(images))
+    x, y = images.batch(slice(max(sizes[-1], _WIDE)))
+    whole = Context(
         *(model, x, y, threat),
         seed=seed,
         steps=attack_steps,
@@ -136,12 +139,15 @@ def audit(
         tuned=tuned or Provenance(),
         rescore=rescore,
         trained_with=trained_with,
+        looks=len(sizes),
     )
+    context = whole.first(sizes[0])
     findings = []
     for number, (code, check) in enumerate(CHECKS.items()):
         if progress is not None:
             progress(number, len(CHECKS), f"{code}: {title(check.measure)}")
-        findings.append(_run(code, check, context))
+        seen = (_WIDE,) if check.wide else sizes
+        findings.append(_run(code, check, [whole.first(n) for n in seen]))
     if progress is not None:
         progress(len(CHECKS), len(CHECKS), "done")
     found = measure(
@@ -179,14 +185,21 @@ def reported(name: str, model: nn.Module, threat: Threat) -> Attack:
     return attack
 
 
-def _run(code: str, check: Check, context: Context) -> Finding:
-    """Run one check; an error that stops it becomes a finding, never a pass."""
+def _run(code: str, check: Check, contexts: Sequence[Context]) -> Finding:
+    """Run one check on more and more samples until it decides.
+
+    An error that stops it becomes a finding, never a pass.
+    """
     started = time.monotonic()
     check = replace(check, code=code)  # also for a check that was added to CHECKS without one
-    if context.budget == "quick" and not check.quick:
+    if contexts[0].budget == "quick" and not check.quick:
         return check.finding(not_run(_NOT_QUICK))
     try:
-        finding = check(context)
+        for context in contexts:
+            finding = check(context)
+            if finding.status != "open":
+                break
+        finding = replace(finding, evidence={**finding.evidence, "images": len(context)})
     except (RuntimeError, ThreatViolation) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise

@@ -87,11 +87,11 @@ _TABLE = {
     "S9": Check(distinct_logits, cost=21),
     "S10": Check(rates_can_move, cost=0.4),
     # Is its input gradient present and right?
-    "G15": Check(zero_gradient, cost=2),
+    "G15": Check(zero_gradient, cost=2, wide=True),
     "G17": Check(stable_predictions, cost=34),
     "G18": Check(finite_differences, cost=23),
     "S17": Check(ascent, cost=5),
-    "S6": Check(every_step_has_a_gradient, cost=1),
+    "S6": Check(every_step_has_a_gradient, cost=1, wide=True),
     "S7": Check(no_dead_layers, cost=0.4),
     "S8": Check(gradient_keeps_its_size, cost=1),
     "S12": Check(no_detached_path, cost=51),

@@ -13,7 +13,7 @@ from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.attack_variants import with_gradient
 from spikeguard.auditing.measurements.layer_gradients import layer_gradients, watched
-from spikeguard.auditing.tolerances import half_width, percent
+from spikeguard.auditing.tolerances import LUCK, percent
 from spikeguard.encoders.coding import Poisson
 from spikeguard.models.snn import SNN
 from spikeguard.neurons.base import Neuron
@@ -48,13 +48,15 @@ def no_detached_path(context: Context) -> CheckOutcome:
     measured = f"{len(cut)} of {len(grads)} layers without a gradient"
     failed, fault = bool(cut), f"no gradient reaches {', '.join(cut[:3])}: a path is detached there"
     if detached and not cut:
-        own = context.attacked(context.reference()).accuracy
-        whole = context.attacked(with_gradient(context, WithReset())).accuracy
-        failed = whole < own - half_width(own, len(context))
+        without = context.attacked(context.reference())
+        with_it = context.attacked(with_gradient(context, WithReset()))
+        own, whole = without.accuracy, with_it.accuracy
+        gap = context.gap(without.right, with_it.right)
+        failed = gap.above(LUCK)
         evidence |= {"own": own, "with_reset": whole}
         measured += (
             f"; {len(detached)} detach their reset: the attack leaves {percent(own)}, with the "
-            f"reset's gradient {percent(whole)}"
+            f"reset's gradient {percent(whole)}, lower by {gap}, n = {len(context)}"
         )
         fault = (
             f"the detached reset hides the gradient: the attack leaves {percent(own)} without it, "
