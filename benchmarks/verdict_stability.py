@@ -1,11 +1,13 @@
-"""Stability of the verdict: quick audits of each network on windows of images, with several seeds.
+"""Stability of the verdict: quick audits of each network on windows of images, with other seeds.
 
-    python benchmarks/verdict_stability.py --runs runs/demo --windows 20 --seeds 20 --out stability
+    python benchmarks/verdict_stability.py --runs runs/demo --windows 20 --out stability
 
 A window is the test set rotated to start at another image, so windows overlap. Window w is audited
 with seeds w, w + 1, ..., as many as ``--seeds``. Networks are the three reference networks that
 independent code trained, if they are on this machine, and every run in the folder ``--runs``. Each
-audit is stored in ``--out``; a second call runs only those that are missing.
+audit is stored in ``--out``; a second call runs only those that are missing, and with ``--stored``
+none. The table gives, for the bound and for the printed number, how often each judgement was made,
+and the share of the audits with the most frequent pair of judgements, with its 95 % interval.
 """
 
 import argparse
@@ -22,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from peers.networks import EPS, FOLDER, STRONGEST, load
 from spikeguard.attacks import Linf
 from spikeguard.auditing.auditor import audit
+from spikeguard.evaluation.estimates import Estimate
 from spikeguard.runs.run import Run
 from spikeguard.storage.atomic_files import write_json
 
@@ -43,7 +46,7 @@ def audits(name, args):
         order = torch.arange(start, start + len(x)) % len(x)
         for seed in range(window, window + args.seeds):
             file = args.out / f"{name}-{start}-{seed}.json"
-            if not file.exists():
+            if not file.exists() and not args.stored:
                 began = time.process_time()
                 verdict = audit(
                     model,
@@ -54,7 +57,30 @@ def audits(name, args):
                     trained_with=trained_with,
                 )
                 write_json(file, verdict.to_json() | {"cpu": time.process_time() - began})
-            yield json.loads(file.read_text(encoding="utf-8"))
+            if file.exists():
+                yield json.loads(file.read_text(encoding="utf-8"))
+
+
+def counted(values):
+    """Return the values and how often each occurs, the most frequent first."""
+    return ", ".join(f"{value} {count}" for value, count in Counter(values).most_common())
+
+
+def row(name, found):
+    """Return the table row of a network, and the checks whose status was not always the same."""
+    pairs = [(card["status"], card["printed"]["status"]) for card in found]
+    most, n = Counter(pairs).most_common(1)[0][1], len(pairs)
+    statuses = {}
+    for card in found:
+        for check in card["findings"]:
+            statuses.setdefault(check["code"], []).append(check["status"])
+    varied = "; ".join(
+        f"{c}: {counted(said)}" for c, said in statuses.items() if len(set(said)) > 1
+    )
+    seconds = sum(card["cpu"] for card in found) / n
+    bound, printed = (counted(judged) for judged in zip(*pairs, strict=True))
+    cells = [name, str(n), bound, printed, str(Estimate.share(most, n)), f"{seconds:.0f}", varied]
+    return "| " + " | ".join(cells) + " |"
 
 
 def main():
@@ -65,34 +91,21 @@ def main():
     parser.add_argument("--runs", type=Path, help="folder of trained runs")
     parser.add_argument("--networks", nargs="+", help="only these")
     parser.add_argument("--windows", type=int, default=20)
-    parser.add_argument("--seeds", type=int, default=20, help="seeds of each window")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds of each window")
     parser.add_argument("--eps", type=float, default=EPS)
     parser.add_argument("--out", type=Path, default=Path("verdict_stability"))
+    parser.add_argument("--stored", action="store_true", help="run nothing, show what is stored")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     names = list(STRONGEST) if FOLDER.is_dir() else []
     if args.runs is not None:
         names += sorted(path.name for path in args.runs.iterdir() if path.is_dir())
+    print("| network | audits | bound | printed | same verdict | CPU s each | checks that vary |")
+    print("|---|---|---|---|---|---|---|")
     for name in args.networks or names:
-        found = list(audits(name, args))
-        verdicts = Counter(card["status"] for card in found)
-        (_, most), n = verdicts.most_common(1)[0], len(found)
-        seen: dict[str, Counter[str]] = {}
-        for card in found:
-            for check in card["findings"]:
-                seen.setdefault(check["code"], Counter())[check["status"]] += 1
-        varied = [
-            f"{code} ({', '.join(f'{status} {count}' for status, count in counts.most_common())})"
-            for code, counts in seen.items()
-            if len(counts) > 1
-        ]
-        seconds = sum(card["cpu"] for card in found) / n
-        said = ", ".join(f"{status} {count}" for status, count in verdicts.most_common())
-        print(
-            f"{name}: {said}; the same in {100 * most / n:.0f} % of {n}; {seconds:.0f} s CPU each"
-        )
-        print(f"    varied: {'; '.join(varied) or 'nothing'}", flush=True)
+        if found := list(audits(name, args)):
+            print(row(name, found), flush=True)
 
 
 if __name__ == "__main__":

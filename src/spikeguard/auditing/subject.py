@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from spikeguard.attacks.base import Attack, AttackError
 from spikeguard.attacks.model_access import evaluating, frozen, is_stochastic
 from spikeguard.attacks.threat import Threat
-from spikeguard.auditing.tolerances import Estimate, difference, share
+from spikeguard.evaluation.estimates import Estimate
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.rng import SampleStreams, key, randomness
@@ -92,11 +92,11 @@ class Subject:
 
     def share(self, count: float) -> Estimate:
         """Return a count as a share of the samples, with its interval."""
-        return share(count, len(self), self.looks)
+        return Estimate.share(count, len(self), self.looks)
 
     def gap(self, higher: Tensor, lower: Tensor) -> Estimate:
         """Return the paired difference of two outcomes [N], with its interval."""
-        return difference(higher, lower, self.looks)
+        return Estimate.paired(higher, lower, self.looks)
 
     def pick(self, *, full: T, quick: T) -> T:
         """Return the size for this audit's budget."""

@@ -12,7 +12,8 @@ from spikeguard.attacks.base import Attack
 from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.trajectories import Walk, unseen, walk
-from spikeguard.auditing.tolerances import LUCK, average, fooled_alone, percent, share
+from spikeguard.auditing.tolerances import LUCK, fooled_alone, percent
+from spikeguard.evaluation.estimates import Estimate
 
 __all__ = [
     "loss_has_settled",
@@ -105,12 +106,12 @@ def loss_has_settled(context: Context) -> CheckOutcome:
     resisting = (context.clean > 0) & (seen.right.amin(0) > 0)
     curve = _curve(seen, resisting, context)
     count, n = int(resisting.sum()), len(context)
-    if not share(count, n).low > _FEW or not last:
+    if not context.share(count).low > _FEW or not last:
         why = f"{n - count} of {n} samples are misclassified or fooled during the search"
         nothing = does_not_apply(why)
         return replace(nothing, evidence={"steps": steps, "resisting": count, "curve": curve})
     shares = _late(seen.loss[:, resisting], last, noisy=context.stochastic)
-    gain = average(shares, context.looks)
+    gain = Estimate.mean(shares, context.looks)
     late = gain.value
     return judged(
         failed=gain.above(_SETTLED),

@@ -9,9 +9,10 @@ from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.losses import cross_entropy
 from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged
 from spikeguard.auditing.context import EOT, Context
-from spikeguard.auditing.measurements.input_gradients import dead_surrogates
+from spikeguard.auditing.measurements.input_gradients import dead_by_sample
 from spikeguard.auditing.measurements.layer_gradients import layer_gradients, watched
 from spikeguard.auditing.tolerances import LUCK, percent, worst_of
+from spikeguard.evaluation.estimates import Estimate
 from spikeguard.models.snn import SNN
 
 __all__ = ["every_step_has_a_gradient", "gradient_keeps_its_size", "no_dead_layers"]
@@ -71,14 +72,16 @@ def no_dead_layers(context: Context) -> CheckOutcome:
 
     Source: SpikeGuard's own.
     """
-    dead = dead_surrogates(context)
-    if not dead:
+    shares = dead_by_sample(context)
+    if not shares:
         return does_not_apply(_SPIKING)
+    found = {name: Estimate.mean(each, context.looks) for name, each in shares.items()}
+    dead = {name: each.value for name, each in found.items()}
     worst = max(dead, key=lambda name: dead[name])
-    blocked = [name for name, share in dead.items() if share > _DEAD]
+    blocked = [name for name, each in found.items() if each.above(_DEAD)]
     return judged(
-        failed=bool(blocked),
-        measured=f"the surrogate is zero for at most {percent(dead[worst])} of a layer ({worst})",
+        failed=worst_of(*(each.above(_DEAD) for each in found.values())),
+        measured=f"the surrogate is zero for at most {found[worst]} of a layer ({worst})",
         threshold=f"at most {percent(_DEAD)} of the neurons and steps of every layer",
         sound="every layer propagates gradients",
         fault=f"in {', '.join(blocked[:3])} the surrogate is zero for more than {percent(_DEAD)} "

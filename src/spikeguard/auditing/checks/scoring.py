@@ -11,7 +11,7 @@ from torch import Tensor
 from spikeguard.attacks.base import describe
 from spikeguard.auditing.check import CheckOutcome, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.tolerances import LUCK, percent, worst_of
+from spikeguard.auditing.tolerances import LUCK, ROUNDING, differs, percent, worst_of
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.rng import key
 
@@ -23,7 +23,6 @@ __all__ = [
 ]
 
 _TINY = 1e-9
-_ROUNDING = 0.01  # rounding depends on the batch and can flip a spike at the threshold
 
 
 def scores_can_be_repeated(context: Context) -> CheckOutcome:
@@ -42,13 +41,15 @@ def scores_can_be_repeated(context: Context) -> CheckOutcome:
         again = torch.minimum(again, context.clean)
     n, other = len(context), int(((again - reported.right).abs() > 0.5).sum())
     before, after = reported.accuracy, float(again.mean())
-    failed: bool | None = context.share(other).low > _ROUNDING
+    changed = context.share(other)
+    failed = differs(changed)
     if context.stochastic:
         failed = context.gap(again, reported.right).away(LUCK)
     return judged(
         failed=failed,
-        measured=f"{percent(before)} reported, {percent(after)} in {where}; {other} of {n} differ",
-        threshold=f"the class changes for not above {percent(_ROUNDING)} of the samples"
+        measured=f"{percent(before)} reported, {percent(after)} in {where}; {other} of {n} "
+        f"differ, {changed}",
+        threshold=f"the class changes for at most {percent(ROUNDING)} of the samples"
         if not context.stochastic
         else f"accuracies differ by at most {percent(LUCK)}",
         sound="the adversarial inputs and the weights reproduce the number",
@@ -75,7 +76,8 @@ def each_sample_has_its_worst(context: Context) -> CheckOutcome:
     worst = least if context.stochastic else float(right.amin(0).mean())
     bound = context.upper_bound()
     assert bound is not None
-    alone, high = worst, False
+    alone = worst
+    high: bool | None = False
     if context.attack is not None:
         handed = context.attacked(context.attack)
         alone = handed.accuracy
@@ -184,14 +186,14 @@ def counted_on_the_model(context: Context) -> CheckOutcome:
             answers.append(context.gap(again, outcome.right).away(LUCK))
         else:
             gap = float((again != outcome.right).double().mean())
-            answers.append(context.share(gap * n).low > _ROUNDING)
+            answers.append(differs(context.share(gap * n)))
         if answers[-1]:
             wrong[str(describe(attack))] = gap
     return judged(
         failed=worst_of(*answers),
         measured=f"{len(context.made) - len(wrong)} of {len(context.made)} attacks have the same "
         "score again",
-        threshold=f"not above {percent(_ROUNDING)} of the samples differ",
+        threshold=f"at most {percent(ROUNDING)} of the samples differ",
         sound="transferred inputs count only if they fool the audited model",
         fault=f"for {len(wrong)} attacks the record differs from the score on the model: success "
         "was counted on another model",
