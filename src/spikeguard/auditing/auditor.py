@@ -186,20 +186,13 @@ def reported(name: str, model: nn.Module, threat: Threat) -> Attack:
 
 
 def _run(code: str, check: Check, contexts: Sequence[Context]) -> Finding:
-    """Run one check on more and more samples until it decides.
-
-    An error that stops it becomes a finding, never a pass.
-    """
+    """Run one check; an error that stops it becomes a finding, never a pass."""
     started = time.monotonic()
     check = replace(check, code=code)  # also for a check that was added to CHECKS without one
     if contexts[0].budget == "quick" and not check.quick:
         return check.finding(not_run(_NOT_QUICK))
     try:
-        for context in contexts:
-            finding = check(context)
-            if finding.status != "open":
-                break
-        finding = replace(finding, evidence={**finding.evidence, "images": len(context)})
+        finding = check.decide(contexts)
     except (RuntimeError, ThreatViolation) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from spikeguard.auditing.findings import Finding, FindingStatus
@@ -76,6 +76,14 @@ class Check:
     def __call__(self, context: Context) -> Finding:
         """Run the check."""
         return self.finding(self.measure(context))
+
+    def decide(self, contexts: Sequence[Context]) -> Finding:
+        """Run the check on more and more samples until it is not open; at least one context."""
+        for context in contexts:
+            finding = self(context)
+            if finding.status != "open":
+                break
+        return replace(finding, evidence={**finding.evidence, "images": len(context)})
 
     def finding(self, outcome: CheckOutcome) -> Finding:
         """Return an outcome as the finding of this check, with its code and title."""

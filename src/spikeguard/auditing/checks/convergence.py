@@ -27,7 +27,6 @@ _SETTLED = 0.10  # share of the total gain in loss; sound spiking networks show 
 _TINY = 1e-12
 _LAST = 10  # steps
 _FACTORS = (0.25, 0.5, 2.0, 4.0)
-_FEW = 0.01  # share of unfooled samples that is too small to judge their loss
 
 
 def more_steps_change_nothing(context: Context) -> CheckOutcome:
@@ -93,8 +92,8 @@ def loss_has_settled(context: Context) -> CheckOutcome:
 
     The best loss so far of samples that no step fools must gain at most 10 % of its total gain
     in the last ten steps. Under noise, where the best of many values always grows, the mean loss of
-    the last ten steps is compared with that of the ten before. If the share of unfooled samples
-    does not exceed 1 % by more than chance, the check does not apply.
+    the last ten steps is compared with that of the ten before. If at most 10 % of the samples
+    are unfooled, the check does not apply: they can change the accuracy by no more.
 
     Source: Pintor et al., "Indicators of attack failure", 2022 (arXiv:2106.09947).
     """
@@ -106,7 +105,7 @@ def loss_has_settled(context: Context) -> CheckOutcome:
     resisting = (context.clean > 0) & (seen.right.amin(0) > 0)
     curve = _curve(seen, resisting, context)
     count, n = int(resisting.sum()), len(context)
-    if not context.share(count).low > _FEW or not last:
+    if context.share(count).above(LUCK) is False or not last:
         why = f"{n - count} of {n} samples are misclassified or fooled during the search"
         nothing = does_not_apply(why)
         return replace(nothing, evidence={"steps": steps, "resisting": count, "curve": curve})
