@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from spikeguard.attacks import PGD, Linf
-from spikeguard.auditing import REQUIRED, Context
+from spikeguard.auditing import REQUIRED
 from spikeguard.auditing.auditor import audit
 from spikeguard.auditing.registry import CHECKS
 from spikeguard.neurons import NoisyLIF
@@ -122,9 +122,9 @@ def test_the_twins_are_what_they_are_called(twins):
 def test_a_check_is_silent_on_a_declared_noisy_network(code, weights):
     model = network(NoisyLIF(0.5, sigma=0.1))
     model.load_state_dict(weights)
-    subject = Context(model.eval(), X[:40], Y[:40], LARGE, steps=2)
+    subject = larger(model.eval(), steps=2)
     assert subject.stochastic
-    finding = CHECKS[code](subject)
+    finding = decided(code, subject)
     assert finding.status == "pass", finding.measured
 
 

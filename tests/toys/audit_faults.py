@@ -36,15 +36,15 @@ def context(model, threat=LARGE, **options):
 
 
 def larger(model, threat=LARGE, **options):
-    """Four times as many images, for checks that 60 cannot decide."""
-    x, y = DIGITS.test.batch(slice(240))
+    """Eight times as many images, for checks that 60 cannot decide."""
+    x, y = DIGITS.test.batch(slice(480))
     options = {"steps": STEPS, "budget": "quick", "looks": 3, **options}
     return Context(model, x, y, threat, **options)
 
 
 def decided(code, subject):
-    """The finding of a check that looks at 60, 120 and 240 images, as an audit does."""
-    return CHECKS[code].decide([subject.first(n) for n in looks(len(X), len(subject))])
+    """The finding of a check that looks at 120, 240 and 480 images, as an audit does."""
+    return CHECKS[code].decide([subject.first(n) for n in looks(2 * len(X), len(subject))])
 
 
 def with_surrogate(weights, width):
@@ -291,7 +291,9 @@ FAULTS = {
         "steps too short": lambda w: context(healthy(w), SMALL, attack=hesitant(SMALL, steps=20))
     },
     "G11": {
-        "the last point is kept": lambda w: larger(healthy(w), SMALL, attack=PGD(SMALL, steps=30))
+        "the last point is kept": lambda w: larger(
+            healthy(w), SMALL, attack=PGD(SMALL, steps=30, step_size=SMALL.eps)
+        )
     },
     "G12": {"steps too short": lambda w: context(healthy(w), attack=hesitant(LARGE))},
     "G13": {"saturated loss": lambda w: context(Loud(healthy(w)))},

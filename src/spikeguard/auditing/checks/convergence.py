@@ -105,7 +105,7 @@ def loss_has_settled(context: Context) -> CheckOutcome:
     resisting = (context.clean > 0) & (seen.right.amin(0) > 0)
     curve = _curve(seen, resisting, context)
     count, n = int(resisting.sum()), len(context)
-    if context.share(count).above(LUCK) is False or not last:
+    if not count or context.share(count).above(LUCK) is False or not last:
         why = f"{n - count} of {n} samples are misclassified or fooled during the search"
         nothing = does_not_apply(why)
         return replace(nothing, evidence={"steps": steps, "resisting": count, "curve": curve})
