@@ -92,7 +92,7 @@ def loss_has_settled(context: Context) -> CheckOutcome:
 
     The best loss so far of samples that no step fools must gain at most 10 % of its total gain
     in the last ten steps. Under noise, where the best of many values always grows, the mean loss of
-    the last ten steps is compared with that of the ten before. If at most 10 % of the samples
+    the last ten steps is compared with that of the ten before. If at most 12 % of the samples
     are unfooled, the check does not apply: they can change the accuracy by no more.
 
     Source: Pintor et al., "Indicators of attack failure", 2022 (arXiv:2106.09947).

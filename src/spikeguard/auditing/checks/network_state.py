@@ -26,7 +26,7 @@ __all__ = ["attack_ignores_the_batch", "same_number_of_steps", "starts_at_rest"]
 _SAMPLES = 12
 _STEPS = 3
 _PIXELS = 0.05  # share of an input's pixels below which it counts as the same
-_IN_BATCHES = 48  # samples of S20, enough to show that at most 10 % differ
+_IN_BATCHES = 48  # samples of S20, enough to show that at most 12 % differ
 
 
 def starts_at_rest(context: Context) -> CheckOutcome:

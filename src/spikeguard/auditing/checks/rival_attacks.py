@@ -100,7 +100,7 @@ def black_box_is_weaker(context: Context) -> CheckOutcome:
     Square, which also accepts changes that leave the loss equal (rates are multiples of 1/T, and
     most changes do not alter them), and in the full budget Square on the decision alone, a random
     walk that uses only whether the sample is correct. Under L1 the search is APGD with differences
-    of the loss (NES). A surrogate is not exact, so they may fool up to 10 % of the samples alone.
+    of the loss (NES). A surrogate is not exact, so they may fool up to 12 % of the samples alone.
 
     Source: Croce and Hein, 2020; Athalye, Carlini and Wagner, 2018 (arXiv:1802.00420).
     """
