@@ -15,7 +15,6 @@ from spikeguard.auditing.findings import OF_PRINTED
 from spikeguard.auditing.measurements.input_gradients import dead_surrogates
 from spikeguard.auditing.numbers import PrintedNumber
 from spikeguard.auditing.registry import CHECKS
-from spikeguard.auditing.tolerances import exceeds, half_width, percent
 from spikeguard.evaluation.statistics import Score
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, Triangular
@@ -25,29 +24,6 @@ from tests.toys.closed_forms import EPS, IMAGES, LABELS, LIGHT, Coin, Linear
 
 def finding(code, status, **fields):
     return Finding(code, f"title of {code}", status, f"measured by {code}", **fields)
-
-
-# --- tolerances
-
-
-def test_half_width_is_that_of_the_wilson_interval():
-    z, n, p = 1.959964, 100, 0.3
-    expected = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    assert half_width(p, n) == pytest.approx(expected, rel=1e-6)
-
-
-def test_a_share_is_exceeded_only_by_more_than_chance():
-    assert not exceeds(0, 10, 0.0)
-    assert not exceeds(2, 100, 0.01)
-    assert exceeds(3, 100, 0.01)
-    assert exceeds(100, 100, 0.9)
-
-
-@pytest.mark.parametrize(
-    ("share", "text"), [(0.425, "42.5 %"), (0.6, "60 %"), (1, "100 %"), (0, "0 %")]
-)
-def test_percent(share, text):
-    assert percent(share) == text
 
 
 # --- the verdict

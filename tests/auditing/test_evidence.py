@@ -75,15 +75,17 @@ def test_where_none_resists_the_curve_is_that_of_all():
     assert found.evidence["curve"]["loss"][-1] == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("far", [1, 2, 3])
-def test_a_few_that_resist_decide_nothing(far):
-    """Of 64, the Wilson interval of 2 reaches below 1 %, that of 3 does not; four steps are few."""
+@pytest.mark.parametrize(
+    ("far", "status"), [(2, "does not apply"), (3, "open"), (7, "open"), (8, "fail"), (20, "fail")]
+)
+def test_a_few_that_resist_decide_nothing(far, status):
+    """Of 64, the interval of 2 is below 12 %, that of 3 is not; a mean needs 8; 4 steps are few."""
     near = torch.arange(5).repeat(13)[: 64 - far]  # fooled during the search
     some = torch.cat([near, FAR.nonzero()[:far, 0]])
     weak = PGD(Linf(EPS), steps=4, step_size=EPS / 4, loss=margin, random_start=False)
     found = CHECKS["G10"](context(Linear(), IMAGES[some], LABELS[some], attack=weak))
     assert found.evidence["resisting"] == far
-    assert found.status == ("fail" if far == 3 else "does not apply"), found.measured
+    assert found.status == status, found.measured
 
 
 def test_clean_errors_are_never_right():

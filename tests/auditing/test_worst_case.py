@@ -11,8 +11,9 @@ from spikeguard.auditing import Claim, Context
 from spikeguard.auditing.numbers import judge
 from spikeguard.auditing.worst_case import attack_label, measure, require_same_images
 from spikeguard.data.images import as_image_set
+from spikeguard.evaluation.estimates import Estimate
 from spikeguard.evaluation.evaluator import evaluate
-from spikeguard.evaluation.statistics import Gap, Score
+from spikeguard.evaluation.statistics import Score
 from tests.toys import closed_forms as toys
 from tests.toys.closed_forms import EPS, Coin, Linear
 from tests.toys.small_evaluations import Shift
@@ -139,7 +140,7 @@ def test_a_printed_attack_that_cannot_run_is_not_judged():
 def test_a_claim_is_judged_by_newcombes_interval(accuracy, status, words):
     claim = Claim(accuracy, 1000, "PGD-20, n 1000")
     found = measure(audited(), DATA, PRINTED, claim=claim, max_gap=0.02)
-    expected = Gap.unpaired(Score.from_share(accuracy, 1000), found.bound)
+    expected = Estimate.unpaired(Score.from_share(accuracy, 1000), found.bound)
     assert (found.printed.gap_low, found.printed.gap_high) == (expected.low, expected.high)
     assert (found.printed.status, found.printed.paired) == (status, False)
     assert words in found.printed.statement
@@ -161,7 +162,7 @@ def test_the_protocol_names_the_number_of_images(protocol, n):
 
 def test_the_gap_must_be_above_the_limit_as_a_whole():
     score, bound = Score.from_share(0.885, 200), Score.from_share(0.445, 200)
-    gap = Gap(0.44, 0.373, 0.509)
+    gap = Estimate(0.44, 0.373, 0.509)
     words = "PGD-40, own surrogate: 88.5 % [83.3, 92.2] is 44 points [37.3, 50.9] too high"
     for limit, status in ((0.02, "refuted"), (0.373, "within"), (0.5, "within")):
         found = judge("PGD-40, own surrogate", score, bound, gap, paired=True, max_gap=limit)

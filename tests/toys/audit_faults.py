@@ -6,16 +6,17 @@ import torch
 from torch import nn
 
 from spikeguard.attacks import APGD, PGD, Linf, cross_entropy
-from spikeguard.auditing import Attacked, Context, Provenance
+from spikeguard.auditing import CHECKS, Attacked, Context, Provenance
+from spikeguard.auditing.tolerances import looks
 from spikeguard.data.datasets import load
 from spikeguard.models import CNN
 from spikeguard.neurons import LIF, Triangular
 from spikeguard.rng import RandomSource, stream
 from tests.toys.audit_wrappers import Detached, Loud, TrainingBatchNorm, Wrapper
 
-DIGITS = load("digits", train_limit=600, test_limit=60)
+DIGITS = load("digits", train_limit=600)
 
-X, Y = DIGITS.test.batch(slice(None))
+X, Y = DIGITS.test.batch(slice(60))
 
 STEPS = 10
 
@@ -32,6 +33,18 @@ def network(neuron=None):
 
 def context(model, threat=LARGE, **options):
     return Context(model, X, Y, threat, **{"steps": STEPS, "budget": "quick", **options})
+
+
+def larger(model, threat=LARGE, **options):
+    """Eight times as many images, for checks that 60 cannot decide."""
+    x, y = DIGITS.test.batch(slice(480))
+    options = {"steps": STEPS, "budget": "quick", "looks": 3, **options}
+    return Context(model, x, y, threat, **options)
+
+
+def decided(code, subject):
+    """The finding of a check that looks at 120, 240 and 480 images, as an audit does."""
+    return CHECKS[code].decide([subject.first(n) for n in looks(2 * len(X), len(subject))])
 
 
 def with_surrogate(weights, width):
@@ -152,9 +165,9 @@ class Lottery(nn.Module):
 
 
 def lottery(weights):
-    x = torch.rand(60, 1, 4, 4, generator=stream(0, "lottery"))
+    x = torch.rand(150, 1, 4, 4, generator=stream(0, "lottery"))
     attack = PGD(LARGE, steps=1)
-    return Context(Lottery(), x, torch.zeros(60, dtype=torch.int64), LARGE, attack=attack)
+    return Context(Lottery(), x, torch.zeros(150, dtype=torch.int64), LARGE, attack=attack)
 
 
 def turned_round(weights):
@@ -278,7 +291,9 @@ FAULTS = {
         "steps too short": lambda w: context(healthy(w), SMALL, attack=hesitant(SMALL, steps=20))
     },
     "G11": {
-        "the last point is kept": lambda w: context(healthy(w), SMALL, attack=PGD(SMALL, steps=30))
+        "the last point is kept": lambda w: larger(
+            healthy(w), SMALL, attack=PGD(SMALL, steps=30, step_size=SMALL.eps)
+        )
     },
     "G12": {"steps too short": lambda w: context(healthy(w), attack=hesitant(LARGE))},
     "G13": {"saturated loss": lambda w: context(Loud(healthy(w)))},

@@ -15,9 +15,9 @@ from spikeguard.neurons import LIF, NoisyLIF, Triangular
 from spikeguard.rng import RandomSource
 from tests.toys.audit_wrappers import Detached, Loud, TrainingBatchNorm, Wrapper
 
-DIGITS = load("digits", train_limit=400, test_limit=40)
+DIGITS = load("digits", train_limit=400)
 
-X, Y = DIGITS.test.batch(slice(None))
+X, Y = DIGITS.test.batch(slice(40))
 
 LARGE, SMALL = Linf(0.25), Linf(0.05)
 
@@ -38,9 +38,10 @@ def narrow(weights, width):
     return healthy(weights, LIF(0.5, surrogate=Triangular(width)))
 
 
-def context(model, threat=LARGE, **options):
+def context(model, threat=LARGE, images=40, **options):
+    x, y = DIGITS.test.batch(slice(images))
     settings = {"steps": 5, "budget": "quick", "attack": PGD(threat, steps=5), **options}
-    return Context(model, X, Y, threat, **settings)
+    return Context(model, x, y, threat, **settings)
 
 
 class ThroughNumpy(Wrapper):

@@ -8,7 +8,8 @@ import numpy as np
 from spikeguard.analysis import LayerCounts, MembraneHistogram, default_edges
 from spikeguard.auditing.findings import REQUIRED, Finding, conclude
 from spikeguard.auditing.numbers import judge
-from spikeguard.evaluation.statistics import Gap, Score, wilson
+from spikeguard.evaluation.estimates import Estimate
+from spikeguard.evaluation.statistics import Score, wilson
 from spikeguard.storage.atomic_files import write_json, write_text
 
 CHECKS = {
@@ -188,7 +189,7 @@ def plant_audit(path, failed=(), evidence=None, refuted=False):
     settings = {"samples": 100, "threat": {"norm": "linf", "eps": 0.1}}
     bound = Score.from_share(0.5, 100)
     score = Score.from_share(0.9 if refuted else 0.51, 100)
-    gap = Gap(score.accuracy - 0.5, *wilson(100 * score.accuracy - 50, 100))
+    gap = Estimate(score.accuracy - 0.5, *wilson(100 * score.accuracy - 50, 100))
     printed = judge("PGD-40, own surrogate", score, bound, gap, paired=True, max_gap=0.02)
     verdict = conclude(findings, bound=bound, printed=printed, settings=settings)
     verdict.save(path / "audit.json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import get_args
@@ -21,6 +21,7 @@ from spikeguard.auditing.findings import Finding, Verdict, conclude
 from spikeguard.auditing.numbers import MAX_GAP, Claim
 from spikeguard.auditing.registry import CHECKS
 from spikeguard.auditing.subject import Budget, Provenance
+from spikeguard.auditing.tolerances import looks
 from spikeguard.auditing.worst_case import measure, require_same_images
 from spikeguard.data.images import ImageSet, as_image_set
 from spikeguard.evaluation.result import Evaluation
@@ -35,6 +36,7 @@ _SAMPLES = {"full": 100, "quick": 64}
 _NOISY = {"full": 100, "quick": 24}  # of a stochastic model, whose gradients and scores need draws
 _STEPS = {"full": 20, "quick": 10}
 PRINTED = "pgd40"  # with the step size of suite "papers"
+_WIDE = 512  # samples of a check that attacks nothing
 _NOT_QUICK = "outside the quick budget; audit with budget='full'"
 
 
@@ -73,9 +75,9 @@ def audit(
         budget: "full", or "quick": fewer samples, steps and queries, and no expensive check that
             does not decide the verdict. It takes a fraction of the time and covers less.
         seed: Seed of all random streams.
-        limit: Number of samples, taken from the start, >= 1. None is 100; in the quick budget it is
-            64, or 24 for a stochastic model. Fewer samples widen the intervals, so fewer checks
-            that depend on counts can fail.
+        limit: Number of samples of the first look, taken from the start, >= 1. None is 100; in the
+            quick budget it is 64, or 24 for a stochastic model. A check that they cannot decide
+            looks at twice and then four times as many, as far as the data have them.
         batch_size: Samples per batch, >= 1.
         attack_steps: Steps of PGD, >= 1; None is 20, in the quick budget 10.
         substitutes: Models trained for the same task, by name. Attacks made on them must not be
@@ -130,12 +132,13 @@ def audit(
         printed.require_radius(threat.eps)
     images = as_image_set(data)
     require_same_images(stored or {}, images)
-    x, y = images.batch(slice(limit))
-    require_ball_in_box(threat, x)
+    sizes = looks(limit, len(images))
+    x, y = images.batch(slice(max(sizes[-1], _WIDE)))
+    require_ball_in_box(threat, x[:limit])
     if check:
         with suppress(AttackError):  # G27 judges numbers that are not finite
-            warn(quick_check(model, x, y))
-    context = Context(
+            warn(quick_check(model, x[:limit], y[:limit]))
+    whole = Context(
         *(model, x, y, threat),
         seed=seed,
         steps=attack_steps,
@@ -147,12 +150,15 @@ def audit(
         tuned=tuned or Provenance(),
         rescore=rescore,
         trained_with=trained_with,
+        looks=len(sizes),
     )
+    context = whole.first(sizes[0])
     findings = []
     for number, (code, each) in enumerate(CHECKS.items()):
         if progress is not None:
             progress(number, len(CHECKS), f"{code}: {title(each.measure)}")
-        findings.append(_run(code, each, context))
+        seen = (_WIDE,) if each.wide else sizes
+        findings.append(_run(code, each, [whole.first(n) for n in seen]))
     if progress is not None:
         progress(len(CHECKS), len(CHECKS), "done")
     found = measure(
@@ -190,14 +196,14 @@ def reported(name: str, model: nn.Module, threat: Threat) -> Attack:
     return attack
 
 
-def _run(code: str, check: Check, context: Context) -> Finding:
+def _run(code: str, check: Check, contexts: Sequence[Context]) -> Finding:
     """Run one check; an error that stops it becomes a finding, never a pass."""
     started = time.monotonic()
     check = replace(check, code=code)  # also for a check that was added to CHECKS without one
-    if context.budget == "quick" and not check.quick:
+    if contexts[0].budget == "quick" and not check.quick:
         return check.finding(not_run(_NOT_QUICK))
     try:
-        finding = check(context)
+        finding = check.decide(contexts)
     except (RuntimeError, ThreatViolation) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise

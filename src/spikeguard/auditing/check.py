@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from spikeguard.auditing.findings import Finding, FindingStatus
@@ -23,12 +23,15 @@ __all__ = [
 ]
 
 
+_MORE = "audit more samples: a larger limit, if the data have them"
+
+
 @dataclass(frozen=True)
 class CheckOutcome:
     """The outcome of a check: a :class:`Finding` without the code and title of its check.
 
     Attributes:
-        status: "pass", "fail", "not run" or "does not apply".
+        status: "pass", "fail", "open", "not run" or "does not apply".
         measured: The measurement, in words and numbers.
         threshold: The condition under which the check passes.
         meaning: The conclusion from the measurement, as one plain clause.
@@ -57,12 +60,14 @@ class Check:
         cost: Approximate gradient evaluations per sample in a full audit. Attacks that an earlier
             check ran cost nothing.
         quick: Whether the quick budget includes the check.
+        wide: Whether the check attacks nothing and uses up to 512 samples at once.
         code: The check's key in ``CHECKS``, set there.
     """
 
     measure: Measure
     cost: float
     quick: bool = True
+    wide: bool = False
     code: str = ""
 
     def __post_init__(self) -> None:
@@ -71,6 +76,14 @@ class Check:
     def __call__(self, context: Context) -> Finding:
         """Run the check."""
         return self.finding(self.measure(context))
+
+    def decide(self, contexts: Sequence[Context]) -> Finding:
+        """Run the check on more and more samples until it is not open; at least one context."""
+        for context in contexts:
+            finding = self(context)
+            if finding.status != "open":
+                break
+        return replace(finding, evidence={**finding.evidence, "images": len(context)})
 
     def finding(self, outcome: CheckOutcome) -> Finding:
         """Return an outcome as the finding of this check, with its code and title."""
@@ -98,7 +111,7 @@ def reason(error: Exception) -> str:
 
 def judged(
     *,
-    failed: bool,
+    failed: bool | None,
     measured: str,
     threshold: str,
     sound: str,
@@ -106,7 +119,13 @@ def judged(
     remedy: str,
     evidence: Mapping[str, Any],
 ) -> CheckOutcome:
-    """Return a pass that means ``sound``, or a failure that means ``fault``, with its remedy."""
+    """Return a pass that means ``sound``, or a failure that means ``fault``, with its remedy.
+
+    ``failed`` is None if the samples cannot decide; the outcome is then open.
+    """
+    if failed is None:
+        undecided = f"the samples do not show whether {sound}"
+        return CheckOutcome("open", measured, threshold, undecided, _MORE, evidence)
     return CheckOutcome(
         "fail" if failed else "pass",
         measured,

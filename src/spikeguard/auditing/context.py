@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from spikeguard.attacks.base import Attack, describe
@@ -19,7 +20,8 @@ from spikeguard.attacks.searches.pgd import FGSM, PGD
 from spikeguard.attacks.searches.square import Square
 from spikeguard.attacks.threat import ThreatViolation
 from spikeguard.auditing.subject import Subject
-from spikeguard.evaluation.evaluator import evaluate
+from spikeguard.evaluation.options import EvaluationOptions
+from spikeguard.evaluation.plan import plan_evaluation
 from spikeguard.evaluation.worst_case import lowest, worst_of
 from spikeguard.neurons.surrogate import Surrogate
 
@@ -57,14 +59,19 @@ class Context(Subject):
 
     made: dict[Attack, Attacked] = field(default_factory=dict, init=False, repr=False)
     violations: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+    found: dict[Attack, Attacked] = field(default_factory=dict, init=False, repr=False)
 
     def first(self, n: int) -> Context:
-        """Return a context of the first n samples with its own cache; self if it has no more."""
+        """Return a context of the first n samples; self if it has no more.
+
+        Both share what attacks found: an attack on more samples runs only on the new ones.
+        """
         if n >= len(self):
             return self
         if n not in self._parts:
             part = replace(self, x=self.x[:n], y=self.y[:n])
             object.__setattr__(part, "violations", self.violations)
+            object.__setattr__(part, "found", self.found)
             self._parts[n] = part
         return self._parts[n]
 
@@ -154,20 +161,34 @@ class Context(Subject):
         """
         if attack not in self.made:
             try:
-                result = evaluate(
-                    self.model,
-                    (self.x, self.y),
-                    {"audit": attack},
-                    seed=self.seed,
-                    batch_size=self.batch_size,
-                    keep_adversarial=True,
-                    check=False,
-                )
+                self.made[attack] = self._extended(attack)
             except ThreatViolation as error:
                 self.violations[str(describe(attack))] = str(error)
                 raise
-            self.made[attack] = Attacked(result.outcomes["audit"], result.adversarial["audit"])
         return self.made[attack]
+
+    def _extended(self, attack: Attack) -> Attacked:
+        """Attack the samples that no context of the same samples has attacked yet.
+
+        A sample's random streams are named by its index, so it does not matter which samples run
+        together.
+        """
+        old, n = self.found.get(attack), len(self)
+        done = 0 if old is None else len(old.right)
+        if done < n:
+            options = EvaluationOptions(
+                seed=self.seed, batch_size=self.batch_size, keep_adversarial=True
+            )
+            plan = plan_evaluation(self.model, (self.x, self.y), {"audit": attack}, options)
+            right, x_adv = ([], []) if old is None else ([old.right], [old.x_adv])
+            for start in range(done, n, self.batch_size):
+                index = torch.arange(start, min(start + self.batch_size, n))
+                shard = plan.rows(index)
+                right.append(torch.from_numpy(shard["right:audit"]))
+                x_adv.append(torch.from_numpy(shard["x:audit"]))
+            old = self.found[attack] = Attacked(torch.cat(right), torch.cat(x_adv))
+        assert old is not None
+        return Attacked(old.right[:n], old.x_adv[:n])
 
     def upper_bound(self) -> float | None:
         """Return the accuracy under the per-sample worst of all attacks made at the audited eps.

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from spikeguard.auditing.tolerances import percent
-from spikeguard.evaluation.statistics import Gap, Score
+from spikeguard.evaluation.estimates import Estimate, rounded
+from spikeguard.evaluation.statistics import Score
 
 __all__ = ["MAX_GAP", "Bound", "BoundStatus", "Claim", "PrintedNumber", "PrintedStatus", "judge"]
 
@@ -88,7 +89,7 @@ class PrintedNumber:
         high: Upper end.
         n: Number of images.
         gap: Printed accuracy minus the bound.
-        gap_low: Lower end of the gap's 95 % interval; see ``evaluation.statistics.Gap``.
+        gap_low: Lower end of the gap's 95 % interval; see ``evaluation.estimates``.
         gap_high: Upper end.
         paired: Whether both numbers are of the same images.
         max_gap: The gap that is accepted.
@@ -183,7 +184,13 @@ class Bound:
 
 
 def judge(
-    attack: str, score: Score, bound: Score | None, gap: Gap | None, *, paired: bool, max_gap: float
+    attack: str,
+    score: Score,
+    bound: Score | None,
+    gap: Estimate | None,
+    *,
+    paired: bool,
+    max_gap: float,
 ) -> PrintedNumber:
     """Return the judgement on a printed number.
 
@@ -205,7 +212,7 @@ def judge(
 
 
 def _points(share: float) -> str:
-    number = f"{100 * share:.1f}".removesuffix(".0")
+    number = rounded(share)
     return f"{number} point{'' if number == '1' else 's'}"
 
 

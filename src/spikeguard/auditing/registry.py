@@ -87,15 +87,15 @@ _TABLE = {
     "S9": Check(distinct_logits, cost=21),
     "S10": Check(rates_can_move, cost=0.4),
     # Is its input gradient present and right?
-    "G15": Check(zero_gradient, cost=2),
+    "G15": Check(zero_gradient, cost=2, wide=True),
     "G17": Check(stable_predictions, cost=34),
     "G18": Check(finite_differences, cost=23),
     "S17": Check(ascent, cost=5),
-    "S6": Check(every_step_has_a_gradient, cost=1),
+    "S6": Check(every_step_has_a_gradient, cost=1, wide=True),
     "S7": Check(no_dead_layers, cost=0.4),
     "S8": Check(gradient_keeps_its_size, cost=1),
     "S12": Check(no_detached_path, cost=51),
-    "S13": Check(coder_gradient, cost=11),
+    "S13": Check(coder_gradient, cost=33),
     # Does the search have enough steps, restarts, losses and draws?
     "G1": Check(iterative_beats_single_step, cost=21),
     "G4": Check(noise_is_weaker, cost=4),
@@ -107,7 +107,7 @@ _TABLE = {
     "G13": Check(other_losses_find_no_more, cost=60, quick=False),
     "G14": Check(targets_find_no_more, cost=400, quick=False),
     "S11": Check(enough_draws, cost=240),
-    "S20": Check(attack_ignores_the_batch, cost=8),
+    "S20": Check(attack_ignores_the_batch, cost=20),
     # Do other attacks find more: surrogates, gradient rules, queries, transfer?
     "S4": Check(surrogate_sweep, cost=400),
     "S5": Check(rules_are_weaker, cost=480),

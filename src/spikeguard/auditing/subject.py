@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from spikeguard.attacks.base import Attack, AttackError
 from spikeguard.attacks.model_access import evaluating, frozen, is_stochastic
 from spikeguard.attacks.threat import Threat
+from spikeguard.evaluation.estimates import Estimate
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.rng import SampleStreams, key, randomness
@@ -67,6 +68,7 @@ class Subject:
         attack: The reported attack; None is APGD.
         rescore: ``(x_adv, y) -> correct [N]``, scored in a fresh process, or None.
         trained_with: The surrogate used in training, one or a mapping by layer; None: unknown.
+        looks: Number of looks that share the error rate of a decision, see ``tolerances``.
     """
 
     model: nn.Module
@@ -83,9 +85,18 @@ class Subject:
     attack: Attack | None = None
     rescore: Callable[[Tensor, Tensor], Tensor] | None = None
     trained_with: Surrogate | Mapping[str, Surrogate] | None = None
+    looks: int = 1
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def share(self, count: float) -> Estimate:
+        """Return a count as a share of the samples, with its interval."""
+        return Estimate.share(count, len(self), self.looks)
+
+    def gap(self, higher: Tensor, lower: Tensor) -> Estimate:
+        """Return the paired difference of two outcomes [N], with its interval."""
+        return Estimate.paired(higher, lower, self.looks)
 
     def pick(self, *, full: T, quick: T) -> T:
         """Return the size for this audit's budget."""

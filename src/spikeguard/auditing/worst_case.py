@@ -16,9 +16,10 @@ from spikeguard.auditing.check import reason
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.numbers import Claim, PrintedNumber, judge
 from spikeguard.data.images import ImageSet
+from spikeguard.evaluation.estimates import Estimate
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.evaluation.result import Evaluation
-from spikeguard.evaluation.statistics import Gap, Score
+from spikeguard.evaluation.statistics import Score
 from spikeguard.evaluation.worst_case import lowest, worst_of
 from spikeguard.rng import key
 
@@ -81,7 +82,7 @@ def measure(
     bound = None if worst is None else Score.of(worst)
     if claim is not None:
         score = Score.from_share(claim.accuracy, claim.n)
-        gap = None if bound is None else Gap.unpaired(score, bound)
+        gap = None if bound is None else Estimate.unpaired(score, bound)
         return Measured(
             judge(label, score, bound, gap, paired=False, max_gap=max_gap), bound, tuple(names)
         )
@@ -89,8 +90,8 @@ def measure(
         printed = PrintedNumber(label, "not judged", max_gap=max_gap, why=why)
         return Measured(printed, bound, tuple(names))
     right = right[: len(worst)]
-    looks = len(sources) + len(parts) + 1 if context.stochastic else 1
-    gap = Gap.paired(right, worst, chosen_from=looks)
+    chosen_from = len(sources) + len(parts) + 1 if context.stochastic else 1  # low by chance
+    gap = Estimate.paired(right, worst, chosen_from)
     printed = judge(label, Score.of(right), bound, gap, paired=True, max_gap=max_gap)
     return Measured(printed, bound, tuple(names))
 

@@ -98,6 +98,13 @@ class EvaluationPlan:
             search_state_path(file).unlink(missing_ok=True)
         return shard
 
+    def rows(self, index: Tensor) -> Arrays:
+        """Run one batch of samples by their indices [B]; store nothing."""
+        meter = self.meter(None, len(index))
+        meter.begin(len(index))
+        with evaluating(self.runner.model), meter.counting_passes():
+            return self.runner.run(self.images, index, meter, None)
+
     def _file(self, start: int) -> Path | None:
         return None if self.store is None else self.store / f"{start:08d}.npz"
 

@@ -1,17 +1,16 @@
-"""Accuracies with intervals: a count (Wilson), a difference of two, a mean over seeds (Student)."""
+"""Accuracies with intervals: of a count (Wilson), and of the mean over seeds (Student)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 from torch import Tensor
 
 from spikeguard.system.intervals import Z, wilson
 
-__all__ = ["Gap", "OverSeeds", "Score", "mean", "over_seeds", "poisson_interval", "wilson"]
+__all__ = ["OverSeeds", "Score", "mean", "over_seeds", "poisson_interval", "wilson"]
 
 # Student's t at 97.5 %, for 1, 2, ... degrees of freedom
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -45,61 +44,6 @@ class Score:
 
     def __str__(self) -> str:
         return f"{100 * self.accuracy:5.1f} %  [{100 * self.low:.1f}, {100 * self.high:.1f}]"
-
-
-@dataclass(frozen=True)
-class Gap:
-    """A difference of two accuracies with its 95 % interval, all in [-1, 1]."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def paired(cls, first: Tensor, second: Tensor, *, chosen_from: int = 1) -> Gap:
-        """Return first minus second, two accuracies on the same samples.
-
-        The second is usually a worst case that includes the first. Then no sample's difference is
-        negative, so the gap is itself a share: without noise, that of the samples that the first
-        attack leaves and another one fools. Its interval is Wilson's, which is conservative for
-        shares of draws. Where the noise makes a difference negative, the interval is the normal one
-        of the mean of all differences.
-
-        Args:
-            first: Outcomes [N] in [0, 1].
-            second: Outcomes of the same samples [N] in [0, 1].
-            chosen_from: Number of noisy scores of which the second is the lowest, >= 1. The lowest
-                is low by chance, so the level is divided by this number (Bonferroni).
-
-        Raises:
-            ValueError: If the numbers of samples differ or are 0.
-
-        Example:
-            >>> Gap.paired(torch.ones(10), torch.zeros(10)).value
-            1.0
-        """
-        n = len(first)
-        if n < 1 or len(second) != n:
-            raise ValueError(f"Gap.paired: needs equally many samples, got {n} and {len(second)}.")
-        z = Z if chosen_from == 1 else NormalDist().inv_cdf(1 - 0.025 / chosen_from)
-        each = first.double() - second.double()
-        value = float(each.mean())
-        if bool((each >= 0).all()):
-            return cls(value, *wilson(min(float(each.sum()), float(n)), n, z))
-        half = z * float(each.std()) / math.sqrt(n) if n > 1 else 1.0
-        return cls(value, max(-1.0, value - half), min(1.0, value + half))
-
-    @classmethod
-    def unpaired(cls, first: Score, second: Score) -> Gap:
-        """Return first minus second, two accuracies on different samples.
-
-        Source: Newcombe, "Interval estimation for the difference between independent proportions",
-        Statistics in Medicine 17, 1998, method 10.
-        """
-        value = first.accuracy - second.accuracy
-        below = math.hypot(first.accuracy - first.low, second.high - second.accuracy)
-        above = math.hypot(first.high - first.accuracy, second.accuracy - second.low)
-        return cls(value, value - below, value + above)
 
 
 @dataclass(frozen=True)

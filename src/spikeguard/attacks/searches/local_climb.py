@@ -42,8 +42,9 @@ class LocalClimb:
     In every iteration a sample gets 8 candidates. A candidate changes one or two random pixels
     (elements of the input) of the current point: by turns to a value in the pixel's allowed
     interval, which is half the time one of its ends and else uniform, or by ``s eps`` with s
-    log-uniform in [0.05, 0.5] and a random sign. It is projected into the threat set. The candidate of lowest margin replaces the current point if its margin is
-    no higher. A candidate that fools the model ends the climb.
+    log-uniform in [0.05, 0.5] and a random sign. It is projected into the threat set. The candidate
+    of lowest margin replaces the current point if its margin is no higher. A candidate that fools
+    the model ends the climb.
 
     The logits of a spiking network are piecewise constant, and near the end of a gradient search
     the gradient is often wrong. There a climb finds adversarial inputs that the gradients miss; it

@@ -6,7 +6,7 @@ from spikeguard.attacks.losses import dlr, margin
 from spikeguard.attacks.searches.apgd import APGD
 from spikeguard.auditing.check import CheckOutcome, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.tolerances import percent, room_between
+from spikeguard.auditing.tolerances import LUCK, percent, worst_of
 
 __all__ = ["other_losses_find_no_more", "targets_find_no_more"]
 
@@ -30,13 +30,14 @@ def other_losses_find_no_more(context: Context) -> CheckOutcome:
     }
     worst = float(context.worst([own, *others.values()]).mean())
     best = min(others, key=lambda name: others[name].accuracy)
-    least, room = others[best].accuracy, room_between(own.accuracy, len(context))
+    least = others[best].accuracy
+    gaps = {name: context.gap(own.right, other.right) for name, other in others.items()}
     return judged(
-        failed=least < own.accuracy - room,
+        failed=worst_of(*(gap.above(LUCK) for gap in gaps.values())),
         measured=f"PGD leaves {percent(own.accuracy)} with the cross-entropy, "
         + ", ".join(f"{percent(o.accuracy)} with {name}" for name, o in others.items())
-        + f"; per-sample worst {percent(worst)}",
-        threshold=f"no other loss lower by more than {100 * room:.1f} points",
+        + f"; per-sample worst {percent(worst)}; lower by {gaps[best]}, n = {len(context)}",
+        threshold=f"no other loss lower by more than {percent(LUCK)}",
         sound="the loss does not decide the result",
         fault=f"with {best} as its loss PGD leaves {percent(least)} instead of "
         f"{percent(own.accuracy)}: the number is an artefact of the loss",
@@ -57,19 +58,20 @@ def targets_find_no_more(context: Context) -> CheckOutcome:
 
     Source: Carlini et al., 2019 (arXiv:1902.06705); Croce and Hein, 2020 (arXiv:2003.01690).
     """
-    some = context.first(_SAMPLES)
+    some = context.first(max(_SAMPLES, len(context) // 2))
     tries, gradient = min(_TARGETS, context.classes - 1), context.gradient()
     reference = context.reference()
     loss = getattr(reference, "loss", dlr)
     free = APGD(context.threat, steps=_STEPS, restarts=tries, loss=loss, gradient=gradient)
     aimed = APGD(context.threat, steps=_STEPS, targets=tries, gradient=gradient)
-    untargeted, targeted = some.attacked(free).accuracy, some.attacked(aimed).accuracy
-    room = room_between(untargeted, len(some))
+    without, with_target = some.attacked(free), some.attacked(aimed)
+    untargeted, targeted = without.accuracy, with_target.accuracy
+    gap = some.gap(without.right, with_target.right)
     return judged(
-        failed=targeted < untargeted - room,
+        failed=gap.above(LUCK),
         measured=f"targeted {percent(targeted)}, untargeted {percent(untargeted)} left after "
-        f"{tries} searches each of {len(some)} samples",
-        threshold=f"targeted not lower by more than {100 * room:.1f} points",
+        f"{tries} searches each of {len(some)} samples; lower by {gap}",
+        threshold=f"targeted not lower by more than {percent(LUCK)}",
         sound="targeted and untargeted attacks agree",
         fault=f"with a target the attack leaves {percent(targeted)}, without one "
         f"{percent(untargeted)}: the untargeted loss misleads it",

@@ -12,13 +12,10 @@ from spikeguard.attacks.base import AttackError
 from spikeguard.auditing.check import CheckOutcome, judged, not_run, reason
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.repeatability import source_of_change
-from spikeguard.auditing.tolerances import percent
+from spikeguard.auditing.tolerances import ROUNDING, differs, percent
 
 __all__ = ["batch_invariance"]
 
-_SAMPLES = 40
-_ALONE = 20
-_MOVED = 0.05  # rounding depends on the batch size and can flip a spike at the threshold
 _AFTER = "after another batch"
 
 
@@ -31,12 +28,13 @@ def batch_invariance(context: Context) -> CheckOutcome:
 
     Source: faults reported against stateful spiking networks and evaluations in training mode.
     """
-    n = min(_SAMPLES, len(context))
+    n = len(context)
     if n < 2:
         return _not_run("needs at least 2 samples")
     index = torch.arange(n)
     try:
-        moved = _moved(context, index)
+        changed = _moved(context, index)
+        moved = {variant: float(each.double().mean()) for variant, each in changed.items()}
         source = source_of_change(context, index) if moved[_AFTER] else None
     except RuntimeError as error:
         if isinstance(error, AttackError | torch.OutOfMemoryError):
@@ -48,12 +46,14 @@ def batch_invariance(context: Context) -> CheckOutcome:
             {},
         )
     most = max(moved, key=lambda variant: moved[variant])
-    measured = "no logits change, whatever the batch"
+    share = context.share(int(torch.stack(list(changed.values())).any(0).sum()))
+    measured = f"no logits of {n} samples change, whatever the batch; {share}"
     if moved[most]:
-        measured = f"logits change for {percent(moved[most])} of the samples {most}"
+        measured = f"logits change for {share} of {n} samples, most {most}"
+    failed = differs(share)
     evidence = {"moved": moved, "samples": n, "source": source}
-    if moved[most] <= _MOVED:
-        return _finding(False, measured, "", "", evidence)
+    if not failed:
+        return _finding(failed, measured, "", "", evidence)
     if source == "noise":
         return _not_run("its noise has no stream for each sample, so batches cannot be compared")
     if source == "state":
@@ -74,26 +74,27 @@ def batch_invariance(context: Context) -> CheckOutcome:
     )
 
 
-def _moved(context: Context, index: Tensor) -> dict[str, float]:
-    """Return the share of samples whose logits change, for each way to run them again."""
+def _moved(context: Context, index: Tensor) -> dict[str, Tensor]:
+    """Return whether each sample's logits change [N], for each way to run the samples again."""
     n = len(index)
     reference = context.logits(index)
     context.logits(index[: n // 2 + 1], mirrored=True)
     after = context.logits(index)
-    alone = torch.cat([context.logits(index[i : i + 1]) for i in range(min(_ALONE, n))])
+    alone = torch.cat([context.logits(index[i : i + 1]) for i in range(n)])
+    halves = torch.cat([context.logits(part) for part in torch.split(index, (n + 1) // 2)])
     return {
-        _AFTER: _share(after, reference),
-        "when shown alone": _share(alone, reference[:_ALONE]),
-        "in other company": _share(context.logits(index[: n // 2]), reference[: n // 2]),
-        "in another order": _share(context.logits(index.flip(0)).flip(0), reference),
+        _AFTER: _differ(after, reference),
+        "when shown alone": _differ(alone, reference),
+        "in other company": _differ(halves, reference),
+        "in another order": _differ(context.logits(index.flip(0)).flip(0), reference),
     }
 
 
-def _share(logits: Tensor, reference: Tensor) -> float:
-    """Return the share of samples whose logits or class differ by more than rounding."""
+def _differ(logits: Tensor, reference: Tensor) -> Tensor:
+    """Return whether each sample's logits or class differ by more than rounding [N]."""
     close = torch.isclose(logits, reference, rtol=1e-4, atol=1e-5, equal_nan=True).all(1)
     same = logits.argmax(1) == reference.argmax(1)
-    return float((~(close & same)).double().mean())
+    return ~(close & same)
 
 
 def _in_training_mode(context: Context, index: Tensor) -> list[str]:
@@ -123,12 +124,12 @@ def _failure(
 
 
 def _finding(
-    failed: bool, measured: str, fault: str, remedy: str, evidence: Mapping[str, object]
+    failed: bool | None, measured: str, fault: str, remedy: str, evidence: Mapping[str, object]
 ) -> CheckOutcome:
     return judged(
         failed=failed,
         measured=measured,
-        threshold=f"logits change for at most {percent(_MOVED)} of the samples",
+        threshold=f"logits change for at most {percent(ROUNDING)} of the samples",
         sound="results do not depend on batch size, order or earlier batches",
         fault=fault,
         remedy=remedy,

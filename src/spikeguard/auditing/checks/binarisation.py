@@ -14,8 +14,8 @@ from spikeguard.attacks.base import Attack
 from spikeguard.attacks.searches.noise import UniformNoise
 from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged, not_run
 from spikeguard.auditing.context import EOT, Context
-from spikeguard.auditing.tolerances import percent
-from spikeguard.evaluation.statistics import wilson
+from spikeguard.auditing.tolerances import percent, worst_of
+from spikeguard.evaluation.estimates import Estimate
 from spikeguard.rng import SampleStreams
 
 __all__ = ["Binarised", "Hook", "active_test", "binarised"]
@@ -29,7 +29,6 @@ _ENOUGH = 0.9  # share of the samples that the attack must find
 _TRIVIAL = 0.5  # share that random search may find before the test is too easy
 _FEWEST = 8
 _EXPONENT = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
-_SAMPLES = 64
 
 
 def active_test(context: Context) -> CheckOutcome:
@@ -44,7 +43,7 @@ def active_test(context: Context) -> CheckOutcome:
     Source: Zimmermann et al., "Increasing confidence in adversarial robustness evaluations", 2022
     (arXiv:2206.13991).
     """
-    n = min(_SAMPLES, len(context))
+    n = len(context)
     with context.searching(torch.arange(1)) as (first, _):
         hook = Hook.on(context.model, first)
     if hook is None:
@@ -69,14 +68,16 @@ def active_test(context: Context) -> CheckOutcome:
             "samples" + (", through the noise" if context.stochastic else ""),
         )
     found, lucky = (int(torch.cat(parts).sum()) for parts in (fooled, guessed))
-    if lucky > _TRIVIAL * tested:
+    missed, easy = (Estimate.share(k, tested, context.looks) for k in (tested - found, lucky))
+    if easy.above(_TRIVIAL):
         return not_run(
             f"{_GUESSES} random points find {lucky} of {tested}: the test is too easy",
         )
     return judged(
-        failed=wilson(found, tested)[1] < _ENOUGH,
-        measured=f"the attack finds {found} of {tested}, {_GUESSES} random points find {lucky}",
-        threshold=f"the attack not clearly below {percent(_ENOUGH)}, random search finding at "
+        failed=worst_of(missed.above(1 - _ENOUGH), easy.above(_TRIVIAL)),
+        measured=f"the attack misses {tested - found} of {tested}, {missed}; {_GUESSES} random "
+        f"points find {lucky}, {easy}",
+        threshold=f"the attack misses at most {percent(1 - _ENOUGH)}, and random search finds at "
         f"most {percent(_TRIVIAL)}",
         sound="the attack finds the adversarial examples that exist",
         fault=f"of {tested} adversarial examples known to exist the attack finds {found}, so what "

@@ -12,7 +12,8 @@ from spikeguard.attacks.base import Attack
 from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.trajectories import Walk, unseen, walk
-from spikeguard.auditing.tolerances import exceeds, fooled_alone, percent, room_between
+from spikeguard.auditing.tolerances import LUCK, fooled_alone, percent
+from spikeguard.evaluation.estimates import Estimate
 
 __all__ = [
     "loss_has_settled",
@@ -22,13 +23,10 @@ __all__ = [
     "success_is_kept",
 ]
 
-_SETTLED = 0.05  # share of the total gain in loss
+_SETTLED = 0.10  # share of the total gain in loss; sound spiking networks show up to 5 %
 _TINY = 1e-12
 _LAST = 10  # steps
 _FACTORS = (0.25, 0.5, 2.0, 4.0)
-_FOUND = 0.05  # share of samples that more restarts may fool
-_FEW = 0.01  # share of unfooled samples that is too small to judge their loss
-_LOST = 0.01  # share of samples that may be fooled during the search and lost again
 
 
 def more_steps_change_nothing(context: Context) -> CheckOutcome:
@@ -42,13 +40,14 @@ def more_steps_change_nothing(context: Context) -> CheckOutcome:
     steps = getattr(attack, "steps", None)
     if steps is None:
         return does_not_apply("the attack takes no steps")
-    once = context.attacked(attack).accuracy
-    twice = context.attacked(_with(attack, steps=2 * steps)).accuracy
-    room = room_between(once, len(context))
+    first = context.attacked(attack)
+    second = context.attacked(_with(attack, steps=2 * steps))
+    once, twice, gap = first.accuracy, second.accuracy, context.gap(first.right, second.right)
     return judged(
-        failed=twice < once - room,
-        measured=f"{percent(once)} left after {steps} steps, {percent(twice)} after {2 * steps}",
-        threshold=f"twice the steps lower accuracy by at most {100 * room:.1f} points",
+        failed=gap.above(LUCK),
+        measured=f"{percent(once)} left after {steps} steps, {percent(twice)} after {2 * steps}; "
+        f"lower by {gap}, n = {len(context)}",
+        threshold=f"twice the steps lower accuracy by at most {percent(LUCK)}",
         sound="the attack has enough steps",
         fault=f"with twice the steps the attack leaves {percent(twice)} instead of "
         f"{percent(once)}: the number depends on the length of the attack",
@@ -70,14 +69,15 @@ def more_restarts_change_nothing(context: Context) -> CheckOutcome:
         return does_not_apply("the attack has no restarts")
     tries = context.tries
     once = context.attacked(attack).accuracy
-    few = context.attacked(context.strongest()).accuracy
-    many = context.attacked(_with(attack, restarts=2 * tries)).accuracy
-    n, lost = len(context), max(0.0, few - many)
+    first = context.attacked(context.strongest())
+    second = context.attacked(_with(attack, restarts=2 * tries))
+    few, many, gap = first.accuracy, second.accuracy, context.gap(first.right, second.right)
     return judged(
-        failed=exceeds(lost * n, n, _FOUND),
+        failed=gap.above(LUCK),
         measured=f"{percent(once)} left after {getattr(attack, 'restarts', 1)}, {percent(few)} "
-        f"after {tries}, {percent(many)} after {2 * tries} restarts",
-        threshold=f"the second {tries} restarts fool not above {percent(_FOUND)}",
+        f"after {tries}, {percent(many)} after {2 * tries} restarts; lower by {gap}, "
+        f"n = {len(context)}",
+        threshold=f"the second {tries} restarts fool at most {percent(LUCK)}",
         sound="the attack has enough restarts",
         fault=f"every further restart still finds adversarial inputs: {tries} more lower the "
         f"accuracy from {percent(few)} to {percent(many)}",
@@ -90,10 +90,10 @@ def more_restarts_change_nothing(context: Context) -> CheckOutcome:
 def loss_has_settled(context: Context) -> CheckOutcome:
     """The loss of the unfooled samples has converged when the attack ends.
 
-    The best loss so far of samples that no step fools must gain at most 5 % of its total gain in
-    the last ten steps. Under noise, where the best of many values always grows, the mean loss of
-    the last ten steps is compared with that of the ten before. If the share of unfooled samples
-    does not exceed 1 % by more than chance, the check does not apply.
+    The best loss so far of samples that no step fools must gain at most 10 % of its total gain
+    in the last ten steps. Under noise, where the best of many values always grows, the mean loss of
+    the last ten steps is compared with that of the ten before. If at most 12 % of the samples
+    are unfooled, the check does not apply: they can change the accuracy by no more.
 
     Source: Pintor et al., "Indicators of attack failure", 2022 (arXiv:2106.09947).
     """
@@ -105,17 +105,18 @@ def loss_has_settled(context: Context) -> CheckOutcome:
     resisting = (context.clean > 0) & (seen.right.amin(0) > 0)
     curve = _curve(seen, resisting, context)
     count, n = int(resisting.sum()), len(context)
-    if not exceeds(count, n, _FEW) or not last:
+    if not count or context.share(count).above(LUCK) is False or not last:
         why = f"{n - count} of {n} samples are misclassified or fooled during the search"
         nothing = does_not_apply(why)
         return replace(nothing, evidence={"steps": steps, "resisting": count, "curve": curve})
     shares = _late(seen.loss[:, resisting], last, noisy=context.stochastic)
-    late, chance = float(shares.mean()), 2 * float(shares.std(correction=0)) / len(shares) ** 0.5
+    gain = Estimate.mean(shares, context.looks)
+    late = gain.value
     return judged(
-        failed=late - chance > _SETTLED,
-        measured=f"{percent(late)} of the gain in loss falls into the last {last} of {steps} "
+        failed=gain.above(_SETTLED),
+        measured=f"{gain} of the gain in loss falls into the last {last} of {steps} "
         f"steps, for the {count} unfooled samples",
-        threshold=f"not above {percent(_SETTLED)} by more than chance, {percent(chance)}",
+        threshold=f"at most {percent(_SETTLED)}",
         sound="the loss has converged",
         fault=f"the loss is still growing when the attack ends: {percent(late)} of its gain falls "
         f"into the last {last} steps",
@@ -146,10 +147,11 @@ def success_is_kept(context: Context) -> CheckOutcome:
         return does_not_apply(why)
     seen, n = walk(context, attack), len(context)
     thrown = fooled_alone(seen.right.amin(0), torch.minimum(seen.end, context.clean))
+    lost = context.share(thrown)
     return judged(
-        failed=exceeds(thrown, n, _LOST),
-        measured=f"{thrown} of {n} fooled during the search and correct again at its end",
-        threshold=f"not above {percent(_LOST)}",
+        failed=lost.above(LUCK),
+        measured=f"{thrown} of {n} fooled during the search and correct again at its end, {lost}",
+        threshold=f"at most {percent(LUCK)}",
         sound="the attack keeps the adversarial inputs that it finds",
         fault=f"{percent(thrown / n)} of the samples were fooled during the search, and later "
         "steps lost them",
@@ -169,18 +171,19 @@ def step_size_is_right(context: Context) -> CheckOutcome:
     if not hasattr(attack, "step_size"):
         attack = context.pgd()
     length = attack.step_size or 2.5 * context.threat.eps / attack.steps
-    own = context.attacked(attack).accuracy
-    others = {
-        factor: context.attacked(_with(attack, step_size=factor * length)).accuracy
-        for factor in _FACTORS
+    usual = context.attacked(attack)
+    tried = {
+        factor: context.attacked(_with(attack, step_size=factor * length)) for factor in _FACTORS
     }
+    own, others = usual.accuracy, {factor: out.accuracy for factor, out in tried.items()}
     best = min(others, key=lambda factor: others[factor])
-    room = room_between(own, len(context))
+    gap = context.gap(usual.right, tried[best].right)
     return judged(
-        failed=others[best] < own - room,
+        failed=gap.above(LUCK),
         measured=f"{percent(own)} left with steps of {length:.3g}; "
-        + ", ".join(f"{percent(right)} with {f:g} times that" for f, right in others.items()),
-        threshold=f"none lower by more than {100 * room:.1f} points",
+        + ", ".join(f"{percent(right)} with {f:g} times that" for f, right in others.items())
+        + f"; lower by {gap}, n = {len(context)}",
+        threshold=f"none lower by more than {percent(LUCK)}",
         sound="the step size does not decide the result",
         fault=f"with steps {best:g} times as long the attack leaves {percent(others[best])} "
         f"instead of {percent(own)}: the number is an artefact of the step size",

@@ -9,14 +9,14 @@ from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.losses import cross_entropy
 from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged
 from spikeguard.auditing.context import EOT, Context
-from spikeguard.auditing.measurements.input_gradients import dead_surrogates
+from spikeguard.auditing.measurements.input_gradients import dead_by_sample
 from spikeguard.auditing.measurements.layer_gradients import layer_gradients, watched
-from spikeguard.auditing.tolerances import exceeds, percent
+from spikeguard.auditing.tolerances import LUCK, percent, worst_of
+from spikeguard.evaluation.estimates import Estimate
 from spikeguard.models.snn import SNN
 
 __all__ = ["every_step_has_a_gradient", "gradient_keeps_its_size", "no_dead_layers"]
 
-_FEW = 0.01
 _DEAD = 0.99
 _VANISHING, _EXPLODING = 1e-4, 1e4
 _SPIKING = "the model has no spiking layer of SpikeGuard"
@@ -43,10 +43,11 @@ def every_step_has_a_gradient(context: Context) -> CheckOutcome:
         "(sample, step) without one"
     )
     measured += f"; step {', '.join(str(t + 1) for t in blind)} never" if blind else ""
+    some = context.share(samples)
     return judged(
-        failed=exceeds(samples, n, _FEW) or bool(blind),
-        measured=measured,
-        threshold=f"samples without a gradient not above {percent(_FEW)}, and no step without one "
+        failed=worst_of(some.above(LUCK), bool(blind)),
+        measured=f"{measured}; {some}",
+        threshold=f"samples without a gradient at most {percent(LUCK)}, and no step without one "
         "in all samples",
         sound="every step of every sample can be attacked",
         fault=f"{percent(samples / n)} of the samples have no gradient at any step"
@@ -71,14 +72,16 @@ def no_dead_layers(context: Context) -> CheckOutcome:
 
     Source: SpikeGuard's own.
     """
-    dead = dead_surrogates(context)
-    if not dead:
+    shares = dead_by_sample(context)
+    if not shares:
         return does_not_apply(_SPIKING)
+    found = {name: Estimate.mean(each, context.looks) for name, each in shares.items()}
+    dead = {name: each.value for name, each in found.items()}
     worst = max(dead, key=lambda name: dead[name])
-    blocked = [name for name, share in dead.items() if share > _DEAD]
+    blocked = [name for name, each in found.items() if each.above(_DEAD)]
     return judged(
-        failed=bool(blocked),
-        measured=f"the surrogate is zero for at most {percent(dead[worst])} of a layer ({worst})",
+        failed=worst_of(*(each.above(_DEAD) for each in found.values())),
+        measured=f"the surrogate is zero for at most {found[worst]} of a layer ({worst})",
         threshold=f"at most {percent(_DEAD)} of the neurons and steps of every layer",
         sound="every layer propagates gradients",
         fault=f"in {', '.join(blocked[:3])} the surrogate is zero for more than {percent(_DEAD)} "

@@ -13,8 +13,9 @@ from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.attack_variants import with_gradient
 from spikeguard.auditing.measurements.layer_gradients import layer_gradients, watched
-from spikeguard.auditing.tolerances import half_width, percent
+from spikeguard.auditing.tolerances import LUCK, percent
 from spikeguard.encoders.coding import Poisson
+from spikeguard.evaluation.estimates import Estimate
 from spikeguard.models.snn import SNN
 from spikeguard.neurons.base import Neuron
 
@@ -46,15 +47,18 @@ def no_detached_path(context: Context) -> CheckOutcome:
     ]
     evidence: dict[str, object] = {"cut": cut, "detach_reset": detached, "layers": len(grads)}
     measured = f"{len(cut)} of {len(grads)} layers without a gradient"
-    failed, fault = bool(cut), f"no gradient reaches {', '.join(cut[:3])}: a path is detached there"
+    failed: bool | None = bool(cut)
+    fault = f"no gradient reaches {', '.join(cut[:3])}: a path is detached there"
     if detached and not cut:
-        own = context.attacked(context.reference()).accuracy
-        whole = context.attacked(with_gradient(context, WithReset())).accuracy
-        failed = whole < own - half_width(own, len(context))
+        without = context.attacked(context.reference())
+        with_it = context.attacked(with_gradient(context, WithReset()))
+        own, whole = without.accuracy, with_it.accuracy
+        gap = context.gap(without.right, with_it.right)
+        failed = gap.above(LUCK)
         evidence |= {"own": own, "with_reset": whole}
         measured += (
             f"; {len(detached)} detach their reset: the attack leaves {percent(own)}, with the "
-            f"reset's gradient {percent(whole)}"
+            f"reset's gradient {percent(whole)}, lower by {gap}, n = {len(context)}"
         )
         fault = (
             f"the detached reset hides the gradient: the attack leaves {percent(own)} without it, "
@@ -64,7 +68,7 @@ def no_detached_path(context: Context) -> CheckOutcome:
         failed=failed,
         measured=measured,
         threshold="every layer has a gradient, and that of the reset lowers accuracy by at most "
-        "the interval",
+        f"{percent(LUCK)}",
         sound="the gradient follows every path of the signal",
         fault=fault,
         remedy="let the gradient through (detach_reset=False in the attacker's copy), or give the "
@@ -108,28 +112,30 @@ def coder_gradient(context: Context) -> CheckOutcome:
     coder = None if network is None else network.encoder
     if network is None or not isinstance(coder, Poisson):
         return does_not_apply("the model has no Poisson encoder")
-    index = torch.arange(min(_SAMPLES, len(context)))
-    draws = context.pick(full=_DRAWS["full"], quick=_DRAWS["quick"])
-    with context.searching(index) as (x, y):
-        _, drawn = EoT(draws)(context.model, x, y, cross_entropy)
-        try:
-            network.encoder = _Rate(coder.signed)
-            _, analytic = BACKPROP(context.model, x, y, cross_entropy)
-        finally:
-            network.encoder = coder
-    cosine = torch.cosine_similarity(drawn.flatten(1), analytic.flatten(1), dim=1)
-    median = float(cosine.median())
+    draws, parts = context.pick(full=_DRAWS["full"], quick=_DRAWS["quick"]), []
+    for index in context.batches():
+        with context.searching(index) as (x, y):
+            _, drawn = EoT(draws)(context.model, x, y, cross_entropy)
+            try:
+                network.encoder = _Rate(coder.signed)
+                _, analytic = BACKPROP(context.model, x, y, cross_entropy)
+            finally:
+                network.encoder = coder
+        parts.append(torch.cosine_similarity(drawn.flatten(1), analytic.flatten(1), dim=1).cpu())
+    cosine = torch.cat(parts)
+    mean = Estimate.mean(cosine, context.looks)
+    agrees = mean.above(_COSINE)
     return judged(
-        failed=not median > _COSINE,
-        measured=f"cosine of the mean of {draws} draws with the rate's gradient: {median:.2f} in "
-        "the median",
+        failed=None if agrees is None else not agrees,
+        measured=f"cosine of the mean of {draws} draws with the rate's gradient: {mean.value:.2f} "
+        f"[{mean.low:.2f}, {mean.high:.2f}] in the mean of {len(cosine)}",
         threshold=f"above {_COSINE:g}",
         sound="averaged over draws, the encoder's gradient is that of the rate",
         fault=f"the encoder's gradient, averaged over {draws} draws, differs from that of the rate "
-        f"(cosine {median:.2f}): noise or a wrong straight-through pass misleads the attack",
+        f"(cosine {mean.value:.2f}): noise or a wrong straight-through pass misleads the attack",
         remedy="average over more draws, check the encoder's backward pass, and attack the network "
         "with direct encoding as well (BPDA)",
-        evidence={"median": median, "draws": draws, "lowest": float(cosine.min())},
+        evidence={"mean": mean.value, "draws": draws, "lowest": float(cosine.min())},
     )
 
 

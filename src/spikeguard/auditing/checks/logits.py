@@ -12,15 +12,13 @@ from torch import Tensor
 from spikeguard.attacks.base import AttackError
 from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.tolerances import exceeds, percent
+from spikeguard.auditing.tolerances import LUCK, percent, worst_of
 from spikeguard.neurons.modes import record
 from spikeguard.neurons.trace import LayerTrace
 
 __all__ = ["distinct_logits", "enough_classes", "rates_can_move", "unbounded_logits"]
 
 _SUM = 1e-5  # AutoAttack's tolerance for rows that sum to 1
-_TIED = 0.005
-_STUCK = 0.01
 _DEAD = 1e-6  # a surrogate derivative below this counts as zero
 _NEEDS = {"dlr": 3, "targeted_dlr": 4}
 
@@ -39,14 +37,17 @@ def unbounded_logits(context: Context) -> CheckOutcome:
     softmax = inside and bool(((logits.sum(1) - 1).abs() < _SUM).all())
     bound = -math.log(torch.finfo(torch.float32).eps / 2)
     top = logits.topk(2, dim=1).values
-    gap = float((top[:, 0] - top[:, 1]).median())
+    lead = top[:, 0] - top[:, 1]
+    gap, far = float(lead.median()), context.share(int((lead > bound).sum()))
     faults = ["each row lies in [0, 1] and sums to 1"] if softmax else []
-    faults += [f"the largest logit leads by {gap:.3g} in the median"] if gap > bound else []
+    saturated = far.above(0.5)
+    faults += [f"the largest logit leads by {gap:.3g} in the median"] if saturated else []
     return judged(
-        failed=bool(faults),
-        measured="; ".join(faults) or f"logits, the largest leads by {gap:.3g} in the median",
-        threshold=f"rows that do not all sum to 1 (within {_SUM:g}); median lead at most "
-        f"{bound:.1f}",
+        failed=worst_of(softmax, saturated),
+        measured=("; ".join(faults) or f"logits, the largest leads by {gap:.3g} in the median")
+        + f"; by more than {bound:.1f} for {far}",
+        threshold=f"rows that do not all sum to 1 (within {_SUM:g}); a lead above {bound:.1f} "
+        "for at most half of the samples",
         sound="the losses of the attacks have a gradient",
         fault=f"{' and '.join(faults)}: the cross-entropy is flat there, and attacks on it do "
         "not move",
@@ -108,10 +109,10 @@ def distinct_logits(context: Context) -> CheckOutcome:
     distinct = len(set(clean.flatten().tolist()))
     most = max(two, key=lambda name: two[name])
     return judged(
-        failed=exceeds(two[most], n, _TIED),
+        failed=context.share(two[most]).above(LUCK),
         measured=f"{two[most]} of {n} {most} samples have two largest logits, "
         f"{decided[most]} of them with the label; {distinct} distinct values",
-        threshold=f"ties not above {percent(_TIED)}",
+        threshold=f"ties at most {percent(LUCK)}",
         sound="no prediction depends on the order of the classes",
         fault=f"{percent(two[most] / n)} of the {most} samples have two largest logits: their loss "
         "is flat, and the order of the classes decides which samples are correct",
@@ -150,10 +151,10 @@ def rates_can_move(context: Context) -> CheckOutcome:
     count, n = int(torch.cat(stuck).sum()), len(context)
     share = float(torch.cat(saturated).mean())
     return judged(
-        failed=exceeds(count, n, _STUCK),
+        failed=context.share(count).above(LUCK),
         measured=f"{count} of {n} samples with all output neurons stuck; {percent(share)} of the "
         "output rates are 0 or 1",
-        threshold=f"stuck samples not above {percent(_STUCK)}",
+        threshold=f"stuck samples at most {percent(LUCK)}",
         sound="the output rates can change",
         fault=f"for {percent(count / n)} of the samples no output neuron is near its threshold, so "
         "the loss has no gradient",

@@ -7,11 +7,10 @@ from itertools import pairwise
 from spikeguard.auditing.check import CheckOutcome, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.attack_variants import far
-from spikeguard.auditing.tolerances import exceeds, half_width, percent
+from spikeguard.auditing.tolerances import LUCK, percent, worst_of
 
 __all__ = ["eps_half_gives_chance", "accuracy_falls_with_eps", "unbounded_attack_succeeds"]
 
-_LEFT = 0.01  # share of samples that may stay correct under an unbounded attack
 _REMEDY = "repair the attack first: wider surrogates, more steps, another loss"
 
 
@@ -28,10 +27,11 @@ def unbounded_attack_succeeds(context: Context) -> CheckOutcome:
     """
     eps, n = context.reach, len(context)
     left = far(context, eps)
+    some = context.share(left * n)
     return judged(
-        failed=exceeds(left * n, n, _LEFT),
-        measured=f"{percent(left)} left at eps {eps:.4g}",
-        threshold=f"not above {percent(_LEFT)}",
+        failed=some.above(LUCK),
+        measured=f"{some} left of {n} at eps {eps:.4g}",
+        threshold=f"at most {percent(LUCK)}",
         sound="an unbounded attack succeeds",
         fault=f"{percent(left)} of the images stay correct under an unbounded attack, so the "
         "attack fails at small eps as well",
@@ -50,10 +50,11 @@ def eps_half_gives_chance(context: Context) -> CheckOutcome:
     """
     eps, n, chance = context.reach / 2, len(context), 1 / context.classes
     left = far(context, eps)
+    some = context.share(left * n)
     return judged(
-        failed=exceeds(left * n, n, chance),
-        measured=f"{percent(left)} left at eps {eps:.4g}",
-        threshold=f"not above chance, {percent(chance)}",
+        failed=some.above(chance + LUCK),
+        measured=f"{some} left of {n} at eps {eps:.4g}",
+        threshold=f"at most chance, {percent(chance)}, and {percent(LUCK)} more",
         sound="if all images can be made equal, the attack reduces the model to chance",
         fault=f"{percent(left)} stay correct under an attack that can turn every image grey, where "
         f"{percent(chance)} is chance: the attack fails",
@@ -71,19 +72,18 @@ def accuracy_falls_with_eps(context: Context) -> CheckOutcome:
     Source: Carlini et al., 2019 (arXiv:1902.06705); Athalye, Carlini and Wagner, 2018
     (arXiv:1802.00420).
     """
-    eps, n = context.threat.eps, len(context)
+    eps = context.threat.eps
     radii = [e for e in (eps / 2, eps, 2 * eps) if e <= context.reach]
-    curve = {e: context.attacked(context.pgd(eps=e)).accuracy for e in radii}
-    rises = [
-        (low, high)
-        for low, high in pairwise(curve)
-        if curve[high] > curve[low] + half_width(curve[low], n)
-    ]
-    low, high = rises[0] if rises else (eps, eps)
+    made = {e: context.attacked(context.pgd(eps=e)) for e in radii}
+    curve = {e: out.accuracy for e, out in made.items()}
+    rises = {pair: context.gap(made[pair[1]].right, made[pair[0]].right) for pair in pairwise(made)}
+    low, high = max(rises, key=lambda pair: rises[pair].value, default=(eps, eps))
+    most = rises.get((low, high))
     return judged(
-        failed=bool(rises),
-        measured=", ".join(f"{percent(right)} at eps {e:.4g}" for e, right in curve.items()),
-        threshold="no rise by more than the interval",
+        failed=worst_of(*(rise.above(LUCK) for rise in rises.values())),
+        measured=", ".join(f"{percent(right)} at eps {e:.4g}" for e, right in curve.items())
+        + (f"; it rises by {most} at most, n = {len(context)}" if most else ""),
+        threshold=f"no rise by more than {percent(LUCK)}",
         sound="a larger eps makes the attack stronger",
         fault=f"accuracy rises from {percent(curve[low])} at eps {low:.4g} to "
         f"{percent(curve[high])} at {high:.4g}, though every adversarial input of the smaller ball "

@@ -11,7 +11,7 @@ from torch import Tensor
 from spikeguard.attacks.base import describe
 from spikeguard.auditing.check import CheckOutcome, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.tolerances import exceeds, half_width, percent
+from spikeguard.auditing.tolerances import LUCK, ROUNDING, differs, percent, worst_of
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.rng import key
 
@@ -22,7 +22,6 @@ __all__ = [
     "counted_on_the_model",
 ]
 
-_MOVED = 0.01  # rounding depends on the batch and can flip a spike at the threshold
 _TINY = 1e-9
 
 
@@ -42,15 +41,17 @@ def scores_can_be_repeated(context: Context) -> CheckOutcome:
         again = torch.minimum(again, context.clean)
     n, other = len(context), int(((again - reported.right).abs() > 0.5).sum())
     before, after = reported.accuracy, float(again.mean())
-    failed = exceeds(other, n, _MOVED)
+    changed = context.share(other)
+    failed = differs(changed)
     if context.stochastic:
-        failed = abs(after - before) > half_width(before, n)
+        failed = context.gap(again, reported.right).away(LUCK)
     return judged(
         failed=failed,
-        measured=f"{percent(before)} reported, {percent(after)} in {where}; {other} of {n} differ",
-        threshold=f"the class changes for not above {percent(_MOVED)} of the samples"
+        measured=f"{percent(before)} reported, {percent(after)} in {where}; {other} of {n} "
+        f"differ, {changed}",
+        threshold=f"the class changes for at most {percent(ROUNDING)} of the samples"
         if not context.stochastic
-        else "accuracies agree within the interval",
+        else f"accuracies differ by at most {percent(LUCK)}",
         sound="the adversarial inputs and the weights reproduce the number",
         fault=f"scored again in {where}, the same adversarial inputs leave {percent(after)} "
         f"instead of {percent(before)}: the number depends on state that was not saved",
@@ -76,12 +77,13 @@ def each_sample_has_its_worst(context: Context) -> CheckOutcome:
     bound = context.upper_bound()
     assert bound is not None
     alone = worst
+    high: bool | None = False
     if context.attack is not None:
-        alone = context.attacked(context.attack).accuracy
-    room = half_width(alone, len(context))
-    high = alone > bound + room
+        handed = context.attacked(context.attack)
+        alone = handed.accuracy
+        high = context.gap(handed.right, context.worst(made)).above(LUCK)
     return judged(
-        failed=high or bound > worst + _TINY,
+        failed=worst_of(high, bound > worst + _TINY),
         measured=f"{percent(bound)} reported for {len(made)} attacks; per-sample worst "
         f"{percent(worst)}, best single attack {percent(least)}"
         + (
@@ -91,7 +93,7 @@ def each_sample_has_its_worst(context: Context) -> CheckOutcome:
         ),
         threshold="the reported number is not above the per-sample worst"
         + (
-            f", nor that of one attack by {100 * room:.1f} points"
+            f", and that of the attack passed to the audit by at most {percent(LUCK)}"
             if context.attack is not None
             else ""
         ),
@@ -119,10 +121,12 @@ def clean_errors_stay(context: Context) -> CheckOutcome:
     Source: Croce and Hein, 2020 (AutoAttack's protocol).
     """
     context.attacked(context.reference())
-    clean, n = float(context.clean.mean()), len(context)
+    clean = float(context.clean.mean())
+    failed: bool | None
     if context.stochastic:
         healed = sum(max(0.0, out.accuracy - clean) for out in context.reported())
-        failed = any(out.accuracy > clean + half_width(clean, n) for out in context.reported())
+        gaps = [context.gap(out.right, context.clean) for out in context.reported()]
+        failed = worst_of(*(gap.above(LUCK) for gap in gaps))
         measured = f"clean accuracy {percent(clean)}, never above it under attack"
     else:
         counts = [int((out.right > context.clean).sum()) for out in context.reported()]
@@ -157,9 +161,6 @@ def _again(context: Context, x_adv: Tensor) -> Tensor:
     return found.outcomes["clean"]
 
 
-_OTHER = 0.01  # rounding can flip a spike at the threshold in another batch
-
-
 def counted_on_the_model(context: Context) -> CheckOutcome:
     """Every attack is scored on the audited model.
 
@@ -171,6 +172,7 @@ def counted_on_the_model(context: Context) -> CheckOutcome:
     """
     context.attacked(context.pgd())
     wrong: dict[str, float] = {}
+    answers: list[bool | None] = []
     for attack, outcome in context.made.items():
         again = evaluate(
             context.model,
@@ -183,17 +185,17 @@ def counted_on_the_model(context: Context) -> CheckOutcome:
         n = len(context)
         if context.stochastic:
             gap = abs(float(again.mean()) - outcome.accuracy)
-            off = gap > half_width(outcome.accuracy, n)
+            answers.append(context.gap(again, outcome.right).away(LUCK))
         else:
             gap = float((again != outcome.right).double().mean())
-            off = exceeds(gap * n, n, _OTHER)
-        if off:
+            answers.append(differs(context.share(gap * n)))
+        if answers[-1]:
             wrong[str(describe(attack))] = gap
     return judged(
-        failed=bool(wrong),
+        failed=worst_of(*answers),
         measured=f"{len(context.made) - len(wrong)} of {len(context.made)} attacks have the same "
         "score again",
-        threshold=f"not above {percent(_OTHER)} of the samples differ",
+        threshold=f"at most {percent(ROUNDING)} of the samples differ",
         sound="transferred inputs count only if they fool the audited model",
         fault=f"for {len(wrong)} attacks the record differs from the score on the model: success "
         "was counted on another model",

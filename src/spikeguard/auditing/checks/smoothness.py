@@ -10,13 +10,14 @@ from spikeguard.attacks.model_access import classify
 from spikeguard.auditing.check import CheckOutcome, judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.input_gradients import input_gradients
-from spikeguard.auditing.tolerances import percent
-from spikeguard.evaluation.statistics import wilson
+from spikeguard.auditing.tolerances import LUCK, percent
+from spikeguard.evaluation.estimates import Estimate
 
 __all__ = ["ascent", "finite_differences", "stable_predictions"]
 
 _RADIUS = 4 / 255  # a cube of width 8/255
 _UNSTABLE = 0.5
+_CHANCE = 0.5  # share of samples at which a random gradient has the right sign
 _PAIRS = {"full": 32, "quick": 16}
 _RANDOM = 8  # random steps that the step along the gradient is compared with
 _FEWEST = 8  # fewest samples for a meaningful share
@@ -51,10 +52,11 @@ def stable_predictions(context: Context) -> CheckOutcome:
             total += ((there - here).abs() / size).clamp_max(1)
         changes.append(total / draws)
     change = torch.cat(changes)
-    mean = float(change.mean())
+    found = Estimate.mean(change, context.looks)
+    mean = found.value
     return judged(
-        failed=mean > _UNSTABLE,
-        measured=f"the margin changes by {percent(mean)} of its size within 4/255",
+        failed=found.above(_UNSTABLE),
+        measured=f"the margin changes by {found} of its size within 4/255",
         threshold=f"at most {percent(_UNSTABLE)}",
         sound="the loss surface is smooth enough for gradients",
         fault=f"within 4/255 of a sample the margin changes by {percent(mean)} of its size: noise, "
@@ -99,7 +101,7 @@ def finite_differences(context: Context) -> CheckOutcome:
     median = float(cosine.median())
     quartiles = cosine.quantile(torch.tensor([0.25, 0.75], dtype=cosine.dtype)).tolist()
     return _majority(
-        int((cosine > 0).sum()),
+        Estimate.share(int((cosine > 0).sum()), len(cosine), context.looks),
         len(cosine),
         measured=f"median correlation {median:.2f} over {pairs} pairs",
         fault=f"the gradient does not predict where the true loss rises (median correlation "
@@ -144,7 +146,7 @@ def ascent(context: Context) -> CheckOutcome:
         return _nothing(len(above))
     guided, blind = both.mean(0).tolist()
     return _majority(
-        int(above.sum()),
+        Estimate.share(int(above.sum()), len(above), context.looks),
         len(above),
         measured=f"along the gradient the loss rises by {guided:.2g}, at random by {blind:.2g}",
         fault="a step along the surrogate gradient raises the true loss no more than a random step",
@@ -154,7 +156,7 @@ def ascent(context: Context) -> CheckOutcome:
 
 
 def _majority(
-    count: int,
+    positive: Estimate,
     n: int,
     *,
     measured: str,
@@ -163,14 +165,15 @@ def _majority(
     evidence: dict[str, object],
 ) -> CheckOutcome:
     """Judge a share whose value by chance is one half."""
+    enough = positive.above(_CHANCE + LUCK)
     return judged(
-        failed=not wilson(count, n)[0] > 0.5,
-        measured=f"{measured}; positive for {count} of {n} samples",
-        threshold="positive for more samples than by chance (Wilson interval above 50 %)",
+        failed=None if enough is None else not enough,
+        measured=f"{measured}; positive for {positive} of {n} samples",
+        threshold=f"positive for more than {percent(_CHANCE + LUCK)}; by chance {percent(_CHANCE)}",
         sound=sound,
         fault=fault,
         remedy=_REMEDY,
-        evidence={**evidence, "positive": count, "samples": n},
+        evidence={**evidence, "positive": round(positive.value * n), "samples": n},
     )
 
 

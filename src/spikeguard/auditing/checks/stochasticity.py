@@ -9,9 +9,7 @@ from spikeguard.attacks.gradients.base import Backprop, EoT
 from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.measurements.repeatability import source_of_change
-from spikeguard.auditing.tolerances import half_width, percent
-from spikeguard.evaluation.evaluator import evaluate
-from spikeguard.rng import key
+from spikeguard.auditing.tolerances import LUCK, percent, worst_of
 
 __all__ = ["determinism", "enough_draws"]
 
@@ -69,14 +67,14 @@ def _repeated(context: Context) -> CheckOutcome:
 
 def _averaged(context: Context) -> CheckOutcome:
     """Compare PGD along the gradient of one draw with PGD along the mean of several."""
-    single = context.attacked(context.pgd(gradient=Backprop())).accuracy
-    mean = context.attacked(context.pgd()).accuracy
-    room = half_width(single, len(context))
+    one, several = (context.attacked(context.pgd(gradient=g)) for g in (Backprop(), None))
+    single, mean = one.accuracy, several.accuracy
+    gap = context.gap(one.right, several.right)
     return judged(
-        failed=mean < single - room,
+        failed=gap.above(LUCK),
         measured=f"random; PGD leaves {percent(single)} with 1 draw per step, {percent(mean)} with "
-        f"{EOT}",
-        threshold=f"{EOT} draws lower accuracy by at most {100 * room:.1f} points",
+        f"{EOT}; lower by {gap}, n = {len(context)}",
+        threshold=f"{EOT} draws lower accuracy by at most {percent(LUCK)}",
         sound=f"the noise does not hide the gradient: {EOT} draws per step find no more than one",
         fault=f"the noise hides the gradient: with {EOT} draws per step PGD leaves {percent(mean)} "
         f"instead of {percent(single)}",
@@ -98,27 +96,18 @@ def enough_draws(context: Context) -> CheckOutcome:
     if not context.stochastic:
         return does_not_apply("the model declares no noise")
     once = context.attacked(context.pgd())
-    twice = context.attacked(context.pgd(gradient=EoT(2 * EOT, Backprop()))).accuracy
-    again = float(
-        evaluate(
-            context.model,
-            (once.x_adv, context.y),
-            {},
-            seed=key(context.seed, "audit", "fresh"),
-            batch_size=context.batch_size,
-            check=False,
-        )
-        .outcomes["clean"]
-        .mean()
-    )
-    room = half_width(once.accuracy, len(context))
-    weak, lucky = twice < once.accuracy - room, again > once.accuracy + room
+    double = context.attacked(context.pgd(gradient=EoT(2 * EOT, Backprop())))
+    fresh = context.scored(once.x_adv, "fresh")
+    twice, again = double.accuracy, float(fresh.mean())
+    lower, higher = context.gap(once.right, double.right), context.gap(fresh, once.right)
+    weak = lower.above(LUCK)
     return judged(
-        failed=weak or lucky,
+        failed=worst_of(weak, higher.above(LUCK)),
         measured=f"PGD leaves {percent(once.accuracy)} with {EOT} draws per step, {percent(twice)} "
-        f"with {2 * EOT}; {percent(again)} on fresh draws",
+        f"with {2 * EOT}; {percent(again)} on fresh draws; lower by {lower} and "
+        f"higher by {higher}, n = {len(context)}",
         threshold=f"{2 * EOT} draws lower accuracy, and fresh draws raise it, by at most "
-        f"{100 * room:.1f} points",
+        f"{percent(LUCK)}",
         sound="the noise neither hides the gradient nor makes the attack look stronger",
         fault=f"with {2 * EOT} draws per step PGD leaves {percent(twice)} instead of "
         f"{percent(once.accuracy)}: too few draws hide the gradient"

@@ -7,7 +7,7 @@ import torch
 from spikeguard.auditing.check import CheckOutcome, judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.input_gradients import dead_surrogates
-from spikeguard.auditing.tolerances import percent, room_between
+from spikeguard.auditing.tolerances import LUCK, percent
 from spikeguard.models.adapters.foreign_neuron import ForeignError
 from spikeguard.neurons.modes import spiking_layers
 from spikeguard.neurons.surrogate import Surrogate, Triangular
@@ -45,16 +45,17 @@ def surrogate_sweep(context: Context) -> CheckOutcome:
         for name, surrogate in tried.items()
     }
     once = context.attacked(context.pgd())
-    worst = float(context.worst([once, *others.values()]).mean())
-    own, tries = once.accuracy, 1
-    if worst < own - room_between(own, len(context)):  # more tries alone lower it as well
+    lowest = context.worst([once, *others.values()])
+    several, tries = once, 1
+    gap = context.gap(once.right, lowest)
+    if gap.above(LUCK) is not False:  # more tries alone lower it as well
         tries = 1 + len(others)
-        own = context.attacked(context.pgd(restarts=tries)).accuracy
-    room = room_between(own, len(context))
-    failed = worst < own - room
+        several = context.attacked(context.pgd(restarts=tries))
+        gap = context.gap(several.right, lowest)
+    worst, own, failed = float(lowest.mean()), several.accuracy, gap.above(LUCK)
     strongest = min(others, key=lambda name: others[name].accuracy)
     least = others[strongest].accuracy
-    if least < own - room:
+    if context.gap(several.right, others[strongest].right).above(LUCK):
         with_it = f"with {strongest} {percent(least)}"
         cause = _cause(context, carried, tried[strongest]) if failed else ""
     else:
@@ -70,8 +71,9 @@ def surrogate_sweep(context: Context) -> CheckOutcome:
         failed=failed,
         measured=f"own surrogate {percent(own)}"
         + (f" after {tries} tries" if tries > 1 else "")
-        + f", worst of {1 + len(others)} surrogates {percent(worst)}",
-        threshold=f"worst of the surrogates >= own - {100 * room:.1f} points",
+        + f", worst of {1 + len(others)} surrogates {percent(worst)}; lower by {gap}, "
+        f"n = {len(context)}",
+        threshold=f"worst of the surrogates lower by at most {percent(LUCK)}",
         sound="other surrogates find no more adversarial examples than as many tries with its own",
         fault=f"PGD with the model's own surrogate leaves {percent(own)}"
         + (f" in {tries} tries" if tries > 1 else "")

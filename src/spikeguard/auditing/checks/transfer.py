@@ -13,7 +13,7 @@ from spikeguard.attacks.searches.pgd import PGD
 from spikeguard.auditing.check import CheckOutcome, judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.substitute import distilled
-from spikeguard.auditing.tolerances import LUCK, exceeds, fooled_alone, half_width, percent
+from spikeguard.auditing.tolerances import LUCK, fooled_alone, percent, worst_of
 
 __all__ = ["breaks_the_undefended", "transfer_is_weaker"]
 
@@ -38,14 +38,14 @@ def transfer_is_weaker(context: Context) -> CheckOutcome:
     alone = {name: fooled_alone(each, guided) for name, each in right.items()}
     best = min(accuracy, key=lambda name: accuracy[name])
     most = max(alone, key=lambda name: alone[name])
-    room = half_width(accuracy[best], n)
+    only = context.share(alone[most])
+    higher = (context.gap(guided, each).above(LUCK) for each in right.values())
     return judged(
-        failed=own > accuracy[best] + room or exceeds(alone[most], n, LUCK),
+        failed=worst_of(only.above(LUCK), *higher),
         measured=f"gradient attacks leave {percent(own)}; made on "
         + ", ".join(f"{name} {percent(a)}" for name, a in accuracy.items())
-        + f"; {alone[most]} of {n} fooled by transfer from {most} alone",
-        threshold=f"gradients <= transfer + {100 * room:.1f} points, and fooled by transfer alone: "
-        f"not above {percent(LUCK)}",
+        + f"; {alone[most]} of {n} fooled by transfer from {most} alone, {only}",
+        threshold=f"gradients above transfer, fooled by transfer alone: at most {percent(LUCK)}",
         sound="access to the model makes the attack stronger",
         fault=f"adversarial inputs made on {best} leave {percent(accuracy[best])} where attacks on "
         f"the model itself leave {percent(own)}: another model's gradient is the better one",
@@ -76,10 +76,11 @@ def breaks_the_undefended(context: Context) -> CheckOutcome:
     )
     n, chance = len(context), 1 / twin.classes
     left = twin.attacked(twin.reference()).accuracy
+    some = context.share(left * n)
     return judged(
-        failed=exceeds(left * n, n, chance),
-        measured=f"{percent(left)} accuracy is left on the undefended model",
-        threshold=f"not above chance, {percent(chance)}",
+        failed=some.above(chance + LUCK),
+        measured=f"{some} accuracy is left on the undefended model, n = {n}",
+        threshold=f"at most chance, {percent(chance)}, and {percent(LUCK)} more",
         sound="the attack is strong enough for a model without a defence",
         fault=f"the attack leaves {percent(left)} on a model without any defence, so the accuracy "
         "left on this one is no evidence of a defence",

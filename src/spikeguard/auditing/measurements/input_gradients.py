@@ -12,7 +12,7 @@ from spikeguard.attacks.losses import Loss, cross_entropy
 from spikeguard.auditing.context import Context
 from spikeguard.neurons.modes import record
 
-__all__ = ["dead_surrogates", "input_gradients", "largest_gradients"]
+__all__ = ["dead_by_sample", "dead_surrogates", "input_gradients", "largest_gradients"]
 
 
 _DEAD = 1e-6  # a surrogate derivative below this counts as zero
@@ -20,6 +20,11 @@ _DEAD = 1e-6  # a surrogate derivative below this counts as zero
 
 def dead_surrogates(context: Context) -> dict[str, float]:
     """Return, by spiking layer, the share of (neuron, step) whose surrogate is zero."""
+    return {name: float(shares.mean()) for name, shares in dead_by_sample(context).items()}
+
+
+def dead_by_sample(context: Context) -> dict[str, Tensor]:
+    """Return, by spiking layer, that share for each sample [N]."""
     dead: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         for index in context.batches():
@@ -29,7 +34,7 @@ def dead_surrogates(context: Context) -> dict[str, float]:
                 slope = layer.surrogate(layer.v - layer.v_th)
                 per_sample = (slope.abs() < _DEAD).double().transpose(0, 1).flatten(1).mean(1)
                 dead.setdefault(name, []).append(per_sample)
-    return {name: float(torch.cat(parts).mean()) for name, parts in dead.items()}
+    return {name: torch.cat(parts) for name, parts in dead.items()}
 
 
 def input_gradients(

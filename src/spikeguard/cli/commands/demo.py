@@ -58,10 +58,10 @@ def demo(
 
 def _cells(row: DemoRow, found: Evaluation) -> tuple[str, ...]:
     """Return the cells of one network at one radius: both numbers and their gap in points."""
-    from spikeguard.evaluation.statistics import Gap
+    from spikeguard.evaluation.estimates import Estimate
 
     printed = next(name for name in reversed(found.attacks) if "/" not in name)
-    gap = Gap.paired(found.outcomes[printed], found.outcomes["worst_case"])
+    gap = Estimate.paired(found.outcomes[printed], found.outcomes["worst_case"])
     audited = found.threat["eps"] == max(each.threat["eps"] for each in row.results)
     return (
         row.name,

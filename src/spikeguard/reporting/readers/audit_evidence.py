@@ -149,7 +149,7 @@ def evidence(verdict: Verdict) -> Evidence:
 
 @dataclass(frozen=True)
 class _Stored:
-    """Evidence by code, and the number of samples of its accuracies."""
+    """Evidence by code, and the number of samples of an audit's first look."""
 
     found: Mapping[str, Mapping[str, Any]]
     n: int
@@ -157,10 +157,11 @@ class _Stored:
     def get(self, code: str, key: str) -> Any:
         return self.found.get(code, {}).get(key)
 
-    def score(self, accuracy: Any) -> Score:
-        share = float(accuracy)
-        low, high = wilson(min(share * self.n, self.n) if share <= 1 else share * self.n, self.n)
-        return Score(share, low, high, self.n)
+    def score(self, accuracy: Any, code: str = "") -> Score:
+        """Return an accuracy on as many samples as the check with this code used."""
+        share, n = float(accuracy), int(self.get(code, "images") or self.n)
+        low, high = wilson(min(share * n, n) if share <= 1 else share * n, n)
+        return Score(share, low, high, n)
 
 
 def _climb(stored: _Stored) -> Climb | None:
@@ -179,12 +180,12 @@ def _climb(stored: _Stored) -> Climb | None:
 
 def _steps(stored: _Stored) -> Steps | None:
     curve, steps = stored.get("G10", "curve"), stored.get("G8", "steps")
-    along = tuple(map(stored.score, curve["right"])) if curve else ()
+    along = tuple(stored.score(share, "G10") for share in curve["right"]) if curve else ()
     ended = {}
     if steps is not None:
         ended = {
-            int(steps): stored.score(stored.get("G8", "once")),
-            2 * int(steps): stored.score(stored.get("G8", "twice")),
+            int(steps): stored.score(stored.get("G8", "once"), "G8"),
+            2 * int(steps): stored.score(stored.get("G8", "twice"), "G8"),
         }
     return Steps(along, ended) if along or ended else None
 
@@ -194,14 +195,14 @@ def _radii(stored: _Stored, verdict: Verdict) -> Radii | None:
     if not curve:
         return None
     chance = stored.get("G6", "chance")
-    far = [(stored.get(code, "eps"), stored.get(code, "accuracy")) for code in ("G6", "G5")]
+    far = [(stored.get(c, "eps"), stored.get(c, "accuracy"), c) for c in ("G6", "G5")]
     bound = verdict.upper_bound
     return Radii(
-        pgd={_positive(eps): stored.score(accuracy) for eps, accuracy in curve},
-        far={_positive(eps): stored.score(accuracy) for eps, accuracy in far if eps is not None},
+        pgd={_positive(eps): stored.score(share, "G7") for eps, share in curve},
+        far={_positive(eps): stored.score(share, c) for eps, share, c in far if eps is not None},
         eps=_positive(verdict.settings["threat"]["eps"]),
         bound=None if bound is None else stored.score(bound),
-        clean=None if clean is None else stored.score(clean),
+        clean=None if clean is None else stored.score(clean, "G31"),
         chance=None if chance is None else float(chance),
     )
 
@@ -211,7 +212,7 @@ def _sweep(stored: _Stored) -> Sweep | None:
     if not accuracy or widths is None:
         return None
     placed = {
-        name: (_positive(widths[name]), stored.score(share))
+        name: (_positive(widths[name]), stored.score(share, "S4"))
         for name, share in accuracy.items()
         if widths[name] is not None  # None: infinite, or layers differ
     }
@@ -220,15 +221,15 @@ def _sweep(stored: _Stored) -> Sweep | None:
     if own is not None and str(*carried[:1]).startswith(
         "Triangular("
     ):  # the own surrogate is a triangle itself
-        triangles[_positive(own)] = stored.score(stored.get("S4", "own_once"))
+        triangles[_positive(own)] = stored.score(stored.get("S4", "own_once"), "S4")
     return Sweep(
         triangles=dict(sorted(triangles.items())),
         scaled=dict(sorted(at for name, at in placed.items() if _OWN.match(name))),
-        own=stored.score(stored.get("S4", "own_once")),
+        own=stored.score(stored.get("S4", "own_once"), "S4"),
         own_half_width=None if own is None else _positive(own),
         tries=int(stored.get("S4", "tries")),
-        own_tries=stored.score(stored.get("S4", "own")),
-        worst=stored.score(stored.get("S4", "worst")),
+        own_tries=stored.score(stored.get("S4", "own"), "S4"),
+        worst=stored.score(stored.get("S4", "worst"), "S4"),
     )
 
 
