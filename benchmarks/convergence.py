@@ -9,7 +9,8 @@ reference networks, where they are on this machine. For each seed AutoAttack and
 the other on the same images, in CPU seconds of one thread.
 
 --calibrate NAME ... compares the estimate of a search with what ten times its gradients really
-found. NAME is a network as above, or any run folder in --runs.
+found, in the search of seed 0. NAME is a network as above, or any run folder in --runs. The search
+goes on after its own end, without the rule for a flat curve.
 
 Each measurement is stored in a file of --out as it finishes, and a search after every round. The
 next call continues there; use a new folder when the code has changed.
@@ -94,10 +95,10 @@ def compared(progress: Progress, n: int, budget: float) -> Row | None:
     """Compare the estimate after a budget with what ten times the gradients found.
 
     Returns:
-        None if the search had no sample left at that budget, or did not reach it.
+        None if the search had no sample left at that budget, or ran no longer.
     """
     ends = [i for i, r in enumerate(progress.rounds) if r.spent >= budget]
-    if not ends or not progress.rounds[ends[0]].left:
+    if not ends or not progress.rounds[ends[0]].left or ends[0] + 1 == len(progress.rounds):
         return None
     before = progress.rounds[: ends[0] + 1]
     later = next((r for r in progress.rounds if r.spent >= 10 * budget), progress.rounds[-1])
@@ -227,9 +228,17 @@ def run_snn(network: Network, seed: int, state: Path, what: str) -> Row:
     }
 
 
-def run_calibration(network: Network, state: Path, what: str, most: float | None) -> Row:
-    """Run a search to its end and on to ten times its gradients, and compare estimates."""
-    progress = search(network, 0, state.with_suffix(".end.npz"), what)
+def run_calibration(network: Network, end: Path, state: Path, what: str, most: float | None) -> Row:
+    """Run a search to its end and on to ten times its gradients, and compare estimates.
+
+    Args:
+        network: The network.
+        end: File for the state at the search's own end; a state in it is continued.
+        state: File for the state after that.
+        what: Name of the measurement, for the lines that show progress.
+        most: Gradients per sample at which to stop earlier, or None.
+    """
+    progress = search(network, 0, end, what)
     ended = progress.spent
     if not state.exists():
         write_npz(state, **progress.arrays())
@@ -289,11 +298,10 @@ def print_network(name: str, rows: Rows, seeds: int) -> None:
         values = percentages(row, theirs and theirs["cpu_s"])
         columns.append(values)
         more = {k: 100 * v / n for k, v in row["estimate"].items()}
-        print(
-            f"{seed:<8}{in_words(theirs, n):<18}{cells(values)}{row['cpu_s']:>8.0f}  {row['ended']} "
-            f"at {row['spent']:.0f} gradients; {more['more']:.1f} [{more['low']:.1f}, "
-            f"{more['high']:.1f}]"
-        )
+        ended = f"{row['ended']} at {row['spent']:.0f} gradients"
+        estimate = f"{more['more']:.1f} [{more['low']:.1f}, {more['high']:.1f}]"
+        print(f"{seed:<8}{in_words(theirs, n):<18}{cells(values)}{row['cpu_s']:>8.0f}  "
+              f"{ended}; {estimate}")  # fmt: skip
     common = [{k: v for k, v in each.items() if all(k in c for c in columns)} for each in columns]
     middle = medians(common)
     print(f"{'median':<26}{cells(middle)}")
@@ -324,8 +332,8 @@ def print_calibration(names: Sequence[str], rows: Rows) -> None:
             estimate = f"{share['more']:.1f} [{share['low']:.1f}, {share['high']:.1f}]"
             print(f"{name:<20}{pair['spent']:>10.0f}{share['left']:>8.1f}{estimate:>22}"
                   f"{pair['later']:>10.0f}{share['found']:>8.1f}")  # fmt: skip
-        if row is not None and row["pairs"][-1] is None:
-            print(f"{name:<20}no sample left at the end of the search")
+        if row is not None and not row["left"]:
+            print(f"{name:<20}no sample is left")
 
 
 def main() -> None:
@@ -372,8 +380,8 @@ def main() -> None:
                     rows.add(network, kind, seed, run_cascade(network, kind))
     for name in args.calibrate:
         if name in networks and rows.get(name, "calibration", 0) is None:
-            state = rows.state(name, "calibration", 0)
-            row = run_calibration(networks[name], state, f"{name} calibration", args.most)
+            files = (rows.state(name, kind, 0) for kind in ("snn", "calibration"))
+            row = run_calibration(networks[name], *files, f"{name} calibration", args.most)
             rows.add(networks[name], "calibration", 0, row)
     for name in args.networks:
         print_network(name, rows, args.seeds)
