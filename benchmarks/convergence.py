@@ -21,13 +21,11 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -37,7 +35,8 @@ from torch import Tensor, nn
 from spikeguard.attacks import Linf, suite
 from spikeguard.attacks.model_access import classify, evaluating
 from spikeguard.attacks.searches import converging
-from spikeguard.attacks.searches.converging import Converging, Progress, Round
+from spikeguard.attacks.searches.converging import Converging
+from spikeguard.attacks.searches.search_state import Round, SearchState
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.evaluation.search_record import merged_record
 from spikeguard.kernels.selection import unfused
@@ -46,43 +45,13 @@ from spikeguard.runs.run import Run
 from spikeguard.storage.atomic_files import write_npz
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parent))
+from convergence_tables import BARS, Row, print_calibration, print_network
+
 from peers import networks as reference
 
-PARTS = {"1/10": 0.1, "1/2": 0.5, "1": 1.0, "1 1/2": 1.5}  # of AutoAttack's CPU seconds
-BARS = {  # the largest percentage that may be left
-    "demo/at": {"1/10": 27.0, "1/2": 21.0, "1 1/2": 17.0},
-    "natural": {"end": 0.0},
-    "adversarial": {"end": 31.0},
-    "masked": {"end": 1.5},
-}
 SMALL = (500, 3000)  # gradients per sample from which an estimate is compared
 BATCH = 128
-
-Row = dict[str, Any]
-
-
-def left_at(start: float, fell: Sequence[float], seconds: float) -> float:
-    """Return how many of ``start`` samples are left after some CPU seconds."""
-    return start - sum(each <= seconds for each in fell)
-
-
-def judged(value: float, bar: float | None) -> str:
-    """Return "met", by how much a bar is not met, or "" if there is no bar."""
-    if bar is None:
-        return ""
-    return "met" if value <= bar + 1e-9 else f"not met by {value - bar:.1f}"
-
-
-def percentages(row: Row, autoattack_s: float | None) -> dict[str, float]:
-    """Return the percentage left at each part of AutoAttack's CPU seconds, and at the end."""
-    at = {} if autoattack_s is None else {name: p * autoattack_s for name, p in PARTS.items()}
-    left = {name: left_at(row["start"], row["fell"], seconds) for name, seconds in at.items()}
-    return {name: 100 * each / row["n"] for name, each in {**left, "end": row["left"]}.items()}
-
-
-def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the median of each column."""
-    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 
 
 def record_of(start: float, n: int, rounds: Sequence[Round], ended: str = "") -> Row:
@@ -91,7 +60,7 @@ def record_of(start: float, n: int, rounds: Sequence[Round], ended: str = "") ->
     return merged_record([json.dumps([block])])
 
 
-def compared(progress: Progress, n: int, budget: float) -> Row | None:
+def compared(progress: SearchState, n: int, budget: float) -> Row | None:
     """Compare the estimate after a budget with what ten times the gradients found.
 
     Returns:
@@ -173,7 +142,7 @@ def run_cascade(network: Network, name: str) -> Row:
     return {"cpu_s": time.process_time() - began, "left": left}
 
 
-def search(network: Network, seed: int, state: Path, what: str, most: float = 0) -> Progress:
+def search(network: Network, seed: int, state: Path, what: str, most: float = 0) -> SearchState:
     """Run the suite snn to its end, or without the flat rule to ``most`` gradients."""
     attack = suite("snn", eps=network.eps)["snn"]
     assert isinstance(attack, Converging)
@@ -181,15 +150,15 @@ def search(network: Network, seed: int, state: Path, what: str, most: float = 0)
     every = torch.arange(n)
     if state.exists():
         with np.load(state) as stored:
-            progress = Progress.from_arrays(dict(stored), torch.device("cpu"))
+            progress = SearchState.from_arrays(dict(stored), torch.device("cpu"))
     else:
-        progress = Progress.of(network.x, network.right(network.x, every))
+        progress = SearchState.of(network.x, network.right(network.x, every))
 
     def judge(points: Tensor, rows: Tensor) -> Tensor:
         Linf(network.eps).check(points, network.x[rows])
         return network.right(points, rows)
 
-    def after_round(now: Progress) -> None:
+    def after_round(now: SearchState) -> None:
         write_npz(state, **now.arrays())
         last = now.rounds[-1]
         print(
@@ -277,65 +246,6 @@ class Rows:
               file=sys.stderr, flush=True)  # fmt: skip
 
 
-def in_words(row: Row | None, n: int) -> str:
-    """Return what a baseline left, and its CPU seconds."""
-    return "not run" if row is None else f"{100 * row['left'] / n:.1f} % in {row['cpu_s']:.0f} s"
-
-
-def print_network(name: str, rows: Rows, seeds: int) -> None:
-    """Print the table of one network."""
-    runs = [(s, row) for s in range(seeds) if (row := rows.get(name, "snn", s)) is not None]
-    if not runs:
-        return
-    n, bars = runs[0][1]["n"], BARS.get(name, {})
-    print(f"\n{name}: eps {runs[0][1]['eps']:.4g}, {n} images, "
-          f"clean {100 * runs[0][1]['start'] / n:.1f} %; percentage left")  # fmt: skip
-    head = "".join(f"{part:>8}" for part in (*PARTS, "end"))
-    print(f"{'seed':<8}{'AutoAttack':<18}{head}{'CPU s':>8}  ended, and estimate of ten times more")
-    columns = []
-    for seed, row in runs:
-        theirs = rows.get(name, "autoattack", seed)
-        values = percentages(row, theirs and theirs["cpu_s"])
-        columns.append(values)
-        more = {k: 100 * v / n for k, v in row["estimate"].items()}
-        ended = f"{row['ended']} at {row['spent']:.0f} gradients"
-        estimate = f"{more['more']:.1f} [{more['low']:.1f}, {more['high']:.1f}]"
-        print(f"{seed:<8}{in_words(theirs, n):<18}{cells(values)}{row['cpu_s']:>8.0f}  "
-              f"{ended}; {estimate}")  # fmt: skip
-    common = [{k: v for k, v in each.items() if all(k in c for c in columns)} for each in columns]
-    middle = medians(common)
-    print(f"{'median':<26}{cells(middle)}")
-    print(f"{'bar':<26}{cells(bars)}")
-    for part, bar in bars.items():
-        each = ", ".join(judged(c[part], bar) if part in c else "not judged" for c in columns)
-        whole = judged(middle[part], bar) if part in middle else "not judged"
-        print(f"  {part}: median {whole} (seeds: {each})")
-    for kind in ("standard", "snn-cascade"):
-        print(f"  suite {kind}, cascade: {in_words(rows.get(name, kind, 0), n)}")
-
-
-def cells(values: Mapping[str, float]) -> str:
-    """Return the columns of a table row."""
-    return "".join(f"{values[p]:>8.1f}" if p in values else f"{'-':>8}" for p in (*PARTS, "end"))
-
-
-def print_calibration(names: Sequence[str], rows: Rows) -> None:
-    """Print estimates beside what was found."""
-    print("\ncalibration, seed 0: estimate at a number of gradients, and found with ten times more")
-    print(f"{'network':<20}{'gradients':>10}{'left':>8}{'estimate':>22}{'until':>10}{'found':>8}")
-    for name in names:
-        row = rows.get(name, "calibration", 0)
-        for pair in (row or {"pairs": []})["pairs"]:
-            if pair is None:
-                continue
-            share = {k: 100 * v / row["n"] for k, v in pair.items() if k not in ("spent", "later")}
-            estimate = f"{share['more']:.1f} [{share['low']:.1f}, {share['high']:.1f}]"
-            print(f"{name:<20}{pair['spent']:>10.0f}{share['left']:>8.1f}{estimate:>22}"
-                  f"{pair['later']:>10.0f}{share['found']:>8.1f}")  # fmt: skip
-        if row is not None and not row["left"]:
-            print(f"{name:<20}no sample is left")
-
-
 def main() -> None:
     """Measure what is not stored yet, and print the tables."""
     parser = argparse.ArgumentParser(
@@ -384,9 +294,9 @@ def main() -> None:
             row = run_calibration(networks[name], *files, f"{name} calibration", args.most)
             rows.add(networks[name], "calibration", 0, row)
     for name in args.networks:
-        print_network(name, rows, args.seeds)
+        print_network(name, rows.get, args.seeds)
     if args.calibrate:
-        print_calibration(args.calibrate, rows)
+        print_calibration(args.calibrate, rows.get)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from spikeguard.attacks import Linf
-from spikeguard.attacks.searches.converging import FLAT, Converging, Progress, Round
+from spikeguard.attacks.searches.converging import FLAT, Converging
+from spikeguard.attacks.searches.search_state import Round, SearchState
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF
 from spikeguard.rng import SampleStreams, stream
@@ -31,40 +32,45 @@ def benchmark():
         del sys.modules[spec.name]
 
 
+@pytest.fixture(scope="module")
+def tables(benchmark):
+    return importlib.import_module("convergence_tables")
+
+
 ROW = {"n": 10, "start": 9.0, "left": 6, "fell": [0.5, 2.0, 8.0]}
 
 
-def test_a_sample_counts_as_left_until_the_second_in_which_it_fell(benchmark):
-    read = [benchmark.left_at(9.0, ROW["fell"], s) for s in (0.0, 0.49, 0.5, 2.0, 7.9, 8.0, 99.0)]
+def test_a_sample_counts_as_left_until_the_second_in_which_it_fell(tables):
+    read = [tables.left_at(9.0, ROW["fell"], s) for s in (0.0, 0.49, 0.5, 2.0, 7.9, 8.0, 99.0)]
     assert read == [9, 9, 8, 7, 7, 6, 6]
 
 
-def test_the_curve_is_read_at_parts_of_the_time_of_autoattack(benchmark):
-    found = benchmark.percentages(ROW, 5.0)
+def test_the_curve_is_read_at_parts_of_the_time_of_autoattack(tables):
+    found = tables.percentages(ROW, 5.0)
     assert found == {"1/10": 80.0, "1/2": 70.0, "1": 70.0, "1 1/2": 70.0, "end": 60.0}
-    assert benchmark.percentages(ROW, 20.0)["1/2"] == 60.0
+    assert tables.percentages(ROW, 20.0)["1/2"] == 60.0
 
 
-def test_without_autoattack_only_the_end_is_known(benchmark):
-    assert benchmark.percentages(ROW, None) == {"end": 60.0}
+def test_without_autoattack_only_the_end_is_known(tables):
+    assert tables.percentages(ROW, None) == {"end": 60.0}
 
 
 @pytest.mark.parametrize(
     ("value", "bar", "words"),
     [(17.0, 17.0, "met"), (100 * 34 / 200, 17.0, "met"), (17.5, 17.0, "not met by 0.5")],
 )
-def test_a_bar_is_met_by_its_own_value_and_missed_by_one_image_more(benchmark, value, bar, words):
-    assert benchmark.judged(value, bar) == words
-    assert benchmark.judged(value, None) == ""
+def test_a_bar_is_met_by_its_own_value_and_missed_by_one_image_more(tables, value, bar, words):
+    assert tables.judged(value, bar) == words
+    assert tables.judged(value, None) == ""
 
 
-def test_the_median_is_that_of_each_column(benchmark):
+def test_the_median_is_that_of_each_column(tables):
     rows = [{"1/10": 30.0, "end": 16.0}, {"1/10": 20.0, "end": 17.0}, {"1/10": 25.0, "end": 15.0}]
-    assert benchmark.medians(rows) == {"1/10": 25.0, "end": 16.0}
+    assert tables.medians(rows) == {"1/10": 25.0, "end": 16.0}
 
 
 def rounds(*steps):
-    return [Round("assg", spent, spent, fooled, left, 1.0) for spent, fooled, left in steps]
+    return [Round("assg", 300.0, spent, spent, fooled, left, 1.0) for spent, fooled, left in steps]
 
 
 def test_an_estimate_is_compared_with_what_ten_times_the_gradients_found(benchmark):
@@ -91,7 +97,7 @@ def converged(model, x, y, right, seed=0):
             return (model(points).argmax(1) == y[rows]).double()
 
     return Converging(Linf(0.1), budget=3000).run(
-        model, x, y, Progress.of(x, right), SampleStreams(seed, torch.arange(len(x))),
+        model, x, y, SearchState.of(x, right), SampleStreams(seed, torch.arange(len(x))),
         batch_size=3, judge=judge,
     )  # fmt: skip
 
@@ -104,7 +110,7 @@ def test_every_fooled_sample_has_the_time_at_which_it_fell_and_no_other():
     assert search.right.tolist() == [0, 0, 1, 1, 0] and search.ended == FLAT
     assert search.fell.isfinite().tolist() == [True, True, False, False, False]
     assert (search.fell[:2] <= search.rounds[0].cpu_s).all()
-    again = Progress.from_arrays(search.arrays(), torch.device("cpu"))
+    again = SearchState.from_arrays(search.arrays(), torch.device("cpu"))
     assert torch.equal(again.fell, search.fell)
 
 
