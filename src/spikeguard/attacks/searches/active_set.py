@@ -7,9 +7,10 @@ place. The result of a sample does not depend on the other samples.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeGuard, runtime_checkable
 
 import torch
@@ -142,10 +143,16 @@ class Nearest:
         points: The points [N, ...].
         margin: Logit of the true class minus the largest other one at that point [N], on the CPU;
             infinite where nothing was seen.
+        fooled_at: CPU time of the process, in seconds, when a point of negative margin was last
+            seen [N], on the CPU; infinite where none was.
     """
 
     points: Tensor
     margin: Tensor
+    fooled_at: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fooled_at = torch.full((len(self.margin),), torch.inf, dtype=torch.float64)
 
     @classmethod
     def of(cls, x: Tensor) -> Nearest:
@@ -155,6 +162,7 @@ class Nearest:
     def see(self, rows: Tensor, points: Tensor, margin: Tensor) -> None:
         """Record points [B, ...] of samples (indices [B] on the CPU) with their margins [B]."""
         margin = margin.detach().to("cpu", self.margin.dtype)
+        self.fooled_at[rows[margin < 0]] = time.process_time()
         lower = margin < self.margin[rows]
         if bool(lower.any()):
             self.margin[rows[lower]] = margin[lower]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,11 +29,14 @@ class Climbed(NamedTuple):
         points: For each sample the point that fools the model, or that of lowest margin [B, ...].
         fooled: Whether the point fools the model [B].
         margin: Logit of the true class minus the largest other one at the point [B].
+        fooled_at: CPU time of the process, in seconds, when that happened [B], on the CPU; infinite
+            where it did not.
     """
 
     points: Tensor
     fooled: Tensor
     margin: Tensor
+    fooled_at: Tensor
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,8 @@ class LocalClimb:
         here = start.detach().clone()
         lowest, fooled = _scores(model, here, y, batch_size)
         points, margins = here.clone(), lowest.clone()
+        times = torch.full((len(x),), torch.inf, dtype=torch.float64)
+        times[fooled.cpu()] = time.process_time()
         left = (~fooled).nonzero()[:, 0]
         x, y, here, lowest, streams = _taken(left, x, y, here, lowest, streams)
         for _ in range(self.queries // self.candidates):
@@ -127,11 +133,12 @@ class LocalClimb:
             if bool(over.any()):
                 points[left[over]], margins[left[over]] = here[over], lowest[over]
                 fooled[left[over]] = True
+                times[left[over].cpu()] = time.process_time()
                 stays = (~over).nonzero()[:, 0]
                 left = left[stays]
                 x, y, here, lowest, streams = _taken(stays, x, y, here, lowest, streams)
         points[left], margins[left] = here, lowest
-        return Climbed(points, fooled, margins)
+        return Climbed(points, fooled, margins, times)
 
     def _candidates(self, here: Tensor, x: Tensor, streams: SampleStreams) -> Tensor:
         """Return the candidates of one iteration [B, K, ...]."""

@@ -71,16 +71,19 @@ class SearchRounds:
 
     def _climb(self, attack: LocalClimb, streams: SampleStreams) -> None:
         """Climb from the points of lowest margin; they are used up."""
+        began = time.process_time()
         rows = self.seen()
         x, y, own = self._part(rows, streams)
         start = self.state.nearest.points[rows.to(x.device)]
         with crafting(self.model, x, y, own) as search:
             batch_size = self.batch_size * attack.candidates // 2
-            found = attack.climb(self.model, x, y, start, search, batch_size=batch_size).points
+            climbed = attack.climb(self.model, x, y, start, search, batch_size=batch_size)
         self.state.nearest.margin[rows] = torch.inf
-        self._accept(rows, found, self._judged(rows, found))
+        shares = self._judged(rows, climbed.points)
+        self._accept(rows, climbed.points, shares, began, climbed.fooled_at)
 
     def _search(self, attack: Attack, streams: SampleStreams) -> None:
+        began = time.process_time()
         rows = self.left()
         x, y, own = self._part(rows, streams)
         if not can_step(attack, self.model):
@@ -90,7 +93,7 @@ class SearchRounds:
                     for p in self._batches(len(rows))
                 ]
             )
-            self._accept(rows, found, self._judged(rows, found))
+            self._accept(rows, found, self._judged(rows, found), began)
             return
         nearest = Nearest.of(x)
         found, shares = active_set(
@@ -103,7 +106,7 @@ class SearchRounds:
             judge=lambda points, inner: self.judge(points, rows[inner]),
             nearest=nearest,
         )
-        self._accept(rows, found, shares)
+        self._accept(rows, found, shares, began, nearest.fooled_at)
         self.state.nearest.see(rows, nearest.points, nearest.margin)
 
     def _part(self, rows: Tensor, streams: SampleStreams) -> tuple[Tensor, Tensor, SampleStreams]:
@@ -117,9 +120,24 @@ class SearchRounds:
         parts = self._batches(len(rows))
         return torch.cat([self.judge(points[p.to(points.device)], rows[p]) for p in parts])
 
-    def _accept(self, rows: Tensor, points: Tensor, shares: Tensor) -> None:
-        """Keep the points that lower a sample's share."""
-        lower = shares < self.state.right[rows]
+    def _accept(
+        self,
+        rows: Tensor,
+        points: Tensor,
+        shares: Tensor,
+        began: float,
+        fooled_at: Tensor | None = None,
+    ) -> None:
+        """Keep the points that lower a sample's share, and the CPU time at which it fell."""
+        state, now = self.state, time.process_time()
+        times = (
+            torch.full((len(rows),), now, dtype=torch.float64)
+            if fooled_at is None
+            else fooled_at.clamp_max(now)
+        )
+        lower = shares < state.right[rows]
         here = rows[lower].to(self.x.device)
-        self.state.points[here] = points[lower.to(points.device)]
-        self.state.right[rows[lower]] = shares[lower].to(self.state.right)
+        state.points[here] = points[lower.to(points.device)]
+        state.right[rows[lower]] = shares[lower].to(state.right)
+        fallen = lower & (shares == 0)
+        state.fell[rows[fallen]] = state.cpu_s + times[fallen].to(state.fell) - began

@@ -14,6 +14,8 @@ from spikeguard.attacks.searches.active_set import Nearest
 
 __all__ = ["Round", "SearchState"]
 
+_TENSORS = ("points", "right", "near", "margin", "fell")
+
 
 @dataclass(frozen=True)
 class Round:
@@ -47,6 +49,8 @@ class SearchState:
         right: Share of correct draws on it [N], on the CPU; 0 is fooled.
         nearest: Points of lowest margin since the last climb.
         start: The sum of the shares before the first round.
+        fell: CPU seconds of the search after which each sample was fooled [N], on the CPU; infinite
+            where it was not.
         rounds: What was run so far.
         ended: The rule that ended the search; empty while it runs.
     """
@@ -55,18 +59,25 @@ class SearchState:
     right: Tensor
     nearest: Nearest
     start: float
+    fell: Tensor
     rounds: list[Round] = field(default_factory=list)
     ended: str = ""
 
     @classmethod
     def of(cls, x: Tensor, right: Tensor) -> SearchState:
         """Return the state before the first round."""
-        return cls(x.clone(), right.clone(), Nearest.of(x), float(right.sum()))
+        never = torch.full((len(x),), torch.inf, dtype=torch.float64)
+        return cls(x.clone(), right.clone(), Nearest.of(x), float(right.sum()), never)
 
     @property
     def spent(self) -> float:
         """Gradients per sample that stayed to the end."""
         return self.rounds[-1].spent if self.rounds else 0.0
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds of all rounds."""
+        return sum(each.cpu_s for each in self.rounds)
 
     @property
     def left(self) -> float:
@@ -82,6 +93,7 @@ class SearchState:
             "near": self.nearest.points.cpu().numpy(),
             "margin": self.nearest.margin.numpy(),
             "start": np.array(self.start),
+            "fell": self.fell.numpy(),
             "searches": np.array(searches, dtype=np.str_),
             "numbers": np.array(numbers, dtype=np.float64),
             "ended": np.array(self.ended),
@@ -92,12 +104,13 @@ class SearchState:
         cls, arrays: Mapping[str, np.ndarray[Any, Any]], device: torch.device
     ) -> SearchState:
         """Rebuild a state from the result of :meth:`arrays`."""
-        kept = {n: torch.from_numpy(arrays[n]) for n in ("points", "right", "near", "margin")}
+        kept = {n: torch.from_numpy(arrays[n]) for n in _TENSORS}
         return cls(
             kept["points"].to(device),
             kept["right"],
             Nearest(kept["near"].to(device), kept["margin"]),
             float(arrays["start"]),
+            kept["fell"],
             [
                 Round(str(search), *numbers)
                 for search, numbers in zip(
