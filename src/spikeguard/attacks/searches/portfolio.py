@@ -78,10 +78,10 @@ def portfolio(threat: Threat) -> dict[str, Entry]:
     entries = {
         "assg-cut": Entry(sharp(False, cross_entropy), 0.3),
         "climb": Entry(lambda pull, spent: LocalClimb(threat, queries(spent)), 0.4),
-        "assg-cut/margin": Entry(sharp(False, margin), 0.2),
+        "assg-cut/margin": Entry(sharp(False, margin), 0.1),
         "assg": Entry(sharp(True, cross_entropy), 0.05),
-        "assg/margin": Entry(sharp(True, margin), 0.05),
-        "apgd/assg-cut/margin": Entry(auto, 0.05),
+        "assg/margin": Entry(sharp(True, margin), 0.02),
+        "apgd/assg-cut/margin": Entry(auto, 0.02),
         "own": plain(BACKPROP, 0.2),
         "width0.5": plain(SwapSurrogate(Triangular(0.5)), 0.05),
         "width2": plain(SwapSurrogate(Triangular(2.0)), 0.05),
