@@ -11,7 +11,7 @@ from spikeguard.attacks import L1, L2, SAPGD, Converging, Linf, LocalClimb, cost
 from spikeguard.attacks.model_access import observe_passes
 from spikeguard.attacks.searches import converging
 from spikeguard.attacks.searches.active_set import Nearest
-from spikeguard.attacks.searches.portfolio import Entry, portfolio
+from spikeguard.attacks.searches.portfolio import Entry, needed, portfolio
 from spikeguard.attacks.searches.search_rounds import SearchRounds
 from spikeguard.attacks.searches.search_state import Round, SearchState
 from spikeguard.models import MLP
@@ -151,11 +151,11 @@ def test_what_remains_is_the_way_to_a_flat_curve(monkeypatch):
 
 
 def test_a_sample_that_is_fooled_is_searched_no_more_and_gradients_are_counted(monkeypatch):
-    """A planted search makes one forward pass of a sample, and the judge another: a third each."""
+    """A planted search makes a forward pass of a sample, and its margin takes another."""
     planted(monkeypatch)
     found = run(Converging(THREAT, budget=900), Light(), *marked([0, 0, 1, -1]))
-    judged_in_toys = 1 / 3  # the judge of this file does not use classify
-    assert [r.gradients for r in found.rounds] == pytest.approx([4 / 3, 2 / 3, judged_in_toys])
+    # a third of a gradient each; the judge of this file does not use classify
+    assert [r.gradients for r in found.rounds] == pytest.approx([8 / 3, 4 / 3, 2 / 3])
 
 
 def test_an_observer_outside_sees_the_passes_too(monkeypatch):
@@ -163,7 +163,7 @@ def test_an_observer_outside_sees_the_passes_too(monkeypatch):
     passes = []
     with observe_passes(lambda samples, gradient: passes.append(samples)):
         run(Converging(THREAT, budget=900), Light(), *marked([0, 0, 1, -1]))
-    assert passes == [4, 2, 1]
+    assert passes == [4, 4, 2, 2, 1, 1]
 
 
 def test_a_climb_starts_from_the_points_of_lowest_margin_and_uses_them_up(monkeypatch):
@@ -222,7 +222,7 @@ def shortened(monkeypatch):
             field = "steps" if hasattr(attack, "steps") else "queries"
             return replace(attack, **{field: max(8, getattr(attack, field) // 30)})
 
-        return Entry(short, 0.1)
+        return Entry(short, 0.1, entry.unless)
 
     whole = portfolio
     monkeypatch.setattr(
@@ -235,7 +235,7 @@ def test_results_do_not_depend_on_the_batch_size(batch_size, shortened):
     (x, y), model = vectors(9), spiking()
     attack = Converging(Linf(0.04), budget=250)
     whole = run(attack, model, x, y)
-    assert 0 < whole.left < len(x) and len({r.search for r in whole.rounds}) == 11
+    assert 0 < whole.left < len(x) and len({r.search for r in whole.rounds}) == 6
     equal(run(attack, model, x, y, batch_size=batch_size), whole)
 
 
@@ -327,12 +327,13 @@ def test_a_foreign_network_gets_the_searches_that_apply(shortened):
     with torch.no_grad():
         y = model(x).argmax(1)
     found = run(Converging(Linf(0.02), budget=250), model, x, y)
-    assert {r.search for r in found.rounds} == set(portfolio(THREAT))
+    names = {r.search for r in found.rounds}
+    assert names == set(needed(portfolio(THREAT))) and "climb" in names
     assert found.left < len(x)
     Linf(0.02).check(found.points, x)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
     found = run(Converging(Linf(0.001), budget=250), plain, x, plain(x).argmax(1))
-    assert {r.search for r in found.rounds} == {"own", "climb", "square"}
+    assert {r.search for r in found.rounds} == {"own", "climb", "apgd-t", "square"}
 
 
 # --- arguments

@@ -13,7 +13,7 @@ from spikeguard.attacks.model_access import DEFAULT_DRAWS, classify, evaluating,
 from spikeguard.attacks.searches.active_set import Judge
 from spikeguard.attacks.searches.bandit import Bandit
 from spikeguard.attacks.searches.noisy_portfolio import noisy_portfolio
-from spikeguard.attacks.searches.portfolio import Entry, portfolio
+from spikeguard.attacks.searches.portfolio import Entry, needed, portfolio
 from spikeguard.attacks.searches.search_rounds import SearchRounds
 from spikeguard.attacks.searches.search_state import SearchState
 from spikeguard.attacks.suitability import suitable
@@ -150,7 +150,7 @@ def _entries(threat: Threat, model: nn.Module, example: Tensor) -> dict[str, Ent
     """Return the searches that apply to a model."""
     entries = (noisy_portfolio if is_stochastic(model) else portfolio)(threat)
     kept, _ = suitable({n: entry.build(0, 0.0) for n, entry in entries.items()}, model, example)
-    return {name: entries[name] for name in kept}
+    return needed({name: entries[name] for name in kept})
 
 
 def _bandit(entries: Mapping[str, Entry], state: SearchState) -> Bandit:

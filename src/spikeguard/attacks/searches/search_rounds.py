@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import FORWARD, Attack, cost
-from spikeguard.attacks.model_access import crafting, observe_passes
+from spikeguard.attacks.losses import margin
+from spikeguard.attacks.model_access import (
+    classify,
+    crafting,
+    evaluating,
+    is_stochastic,
+    observe_passes,
+)
 from spikeguard.attacks.searches.active_set import Judge, Nearest, active_set, can_step
 from spikeguard.attacks.searches.local_climb import LocalClimb
 from spikeguard.attacks.searches.search_state import Round, SearchState
@@ -94,6 +101,8 @@ class SearchRounds:
                 ]
             )
             self._accept(rows, found, self._judged(rows, found), began)
+            if not is_stochastic(self.model):
+                self.state.nearest.see(rows, found, self._margins(found, y))
             return
         nearest = Nearest.of(x)
         found, shares = active_set(
@@ -108,6 +117,13 @@ class SearchRounds:
         )
         self._accept(rows, found, shares, began, nearest.fooled_at)
         self.state.nearest.see(rows, nearest.points, nearest.margin)
+
+    @torch.no_grad()
+    def _margins(self, points: Tensor, y: Tensor) -> Tensor:
+        """Return by how much each true class leads at a point [B]."""
+        parts = [p.to(points.device) for p in self._batches(len(points))]
+        with evaluating(self.model):
+            return torch.cat([-margin(classify(self.model, points[p], y[p]), y[p]) for p in parts])
 
     def _part(self, rows: Tensor, streams: SampleStreams) -> tuple[Tensor, Tensor, SampleStreams]:
         at = rows.to(self.x.device)

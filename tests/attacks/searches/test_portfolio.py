@@ -1,0 +1,58 @@
+"""The portfolio: which searches run on which model."""
+
+import pytest
+import torch
+from torch import nn
+
+from spikeguard.attacks.base import cost
+from spikeguard.attacks.gradients.assg import ASSG
+from spikeguard.attacks.searches.converging import Converging
+from spikeguard.attacks.searches.portfolio import Entry, needed, portfolio
+from spikeguard.attacks.suitability import suitable
+from spikeguard.attacks.threat import L1, L2, Linf
+from spikeguard.models import MLP
+from spikeguard.rng import stream
+
+SHARP = {"assg-cut", "climb", "assg-cut/margin", "assg", "assg/margin", "apgd/assg-cut/margin"}
+
+
+def names(model, x, threat=Linf(0.1)):  # noqa: B008
+    entries = portfolio(threat)
+    kept, _ = suitable({n: e.build(0, 0.0) for n, e in entries.items()}, model, x)
+    return set(needed({n: entries[n] for n in kept}))
+
+
+def test_an_entry_leaves_only_beside_the_one_it_names():
+    first, second = Entry(lambda pull, spent: None, 0.1), Entry(lambda pull, spent: None, 0.1, "a")
+    assert set(needed({"a": first, "b": second})) == {"a"}
+    assert set(needed({"b": second, "c": first})) == {"b", "c"}
+
+
+def test_a_spiking_network_is_searched_with_the_adaptive_surrogate_only():
+    model = MLP(16, 3, T=2, hidden=(5,), generator=stream(0, "w"))
+    assert names(model, torch.rand(1, 16, generator=stream(0, "x"))) == SHARP
+
+
+def test_a_network_without_spikes_is_searched_with_its_own_gradient():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    x = torch.rand(2, 1, 4, 4, generator=stream(0, "x"))
+    assert names(model, x) == {"climb", "own", "apgd-t", "square"}
+    assert names(model, x, L1(0.1)) == {"climb", "own", "apgd-t"}
+
+
+def test_a_network_without_spikes_is_fooled_by_its_own_gradient():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    model[1].weight.data = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])
+    x = torch.tensor([[0.6, 0.6, 0.5, 0.5], [0.9, 0.9, 0.3, 0.3]]).view(2, 1, 2, 2)
+    y = torch.tensor([0, 0])  # the margins 0.2 and 1.2 fall by at most 4 eps
+    found = Converging(Linf(0.1), 400)(model, x, y, generator=stream(0, "a"))
+    assert model(found).argmax(1).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5), L1(1.0)], ids=lambda threat: threat.norm)
+def test_a_search_becomes_longer_and_changes_its_sharpness(threat):
+    for entry in portfolio(threat).values():
+        early, late = entry.build(1, 0.0), entry.build(1, 1e6)
+        assert cost(late) > cost(early)
+        if isinstance(getattr(early, "gradient", None), ASSG):
+            assert entry.build(2, 0.0).gradient.A != early.gradient.A
