@@ -93,12 +93,13 @@ def test_the_gradient_of_the_mean_field_is_not_that_of_the_model():
 
 def test_the_first_round_on_a_noisy_network_is_on_the_mean_field():
     """The judge counts a moved input as fooled: one search on the mean field ends the run."""
-    from spikeguard.attacks.searches.converging import NONE_LEFT, Converging, Progress
+    from spikeguard.attacks.searches.converging import NONE_LEFT, Converging
+    from spikeguard.attacks.searches.search_state import SearchState
     from spikeguard.rng import SampleStreams
 
     model = network(NoisyLIF(sigma=0.3)).eval()
     x, y = torch.full((4, 1, 2, 2), 0.5), torch.zeros(4, dtype=torch.int64)
-    progress = Progress.of(x, torch.ones(4, dtype=torch.float64))
+    progress = SearchState.of(x, torch.ones(4, dtype=torch.float64))
 
     def judge(points, rows):
         return (points != x[rows]).flatten(1).all(1).logical_not().double()
