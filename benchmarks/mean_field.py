@@ -30,7 +30,8 @@ from spikeguard.attacks import (
     evaluating,
     margin,
 )
-from spikeguard.attacks.searches.converging import Converging, Progress
+from spikeguard.attacks.searches.converging import Converging
+from spikeguard.attacks.searches.search_state import SearchState
 from spikeguard.rng import SampleStreams, key, randomness
 from spikeguard.runs.run import Run
 
@@ -78,7 +79,7 @@ def converging(model, x, y, threat):
         return score(model, points, y[rows], rows, "choice", 10)
 
     started, rows = time.process_time(), torch.arange(len(x))
-    progress = Progress.of(x, judge(x, rows))
+    progress = SearchState.of(x, judge(x, rows))
     streams = SampleStreams(key(args.seed, "attack", "snn"), rows)
     search = Converging(threat, budget=args.budget)
     found = search.run(model, x, y, progress, streams, batch_size=len(x), judge=judge)
