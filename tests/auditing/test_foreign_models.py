@@ -50,7 +50,8 @@ def adapted(trained, alpha=4.0):
 
 
 def test_no_fault_is_found_in_a_sound_network(trained):
-    verdict = sg.audit(adapted(trained), (X, Y), threat=sg.Linf(EPS), budget="quick")
+    whole = load("digits").test
+    verdict = sg.audit(adapted(trained), whole, threat=sg.Linf(EPS), budget="quick")
     assert verdict.status == "no fault found", verdict.table()
     said = {found.code: found.status for found in verdict.findings}
     assert {said[code] for code in ("S4", "S7", "S12", "G15")} == {"pass"}
@@ -81,7 +82,7 @@ def test_the_twin_needs_layers_of_a_known_recurrence_or_leaves_the_question_open
 def test_assg_asks_foreign_layers_whether_their_own_gradient_is_the_weaker_one(
     trained, alpha, status
 ):
-    more = load("digits", test_limit=96).test.batch(slice(None))
+    more = load("digits", test_limit=240).test.batch(slice(None))
     found = CHECKS["S5"](Context(adapted(trained, alpha), *more, sg.Linf(EPS)))
     assert found.status == status, found.measured
     assert "ASSG" in found.measured and "BPTR" in found.measured

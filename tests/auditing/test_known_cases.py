@@ -115,7 +115,8 @@ class Saturated(nn.Module):
 
 
 def test_no_fault_is_found_in_the_bound_of_adversarial_training():
-    verdict = audit(trained(EPS), (X, Y), threat=Linf(EPS), budget="quick")
+    whole = load_data("digits").test
+    verdict = audit(trained(EPS), whole, threat=Linf(EPS), budget="quick")
     assert verdict.status == "no fault found", verdict.table()
     assert share("Bound: at most", verdict.sentence) == pytest.approx(verdict.upper_bound, abs=1e-3)
 

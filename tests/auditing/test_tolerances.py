@@ -33,7 +33,7 @@ def test_one_limit_that_is_exceeded_decides_and_one_undecided_leaves_it_open(ans
     [(0, 64, False), (2, 64, False), (0, 20, None), (3, 64, None), (6, 64, True), (64, 64, True)],
 )
 def test_results_differ_above_1_percent_and_are_equal_below_12(count, n, answer):
-    """6 of 64: [3.5, 19.3]; 3 of 64: [1, 13.1]; 2 of 64: [0.4, 10.8]; 0 of 20: [0, 16.8] %."""
+    """In %, 6 of 64: [3.5, 19.3]; 3 of 64: [1, 13.1]; 2 of 64: [0.4, 10.8]; 0 of 20: [0, 16.8]."""
     assert differs(Estimate.share(count, n)) is answer
 
 
