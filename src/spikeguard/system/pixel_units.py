@@ -10,8 +10,12 @@ _ROUNDING = 1e-6  # relative
 
 
 def reach(norm: str, pixels: int) -> float:
-    """Return the radius at which the ball around any image of so many pixels is the whole box."""
-    return {"l2": math.sqrt(pixels), "l1": float(pixels)}.get(norm, 1.0)
+    """Return the radius at which the ball around any image of so many pixels is the whole box.
+
+    Infinite for the norm of a threat set that is not of this package: its unit is not known.
+    """
+    known = {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}
+    return known.get(norm, math.inf)
 
 
 def radius_problem(norm: str, eps: float, pixels: int | None = None) -> str:
