@@ -121,7 +121,7 @@ def test_an_evaluation_that_continues_is_not_checked_again_and_warns_again(tmp_p
     for _ in range(2):
         with pytest.warns(PreflightWarning, match="of a kind"):
             module.checked_plan(model, images, ATTACKS, options)
-    assert calls == [16]
+    assert calls == [32]
     with pytest.raises(ValueError, match="holds an unfinished evaluation with other"):
         module.checked_plan(Turned(), images, ATTACKS, options)
     plan_evaluation(model, images, ATTACKS, EvaluationOptions(out=tmp_path / "unchecked"))
@@ -129,4 +129,4 @@ def test_an_evaluation_that_continues_is_not_checked_again_and_warns_again(tmp_p
         module.checked_plan(
             model, images, ATTACKS, EvaluationOptions(out=tmp_path / "unchecked", limit=None)
         )
-    assert calls == [16, 16]
+    assert calls == [32, 32]
