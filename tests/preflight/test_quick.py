@@ -235,3 +235,21 @@ def test_in_a_block_of_autocast_the_passes_are_exact():
 @pytest.mark.parametrize("n", [1, 2, 9])
 def test_few_images_are_enough(n):
     assert quick_check(Layer(), X[:n], Y[:n]) == ()
+
+
+def test_a_gradient_without_information_is_taken_for_one_in_at_most_5_per_cent():
+    """A fixed random direction instead of the gradient; two of 40 pass in expectation."""
+
+    class Random(nn.Module):
+        def __init__(self, seed):
+            super().__init__()
+            self.inner = Layer()
+            self.other = torch.randn(40, 16, generator=stream(seed, "random"))
+
+        def forward(self, x):
+            turned = (x - x.detach()) * self.other[: len(x)]
+            return self.inner(x.detach()) + turned.sum(1, keepdim=True) * torch.tensor([1.0, 0, 0])
+
+    passed = sum(not quick_check(Random(seed), X, Y, PGD, seed=seed) for seed in range(40))
+    assert passed <= 5  # 98 % of binomial(40, 0.05) is at most 5
+    assert all(not quick_check(Layer(), X, Y, PGD, seed=seed) for seed in range(40))
