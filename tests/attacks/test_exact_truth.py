@@ -78,4 +78,4 @@ def test_a_short_converging_search_is_never_below_the_truth_and_seldom_above(num
     network = known(number)
     right = right_under(network, {"snn": Converging(Linf(network.eps), budget=1500)})
     assert right[network.robust].all()
-    assert int((right & ~network.robust).sum()) <= 2
+    assert int((right & ~network.robust).sum()) <= 4

@@ -72,6 +72,10 @@ class ASSG:
         """The constant a of the formula, computed from A."""
         return 2 / math.pi * math.tan(math.pi * self.A)
 
+    def follows_rows(self, model: nn.Module) -> bool:
+        """Whether the potentials of all layers are [T, B, *N], as ``rearrange`` requires."""
+        return all(isinstance(layer, Neuron) for layer in spiking_layers(model).values())
+
     def begin(self) -> _Search:
         """Return a gradient for one search, with its own state."""
         return _Search(self.sharpness, self.temporal)
@@ -95,10 +99,6 @@ class _Search:
         still = copy.copy(self)
         still._learns, still._calls = False, {}
         return still
-
-    def follows_rows(self, model: nn.Module) -> bool:
-        """Whether the potentials of all layers are [T, B, *N], as ``rearrange`` requires."""
-        return all(isinstance(layer, Neuron) for layer in spiking_layers(model).values())
 
     def rearrange(self, rows: Tensor) -> None:
         """Follow the samples of a changed batch.

@@ -78,11 +78,16 @@ class Stepwise(Attack, Protocol):
 
 
 @runtime_checkable
-class _Following(Protocol):
-    """An adaptive gradient whose state per sample can follow the samples of a changing batch."""
+class _Movable(Protocol):
+    """An adaptive gradient whose state is per sample, so that it can follow a changing batch."""
 
     def follows_rows(self, model: nn.Module) -> bool:
-        """Whether the state of every layer of this model can."""
+        """Whether the state of every layer of this model is per sample."""
+
+
+@runtime_checkable
+class _Following(Protocol):
+    """The state of such a gradient in one search, from its ``begin``."""
 
     def rearrange(self, rows: Tensor) -> None:
         """Move to the rows of a new batch: the former row of each sample, or -1 [B]."""
@@ -121,14 +126,13 @@ def can_step(attack: Attack, model: nn.Module) -> TypeGuard[Stepwise]:
 
     This is false for a model that draws noise inside an attack, because one draw does not decide
     whether it is fooled; for a subclass that overrides the attack's call; and for a gradient that
-    keeps state from step to step, unless the state is per sample and follows the samples: its
-    search has a method ``rearrange`` and ``follows_rows(model)`` is true.
+    keeps state from step to step, unless the state is per sample: its ``follows_rows(model)`` is
+    true, and what its ``begin()`` returns has a method ``rearrange``.
     """
     gradient = getattr(attack, "gradient", BACKPROP)
-    if is_adaptive(gradient):
-        search = start_search(gradient)
-        if not (isinstance(search, _Following) and search.follows_rows(model)):
-            return False
+    follows = isinstance(gradient, _Movable) and gradient.follows_rows(model)
+    if is_adaptive(gradient) and not follows:
+        return False
     owner = next((kind for kind in type(attack).__mro__ if "__call__" in vars(kind)), object)
     with frozen(model):
         noisy = any(getattr(module, "stochastic", False) for module in model.modules())
