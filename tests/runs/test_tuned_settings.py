@@ -271,7 +271,8 @@ def test_a_recipe_that_tunes_can_run_suites_without_settings(run, capsys, tmp_pa
 
 def test_a_suite_without_a_setting_is_rejected(run, capsys):
     assert main(["attack", str(run), "--suite", "papers,quick", "--tune"]) == 2
-    said = "--tune: no setting to choose in suite papers, quick; there is one in: demo, snn, every."
+    said = "--tune: no setting to choose in suite papers, quick; there is one in: demo, "
+    said += "snn-cascade, every."
     assert said in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"evaluate\.tune in recipe demo/at: no setting"):
         from spikeguard.config.builder import build
