@@ -12,25 +12,10 @@ from spikeguard.auditing.registry import CHECKS
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, Triangular
 from spikeguard.rng import RandomSource
+from tests.toys.closed_forms import EPS, IMAGES, LABELS, LIGHT, Linear
 
-EPS, STEPS = 0.1, 20
-LIGHT = torch.linspace(0.022, 0.198, 45)  # distances to the boundary, none at a radius
-LABELS = torch.arange(45) % 2
-PATTERN = torch.tensor([1.0, -1.0]).repeat(8).view(1, 1, 4, 4)
-IMAGES = 0.5 + PATTERN * (LIGHT * (2 * LABELS - 1)).view(-1, 1, 1, 1)
+STEPS = 20
 FAR = LIGHT > EPS  # no input of the ball changes the class
-
-
-class Linear(nn.Module):
-    """Classes are the sign of <pattern, x - 1/2>: the margin under a shift of eps is known."""
-
-    def __init__(self):
-        super().__init__()
-        self.w = nn.Parameter(PATTERN.flatten().clone())
-
-    def forward(self, x):
-        score = (x - 0.5).flatten(1) @ self.w
-        return torch.stack([-score, score], 1)
 
 
 class Noisy(Linear):

@@ -126,7 +126,7 @@ class Verdict:
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         lines = []
         for row, finding in zip(rows, (None, *self.findings), strict=True):
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+            cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
             lines.append("  ".join([*cells, row[3]]).rstrip())
             if finding is not None and finding.status == "fail":
                 lines += [f"{' ' * widths[0]}  passes when: {finding.threshold}"]

@@ -195,7 +195,7 @@ def _colours(record: Record) -> dict[str, str]:
         found[kind] = found.get(kind, 0) + images
     kinds = sorted(found, key=lambda kind: -found[kind])
     own = kinds if len(kinds) <= len(COLOURS) else kinds[: len(COLOURS) - 1]
-    colours = dict(zip(own, COLOURS, strict=False))
+    colours = dict(zip(own, COLOURS[: len(own)], strict=True))
     return colours if own == kinds else colours | {_OTHER: SOFT}
 
 
