@@ -28,8 +28,9 @@ from spikeguard.attacks.gradients.assg import ASSG
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient
 from spikeguard.attacks.losses import Loss, cross_entropy, margin
 from spikeguard.attacks.model_access import crafting
-from spikeguard.attacks.searches.active_set import Nearest, active_set
+from spikeguard.attacks.searches.active_set import active_set
 from spikeguard.attacks.searches.local_climb import LocalClimb
+from spikeguard.attacks.searches.nearest import Nearest
 from spikeguard.neurons import Triangular
 from spikeguard.rng import SampleStreams
 from spikeguard.runs.run import Run

@@ -29,7 +29,6 @@ from spikeguard.attacks.model_access import (
     frozen,
     require_finite_weights,
 )
-from spikeguard.attacks.searches.active_set import State, Step, Stepwise, Watch
 from spikeguard.attacks.searches.apgd import APGD
 from spikeguard.attacks.searches.converging import Converging
 from spikeguard.attacks.searches.fab import FAB
@@ -40,6 +39,7 @@ from spikeguard.attacks.searches.noise import UniformNoise
 from spikeguard.attacks.searches.pgd import FGSM, PGD, RFGSM
 from spikeguard.attacks.searches.sapgd import SAPGD
 from spikeguard.attacks.searches.square import Square
+from spikeguard.attacks.searches.stepwise import State, Step, Stepwise, Watch
 from spikeguard.attacks.suite_definitions import CASCADES, SUITES
 from spikeguard.attacks.suites import suitable, suite
 from spikeguard.attacks.threat import L1, L2, THREATS, Linf, Threat, ThreatViolation

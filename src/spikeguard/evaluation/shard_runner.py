@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from spikeguard.attacks.base import Attack, NoGradientError
 from spikeguard.attacks.gradients.zero_gradients import zero_gradients
 from spikeguard.attacks.model_access import classify, evaluating, frozen
-from spikeguard.attacks.searches.active_set import active_set, can_step
+from spikeguard.attacks.searches.active_set import active_set
 from spikeguard.attacks.searches.converging import Converging
+from spikeguard.attacks.searches.stepwise import can_step
 from spikeguard.attacks.threat import ThreatViolation
 from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.cascade import Cascade, run_cascade

@@ -8,7 +8,8 @@ from torch import nn
 
 import spikeguard as sg
 from spikeguard.attacks import ASSG, NES, SAPGD, Backprop, EoT, Linf, cross_entropy, margin
-from spikeguard.attacks.searches.active_set import active_set, can_step
+from spikeguard.attacks.searches.active_set import active_set
+from spikeguard.attacks.searches.stepwise import can_step
 from spikeguard.kernels.selection import use_kernel
 from spikeguard.models import CNN
 from spikeguard.neurons import LIF

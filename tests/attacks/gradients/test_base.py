@@ -15,7 +15,7 @@ from spikeguard.attacks import (
     cross_entropy,
     margin,
 )
-from spikeguard.attacks.searches.active_set import can_step
+from spikeguard.attacks.searches.stepwise import can_step
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, ATan, NoisyLIF, Triangular
 from spikeguard.rng import RandomSource, SampleStreams, randomness, stream

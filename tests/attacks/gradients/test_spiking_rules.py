@@ -31,7 +31,7 @@ from spikeguard.attacks import (
 )
 from spikeguard.attacks.base import describe
 from spikeguard.attacks.gradients.base import is_adaptive, start_search, without_learning
-from spikeguard.attacks.searches.active_set import Watch, can_step
+from spikeguard.attacks.searches.stepwise import Watch, can_step
 from spikeguard.kernels.selection import KERNELS, use_kernel, why_not
 from spikeguard.models import CNN, MLP
 from spikeguard.neurons import (

@@ -19,7 +19,8 @@ from spikeguard.attacks import (
     cross_entropy,
     margin,
 )
-from spikeguard.attacks.searches.active_set import Step, Watch, active_set, can_step
+from spikeguard.attacks.searches.active_set import active_set
+from spikeguard.attacks.searches.stepwise import Step, Watch, can_step
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, NoisyLIF, Triangular
 from spikeguard.rng import SampleStreams, stream

@@ -22,10 +22,11 @@ from spikeguard.attacks import (
     dlr,
     margin,
 )
-from spikeguard.attacks.searches.active_set import active_set, can_step
+from spikeguard.attacks.searches.active_set import active_set
 from spikeguard.attacks.searches.apgd import _RecordedLogits
 from spikeguard.attacks.searches.apgd_l1 import Sparse, sparse_sign
 from spikeguard.attacks.searches.apgd_linf_l2 import checkpoints
+from spikeguard.attacks.searches.stepwise import can_step
 from spikeguard.data.datasets import load
 from spikeguard.models import CNN
 from spikeguard.neurons import LIF, Triangular

@@ -10,7 +10,7 @@ import spikeguard as sg
 from spikeguard.attacks import L1, L2, SAPGD, Converging, Linf, LocalClimb, cost
 from spikeguard.attacks.model_access import observe_passes
 from spikeguard.attacks.searches import converging
-from spikeguard.attacks.searches.active_set import Nearest
+from spikeguard.attacks.searches.nearest import Nearest
 from spikeguard.attacks.searches.noisy_portfolio import noisy_portfolio
 from spikeguard.attacks.searches.portfolio import Entry, needed, portfolio
 from spikeguard.attacks.searches.search_rounds import SearchRounds

@@ -18,10 +18,10 @@ from spikeguard.attacks.gradients.base import (
 )
 from spikeguard.attacks.losses import Loss, dlr, targeted_dlr
 from spikeguard.attacks.model_access import DEFAULT_DRAWS, classify, crafting, is_stochastic
-from spikeguard.attacks.searches.active_set import State, Step
 from spikeguard.attacks.searches.apgd_l1 import Sparse
 from spikeguard.attacks.searches.apgd_linf_l2 import Momentum
 from spikeguard.attacks.searches.restarts import rows, runner_up
+from spikeguard.attacks.searches.stepwise import State, Step
 from spikeguard.attacks.threat import L1, Threat
 from spikeguard.rng import Randomness, SampleStreams, randomness
 

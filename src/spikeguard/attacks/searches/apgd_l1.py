@@ -12,8 +12,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from spikeguard.attacks.searches.active_set import State
 from spikeguard.attacks.searches.restarts import rows
+from spikeguard.attacks.searches.stepwise import State
 from spikeguard.attacks.threat import L1
 
 __all__ = ["Sparse"]

@@ -7,8 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from spikeguard.attacks.searches.active_set import State
 from spikeguard.attacks.searches.restarts import rows
+from spikeguard.attacks.searches.stepwise import State
 from spikeguard.attacks.threat import Threat
 
 __all__ = ["Momentum", "checkpoints"]

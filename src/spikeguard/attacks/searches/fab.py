@@ -13,8 +13,8 @@ from spikeguard.attacks.base import FORWARD
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost, start_search
 from spikeguard.attacks.losses import targeted_margin
 from spikeguard.attacks.model_access import DEFAULT_DRAWS, crafting, is_stochastic
-from spikeguard.attacks.searches.active_set import State, Step
 from spikeguard.attacks.searches.restarts import mean_logits, rows, runner_up
+from spikeguard.attacks.searches.stepwise import State, Step
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost, start_search
 from spikeguard.attacks.losses import Loss, cross_entropy
 from spikeguard.attacks.model_access import crafting
-from spikeguard.attacks.searches.active_set import State, Step, Watch
 from spikeguard.attacks.searches.restarts import rows
+from spikeguard.attacks.searches.stepwise import State, Step, Watch
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams
 

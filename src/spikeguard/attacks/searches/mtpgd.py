@@ -15,8 +15,8 @@ from spikeguard.attacks.base import FORWARD
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost, start_search
 from spikeguard.attacks.losses import margin, targeted_margin
 from spikeguard.attacks.model_access import classify, crafting
-from spikeguard.attacks.searches.active_set import State, Step, Watch, can_step
 from spikeguard.attacks.searches.restarts import best_round, rows, runner_up, until_fooled
+from spikeguard.attacks.searches.stepwise import State, Step, Watch, can_step
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams
 

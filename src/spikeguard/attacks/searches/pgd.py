@@ -14,7 +14,7 @@ from spikeguard.attacks.base import FORWARD
 from spikeguard.attacks.gradients.base import BACKPROP, EoT, Gradient, gradient_cost, start_search
 from spikeguard.attacks.losses import Loss, cross_entropy
 from spikeguard.attacks.model_access import classify, crafting
-from spikeguard.attacks.searches.active_set import State, Step, Watch
+from spikeguard.attacks.searches.stepwise import State, Step, Watch
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.losses import Loss
 from spikeguard.attacks.model_access import DEFAULT_DRAWS, classify, is_stochastic
-from spikeguard.attacks.searches.active_set import Stepwise
+from spikeguard.attacks.searches.stepwise import Stepwise
 from spikeguard.rng import SampleStreams
 
 __all__ = ["best_round", "mean_logits", "rows", "runner_up", "score_on_draws", "until_fooled"]

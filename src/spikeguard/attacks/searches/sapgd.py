@@ -11,9 +11,9 @@ from spikeguard.attacks.base import FORWARD
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost, start_search
 from spikeguard.attacks.losses import Loss, cross_entropy
 from spikeguard.attacks.model_access import classify, crafting, is_stochastic
-from spikeguard.attacks.searches.active_set import State, Step, Watch
 from spikeguard.attacks.searches.apgd_linf_l2 import checkpoints
 from spikeguard.attacks.searches.restarts import best_round, rows
+from spikeguard.attacks.searches.stepwise import State, Step, Watch
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams
 

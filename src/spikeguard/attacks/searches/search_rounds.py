@@ -17,9 +17,11 @@ from spikeguard.attacks.model_access import (
     is_stochastic,
     observe_passes,
 )
-from spikeguard.attacks.searches.active_set import Judge, Nearest, active_set, can_step
+from spikeguard.attacks.searches.active_set import Judge, active_set
 from spikeguard.attacks.searches.local_climb import LocalClimb
+from spikeguard.attacks.searches.nearest import Nearest
 from spikeguard.attacks.searches.search_state import Round, SearchState
+from spikeguard.attacks.searches.stepwise import can_step
 from spikeguard.rng import SampleStreams
 
 __all__ = ["SearchRounds"]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikeguard.attacks.searches.active_set import Nearest
+from spikeguard.attacks.searches.nearest import Nearest
 
 __all__ = ["Round", "SearchState"]
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from spikeguard.attacks.base import FORWARD
 from spikeguard.attacks.losses import Loss, margin
 from spikeguard.attacks.model_access import classify, crafting
-from spikeguard.attacks.searches.active_set import State, Step, Watch, can_step
 from spikeguard.attacks.searches.restarts import rows, until_fooled
 from spikeguard.attacks.searches.square_patches import moved_length, signed_square, stripes, tiles
+from spikeguard.attacks.searches.stepwise import State, Step, Watch, can_step
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams
 
