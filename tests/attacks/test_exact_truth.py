@@ -13,6 +13,14 @@ from spikeguard.evaluation.evaluator import evaluate
 from tests.toys.exact_networks import IMAGES, SHAPES, answers, known
 
 NUMBERS = range(len(SHAPES))
+MISSED = (
+    8,
+    11,
+    12,
+    15,
+    16,
+    18,
+)  # 8 needs more than this budget; on the others some region is missed
 QUICK = (0, 8, 13, 18)  # recomputed in every run
 
 
@@ -73,9 +81,12 @@ def test_a_weak_attack_is_seen_to_be_weak():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_short_converging_search_is_never_below_the_truth_and_seldom_above(number):
-    """A twentieth of the suite's budget; regions at corners of the ball can be too small for it."""
+def test_a_converging_search_equals_the_truth(number, request):
+    """Never below it, and not above it, with a tenth of the suite's budget."""
     network = known(number)
-    right = right_under(network, {"snn": Converging(Linf(network.eps), budget=1500)})
+    right = right_under(network, {"snn": Converging(Linf(network.eps), budget=3000)})
     assert right[network.robust].all()
-    assert int((right & ~network.robust).sum()) <= 4
+    if number in MISSED:
+        why = "adversarial regions at corners of the ball, which the search does not find yet"
+        request.node.add_marker(pytest.mark.xfail(reason=why, strict=False))
+    assert torch.equal(right, network.robust)
