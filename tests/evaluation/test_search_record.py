@@ -85,3 +85,29 @@ def test_nothing_found_late_leaves_an_upper_limit():
     found = merged(quiet)["estimate"]
     assert (found["more"], found["low"]) == (0, 0)
     assert found["high"] == pytest.approx(2 * 3.689, rel=0.02)
+
+
+def test_a_block_with_nothing_left_says_nothing_about_the_others():
+    """Of 300 samples 250 fall at once in their block; the flat block of 50 has no late finds."""
+    flat = block(
+        *(50.0, "the curve is flat"),
+        ("cut", 300.0, 300.0, 1.0, 20.0, 30.0, 1.0),
+        ("cut", 2700.0, 3000.0, 1.0, 0.0, 30.0, 1.0),
+    )
+    gone = block(250.0, "no sample is left", ("cut", 300.0, 300.0, 1.0, 250.0, 0.0, 1.0))
+    alone = merged(flat)["estimate"]
+    assert merged(flat, gone)["estimate"] == alone
+    assert alone == {"more": 0, "low": 0, "high": pytest.approx(2 * poisson_interval(0)[1])}
+
+
+def test_no_block_loses_more_than_it_has_left():
+    few = block(50.0, "the budget is spent", ("cut", 300.0, 300.0, 1.0, 47.0, 3.0, 1.0))
+    many = block(90.0, "the budget is spent", ("cut", 300.0, 300.0, 1.0, 2.0, 88.0, 1.0))
+    estimate = merged(few, many)["estimate"]
+    assert estimate["more"] == 3 + 4
+    assert estimate["low"] <= 7 <= estimate["high"] <= 91
+
+
+def test_with_noise_there_is_no_estimate():
+    record = merged_record([json.dumps([FIRST])], noisy=True)
+    assert record["estimate"] is None and record["noisy"]

@@ -129,5 +129,5 @@ def run_plan(plan: EvaluationPlan, progress: ProgressCallback | None = None) -> 
         worst=WorstSet(merged["worst_x"], float(per_sample.mean())),
         cascade=options.cascade,
         precision=options.precision,
-        search=merged_record(texts) if texts else None,
+        search=merged_record(texts, runner.stochastic) if texts else None,
     )

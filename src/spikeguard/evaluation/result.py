@@ -245,12 +245,13 @@ def _search_in_words(record: Mapping[str, Any], samples: int) -> str:
     """Return what a converging search did, in one line; points are of all samples."""
     last, more = record["curve"][-1], record["estimate"]
     spent = f"{last['spent']:,.0f} gradients a sample and {last['cpu_s']:,.0f} CPU seconds"
-    likely = (
-        f"{100 * more['more'] / samples:.1f} points (at most {100 * more['high'] / samples:.1f})"
-    )
+    said = f"search: {record['ended']} after {spent}"
+    if more is None:
+        return said
+    likely, low, high = (100 * more[name] / samples for name in ("more", "low", "high"))
     return (
-        f"search: {record['ended']} after {spent}; estimate: ten times as many would lower the "
-        f"accuracy by {likely}"
+        f"{said}; estimate: ten times as many would lower the accuracy by {likely:.1f} points "
+        f"[{low:.1f}, {high:.1f}]"
     )
 
 

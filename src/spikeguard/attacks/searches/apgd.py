@@ -16,7 +16,7 @@ from spikeguard.attacks.gradients.base import (
     gradient_cost,
     start_search,
 )
-from spikeguard.attacks.losses import Loss, dlr, targeted_dlr
+from spikeguard.attacks.losses import Loss, dlr, margin, targeted_dlr
 from spikeguard.attacks.model_access import DEFAULT_DRAWS, classify, crafting, is_stochastic
 from spikeguard.attacks.searches.apgd_l1 import Sparse
 from spikeguard.attacks.searches.apgd_linf_l2 import Momentum
@@ -192,7 +192,8 @@ class APGD:
         result = torch.where(rows(inside, x), result, x)
         moved = path.move(x, state, losses, grad)
         moved["done"] = state["done"] + 1
-        return Step(moved, here, wrong, result, moved["done"] >= path.evaluations)
+        lead = torch.where(inside, recorded.margin(y), torch.inf)
+        return Step(moved, here, wrong, result, moved["done"] >= path.evaluations, lead)
 
     def _set_target(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> State:
         """Set the target of samples that begin: the class of their rank by clean logits."""
@@ -221,11 +222,22 @@ class _RecordedLogits:
 
     def wrong(self, y: Tensor) -> Tensor:
         """Return which samples the mean logits over the draws misclassify [B]."""
-        if not self.seen:  # the gradient never called the loss
-            return torch.zeros_like(y, dtype=torch.bool)
+        logits = self._mean()
+        return torch.zeros_like(y, dtype=torch.bool) if logits is None else logits.argmax(1) != y
+
+    def margin(self, y: Tensor) -> Tensor:
+        """Return by how much each true class leads in the mean logits [B]; infinite without any."""
+        logits = self._mean()
+        if logits is None:
+            return torch.full_like(y, torch.inf, dtype=torch.float32)
+        return -margin(logits, y)
+
+    def _mean(self) -> Tensor | None:
+        """Return the mean logits over the draws [B, K]; None if the gradient recorded none."""
+        if not self.seen:
+            return None
         each = max(1, len(self.seen) // self.draws)
-        logits = torch.stack(self.seen[each - 1 :: each]).mean(0)
-        return logits.argmax(1) != y
+        return torch.stack(self.seen[each - 1 :: each]).mean(0)
 
 
 def _towards(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ class Converging:
                 right = [classify(model, points, labels).argmax(1) == labels for _ in range(draws)]
             return torch.stack(right).double().mean(0).cpu()
 
-        start = SearchState.of(x, torch.ones(len(x), dtype=torch.float64))
+        start = SearchState.of(x, judge(x, torch.arange(len(x))))
         return self.run(model, x, y, start, streams, batch_size=len(x), judge=judge).points
 
     def run(

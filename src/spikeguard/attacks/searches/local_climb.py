@@ -28,7 +28,8 @@ class Climbed(NamedTuple):
     Attributes:
         points: For each sample the point that fools the model, or that of lowest margin [B, ...].
         fooled: Whether the point fools the model [B].
-        margin: Logit of the true class minus the largest other one at the point [B].
+        margin: Logit of the true class minus the largest other one at the point [B]; minus infinity
+            where the climb fooled the model.
         fooled_at: CPU time of the process, in seconds, when that happened [B], on the CPU; infinite
             where it did not.
     """

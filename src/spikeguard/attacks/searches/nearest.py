@@ -36,10 +36,14 @@ class Nearest:
         return cls(x.clone(), torch.full((len(x),), torch.inf))
 
     def see(self, rows: Tensor, points: Tensor, margin: Tensor) -> None:
-        """Record points [B, ...] of samples (indices [B] on the CPU) with their margins [B]."""
+        """Record points [B, ...] of samples (indices [B] on the CPU) with their margins [B].
+
+        A point of negative margin fools the model here, so that the judge decides about it; it is
+        no point to climb from, even if the judge rejects it.
+        """
         margin = margin.detach().to("cpu", self.margin.dtype)
         self.fooled_at[rows[margin < 0]] = time.process_time()
-        lower = margin < self.margin[rows]
+        lower = (margin < self.margin[rows]) & (margin >= 0)
         if bool(lower.any()):
             self.margin[rows[lower]] = margin[lower]
             self.points[rows[lower]] = points[lower.to(points.device)]

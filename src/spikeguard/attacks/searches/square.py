@@ -110,7 +110,8 @@ class Square:
             "height": torch.where(kept, height, state["height"]),
             "done": done + 1,
         }
-        return Step(moved, tried, watch.outcome(y), moved["x_adv"], done + 1 == self.queries)
+        over = done + 1 == self.queries
+        return Step(moved, tried, watch.outcome(y), moved["x_adv"], over, watch.margin(y))
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None

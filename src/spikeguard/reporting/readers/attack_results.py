@@ -151,8 +151,15 @@ def _search(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
         {"search": name, "gradients": gradients, "cpu_s": seconds, "left": remain}
         for name, gradients, seconds, remain in zip(names, *spent.values(), left, strict=True)
     ]
-    ended = str(record["ended"])
-    return {"n": n, "start": start, "curve": curve, "ended": ended, "estimate": guess}
+    ended, noisy = str(record["ended"]), bool(record.get("noisy", False))
+    return {
+        "n": n,
+        "start": start,
+        "curve": curve,
+        "ended": ended,
+        "noisy": noisy,
+        "estimate": guess,
+    }
 
 
 def _is_of(settings: Any, kinds: Mapping[str, Any]) -> bool:

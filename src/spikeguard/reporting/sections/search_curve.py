@@ -41,7 +41,8 @@ def search_chart(record: Record, *, id: str, title: str) -> Chart:
             image-gradients (``gradients``) and CPU seconds (``cpu_s``) spent so far and the images
             that are ``left``; ``n``, the images attacked, >= 1; ``start``, the sum of their
             shares of correct draws, ``n`` if missing; ``ended``, the rule that ended it;
-            ``estimate``, the images (``more``, from ``low`` to ``high``) still to be found.
+            ``estimate``, the images (``more``, from ``low`` to ``high``) still to be found, or
+            None; ``noisy``, whether the model draws noise.
         id: Id of the chart on the page.
         title: Heading of the chart.
     """
@@ -108,6 +109,11 @@ def search_notes(record: Record) -> list[str]:
         f"({formatting.percent(left / n)}) survive after {effort}.",
         f"Ended by: {record['ended']}.",
     ]
+    if record.get("noisy"):
+        notes.append(
+            "The survivors are counted on the noise draws that choose the inputs, which is low by "
+            "chance; the reported accuracy is on other draws."
+        )
     guess = record.get("estimate")
     if guess is not None:
         notes.append(
