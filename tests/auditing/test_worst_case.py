@@ -56,6 +56,20 @@ def test_a_weak_printed_attack_is_refuted_with_the_share_it_misses():
     assert accepted.printed.status == "within"
 
 
+@pytest.mark.parametrize("looks_at", [30, 45])
+def test_an_attack_that_a_check_made_on_other_numbers_of_images_counts(looks_at):
+    """FGSM is exact on the linear model; of 40 images 25 are far, and noise fools none of those."""
+    whole, noise = Context(Linear(), IMAGES, LABELS, THREAT), UniformNoise(THREAT, draws=1)
+    whole.first(looks_at).attacked(FGSM(THREAT))
+    context = whole.first(40)
+    right = context.attacked(noise).right.clone()
+    before = float(right.mean())
+    right[:looks_at] = (LIGHT > EPS).double()[: min(looks_at, 40)]
+    found = measure(context, DATA, noise, max_gap=0.02)
+    assert (found.bound.n, found.bound.accuracy) == (40, pytest.approx(float(right.mean())))
+    assert found.bound.accuracy < before
+
+
 def test_a_stored_evaluation_lowers_the_bound_image_by_image():
     planted = stored(FGSM(THREAT))
     first = planted.outcomes["worst_case"].clone()

@@ -205,6 +205,14 @@ class Context(Subject):
         """Return the outcomes of all attacks made at the audited eps."""
         return [out for attack, out in self.made.items() if attack.threat.eps == self.threat.eps]
 
+    def made_on_any(self) -> list[Attacked]:
+        """Return the outcomes of all attacks made at the audited eps, each on the first samples.
+
+        A check may attack fewer samples than this context has, or more at a later look.
+        """
+        every = self.made | self.found
+        return [out for attack, out in every.items() if attack.threat.eps == self.threat.eps]
+
     def worst(self, outcomes: list[Attacked]) -> Tensor:
         """Return the per-sample worst of several attacks made at the audited eps [N].
 

@@ -71,14 +71,14 @@ def measure(
     right, why = None, ""
     if claim is None:
         right, why = _printed(context, attack, stored)
-    made = [_Source(one.right, one.x_adv) for one in context.reported()]
+    made = [_Source(one.right, one.x_adv) for one in context.made_on_any()]
     sources = [*made, *(_stored(one) for one in stored.values())]
     names = [f"{len(made)} attack{'s' * (len(made) > 1)} of this audit"] if made else []
     names += [f"the stored result {name}" for name in stored]
     label = attack_label(attack) if claim is None else claim.protocol or "printed number"
     most = None if right is None else len(right)
     parts = [*context.worsts, *([] if right is None else [right])] if context.stochastic else []
-    worst = _lowest(context, images, sources, parts, most)
+    worst = _lowest(context, images, sources, parts, most, len(made))
     bound = None if worst is None else Score.of(worst)
     if claim is not None:
         score = Score.from_share(claim.accuracy, claim.n)
@@ -152,9 +152,16 @@ def _lowest(
     sources: Sequence[_Source],
     parts: Sequence[Tensor],
     most: int | None,
+    made: int,
 ) -> Tensor | None:
-    """Return the per-sample worst on the number of images that gives the lowest upper end."""
-    sizes = sorted({len(source.right) for source in sources} | ({most} if most else set()))
+    """Return the per-sample worst on the number of images that gives the lowest upper end.
+
+    The first ``made`` sources are attacks of the audit, some of them on a part of its images.
+    """
+    whole = {max(len(source.right), len(context)) for source in sources[:made]}  # not of a part
+    sizes = sorted(
+        whole | {len(source.right) for source in sources[made:]} | ({most} if most else set())
+    )
     if most is not None:
         sizes = [n for n in sizes if n <= most]
     found = [_worst(context, images, sources, parts, n) for n in sizes if sources]
