@@ -10,7 +10,7 @@ from spikeguard.data.datasets import load
 from spikeguard.rng import stream
 from tests.toys.fitting import drawn, fitted
 
-DIGITS = load("digits", test_limit=24)
+DIGITS = load("digits", test_limit=200)  # as many as the checks need to decide
 
 
 def jelly():
