@@ -291,9 +291,10 @@ FAULTS = {
         "steps too short": lambda w: context(healthy(w), SMALL, attack=hesitant(SMALL, steps=20))
     },
     "G11": {
-        "the last point is kept": lambda w: larger(
+        "the last point is kept": lambda w: larger(healthy(w), SMALL, attack=PGD(SMALL, steps=30)),
+        "the last point of large steps is kept": lambda w: larger(
             healthy(w), SMALL, attack=PGD(SMALL, steps=30, step_size=SMALL.eps)
-        )
+        ),
     },
     "G12": {"steps too short": lambda w: context(healthy(w), attack=hesitant(LARGE))},
     "G13": {"saturated loss": lambda w: context(Loud(healthy(w)))},

@@ -12,7 +12,7 @@ from spikeguard.attacks.base import Attack
 from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.trajectories import Walk, unseen, walk
-from spikeguard.auditing.tolerances import LUCK, fooled_alone, percent
+from spikeguard.auditing.tolerances import LUCK, ROUNDING, differs, fooled_alone, percent
 from spikeguard.evaluation.estimates import Estimate
 
 __all__ = [
@@ -149,9 +149,9 @@ def success_is_kept(context: Context) -> CheckOutcome:
     thrown = fooled_alone(seen.right.amin(0), torch.minimum(seen.end, context.clean))
     lost = context.share(thrown)
     return judged(
-        failed=lost.above(LUCK),
+        failed=differs(lost),
         measured=f"{thrown} of {n} fooled during the search and correct again at its end, {lost}",
-        threshold=f"at most {percent(LUCK)}",
+        threshold=f"clearly not above {percent(ROUNDING)}",
         sound="the attack keeps the adversarial inputs that it finds",
         fault=f"{percent(thrown / n)} of the samples were fooled during the search, and later "
         "steps lost them",
