@@ -45,11 +45,15 @@ def test_the_interval_of_a_paired_difference_is_that_of_agresti_and_min():
     assert (found.low, found.high) == pytest.approx((middle - half, middle + half), rel=1e-6)
 
 
-def test_the_interval_of_a_mean_is_the_normal_one_and_needs_eight_values():
+@pytest.mark.parametrize(("among", "quantile"), [(1, 2.262157), (5, 3.249836), (25, 4.296806)])
+def test_the_interval_of_a_mean_is_students_and_needs_eight_values(among, quantile):
+    """Published quantiles for 9 degrees of freedom at 97.5, 99.5 and 99.9 %."""
     values = torch.arange(10.0) / 10
-    half = 1.959964 * math.sqrt(sum((k / 10 - 0.45) ** 2 for k in range(10)) / 9) / math.sqrt(10)
-    found = Estimate.mean(values)
-    assert (found.low, found.high) == pytest.approx((0.45 - half, 0.45 + half), rel=1e-5)
+    half = quantile * math.sqrt(sum((k / 10 - 0.45) ** 2 for k in range(10)) / 9) / math.sqrt(10)
+    found = Estimate.mean(values, among)
+    assert (found.low, found.high) == pytest.approx((0.45 - half, 0.45 + half), abs=0.005)
+    normal = Estimate.mean(values.repeat(1000), among)  # many degrees of freedom
+    assert found.high - found.low > 30 * (normal.high - normal.low)
     assert Estimate.mean(values[:7]).above(0.1) is None
 
 

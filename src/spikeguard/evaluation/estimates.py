@@ -99,11 +99,15 @@ class Estimate:
 
     @classmethod
     def mean(cls, values: Tensor, among: int = 1) -> Estimate:
-        """Return the mean of values [N] with its normal interval; unbounded for fewer than 8."""
+        """Return the mean of values [N] with Student's interval; unbounded for fewer than 8.
+
+        Approximate where the values are skewed.
+        """
         middle = float(values.mean())
         if len(values) < _FEWEST:
             return cls(middle, -math.inf, math.inf)
-        half = _quantile(among) * float(values.std()) / math.sqrt(len(values))
+        spread = float(values.std()) / math.sqrt(len(values))
+        half = _student(_quantile(among), len(values) - 1) * spread
         return cls(middle, middle - half, middle + half)
 
     def above(self, limit: float) -> bool | None:
@@ -125,6 +129,19 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{rounded(self.value)} % [{rounded(self.low)}, {rounded(self.high)}]"
+
+
+def _student(z: float, freedom: int) -> float:
+    """Return Student's quantile at the level of the normal quantile z, for >= 7 degrees of freedom.
+
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5.
+    """
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
 
 
 def rounded(share: float) -> str:
