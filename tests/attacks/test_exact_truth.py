@@ -13,7 +13,7 @@ from spikeguard.evaluation.evaluator import evaluate
 from tests.toys.exact_networks import IMAGES, SHAPES, answers, known
 
 NUMBERS = range(len(SHAPES))
-MISSED = (
+MISSED = (8, 11, 12, 15, 16, 18)  # 15 needs the whole budget; the others are missed with it too
     8,
     11,
     12,
@@ -88,5 +88,5 @@ def test_a_converging_search_equals_the_truth(number, request):
     assert right[network.robust].all()
     if number in MISSED:
         why = "adversarial regions at corners of the ball, which the search does not find yet"
-        request.node.add_marker(pytest.mark.xfail(reason=why, strict=False))
+        request.node.add_marker(pytest.mark.xfail(reason=why, strict=True))
     assert torch.equal(right, network.robust)
