@@ -14,13 +14,6 @@ from tests.toys.exact_networks import IMAGES, SHAPES, answers, known
 
 NUMBERS = range(len(SHAPES))
 MISSED = (8, 11, 12, 15, 16, 18)  # 15 needs the whole budget; the others are missed with it too
-    8,
-    11,
-    12,
-    15,
-    16,
-    18,
-)  # 8 needs more than this budget; on the others some region is missed
 QUICK = (0, 8, 13, 18)  # recomputed in every run
 
 
