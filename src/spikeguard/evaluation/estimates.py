@@ -139,7 +139,7 @@ def _student(z: float, freedom: int) -> float:
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / (freedom * freedom) + third / freedom**3.0
+    return z + (first + (second + third / freedom) / freedom) / freedom
 
 
 def rounded(share: float) -> str:
