@@ -1,5 +1,6 @@
 """Converging: the rules that end it, what it depends on, and that it resumes bit for bit."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 import spikeguard as sg
 from spikeguard.attacks import L1, L2, SAPGD, Converging, Linf, LocalClimb, cost
 from spikeguard.attacks.model_access import observe_passes
-from spikeguard.attacks.searches import converging
+from spikeguard.attacks.searches import converging, search_rounds
 from spikeguard.attacks.searches.nearest import Nearest
 from spikeguard.attacks.searches.noisy_portfolio import noisy_portfolio
 from spikeguard.attacks.searches.portfolio import Entry, needed, portfolio
@@ -74,6 +75,7 @@ def equal(one, other):
     assert torch.equal(one.points, other.points) and torch.equal(one.right, other.right)
     assert torch.equal(one.nearest.points, other.nearest.points)
     assert torch.equal(one.nearest.margin, other.nearest.margin)
+    assert torch.equal(one.lowest, other.lowest)
     assert (one.start, one.ended) == (other.start, other.ended)
     rounds = [[replace(each, cpu_s=0.0) for each in state.rounds] for state in (one, other)]
     assert rounds[0] == rounds[1]
@@ -171,11 +173,15 @@ def test_a_climb_starts_from_the_points_of_lowest_margin_and_uses_them_up(monkey
     """The climb is expected to find most, but has no start before another search has run."""
     starts, own = [], SearchRounds._climb
 
-    def noting(self, attack, streams):
+    def noting(self, attack, streams, part):
         before = self.state.nearest
-        starts.append((self.seen(), before.points.clone(), before.margin.clone()))
-        own(self, attack, streams)
-        assert self.state.nearest.margin[starts[-1][0]].isinf().all()
+        seen, left = self.seen(), len(self.left())
+        starts.append((seen, before.points.clone(), before.margin.clone()))
+        climbs = own(self, attack, streams, part)
+        used = self.state.nearest.margin[seen].isinf()
+        assert climbs == used.sum() == -(-left // 3), "a third of those left, rounded up"
+        assert before.margin[seen][~used].min() >= starts[-1][2][seen][used].max()
+        return climbs
 
     monkeypatch.setattr(SearchRounds, "_climb", noting)
     entries = {
@@ -197,6 +203,48 @@ def test_a_climb_starts_from_the_points_of_lowest_margin_and_uses_them_up(monkey
         clean = model(x).scatter(1, y[:, None], -torch.inf).amax(1)
         clean = model(x).gather(1, y[:, None])[:, 0] - clean
     assert (margin[rows] < clean[rows]).any(), "the search has seen lower ones"
+
+
+def test_a_focused_search_starts_several_times_from_the_samples_of_lowest_margins(monkeypatch):
+    """Of the first four searches the first is on all samples; the costs per sample are equal."""
+    searched, own = [], search_rounds.active_set
+
+    def noting(attack, model, x, y, **options):
+        streams = options["streams"]
+        starts = attack.begin(x, y, streams, 0)["x_adv"]
+        searched.append((x, starts))
+        return own(attack, model, x, y, **options)
+
+    monkeypatch.setattr(search_rounds, "active_set", noting)
+    entries = {"own": Entry(lambda pull, spent: SAPGD(Linf(0.001), steps=4), 0.1)}
+    monkeypatch.setattr(converging, "portfolio", lambda threat: entries)
+    (x, y), model = vectors(), spiking()
+    found = run(Converging(Linf(0.001), budget=23), model, x, y)
+    assert [r.fooled for r in found.rounds] == [0.0] * 6, "the set is too small to fool any"
+    assert [len(each) for each, _ in searched] == [14, 15, 15, 15, 14, 15]
+    assert found.rounds[0].cost == cost(SAPGD(Linf(0.001), steps=4))
+    assert found.rounds[1].cost == pytest.approx(found.rounds[0].cost * 15 / 14)
+    with torch.no_grad():
+        logits = model(x)
+    led = logits.gather(1, y[:, None]) - logits.scatter(1, y[:, None], -torch.inf)
+    nearest = led.amin(1).argsort()[:5].sort().values  # margins hardly move in this set
+    x_focus, starts = searched[1]
+    assert torch.equal(x_focus, x[nearest].repeat(3, 1))
+    assert len(starts.unique(dim=0)) == 15, "every start is another one"
+
+
+def test_chains_of_a_search_do_not_depend_on_the_batch(shortened):
+    (x, y), model = vectors(9), spiking()
+    whole = [run(Converging(Linf(0.02), 400), model, x, y, batch_size=b) for b in (64, 2)]
+    assert sum(r.search != "climb" for r in whole[0].rounds) > 4
+    equal(*whole)
+
+
+def test_no_climb_follows_a_climb(shortened):
+    (x, y), model = vectors(), spiking()
+    names = [r.search for r in run(Converging(Linf(0.02), budget=400), model, x, y).rounds]
+    assert names.count("climb") > 2
+    assert not any(a == b == "climb" for a, b in itertools.pairwise(names))
 
 
 def test_the_nearest_point_is_that_of_lowest_margin():

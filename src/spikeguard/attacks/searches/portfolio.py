@@ -20,7 +20,7 @@ __all__ = ["Entry", "needed", "portfolio"]
 
 _SHARPNESS = (0.45, 0.42, 0.40, 0.43, 0.38)  # A of ASSG in turn: each finds other inputs
 _SHORT, _LONG = 300, 1000  # gradient steps of a search, early and late
-_FEW, _MANY = 1000, 4000  # queries of a climb, early and late
+_FEW, _MANY = 2000, 4000  # queries of a climb, early and late
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -58,10 +59,17 @@ class SearchRounds:
         left = self.left()
         return left[self.state.nearest.margin[left].isfinite()]
 
-    def run(self, name: str, attack: Attack) -> Round:
-        """Run a search on the samples that are left and record the round."""
+    def run(self, name: str, attack: Attack, part: int = 1) -> Round:
+        """Run a search on the samples that are left and record the round.
+
+        Args:
+            name: Name of the search.
+            attack: The search.
+            part: With k > 1, the k-th part of the samples with the lowest margins is searched. A
+                search that can run step by step starts k times from each of them, a climb once.
+        """
         state, passes, began = self.state, 0, time.process_time()
-        streams = self.streams.fork("round", len(state.rounds))
+        streams, before = self.streams.fork("round", len(state.rounds)), len(self.left())
 
         def count(samples: int, gradient: bool) -> None:
             nonlocal passes  # whole numbers, whose sum does not depend on the batches
@@ -69,33 +77,41 @@ class SearchRounds:
 
         with observe_passes(count):
             if isinstance(attack, LocalClimb):
-                self._climb(attack, streams)
+                runs = self._climb(attack, streams, part)
             else:
-                self._search(attack, streams)
+                runs = self._search(attack, streams, part)
         left, took = float(state.right.sum()), time.process_time() - began
-        spent = state.spent + cost(attack)
-        made = Round(name, cost(attack), spent, passes * FORWARD, state.left - left, left, took)
+        each = cost(attack) * runs / before
+        made = Round(
+            name, each, state.spent + each, passes * FORWARD, state.left - left, left, took
+        )
         state.rounds.append(made)
         return made
 
-    def _climb(self, attack: LocalClimb, streams: SampleStreams) -> None:
-        """Climb from the points of lowest margin; they are used up."""
+    def _climb(self, attack: LocalClimb, streams: SampleStreams, part: int) -> int:
+        """Climb from the points of lowest margin; they are used up. Return how many climbs."""
         began = time.process_time()
         rows = self.seen()
+        rows = rows[_lowest(self.state.nearest.margin[rows], math.ceil(len(self.left()) / part))]
         x, y, own = self._part(rows, streams)
         start = self.state.nearest.points[rows.to(x.device)]
         with crafting(self.model, x, y, own) as search:
             batch_size = self.batch_size * attack.candidates // 2
             climbed = attack.climb(self.model, x, y, start, search, batch_size=batch_size)
         self.state.nearest.margin[rows] = torch.inf
+        self.state.lowest[rows] = torch.minimum(
+            self.state.lowest[rows], climbed.margin.to(self.state.lowest)
+        )
         shares = self._judged(rows, climbed.points)
         self._accept(rows, climbed.points, shares, began, climbed.fooled_at)
+        return len(rows)
 
-    def _search(self, attack: Attack, streams: SampleStreams) -> None:
-        began = time.process_time()
+    def _search(self, attack: Attack, streams: SampleStreams, part: int) -> int:
+        """Search, and return how many searches."""
+        began, chains = time.process_time(), 1
         rows = self.left()
-        x, y, own = self._part(rows, streams)
         if not can_step(attack, self.model):
+            x, y, own = self._part(rows, streams)
             found = torch.cat(
                 [
                     attack(self.model, x[p], y[p], generator=own.take(p)).detach()
@@ -104,8 +120,16 @@ class SearchRounds:
             )
             self._accept(rows, found, self._judged(rows, found), began)
             if not is_stochastic(self.model):
-                self.state.nearest.see(rows, found, self._margins(found, y))
-            return
+                self.state.see(rows, found, self._margins(found, y))
+            return len(rows)
+        if part > 1:
+            focus = _lowest(self.state.lowest[rows], math.ceil(len(rows) / part))
+            chains = round(len(rows) / len(focus))
+            rows = rows[focus].repeat(chains)
+        x, y, own = self._part(rows, streams)
+        if chains > 1:
+            number = torch.arange(chains).repeat_interleave(len(rows) // chains)
+            own = SampleStreams(own.seed, own.ids * chains + number)
         nearest = Nearest.of(x)
         found, shares = active_set(
             attack,
@@ -117,8 +141,11 @@ class SearchRounds:
             judge=lambda points, inner: self.judge(points, rows[inner]),
             nearest=nearest,
         )
-        self._accept(rows, found, shares, began, nearest.fooled_at)
-        self.state.nearest.see(rows, nearest.points, nearest.margin)
+        for chain in torch.arange(len(rows)).chunk(chains):
+            here = rows[chain]
+            self._accept(here, found[chain], shares[chain], began, nearest.fooled_at[chain])
+            self.state.see(here, nearest.points[chain], nearest.margin[chain])
+        return len(rows)
 
     @torch.no_grad()
     def _margins(self, points: Tensor, y: Tensor) -> Tensor:
@@ -159,3 +186,8 @@ class SearchRounds:
         state.right[rows[lower]] = shares[lower].to(state.right)
         fallen = lower & (shares == 0)
         state.fell[rows[fallen]] = state.cpu_s + times[fallen].to(state.fell) - began
+
+
+def _lowest(values: Tensor, count: int) -> Tensor:
+    """Return the indices of the lowest values, in order; the first ones of equal values."""
+    return values.argsort(stable=True)[:count].sort().values

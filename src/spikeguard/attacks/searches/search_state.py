@@ -14,7 +14,7 @@ from spikeguard.attacks.searches.nearest import Nearest
 
 __all__ = ["Round", "SearchState"]
 
-_TENSORS = ("points", "right", "near", "margin", "fell")
+_TENSORS = ("points", "right", "near", "margin", "lowest", "fell")
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Round:
 
     Attributes:
         search: Its name.
-        cost: Gradients per sample that stayed to the end of this round.
-        spent: The same for all rounds so far.
+        cost: Gradients per sample left before this round, on average, if none of them falls in it.
+        spent: The sum over all rounds so far.
         gradients: Gradients of all samples together in this round; a forward pass counts a third.
         fooled: Samples fooled in this round; with noise, the fall of the summed shares.
         left: What is left after it: samples, or the sum of the shares of correct draws.
@@ -47,7 +47,9 @@ class SearchState:
     Attributes:
         points: The worst input of each sample so far [N, ...].
         right: Share of correct draws on it [N], on the CPU; 0 is fooled.
-        nearest: Points of lowest margin since the last climb.
+        nearest: Points of lowest margin since the sample's last climb.
+        lowest: Lowest margin of each sample that any search has seen [N], on the CPU; infinite
+            where none looked.
         start: The sum of the shares before the first round.
         fell: CPU seconds of the search after which each sample was fooled [N], on the CPU; infinite
             where it was not.
@@ -58,6 +60,7 @@ class SearchState:
     points: Tensor
     right: Tensor
     nearest: Nearest
+    lowest: Tensor
     start: float
     fell: Tensor
     rounds: list[Round] = field(default_factory=list)
@@ -67,11 +70,12 @@ class SearchState:
     def of(cls, x: Tensor, right: Tensor) -> SearchState:
         """Return the state before the first round."""
         never = torch.full((len(x),), torch.inf, dtype=torch.float64)
-        return cls(x.clone(), right.clone(), Nearest.of(x), float(right.sum()), never)
+        lowest = torch.full((len(x),), torch.inf)
+        return cls(x.clone(), right.clone(), Nearest.of(x), lowest, float(right.sum()), never)
 
     @property
     def spent(self) -> float:
-        """Gradients per sample that stayed to the end."""
+        """Gradients per sample left, on average; see ``Round.spent``."""
         return self.rounds[-1].spent if self.rounds else 0.0
 
     @property
@@ -84,6 +88,11 @@ class SearchState:
         """The sum of the shares after the last round."""
         return self.rounds[-1].left if self.rounds else self.start
 
+    def see(self, rows: Tensor, points: Tensor, margin: Tensor) -> None:
+        """Record points [B, ...] of samples (indices [B] on the CPU) with their margins [B]."""
+        self.nearest.see(rows, points, margin)
+        self.lowest[rows] = torch.minimum(self.lowest[rows], margin.to(self.lowest))
+
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return the state as arrays, for a file."""
         searches, *numbers = zip(*map(astuple, self.rounds), strict=True) if self.rounds else [()]
@@ -92,6 +101,7 @@ class SearchState:
             "right": self.right.numpy(),
             "near": self.nearest.points.cpu().numpy(),
             "margin": self.nearest.margin.numpy(),
+            "lowest": self.lowest.numpy(),
             "start": np.array(self.start),
             "fell": self.fell.numpy(),
             "searches": np.array(searches, dtype=np.str_),
@@ -109,6 +119,7 @@ class SearchState:
             kept["points"].to(device),
             kept["right"],
             Nearest(kept["near"].to(device), kept["margin"]),
+            kept["lowest"],
             float(arrays["start"]),
             kept["fell"],
             [
