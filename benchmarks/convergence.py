@@ -51,7 +51,7 @@ from convergence_tables import BARS, Row, print_calibration, print_network
 from peers import networks as reference
 
 SMALL = (500, 3000)  # gradients per sample from which an estimate is compared
-BATCH = 128
+BATCH = 250
 
 
 def record_of(start: float, n: int, rounds: Sequence[Round], ended: str = "") -> Row:

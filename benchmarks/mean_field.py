@@ -8,7 +8,7 @@ thread, on the same test images; every result is scored on the same draws, which
 the paired difference to the last row, APGD-CE with EoT 32, in points.
 
 The suite "snn" (--budget gradients for an image that is left) searches on the mean field first,
-then with EoT on the images not fooled on all of ten draws; these draws also choose the worst point
+then with EoT on the images not fooled on all of 40 draws; these draws also choose the worst point
 of each image. The scores are on other draws.
 """
 
@@ -76,7 +76,7 @@ def converging(model, x, y, threat):
     """Run the searches of suite "snn" within the budget; return their worst points and seconds."""
 
     def judge(points, rows):
-        return score(model, points, y[rows], rows, "choice", 10)
+        return score(model, points, y[rows], rows, "choice", 40)
 
     started, rows = time.process_time(), torch.arange(len(x))
     progress = SearchState.of(x, judge(x, rows))

@@ -196,6 +196,7 @@ def test_every_registered_attack_needs_a_threat_set_only(name):
 
 def test_one_attack_is_found_by_the_name_its_suite_gives_it():
     assert attack_by_name("pgd40", eps=0.1) == suite("papers", eps=0.1)["pgd40"]
+    assert suite("demo", eps=0.1)["pgd40"] == suite("papers", eps=0.1)["pgd40"]
     assert (
         attack_by_name("sapgd/assg", eps=0.5, norm="l2")
         == suite("snn-cascade", eps=0.5, norm="l2")["sapgd/assg"]

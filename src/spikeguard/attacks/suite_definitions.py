@@ -78,14 +78,17 @@ class SuiteSettings:
 def _papers(plan: SuiteSettings) -> dict[str, Attack]:
     """FGSM, R+FGSM and PGD-7/10/20/40 at the papers' fixed step, with the model's own surrogate."""
     threat, gradient = plan.threat, plan.gradient()
-    step = _PAPER_STEP * threat.eps or None
-    attacks: dict[str, Attack] = {
+    return {
         "fgsm": FGSM(threat, gradient=gradient),
         "rfgsm": RFGSM(threat, gradient=gradient),
+        **{f"pgd{steps}": _printed(plan, steps) for steps in (7, 10, 20, 40)},
     }
-    for steps in (7, 10, 20, 40):
-        attacks[f"pgd{steps}"] = PGD(threat, steps=steps, step_size=step, gradient=gradient)
-    return attacks
+
+
+def _printed(plan: SuiteSettings, steps: int) -> Attack:
+    """PGD with the model's own surrogate and the papers' fixed step."""
+    step = _PAPER_STEP * plan.threat.eps or None
+    return PGD(plan.threat, steps=steps, step_size=step, gradient=plan.gradient())
 
 
 def _stable_snn(plan: SuiteSettings) -> dict[str, Attack]:
@@ -127,8 +130,8 @@ def _baseline(plan: SuiteSettings) -> dict[str, Attack]:
 
 
 def _demo(plan: SuiteSettings) -> dict[str, Attack]:
-    """Noise, FGSM, PGD-10, PGD-40, PGD-20 with every half-width, and SA-PGD with ASSG."""
-    own = {f"pgd{steps}": plan.pgd(steps) for steps in (10, plan.steps)}
+    """Noise, FGSM, PGD-10 and PGD-40 as in ``papers``, PGD-20 in every half-width, SA-PGD, ASSG."""
+    own = {f"pgd{steps}": _printed(plan, steps) for steps in (10, plan.steps)}
     swept = plan.swept(max(1, plan.steps // 2))
     first = FGSM(plan.threat, gradient=plan.gradient())
     last = SAPGD(plan.threat, steps=2 * plan.steps, gradient=plan.averaged(ASSG()))

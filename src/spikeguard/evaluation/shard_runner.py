@@ -16,7 +16,7 @@ from spikeguard.attacks.base import Attack, NoGradientError
 from spikeguard.attacks.gradients.zero_gradients import zero_gradients
 from spikeguard.attacks.model_access import classify, evaluating, frozen
 from spikeguard.attacks.searches.active_set import active_set
-from spikeguard.attacks.searches.converging import Converging
+from spikeguard.attacks.searches.converging import CHOICE_DRAWS, Converging
 from spikeguard.attacks.searches.stepwise import can_step
 from spikeguard.attacks.threat import ThreatViolation
 from spikeguard.data.images import ImageSet
@@ -203,7 +203,8 @@ class ShardRunner:
 
         def judge(points: Tensor, rows: Tensor) -> Tensor:
             at = rows.to(x.device)
-            return self._score(name, search.attack, points, x[at], y[at], index[rows])
+            draws = CHOICE_DRAWS * self.draws if self.stochastic else 1
+            return self._score(name, search.attack, points, x[at], y[at], index[rows], draws)
 
         with self._search_precision(x):
             return search.run(
@@ -231,7 +232,14 @@ class ShardRunner:
         return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def _score(
-        self, name: str, attack: Attack, found: Tensor, x: Tensor, y: Tensor, index: Tensor
+        self,
+        name: str,
+        attack: Attack,
+        found: Tensor,
+        x: Tensor,
+        y: Tensor,
+        index: Tensor,
+        count: int | None = None,
     ) -> Tensor:
         """Check that inputs are in the threat set; return their shares of correct draws.
 
@@ -242,26 +250,30 @@ class ShardRunner:
             attack.threat.check(found, x)
         except ThreatViolation as error:
             raise ThreatViolation(f"evaluate: attack {name!r}: {error}") from error
-        return self._correct(found, y, index)
+        return self._correct(found, y, index, count=count)
 
     def _reported(self, x: Tensor, y: Tensor, index: Tensor, shares: Tensor) -> Tensor:
         """Return the shares to report for one batch; ``shares`` are those of the choice."""
         return self._correct(x, y, index, REPORT) if self.stochastic else shares
 
     @torch.no_grad()
-    def _correct(self, x: Tensor, y: Tensor, index: Tensor, draws: str = CHOICE) -> Tensor:
+    def _correct(
+        self, x: Tensor, y: Tensor, index: Tensor, draws: str = CHOICE, count: int | None = None
+    ) -> Tensor:
         """Return the share of draws on which each sample is correct, float64 [B], on the CPU.
 
-        No search has seen these draws; all inputs of a sample are scored on the same ones. The
-        passes are in float32 and without fused layers, whatever the search used.
+        There are ``count`` draws, by default as many as results are scored on. No search has seen
+        them; all inputs of a sample are scored on the same ones. The passes are in float32 and
+        without fused layers, whatever the search used.
         """
         streams = SampleStreams(key(self.options.seed, "score", draws), index)
+        count = self.draws if count is None else count
         correct = torch.zeros(len(x), dtype=torch.float64)
         exact = torch.autocast(x.device.type, enabled=False)
         with evaluating(self.model), randomness(self.model, streams), exact, unfused():
-            for _ in range(self.draws):
+            for _ in range(count):
                 correct += (classify(self.model, x, y).argmax(1) == y).cpu()
-        return correct / self.draws
+        return correct / count
 
     def _zero(self, x: Tensor, y: Tensor, index: Tensor) -> np.ndarray[Any, Any]:
         """Return for each sample whether its input gradient is exactly zero [B]."""

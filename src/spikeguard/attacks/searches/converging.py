@@ -20,7 +20,9 @@ from spikeguard.attacks.suitability import suitable
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams, randomness
 
-__all__ = ["Converging"]
+__all__ = ["CHOICE_DRAWS", "Converging"]
+
+CHOICE_DRAWS = 4  # times the draws of a score: among many points some are lucky on a few draws
 
 _FLAT_FACTOR = math.sqrt(10)
 _FLAT_SHARE = 0.005
@@ -76,7 +78,7 @@ class Converging:
     ) -> Tensor:
         """Return adversarial inputs shaped like ``x``; ``model`` is left unchanged."""
         streams = SampleStreams.of(generator, len(x))
-        draws = DEFAULT_DRAWS if is_stochastic(model) else 1
+        draws = CHOICE_DRAWS * DEFAULT_DRAWS if is_stochastic(model) else 1
 
         @torch.no_grad()
         def judge(points: Tensor, rows: Tensor) -> Tensor:
