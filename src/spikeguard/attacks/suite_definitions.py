@@ -32,6 +32,7 @@ __all__ = ["CASCADES", "SUITES", "SuiteSettings"]
 CASCADES = frozenset({"standard", "snn", "snn-cascade"})  # suites for the worst case
 
 _TARGETS = 9
+_SHORT = 600  # gradients per sample of the search in the demo
 _PAPER_STEP = 0.01 / (8 / 255)  # the papers' alpha of 0.01 at eps 8/255, as a fraction of eps
 _STABLE_STEPS = {7: 2.55, 10: 2.0, 20: 1.0, 40: 0.5}  # {steps: step size in 1/255 at eps 8/255}
 
@@ -130,13 +131,19 @@ def _baseline(plan: SuiteSettings) -> dict[str, Attack]:
 
 
 def _demo(plan: SuiteSettings) -> dict[str, Attack]:
-    """Noise, FGSM, PGD-10 and PGD-40 as in ``papers``, PGD-20 in every half-width, SA-PGD, ASSG."""
+    """Noise, FGSM, PGD-10 and PGD-40 as in ``papers``, PGD-20 in every half-width, a short ``snn``."""
     own = {f"pgd{steps}": _printed(plan, steps) for steps in (10, plan.steps)}
     swept = plan.swept(max(1, plan.steps // 2))
     first = FGSM(plan.threat, gradient=plan.gradient())
-    last = SAPGD(plan.threat, steps=2 * plan.steps, gradient=plan.averaged(ASSG()))
     smooth = plan.mean_field("apgd-ce", APGD, steps=2 * plan.steps, loss=cross_entropy)
-    return {**smooth, **_baseline(plan), "fgsm": first, **own, **swept, "sapgd/assg": last}
+    return {
+        **smooth,
+        **_baseline(plan),
+        "fgsm": first,
+        **own,
+        **swept,
+        "snn/short": Converging(plan.threat, _SHORT),
+    }
 
 
 def _standard(plan: SuiteSettings) -> dict[str, Attack]:
