@@ -29,10 +29,10 @@ from spikeguard.neurons.surrogate import Surrogate, Triangular
 
 __all__ = ["CASCADES", "SUITES", "SuiteSettings"]
 
-CASCADES = frozenset({"standard", "snn", "snn-cascade"})  # suites for the worst case
+CASCADES = frozenset({"standard", "snn", "snn-short", "snn-cascade"})  # suites for the worst case
 
 _TARGETS = 9
-_SHORT = 600  # gradients per sample of the search in the demo
+_SHORT = 600  # gradients per sample of ``snn-short``
 _PAPER_STEP = 0.01 / (8 / 255)  # the papers' alpha of 0.01 at eps 8/255, as a fraction of eps
 _STABLE_STEPS = {7: 2.55, 10: 2.0, 20: 1.0, 40: 0.5}  # {steps: step size in 1/255 at eps 8/255}
 
@@ -131,19 +131,13 @@ def _baseline(plan: SuiteSettings) -> dict[str, Attack]:
 
 
 def _demo(plan: SuiteSettings) -> dict[str, Attack]:
-    """Noise, FGSM, PGD-10 and PGD-40 as in ``papers``, PGD-20 in every half-width, a short ``snn``."""
+    """Noise, FGSM, PGD-10 and 40 as in ``papers``, PGD-20 in all half-widths, SA-PGD + ASSG."""
     own = {f"pgd{steps}": _printed(plan, steps) for steps in (10, plan.steps)}
     swept = plan.swept(max(1, plan.steps // 2))
     first = FGSM(plan.threat, gradient=plan.gradient())
+    last = SAPGD(plan.threat, steps=2 * plan.steps, gradient=plan.averaged(ASSG()))
     smooth = plan.mean_field("apgd-ce", APGD, steps=2 * plan.steps, loss=cross_entropy)
-    return {
-        **smooth,
-        **_baseline(plan),
-        "fgsm": first,
-        **own,
-        **swept,
-        "snn/short": Converging(plan.threat, _SHORT),
-    }
+    return {**smooth, **_baseline(plan), "fgsm": first, **own, **swept, "sapgd/assg": last}
 
 
 def _standard(plan: SuiteSettings) -> dict[str, Attack]:
@@ -165,6 +159,11 @@ def _autoattack(plan: SuiteSettings) -> dict[str, Attack]:
 def _snn(plan: SuiteSettings) -> dict[str, Attack]:
     """Searches in turn until no more samples fall: the strongest number of this package."""
     return {"snn": Converging(plan.threat)}
+
+
+def _snn_short(plan: SuiteSettings) -> dict[str, Attack]:
+    """The search of ``snn`` with a fiftieth of its gradients: a first look at the worst case."""
+    return {"snn": Converging(plan.threat, _SHORT)}
 
 
 def _snn_cascade(plan: SuiteSettings) -> dict[str, Attack]:
@@ -243,6 +242,7 @@ SUITES: dict[str, Callable[[SuiteSettings], dict[str, Attack]]] = {
     "demo": _demo,
     "standard": _standard,
     "snn": _snn,
+    "snn-short": _snn_short,
     "snn-cascade": _snn_cascade,
     "every": _every,
 }

@@ -79,8 +79,8 @@ class EvaluationPlan:
     def meter(self, progress: ProgressCallback | None, samples: int) -> ProgressMeter:
         """Return a meter that counts the gradients spent on ``samples`` samples."""
         runner = self.runner
-        rescored = runner.draws if runner.stochastic else 0
-        return ProgressMeter(progress, runner.attacks, samples, runner.draws, rescored)
+        rescored = runner.scorer.draws if runner.stochastic else 0
+        return ProgressMeter(progress, runner.attacks, samples, runner.scorer.draws, rescored)
 
     def shard(self, start: int, meter: ProgressMeter) -> Arrays:
         """Run a shard and store it, or read it where it is stored."""

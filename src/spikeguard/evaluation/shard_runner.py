@@ -12,22 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import Attack, NoGradientError
-from spikeguard.attacks.gradients.zero_gradients import zero_gradients
-from spikeguard.attacks.model_access import classify, evaluating, frozen
+from spikeguard.attacks.base import Attack
 from spikeguard.attacks.searches.active_set import active_set
 from spikeguard.attacks.searches.converging import CHOICE_DRAWS, Converging
 from spikeguard.attacks.searches.stepwise import can_step
-from spikeguard.attacks.threat import ThreatViolation
 from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.cascade import Cascade, run_cascade
 from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.progress import ProgressMeter
+from spikeguard.evaluation.scoring import Scorer
 from spikeguard.evaluation.search_blocks import SearchBlocks
 from spikeguard.evaluation.shard_store import read_shard
-from spikeguard.evaluation.worst_case import CHOICE, REPORT
-from spikeguard.kernels.selection import unfused
-from spikeguard.rng import SampleStreams, key, randomness
+from spikeguard.evaluation.worst_case import REPORT
+from spikeguard.rng import SampleStreams, key
 from spikeguard.storage.atomic_files import write_npz
 
 __all__ = ["Arrays", "ShardRunner", "partial_shard_path", "search_state_path"]
@@ -52,10 +49,10 @@ class ShardRunner:
     stochastic: bool
 
     @property
-    def draws(self) -> int:
-        """Noise draws on which every input is scored."""
+    def scorer(self) -> Scorer:
+        """Scores inputs on the draws of this evaluation."""
         assert self.options.draws is not None, "plan_evaluation fills it in"
-        return self.options.draws
+        return Scorer(self.model, self.options.seed, self.options.draws, self.stochastic)
 
     def run(
         self, images: ImageSet, index: Tensor, meter: ProgressMeter, file: Path | None
@@ -72,8 +69,8 @@ class ShardRunner:
         device = weights[0].device if weights else torch.device("cpu")
         x, y = (tensor.to(device) for tensor in images.batch(index))
         batches = self._batches(x)
-        clean = torch.cat([self._correct(x[b], y[b], index[b]) for b in batches])
-        zero = np.concatenate([self._zero(x[b], y[b], index[b]) for b in batches])
+        clean = torch.cat([self.scorer.share(x[b], y[b], index[b]) for b in batches])
+        zero = np.concatenate([self.scorer.zero_gradient(x[b], y[b], index[b]) for b in batches])
         if self.options.cascade:
             attacked = self._attack_in_cascade(x, y, index, clean, meter, file)
         else:
@@ -84,7 +81,7 @@ class ShardRunner:
         self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, meter: ProgressMeter
     ) -> Arrays:
         """Run every attack on every sample of one batch."""
-        correct, shard = {"clean": self._reported(x, y, index, clean)}, Arrays()
+        correct, shard = {"clean": self.scorer.reported(x, y, index, clean)}, Arrays()
         least, worst, worst_x = clean.clone(), correct["clean"].clone(), x.clone()
         for name, attack in self.attacks.items():
             started = time.monotonic()
@@ -95,7 +92,7 @@ class ShardRunner:
                 at = rows.to(x.device)
                 found, shares[rows] = self._attack(name, attack, x[at], y[at], index[rows])
                 x_adv[at] = found
-            correct[name] = self._reported(x_adv, y, index, shares)
+            correct[name] = self.scorer.reported(x_adv, y, index, shares)
             shard[f"seconds:{name}"] = np.array([time.monotonic() - started])
             lower = shares < least
             least = torch.where(lower, shares, least)
@@ -131,7 +128,10 @@ class ShardRunner:
 
         def rescore(points: Tensor, rows: Tensor) -> Tensor:
             labels, batches = y[rows.to(x.device)], self._batches(points)
-            shares = [self._correct(points[b], labels[b], index[rows[b]], REPORT) for b in batches]
+            shares = [
+                self.scorer.share(points[b], labels[b], index[rows[b]], name=REPORT)
+                for b in batches
+            ]
             return torch.cat(shares)
 
         reported = rescore(x, torch.arange(len(x))) if self.stochastic else clean
@@ -177,7 +177,9 @@ class ShardRunner:
 
         def judge(points: Tensor, rows: Tensor) -> Tensor:
             at = rows.to(x.device)
-            correct = self._score(name, attack, points, x[at], y[at], index[rows])
+            correct = self.scorer.adversarial(
+                name, attack.threat, points, x[at], y[at], index[rows]
+            )
             fooled[rows] = correct == 0
             meter.fooled(int(fooled.sum()))
             return correct
@@ -203,8 +205,10 @@ class ShardRunner:
 
         def judge(points: Tensor, rows: Tensor) -> Tensor:
             at = rows.to(x.device)
-            draws = CHOICE_DRAWS * self.draws if self.stochastic else 1
-            return self._score(name, search.attack, points, x[at], y[at], index[rows], draws)
+            draws = CHOICE_DRAWS * self.scorer.draws if self.stochastic else 1
+            return self.scorer.adversarial(
+                name, search.attack.threat, points, x[at], y[at], index[rows], draws
+            )
 
         with self._search_precision(x):
             return search.run(
@@ -221,7 +225,7 @@ class ShardRunner:
         streams = SampleStreams(key(self.options.seed, "attack", name), index)
         with self._search_precision(x):
             found = attack(self.model, x, y, generator=streams).detach()
-        return found, self._score(name, attack, found, x, y, index)
+        return found, self.scorer.adversarial(name, attack.threat, found, x, y, index)
 
     def _batches(self, x: Tensor) -> tuple[Tensor, ...]:
         return torch.split(torch.arange(len(x)), self.options.batch_size)
@@ -230,59 +234,6 @@ class ShardRunner:
         """Autocast to the precision of the attacks' passes."""
         enabled = self.options.precision == "bf16"
         return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=enabled)
-
-    def _score(
-        self,
-        name: str,
-        attack: Attack,
-        found: Tensor,
-        x: Tensor,
-        y: Tensor,
-        index: Tensor,
-        count: int | None = None,
-    ) -> Tensor:
-        """Check that inputs are in the threat set; return their shares of correct draws.
-
-        Raises:
-            ThreatViolation: If an input is outside the threat set.
-        """
-        try:
-            attack.threat.check(found, x)
-        except ThreatViolation as error:
-            raise ThreatViolation(f"evaluate: attack {name!r}: {error}") from error
-        return self._correct(found, y, index, count=count)
-
-    def _reported(self, x: Tensor, y: Tensor, index: Tensor, shares: Tensor) -> Tensor:
-        """Return the shares to report for one batch; ``shares`` are those of the choice."""
-        return self._correct(x, y, index, REPORT) if self.stochastic else shares
-
-    @torch.no_grad()
-    def _correct(
-        self, x: Tensor, y: Tensor, index: Tensor, draws: str = CHOICE, count: int | None = None
-    ) -> Tensor:
-        """Return the share of draws on which each sample is correct, float64 [B], on the CPU.
-
-        There are ``count`` draws, by default as many as results are scored on. No search has seen
-        them; all inputs of a sample are scored on the same ones. The passes are in float32 and
-        without fused layers, whatever the search used.
-        """
-        streams = SampleStreams(key(self.options.seed, "score", draws), index)
-        count = self.draws if count is None else count
-        correct = torch.zeros(len(x), dtype=torch.float64)
-        exact = torch.autocast(x.device.type, enabled=False)
-        with evaluating(self.model), randomness(self.model, streams), exact, unfused():
-            for _ in range(count):
-                correct += (classify(self.model, x, y).argmax(1) == y).cpu()
-        return correct / count
-
-    def _zero(self, x: Tensor, y: Tensor, index: Tensor) -> np.ndarray[Any, Any]:
-        """Return for each sample whether its input gradient is exactly zero [B]."""
-        streams = SampleStreams(key(self.options.seed, "zero gradient"), index)
-        with frozen(self.model), randomness(self.model, streams):
-            try:
-                return zero_gradients(self.model, x, y).cpu().numpy()
-            except NoGradientError:
-                return np.ones(len(x), dtype=bool)
 
 
 def search_state_path(file: Path) -> Path:

@@ -26,7 +26,7 @@ from spikeguard.attacks.gradients.zero_gradients import zero_gradients
 from spikeguard.attacks.losses import cross_entropy
 from spikeguard.rng import SampleStreams, key, randomness, stream
 
-__all__ = ["require_gradient"]
+__all__ = ["beats_its_negative", "require_gradient"]
 
 _RADII = (2 / 255, 8 / 255, 0.1, 0.3)
 _LEVEL = 0.05
@@ -72,7 +72,7 @@ def require_gradient(
         return cross_entropy(logits(moved, torch.arange(n)), y[:n]).double()
 
     eps, along, chance, best = _among_directions(losses, grad.sign(), seed)
-    if not (best and _beats_its_negative(losses, grad.sign(), seed)):
+    if not (best and beats_its_negative(losses, grad.sign(), seed)):
         raise ValueError(
             f"check: a step of {eps:.3g} along the gradient's sign raises the mean loss by "
             f"{along:.3g}, one in a random direction by {chance:.3g}: the gradient is not that of "
@@ -81,7 +81,7 @@ def require_gradient(
     return zero, eps, along, chance
 
 
-def _beats_its_negative(
+def beats_its_negative(
     losses: Callable[[Tensor, float, int], Tensor], sign: Tensor, seed: int
 ) -> bool:
     """Return whether the loss rises along the gradient and not along its negative.

@@ -20,7 +20,7 @@ from spikeguard.attacks.model_access import (
 from spikeguard.attacks.searches.converging import Converging
 from spikeguard.attacks.searches.portfolio import portfolio
 from spikeguard.neurons.modes import spiking_layers
-from spikeguard.preflight.gradient import _beats_its_negative
+from spikeguard.preflight.gradient import beats_its_negative
 from spikeguard.preflight.modes import TrainingModeError, evaluation_mode_required
 from spikeguard.preflight.repeats import (
     Logits,
@@ -166,7 +166,7 @@ def _gradient(model: nn.Module, logits: Logits, x: Tensor, y: Tensor, seed: int)
     else:
         if not bool(grad.any()):
             fault = f"the input gradient is exactly zero for all {len(x)} images"
-        elif len(x) == SAMPLES and not _beats_its_negative(losses, grad.sign(), seed):
+        elif len(x) == SAMPLES and not beats_its_negative(losses, grad.sign(), seed):
             fault = (
                 "a step along the gradient's sign raises the loss no more than one against it: the "
                 "gradient is not that of the loss"

@@ -39,7 +39,7 @@ class DemoRow:
 
     Attributes:
         name: Its recipe's title.
-        results: Its evaluation at each radius.
+        results: Its evaluations, for each radius one of each suite of the recipe.
         near_threshold: Share of membrane potentials near the threshold.
         verdict: The audit's judgement on the bound at the largest radius.
     """
@@ -48,6 +48,11 @@ class DemoRow:
     results: tuple[Evaluation, ...]
     near_threshold: float
     verdict: str
+
+    @property
+    def radii(self) -> tuple[float, ...]:
+        """The radii of the evaluations, in their order."""
+        return tuple(dict.fromkeys(each.threat["eps"] for each in self.results))
 
 
 @dataclass(frozen=True)

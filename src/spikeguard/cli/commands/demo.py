@@ -11,10 +11,11 @@ from cyclopts import Parameter
 from spikeguard.cli.console import progress_board, say, table
 
 if TYPE_CHECKING:
-    from spikeguard.evaluation.result import Evaluation
     from spikeguard.runs.demo import DemoRow
 
 __all__ = ["demo"]
+
+PRINTED = "pgd40"
 
 
 def demo(
@@ -48,7 +49,7 @@ def demo(
         "printed is too high by",
         "audit",
     )
-    table(head, [_cells(row, found) for row in result.rows for found in row.results])
+    table(head, [_cells(row, eps) for row in result.rows for eps in row.radii])
     say()
     say(f"report in {result.report}")
     if open:
@@ -56,19 +57,20 @@ def demo(
     return 0
 
 
-def _cells(row: DemoRow, found: Evaluation) -> tuple[str, ...]:
+def _cells(row: DemoRow, eps: float) -> tuple[str, ...]:
     """Return the cells of one network at one radius: both numbers and their gap in points."""
     from spikeguard.evaluation.estimates import Estimate
 
-    printed = next(name for name in reversed(found.attacks) if "/" not in name)
-    gap = Estimate.paired(found.outcomes[printed], found.outcomes["worst_case"])
-    audited = found.threat["eps"] == max(each.threat["eps"] for each in row.results)
+    found = [each for each in row.results if each.threat["eps"] == eps]
+    first = next(each for each in found if PRINTED in each.attacks)
+    worst = min(found, key=lambda each: each.worst_case.accuracy)
+    gap = Estimate.paired(first.outcomes[PRINTED], worst.outcomes["worst_case"])
     return (
         row.name,
-        f"{found.threat['eps']:g}",
-        f"{found.clean.accuracy:.1%}",
-        str(found.attacks[printed]),
-        str(found.worst_case),
+        f"{eps:g}",
+        f"{first.clean.accuracy:.1%}",
+        str(first.attacks[PRINTED]),
+        str(worst.worst_case),
         f"{100 * gap.value:.1f} [{100 * gap.low:.1f}, {100 * gap.high:.1f}]",
-        f"bound: {row.verdict}" if audited else "-",
+        f"bound: {row.verdict}" if eps == max(row.radii) else "-",
     )
