@@ -224,14 +224,21 @@ def _late(loss: Tensor, last: int) -> Tensor:
 
 
 def _late_again(loss: Tensor) -> Tensor:
-    """Return each sample's late gain under noise, divided by the mean gain of all samples [N].
+    """Return values [N] whose mean is the late gain under noise as a share of the total gain.
+
+    Their spread is that of the share, a ratio of two means: each sample's late gain minus the share
+    of its own gain.
 
     Args:
         loss: Loss on fresh draws at the first point, at the best point before the last steps, and
             at the best point [3, N].
+
+    Source: Cochran, "Sampling Techniques", 3rd ed., 1977, section 2.11.
     """
     late, gain = loss[2] - loss[1], loss[2] - loss[0]
-    return late / gain.mean().abs().clamp_min(_TINY)
+    mean = gain.mean().abs().clamp_min(_TINY)
+    share = late.mean() / mean
+    return share + (late - late.mean() - share * (gain - gain.mean())) / mean
 
 
 def _with(attack: Attack, **changes: float) -> Attack:
