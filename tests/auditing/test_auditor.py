@@ -11,6 +11,7 @@ from torch import nn
 from spikeguard.attacks import L1, L2, Linf
 from spikeguard.auditing import REQUIRED, Check, Context, Finding, auditor, conclude
 from spikeguard.auditing.auditor import audit
+from spikeguard.auditing.check import does_not_apply
 from spikeguard.auditing.findings import OF_PRINTED
 from spikeguard.auditing.measurements.input_gradients import dead_surrogates
 from spikeguard.auditing.numbers import PrintedNumber
@@ -310,6 +311,20 @@ def test_a_check_that_is_stopped_is_not_run_and_says_why(monkeypatch):
     found = by_code(quick(network()))["G4"]
     assert (found.status, found.title) == ("not run", "Something holds")
     assert found.measured == "RuntimeError: no room"
+
+
+@pytest.mark.usefixtures("few")
+def test_a_check_that_looks_once_shares_its_error_rate_with_no_other_look(monkeypatch):
+    def noted(context):
+        """Something holds."""
+        seen.append((len(context), context.looks))
+        return does_not_apply("nothing to measure")
+
+    seen = []
+    monkeypatch.setitem(auditor.CHECKS, "G15", Check(noted, cost=0, wide=True))
+    monkeypatch.setitem(auditor.CHECKS, "G4", Check(noted, cost=0))
+    quick(network(), limit=10)
+    assert seen == [(45, 1), (10, 3)]
 
 
 @pytest.mark.usefixtures("few")

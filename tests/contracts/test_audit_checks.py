@@ -7,10 +7,9 @@ import torch
 from torch.nn import functional
 
 from spikeguard.attacks import PGD, Linf
-from spikeguard.auditing import REQUIRED
+from spikeguard.auditing import REQUIRED, Context
 from spikeguard.auditing.auditor import audit
 from spikeguard.auditing.registry import CHECKS
-from spikeguard.neurons import NoisyLIF
 from spikeguard.rng import stream
 from tests.toys import audit_spiking_faults as spiking
 from tests.toys.audit_faults import (
@@ -28,6 +27,7 @@ from tests.toys.audit_faults import (
     healthy,
     larger,
     network,
+    noisy,
     with_surrogate,
 )
 from tests.toys.audit_wrappers import Loud, TrainingBatchNorm
@@ -120,12 +120,20 @@ def test_the_twins_are_what_they_are_called(twins):
 
 @pytest.mark.parametrize("code", ["S1", "G19", "G15", "G29", "G27"])
 def test_a_check_is_silent_on_a_declared_noisy_network(code, weights):
-    model = network(NoisyLIF(0.5, sigma=0.1))
-    model.load_state_dict(weights)
-    subject = larger(model.eval(), steps=2)
+    subject = larger(noisy(weights), steps=2)
     assert subject.stochastic
     finding = decided(code, subject)
     assert finding.status == "pass", finding.measured
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_loss_of_a_noisy_network_has_settled_whatever_the_draws(seed, weights):
+    """APGD with 50 steps on the first look of a quick audit, 48 images."""
+    x, y = DIGITS.test.batch(slice(48))
+    subject = Context(noisy(weights), x, y, SMALL, seed=seed, budget="quick", looks=3)
+    finding = CHECKS["G10"](subject)
+    assert finding.status == "pass", finding.measured
+    assert finding.evidence["resisting"] >= 8
 
 
 # --- the diagnosis names the cause

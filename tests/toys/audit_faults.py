@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from spikeguard.attacks import APGD, PGD, Linf, cross_entropy
+from spikeguard.attacks import APGD, PGD, EoT, Linf, cross_entropy
 from spikeguard.auditing import CHECKS, Attacked, Context, Provenance
 from spikeguard.auditing.tolerances import looks
 from spikeguard.data.datasets import load
 from spikeguard.models import CNN
-from spikeguard.neurons import LIF, Triangular
+from spikeguard.neurons import LIF, NoisyLIF, Triangular
 from spikeguard.rng import RandomSource, stream
 from tests.toys.audit_wrappers import Detached, Loud, TrainingBatchNorm, Wrapper
 
@@ -56,6 +56,13 @@ def with_surrogate(weights, width):
 
 def healthy(weights):
     return with_surrogate(weights, 1.0)
+
+
+def noisy(weights):
+    """The sound network with declared noise on the membrane."""
+    model = network(NoisyLIF(0.5, sigma=0.1))
+    model.load_state_dict(weights)
+    return model.eval()
 
 
 class LeakySum(Wrapper):
@@ -288,7 +295,13 @@ FAULTS = {
     "G8": {"steps too short": lambda w: context(healthy(w), attack=hesitant(LARGE))},
     "G9": {"luck alone": lottery},
     "G10": {
-        "steps too short": lambda w: context(healthy(w), SMALL, attack=hesitant(SMALL, steps=20))
+        "steps too short": lambda w: context(healthy(w), SMALL, attack=hesitant(SMALL, steps=20)),
+        "steps too short under noise": lambda w: context(
+            noisy(w), SMALL, attack=hesitant(SMALL, steps=20, gradient=EoT(4))
+        ),
+        "stopped after a few steps under noise": lambda w: larger(
+            noisy(w), SMALL, attack=APGD(SMALL, steps=3, gradient=EoT(4))
+        ),
     },
     "G11": {
         "the last point is kept": lambda w: larger(healthy(w), SMALL, attack=PGD(SMALL, steps=30)),

@@ -152,13 +152,13 @@ def audit(
         trained_with=trained_with,
         looks=len(sizes),
     )
-    context = whole.first(sizes[0])
+    context, once = whole.first(sizes[0]), replace(whole, looks=1)  # for checks with one look
     findings = []
     for number, (code, each) in enumerate(CHECKS.items()):
         if progress is not None:
             progress(number, len(CHECKS), f"{code}: {title(each.measure)}")
-        seen = (_WIDE,) if each.wide else sizes
-        findings.append(_run(code, each, [whole.first(n) for n in seen]))
+        seen = [once.first(_WIDE)] if each.wide else [whole.first(n) for n in sizes]
+        findings.append(_run(code, each, seen))
     if progress is not None:
         progress(len(CHECKS), len(CHECKS), "done")
     found = measure(

@@ -11,7 +11,13 @@ from torch import Tensor
 from spikeguard.attacks.base import Attack
 from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged
 from spikeguard.auditing.context import Context
-from spikeguard.auditing.measurements.trajectories import Walk, unseen, walk
+from spikeguard.auditing.measurements.trajectories import (
+    DRAWS,
+    Walk,
+    on_fresh_draws,
+    unseen,
+    walk,
+)
 from spikeguard.auditing.tolerances import LUCK, ROUNDING, differs, fooled_alone, percent
 from spikeguard.evaluation.estimates import Estimate
 
@@ -25,7 +31,6 @@ __all__ = [
 
 _SETTLED = 0.10  # share of the total gain in loss; sound spiking networks show up to 5 %
 _TINY = 1e-12
-_LAST = 10  # steps
 _FACTORS = (0.25, 0.5, 2.0, 4.0)
 
 
@@ -91,17 +96,18 @@ def loss_has_settled(context: Context) -> CheckOutcome:
     """The loss of the unfooled samples has converged when the attack ends.
 
     The best loss so far of samples that no step fools must gain at most 10 % of its total gain
-    in the last ten steps. Under noise, where the best of many values always grows, the mean loss of
-    the last ten steps is compared with that of the ten before. If at most 12 % of the samples
-    are unfooled, the check does not apply: they can change the accuracy by no more.
+    in the last ten steps. Under noise the best of many values always grows, so the loss at the best
+    point before the last ten steps and at the best point of all is measured again, on 32 fresh
+    draws that both share. If at most 12 % of the samples are unfooled, the check does not apply:
+    they can change the accuracy by no more.
 
     Source: Pintor et al., "Indicators of attack failure", 2022 (arXiv:2106.09947).
     """
-    attack = context.reference()
+    attack: Any = context.reference()
     if why := unseen(attack):
         return does_not_apply(why)
     seen = walk(context, attack)
-    steps, last = len(seen.loss), min(_LAST, len(seen.loss) // 2)
+    steps, last = len(seen.loss), seen.last
     resisting = (context.clean > 0) & (seen.right.amin(0) > 0)
     curve = _curve(seen, resisting, context)
     count, n = int(resisting.sum()), len(context)
@@ -109,13 +115,17 @@ def loss_has_settled(context: Context) -> CheckOutcome:
         why = f"{n - count} of {n} samples are misclassified or fooled during the search"
         nothing = does_not_apply(why)
         return replace(nothing, evidence={"steps": steps, "resisting": count, "curve": curve})
-    shares = _late(seen.loss[:, resisting], last, noisy=context.stochastic)
+    if seen.points is None:
+        shares = _late(seen.loss[:, resisting], last)
+    else:
+        shares = _late_again(on_fresh_draws(context, seen.points, attack.loss)[:, resisting])
     gain = Estimate.mean(shares, context.looks)
     late = gain.value
     return judged(
         failed=gain.above(_SETTLED),
         measured=f"{gain} of the gain in loss falls into the last {last} of {steps} "
-        f"steps, for the {count} unfooled samples",
+        f"steps, for the {count} unfooled samples"
+        + (f", on {DRAWS} fresh draws" if seen.points is not None else ""),
         threshold=f"at most {percent(_SETTLED)}",
         sound="the loss has converged",
         fault=f"the loss is still growing when the attack ends: {percent(late)} of its gain falls "
@@ -207,16 +217,28 @@ def _curve(seen: Walk, resisting: Tensor, context: Context) -> dict[str, list[fl
     return {name: part.tolist() for name, part in parts.items()}
 
 
-def _late(loss: Tensor, last: int, *, noisy: bool) -> Tensor:
-    """Return the share of each sample's gain in loss [steps, N] that falls into the last steps.
-
-    Under noise the gain is divided by the mean gain of all samples.
-    """
-    if noisy:
-        start, before, end = loss[0], loss[-2 * last : -last].mean(0), loss[-last:].mean(0)
-        return (end - before) / (end - start).mean().abs().clamp_min(_TINY)
+def _late(loss: Tensor, last: int) -> Tensor:
+    """Return the share of each sample's gain in loss [steps, N] that falls into the last steps."""
     best = loss.cummax(0).values
     return (best[-1] - best[-1 - last]) / (best[-1] - best[0]).clamp_min(_TINY)
+
+
+def _late_again(loss: Tensor) -> Tensor:
+    """Return values [N] whose mean is the late gain under noise as a share of the total gain.
+
+    Their spread is that of the share, a ratio of two means: each sample's late gain minus the share
+    of its own gain.
+
+    Args:
+        loss: Loss on fresh draws at the first point, at the best point before the last steps, and
+            at the best point [3, N].
+
+    Source: Cochran, "Sampling Techniques", 3rd ed., 1977, section 2.11.
+    """
+    late, gain = loss[2] - loss[1], loss[2] - loss[0]
+    mean = gain.mean().abs().clamp_min(_TINY)
+    share = late.mean() / mean
+    return share + (late - late.mean() - share * (gain - gain.mean())) / mean
 
 
 def _with(attack: Attack, **changes: float) -> Attack:

@@ -9,7 +9,7 @@ from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.losses import cross_entropy
 from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged
 from spikeguard.auditing.context import EOT, Context
-from spikeguard.auditing.measurements.input_gradients import dead_by_sample
+from spikeguard.auditing.measurements.input_gradients import REPEATS, dead_by_sample
 from spikeguard.auditing.measurements.layer_gradients import layer_gradients, watched
 from spikeguard.auditing.tolerances import LUCK, percent, worst_of
 from spikeguard.evaluation.estimates import Estimate
@@ -28,19 +28,21 @@ def every_step_has_a_gradient(context: Context) -> CheckOutcome:
     Computes the gradient of the loss with respect to the input and to the encoder's output at each
     step. A gradient attack does not move a sample without any; it cannot use a step at which no
     sample has one. Under noise as many draws are tested as an attack averages, and a gradient on
-    one of them is enough.
+    one of them is enough. This is repeated four times, and a sample counts by the share of them.
 
     Source: SpikeGuard's own, after AutoAttack's flag for zero gradients.
     """
     if not any(isinstance(module, SNN) for module in context.model.modules()):
         return does_not_apply("the model is no SNN, so its time steps cannot be separated")
     found = [_per_step(context, index) for index in context.batches()]
-    zero = torch.cat(found, 1)  # [T, N]
-    n, samples = zero.shape[1], int(zero.all(0).sum())
-    blind = [t for t, row in enumerate(zero) if bool(row.all())]
+    zero = torch.cat(found, 2)  # [R, T, N]
+    n, samples = len(context), float(zero.all(1).double().sum()) / len(zero)
+    by_step = zero.double().mean((0, 2)).tolist()
+    blind = [t for t, share in enumerate(by_step) if share == 1]
     measured = (
-        f"{samples} of {n} samples without a gradient at any step; {percent(_mean(zero))} of "
-        "(sample, step) without one"
+        f"{samples:g} of {n} samples without a gradient at any step"
+        + (f" (mean of {len(zero)} repeats)" if len(zero) > 1 else "")
+        + f"; {percent(_mean(zero))} of (sample, step) without one"
     )
     measured += f"; step {', '.join(str(t + 1) for t in blind)} never" if blind else ""
     some = context.share(samples)
@@ -52,14 +54,15 @@ def every_step_has_a_gradient(context: Context) -> CheckOutcome:
         sound="every step of every sample can be attacked",
         fault=f"{percent(samples / n)} of the samples have no gradient at any step"
         if samples
-        else f"{len(blind)} of {len(zero)} steps never have a gradient: the attack cannot use them",
+        else f"{len(blind)} of {len(by_step)} steps never have a gradient: the attack cannot use "
+        "them",
         remedy="attack with a wider surrogate, and look for a detached membrane or a dead layer "
         "(S7)",
         evidence={
             "samples": samples,
             "share": _mean(zero),
             "blind_steps": blind,
-            "by_step": zero.double().mean(1).tolist(),
+            "by_step": by_step,
         },
     )
 
@@ -132,7 +135,7 @@ def gradient_keeps_its_size(context: Context) -> CheckOutcome:
 
 
 def _per_step(context: Context, index: Tensor) -> Tensor:
-    """Return whether the gradient is zero on every draw, for each step and sample [T, B]."""
+    """Return whether the gradient is zero on every draw, by repeat, step and sample [R, T, B]."""
     network = next(m for m in context.model.modules() if isinstance(m, SNN))
     shown: list[Tensor] = []
 
@@ -144,16 +147,17 @@ def _per_step(context: Context, index: Tensor) -> Tensor:
         shown.append(steps)
         return steps
 
-    zero = torch.ones(network.T, len(index), dtype=torch.bool)
+    repeats, draws = (REPEATS, EOT) if context.stochastic else (1, 1)
+    zero = torch.ones(repeats, network.T, len(index), dtype=torch.bool)
     handle = network.encoder.register_forward_hook(keep)  # type: ignore[attr-defined]
     try:
         with context.searching(index) as (x, y), torch.enable_grad():
-            for _ in range(EOT if context.stochastic else 1):
+            for draw in range(repeats * draws):
                 x = x.detach().clone().requires_grad_()
                 loss = cross_entropy(context.model(x), y).sum()
                 if loss.requires_grad:
                     found = torch.autograd.grad(loss, (shown[-1], x), allow_unused=True)
-                    zero &= _nothing(*found)
+                    zero[draw // draws] &= _nothing(*found)
     finally:
         handle.remove()
     return zero

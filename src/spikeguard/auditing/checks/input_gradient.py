@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.gradients.zero_gradients import is_zero
 from spikeguard.attacks.losses import margin
 from spikeguard.auditing.check import CheckOutcome, judged
 from spikeguard.auditing.context import EOT, Context
-from spikeguard.auditing.measurements.input_gradients import dead_surrogates, largest_gradients
+from spikeguard.auditing.measurements.input_gradients import (
+    REPEATS,
+    dead_surrogates,
+    largest_gradients,
+)
 from spikeguard.auditing.tolerances import LUCK, percent
 from spikeguard.models.adapters.foreign_neuron import ForeignError
 
@@ -20,9 +26,10 @@ def zero_gradient(context: Context) -> CheckOutcome:
     """Every sample has an input gradient.
 
     A gradient attack does not move a sample whose gradient is exactly zero, under noise on every
-    draw that an attack averages. Other attacks may fool it: what survives all attacks is not
-    counted here. Spiking networks lose gradients when no potential is near the threshold, because
-    the surrogate derivative is then zero in a whole layer.
+    draw that an attack averages. Whether it is depends on the draws, so a noisy sample is tested
+    four times and counts by the share of them. Other attacks may fool it: what survives all attacks
+    is not counted here. Spiking networks lose gradients when no potential is near the threshold,
+    because the surrogate derivative is then zero in a whole layer.
 
     Source: Croce and Hein, 2020 (AutoAttack's flags); Pintor et al., "Indicators of attack
     failure", 2022 (arXiv:2106.09947).
@@ -40,15 +47,15 @@ def zero_gradient(context: Context) -> CheckOutcome:
             "and a straight-through gradient if the model rounds or samples",
             evidence={"error": str(error)},
         )
-    zero = is_zero(grad)
-    some = context.share(int(zero.sum()))
+    count = _zero(grad)
+    some = context.share(count)
     share = some.value
     try:
         dead = dead_surrogates(context)
     except ForeignError:  # potentials that cannot be recorded are no obstacle here
         dead = {}
     evidence = {
-        "samples": int(zero.sum()),
+        "samples": count,
         "share": share,
         "coordinates": float((grad == 0).double().mean()),
         "dead_surrogate": dead,
@@ -58,13 +65,14 @@ def zero_gradient(context: Context) -> CheckOutcome:
         layer = max(dead, key=lambda name: dead[name])
         remedy += f"; in {layer} the surrogate is zero for {percent(dead[layer])} of the potentials"
     if share:
-        left = int(is_zero(largest_gradients(context, margin)).sum())
+        left = _zero(largest_gradients(context, margin))
         evidence["samples_with_margin_loss"] = left
         remedy = remedy if left else "the cross-entropy is saturated: attack with the margin loss"
     draws = f" on all of {EOT} draws" if context.stochastic else ""
+    repeats = f" (mean of {REPEATS} repeats)" if context.stochastic else ""
     return judged(
         failed=some.above(LUCK),
-        measured=f"{int(zero.sum())} of {len(zero)} input gradients are zero{draws}, {some}",
+        measured=f"{count:g} of {len(context)} input gradients are zero{draws}{repeats}, {some}",
         threshold=_THRESHOLD,
         sound="the attack has a direction",
         fault=f"{percent(share)} of the samples have no input gradient{draws}, so an attack that "
@@ -72,3 +80,8 @@ def zero_gradient(context: Context) -> CheckOutcome:
         remedy=remedy,
         evidence=evidence,
     )
+
+
+def _zero(grad: Tensor) -> float:
+    """Return how many samples have no gradient, in the mean over the repeats [R, N, ...]."""
+    return sum(int(is_zero(each).sum()) for each in grad) / len(grad)

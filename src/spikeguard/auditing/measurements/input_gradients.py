@@ -12,9 +12,10 @@ from spikeguard.attacks.losses import Loss, cross_entropy
 from spikeguard.auditing.context import Context
 from spikeguard.neurons.modes import record
 
-__all__ = ["dead_by_sample", "dead_surrogates", "input_gradients", "largest_gradients"]
+__all__ = ["REPEATS", "dead_by_sample", "dead_surrogates", "input_gradients", "largest_gradients"]
 
 
+REPEATS = 4  # of the draws under noise; a sample counts by the share of them without a gradient
 _DEAD = 1e-6  # a surrogate derivative below this counts as zero
 
 
@@ -48,9 +49,13 @@ def input_gradients(
 
 
 def largest_gradients(context: Context, loss: Loss = cross_entropy) -> Tensor:
-    """Return the largest absolute input gradients over ``EOT`` draws [N, ...], on the CPU."""
-    found = []
+    """Return the largest absolute input gradients over ``EOT`` draws [R, N, ...], on the CPU.
+
+    R is ``REPEATS`` under noise, each with its own draws, else 1.
+    """
+    repeats, found = REPEATS if context.stochastic else 1, []
     for index in context.batches():
         with context.searching(index) as (x, y):
-            found.append(largest_gradient(context.model, x, y, loss).cpu())
-    return torch.cat(found)
+            each = [largest_gradient(context.model, x, y, loss).cpu() for _ in range(repeats)]
+        found.append(torch.stack(each))
+    return torch.cat(found, 1)
