@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
-PRINTED = "pgd40"
-
 
 def demo(
     *,
@@ -62,14 +60,15 @@ def _cells(row: DemoRow, eps: float) -> tuple[str, ...]:
     from spikeguard.evaluation.estimates import Estimate
 
     found = [each for each in row.results if each.threat["eps"] == eps]
-    first = next(each for each in found if PRINTED in each.attacks)
+    first = found[0]
+    printed = next(name for name in reversed(first.attacks) if "/" not in name)
     worst = min(found, key=lambda each: each.worst_case.accuracy)
-    gap = Estimate.paired(first.outcomes[PRINTED], worst.outcomes["worst_case"])
+    gap = Estimate.paired(first.outcomes[printed], worst.outcomes["worst_case"])
     return (
         row.name,
         f"{eps:g}",
         f"{first.clean.accuracy:.1%}",
-        str(first.attacks[PRINTED]),
+        str(first.attacks[printed]),
         str(worst.worst_case),
         f"{100 * gap.value:.1f} [{100 * gap.low:.1f}, {100 * gap.high:.1f}]",
         f"bound: {row.verdict}" if eps == max(row.radii) else "-",
