@@ -54,7 +54,9 @@ def test_the_interval_of_a_mean_is_students_and_needs_eight_values(among, quanti
     assert (found.low, found.high) == pytest.approx((0.45 - half, 0.45 + half), abs=0.005)
     normal = Estimate.mean(values.repeat(1000), among)  # many degrees of freedom
     assert found.high - found.low > 30 * (normal.high - normal.low)
-    assert Estimate.mean(values[:7]).above(0.1) is None
+    few = Estimate.mean(values[:7])
+    assert few.above(0.1) is None
+    assert str(few) == "30 % (no interval: fewer than 8 values)"
 
 
 # --- differences

@@ -128,6 +128,8 @@ class Estimate:
         return False if -limit <= self.low and self.high <= limit else None
 
     def __str__(self) -> str:
+        if math.isinf(self.low):
+            return f"{rounded(self.value)} % (no interval: fewer than {_FEWEST} values)"
         return f"{rounded(self.value)} % [{rounded(self.low)}, {rounded(self.high)}]"
 
 
