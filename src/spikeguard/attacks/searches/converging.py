@@ -160,9 +160,13 @@ def _entries(threat: Threat, model: nn.Module, example: Tensor) -> dict[str, Ent
 
 
 def _part(name: str, state: SearchState) -> int:
-    """Return 1 for a search of all samples, k to search the k-th part with the lowest margins."""
+    """Return 1 for a search of all samples, k to search the k-th part with the lowest margins.
+
+    A climb is on all samples after a search of all, but for the first.
+    """
     searches = sum(each.search != _CLIMB for each in state.rounds)
-    return _FOCUS if name == _CLIMB or searches % _WHOLE else 1
+    last = searches - 1 if name == _CLIMB else searches
+    return _FOCUS if last % _WHOLE or (name == _CLIMB and not last) else 1
 
 
 def _bandit(entries: Mapping[str, Entry], state: SearchState) -> Bandit:
