@@ -76,6 +76,11 @@ def test_the_sentences_name_effort_rule_and_estimate():
         "Estimate, not a measurement: 10 times the budget is likely to find 4.0 more images, "
         "between 1.0 and 9.0.",
     ]
+    early = record() | {"estimate": {"more": 34.0, "low": 34.0, "high": 34.0}}
+    assert search_notes(early)[2] == "Too early to estimate what 10 times the budget would find."
+    none = record()
+    none["curve"][-1]["left"] = 0
+    assert len(search_notes(none)) == 2, "nothing is left to find"
     empty = {"curve": [], "n": 3, "ended": "no image is right without an attack", "estimate": None}
     assert search_notes(empty)[0].endswith("survive after no search ran.")
     assert [row[0] for row in search_rows(empty)] == ["all"]

@@ -115,7 +115,9 @@ def search_notes(record: Record) -> list[str]:
             "chance; the reported accuracy is on other draws."
         )
     guess = record.get("estimate")
-    if guess is not None:
+    if guess is not None and left and guess["low"] >= left:
+        notes.append(f"Too early to estimate what {_BUDGETS} times the budget would find.")
+    elif guess is not None and left:
         notes.append(
             f"Estimate, not a measurement: {_BUDGETS} times the budget is likely to find "
             f"{guess['more']:.1f} more images, between {guess['low']:.1f} and {guess['high']:.1f}."
