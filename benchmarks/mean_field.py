@@ -30,7 +30,8 @@ from spikeguard.attacks import (
     evaluating,
     margin,
 )
-from spikeguard.attacks.searches.converging import Converging
+from spikeguard.attacks.model_access import DEFAULT_DRAWS
+from spikeguard.attacks.searches.converging import CHOICE_DRAWS, Converging
 from spikeguard.attacks.searches.search_state import SearchState
 from spikeguard.rng import SampleStreams, key, randomness
 from spikeguard.runs.run import Run
@@ -76,7 +77,7 @@ def converging(model, x, y, threat):
     """Run the searches of suite "snn" within the budget; return their worst points and seconds."""
 
     def judge(points, rows):
-        return score(model, points, y[rows], rows, "choice", 40)
+        return score(model, points, y[rows], rows, "choice", CHOICE_DRAWS * DEFAULT_DRAWS)
 
     started, rows = time.process_time(), torch.arange(len(x))
     progress = SearchState.of(x, judge(x, rows))

@@ -94,7 +94,7 @@ class EvaluateSection(_Section):
         batch_size: Images attacked at once; results do not depend on it.
         cascade: Run attacks from cheap to expensive, each on the samples that survived the cheaper
             ones: the worst case in less time, but no accuracy of a single attack. None runs only
-            the suites "standard", "snn" and "snn-cascade" as cascades.
+            the suites "standard", "snn", "snn-short" and "snn-cascade" as cascades.
         precision: Precision of the attacks' passes, "32" or "bf16"; scores are float32.
         tune: Choose the settings of a suite's gradients, HART's gamma and ASSG's A, on validation
             images instead of using fixed values.

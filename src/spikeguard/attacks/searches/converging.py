@@ -40,7 +40,7 @@ class Converging:
 
     The next search is the one that has fooled the largest share of the remaining samples per
     gradient lately (``Bandit``). A search becomes longer as more is spent. A fooled sample leaves
-    at once. Samples of low margin fall first, so three of four gradient searches, and all climbs,
+    at once. Samples of low margin fall first, so three of four gradient searches, and most climbs,
     are on the third of the samples with the lowest margins seen so far. The search ends
 
     * when no sample is left;

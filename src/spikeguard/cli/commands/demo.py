@@ -56,7 +56,10 @@ def demo(
 
 
 def _cells(row: DemoRow, eps: float) -> tuple[str, ...]:
-    """Return the cells of one network at one radius: both numbers and their gap in points."""
+    """Return the cells of one network at one radius: both numbers and their gap in points.
+
+    The bound is the worst case of the suite that leaves least.
+    """
     from spikeguard.evaluation.estimates import Estimate
 
     found = [each for each in row.results if each.threat["eps"] == eps]
