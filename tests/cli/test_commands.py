@@ -15,18 +15,23 @@ import torch
 from safetensors.torch import load_file
 
 import spikeguard as sg
+from spikeguard.attacks import Linf
 from spikeguard.auditing.findings import Verdict
 from spikeguard.auditing.numbers import Bound, PrintedNumber
 from spikeguard.cli import entry as cli
 from spikeguard.cli.commands import list as listing
+from spikeguard.cli.commands.demo import _cells
 from spikeguard.cli.entry import main
 from spikeguard.config.schema import EvaluateSection, load_recipe
+from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.runs.attack_results import attack_name
+from spikeguard.runs.demo import DemoRow
 from spikeguard.runs.recipe_training import train_recipe
 from spikeguard.runs.run import Run
 from spikeguard.storage import run_folder as run_files
 from spikeguard.storage.atomic_files import write_npz
 from spikeguard.system.environment import describe
+from tests.toys.small_evaluations import Shift, Sign, pair
 
 pytestmark = pytest.mark.slow
 
@@ -543,6 +548,21 @@ def test_report_writes_one_page_for_one_run_or_several(run, tmp_path, capsys, mo
 
 
 # --- demo
+
+
+def test_the_bound_of_the_demo_is_that_of_the_suite_that_leaves_least():
+    """Of four images one falls by a shift of 0.06, and three by one of 0.2."""
+    x, y = pair([0.9, 0.65, 0.62, 0.55], [1] * 4)
+    shifts = {"pgd40": Shift(-0.06, Linf(0.2)), "snn": Shift(-0.2, Linf(0.2))}
+    results = tuple(
+        evaluate(Sign(), (x, y), {name: shift}, check=False) for name, shift in shifts.items()
+    )
+    row = DemoRow("Planted", results, 0.1, "open")
+    assert row.radii == (0.2,)
+    cells = _cells(row, 0.2)
+    assert cells[:3] == ("Planted", "0.2", "100.0%")
+    assert "75.0 %" in cells[3] and "25.0 %" in cells[4]
+    assert cells[5].startswith("50.0 [") and cells[6] == "bound: open"
 
 
 def test_the_demo_continues_where_it_stopped(tmp_path, monkeypatch, capsys):

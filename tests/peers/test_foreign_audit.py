@@ -15,7 +15,7 @@ DIGITS = load("digits", test_limit=200)  # as many as the checks need to decide
 
 def jelly():
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # of their import only; the audit runs outside
         neuron = pytest.importorskip(
             "spikingjelly.activation_based.neuron",
             reason="SpikingJelly is missing: make bench-peers",
@@ -25,7 +25,7 @@ def jelly():
 
 def torch_like():
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # of their import only
         snn = pytest.importorskip("snntorch", reason="snnTorch is missing: make bench-peers")
     return snn.Leaky(beta=0.5, init_hidden=True)
 
