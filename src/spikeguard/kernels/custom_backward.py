@@ -1,4 +1,4 @@
-"""Backward pass through the membrane recurrence with a caller-supplied ds/dv."""
+"""Backward pass through a spiking layer with a caller-supplied ds/dv, through time or not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from torch import Tensor
 from spikeguard.kernels.reference import Reset, step
 from spikeguard.kernels.selection import default_kernel
 
-__all__ = ["compiled_passes", "backward_reference", "over_channels", "backward_through_time"]
+__all__ = [
+    "backward_in_step",
+    "backward_reference",
+    "backward_through_time",
+    "compiled_passes",
+    "in_step_reference",
+    "over_channels",
+]
 
 
 def compiled_passes(x: Tensor) -> ModuleType | None:
@@ -31,6 +38,7 @@ def backward_through_time(
     reset: Reset,
     detach_reset: bool,
     scale: Tensor | None = None,
+    total: bool = False,
 ) -> Tensor:
     r"""Return the derivative with respect to the current, given that with respect to the spikes.
 
@@ -52,10 +60,29 @@ def backward_through_time(
         detach_reset: Block the gradient that flows through the reset.
         scale: Factors [C] on the channels (axis 2) of the current, applied before the recurrence;
             the result is then the derivative with respect to the unscaled current.
+        total: Return the sum over T [1, *N], the derivative with respect to a current that is the
+            same at every step.
     """
     fast = compiled_passes(v)
     run = backward_reference if fast is None else fast.backward_through_time
-    found: Tensor = run(grad, slope, v, decay, v_th, reset, detach_reset, scale)
+    found: Tensor = run(grad, slope, v, decay, v_th, reset, detach_reset, scale, total)
+    return found
+
+
+def backward_in_step(
+    grad: Tensor, slope: Tensor, scale: Tensor | None = None, total: bool = False
+) -> Tensor:
+    """Return the derivative with respect to the current without the path through time.
+
+    Args:
+        grad: Derivative with respect to the spikes [T, *N].
+        slope: ds/dv [T, *N], or [1, *N] for all steps.
+        scale: Factors [C] on the channels, as for ``backward_through_time``.
+        total: Return the sum over T [1, *N].
+    """
+    fast = compiled_passes(slope)
+    run = in_step_reference if fast is None else fast.backward_in_step
+    found: Tensor = run(grad, slope, scale, total)
     return found
 
 
@@ -68,6 +95,7 @@ def backward_reference(
     reset: Reset,
     detach_reset: bool,
     scale: Tensor | None = None,
+    total: bool = False,
 ) -> Tensor:
     """The definition of :func:`backward_through_time`: a plain loop over T."""
     found: list[Tensor] = []
@@ -81,7 +109,20 @@ def backward_reference(
             dv = dv + (du * (v[t] < v_th) if reset == "hard" else du)
         found.append(dv)
         du = dv * step(decay, t)
-    dx = torch.stack(found[::-1])
+    return _scaled(found, scale, total)
+
+
+def in_step_reference(
+    grad: Tensor, slope: Tensor, scale: Tensor | None = None, total: bool = False
+) -> Tensor:
+    """The definition of :func:`backward_in_step`."""
+    found = [grad[t] * step(slope, t) for t in reversed(range(len(grad)))]
+    return _scaled(found, scale, total)
+
+
+def _scaled(found: list[Tensor], scale: Tensor | None, total: bool) -> Tensor:
+    """Stack or sum what was found for the last step first, and multiply by the scale."""
+    dx = sum(found, torch.zeros_like(found[0]))[None] if total else torch.stack(found[::-1])
     return dx if scale is None else dx * over_channels(scale, dx)
 
 

@@ -17,7 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels.custom_backward import backward_through_time, over_channels
+from spikeguard.kernels.custom_backward import (
+    backward_in_step,
+    backward_through_time,
+    over_channels,
+)
 from spikeguard.kernels.fused import fixed_scale, normalised
 from spikeguard.kernels.reference import Reset
 
@@ -149,21 +153,22 @@ class _Prescribed(torch.autograd.Function):
     def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
         slope, gain, scale, *path = ctx.saved_tensors
         grad = grad.to(slope.dtype)
+        plain = gain is None and not ctx.averaged  # the pass itself can scale and sum
+        total = len(ctx.like) < len(grad)
+        rest = (scale, total) if plain else (None, False)
         if ctx.options is None:
-            found = grad * slope
+            found = backward_in_step(grad, slope, *rest)
         else:
-            (v, decay), (v_th, reset, detach_reset) = path, ctx.options
-            early = scale if gain is None and not ctx.averaged else None  # nothing in between
-            found = backward_through_time(grad, slope, v, decay, v_th, reset, detach_reset, early)
-            scale = scale if early is None else None
-        if gain is not None:
-            found *= gain
-        if ctx.averaged:
-            found = found.mean(0, keepdim=True).expand_as(found)
-        if len(ctx.like) < len(found):
-            found = found.sum(0, keepdim=True)
-        if scale is not None:
-            found = found * over_channels(scale, found)
+            found = backward_through_time(grad, slope, *path, *ctx.options, *rest)
+        if not plain:
+            if gain is not None:
+                found = found * gain
+            if ctx.averaged:
+                found = found.mean(0, keepdim=True).expand_as(found)
+            if total:
+                found = found.sum(0, keepdim=True)
+            if scale is not None:
+                found = found * over_channels(scale, found)
         return _laid_out(found, ctx.like), None, None, None, None, None, None
 
 

@@ -53,13 +53,14 @@ struct Combine {  // dx = a[c] * g + b[c] * x + c[c]
 
 struct Retrace {  // backward pass of the recurrence, given its potentials and a slope for ds/dv
   int64_t T, N, C, inner;
-  const void *v, *slope, *grad;  // in [T, N]; slope is [1, N] if slope_steps is 1
-  int64_t slope_steps;
+  const void *v, *slope, *grad;  // in [T, N]; slope is [1, N] if slope_steps is 1; v null: no path
+  int64_t slope_steps;           // through time, dx = grad * slope
   Side decay;
   double v_th;
   int64_t soft, detach;
   const void* scale;             // [C]: factor on the current before the recurrence; or null
-  void* dx;                      // out [T, N]
+  void* dx;                      // out [T, N]; [1, N] if total
+  int64_t total;                 // 1: dx is the sum over T
 };
 
 struct Sharpen {  // moments of |v - v_th|, updated if `learns`, and the arctangent slope from them
@@ -673,7 +674,7 @@ void retrace(const Retrace& k, const Pool& pool) {
   Task shape{};  // Factor reads only its sizes
   shape.C = k.C, shape.inner = k.inner;
   parallel(pool, blocks, [&](int64_t begin, int64_t end, int64_t) {
-    alignas(64) M du[kLongest], scale[kLongest];
+    alignas(64) M du[kLongest], dv[kLongest], sum[kLongest], scale[kLongest];
     for (int64_t b = begin; b < end; ++b) {
       const int64_t first = b * length, n = std::min(length, k.N - first);
       if (k.scale)
@@ -681,28 +682,38 @@ void retrace(const Retrace& k, const Pool& pool) {
       else
         std::fill(scale, scale + n, M(1));
       std::fill(du, du + n, M(0));
+      std::fill(sum, sum + n, M(0));
       Factor<M> decay(k.decay, shape, first, n);
       for (int64_t t = k.T - 1; t >= 0; --t) {
         const int64_t place = t * k.N + first;
-        const M* v = static_cast<const M*>(k.v) + place;
         const M* grad = static_cast<const M*>(k.grad) + place;
         const M* h = static_cast<const M*>(k.slope) + (k.slope_steps > 1 ? place : first);
-        const M* a = decay.at(t);
-        M* dx = static_cast<M*>(k.dx) + place;
-        if (k.soft) {
-          SIMD for (int64_t i = 0; i < n; ++i) {
-            M dv = (grad[i] - du[i] * through) * h[i] + du[i];
-            dx[i] = dv * scale[i];
-            du[i] = dv * a[i];
-          }
+        if (!k.v) {
+          SIMD for (int64_t i = 0; i < n; ++i) dv[i] = grad[i] * h[i];
         } else {
-          SIMD for (int64_t i = 0; i < n; ++i) {
-            M kept = v[i] < v_th ? du[i] : M(0);
-            M dv = (grad[i] - du[i] * (v[i] * through)) * h[i] + kept;
-            dx[i] = dv * scale[i];
-            du[i] = dv * a[i];
+          const M* v = static_cast<const M*>(k.v) + place;
+          const M* a = decay.at(t);
+          if (k.soft) {
+            SIMD for (int64_t i = 0; i < n; ++i)
+                dv[i] = (grad[i] - du[i] * through) * h[i] + du[i];
+          } else {
+            SIMD for (int64_t i = 0; i < n; ++i) {
+              M kept = v[i] < v_th ? du[i] : M(0);
+              dv[i] = (grad[i] - du[i] * (v[i] * through)) * h[i] + kept;
+            }
           }
+          SIMD for (int64_t i = 0; i < n; ++i) du[i] = dv[i] * a[i];
         }
+        M* dx = static_cast<M*>(k.dx) + place;
+        if (k.total) {
+          SIMD for (int64_t i = 0; i < n; ++i) sum[i] += dv[i];
+        } else {
+          SIMD for (int64_t i = 0; i < n; ++i) dx[i] = dv[i] * scale[i];
+        }
+      }
+      if (k.total) {
+        M* dx = static_cast<M*>(k.dx) + first;
+        SIMD for (int64_t i = 0; i < n; ++i) dx[i] = sum[i] * scale[i];
       }
     }
   });

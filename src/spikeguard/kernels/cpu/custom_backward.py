@@ -1,7 +1,7 @@
 """Compiled passes of the CPU kernel for a caller-supplied slope ds/dv.
 
-The definition of ``backward_through_time`` is in ``kernels.custom_backward``, that of ``sharpen``
-in ``attacks.gradients.assg``.
+The definitions of ``backward_through_time`` and ``backward_in_step`` are in
+``kernels.custom_backward``, that of ``sharpen`` in ``attacks.gradients.assg``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from spikeguard.kernels.cpu.library import Retrace, Sharpen, call
 from spikeguard.kernels.layout import Layout
 from spikeguard.kernels.reference import Reset
 
-__all__ = ["PRECISIONS", "backward_through_time", "sharpen"]
+__all__ = ["PRECISIONS", "backward_in_step", "backward_through_time", "sharpen"]
 
 PRECISIONS = (torch.float32, torch.float64)
 
@@ -28,25 +28,41 @@ def backward_through_time(
     reset: Reset,
     detach_reset: bool,
     scale: Tensor | None = None,
+    total: bool = False,
 ) -> Tensor:
     """Run the recurrence backwards over all T steps; the result has the memory layout of ``v``."""
     layout = Layout.of(v)
-    v, grad, slope = layout.dense(v), layout.dense(grad), layout.dense(slope)
-    dx = torch.empty_like(v)
-    task = Retrace(T=len(v), N=v[0].numel(), C=layout.C, inner=layout.inner, v_th=v_th)
-    task.v, task.slope, task.grad = v.data_ptr(), slope.data_ptr(), grad.data_ptr()
-    task.slope_steps, task.dx = len(slope), dx.data_ptr()
-    task.soft, task.detach = int(reset == "soft"), int(detach_reset)
+    v = layout.dense(v)
+    task = Retrace(v=v.data_ptr(), v_th=v_th, soft=int(reset == "soft"), detach=int(detach_reset))
     kept: list[Tensor] = []
 
     def keep(x: Tensor) -> Tensor:
         kept.append(x)
         return x
 
-    if scale is not None:
-        task.scale = keep(scale.contiguous()).data_ptr()
     task.decay = side_of(decay, layout, tuple(v.shape), keep)
-    call("retrace", task, v.dtype)
+    return _run(task, grad, slope, layout, scale, total)
+
+
+def backward_in_step(
+    grad: Tensor, slope: Tensor, scale: Tensor | None = None, total: bool = False
+) -> Tensor:
+    """Multiply by the slope in one pass; the result has the memory layout of ``slope``."""
+    return _run(Retrace(), grad, slope, Layout.of(slope), scale, total)
+
+
+def _run(
+    task: Retrace, grad: Tensor, slope: Tensor, layout: Layout, scale: Tensor | None, total: bool
+) -> Tensor:
+    grad, slope = layout.dense(grad), layout.dense(slope)
+    dx = layout.empty(grad, 1 if total else len(grad), grad.dtype)
+    task.T, task.N, task.C, task.inner = len(grad), grad[0].numel(), layout.C, layout.inner
+    task.slope, task.grad, task.dx = slope.data_ptr(), grad.data_ptr(), dx.data_ptr()
+    task.slope_steps, task.total = len(slope), int(total)
+    if scale is not None:
+        scale = scale.contiguous()
+        task.scale = scale.data_ptr()
+    call("retrace", task, grad.dtype)
     return dx
 
 

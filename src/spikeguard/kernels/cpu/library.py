@@ -86,6 +86,7 @@ class Retrace(ctypes.Structure):
         ("v_th", ctypes.c_double),
         *((name, ctypes.c_int64) for name in ("soft", "detach")),
         *((name, ctypes.c_void_p) for name in ("scale", "dx")),
+        ("total", ctypes.c_int64),
     ]
 
 
