@@ -43,6 +43,7 @@ from spikeguard.kernels.selection import unfused
 from spikeguard.rng import SampleStreams, key
 from spikeguard.runs.run import Run
 from spikeguard.storage.atomic_files import write_npz
+from spikeguard.system.allocator import keep_freed_memory
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -248,6 +249,7 @@ class Rows:
 
 def main() -> None:
     """Measure what is not stored yet, and print the tables."""
+    keep_freed_memory()  # as the command spikeguard does; AutoAttack's code runs with it too
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -141,7 +141,7 @@ def test_a_fault_of_the_oracle_is_seen_by_the_grid(fault):
 
 
 def test_the_networks_are_as_various_as_they_should_be():
-    assert len(set(SHAPES)) == 20
+    assert len(set(SHAPES)) == 30
     assert {len(shape.hidden) for shape in SHAPES} == {1, 2, 3}
     assert {shape.T for shape in SHAPES} == {2, 3, 4, 5, 6}
     assert min(shape.pixels for shape in SHAPES) == 2

@@ -303,12 +303,43 @@ def test_the_compiled_way_back_is_the_definition(shape, reset, detach, side, las
     scale = torch.rand(shape[2], generator=generator)
     for factor in (None, scale):
         for one in (slope, slope[:1]):
-            arguments = (grad, one, v, decay, 0.3, reset, detach, factor)
-            expected = slopes.backward_reference(*arguments)
-            assert torch.equal(
-                slopes.compiled_passes(v).backward_through_time(*arguments), expected
-            )
-            assert torch.equal(slopes.backward_through_time(*arguments), expected)
+            for total in (False, True):
+                arguments = (grad, one, v, decay, 0.3, reset, detach, factor, total)
+                expected = slopes.backward_reference(*arguments)
+                fast = slopes.compiled_passes(v).backward_through_time(*arguments)
+                assert torch.equal(fast, expected)
+                assert torch.equal(slopes.backward_through_time(*arguments), expected)
+
+
+@compiled
+@pytest.mark.parametrize("shape", [(3, 5, 7), (4, 3, 6, 9, 11), (2, 600, 3)], ids=str)
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels last"])
+def test_the_compiled_way_back_in_a_step_is_the_definition(shape, last):
+    generator = stream(0, "backward_in_step")
+    grad, slope = (torch.randn(shape, generator=generator) for _ in range(2))
+    if last and len(shape) == 5:
+        folded = slope.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        slope = folded.view(shape)  # the gradient is laid out otherwise
+    scale = torch.rand(shape[2], generator=generator)
+    for factor in (None, scale):
+        for one in (slope, slope[:1]):
+            for total in (False, True):
+                expected = slopes.in_step_reference(grad, one, factor, total)
+                found = slopes.backward_in_step(grad, one, factor, total)
+                assert torch.equal(found, expected) and found.shape == expected.shape
+                wide = factor.view(-1, *[1] * (len(shape) - 3)) if factor is not None else 1
+                plain = grad * one * wide
+                plain = plain.sum(0, keepdim=True) if total else plain
+                torch.testing.assert_close(expected, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_the_sum_over_time_is_that_of_the_steps():
+    grad, slope, v = (torch.randn(4, 2, 3, generator=stream(0, f"{i}")) for i in range(3))
+    for detach in (False, True):
+        arguments = (grad, slope, v, torch.tensor(0.5), 0.3, "hard", detach, None)
+        steps = slopes.backward_reference(*arguments)
+        total = slopes.backward_reference(*arguments, True)
+        torch.testing.assert_close(total, steps.sum(0, keepdim=True))
 
 
 @compiled

@@ -28,9 +28,9 @@ def suitable(
 
     ``SwapSurrogate`` and ``ASSG`` need spiking layers, of this package or of a framework supported
     by ``foreign``. The other gradients for spiking networks need layers with a known recurrence.
-    So does ``ASSG`` without the path through time. ``MembraneReadout`` needs a last layer that
-    spikes, ``MeanField`` a model that draws noise during an attack and whose random parts all have
-    a known mean.
+    So does ``ASSG`` without the path through time or the reset. ``MembraneReadout`` needs a last
+    layer that spikes, ``MeanField`` a model that draws noise during an attack and whose random
+    parts all have a known mean.
 
     Args:
         attacks: ``{name: attack}``.
@@ -46,7 +46,7 @@ def suitable(
         name: attack
         for name, attack in attacks.items()
         if (swaps or not _uses(attack, *_SWAPS))
-        and (rules or not (_uses(attack, *_RULES) or _cuts_time(attack)))
+        and (rules or not (_uses(attack, *_RULES) or _cuts_path(attack)))
         and (counts or not _uses(attack, MembraneReadout))
         and (noisy or not _uses(attack, MeanField))
     }
@@ -58,6 +58,6 @@ def _uses(attack: Attack, *kinds: type) -> bool:
     return any(isinstance(each, kinds) for each in nested(getattr(attack, "gradient", None)))
 
 
-def _cuts_time(attack: Attack) -> bool:
+def _cuts_path(attack: Attack) -> bool:
     parts = nested(getattr(attack, "gradient", None))
-    return any(isinstance(each, ASSG) and not each.temporal for each in parts)
+    return any(isinstance(each, ASSG) and not each.whole for each in parts)

@@ -61,11 +61,14 @@ class Prescription(NamedTuple):
         slope: Used as ds/dv, [T or 1, B, *N] or broadcastable to it.
         temporal: Backpropagate through time; else only v[t] -> s[t] of each step.
         averaged: Replace the gradient with respect to the input current by its mean over T.
+        reset: Let the path through time include the derivative of the reset, unless the layer
+            detaches it; False always leaves it out.
     """
 
     slope: Tensor
     temporal: bool = False
     averaged: bool = False
+    reset: bool = True
 
 
 BackwardRule = Callable[[Fired], Prescription]
@@ -119,7 +122,7 @@ def prescribed(
         drive = seen.to(v.dtype).expand(v.shape)
         return drive if gain is None else drive * gain
 
-    slope, temporal, averaged = rule(
+    slope, temporal, averaged, through_reset = rule(
         Fired(neuron, integrated, v.detach(), spikes.detach(), factor, v_th)
     )
     shared = zip(reversed(slope.shape), reversed(v.shape), strict=False)
@@ -130,7 +133,8 @@ def prescribed(
         )
     steps = len(slope) if slope.ndim == v.ndim else 1
     slope = slope.detach().to(v.dtype).expand(steps, *v.shape[1:])
-    path = (v, factor, v_th, reset, detach_reset) if temporal else None
+    detached = detach_reset or not through_reset
+    path = (v, factor, v_th, reset, detached) if temporal else None
     found: Tensor = _Prescribed.apply(current, spikes, slope, path, gain, averaged, scale)  # type: ignore[no-untyped-call]
     return found
 

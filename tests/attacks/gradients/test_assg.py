@@ -1,4 +1,4 @@
-"""ASSG without the path through time, and its state when samples leave and join the batch."""
+"""ASSG without the path through time or the reset, and its state when the batch changes."""
 
 import math
 
@@ -11,10 +11,10 @@ from spikeguard.attacks import ASSG, NES, SAPGD, Backprop, EoT, Linf, cross_entr
 from spikeguard.attacks.searches.active_set import active_set
 from spikeguard.attacks.searches.stepwise import can_step
 from spikeguard.kernels.selection import use_kernel
-from spikeguard.models import CNN
+from spikeguard.models import CNN, MLP
 from spikeguard.neurons import LIF
 from spikeguard.rng import SampleStreams, stream
-from tests.toys.fitting import drawn
+from tests.toys.fitting import drawn, twin
 from tests.toys.foreign_networks import LIFNode
 from tests.toys.stepping_attacks import spiking
 
@@ -66,6 +66,42 @@ def test_the_path_through_time_makes_a_difference():
     whole, cut = (ASSG(0.4, temporal)(model, x, y, margin)[1] for temporal in (True, False))
     assert torch.equal(whole[0, 1], cut[0, 1])  # nothing follows the last step
     assert not torch.isclose(whole[0, 0], cut[0, 0])
+
+
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+@pytest.mark.parametrize("kernel", ["cpu", "reference"])
+def test_without_the_reset_the_gradient_is_that_of_a_layer_that_detaches_it(kernel, reset):
+    x, y = torch.rand(5, 16, generator=stream(0, "x")), torch.arange(5) % 3
+
+    def found(gradient, detach_reset):
+        neuron = LIF(0.5, reset=reset, detach_reset=detach_reset)
+        model = MLP(16, 3, T=4, hidden=(9,), neuron=neuron, generator=stream(0, "w"))
+        with use_kernel(kernel):
+            return gradient(model, x, y, cross_entropy)[1]
+
+    leak = found(ASSG(0.4, reset=False), False)
+    assert torch.equal(leak, found(ASSG(0.4), True)) and leak.abs().amax() > 0
+    assert torch.equal(leak, found(ASSG(0.4, reset=False), True))
+    assert not torch.allclose(leak, found(ASSG(0.4), False), rtol=1e-3)
+    assert not torch.allclose(leak, found(ASSG(0.4, temporal=False), False), rtol=1e-3)
+
+
+def test_without_the_reset_a_foreign_network_has_the_gradient_of_our_twin():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), LIFNode(), nn.Linear(12, 3))
+    net = drawn(net, 0.8, stream(0, "net"))
+    x, y = torch.rand(4, 1, 4, 4, generator=stream(0, "x")), torch.arange(4) % 3
+    foreign = sg.foreign(net, T=4).eval()
+    same = twin(net, LIF(0.5), T=4, hidden=(12,), in_shape=(1, 4, 4))
+    found, wanted, attached = (
+        gradient(model, x, y, cross_entropy)[1]
+        for model, gradient in (
+            (foreign, ASSG(0.4, reset=False)),
+            (same, ASSG(0.4, reset=False)),
+            (foreign, ASSG(0.4)),
+        )
+    )
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(found, attached, rtol=1e-2)
 
 
 # --- samples that leave and join
@@ -166,7 +202,7 @@ def test_moments_that_do_not_follow_their_samples_are_noticed(monkeypatch):
 def test_which_adaptive_gradients_can_follow_a_changing_batch():
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), LIFNode(), nn.Linear(12, 3))
     foreign = sg.foreign(drawn(net, 0.8, stream(0, "net")), T=4).eval()
-    for gradient in (ASSG(), ASSG(temporal=False)):
+    for gradient in (ASSG(), ASSG(temporal=False), ASSG(reset=False)):
         attack = SAPGD(Linf(0.1), steps=2, gradient=gradient)
         assert can_step(attack, spiking()) and not can_step(attack, foreign)
     assert can_step(SAPGD(Linf(0.1), steps=2, gradient=Backprop()), foreign)

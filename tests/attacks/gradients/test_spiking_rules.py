@@ -595,7 +595,7 @@ def test_what_learns_says_so():
 
 def test_settings_are_described_as_plain_data():
     assert describe(HART(0.3)) == {"kind": "HART", "gamma": 0.3}
-    assert describe(ASSG()) == {"kind": "ASSG", "A": 0.425, "temporal": True}
+    assert describe(ASSG()) == {"kind": "ASSG", "A": 0.425, "temporal": True, "reset": True}
     assert describe(EoT(2, ANNTwin(8)))["inner"] == {"kind": "ANNTwin", "levels": 8}
 
 

@@ -180,7 +180,8 @@ def test_a_climb_starts_from_the_points_of_lowest_margin_and_uses_them_up(monkey
         climbs = own(self, attack, streams, part)
         used = self.state.nearest.margin[seen].isinf()
         parts.append(part)
-        assert climbs == used.sum() == min(len(seen), -(-left // part)), "a part of those left"
+        assert used.sum() == min(len(seen), -(-left // part)), "a part of those left"
+        assert climbs == used.sum() * max(1, 8 // int(used.sum())), "64 candidates or more at once"
         if not used.all():
             assert before.margin[seen][~used].min() >= starts[-1][2][seen][used].max()
         return climbs
@@ -209,7 +210,7 @@ def test_a_climb_starts_from_the_points_of_lowest_margin_and_uses_them_up(monkey
 
 
 def test_a_focused_search_starts_several_times_from_the_samples_of_lowest_margins(monkeypatch):
-    """Of the first four searches the first is on all samples; the costs per sample are equal."""
+    """Of four searches the first is on all samples; small batches are filled with more starts."""
     searched, own = [], search_rounds.active_set
 
     def noting(attack, model, x, y, **options):
@@ -222,18 +223,37 @@ def test_a_focused_search_starts_several_times_from_the_samples_of_lowest_margin
     entries = {"own": Entry(lambda pull, spent: SAPGD(Linf(0.001), steps=4), 0.1)}
     monkeypatch.setattr(converging, "portfolio", lambda threat: entries)
     (x, y), model = vectors(), spiking()
-    found = run(Converging(Linf(0.001), budget=23), model, x, y)
+    one = cost(SAPGD(Linf(0.001), steps=4))
+    found = run(Converging(Linf(0.001), budget=19 * one), model, x, y)
     assert [r.fooled for r in found.rounds] == [0.0] * 6, "the set is too small to fool any"
-    assert [len(each) for each, _ in searched] == [14, 15, 15, 15, 14, 15]
-    assert found.rounds[0].cost == cost(SAPGD(Linf(0.001), steps=4))
-    assert found.rounds[1].cost == pytest.approx(found.rounds[0].cost * 15 / 14)
+    # 14 are left: 64 / 14 starts of all; of a third, 5, 64 / 5 but at most 8
+    assert [len(each) for each, _ in searched] == [56, 40, 40, 40, 56, 40]
+    assert found.rounds[0].cost == pytest.approx(one * 4)
+    assert found.rounds[1].cost == pytest.approx(one * 40 / 14)
     with torch.no_grad():
         logits = model(x)
     led = logits.gather(1, y[:, None]) - logits.scatter(1, y[:, None], -torch.inf)
     nearest = led.amin(1).argsort()[:5].sort().values  # margins hardly move in this set
     x_focus, starts = searched[1]
-    assert torch.equal(x_focus, x[nearest].repeat(3, 1))
-    assert len(starts.unique(dim=0)) == 15, "every start is another one"
+    assert torch.equal(x_focus, x[nearest].repeat(8, 1))
+    assert len(starts.unique(dim=0)) == 40, "every start is another one"
+
+
+def test_a_large_block_starts_three_times_from_a_third_and_once_from_all(monkeypatch):
+    searched, own = [], search_rounds.active_set
+
+    def noting(attack, model, x, y, **options):
+        searched.append(len(x))
+        return own(attack, model, x, y, **options)
+
+    monkeypatch.setattr(search_rounds, "active_set", noting)
+    entries = {"own": Entry(lambda pull, spent: SAPGD(Linf(1e-6), steps=2), 0.1)}
+    monkeypatch.setattr(converging, "portfolio", lambda threat: entries)
+    model, x = spiking(), torch.rand(90, 16, generator=stream(0, "x"))
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    run(Converging(Linf(1e-6), budget=4), model, x, y)
+    assert searched == [90, 90]
 
 
 def test_chains_of_a_search_do_not_depend_on_the_batch(shortened):
@@ -289,7 +309,7 @@ def test_results_do_not_depend_on_the_batch_size(batch_size, shortened):
     (x, y), model = vectors(9), spiking()
     attack = Converging(Linf(0.04), budget=250)
     whole = run(attack, model, x, y)
-    assert 0 < whole.left < len(x) and len({r.search for r in whole.rounds}) == 6
+    assert 0 < whole.left < len(x) and len({r.search for r in whole.rounds}) == 5
     equal(run(attack, model, x, y, batch_size=batch_size), whole)
 
 
@@ -387,7 +407,7 @@ def test_a_foreign_network_gets_the_searches_that_apply(shortened):
     assert found.left < len(x)
     Linf(0.02).check(found.points, x)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
-    found = run(Converging(Linf(0.001), budget=250), plain, x, plain(x).argmax(1))
+    found = run(Converging(Linf(0.001), budget=900), plain, x, plain(x).argmax(1))
     assert {r.search for r in found.rounds} == {"own", "climb", "apgd-t", "square"}
 
 

@@ -13,7 +13,7 @@ from spikeguard.attacks.threat import L1, L2, Linf
 from spikeguard.models import MLP
 from spikeguard.rng import stream
 
-SHARP = {"assg-cut", "climb", "assg-cut/margin", "assg", "assg/margin", "apgd/assg-cut/margin"}
+SHARP = {"assg-cut", "climb", "assg-cut/margin", "assg-leak", "apgd/assg-cut/margin"}
 
 
 def names(model, x, threat=Linf(0.1)):  # noqa: B008
@@ -31,6 +31,16 @@ def test_an_entry_leaves_only_beside_the_one_it_names():
 def test_a_spiking_network_is_searched_with_the_adaptive_surrogate_only():
     model = MLP(16, 3, T=2, hidden=(5,), generator=stream(0, "w"))
     assert names(model, torch.rand(1, 16, generator=stream(0, "x"))) == SHARP
+
+
+def test_spikes_of_an_unknown_recurrence_are_searched_through_their_own_time():
+    """ASSG in another layer's own backward pass; the paths of a known recurrence cannot be cut."""
+    entries = portfolio(Linf(0.1))
+    known = {"assg-cut", "assg-leak", "assg-cut/margin", "apgd/assg-cut/margin"}
+    left = set(needed({name: each for name, each in entries.items() if name not in known}))
+    assert left == {"climb", "assg", "own", "width0.5", "width2", "apgd-t", "square"}
+    gradient = entries["assg"].build(0, 0.0).gradient
+    assert gradient.temporal and gradient.reset
 
 
 def test_a_network_without_spikes_is_searched_with_its_own_gradient():

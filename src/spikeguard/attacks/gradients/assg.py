@@ -42,7 +42,8 @@ class ASSG:
     is the first step of a search.
 
     In foreign networks it replaces the surrogate of each layer's own recurrence, as
-    ``SwapSurrogate`` does; without the path through time, it needs layers with a known recurrence.
+    ``SwapSurrogate`` does; without the path through time or through the reset, it needs layers with
+    a known recurrence.
 
     Args:
         A: How far the gradient may vanish on average: alpha |v - v_th| stays near a for usual
@@ -50,6 +51,8 @@ class ASSG:
         temporal: Backpropagate through time, as in the source; else only v[t] -> s[t] of each step.
             Long searches without the path through time find other adversarial inputs, and on small
             networks more of them.
+        reset: Backpropagate through the reset too, as in the source; else the path through time is
+            the leak alone. A layer that detaches its reset has no path through it.
 
     Raises:
         ValueError: If A is out of range; at a call, if the model has no spiking layer, or a search
@@ -62,6 +65,7 @@ class ASSG:
 
     A: float = 0.425
     temporal: bool = True
+    reset: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.A < 0.5:
@@ -72,13 +76,18 @@ class ASSG:
         """The constant a of the formula, computed from A."""
         return 2 / math.pi * math.tan(math.pi * self.A)
 
+    @property
+    def whole(self) -> bool:
+        """Whether no path of backpropagation through time is left out."""
+        return self.temporal and self.reset
+
     def follows_rows(self, model: nn.Module) -> bool:
         """Whether the potentials of all layers are [T, B, *N], as ``rearrange`` requires."""
         return all(isinstance(layer, Neuron) for layer in spiking_layers(model).values())
 
     def begin(self) -> _Search:
         """Return a gradient for one search, with its own state."""
-        return _Search(self.sharpness, self.temporal)
+        return _Search(self)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """Return the losses [B] and the input gradient of a search's first step."""
@@ -88,8 +97,8 @@ class ASSG:
 class _Search:
     """State of one search: M and D of every layer, one pair per call of the layer in a pass."""
 
-    def __init__(self, sharpness: float, temporal: bool):
-        self.sharpness, self.temporal = sharpness, temporal
+    def __init__(self, gradient: ASSG):
+        self.gradient, self.sharpness = gradient, gradient.sharpness
         self.moments: dict[tuple[object, int], tuple[Tensor, Tensor]] = {}
         self._calls: dict[object, int] = {}
         self._learns = True
@@ -113,13 +122,14 @@ class _Search:
         """Return the losses [B] and the input gradient."""
         self._calls.clear()
         foreign = {n: s for n, s in spiking_layers(model).items() if not isinstance(s, Neuron)}
-        if not foreign or not self.temporal:
+        if not foreign or not self.gradient.whole:
             return differentiate("ASSG", self._prescribe, model, x, y, loss)
         with backward_mode(model, {name: _Sharp(self, layer) for name, layer in foreign.items()}):
             return BACKPROP(model, x, y, loss)
 
     def _prescribe(self, fired: Fired) -> Prescription:
-        return Prescription(self.slope(fired.neuron, fired.v, fired.v_th), self.temporal)
+        slope, kind = self.slope(fired.neuron, fired.v, fired.v_th), self.gradient
+        return Prescription(slope, kind.temporal, reset=kind.reset)
 
     def slope(self, layer: object, v: Tensor, v_th: float) -> Tensor:
         """Return h for the potentials of a layer's next call in this step; update the moments."""

@@ -110,14 +110,23 @@ def _through(rule: BackwardRule, cut: Cut, grad: Tensor) -> Tensor:
         for each in (known.decay, known.gain)
     )
     fired = Fired(cut.neuron.module, lambda: current * gain, trace.v, spikes, decay, known.v_th)
-    slope, temporal, averaged = rule(fired)
+    slope, temporal, averaged, reset = rule(fired)
     slope = slope.to(grad.dtype).expand_as(grad)
-    found = _over_steps(known, current, spikes, slope, grad) if temporal else grad * slope * gain
+    if temporal:
+        detached = known.detach_reset or not reset
+        found = _over_steps(known, current, spikes, slope, grad, detached)
+    else:
+        found = grad * slope * gain
     return found.mean(0, keepdim=True).expand_as(found) if averaged else found
 
 
 def _over_steps(
-    known: Dynamics, current: Tensor, spikes: Tensor, slope: Tensor, grad: Tensor
+    known: Dynamics,
+    current: Tensor,
+    spikes: Tensor,
+    slope: Tensor,
+    grad: Tensor,
+    detach_reset: bool,
 ) -> Tensor:
     """Run the backward pass through a layer's own recurrence, with ``slope`` as ds/dv."""
     with torch.enable_grad():
@@ -127,7 +136,7 @@ def _over_steps(
     into: list[Tensor] = []  # gradient of v[t] through s[t], last step first
     for t in reversed(range(len(v))):
         later = None
-        if into and not known.detach_reset:
+        if into and not detach_reset:
             (later,) = _grad(v[t + 1 :], [fired[t]], into[::-1])
         into.append(slope[t] * (grad[t] if later is None else grad[t] + later))
     (found,) = _grad(v, [drive], into[::-1])

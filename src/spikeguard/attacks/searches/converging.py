@@ -60,7 +60,7 @@ class Converging:
     """
 
     threat: Threat
-    budget: float = 30_000
+    budget: float = 100_000
 
     exempt_from = frozenset({"linear_optimum", "moves_far", "moves_in_l1"})
 

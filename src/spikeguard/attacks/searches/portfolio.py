@@ -19,8 +19,8 @@ from spikeguard.neurons.surrogate import Triangular
 __all__ = ["Entry", "needed", "portfolio"]
 
 _SHARPNESS = (0.45, 0.42, 0.40, 0.43, 0.38)  # A of ASSG in turn: each finds other inputs
-_SHORT, _LONG = 300, 1000  # gradient steps of a search, early and late
-_FEW, _MANY = 2000, 4000  # queries of a climb, early and late
+_FIRST, _SHORT, _LONG = 100, 300, 1000  # gradient steps of a search: at first, early and late
+_FEW, _MANY = (500, 2000), 4000  # queries of a climb: at first and early, late
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ def portfolio(threat: Threat) -> dict[str, Entry]:
     """
 
     def steps(spent: float) -> int:
-        return int(min(_LONG, max(_SHORT, spent / 10)))
+        return int(min(_LONG, max(_FIRST, min(_SHORT, spent / 2), spent / 10)))
 
     def queries(spent: float) -> int:
-        return int(min(_MANY, max(_FEW, spent / 3)))
+        return int(min(_MANY, max(_FEW[0], min(_FEW[1], 4 * spent), spent / 3)))
 
-    def sharp(temporal: bool, loss: Loss) -> Callable[[int, float], Attack]:
+    def sharp(loss: Loss, **path: bool) -> Callable[[int, float], Attack]:
         def build(pull: int, spent: float) -> Attack:
-            gradient = ASSG(_SHARPNESS[pull % len(_SHARPNESS)], temporal)
+            gradient = ASSG(_SHARPNESS[pull % len(_SHARPNESS)], **path)
             return SAPGD(threat, steps=steps(spent), loss=loss, gradient=gradient)
 
         return build
@@ -67,20 +67,20 @@ def portfolio(threat: Threat) -> dict[str, Entry]:
         return APGD(threat, steps=steps(spent), loss=margin, gradient=gradient)
 
     def targeted(pull: int, spent: float) -> Attack:
-        return APGD(threat, steps=steps(spent) if pull else _SHORT // 3, targets=9)
+        return APGD(threat, steps=steps(spent) if pull else _FIRST, targets=9)
 
     def plain(gradient: Gradient, expected: float) -> Entry:
         def build(pull: int, spent: float) -> Attack:
-            return SAPGD(threat, steps=steps(spent) if pull else _SHORT // 3, gradient=gradient)
+            return SAPGD(threat, steps=steps(spent) if pull else _FIRST, gradient=gradient)
 
         return Entry(build, expected, unless="assg-cut")
 
     entries = {
-        "assg-cut": Entry(sharp(False, cross_entropy), 0.3),
+        "assg-cut": Entry(sharp(cross_entropy, temporal=False), 0.3),
         "climb": Entry(lambda pull, spent: LocalClimb(threat, queries(spent)), 0.4),
-        "assg-cut/margin": Entry(sharp(False, margin), 0.1),
-        "assg": Entry(sharp(True, cross_entropy), 0.05),
-        "assg/margin": Entry(sharp(True, margin), 0.02),
+        "assg-leak": Entry(sharp(cross_entropy, reset=False), 0.05),
+        "assg-cut/margin": Entry(sharp(margin, temporal=False), 0.1),
+        "assg": Entry(sharp(cross_entropy), 0.05, unless="assg-leak"),
         "apgd/assg-cut/margin": Entry(auto, 0.02),
         "own": plain(BACKPROP, 0.2),
         "width0.5": plain(SwapSurrogate(Triangular(0.5)), 0.05),

@@ -27,6 +27,9 @@ from spikeguard.rng import SampleStreams
 
 __all__ = ["SearchRounds"]
 
+_FULL = 64  # samples from which a larger batch makes a step per sample little cheaper
+_STARTS = 8  # of a sample in one search, at most
+
 
 @dataclass(frozen=True)
 class SearchRounds:
@@ -66,7 +69,8 @@ class SearchRounds:
             name: Name of the search.
             attack: The search.
             part: With k > 1, the k-th part of the samples with the lowest margins is searched. A
-                search that can run step by step starts k times from each of them, a climb once.
+                search that can run step by step starts k times from each of them, a climb once;
+                more often where few samples are left, so that the batches are full.
         """
         state, passes, began = self.state, 0, time.process_time()
         streams, before = self.streams.fork("round", len(state.rounds)), len(self.left())
@@ -93,25 +97,27 @@ class SearchRounds:
         began = time.process_time()
         rows = self.seen()
         rows = rows[_lowest(self.state.nearest.margin[rows], math.ceil(len(self.left()) / part))]
-        x, y, own = self._part(rows, streams)
+        most = _FULL // (len(rows) * attack.candidates)
+        rows, own, chains = self._chains(rows, most, streams)
+        x, y = self._at(rows)
         start = self.state.nearest.points[rows.to(x.device)]
         with crafting(self.model, x, y, own) as search:
             batch_size = self.batch_size * attack.candidates // 2
             climbed = attack.climb(self.model, x, y, start, search, batch_size=batch_size)
         self.state.nearest.margin[rows] = torch.inf
-        self.state.lowest[rows] = torch.minimum(
-            self.state.lowest[rows], climbed.margin.to(self.state.lowest)
-        )
+        self.state.lowest.scatter_reduce_(0, rows, climbed.margin.to(self.state.lowest), "amin")
         shares = self._judged(rows, climbed.points)
-        self._accept(rows, climbed.points, shares, began, climbed.fooled_at)
+        for chain in chains:
+            at = climbed.fooled_at[chain]
+            self._accept(rows[chain], climbed.points[chain], shares[chain], began, at)
         return len(rows)
 
     def _search(self, attack: Attack, streams: SampleStreams, part: int) -> int:
         """Search, and return how many searches."""
-        began, chains = time.process_time(), 1
-        rows = self.left()
+        began, rows = time.process_time(), self.left()
+        before = len(rows)
         if not can_step(attack, self.model):
-            x, y, own = self._part(rows, streams)
+            (x, y), own = self._at(rows), streams.take(rows)
             found = torch.cat(
                 [
                     attack(self.model, x[p], y[p], generator=own.take(p)).detach()
@@ -123,13 +129,10 @@ class SearchRounds:
                 self.state.see(rows, found, self._margins(found, y))
             return len(rows)
         if part > 1:
-            focus = _lowest(self.state.lowest[rows], math.ceil(len(rows) / part))
-            chains = round(len(rows) / len(focus))
-            rows = rows[focus].repeat(chains)
-        x, y, own = self._part(rows, streams)
-        if chains > 1:
-            number = torch.arange(chains).repeat_interleave(len(rows) // chains)
-            own = SampleStreams(own.seed, own.ids * chains + number)
+            rows = rows[_lowest(self.state.lowest[rows], math.ceil(len(rows) / part))]
+        most = max(round(before / len(rows)), _FULL // len(rows))
+        rows, own, chains = self._chains(rows, most, streams)
+        x, y = self._at(rows)
         nearest = Nearest.of(x)
         found, shares = active_set(
             attack,
@@ -141,11 +144,24 @@ class SearchRounds:
             judge=lambda points, inner: self.judge(points, rows[inner]),
             nearest=nearest,
         )
-        for chain in torch.arange(len(rows)).chunk(chains):
+        for chain in chains:
             here = rows[chain]
             self._accept(here, found[chain], shares[chain], began, nearest.fooled_at[chain])
             self.state.see(here, nearest.points[chain], nearest.margin[chain])
         return len(rows)
+
+    def _chains(
+        self, rows: Tensor, most: int, streams: SampleStreams
+    ) -> tuple[Tensor, SampleStreams, tuple[Tensor, ...]]:
+        """Repeat the rows up to ``most`` times, and 8; return them, their streams and each part."""
+        count = max(1, min(_STARTS, most))
+        parts = torch.arange(count * len(rows)).chunk(count)
+        number = torch.arange(count).repeat_interleave(len(rows))
+        rows = rows.repeat(count)
+        own = streams.take(rows)
+        if count > 1:
+            own = SampleStreams(own.seed, own.ids * count + number)
+        return rows, own, parts
 
     @torch.no_grad()
     def _margins(self, points: Tensor, y: Tensor) -> Tensor:
@@ -154,9 +170,9 @@ class SearchRounds:
         with evaluating(self.model):
             return torch.cat([-margin(classify(self.model, points[p], y[p]), y[p]) for p in parts])
 
-    def _part(self, rows: Tensor, streams: SampleStreams) -> tuple[Tensor, Tensor, SampleStreams]:
+    def _at(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         at = rows.to(self.x.device)
-        return self.x[at], self.y[at], streams.take(rows)
+        return self.x[at], self.y[at]
 
     def _batches(self, count: int) -> tuple[Tensor, ...]:
         return torch.split(torch.arange(count), self.batch_size)
