@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spikeguard.attacks import FGSM, PGD, Linf, UniformNoise
+from spikeguard.attacks import FGSM, PGD, AttackError, Converging, Linf, UniformNoise
 from spikeguard.attacks.suites import attack_by_name
-from spikeguard.auditing import Claim, Context
+from spikeguard.auditing import Claim, Context, worst_case
 from spikeguard.auditing.numbers import judge
 from spikeguard.auditing.worst_case import attack_label, measure, require_same_images
 from spikeguard.data.images import as_image_set
@@ -57,8 +57,9 @@ def test_a_weak_printed_attack_is_refuted_with_the_share_it_misses():
 
 
 @pytest.mark.parametrize("looks_at", [30, 45])
-def test_an_attack_that_a_check_made_on_other_numbers_of_images_counts(looks_at):
+def test_an_attack_that_a_check_made_on_other_numbers_of_images_counts(looks_at, monkeypatch):
     """FGSM is exact on the linear model; of 40 images 25 are far, and noise fools none of those."""
+    monkeypatch.setattr(worst_case, "_search", lambda context, stored: {})
     whole, noise = Context(Linear(), IMAGES, LABELS, THREAT), UniformNoise(THREAT, draws=1)
     whole.first(looks_at).attacked(FGSM(THREAT))
     context = whole.first(40)
@@ -68,6 +69,32 @@ def test_an_attack_that_a_check_made_on_other_numbers_of_images_counts(looks_at)
     found = measure(context, DATA, noise, max_gap=0.02)
     assert (found.bound.n, found.bound.accuracy) == (40, pytest.approx(float(right.mean())))
     assert found.bound.accuracy < before
+
+
+def test_a_short_search_makes_the_bound_true_where_the_attacks_of_the_audit_are_weak():
+    weak = UniformNoise(THREAT, draws=1)
+    found = measure(Context(Linear(), IMAGES, LABELS, THREAT), DATA, weak, max_gap=0.02)
+    assert found.bound == Score.of((LIGHT > EPS).double())
+    assert found.printed.status == "refuted"
+    assert found.sources[-1] == "a converging search of 600 gradients a sample"
+
+
+def test_a_stored_search_is_not_repeated(monkeypatch):
+    monkeypatch.setattr(worst_case, "evaluate", None)
+    search = {"snn": Converging(THREAT, 20)}
+    made = evaluate(Linear(), (IMAGES, LABELS), search, cascade=True)
+    found = measure(audited(), DATA, PRINTED, stored={"long": made}, max_gap=0.02)
+    assert found.sources == ("2 attacks of this audit", "the stored result long")
+
+
+def test_a_search_that_cannot_run_leaves_the_other_attacks(monkeypatch):
+    def fails(*arguments, **options):
+        raise AttackError("no gradient")
+
+    monkeypatch.setattr(worst_case, "evaluate", fails)
+    found = measure(audited(), DATA, PRINTED, max_gap=0.02)
+    assert found.sources == ("2 attacks of this audit",)
+    assert found.bound == Score.of((LIGHT > EPS).double())
 
 
 def test_a_stored_evaluation_lowers_the_bound_image_by_image():

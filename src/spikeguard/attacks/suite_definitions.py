@@ -27,12 +27,12 @@ from spikeguard.attacks.searches.square import Square
 from spikeguard.attacks.threat import Threat
 from spikeguard.neurons.surrogate import Surrogate, Triangular
 
-__all__ = ["CASCADES", "SUITES", "SuiteSettings"]
+__all__ = ["CASCADES", "SHORT_SEARCH", "SUITES", "SuiteSettings"]
 
 CASCADES = frozenset({"standard", "snn", "snn-short", "snn-cascade"})  # suites for the worst case
 
 _TARGETS = 9
-_SHORT = 600  # gradients per sample of ``snn-short``
+SHORT_SEARCH = 600  # gradients per sample of ``snn-short``
 _PAPER_STEP = 0.01 / (8 / 255)  # the papers' alpha of 0.01 at eps 8/255, as a fraction of eps
 _STABLE_STEPS = {7: 2.55, 10: 2.0, 20: 1.0, 40: 0.5}  # {steps: step size in 1/255 at eps 8/255}
 
@@ -163,7 +163,7 @@ def _snn(plan: SuiteSettings) -> dict[str, Attack]:
 
 def _snn_short(plan: SuiteSettings) -> dict[str, Attack]:
     """The search of ``snn`` with a fiftieth of its gradients: a first look at the worst case."""
-    return {"snn": Converging(plan.threat, _SHORT)}
+    return {"snn": Converging(plan.threat, SHORT_SEARCH)}
 
 
 def _snn_cascade(plan: SuiteSettings) -> dict[str, Attack]:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from spikeguard.attacks.base import Attack, AttackError, describe
 from spikeguard.attacks.gradients.base import Backprop, unwrap
+from spikeguard.attacks.searches.converging import Converging
+from spikeguard.attacks.suite_definitions import SHORT_SEARCH
 from spikeguard.attacks.threat import ThreatViolation
 from spikeguard.auditing.check import reason
 from spikeguard.auditing.context import Context
@@ -55,9 +57,10 @@ def measure(
     """Return the printed number, and the bound on the same images.
 
     The bound is the per-sample worst of all attacks that the audit made at its eps and of the
-    stored evaluations. Where these cover different numbers of images, both numbers are given on
-    the one at which the upper end of the bound's interval is lowest. For a stochastic model the
-    bound is not above the printed number, nor above a worst case that a check has computed.
+    stored evaluations. If none of these is a converging search, a short one is run. Where they
+    cover different numbers of images, both numbers are given on the one at which the upper end of
+    the bound's interval is lowest. For a stochastic model the bound is not above the printed
+    number, nor above a worst case that a check has computed.
 
     Args:
         context: The audit, after its checks.
@@ -71,9 +74,11 @@ def measure(
     right, why = None, ""
     if claim is None:
         right, why = _printed(context, attack, stored)
+    searched = _search(context, stored)
     made = [_Source(one.right, one.x_adv) for one in context.made_on_any()]
-    sources = [*made, *(_stored(one) for one in stored.values())]
+    sources = [*made, *(_stored(one) for one in [*searched.values(), *stored.values()])]
     names = [f"{len(made)} attack{'s' * (len(made) > 1)} of this audit"] if made else []
+    names += [*searched]
     names += [f"the stored result {name}" for name in stored]
     label = attack_label(attack) if claim is None else claim.protocol or "printed number"
     most = None if right is None else len(right)
@@ -139,6 +144,33 @@ def _printed(
         if isinstance(error, torch.OutOfMemoryError):
             raise
         return None, reason(error)
+
+
+def _search(context: Context, stored: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+    """Return the result of a short converging search; nothing if a stored evaluation has one.
+
+    A model for which it cannot run has no gradient or no finite output; the checks say so.
+    """
+    kinds = {one["kind"] for each in stored.values() for one in each.settings.values()}
+    if Converging.__name__ in kinds:
+        return {}
+    attacks = {"snn": Converging(context.threat, SHORT_SEARCH)}
+    seed, size = key(context.seed, "audit", "search"), context.batch_size
+    try:
+        found = evaluate(
+            context.model,
+            (context.x, context.y),
+            attacks,
+            seed=seed,
+            batch_size=size,
+            cascade=True,
+            check=False,
+        )
+    except (RuntimeError, ThreatViolation, AttackError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        return {}
+    return {f"a converging search of {SHORT_SEARCH} gradients a sample": found}
 
 
 def _stored(evaluation: Evaluation) -> _Source:
