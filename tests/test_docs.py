@@ -61,3 +61,16 @@ def test_every_package_is_in_the_table_of_the_architecture():
     package = ROOT / "src" / "spikeguard"
     folders = {path.parent.name for path in package.glob("*/__init__.py")} - {"recipes"}
     assert sorted(listed) == sorted({*folders, "rng"})
+
+
+def repeated_headings(text):
+    """Return the headings of the first two levels that a page has more than once."""
+    found = re.findall(r"^##? .+$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return sorted({heading for heading in found if found.count(heading) > 1})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS.parent).as_posix())
+def test_no_section_stands_twice_on_a_page(page):
+    text = page.read_text(encoding="utf-8")
+    assert repeated_headings(text) == []
+    assert repeated_headings(text + text) != []
