@@ -51,8 +51,8 @@ class ASSG:
         temporal: Backpropagate through time, as in the source; else only v[t] -> s[t] of each step.
             Long searches without the path through time find other adversarial inputs, and on small
             networks more of them.
-        reset: Backpropagate through the reset too, as in the source; else the path through time is
-            the leak alone. A layer that detaches its reset has no path through it.
+        reset: Backpropagate through the reset too, unless the layer detaches it; else the path
+            through time is the leak alone, as in the source. That finds more (docs/searches.md).
 
     Raises:
         ValueError: If A is out of range; at a call, if the model has no spiking layer, or a search
