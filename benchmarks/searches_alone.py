@@ -55,9 +55,9 @@ parser.add_argument("--data-root", default="data")
 def searches(threat: Linf, budget: int) -> dict[str, Callable[[int], Attack]]:
     """Return, by name, the attack of each use of a search."""
 
-    def sharp(temporal: bool, loss: Loss = cross_entropy) -> Callable[[int], Attack]:
+    def sharp(loss: Loss = cross_entropy, **path: bool) -> Callable[[int], Attack]:
         return lambda use: SAPGD(
-            threat, steps=STEPS, loss=loss, gradient=ASSG(SHARPNESS[use % 5], temporal)
+            threat, steps=STEPS, loss=loss, gradient=ASSG(SHARPNESS[use % 5], **path)
         )
 
     def plain(gradient: Gradient) -> Callable[[int], Attack]:
@@ -76,9 +76,11 @@ def searches(threat: Linf, budget: int) -> dict[str, Callable[[int], Attack]]:
 
     return {
         "assg-cut": sharp(temporal=False),
-        "assg-cut/margin": sharp(temporal=False, loss=margin),
-        "assg": sharp(temporal=True),
-        "assg/margin": sharp(temporal=True, loss=margin),
+        "assg-cut/margin": sharp(margin, temporal=False),
+        "assg-leak": sharp(reset=False),
+        "assg-leak/margin": sharp(margin, reset=False),
+        "assg": sharp(),
+        "assg/margin": sharp(margin),
         "climb": lambda use: LocalClimb(threat, 3 * budget // 2),
         "apgd/assg-cut": auto(cross_entropy),
         "apgd/assg-cut/margin": auto(margin),

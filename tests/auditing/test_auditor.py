@@ -296,9 +296,9 @@ def few(monkeypatch):
 def test_progress_counts_the_checks():
     told = []
     quick(network(), progress=lambda done, total, what: told.append((done, total, what)))
-    assert [done for done, _, _ in told] == list(range(5))
-    assert {total for _, total, _ in told} == {4}
-    assert told[-1][2] == "done"
+    assert [done for done, _, _ in told] == list(range(6))
+    assert {total for _, total, _ in told} == {5}
+    assert [what for _, _, what in told[-2:]] == ["the bound", "done"]
 
 
 @pytest.mark.usefixtures("few")

@@ -59,7 +59,7 @@ def test_a_weak_printed_attack_is_refuted_with_the_share_it_misses():
 @pytest.mark.parametrize("looks_at", [30, 45])
 def test_an_attack_that_a_check_made_on_other_numbers_of_images_counts(looks_at, monkeypatch):
     """FGSM is exact on the linear model; of 40 images 25 are far, and noise fools none of those."""
-    monkeypatch.setattr(worst_case, "_search", lambda context, stored: {})
+    monkeypatch.setattr(worst_case, "_search", lambda context, stored: None)
     whole, noise = Context(Linear(), IMAGES, LABELS, THREAT), UniformNoise(THREAT, draws=1)
     whole.first(looks_at).attacked(FGSM(THREAT))
     context = whole.first(40)
@@ -81,10 +81,41 @@ def test_a_short_search_makes_the_bound_true_where_the_attacks_of_the_audit_are_
 
 def test_a_stored_search_is_not_repeated(monkeypatch):
     monkeypatch.setattr(worst_case, "evaluate", None)
-    search = {"snn": Converging(THREAT, 20)}
+    search = {"snn": Converging(THREAT, 600)}
     made = evaluate(Linear(), (IMAGES, LABELS), search, cascade=True)
     found = measure(audited(), DATA, PRINTED, stored={"long": made}, max_gap=0.02)
     assert found.sources == ("2 attacks of this audit", "the stored result long")
+
+
+@pytest.mark.parametrize(("budget", "n"), [(20, 45), (600, 10)])
+def test_a_stored_search_that_is_shorter_or_of_fewer_images_does_not_replace_it(budget, n):
+    search = {"snn": Converging(THREAT, budget)}
+    made = evaluate(Linear(), (IMAGES[:n], LABELS[:n]), search, cascade=True)
+    found = measure(audited(), DATA, PRINTED, stored={"short": made}, max_gap=0.02)
+    assert "a converging search of 600 gradients a sample" in found.sources
+
+
+class Plain:
+    """An attack that is no dataclass, as a plugin may have it: no change at all."""
+
+    threat = THREAT
+
+    def __call__(self, model, x, y, *, generator=None):
+        return x.clone()
+
+
+def test_a_stored_attack_without_fields_is_no_search():
+    made = stored(Plain())
+    assert made.settings == {"attack0": "Plain"}
+    found = measure(audited(), DATA, PRINTED, stored={"plain": made}, max_gap=0.02)
+    assert found.bound == Score.of((LIGHT > EPS).double())
+
+
+def test_under_noise_the_search_does_not_raise_the_bound_above_the_printed_number():
+    context = Context(Coin(), IMAGES, LABELS, THREAT)
+    found = measure(context, DATA, PRINTED, max_gap=0.02)
+    assert found.bound.accuracy <= found.printed.value
+    assert "a converging search of 600 gradients a sample" in found.sources
 
 
 def test_a_search_that_cannot_run_leaves_the_other_attacks(monkeypatch):

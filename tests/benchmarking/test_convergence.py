@@ -96,7 +96,7 @@ def converged(model, x, y, right, seed=0):
         with torch.no_grad():
             return (model(points).argmax(1) == y[rows]).double()
 
-    return Converging(Linf(0.1), budget=6000).run(
+    return Converging(Linf(0.1), budget=60_000).run(
         model, x, y, SearchState.of(x, right), SampleStreams(seed, torch.arange(len(x))),
         batch_size=3, judge=judge,
     )  # fmt: skip

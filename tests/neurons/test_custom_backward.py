@@ -311,16 +311,20 @@ def test_the_compiled_way_back_is_the_definition(shape, reset, detach, side, las
                 assert torch.equal(slopes.backward_through_time(*arguments), expected)
 
 
+SHAPES = [(3, 5, 7), (4, 3, 6, 9, 11), (2, 600, 3), (1, 3, 4), (3, 0, 4)]
+
+
 @compiled
-@pytest.mark.parametrize("shape", [(3, 5, 7), (4, 3, 6, 9, 11), (2, 600, 3)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels last"])
-def test_the_compiled_way_back_in_a_step_is_the_definition(shape, last):
+def test_the_compiled_way_back_in_a_step_is_the_definition(shape, last, dtype):
     generator = stream(0, "backward_in_step")
-    grad, slope = (torch.randn(shape, generator=generator) for _ in range(2))
+    grad, slope = (torch.randn(shape, generator=generator, dtype=dtype) for _ in range(2))
     if last and len(shape) == 5:
         folded = slope.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         slope = folded.view(shape)  # the gradient is laid out otherwise
-    scale = torch.rand(shape[2], generator=generator)
+    scale = torch.rand(shape[2], generator=generator, dtype=dtype)
     for factor in (None, scale):
         for one in (slope, slope[:1]):
             for total in (False, True):

@@ -164,8 +164,10 @@ def known(number):
 
 def main():
     """Make and store the networks that are not stored yet."""
-    with np.load(STORED) as archive:
-        arrays = dict(archive)
+    arrays = {}
+    if STORED.exists():
+        with np.load(STORED) as archive:
+            arrays = dict(archive)
     stored = {int(name.split("/")[0]) for name in arrays}
     for number in sorted(set(range(len(SHAPES))) - stored):
         found = made(number)

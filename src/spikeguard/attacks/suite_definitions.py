@@ -162,7 +162,7 @@ def _snn(plan: SuiteSettings) -> dict[str, Attack]:
 
 
 def _snn_short(plan: SuiteSettings) -> dict[str, Attack]:
-    """The search of ``snn`` with a fiftieth of its gradients: a first look at the worst case."""
+    """The search of ``snn`` with 600 gradients a sample: a first look at the worst case."""
     return {"snn": Converging(plan.threat, SHORT_SEARCH)}
 
 

@@ -93,11 +93,13 @@ def audit(
         printed: A number measured elsewhere, judged instead of one that the audit measures.
         max_gap: The printed number may exceed the bound by this share, in [0, 1].
         stored: Evaluations of the same model at the same threat set, by name, on the first images
-            of ``data``. Their attacks count in the bound.
+            of ``data``. Their attacks count in the bound. If none has a converging search of these
+            images, the audit ends with a short one, of 600 gradients a sample.
         check: Whether to reject a model at once that gives other logits in a second call or in
             another batch; see :func:`~spikeguard.preflight.quick.quick_check`. With False, checks
             S1, G28 and G29 judge it.
-        progress: Callback ``(checks done, number of checks, next check)``, or None.
+        progress: Callback ``(parts done, number of parts, next part)``, or None; the parts are the
+            checks and the bound.
 
     Raises:
         ValueError: If an argument is out of range, the data do not fit the model, or the model
@@ -153,20 +155,22 @@ def audit(
         looks=len(sizes),
     )
     context, once = whole.first(sizes[0]), replace(whole, looks=1)  # for checks with one look
-    findings = []
+    findings, parts = [], len(CHECKS) + 1  # the checks and the bound
     for number, (code, each) in enumerate(CHECKS.items()):
         if progress is not None:
-            progress(number, len(CHECKS), f"{code}: {title(each.measure)}")
+            progress(number, parts, f"{code}: {title(each.measure)}")
         seen = [once.first(_WIDE)] if each.wide else [whole.first(n) for n in sizes]
         findings.append(_run(code, each, seen))
     if progress is not None:
-        progress(len(CHECKS), len(CHECKS), "done")
+        progress(len(CHECKS), parts, "the bound")
     found = measure(
         *(context, images, attack or reported(PRINTED, model, threat)),
         claim=printed,
         stored=stored,
         max_gap=max_gap,
     )
+    if progress is not None:
+        progress(parts, parts, "done")
     return conclude(
         findings,
         bound=found.bound,

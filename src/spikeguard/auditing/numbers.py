@@ -150,7 +150,8 @@ class Bound:
         high: Upper end.
         n: Number of images.
         checks: Number of checks that passed or failed.
-        sources: The attacks of the audit and the stored results that it is the worst of.
+        sources: The attacks and the search of the audit, and the stored results, that it is the
+            worst of.
         why: The fault, or the open checks; may be empty.
     """
 

@@ -1,4 +1,4 @@
-"""The printed number and the bound, measured: the audit's attacks and the stored evaluations."""
+"""The printed number and the bound, measured: the audit's attacks and stored evaluations."""
 
 from __future__ import annotations
 
@@ -75,10 +75,12 @@ def measure(
     if claim is None:
         right, why = _printed(context, attack, stored)
     searched = _search(context, stored)
+    results = [one for one in (searched, *stored.values()) if one is not None]
     made = [_Source(one.right, one.x_adv) for one in context.made_on_any()]
-    sources = [*made, *(_stored(one) for one in [*searched.values(), *stored.values()])]
+    sources = [*made, *(_stored(one) for one in results)]
     names = [f"{len(made)} attack{'s' * (len(made) > 1)} of this audit"] if made else []
-    names += [*searched]
+    if searched is not None:
+        names.append(f"a converging search of {SHORT_SEARCH} gradients a sample")
     names += [f"the stored result {name}" for name in stored]
     label = attack_label(attack) if claim is None else claim.protocol or "printed number"
     most = None if right is None else len(right)
@@ -146,31 +148,34 @@ def _printed(
         return None, reason(error)
 
 
-def _search(context: Context, stored: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
-    """Return the result of a short converging search; nothing if a stored evaluation has one.
+def _search(context: Context, stored: Mapping[str, Evaluation]) -> Evaluation | None:
+    """Return the result of a short converging search; None if a stored one is as strong.
 
     A model for which it cannot run has no gradient or no finite output; the checks say so.
     """
-    kinds = {one["kind"] for each in stored.values() for one in each.settings.values()}
-    if Converging.__name__ in kinds:
-        return {}
-    attacks = {"snn": Converging(context.threat, SHORT_SEARCH)}
-    seed, size = key(context.seed, "audit", "search"), context.batch_size
+    if any(_searches(each, len(context)) for each in stored.values()):
+        return None
     try:
-        found = evaluate(
+        return evaluate(
             context.model,
             (context.x, context.y),
-            attacks,
-            seed=seed,
-            batch_size=size,
+            {"snn": Converging(context.threat, SHORT_SEARCH)},
+            seed=key(context.seed, "audit", "search"),
+            batch_size=context.batch_size,
             cascade=True,
             check=False,
         )
     except (RuntimeError, ThreatViolation, AttackError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        return {}
-    return {f"a converging search of {SHORT_SEARCH} gradients a sample": found}
+        return None
+
+
+def _searches(evaluation: Evaluation, n: int) -> bool:
+    """Whether an evaluation has a search at least as long as the short one, on n images or more."""
+    settings = [one for one in evaluation.settings.values() if isinstance(one, Mapping)]
+    searches = [one for one in settings if one.get("kind") == Converging.__name__]
+    return evaluation.samples >= n and any(one["budget"] >= SHORT_SEARCH for one in searches)
 
 
 def _stored(evaluation: Evaluation) -> _Source:

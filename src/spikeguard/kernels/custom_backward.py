@@ -116,8 +116,10 @@ def in_step_reference(
     grad: Tensor, slope: Tensor, scale: Tensor | None = None, total: bool = False
 ) -> Tensor:
     """The definition of :func:`backward_in_step`."""
-    found = [grad[t] * step(slope, t) for t in reversed(range(len(grad)))]
-    return _scaled(found, scale, total)
+    found = grad * slope
+    if total:
+        return _scaled(list(found.flip(0)), scale, total)
+    return found if scale is None else found * over_channels(scale, found)
 
 
 def _scaled(found: list[Tensor], scale: Tensor | None, total: bool) -> Tensor:

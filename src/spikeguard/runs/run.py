@@ -151,7 +151,8 @@ class Run:
     ) -> Verdict:
         """Audit the run and store the verdict in ``audit.json``.
 
-        The bound includes the results in ``attacks/`` at the audited radius.
+        The bound includes the results in ``attacks/`` at the audited radius, and a short converging
+        search if none of them has one.
 
         Args:
             eps: Radius of the threat set; the largest of the recipe's when left out.

@@ -9,6 +9,7 @@ from torch import nn
 
 import spikeguard as sg
 from spikeguard.attacks import L1, L2, SAPGD, Converging, Linf, LocalClimb, cost
+from spikeguard.attacks.base import describe
 from spikeguard.attacks.model_access import observe_passes
 from spikeguard.attacks.searches import converging, search_rounds
 from spikeguard.attacks.searches.nearest import Nearest
@@ -181,7 +182,7 @@ def test_a_climb_starts_from_the_points_of_lowest_margin_and_uses_them_up(monkey
         used = self.state.nearest.margin[seen].isinf()
         parts.append(part)
         assert used.sum() == min(len(seen), -(-left // part)), "a part of those left"
-        assert climbs == used.sum() * max(1, 8 // int(used.sum())), "64 candidates or more at once"
+        assert climbs == used.sum(), "no batch is filled so early"
         if not used.all():
             assert before.margin[seen][~used].min() >= starts[-1][2][seen][used].max()
         return climbs
@@ -224,19 +225,21 @@ def test_a_focused_search_starts_several_times_from_the_samples_of_lowest_margin
     monkeypatch.setattr(converging, "portfolio", lambda threat: entries)
     (x, y), model = vectors(), spiking()
     one = cost(SAPGD(Linf(0.001), steps=4))
-    found = run(Converging(Linf(0.001), budget=19 * one), model, x, y)
+    monkeypatch.setattr(search_rounds, "_FILLED", 3 * one)
+    found = run(Converging(Linf(0.001), budget=12 * one), model, x, y)
     assert [r.fooled for r in found.rounds] == [0.0] * 6, "the set is too small to fool any"
-    # 14 are left: 64 / 14 starts of all; of a third, 5, 64 / 5 but at most 8
-    assert [len(each) for each, _ in searched] == [56, 40, 40, 40, 56, 40]
-    assert found.rounds[0].cost == pytest.approx(one * 4)
-    assert found.rounds[1].cost == pytest.approx(one * 40 / 14)
+    # 14 are left: one start of all; of a third, 5, three; later 64 / 14 and 64 / 5, but at most 8
+    assert [len(each) for each, _ in searched] == [14, 15, 15, 40, 56, 40]
+    assert found.rounds[0].cost == pytest.approx(one)
+    assert found.rounds[3].cost == pytest.approx(one * 40 / 14)
     with torch.no_grad():
         logits = model(x)
     led = logits.gather(1, y[:, None]) - logits.scatter(1, y[:, None], -torch.inf)
     nearest = led.amin(1).argsort()[:5].sort().values  # margins hardly move in this set
     x_focus, starts = searched[1]
-    assert torch.equal(x_focus, x[nearest].repeat(8, 1))
-    assert len(starts.unique(dim=0)) == 40, "every start is another one"
+    assert torch.equal(x_focus, x[nearest].repeat(3, 1))
+    assert len(searched[3][1].unique(dim=0)) == 40
+    assert len(starts.unique(dim=0)) == 15, "every start is another one"
 
 
 def test_a_large_block_starts_three_times_from_a_third_and_once_from_all(monkeypatch):
@@ -254,6 +257,45 @@ def test_a_large_block_starts_three_times_from_a_third_and_once_from_all(monkeyp
         y = model(x).argmax(1)
     run(Converging(Linf(1e-6), budget=4), model, x, y)
     assert searched == [90, 90]
+
+
+def test_repeated_climbs_of_a_sample_differ(monkeypatch, shortened):
+    monkeypatch.setattr(search_rounds, "_FILLED", 0)
+    ids, own = [], LocalClimb.climb
+
+    def noting(self, model, x, y, start, streams, **options):
+        ids.append((len(x), streams.ids.tolist()))
+        return own(self, model, x, y, start, streams, **options)
+
+    monkeypatch.setattr(LocalClimb, "climb", noting)
+    (x, y), model = vectors(9), spiking()
+    run(Converging(Linf(0.02), budget=400), model, x, y)
+    assert all(len(set(each)) == n for n, each in ids)
+    assert max(n for n, _ in ids) == 8, "of 8, 4, 2 or 1 samples: 64 candidates at once"
+
+
+def test_a_short_search_of_few_samples_is_various():
+    (x, y), model = vectors(5), spiking()
+    found = run(Converging(Linf(1e-4), budget=600), model, x, y)
+    assert len({r.search for r in found.rounds}) >= 3
+
+
+def test_a_sample_falls_at_the_time_of_its_first_start(shortened):
+    (x, y), model = vectors(2), spiking()
+    state = SearchState.of(x, torch.ones(2, dtype=torch.float64))
+    streams = SampleStreams(0, torch.arange(2))
+    rounds = search_rounds.SearchRounds(model, x, y, state, streams, 2, lambda p, r: None)
+    for at in (9.0, 2.0, 5.0):
+        times = torch.full((1,), at, dtype=torch.float64)
+        rounds._accept(torch.tensor([1]), x[1:], torch.zeros(1), 1.0, times)
+    assert state.fell.tolist() == [float("inf"), 1.0]
+
+
+def test_a_search_of_other_rules_is_another_attack():
+    """Its name in a stored evaluation differs, so that no round of it is continued."""
+    assert describe(Converging(Linf(0.1), 600))["rules"] == 2
+    with pytest.raises(TypeError):
+        Converging(Linf(0.1), 600, rules=1)
 
 
 def test_chains_of_a_search_do_not_depend_on_the_batch(shortened):

@@ -59,6 +59,14 @@ def test_a_network_without_spikes_is_fooled_by_its_own_gradient():
     assert model(found).argmax(1).tolist() == [1, 0]
 
 
+def test_the_first_searches_are_short_and_later_ones_grow_with_what_was_spent():
+    entries = portfolio(Linf(0.1))
+    steps = [entries["assg-cut"].build(0, s).steps for s in (0, 200, 400, 600, 3000, 10_000, 1e6)]
+    assert steps == [100, 100, 200, 300, 300, 1000, 1000]
+    queries = [entries["climb"].build(0, s).queries for s in (0, 125, 300, 500, 6000, 12_000, 1e6)]
+    assert queries == [500, 500, 1200, 2000, 2000, 4000, 4000]
+
+
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5), L1(1.0)], ids=lambda threat: threat.norm)
 def test_a_search_becomes_longer_and_changes_its_sharpness(threat):
     for entry in portfolio(threat).values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +39,10 @@ class Converging:
     r"""Searches of a portfolio in turn, each on the samples that are left, until the curve is flat.
 
     The next search is the one that has fooled the largest share of the remaining samples per
-    gradient lately (``Bandit``). A search becomes longer as more is spent. A fooled sample leaves
-    at once. Samples of low margin fall first, so three of four gradient searches, and most climbs,
-    are on the third of the samples with the lowest margins seen so far. The search ends
+    gradient lately (``Bandit``). A search becomes longer as more is spent. A fooled sample is not
+    searched in later rounds. Samples of low margin fall first, so three of four gradient searches,
+    and most climbs, are on the third of the samples with the lowest margins seen so far. The search
+    ends
 
     * when no sample is left;
     * when ``budget`` gradients were spent per sample left;
@@ -55,12 +56,17 @@ class Converging:
         threat: The set the adversary may use.
         budget: Gradients per sample left, on average, > 0; the last round may exceed it.
 
+    Attributes:
+        rules: Number of the present portfolio and rules. A stored search of other rules is not
+            continued.
+
     Raises:
         ValueError: If the budget is not positive.
     """
 
     threat: Threat
     budget: float = 100_000
+    rules: int = field(default=2, init=False)
 
     exempt_from = frozenset({"linear_optimum", "moves_far", "moves_in_l1"})
 

@@ -20,7 +20,7 @@ __all__ = ["Entry", "needed", "portfolio"]
 
 _SHARPNESS = (0.45, 0.42, 0.40, 0.43, 0.38)  # A of ASSG in turn: each finds other inputs
 _FIRST, _SHORT, _LONG = 100, 300, 1000  # gradient steps of a search: at first, early and late
-_FEW, _MANY = (500, 2000), 4000  # queries of a climb: at first and early, late
+_QUERIES = 500, 2000, 4000  # of a climb: at first, early and late
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def portfolio(threat: Threat) -> dict[str, Entry]:
         return int(min(_LONG, max(_FIRST, min(_SHORT, spent / 2), spent / 10)))
 
     def queries(spent: float) -> int:
-        return int(min(_MANY, max(_FEW[0], min(_FEW[1], 4 * spent), spent / 3)))
+        first, short, long = _QUERIES
+        return int(min(long, max(first, min(short, 4 * spent), spent / 3)))
 
     def sharp(loss: Loss, **path: bool) -> Callable[[int, float], Attack]:
         def build(pull: int, spent: float) -> Attack:

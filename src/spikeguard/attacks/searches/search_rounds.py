@@ -27,8 +27,9 @@ from spikeguard.rng import SampleStreams
 
 __all__ = ["SearchRounds"]
 
-_FULL = 64  # samples from which a larger batch makes a step per sample little cheaper
-_STARTS = 8  # of a sample in one search, at most
+_FULL = 64  # samples in a batch beyond which a step of one sample hardly gets cheaper
+_STARTS = 8  # at most, of one sample in one search
+_FILLED = 900  # gradients per sample before batches are filled: short searches stay various
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ class SearchRounds:
             name: Name of the search.
             attack: The search.
             part: With k > 1, the k-th part of the samples with the lowest margins is searched. A
-                search that can run step by step starts k times from each of them, a climb once;
-                more often where few samples are left, so that the batches are full.
+                search that can run step by step starts k times from each of them, a climb once.
+                Where few samples are left, later searches of both kinds start more often, up to 8
+                times, so that their batches are full.
         """
         state, passes, began = self.state, 0, time.process_time()
         streams, before = self.streams.fork("round", len(state.rounds)), len(self.left())
@@ -97,8 +99,7 @@ class SearchRounds:
         began = time.process_time()
         rows = self.seen()
         rows = rows[_lowest(self.state.nearest.margin[rows], math.ceil(len(self.left()) / part))]
-        most = _FULL // (len(rows) * attack.candidates)
-        rows, own, chains = self._chains(rows, most, streams)
+        rows, own, chains = self._chains(rows, self._fills(len(rows) * attack.candidates), streams)
         x, y = self._at(rows)
         start = self.state.nearest.points[rows.to(x.device)]
         with crafting(self.model, x, y, own) as search:
@@ -130,7 +131,7 @@ class SearchRounds:
             return len(rows)
         if part > 1:
             rows = rows[_lowest(self.state.lowest[rows], math.ceil(len(rows) / part))]
-        most = max(round(before / len(rows)), _FULL // len(rows))
+        most = max(round(before / len(rows)), self._fills(len(rows)))
         rows, own, chains = self._chains(rows, most, streams)
         x, y = self._at(rows)
         nearest = Nearest.of(x)
@@ -150,10 +151,18 @@ class SearchRounds:
             self.state.see(here, nearest.points[chain], nearest.margin[chain])
         return len(rows)
 
+    def _fills(self, size: int) -> int:
+        """Return how many repetitions of a batch make a full one."""
+        return _FULL // size if self.state.spent >= _FILLED else 1
+
     def _chains(
         self, rows: Tensor, most: int, streams: SampleStreams
     ) -> tuple[Tensor, SampleStreams, tuple[Tensor, ...]]:
-        """Repeat the rows up to ``most`` times, and 8; return them, their streams and each part."""
+        """Repeat the rows ``most`` times, 8 at most.
+
+        Returns:
+            The rows, a stream for each, and the indices of each repetition.
+        """
         count = max(1, min(_STARTS, most))
         parts = torch.arange(count * len(rows)).chunk(count)
         number = torch.arange(count).repeat_interleave(len(rows))
@@ -196,12 +205,13 @@ class SearchRounds:
             if fooled_at is None
             else fooled_at.clamp_max(now)
         )
+        fallen = shares == 0
+        at = state.cpu_s + times[fallen].to(state.fell) - began
+        state.fell[rows[fallen]] = torch.minimum(state.fell[rows[fallen]], at)
         lower = shares < state.right[rows]
         here = rows[lower].to(self.x.device)
         state.points[here] = points[lower.to(points.device)]
         state.right[rows[lower]] = shares[lower].to(state.right)
-        fallen = lower & (shares == 0)
-        state.fell[rows[fallen]] = state.cpu_s + times[fallen].to(state.fell) - began
 
 
 def _lowest(values: Tensor, count: int) -> Tensor:

@@ -63,7 +63,8 @@ def audit(
     """Judge the robust accuracy that a paper would print, and the upper bound from all attacks.
 
     The bound is the per-image worst of the audit's attacks and of the run's stored results at this
-    radius. Also measures the distribution of a run's membrane potentials, for the report.
+    radius, and of a short converging search if no stored result has one. Also measures the
+    distribution of a run's membrane potentials, for the report.
 
     Args:
         run: Run folder; or --model.

@@ -704,10 +704,10 @@ void retrace(const Retrace& k, const Pool& pool) {
           }
           SIMD for (int64_t i = 0; i < n; ++i) du[i] = dv[i] * a[i];
         }
-        M* dx = static_cast<M*>(k.dx) + place;
         if (k.total) {
           SIMD for (int64_t i = 0; i < n; ++i) sum[i] += dv[i];
         } else {
+          M* dx = static_cast<M*>(k.dx) + place;
           SIMD for (int64_t i = 0; i < n; ++i) dx[i] = dv[i] * scale[i];
         }
       }
