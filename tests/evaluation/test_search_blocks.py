@@ -211,7 +211,7 @@ def test_a_state_of_another_search_is_rejected(tmp_path):
 
 def test_progress_counts_the_passes_of_the_search_and_expects_an_end(monkeypatch):
     """The total falls below the whole budget, and every pass is counted."""
-    monkeypatch.setattr(converging, "_FIRST", 12)  # flat at 38 gradients
+    monkeypatch.setattr(converging, "_FIRST", 4)  # flat at 40 gradients
     seen = []
     evaluate(
         *(spiking(), data(), attack(3000)),

@@ -24,9 +24,9 @@ __all__ = ["CHOICE_DRAWS", "Converging"]
 
 CHOICE_DRAWS = 4  # times the draws of a score: among many points some are lucky on a few draws
 
-_FLAT_FACTOR = math.sqrt(10)
-_FLAT_SHARE = 0.005
-_FIRST = 900  # gradients per sample; a curve is flat at the earliest after sqrt(10) times as many
+_FLAT_FACTOR = 10
+_FLAT_SHARE = 0.01
+_FIRST = 300  # gradients per sample; a curve is flat at the earliest after ten times as many
 _FOCUS = 3  # most searches are on a third of the samples, those with the lowest margins
 _WHOLE = 4  # of so many gradient searches the first is on all samples
 _CLIMB = "climb"
@@ -46,8 +46,8 @@ class Converging:
 
     * when no sample is left;
     * when ``budget`` gradients were spent per sample left;
-    * when the curve is flat: every search was used, at least 2,850 gradients were spent per sample
-      left, and over the last factor :math:`\sqrt{10}` of them at most 0.5 % of the samples fell.
+    * when the curve is flat: every search was used, at least 3,000 gradients were spent per sample
+      left, and the last nine tenths of them fooled at most 1 % of the samples.
 
     With noise in the model a sample leaves when all its scored draws are wrong, and the portfolio
     is ``noisy_portfolio``.
