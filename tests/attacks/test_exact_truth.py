@@ -13,7 +13,7 @@ from spikeguard.evaluation.evaluator import evaluate
 from tests.toys.exact_networks import IMAGES, SHAPES, answers, known
 
 NUMBERS = range(len(SHAPES))
-MISSED = (8, 10, 11, 12, 15, 16, 18, 27)  # the search ends before it finds all of them
+MISSED = (8, 10, 11, 12, 16, 18, 27)  # the search ends before it finds all of them
 QUICK = (0, 8, 13, 18)  # recomputed in every run
 
 
