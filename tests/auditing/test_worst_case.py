@@ -14,6 +14,7 @@ from spikeguard.data.images import as_image_set
 from spikeguard.evaluation.estimates import Estimate
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.evaluation.statistics import Score
+from spikeguard.preflight.quick import PreflightWarning
 from tests.toys import closed_forms as toys
 from tests.toys.closed_forms import EPS, Coin, Linear
 from tests.toys.small_evaluations import Shift
@@ -123,7 +124,8 @@ def test_a_search_that_cannot_run_leaves_the_other_attacks(monkeypatch):
         raise AttackError("no gradient")
 
     monkeypatch.setattr(worst_case, "evaluate", fails)
-    found = measure(audited(), DATA, PRINTED, max_gap=0.02)
+    with pytest.warns(PreflightWarning, match="without a converging search: .*no gradient"):
+        found = measure(audited(), DATA, PRINTED, max_gap=0.02)
     assert found.sources == ("2 attacks of this audit",)
     assert found.bound == Score.of((LIGHT > EPS).double())
 

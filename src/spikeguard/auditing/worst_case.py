@@ -23,6 +23,7 @@ from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.evaluation.result import Evaluation
 from spikeguard.evaluation.statistics import Score
 from spikeguard.evaluation.worst_case import lowest, worst_of
+from spikeguard.preflight.quick import warn
 from spikeguard.rng import key
 
 __all__ = ["Measured", "attack_label", "measure", "require_same_images"]
@@ -151,7 +152,7 @@ def _printed(
 def _search(context: Context, stored: Mapping[str, Evaluation]) -> Evaluation | None:
     """Return the result of a short converging search; None if a stored one is as strong.
 
-    A model for which it cannot run has no gradient or no finite output; the checks say so.
+    If it cannot run, for want of a gradient or of finite logits, a warning states why.
     """
     if any(_searches(each, len(context)) for each in stored.values()):
         return None
@@ -168,6 +169,7 @@ def _search(context: Context, stored: Mapping[str, Evaluation]) -> Evaluation | 
     except (RuntimeError, ThreatViolation, AttackError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
+        warn([f"audit: the bound is without a converging search: {reason(error)}"])
         return None
 
 
