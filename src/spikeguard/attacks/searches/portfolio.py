@@ -32,7 +32,7 @@ class Entry:
             used and the gradients per sample that all searches have spent.
         expected: Share of the remaining samples that a first use is expected to fool, per 300
             gradients; from other images than those reported. It orders searches not used yet.
-        unless: An entry beside which this one found nothing; the search is used only on a model
+        unless: An entry beside which this one is not needed; the search is used only on a model
             to which that entry does not apply.
     """
 
