@@ -31,10 +31,19 @@ format: $(VENV)/.dev ## Format the code and fix what ruff can fix.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.docs ## Build the documentation site, build/site/index.html; check its links.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+test-wheel: $(VENV)/.core ## Build a wheel, install it in a fresh environment and run the demo there.
+	rm -rf build/wheel && $(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps -w build/wheel .
+	$(PYTHON) -m venv build/wheel/env
+	build/wheel/env/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt build/wheel/*.whl
+	cd build/wheel && CXX=none env/bin/spikeguard list kernels && env/bin/spikeguard demo --quick --out demo
+
 test-peers: $(VENV)/.dev bench-peers ## Test against foolbox, ART, SpikingJelly, snnTorch and Norse themselves.
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/peers tests/benchmarking
 
-check: lint types test test-peers ## Everything the gate runs.
+check: lint types test test-peers docs test-wheel ## Everything the gate runs.
 
 bench-peers: $(VENV)/.core ## Install what benchmarks and peer tests compare with; no torchvision, no CUDA.
 	$(PIP) -e ".[bench]"
@@ -52,6 +61,11 @@ $(VENV)/bin/python:
 $(VENV)/.core: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	@echo "Installing SpikeGuard into $(VENV) (once; about a minute, and a download of torch) ..."
 	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/.core
+	@echo "Installing the tools of the documentation site into $(VENV) (once) ..."
+	$(PIP) -e ".[docs]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
