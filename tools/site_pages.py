@@ -1,7 +1,7 @@
-"""Pages of the documentation site that are made from the package: names, and the Python interface.
+"""Pages of the documentation site that are made from the package, and formulas.
 
-mkdocs calls ``on_files`` and ``on_page_content`` (see mkdocs.yml). The first page is README.md, with
-its links adapted. Formulas become MathML, which browsers show without a script.
+mkdocs calls ``on_files`` and ``on_page_content`` (see mkdocs.yml). The first page is README.md with
+its links adapted; names and the Python interface come from the package. Formulas become MathML, which browsers show without a script.
 """
 
 from __future__ import annotations
