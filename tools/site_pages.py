@@ -1,7 +1,8 @@
 """Pages of the documentation site that are made from the package, and formulas.
 
-mkdocs calls ``on_files`` and ``on_page_content`` (see mkdocs.yml). The first page is README.md with
-its links adapted; names and the Python interface come from the package. Formulas become MathML, which browsers show without a script.
+mkdocs calls the functions ``on_...`` (see mkdocs.yml). The first page is README.md with
+its links adapted; names and the Python interface come from the package. Formulas become MathML, which
+browsers show without a script.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     plotly = package_files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
     files.append(File.generated(config, "assets/plotly.min.js", content=plotly))
     return files
+
+
+def on_page_markdown(text: str, **_: object) -> str:
+    """Let links to the root folder lead to the pages made from its files."""
+    return text.replace("](../CONTRIBUTING.md", "](contributing.md")
 
 
 def on_page_content(text: str, **_: object) -> str:
