@@ -1,7 +1,7 @@
 """Pages of the documentation site that are made from the package, and formulas.
 
-mkdocs calls the functions ``on_...`` (see mkdocs.yml). The first page is README.md with
-its links adapted; names and the Python interface come from the package. Formulas become MathML, which
+mkdocs calls the functions ``on_...`` (see mkdocs.yml). The first page is README.md with its links
+adapted; names and the Python interface come from the package. Formulas become MathML, which
 browsers show without a script.
 """
 
