@@ -113,9 +113,12 @@ def test_titles_tell_the_recipes_of_a_folder_apart():
         assert len(set(titles)) == len(titles)
 
 
-def test_every_published_row_has_one_recipe():
-    named = [key for name in NAMES for key in shipped(name).published]
+def test_every_published_row_has_one_recipe_and_at_most_one_with_the_printed_weight():
+    printed = [key for name in NAMES if "/printed/" in name for key in shipped(name).published]
+    named = [key for name in NAMES if "/printed/" not in name for key in shipped(name).published]
     assert len(named) == len(set(named))
+    assert len(printed) == len(set(printed))
+    assert set(printed) == {key for key in named if key.startswith("tgo/") and _constrained(key)}
     assert set(rows()) - set(named) == {key for key in rows() if key.startswith(NO_RECIPE)}
 
 
@@ -153,6 +156,49 @@ def test_the_thresholds_and_leaks_of_the_operational_space_are_those_of_its_grid
     for name in recipes.recipe_names("operational-space/"):
         neuron = shipped(name).model["neuron"]
         assert neuron["decay"] + neuron["input_scale"] == pytest.approx(1, abs=2e-6)
+
+
+def _constrained(key):
+    return bool({"tgo", "mc"} & set(key.rpartition("/")[2].replace("+", " ").split()))
+
+
+def test_printed_recipes_differ_from_the_calibrated_ones_in_the_penalty_and_in_eot_only():
+    """Eqs. 12 to 14 with the printed weights, the mean over layers, and epochs; Tables 1 and 2."""
+    for name in recipes.recipe_names("tgo/printed/"):
+        printed, calibrated = shipped(name), shipped(name.replace("/printed", ""))
+        weight = 0.6 if "vgg11" in name else 0.4
+        (piece,) = (each for each in printed.objective if each["name"] == "tgo")
+        options = {"lambda_max": weight, "reduction": "mean_of_layers", "updates": "epoch"}
+        assert piece == {"name": "tgo", **options}
+        others = [each for each in printed.objective if each != piece]
+        assert others == [each for each in calibrated.objective if each["name"] != "tgo"]
+        assert printed.evaluate.eot == 1
+        assert printed.evaluate.checkpoint == "last" and printed.data.val_fraction == 0
+        for part in ("seed", "data", "model", "train"):
+            assert getattr(printed, part) == getattr(calibrated, part)
+
+
+def test_the_medium_recipes_train_on_every_image_for_25_epochs_and_attack_1000():
+    names = recipes.recipe_names("medium/")
+    assert len(names) == 11
+    for name in names:
+        recipe = shipped(name)
+        assert recipe.data.name == "cifar10" and recipe.data.train_limit is None
+        assert recipe.data.val_fraction == 0 and recipe.evaluate.checkpoint == "last"
+        assert (recipe.model["name"], recipe.model["width"]) == ("vgg5", 0.25)
+        assert recipe.train["epochs"] >= 25
+        assert recipe.evaluate.limit == 1000
+        assert recipe.evaluate.eps == (8 / 255,)
+
+
+def test_without_validation_images_the_last_epoch_is_attacked():
+    """Known by the recipe alone, before anything is read or written."""
+    assert load_recipe("demo/at", ["data.val_fraction=0"]).data.val_fraction == 0
+    with pytest.raises(ConfigError, match=r"write evaluate.checkpoint: last") as caught:
+        load_recipe("demo/at", ["data.val_fraction=0", "evaluate.checkpoint=best"])
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+    with pytest.raises(ConfigError, match=r"write evaluate.tune: false"):
+        load_recipe("demo/at", ["data.val_fraction=0", "evaluate.tune=true"])
 
 
 def test_the_strong_recipes_train_at_the_radius_they_are_attacked_at():

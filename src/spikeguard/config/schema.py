@@ -72,7 +72,10 @@ _S = TypeVar("_S", bound=_Section)
 
 
 class DataSection(_Section):
-    """Name and size of the data set; the arguments of :func:`spikeguard.data.load`."""
+    """Name and size of the data set; the arguments of :func:`spikeguard.data.load`.
+
+    ``val_fraction: 0`` trains on all images and needs ``evaluate.checkpoint: last``.
+    """
 
     name: str
     train_limit: Count | None = None
@@ -175,6 +178,21 @@ class Recipe(_Section):
         for key in keys:
             row(key)
         return keys
+
+    @model_validator(mode="after")
+    def _chosen_on_validation_images(self) -> Self:
+        if self.data.val_fraction == 0:
+            if self.evaluate.checkpoint == "best":
+                raise ValueError(
+                    "data.val_fraction: 0 leaves no images to choose the best epoch, got "
+                    "evaluate.checkpoint: best; write evaluate.checkpoint: last"
+                )
+            if self.evaluate.tune:
+                raise ValueError(
+                    "data.val_fraction: 0 leaves no images to choose settings, got "
+                    "evaluate.tune: true; write evaluate.tune: false"
+                )
+        return self
 
     @property
     def label(self) -> str:

@@ -63,7 +63,8 @@ def load(
     Args:
         name: A name in ``DATASETS``.
         root: Folder of the data sets; default ``$SPIKEGUARD_DATA``, else ``data``.
-        val_fraction: Share of the training images that is set aside for validation, in (0, 1).
+        val_fraction: Share of the training images that is set aside for validation, in [0, 1);
+            with 0 every training image is trained on, and ``val`` is None.
         seed: Seed of the random choice of validation images and of limited training images.
         train_limit: Number of training images to use, validation included: a random choice by
             ``seed`` with the class proportions of all, in the order of the files. A smaller choice
@@ -91,7 +92,9 @@ def load(
     if test_limit is not None:
         _check_limit("test_limit", test_limit, test)
         test = test.subset(slice(test_limit))
-    train, val = split_validation(train, val_fraction, seed)
+    val = None
+    if val_fraction != 0:
+        train, val = split_validation(train, val_fraction, seed)
     augmentation = Compose(tuple(parts)) if parts else None
     return Splits(train, val, test, data_set.mean, data_set.std, augmentation)
 

@@ -78,7 +78,7 @@ class Splits:
 
     Args:
         train: Images that the weights are fitted to.
-        val: Images cut from the training files, to choose the best epoch.
+        val: Images cut from the training files, to choose the best epoch; None without them.
         test: The official test images, for the final numbers only.
         mean: Per-channel mean that the model subtracts, in [0, 1] units.
         std: Per-channel standard deviation that the model divides by, in [0, 1] units, > 0.
@@ -90,14 +90,14 @@ class Splits:
     """
 
     train: ImageSet
-    val: ImageSet
+    val: ImageSet | None
     test: ImageSet
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augment: Augmentation | None = None
 
     def __post_init__(self) -> None:
-        for part in (self.val, self.test):
+        for part in filter(None, (self.val, self.test)):
             if (part.shape, part.num_classes) != (self.train.shape, self.train.num_classes):
                 raise ValueError(
                     f"Splits: train has images {self.train.shape} in {self.train.num_classes} "
@@ -111,6 +111,21 @@ class Splits:
             )
         if self.augment is not None:  # a crop or a hole that does not fit fails here, not later
             self.augment(self.train.batch([0])[0], torch.Generator().manual_seed(0))
+
+    def validation(self, purpose: str) -> ImageSet:
+        """Return the validation images.
+
+        Args:
+            purpose: What needs them, for the message.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        if self.val is None:
+            raise ValueError(
+                f"{purpose} needs validation images, and there are none; set data.val_fraction."
+            )
+        return self.val
 
 
 def as_image_set(data: Data, *, num_classes: int | None = None, name: str = "pair") -> ImageSet:

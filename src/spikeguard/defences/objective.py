@@ -143,6 +143,7 @@ class Objective:
         *,
         progress: float,
         generator: torch.Generator,
+        epochs_done: float | None = None,
     ) -> Outcome:
         """Perturb a batch, run the model on it and return its losses.
 
@@ -152,6 +153,7 @@ class Objective:
             y: Labels [B].
             progress: Finished share of the training, in [0, 1].
             generator: Seeds a separate random stream for each piece.
+            epochs_done: ``progress`` at the start of the epoch; ``progress`` when left out.
 
         Raises:
             ValueError: If progress is outside [0, 1].
@@ -174,7 +176,7 @@ class Objective:
             for piece in sorted(self._active, key=lambda piece: piece.name):
                 if isinstance(piece, AddsTerm):
                     own = stream(seed, piece.name, "term")
-                    term = piece.term(Step(model, clean, perturbed, y, progress, own))
+                    term = piece.term(Step(model, clean, perturbed, y, progress, own, epochs_done))
                     if term.ndim:
                         raise ValueError(
                             f"{piece.name}: term() returns a scalar loss, got {list(term.shape)}."

@@ -70,6 +70,7 @@ class Step:
         y: Labels [B].
         progress: Finished share of the training, in [0, 1].
         generator: Random stream of this piece.
+        epochs_done: Finished share of the training at the start of the epoch; None if unknown.
     """
 
     model: nn.Module
@@ -78,6 +79,12 @@ class Step:
     y: Tensor
     progress: float
     generator: torch.Generator
+    epochs_done: float | None = None
+
+    @property
+    def epoch_progress(self) -> float:
+        """Finished share of the training at the start of the epoch, in [0, 1]."""
+        return self.progress if self.epochs_done is None else self.epochs_done
 
     @property
     def seen(self) -> Pass:
@@ -124,12 +131,23 @@ class Piece:
         clean_share: Share of the classification loss on the clean batch if a piece perturbs, in
             [0, 1]; None leaves it to the other pieces, and if all are None it is 0.
         needs_input_gradient: The term differentiates logits in ``Pass.x``.
+        added_later: Fields left out of ``repr`` at their default, so that a run of an earlier
+            version, which has no such field, can be resumed. For dataclasses with ``repr=False``.
     """
 
     name: ClassVar[str]
     needs_trace: ClassVar[bool] = False
     needs_clean: ClassVar[bool] = False
     needs_perturbed: ClassVar[bool] = False
+    added_later: ClassVar[tuple[str, ...]] = ()
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={getattr(self, name)!r}"
+            for name, field in getattr(self, "__dataclass_fields__", {}).items()
+            if name not in self.added_later or getattr(self, name) != field.default
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,14 @@ from spikeguard.neurons.trace import LayerTrace
 
 __all__ = ["TGO"]
 
+Reduction = Literal["mean", "mean_of_layers", "sum", "sum_of_layers"]
+
 # The paper prints 0.6 and 0.4. With a mean over neurons, a weight of 4 costs VGG-11 the clean
 # accuracy of the paper's ablation. The weight for WRN-16 is multiplied by the same factor.
 _PRESETS = {"vgg11": 4.0, "wrn16_4": 2.7}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TGO(Piece):
     r"""Penalise potentials near the threshold, where a small perturbation flips a spike.
 
@@ -30,10 +32,9 @@ class TGO(Piece):
         L = L_{CE} + \lambda(p) \sum_l C_l, \qquad
         \lambda(p) = \tfrac12 \lambda_{max} (1 - \cos \pi p)
 
-    over all spiking layers l, with p the finished share of the training (the paper's epoch /
-    epochs, here updated at every step). With the triangular surrogate of half-width delta the
-    penalty is exactly delta^2 times the mean surrogate derivative: the neurons within the margin
-    are those that pass a gradient.
+    over all spiking layers l, with p the finished share of the training. With the triangular
+    surrogate of half-width delta the penalty is exactly delta^2 times the mean surrogate
+    derivative: the neurons within the margin are those that pass a gradient.
 
     Args:
         lambda_max: Weight at the end of the training, >= 0; 0 is plain training. With a mean over
@@ -42,10 +43,14 @@ class TGO(Piece):
             points).
         delta: Margin around the threshold, in membrane units, > 0; the paper gives no value. None
             is the half-width of each layer's own surrogate (1.0 for the default one).
-        reduction: "mean" over T, batch and neurons. "sum" is the formula as printed, divided by T
-            and the batch but summed over neurons: larger by the number of neurons.
+        reduction: Always a mean over T and batch. "mean": mean over the neurons of a layer, sum
+            over layers. "mean_of_layers": the mean over neurons, time steps and layers. "sum":
+            Eq. 12 as printed, the sum over all neurons divided by the number of spiking layers.
+            "sum_of_layers": the sum over all neurons, not divided.
         noise: Penalise the potential "after" the neuron's noise of the same step is added (the one
             compared with the threshold), or "before"; the paper does not say.
+        updates: lambda changes with every optimiser "step", or with every "epoch": then p is
+            epoch / epochs of Eq. 14 with the first epoch as 0.
 
     Raises:
         ValueError: If a number is out of range or a word unknown; before training, if delta is None
@@ -56,15 +61,18 @@ class TGO(Piece):
         (0.0, 0.4)
 
     Source: TGO (arXiv:2602.20548), Eqs. 12 to 14; lambda_max 0.4 for WRN-16 and 0.6 for VGG-11.
+        The mean over neurons, time steps and layers is the "average" of section 4.2.1.
     """
 
     name: ClassVar[str] = "tgo"
     needs_trace: ClassVar[bool] = True
+    added_later: ClassVar[tuple[str, ...]] = ("updates",)
 
     lambda_max: float = 4.0
     delta: float | None = None
-    reduction: Literal["mean", "sum"] = "mean"
+    reduction: Reduction = "mean"
     noise: Literal["after", "before"] = "after"
+    updates: Literal["step", "epoch"] = "step"
 
     def __post_init__(self) -> None:
         if not (self.lambda_max >= 0 and math.isfinite(self.lambda_max)):
@@ -74,10 +82,13 @@ class TGO(Piece):
                 f"TGO: delta is a margin > 0 in membrane units, got {self.delta:g}; leave it out "
                 "for the half-width of the surrogate."
             )
-        if self.reduction not in ("mean", "sum"):
-            raise ValueError(f"TGO: reduction is 'mean' or 'sum', got {self.reduction!r}.")
+        if self.reduction not in get_args(Reduction):
+            known = ", ".join(get_args(Reduction))
+            raise ValueError(f"TGO: reduction is one of {known}; got {self.reduction!r}.")
         if self.noise not in ("after", "before"):
             raise ValueError(f"TGO: noise is 'after' or 'before', got {self.noise!r}.")
+        if self.updates not in ("step", "epoch"):
+            raise ValueError(f"TGO: updates is 'step' or 'epoch', got {self.updates!r}.")
 
     @classmethod
     def preset(cls, network: str) -> Self:
@@ -91,7 +102,7 @@ class TGO(Piece):
         return 0.5 * self.lambda_max * (1 - math.cos(math.pi * progress))
 
     def penalty(self, layer: LayerTrace, where: str = "layer") -> Tensor:
-        """Return C_l, a scalar, for one layer.
+        """Return C_l, a scalar, for one layer, not divided by the number of layers.
 
         Args:
             layer: Trace of the layer; v is [T, B, *N].
@@ -100,7 +111,7 @@ class TGO(Piece):
         delta = self._margin(layer.surrogate, where)
         v = layer.v if self.noise == "after" else layer.v_before_noise
         hinge = (delta - (v - layer.v_th).abs()).clamp_min(0)
-        if self.reduction == "sum":
+        if self.reduction.startswith("sum"):
             return hinge.sum() / (v.shape[0] * v.shape[1])
         return hinge.mean()
 
@@ -122,9 +133,11 @@ class TGO(Piece):
         return delta
 
     def term(self, step: Step) -> Tensor:
-        """Return lambda(progress) times the sum of the penalties of all spiking layers."""
+        """Return lambda(progress) times the sum, or the mean, of the penalties of the layers."""
         trace = step.seen.trace
         if not trace:
             raise ValueError("TGO: the model has no spiking layer to penalise.")
-        penalties = [self.penalty(layer, name) for name, layer in trace.items()]
-        return self.weight(step.progress) * torch.stack(penalties).sum()
+        penalties = torch.stack([self.penalty(layer, name) for name, layer in trace.items()])
+        over_layers = self.reduction in ("mean", "sum_of_layers")
+        progress = step.progress if self.updates == "step" else step.epoch_progress
+        return self.weight(progress) * (penalties.sum() if over_layers else penalties.mean())

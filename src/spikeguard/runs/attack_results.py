@@ -99,7 +99,7 @@ def evaluate_once(
     chosen: dict[str, Tuned] = {}
     if plan.tune:
         chosen = load_or_tune(
-            *(model, data.val, attacks),
+            *(model, data.validation("--tune"), attacks),
             folder=folder / FOLDER,
             seed=seed,
             mark=checkpoint_tag(plan),

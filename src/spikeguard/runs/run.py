@@ -180,7 +180,7 @@ class Run:
         how = None
         if tune:
             named, how = choose_attack(
-                *(named, self.model, self.data.val),
+                *(named, self.model, self.data.validation("--tune")),
                 folder=self.path / ATTACKS / FOLDER,
                 seed=self.recipe.seed,
                 mark=checkpoint_tag(plan),

@@ -137,7 +137,7 @@ def identity(
         "objective": repr(objective),
         "data": {
             "train": _fingerprint(data.train),
-            "val": _fingerprint(data.val),
+            "val": None if data.val is None else _fingerprint(data.val),
             "augment": repr(data.augment),
         },
         "model": {

@@ -96,15 +96,18 @@ class Learner:
         self.engine.step(self.optimizer)
         self.objective.constrain(self.model, progress, stream(seed, "constrain", *name))
 
-    def validate(self, state: TrainState) -> tuple[float, float]:
+    def validate(self, state: TrainState) -> tuple[float | None, float | None]:
         """Return loss and accuracy on the clean validation images, in evaluation mode.
 
-        Neuron noise is on; each image gets the same draws in every epoch.
+        Both are None without validation images. Neuron noise is on; each image gets the same draws
+        in every epoch.
 
         Raises:
             TrainingDiverged: If the loss is not finite.
         """
         data, device = self.data.val, self.engine.device
+        if data is None:
+            return None, None
         self.model.eval()
         streams = SampleStreams(key(self.options.seed, "validation"), torch.arange(len(data)))
         loss, correct = 0.0, 0
@@ -133,7 +136,14 @@ class Learner:
         """Run the objective on images and count its losses; reject losses that are not finite."""
         try:
             with self.engine.autocast():
-                outcome = self.objective(self.model, x, y, progress=progress, generator=generator)
+                outcome = self.objective(
+                    self.model,
+                    x,
+                    y,
+                    progress=progress,
+                    generator=generator,
+                    epochs_done=state.epoch / self.options.epochs,
+                )
         except NoGradientError:  # an error in the model, not a diverged value
             raise
         except AttackError as error:

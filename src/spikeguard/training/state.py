@@ -43,19 +43,24 @@ class TrainState:
         return {name: total / self.samples for name, total in self.losses.items()}
 
     def best(self) -> dict[str, Any]:
-        """Return the epoch of highest validation accuracy; the earliest of equal ones."""
+        """Return the epoch of highest validation accuracy; the earliest of equal ones.
+
+        Without validation images it is the latest epoch.
+        """
+        if self.history[-1]["val_accuracy"] is None:
+            return self.history[-1]
         return max(self.history, key=lambda line: line["val_accuracy"])
 
     def next_epoch(
-        self, epochs: int, lr: float, val_loss: float, val_accuracy: float
+        self, epochs: int, lr: float, val_loss: float | None, val_accuracy: float | None
     ) -> TrainState:
         """Return the state at the start of the next epoch, with this epoch's metrics added.
 
         Args:
             epochs: Number of epochs of the run.
             lr: Learning rate of the last step.
-            val_loss: Validation loss.
-            val_accuracy: Validation accuracy, in [0, 1].
+            val_loss: Validation loss; None without validation images.
+            val_accuracy: Validation accuracy, in [0, 1]; None without validation images.
         """
         terms = self.means()
         line = {
@@ -80,6 +85,8 @@ class TrainState:
                 f"accuracy {self.correct / self.samples:.1%}"
             )
         best = self.best()
+        if best["val_accuracy"] is None:
+            return f"epoch {self.epoch}/{epochs}  loss {best['train_loss']:.3f}"
         return (
             f"epoch {self.epoch}/{epochs}  validation {self.history[-1]['val_accuracy']:.1%}  "
             f"best {best['val_accuracy']:.1%} in epoch {best['epoch']}"

@@ -18,7 +18,7 @@ from spikeguard.defences.piece import Piece, Vanilla
 from spikeguard.rng import stream
 from spikeguard.storage import checkpoints as checkpoint
 from spikeguard.storage.atomic_files import write_json
-from spikeguard.storage.run_folder import BEST
+from spikeguard.storage.run_folder import BEST, LAST
 from spikeguard.system.progress import ProgressCallback
 from spikeguard.training.checkpointing import Checkpointer, identity, require_new_folder
 from spikeguard.training.divergence import TrainingDiverged
@@ -38,14 +38,15 @@ class TrainResult:
         path: The run folder.
         model: The trained model with the weights of the best epoch, in evaluation mode.
         best_epoch: Epoch of highest validation accuracy, from 1; the earliest of equal ones.
-        val_accuracy: Accuracy of that epoch on clean validation images, in [0, 1].
+            Without validation images it is the last epoch.
+        val_accuracy: Accuracy of that epoch on clean validation images, in [0, 1]; or None.
         history: One object per epoch, as in metrics.jsonl.
     """
 
     path: Path
     model: nn.Module
     best_epoch: int
-    val_accuracy: float
+    val_accuracy: float | None
     history: list[dict[str, Any]]
 
 
@@ -64,13 +65,15 @@ def train(
 
     Each epoch ends with a validation on clean images (neuron noise on, the same draws each time).
     Then ``checkpoints/last`` and, after a new best, ``checkpoints/best`` are replaced, and
-    ``metrics.jsonl`` is rewritten. Every random stream is named by the seed, the epoch and the
-    step, so a resumed run ends with the same weights as an uninterrupted one: bit for bit on a CPU
-    with the same number of threads, elsewhere as far as torch is deterministic.
+    ``metrics.jsonl`` is rewritten. Without validation images there is no ``checkpoints/best``.
+
+    Every random stream is named by the seed, the epoch and the step, so a resumed run ends with the
+    same weights as an uninterrupted one: bit for bit on a CPU with the same number of threads,
+    elsewhere as far as torch is deterministic.
 
     Args:
         model: A classifier; training starts from its weights.
-        data: Training images to fit, and validation images to choose the best epoch.
+        data: Training images to fit, and validation images, if any, to choose the best epoch.
         objective: The objective to minimise; default plain training.
         options: Default ``TrainOptions()``.
         out: The run folder: a new one, or with ``resume`` that of the same run.
@@ -134,7 +137,7 @@ def train(
             val_loss, val_accuracy = learner.validate(state)
             state.seconds = before + time.monotonic() - started
             state = state.next_epoch(options.epochs, learner.lr, val_loss, val_accuracy)
-            if state.best()["epoch"] == state.epoch:
+            if data.val is not None and state.best()["epoch"] == state.epoch:
                 checkpointer.save("best", learner, state)
             # "last" is saved after "best", so that the best epoch it names is on disk.
             checkpointer.save("last", learner, state)
@@ -147,7 +150,7 @@ def train(
         )
         raise
 
-    checkpoint.load_model(checkpointer.path / BEST, model)
+    checkpoint.load_model(checkpointer.path / (LAST if data.val is None else BEST), model)
     best = state.best()
     result = {
         "best_epoch": best["epoch"],
@@ -155,7 +158,7 @@ def train(
         "epochs": state.epoch,
         "parameters": sum(p.numel() for p in model.parameters()),
         "train_samples": len(data.train),
-        "val_samples": len(data.val),
+        "val_samples": 0 if data.val is None else len(data.val),
         "seconds": sum(line["seconds"] for line in state.history),
         "objective": repr(objective),
     }

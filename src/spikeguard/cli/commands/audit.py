@@ -176,7 +176,7 @@ def _audit_foreign_model(
     with progress("audit") as update:
         if tune:
             named, how = choose_attack(
-                *(named, found.model, found.data.val),
+                *(named, found.model, found.data.validation("--tune")),
                 folder=found.path / ATTACKS / FOLDER,
                 seed=0,
                 check=bool(options["check"]),

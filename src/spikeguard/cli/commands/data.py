@@ -52,7 +52,7 @@ def check(
                 raise
             rows.append((each, "", "", "", str(error)))
         else:
-            train = len(data.train) + len(data.val)
+            train = len(data.train) + len(data.validation("data check"))
             shape = " x ".join(map(str, data.test.shape))
             rows.append((each, str(train), str(len(data.test)), shape, "complete"))
     table(("data set", "train", "test", "shape", "state"), rows)

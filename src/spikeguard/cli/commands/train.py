@@ -41,7 +41,10 @@ def train(
         result = train_recipe(loaded, path, resume=resume, data_root=data_root, progress=update)
     note("")
     say(f"run folder     {path}")
-    say(f"best epoch     {result.best_epoch}, validation accuracy {result.val_accuracy:.1%}")
+    if result.val_accuracy is None:
+        say(f"last epoch     {result.best_epoch}, no validation images")
+    else:
+        say(f"best epoch     {result.best_epoch}, validation accuracy {result.val_accuracy:.1%}")
     again = "".join(f" --plugin {name}" for name in loaded.plugins.packages)
     say(f"next           spikeguard attack {path}{again}")
     say(f"               spikeguard audit {path}{again}")
