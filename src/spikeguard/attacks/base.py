@@ -57,12 +57,20 @@ def cost(attack: Attack) -> float:
 def describe(part: Any) -> Any:
     """Return an attack's settings as JSON-compatible data: its kind and every field.
 
+    Fields named in the class attribute ``added_later`` are left out at their default, so that
+    results of an earlier version can be read.
+
     Example:
         >>> describe(Linf(0.1))
         {'kind': 'Linf', 'eps': 0.1}
     """
     if is_dataclass(part) and not isinstance(part, type):
-        inside = {f.name: describe(getattr(part, f.name)) for f in fields(part)}
+        later = getattr(part, "added_later", ())
+        inside = {
+            f.name: describe(getattr(part, f.name))
+            for f in fields(part)
+            if f.name not in later or getattr(part, f.name) != f.default
+        }
         return {"kind": type(part).__name__, **inside}
     if isinstance(part, list | tuple):
         return [describe(item) for item in part]

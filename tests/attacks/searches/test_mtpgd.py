@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from spikeguard.attacks import L2, PGD, Backprop, EoT, Linf, cost, margin
+from spikeguard.attacks.base import describe
 from spikeguard.attacks.searches.active_set import active_set
 from spikeguard.attacks.searches.mtpgd import MTPGD
 from spikeguard.attacks.searches.restarts import runner_up
@@ -85,6 +86,42 @@ def test_targets_come_in_the_order_of_the_clean_logits(targets, ranks):
     model = Classes(weights(3), 90.0, torch.tensor([1.0, 3.0, 2.0]))
     MTPGD(Linf(0.1), steps=4, targets=targets, loss=noting)(model, GREY, zeros(2))
     assert tried == [[rank] * 2 for rank in ranks for _ in range(4)]
+
+
+@dataclass
+class Alternating:
+    """A gradient that is 2 e_1 and 4 e_2 in turn, whatever the point."""
+
+    calls: int = 0
+
+    def __call__(self, model, x, y, loss):
+        loss(model(x), y)
+        self.calls += 1
+        grad = torch.zeros(12)
+        grad[1 - self.calls % 2] = 2.0 * (2 - self.calls % 2)
+        return torch.zeros(len(x)), grad.expand_as(x)
+
+
+@pytest.mark.parametrize(("momentum", "second"), [(0.0, (0.0, 1.0)), (0.5, (0.5, 1.0))])
+def test_momentum_accumulates_unit_gradients_and_starts_again_with_each_target(momentum, second):
+    """The second step of a target follows m = mu e_1 + e_2, without momentum e_2 alone."""
+    attack = MTPGD(Still(100.0), 2, 0.01, gradient=Alternating(), momentum=momentum)
+    model, state = Classes(weights(2), 90.0), attack.begin(GREY, zeros(2), streams(2), 0)
+    for _ in range(2):  # two targets
+        first = attack.step(model, GREY, zeros(2), state).state
+        state = attack.step(model, GREY, zeros(2), first).state
+        moved = (state["x_adv"] - first["x_adv"])[:, :2]
+        expected = torch.tensor(second).sign() * 0.001  # a tenth after half of the steps
+        torch.testing.assert_close(moved, expected.expand(2, -1), rtol=0, atol=1e-6)
+        if momentum:
+            torch.testing.assert_close(state["momentum"][0, :2], torch.tensor(second))
+
+
+def test_momentum_0_is_no_momentum_and_a_negative_one_is_rejected():
+    assert "momentum" not in describe(MTPGD(Linf(0.1)))
+    assert describe(MTPGD(Linf(0.1), momentum=0.9))["momentum"] == 0.9
+    with pytest.raises(ValueError, match="momentum is a factor >= 0, got -1"):
+        MTPGD(Linf(0.1), momentum=-1.0)
 
 
 def test_equal_logits_rank_by_the_class_number_and_no_rank_is_the_true_class():

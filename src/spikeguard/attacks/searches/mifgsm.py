@@ -17,7 +17,7 @@ from spikeguard.attacks.searches.stepwise import State, Step, Watch
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams
 
-__all__ = ["MIFGSM"]
+__all__ = ["MIFGSM", "l1_unit"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class MIFGSM:
         """Take one step with every sample."""
         watch, here, done = Watch(self.loss), state["x_adv"], state["done"] + 1
         _, grad = self.gradient(model, here, y, watch)
-        momentum = self.decay * state["momentum"] + _unit(grad)
+        momentum = self.decay * state["momentum"] + l1_unit(grad)
         length = self.threat.eps / self.steps if self.step_size is None else self.step_size
         there = self.threat.project(here + length * self.threat.steepest(momentum), x)
         moved = {"x_adv": there, "momentum": momentum, "done": done}
@@ -104,7 +104,7 @@ class MIFGSM:
             return state["x_adv"]
 
 
-def _unit(grad: Tensor) -> Tensor:
+def l1_unit(grad: Tensor) -> Tensor:
     """Return g / ||g||_1 of each sample; zero stays zero."""
     peak = rows(grad.flatten(1).abs().amax(1), grad)
     scaled = grad / torch.where(peak > 0, peak, 1)  # avoids overflow for tiny gradients

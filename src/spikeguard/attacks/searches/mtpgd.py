@@ -15,6 +15,7 @@ from spikeguard.attacks.base import FORWARD
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost, start_search
 from spikeguard.attacks.losses import margin, targeted_margin
 from spikeguard.attacks.model_access import classify, crafting
+from spikeguard.attacks.searches.mifgsm import l1_unit
 from spikeguard.attacks.searches.restarts import best_round, rows, runner_up, until_fooled
 from spikeguard.attacks.searches.stepwise import State, Step, Watch, can_step
 from spikeguard.attacks.threat import Threat
@@ -28,6 +29,10 @@ _DECAYED_AT = (0.5, 0.75)  # fractions of the steps after which the step size is
 @dataclass(frozen=True)
 class MTPGD:
     r"""Multi-targeted PGD: for each target t, PGD on z_t - z_y from a random start.
+
+    .. math::
+        m \leftarrow \mu m + \frac{g}{\lVert g \rVert_1}, \qquad
+        x' \leftarrow P(x' + \alpha_k\,d(m)), \qquad g = \nabla (z_t - z_y)
 
     The margin to the best other class has a kink wherever the best class changes; the margin to a
     fixed class has none. Targets are tried in the order of the clean logits, the runner-up first.
@@ -46,15 +51,19 @@ class MTPGD:
         targets: Number of target classes, at most all others; 0 is all others.
         loss: Per-sample loss ``(logits, y, target) -> [B]`` to maximise.
         gradient: How the loss is differentiated.
+        momentum: The momentum factor mu, >= 0; each target starts without momentum. 0 follows the
+            gradient g itself. TGO (arXiv:2602.20548, section 5.2) names 0.9.
 
     Raises:
-        ValueError: If steps is below 1, step_size is not positive or targets is negative.
+        ValueError: If steps is below 1, step_size is not positive, or targets or momentum is
+            negative.
 
     Source: Gowal et al., "An alternative surrogate loss for PGD-based adversarial testing", 2019
-        (arXiv:1910.09338).
+        (arXiv:1910.09338). The momentum is that of Dong et al., CVPR 2018 (arXiv:1710.06081).
     """
 
     exempt_from: ClassVar[frozenset[str]] = frozenset({"linear_optimum"})
+    added_later: ClassVar[tuple[str, ...]] = ("momentum",)
 
     threat: Threat
     steps: int = 100
@@ -62,6 +71,7 @@ class MTPGD:
     targets: int = 0
     loss: Callable[[Tensor, Tensor, Tensor], Tensor] = targeted_margin
     gradient: Gradient = BACKPROP
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -71,6 +81,10 @@ class MTPGD:
         if self.targets < 0:
             raise ValueError(
                 f"MTPGD: targets counts classes, >= 0, got {self.targets}; 0 is all others."
+            )
+        if not 0 <= self.momentum < math.inf:
+            raise ValueError(
+                f"MTPGD: momentum is a factor >= 0, got {self.momentum:g}; 0 is no momentum."
             )
 
     @property
@@ -86,7 +100,9 @@ class MTPGD:
 
     def begin(self, x: Tensor, y: Tensor, streams: SampleStreams, round_: int) -> State:
         """Return the state before the first target."""
+        moving = {"momentum": torch.zeros_like(x)} if self.momentum else {}
         return {
+            **moving,
             "x_adv": x,
             "target": torch.zeros_like(y),
             "done": torch.zeros_like(y),
@@ -99,6 +115,9 @@ class MTPGD:
         here, done = state["x_adv"], state["done"]
         watch = Watch(partial(_toward, loss=self.loss, target=state["target"]))
         _, grad = self.gradient(model, here, y, watch)
+        if self.momentum:
+            grad = self.momentum * state["momentum"] + l1_unit(grad)
+            state = {**state, "momentum": grad}
         length = rows(self._length(done % self.steps), x).to(x.dtype)
         there = self.threat.project(here + length * self.threat.steepest(grad), x)
 
@@ -141,6 +160,10 @@ class MTPGD:
         rank = state["done"][new] // self.steps
         start, target = state["x_adv"].clone(), state["target"].clone()
         target[new] = runner_up(classify(model, x[new], y[new]), y[new], rank)
+        if self.momentum:
+            moving = state["momentum"].clone()
+            moving[new] = 0
+            state = {**state, "momentum": moving}
         start[new] = self.threat.sample(x[new], SampleStreams(0, state["name"][new] + rank))
         return {**state, "x_adv": start, "target": target}
 
