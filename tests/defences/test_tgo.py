@@ -62,6 +62,54 @@ def test_sum_is_mean_times_the_number_of_neurons():
     torch.testing.assert_close(total, mean * 10)
 
 
+def vgg5_trace(value):
+    """The traces of VGG5's five spiking layers with potentials of one value; one sample, T = 2."""
+    sizes = (4, 3, 2, 5, 6)
+    traces = [layer(torch.full((2, 1, size), value)) for size in sizes]
+    return {f"layer{n}": trace for n, trace in enumerate(traces)}, sum(sizes)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "mean_of_layers", "sum", "sum_of_layers"])
+def test_reductions_are_those_of_equation_12(reduction):
+    """Every neuron has the hinge 0.3: by hand for five layers of 20 neurons in all.
+
+    Eq. 12 sums over neurons and divides by time steps and the number of layers.
+    """
+    trace, neurons = vgg5_trace(0.3)
+    tgo = TGO(lambda_max=2.0, delta=1.0, reduction=reduction)
+    measured = tgo.measured(at_half(Pass(torch.zeros(1), torch.zeros(1), trace), None))
+    expected = {
+        "mean": 0.3 * 5,
+        "mean_of_layers": 0.3,
+        "sum": 0.3 * neurons / 5,
+        "sum_of_layers": 0.3 * neurons,
+    }
+    assert neurons == 20
+    assert measured.value.item() == pytest.approx(expected[reduction], rel=1e-6)
+    assert measured.weight == pytest.approx(1.0)
+    assert measured.loss.item() == pytest.approx(expected[reduction], rel=1e-6)
+    assert list(measured.layers) == list(trace)
+
+
+def test_with_updates_by_epoch_lambda_is_constant_within_an_epoch():
+    """Eq. 14 with epoch 1 of 4 finished: 0.5 * 0.4 * (1 - cos(pi / 4)), at every step."""
+    trace, _ = vgg5_trace(0.3)
+    seen = Pass(torch.zeros(1), torch.zeros(1), trace)
+    for progress in (0.25, 0.3, 0.49):
+        step = Step(nn.Identity(), seen, None, torch.zeros(1), progress, stream(0, "s"), 0.25)
+        by_epoch, by_step = (
+            TGO(0.4, delta=1.0, updates=each).measured(step).weight for each in ("epoch", "step")
+        )
+        assert by_epoch == pytest.approx(0.2 * (1 - math.sqrt(0.5)))
+        assert by_step == pytest.approx(0.2 * (1 - math.cos(math.pi * progress)))
+
+
+def test_the_repr_leaves_out_new_options_at_their_default():
+    """A run of an earlier version is resumed only if its objective has the same text."""
+    assert repr(TGO()) == ("TGO(lambda_max=4.0, delta=None, reduction='mean', noise='after')")
+    assert "updates='epoch'" in repr(TGO(updates="epoch"))
+
+
 def test_weight_follows_half_a_cosine():
     tgo = TGO(lambda_max=0.4)
     assert tgo.weight(0.0) == 0
@@ -142,7 +190,8 @@ def test_presets_are_as_many_times_the_papers_weights():
         ({"lambda_max": math.inf}, "lambda_max is a weight >= 0, got inf"),
         ({"delta": 0.0}, "delta is a margin > 0"),
         ({"delta": math.inf}, "delta is a margin > 0"),
-        ({"reduction": "max"}, "reduction is 'mean' or 'sum', got 'max'"),
+        ({"reduction": "max"}, "mean_of_layers, sum, sum_of_layers; got 'max'"),
+        ({"updates": "batch"}, "updates is 'step' or 'epoch', got 'batch'"),
         ({"noise": "during"}, "noise is 'after' or 'before', got 'during'"),
     ],
 )

@@ -378,7 +378,66 @@ def test_charts_hold_the_planted_numbers(demo):
     epochs = networks[1].epochs
     assert list(loss.data[3].y) == [epoch.val_loss for epoch in epochs]
     assert max(accuracy.data[4].y) == pytest.approx(100 * networks[1].trained.val_accuracy)
-    assert [trace.name for trace in terms.data[:2]] == ["TGO, cross_entropy", "TGO, tgo"]
+    assert [trace.name for trace in terms.data] == ["TGO", "AT + TGO"]
+    assert list(terms.data[0].y) == [epoch.terms["tgo"] for epoch in epochs]
+
+
+def _planted(path, title, **changes):
+    """A run whose metrics are changed by functions of the line, or have keys left out."""
+    plant_run(path, title, objective="TGO()", epochs=3)
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        for key, change in changes.items():
+            line[key] = change(line)
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_no_two_different_quantities_share_an_axis(tmp_path):
+    """Two classification losses have two charts, and so has a term with and without its weight."""
+
+    def rates(line):
+        return {"mse_rates": 0.1 * line["epoch"], "tgo": line["terms"]["tgo"]}
+
+    unweighted = {"tgo": 7.0, "tgo/features.2": 2.0, "mppd": 3.0}
+    paths = [
+        _planted(tmp_path / "ce", "CE"),
+        _planted(tmp_path / "new", "New", unweighted=lambda line: unweighted),
+        _planted(tmp_path / "mse", "MSE", terms=rates, unweighted=lambda line: {"tgo": 5.0}),
+        _planted(tmp_path / "old", "Old MSE", terms=rates),
+    ]
+    networks = collect(paths)
+    charts = {chart.id: chart.figure for chart in curves(networks, looks(networks))}
+    drawn = {name: {trace.name: list(trace.y) for trace in f.data} for name, f in charts.items()}
+    assert list(drawn) == [
+        "loss",
+        "loss-mse_rates",
+        "accuracy",
+        *(["term-tgo", "term-tgo-weighted", "term-mppd"]),
+    ]
+    assert {name.split(",")[0] for name in drawn["loss"]} == {"CE", "New"}
+    assert set(drawn["loss-mse_rates"]) == {
+        *("MSE, training", "MSE, validation"),
+        "Old MSE, training",  # its validation loss was the cross-entropy
+    }
+    assert drawn["term-tgo"] == {"New": [7.0] * 3, "MSE": [5.0] * 3}
+    assert set(drawn["term-tgo-weighted"]) == {"CE", "Old MSE"}
+    assert drawn["term-mppd"] == {"New": [3.0] * 3}
+
+
+def test_a_run_without_validation_images_is_shown_without_a_best_epoch(tmp_path):
+    path = _planted(
+        *(tmp_path / "run", "Run"),
+        val_loss=lambda line: None,
+        val_accuracy=lambda line: None,
+        unweighted=lambda line: {},
+    )
+    card = json.loads((path / "result.json").read_text()) | {"val_accuracy": None, "val_samples": 0}
+    (path / "result.json").write_text(json.dumps(card))
+    networks = collect([path])
+    for chart in curves(networks, looks(networks))[:2]:
+        assert [trace.name for trace in chart.figure.data] == ["Run, training"]
+    assert "not chosen, the last one" in text_of(report([path], tmp_path / "report.html"))
 
 
 def test_every_network_has_its_own_look(tmp_path):

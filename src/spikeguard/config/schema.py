@@ -187,6 +187,11 @@ class Recipe(_Section):
                     "data.val_fraction: 0 leaves no images to choose the best epoch, got "
                     "evaluate.checkpoint: best; write evaluate.checkpoint: last"
                 )
+            if self.train.get("patience") is not None:
+                raise ValueError(
+                    "data.val_fraction: 0 leaves no images to stop early, got train.patience: "
+                    f"{self.train['patience']}; leave it out"
+                )
             if self.evaluate.tune:
                 raise ValueError(
                     "data.val_fraction: 0 leaves no images to choose settings, got "

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from spikeguard.defences.piece import Pass, Piece, Step
+from spikeguard.defences.piece import Measured, Pass, Piece, Step
 from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.neurons.trace import LayerTrace
@@ -105,11 +105,15 @@ class MPDSGR(Piece):
 
     def term(self, step: Step) -> Tensor:
         """Return eta times the mean share over layers, steps and channels."""
+        return self.measured(step).loss
+
+    def measured(self, step: Step) -> Measured:
+        """Return eta, the mean share over layers, and the mean share of each layer."""
         layers = hidden_layers(step.seen)
         if not layers:
             raise ValueError("MPDSGR: the model has no spiking layer before its readout.")
-        shares = [self.share(layer, name).mean() for name, layer in layers.items()]
-        return self.eta * torch.stack(shares).mean()
+        shares = {name: self.share(layer, name).mean() for name, layer in layers.items()}
+        return Measured(self.eta, torch.stack(list(shares.values())).mean(), shares)
 
 
 def hidden_layers(seen: Pass) -> dict[str, LayerTrace]:

@@ -9,9 +9,9 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from spikeguard.defences.piece import Piece, Step
+from spikeguard.defences.piece import Measured, Piece, Step
 from spikeguard.neurons.base import Neuron
-from spikeguard.neurons.trace import LayerTrace, Trace
+from spikeguard.neurons.trace import LayerTrace
 
 __all__ = ["MPPD", "Distance", "perturbation_dynamics"]
 
@@ -122,13 +122,15 @@ class MPPD(Piece):
 
     def term(self, step: Step) -> Tensor:
         """Return rho times the distance in the chosen layer."""
-        clean, perturbed = step.both
-        traces = (self._layer_trace(p.trace) for p in (clean, perturbed))
-        return self.rho * self.measure(*traces)
+        return self.measured(step).loss
 
-    def _layer_trace(self, trace: Trace | None) -> LayerTrace:
-        assert trace is not None
-        return trace[self._choose(list(trace))]
+    def measured(self, step: Step) -> Measured:
+        """Return rho and the distance in the chosen layer."""
+        clean, perturbed = (p.trace for p in step.both)
+        assert clean is not None and perturbed is not None
+        name = self._choose(list(clean))
+        distance = self.measure(clean[name], perturbed[name])
+        return Measured(self.rho, distance, {name: distance})
 
     def _choose(self, names: list[str]) -> str:
         """Return the name of the chosen layer, given the names of all spiking layers."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from spikeguard.defences.piece import (
     AddsTerm,
     Constrains,
     Fits,
+    Measures,
     Outcome,
     Pass,
     Perturbs,
@@ -112,8 +113,13 @@ class Objective:
         return next((p for p in self._active if isinstance(p, Perturbs)), None)
 
     @property
-    def _fit(self) -> tuple[str, Callable[[Tensor, Tensor], Tensor]]:
-        """Name and function of the classification loss."""
+    def perturbs(self) -> bool:
+        """Whether a piece of weight above 0 perturbs the batch."""
+        return self._perturbing is not None
+
+    @property
+    def fit(self) -> tuple[str, Callable[[Tensor, Tensor], Tensor]]:
+        """Name and function of the classification loss, a mean over the batch."""
         found = next((p for p in self.pieces if isinstance(p, Fits)), None)
         return (
             ("cross_entropy", functional.cross_entropy)
@@ -168,15 +174,23 @@ class Objective:
         constant = [p for piece in self.pieces for p in piece.frozen(model, progress)]
         with swapped(constant, "requires_grad", False):
             if share > 0 or any(piece.needs_clean for piece in self._active):
-                clean = self._pass(model, x)
+                clean = _forward(model, x, self._active)
             if x_perturbed is not None:
-                perturbed = self._pass(model, x_perturbed)
-            name, fit = self._fit
+                perturbed = _forward(model, x_perturbed, self._active)
+            name, fit = self.fit
             losses = {name: _classification_loss(fit, clean, perturbed, share, y)}
+            unweighted: dict[str, Tensor] = {}
             for piece in sorted(self._active, key=lambda piece: piece.name):
                 if isinstance(piece, AddsTerm):
                     own = stream(seed, piece.name, "term")
-                    term = piece.term(Step(model, clean, perturbed, y, progress, own, epochs_done))
+                    step = Step(model, clean, perturbed, y, progress, own, epochs_done)
+                    measuring = _measuring(piece)
+                    if measuring is not None:
+                        measured = measuring.measured(step)
+                        unweighted |= measured.named(piece.name)
+                        term = measured.loss
+                    else:
+                        term = piece.term(step)
                     if term.ndim:
                         raise ValueError(
                             f"{piece.name}: term() returns a scalar loss, got {list(term.shape)}."
@@ -184,15 +198,52 @@ class Objective:
                     losses[piece.name] = term
         seen = perturbed if perturbed is not None else clean
         assert seen is not None
-        return Outcome(losses, seen)
+        logged = {name: value.detach() for name, value in unweighted.items()}
+        return Outcome(losses, seen, logged)
 
-    def _pass(self, model: nn.Module, x: Tensor) -> Pass:
-        """Run the model on a batch, with a trace if a term needs one."""
-        if any(piece.needs_input_gradient for piece in self._active):
-            x = x.detach().requires_grad_()
-        recorded = any(piece.needs_trace for piece in self._active)
-        with record(model) if recorded else nullcontext() as trace:
-            return Pass(x, model(x), trace)
+    def measure_idle(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        x_perturbed: Tensor | None,
+        progress: float,
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """Return the unweighted terms of the pieces of weight 0, in passes of their own.
+
+        Buffers, such as batch normalisation statistics, are restored; nothing is differentiated in
+        the weights.
+
+        Args:
+            model: In training mode.
+            x: Clean images [B, ...].
+            y: Labels [B].
+            x_perturbed: The images that another piece perturbed, or None.
+            progress: Finished share of the training, in [0, 1].
+            generator: Seeds a separate random stream for each piece.
+        """
+        seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+        found: dict[str, Tensor] = {}
+        with _buffers_restored(model), swapped(model.parameters(), "requires_grad", False):
+            for piece in sorted(self.pieces, key=lambda piece: piece.name):
+                measuring = _measuring(piece)
+                if measuring is None or not piece.idle:
+                    continue
+                attacked = x_perturbed
+                if isinstance(piece, Perturbs):
+                    attacked = piece.perturb(model, x, y, stream(seed, piece.name)).detach()
+                if piece.needs_perturbed and attacked is None:
+                    continue
+                clean = None
+                if piece.needs_clean or attacked is None:
+                    clean = _forward(model, x, (piece,))
+                perturbed = None if attacked is None else _forward(model, attacked, (piece,))
+                own = stream(seed, piece.name, "term")
+                step = Step(model, clean, perturbed, y, progress, own)
+                found |= measuring.measured(step).named(piece.name)
+        return {name: value.detach() for name, value in found.items()}
 
     def losses(
         self,
@@ -221,6 +272,38 @@ class Objective:
         seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
         for piece in sorted(constraining, key=lambda piece: piece.name):
             piece.constrain(model, progress, stream(seed, piece.name, "constrain"))
+
+
+def _forward(model: nn.Module, x: Tensor, pieces: Iterable[Piece]) -> Pass:
+    """Run the model on a batch, with a trace or an input gradient if a piece needs one."""
+    pieces = tuple(pieces)
+    if any(piece.needs_input_gradient for piece in pieces):
+        x = x.detach().requires_grad_()
+    recorded = any(piece.needs_trace for piece in pieces)
+    with record(model) if recorded else nullcontext() as trace:
+        return Pass(x, model(x), trace)
+
+
+def _measuring(piece: Piece) -> Measures | None:
+    """Return the piece if its term is that of its ``measured``, not of a subclass's ``term``."""
+
+    def depth(method: str) -> int:
+        return next(n for n, each in enumerate(type(piece).__mro__) if method in vars(each))
+
+    if not (isinstance(piece, Measures) and isinstance(piece, AddsTerm)):
+        return None
+    return piece if depth("measured") <= depth("term") else None
+
+
+@contextmanager
+def _buffers_restored(model: nn.Module) -> Iterator[None]:
+    """Give every buffer its value back after the block."""
+    saved = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in saved:
+            buffer.copy_(value)
 
 
 def _classification_loss(

@@ -5,6 +5,7 @@ name, and has one or more of
 
 * ``perturb(model, x, y, generator) -> x'``: the batch to train on instead of the clean one,
 * ``term(step) -> loss``: a scalar added to the classification loss,
+* ``measured(step) -> Measured``: the same before weighting, which is logged too,
 * ``fit(logits, y) -> loss``: the classification loss, a scalar, instead of the cross-entropy,
 * ``constrain(model, progress, generator)``: a change of the weights after each optimiser step,
 * ``clean_share``: share of the classification loss that is computed on the clean batch,
@@ -15,8 +16,8 @@ name, and has one or more of
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -31,6 +32,8 @@ __all__ = [
     "AddsTerm",
     "Constrains",
     "Fits",
+    "Measured",
+    "Measures",
     "Outcome",
     "Pass",
     "Perturbs",
@@ -101,6 +104,30 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A term before weighting.
+
+    Attributes:
+        weight: Weight of the term, >= 0.
+        value: The unweighted term, a scalar.
+        layers: The share of each spiking layer that the term is computed on, by name; scalars.
+    """
+
+    weight: float
+    value: Tensor
+    layers: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> Tensor:
+        """The weighted term."""
+        return self.weight * self.value
+
+    def named(self, name: str) -> dict[str, Tensor]:
+        """Return value and layers as ``{name: ..., "name/layer": ...}``."""
+        return {name: self.value} | {f"{name}/{k}": value for k, value in self.layers.items()}
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The result of an objective on one batch.
 
@@ -108,10 +135,12 @@ class Outcome:
         losses: Scalar loss by name, weights included; the classification loss, such as
             "cross_entropy", comes first.
         seen: The forward pass that was trained on.
+        unweighted: Terms before weighting, by name, and their layers, as "name/layer".
     """
 
     losses: dict[str, Tensor]
     seen: Pass
+    unweighted: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def total(self) -> Tensor:
@@ -142,10 +171,11 @@ class Piece:
     added_later: ClassVar[tuple[str, ...]] = ()
 
     def __repr__(self) -> str:
+        piece: Any = self
         shown = (
-            f"{name}={getattr(self, name)!r}"
-            for name, field in getattr(self, "__dataclass_fields__", {}).items()
-            if name not in self.added_later or getattr(self, name) != field.default
+            f"{each.name}={getattr(self, each.name)!r}"
+            for each in (fields(piece) if is_dataclass(piece) else ())
+            if each.name not in self.added_later or getattr(self, each.name) != each.default
         )
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -202,6 +232,16 @@ class AddsTerm(Protocol):
 
     def term(self, step: Step) -> Tensor:
         """Return a scalar loss, weight included."""
+
+
+@runtime_checkable
+class Measures(Protocol):
+    """A piece whose term is logged before weighting, in total and by layer."""
+
+    name: ClassVar[str]
+
+    def measured(self, step: Step) -> Measured:
+        """Return the term before weighting; ``term(step)`` is its ``loss``."""
 
 
 @runtime_checkable

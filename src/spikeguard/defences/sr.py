@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from spikeguard.defences.piece import Piece, Step
+from spikeguard.defences.piece import Measured, Piece, Step
 from spikeguard.rng import randomness, stream
 
 __all__ = ["SR"]
@@ -65,15 +65,22 @@ class SR(Piece):
             raise ValueError(f"SR: h is a length > 0 in input units, got {self.h:g}.")
 
     @property
+    def idle(self) -> bool:
+        """Whether lamb is 0: then no further pass is run."""
+        return self.lamb == 0
+
+    @property
     def needs_input_gradient(self) -> bool:
-        """Whether lamb is above 0: the direction of the difference needs the input gradient."""
-        return self.lamb > 0
+        """True: the direction of the difference is that of an input gradient."""
+        return True
 
     def term(self, step: Step) -> Tensor:
         """Return lamb times the mean squared difference quotient."""
+        return self.measured(step).loss
+
+    def measured(self, step: Step) -> Measured:
+        """Return lamb and the mean squared difference quotient."""
         x, logits = step.seen.x, step.seen.logits
-        if self.lamb == 0:
-            return logits.new_zeros(())
         seed = int(torch.randint(2**62, (1,), generator=step.generator))
 
         def run(images: Tensor) -> Tensor:
@@ -92,7 +99,7 @@ class SR(Piece):
             raise ValueError("SR: no gradient reaches the images; the model detaches them.")
         shifted = run(x.detach() + self.h * grad.sign())
         change = advantage(shifted, step.y, competitor).sigmoid() - margin.sigmoid()
-        return self.lamb * (change / self.h).square().mean()
+        return Measured(self.lamb, (change / self.h).square().mean())
 
 
 def strongest_other(logits: Tensor, y: Tensor) -> Tensor:

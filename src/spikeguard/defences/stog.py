@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from spikeguard.defences.piece import Piece, Step
+from spikeguard.defences.piece import Measured, Piece, Step
 from spikeguard.neurons.stog import StoG
 
 __all__ = ["GatePrior"]
@@ -68,10 +68,15 @@ class GatePrior(Piece):
 
     def term(self, step: Step) -> Tensor:
         """Return gamma / 2 times the sum of p^2, or 0 once p is frozen."""
-        squares = [p.square().sum() for p in _gates(step.model)]
-        if not squares or step.progress >= self.until:
+        if step.progress >= self.until or next(_gates(step.model), None) is None:
             return step.seen.logits.new_zeros(())
-        return 0.5 * self.gamma * torch.stack(squares).sum()
+        return self.measured(step).loss
+
+    def measured(self, step: Step) -> Measured:
+        """Return gamma (0 once p is frozen) and half the sum of p^2."""
+        squares = [p.square().sum() for p in _gates(step.model)]
+        weight = self.gamma if step.progress < self.until else 0.0
+        return Measured(weight, 0.5 * torch.stack(squares).sum())
 
 
 def _gates(model: nn.Module) -> Iterator[nn.Parameter]:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from spikeguard.defences.piece import Piece, Step
+from spikeguard.defences.piece import Measured, Piece, Step
 from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.neurons.trace import LayerTrace
@@ -134,10 +134,16 @@ class TGO(Piece):
 
     def term(self, step: Step) -> Tensor:
         """Return lambda(progress) times the sum, or the mean, of the penalties of the layers."""
+        return self.measured(step).loss
+
+    def measured(self, step: Step) -> Measured:
+        """Return lambda(progress), the sum or mean over layers, and the penalty of each layer."""
         trace = step.seen.trace
         if not trace:
             raise ValueError("TGO: the model has no spiking layer to penalise.")
-        penalties = torch.stack([self.penalty(layer, name) for name, layer in trace.items()])
-        over_layers = self.reduction in ("mean", "sum_of_layers")
+        layers = {name: self.penalty(layer, name) for name, layer in trace.items()}
+        penalties = torch.stack(list(layers.values()))
+        summed = self.reduction in ("mean", "sum_of_layers")
         progress = step.progress if self.updates == "step" else step.epoch_progress
-        return self.weight(progress) * (penalties.sum() if over_layers else penalties.mean())
+        total = penalties.sum() if summed else penalties.mean()
+        return Measured(self.weight(progress), total, layers)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from spikeguard.attacks.gradients.base import Backprop
 from spikeguard.attacks.model_access import classify, crafting
 from spikeguard.attacks.threat import Linf
-from spikeguard.defences.piece import Piece, Step
+from spikeguard.defences.piece import Measured, Piece, Step
 from spikeguard.system.pixel_units import radius_problem
 
 __all__ = ["TRADES"]
@@ -114,8 +114,12 @@ class TRADES(Piece):
 
     def term(self, step: Step) -> Tensor:
         """Return beta times the mean divergence between the two passes."""
+        return self.measured(step).loss
+
+    def measured(self, step: Step) -> Measured:
+        """Return beta and the mean divergence between the two passes."""
         clean, perturbed = step.both
-        return self.beta * divergence(clean.logits, perturbed.logits).mean()
+        return Measured(self.beta, divergence(clean.logits, perturbed.logits).mean())
 
 
 def divergence(clean: Tensor, perturbed: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from spikeguard.reporting.charts.accuracy import against_radius, per_attack
 from spikeguard.reporting.charts.audit import KINDS, Kind, audited
 from spikeguard.reporting.charts.base import Chart, Look, looks
 from spikeguard.reporting.charts.membrane import membranes
-from spikeguard.reporting.charts.training import DASHES, curves, terms
+from spikeguard.reporting.charts.training import curves
 from spikeguard.reporting.readers.attack_results import AttackResult
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.sections.audit_findings import (
@@ -92,7 +92,6 @@ class Page:
         missing: Curves that an audit did not store, with the reason.
         abouts: Descriptions of the checks, by code.
         curves: Training curves.
-        terms: Names and line styles in the chart of loss terms.
         facts: Settings of data, network and training.
         environments: Software and machine of the training.
         commands: Commands that were run, by network, as (label, command line).
@@ -116,7 +115,6 @@ class Page:
     missing: Sequence[Missing]
     abouts: Mapping[str, About]
     curves: Sequence[Chart]
-    terms: Mapping[str, str]
     facts: Sequence[Fact]
     environments: Sequence[Fact]
     commands: Mapping[str, Sequence[tuple[str, str]]]
@@ -206,7 +204,6 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
         missing=_missing(networks, evidence),
         abouts={about.code: about for about in abouts(networks)},
         curves=curves(networks, look),
-        terms={term: DASHES[n % len(DASHES)] for n, term in enumerate(terms(networks))},
         facts=facts(networks),
         environments=environments(networks),
         commands={network.label: _commands(network) for network in networks},

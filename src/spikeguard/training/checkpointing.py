@@ -133,7 +133,7 @@ def identity(
     layers = re.sub(r" at 0x[0-9a-f]+", "", str(model)).splitlines()
     content = {
         "recipe": None if recipe is None else dict(recipe),
-        "options": asdict(options),
+        "options": options.identity(),
         "objective": repr(objective),
         "data": {
             "train": _fingerprint(data.train),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from spikeguard.attacks.base import AttackError, NoGradientError
 from spikeguard.data.images import Splits
@@ -91,16 +91,19 @@ class Learner:
             for x_part, y_part in zip(x.chunk(parts), y.chunk(parts), strict=True):
                 outcome = self._outcome(x_part, y_part, state, progress, generator)
                 self.engine.backward(outcome.total * (len(y_part) / len(y)))
+                if self.options.measure_idle:
+                    self._measure_idle(x_part, y_part, outcome, state, progress)
             self.engine.unscale(self.optimizer)
             self._require_finite_update(x, state)
         self.engine.step(self.optimizer)
         self.objective.constrain(self.model, progress, stream(seed, "constrain", *name))
 
     def validate(self, state: TrainState) -> tuple[float | None, float | None]:
-        """Return loss and accuracy on the clean validation images, in evaluation mode.
+        """Return classification loss and accuracy on the clean validation images.
 
-        Both are None without validation images. Neuron noise is on; each image gets the same draws
-        in every epoch.
+        The loss is the objective's: the cross-entropy or the ``fit`` of a piece. Both numbers are
+        None without validation images. The model is in evaluation mode. Neuron noise is on; each
+        image gets the same draws in every epoch.
 
         Raises:
             TrainingDiverged: If the loss is not finite.
@@ -110,6 +113,7 @@ class Learner:
             return None, None
         self.model.eval()
         streams = SampleStreams(key(self.options.seed, "validation"), torch.arange(len(data)))
+        _, fit = self.objective.fit
         loss, correct = 0.0, 0
         for start in range(0, len(data), self.options.batch_size):
             index = torch.arange(start, min(start + self.options.batch_size, len(data)))
@@ -117,7 +121,7 @@ class Learner:
             bound = randomness(self.model, streams.take(index))
             with torch.no_grad(), bound, self.engine.autocast():
                 logits = self.model(x).float()
-            loss += functional.cross_entropy(logits, y, reduction="sum").item()
+            loss += fit(logits, y).item() * len(y)
             correct += int((logits.argmax(1) == y).sum())
             if not math.isfinite(loss):
                 raise self._diverged(x, state, f"the validation loss is {loss}")
@@ -155,7 +159,25 @@ class Learner:
             why = f"loss term {term!r} is {losses[term]}"
             raise self._diverged(outcome.seen.x, state, why, term)
         state.count(losses, int((outcome.seen.logits.argmax(1) == y).sum()), len(y))
+        state.measure(_numbers(outcome.unweighted), len(y))
         return outcome
+
+    def _measure_idle(
+        self, x: Tensor, y: Tensor, outcome: Outcome, state: TrainState, progress: float
+    ) -> None:
+        """Log the terms of weight 0, with random streams of their own."""
+        seed, name = self.options.seed, (state.epoch, state.batch)
+        noise = stream(seed, "measure", "noise", *name, device=self.engine.device)
+        with randomness(self.model, noise), self.engine.autocast():
+            found = self.objective.measure_idle(
+                self.model,
+                x,
+                y,
+                x_perturbed=outcome.seen.x if self.objective.perturbs else None,
+                progress=progress,
+                generator=stream(seed, "measure", *name),
+            )
+        state.measure(_numbers(found), len(y))
 
     def _require_finite_update(self, x: Tensor, state: TrainState) -> None:
         """Reject gradients and weights that are not finite; called before the weight update."""
@@ -174,3 +196,11 @@ class Learner:
             return diagnose(
                 self.model, x, why, epoch=state.epoch + 1, step=state.batch + 1, term=term
             )
+
+
+def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return scalar tensors as numbers, in one transfer from the device."""
+    if not values:
+        return {}
+    listed = torch.stack([value.float() for value in values.values()]).tolist()
+    return dict(zip(values, listed, strict=True))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import nn
@@ -37,6 +37,11 @@ class TrainOptions:
             The step equals that of the whole batch, except that batch normalisation uses the
             statistics of each part.
         seed: Seed of every random stream of the run.
+        patience: Stop when the validation loss has not fallen for more than this many epochs, >= 0;
+            the best epoch is then the one of lowest validation loss. None runs all epochs, and the
+            best epoch is the one of highest validation accuracy.
+        measure_idle: Also log the unweighted terms of pieces of weight 0. Such a piece is skipped
+            otherwise, so this costs the passes that it would need; the weights stay the same.
         checkpoint_seconds: Seconds between checkpoints within an epoch, >= 0; 0 saves after every
             step. A checkpoint is also saved at the end of each epoch.
 
@@ -55,12 +60,22 @@ class TrainOptions:
     accumulate: int = 1
     seed: int = 0
     checkpoint_seconds: float = 300.0
+    patience: int | None = None
+    measure_idle: bool = False
+
+    added_later: ClassVar[tuple[str, ...]] = ("patience", "measure_idle")
 
     def __post_init__(self) -> None:
         for field in ("epochs", "batch_size", "accumulate"):
             value = getattr(self, field)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"TrainOptions: {field} is a whole number >= 1, got {value!r}.")
+        if self.patience is not None and not (
+            isinstance(self.patience, int) and self.patience >= 0
+        ):
+            raise ValueError(
+                f"TrainOptions: patience is a whole number of epochs >= 0, got {self.patience!r}."
+            )
         if self.accumulate > self.batch_size:
             raise ValueError(
                 f"TrainOptions: accumulate={self.accumulate} parts need a batch_size of at least "
@@ -86,6 +101,17 @@ class TrainOptions:
             raise ValueError(
                 f"TrainOptions: checkpoint_seconds is >= 0, got {self.checkpoint_seconds:g}."
             )
+
+    def identity(self) -> dict[str, Any]:
+        """Return the options as a mapping, without those added later that have their default.
+
+        A run of an earlier version, which lacks these options, can therefore be resumed.
+        """
+        return {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name not in self.added_later or getattr(self, each.name) != each.default
+        }
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Return a new optimiser over the parameters of ``model``."""

@@ -19,6 +19,7 @@ class TrainState:
         samples: Images trained on in the current epoch.
         correct: Number of these classified correctly, after any perturbation.
         losses: Sum over these images of each loss term.
+        unweighted: Sum over these images of each term before weighting, and of its layers.
         seconds: Time spent in the current epoch, including time before a resume.
         history: One object per finished epoch, the lines of metrics.jsonl.
     """
@@ -28,6 +29,7 @@ class TrainState:
     samples: int = 0
     correct: int = 0
     losses: dict[str, float] = field(default_factory=dict)
+    unweighted: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -38,18 +40,32 @@ class TrainState:
         for name, value in losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + value * samples
 
+    def measure(self, values: Mapping[str, float], samples: int) -> None:
+        """Add terms before weighting, means over some images, to the current epoch."""
+        for name, value in values.items():
+            self.unweighted[name] = self.unweighted.get(name, 0.0) + value * samples
+
     def means(self) -> dict[str, float]:
         """Return the mean of each loss term in the current epoch."""
         return {name: total / self.samples for name, total in self.losses.items()}
 
-    def best(self) -> dict[str, Any]:
-        """Return the epoch of highest validation accuracy; the earliest of equal ones.
+    def best(self, by_loss: bool = False) -> dict[str, Any]:
+        """Return the best epoch, the earliest of equal ones; without validation, the latest epoch.
 
-        Without validation images it is the latest epoch.
+        Args:
+            by_loss: Choose the lowest validation loss instead of the highest validation accuracy.
         """
         if self.history[-1]["val_accuracy"] is None:
             return self.history[-1]
+        if by_loss:
+            return min(self.history, key=lambda line: line["val_loss"])
         return max(self.history, key=lambda line: line["val_accuracy"])
+
+    def stopped(self, patience: int | None) -> bool:
+        """Whether the validation loss has not fallen for more than ``patience`` epochs."""
+        if patience is None or not self.history:
+            return False
+        return self.epoch - int(self.best(by_loss=True)["epoch"]) > patience
 
     def next_epoch(
         self, epochs: int, lr: float, val_loss: float | None, val_accuracy: float | None
@@ -71,20 +87,21 @@ class TrainState:
             "train_loss": sum(terms.values()),
             "train_accuracy": self.correct / self.samples,
             "terms": terms,
+            "unweighted": {name: sum_ / self.samples for name, sum_ in self.unweighted.items()},
             "val_loss": val_loss,
             "val_accuracy": val_accuracy,
             "seconds": self.seconds,
         }
         return TrainState(epoch=self.epoch + 1, history=[*self.history, line])
 
-    def text(self, epochs: int) -> str:
-        """Return a one-line progress text."""
+    def text(self, epochs: int, by_loss: bool = False) -> str:
+        """Return a one-line progress text; ``by_loss`` as for :meth:`best`."""
         if self.batch:
             return (
                 f"epoch {self.epoch + 1}/{epochs}  loss {sum(self.means().values()):.3f}  "
                 f"accuracy {self.correct / self.samples:.1%}"
             )
-        best = self.best()
+        best = self.best(by_loss)
         if best["val_accuracy"] is None:
             return f"epoch {self.epoch}/{epochs}  loss {best['train_loss']:.3f}"
         return (

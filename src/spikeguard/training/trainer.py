@@ -38,7 +38,8 @@ class TrainResult:
         path: The run folder.
         model: The trained model with the weights of the best epoch, in evaluation mode.
         best_epoch: Epoch of highest validation accuracy, from 1; the earliest of equal ones.
-            Without validation images it is the last epoch.
+            Without validation images it is the last epoch, with ``patience`` the one of lowest
+            validation loss.
         val_accuracy: Accuracy of that epoch on clean validation images, in [0, 1]; or None.
         history: One object per epoch, as in metrics.jsonl.
     """
@@ -104,6 +105,8 @@ def train(
     objective = Objective.of(Vanilla() if objective is None else objective)
     options = TrainOptions() if options is None else options
     objective.require(model, options)
+    if options.patience is not None:
+        data.validation(f"patience={options.patience}")
     if not resume:
         require_new_folder(out)
     engine = Engine(options.precision)
@@ -113,8 +116,9 @@ def train(
 
     steps = math.ceil(len(data.train) / options.batch_size)  # per epoch
     total = options.epochs * steps
+    by_loss = options.patience is not None
     try:
-        while state.epoch < options.epochs:
+        while state.epoch < options.epochs and not state.stopped(options.patience):
             before, started, saved = state.seconds, time.monotonic(), time.monotonic()
             shuffle = stream(options.seed, "shuffle", state.epoch)
             order = torch.randperm(len(data.train), generator=shuffle)
@@ -137,13 +141,13 @@ def train(
             val_loss, val_accuracy = learner.validate(state)
             state.seconds = before + time.monotonic() - started
             state = state.next_epoch(options.epochs, learner.lr, val_loss, val_accuracy)
-            if data.val is not None and state.best()["epoch"] == state.epoch:
+            if data.val is not None and state.best(by_loss)["epoch"] == state.epoch:
                 checkpointer.save("best", learner, state)
             # "last" is saved after "best", so that the best epoch it names is on disk.
             checkpointer.save("last", learner, state)
             checkpointer.write_metrics(state)
             if progress is not None:
-                progress(state.epoch * steps, total, state.text(options.epochs))
+                progress(state.epoch * steps, total, state.text(options.epochs, by_loss))
     except TrainingDiverged as error:
         error.args = (
             f"{error}; {checkpointer.checkpoint_status()}. Try a smaller lr than {options.lr:g}.",
@@ -151,7 +155,7 @@ def train(
         raise
 
     checkpoint.load_model(checkpointer.path / (LAST if data.val is None else BEST), model)
-    best = state.best()
+    best = state.best(by_loss)
     result = {
         "best_epoch": best["epoch"],
         "val_accuracy": best["val_accuracy"],

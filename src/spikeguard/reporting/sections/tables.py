@@ -15,6 +15,7 @@ from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting import formatting
 from spikeguard.reporting.readers.attack_results import CASCADE, TUNED
 from spikeguard.reporting.readers.collect import Network
+from spikeguard.reporting.readers.training import TrainingResult
 from spikeguard.reporting.sections.audit_findings import finding_badge
 from spikeguard.reporting.sections.verdict_cards import Badge, audited_at, command, verdict_badges
 from spikeguard.reporting.standings import Radius, Standing
@@ -236,11 +237,20 @@ def _facts(network: Network) -> dict[str, str]:
         "Objective": trained.objective,
         "Optimiser": _options(recipe.train) or "default",
         "Epochs": formatting.count(trained.epochs),
-        "Best epoch": formatting.count(trained.best_epoch),
-        "Its validation accuracy": formatting.percent(trained.val_accuracy),
+        **_chosen(trained),
         "Training time": formatting.duration(trained.seconds),
         "Seed": str(recipe.seed),
         "Source": recipe.source or "not named",
+    }
+
+
+def _chosen(trained: TrainingResult) -> dict[str, str]:
+    """Return the best epoch and its accuracy; there is none without validation images."""
+    if trained.val_accuracy is None:
+        return {"Best epoch": "not chosen, the last one"}
+    return {
+        "Best epoch": formatting.count(trained.best_epoch),
+        "Its validation accuracy": formatting.percent(trained.val_accuracy),
     }
 
 
