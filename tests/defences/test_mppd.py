@@ -51,6 +51,45 @@ def toeplitz(decay, T):
     return perturbation_dynamics(torch.eye(T, dtype=torch.float64), decay)
 
 
+@pytest.mark.parametrize(
+    ("gate", "last"), [("leak", 0.5 * 3.0 * 1.0 + 2.0), ("input", 0.5 * 2.0 * 1.0 + 3.0 * 2.0)]
+)
+def test_gated_recursion_is_that_of_the_dlif_neuron(gate, last):
+    """lambda 1/2, a = (2, 3), drive (1, 2): eps[1] is 1 (leak) or 2 (input), eps[2] = last."""
+    neuron = DLIF(2, gate, decay=0.5, v_th=100.0)
+    neuron.a.data = torch.tensor([2.0, 3.0])
+    traces = []
+    for current in ([3.0, 5.0], [2.0, 3.0]):
+        with record(neuron) as trace:
+            neuron(torch.tensor(current).view(2, 1, 1))
+        traces.append(next(iter(trace.values())))
+    first = 1.0 if gate == "leak" else 2.0
+    found = MPPD(gated=True).measure(*traces)
+    assert found.item() == pytest.approx((first**2 + last**2) / 2)
+    assert MPPD(decay=0.5).measure(*traces).item() == 3.625  # as if there were no gates
+    (grad,) = torch.autograd.grad(found, neuron.a)
+    assert grad.abs().sum() > 0
+
+
+def test_gated_with_all_gates_1_is_the_recursion_with_the_neurons_own_leak():
+    drive = draw(3, 4, 5)
+    for neuron in (LIF(0.7), DLIF(3, decay=0.7)):
+        traces = []
+        for current in (drive, torch.zeros_like(drive)):
+            with record(neuron) as trace:
+                neuron(current)
+            traces.append(next(iter(trace.values())))
+        expected = MPPD(decay=0.7).measure(*traces)
+        torch.testing.assert_close(MPPD(decay=0.1, gated=True).measure(*traces), expected)
+
+
+def test_gated_is_rejected_where_it_has_no_meaning():
+    with pytest.raises(ValueError, match="gated belongs to distance 'ms-mppd', got 'std'"):
+        MPPD(distance="std", gated=True)
+    with pytest.raises(ValueError, match="leak factor of the layer, which is not known"):
+        MPPD(gated=True).measure(layer(draw(2, 1, 1)), layer(draw(2, 1, 1)))
+
+
 def test_by_hand():
     """decay 1/2, drive 1, 2: eps = 1, 2.5; mean of squares (1 + 6.25) / 2, sum 7.25."""
     clean = layer(torch.tensor([3.0, 5.0]).view(2, 1, 1))

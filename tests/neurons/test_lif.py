@@ -1,12 +1,14 @@
 """Each neuron against its closed form; ``record``, ``backward_mode`` and ``under_attack``."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
 from spikeguard.kernels.dispatch import integrate_and_fire
+from spikeguard.kernels.selection import use_kernel
 from spikeguard.models.snn import TimeSequential
 from spikeguard.neurons import (
     DLIF,
@@ -75,6 +77,76 @@ def test_soft_reset_keeps_what_is_above_the_threshold():
     """IF with soft reset fires floor of the summed input (below one spike a step)."""
     drive = torch.tensor([0.25, 0.375, 0.8125]).expand(64, 3)
     assert IF(reset="soft")(drive).sum(0).tolist() == [16, 24, 52]
+
+
+OFFSETS = [-0.7, 0.25, 0.9]
+
+
+@pytest.mark.parametrize("kernel", ["reference", "multistep", None])
+@pytest.mark.parametrize("v_reset", OFFSETS)
+@pytest.mark.parametrize("decay_input", [True, False])
+def test_v_reset_is_that_of_equations_1_to_5_of_the_operational_space_study(
+    kernel, v_reset, decay_input
+):
+    """H = V + (X - (V - V_reset)) / tau and V = H (1 - S) + V_reset S, from rest at V_reset.
+
+    The loop is the paper's; potentials, spikes, the potential after reset and the gradient agree.
+    """
+    tau, v_th = 2.5, 1.0
+    x = current(12, 5, low=-1, high=4).double()
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    V, h, s = torch.full((5,), v_reset, dtype=torch.float64), [], []
+    for x_t in inputs[0]:
+        H = V + ((x_t - (V - v_reset)) / tau if decay_input else x_t - (V - v_reset) / tau)
+        spike = Spike.apply(H - v_th)
+        V = H * (1 - spike) + v_reset * spike
+        h.append(H)
+        s.append(spike)
+    neuron = LIF.from_tau(tau, decay_input=decay_input, v_th=v_th, v_reset=v_reset)
+    with use_kernel(kernel) if kernel else nullcontext(), record(neuron) as trace:
+        spikes = neuron(inputs[1])
+    seen = next(iter(trace.values()))
+    assert torch.equal(spikes, torch.stack(s)) and 0 < spikes.mean() < 1
+    torch.testing.assert_close(seen.v, torch.stack(h))
+    torch.testing.assert_close(seen.u[-1], V)
+    slopes = torch.randn(12, 5, generator=stream(0, "slopes")).double()
+    first, second = (
+        torch.autograd.grad((each * slopes).sum(), x_in)[0]
+        for each, x_in in ((torch.stack(s), inputs[0]), (spikes, inputs[1]))
+    )
+    torch.testing.assert_close(second, first)
+
+
+class Spike(torch.autograd.Function):
+    """H(x) with the triangular surrogate of half-width 1."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return (x >= 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * (1 - ctx.saved_tensors[0].abs()).clamp_min(0)
+
+
+def test_a_current_of_zero_leaves_a_neuron_at_v_reset():
+    neuron = LIF(0.5, v_th=1.0, v_reset=0.6)
+    assert torch.equal(trace_of(neuron, torch.zeros(4, 3)).v, torch.full((4, 3), 0.6))
+    assert "v_reset=0.6" in repr(neuron) and "v_reset" not in repr(LIF(0.5))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"v_reset": 1.0}, "v_reset must be below v_th=1, got 1"),
+        ({"v_reset": float("nan")}, "v_reset must be below v_th=1, got nan"),
+        ({"v_reset": 0.5, "reset": "soft"}, "v_reset=0.5 needs reset='hard', got 'soft'"),
+    ],
+)
+def test_a_v_reset_that_cannot_be_is_rejected(options, message):
+    with pytest.raises(ValueError, match=message):
+        LIF(0.5, **options)
 
 
 @pytest.mark.parametrize("decay_input", [True, False])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.defences.piece import Measured, Piece, Step
+from spikeguard.kernels.reference import step as step_of
 from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.trace import LayerTrace
 
@@ -18,7 +19,7 @@ __all__ = ["MPPD", "Distance", "perturbation_dynamics"]
 Distance = Literal["ms-mppd", "tasad", "std"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MPPD(Piece):
     r"""Penalise the distance between the clean and the perturbed pass in one spiking layer.
 
@@ -36,7 +37,14 @@ class MPPD(Piece):
         \mathrm{STD} = \sqrt{\textstyle\sum_t \| s[t] - \tilde s[t] \|_2^2}
 
     The current is the input current of the layer, before the gates of a DLIF neuron and the noise
-    of a NoisyLIF neuron. lambda is a parameter of this piece, not the decay of the layer.
+    of a NoisyLIF neuron. lambda is a parameter of this piece, not the decay of the layer. With
+    ``gated`` the recursion is that of the layer itself, with its leak factor lambda and, for DLIF,
+    its gates a[t], whichever they are on:
+
+    .. math::
+        \varepsilon[t] = \lambda\,a[t]\,\varepsilon[t-1] + I[t] - \tilde I[t]
+        \quad\text{or}\quad
+        \varepsilon[t] = \lambda\,\varepsilon[t-1] + a[t]\,(I[t] - \tilde I[t])
 
     Args:
         rho: Weight, >= 0; 0 gives the same weights as training without this piece, bit for bit: no
@@ -51,6 +59,9 @@ class MPPD(Piece):
             ``tasad`` of the rate difference, for ``std`` of the spike difference). "sum" is the
             paper's formula for one sample (Eqs. 12 to 14), averaged over the batch: for ``ms-mppd``
             larger by steps times neurons, 32768 for the last layer of VGG-11 and T = 8.
+        gated: Use the leak factor and the gates of the layer instead of ``decay``; for ``ms-mppd``
+            only. The public code does not. It follows from Eq. 8 with the neuron of section 3.3,
+            which the paper does not write out.
 
     Raises:
         ValueError: If a number is out of range or a word unknown; before training, if no piece
@@ -65,6 +76,7 @@ class MPPD(Piece):
     needs_trace: ClassVar[bool] = True
     needs_clean: ClassVar[bool] = True
     needs_perturbed: ClassVar[bool] = True
+    added_later: ClassVar[tuple[str, ...]] = ("gated",)
 
     rho: float = 1.0
     decay: float = 0.99
@@ -72,6 +84,7 @@ class MPPD(Piece):
     layer: str | int = "last"
     detach_clean: bool = True
     reduction: Literal["mean", "sum"] = "mean"
+    gated: bool = False
 
     def __post_init__(self) -> None:
         if not (self.rho >= 0 and math.isfinite(self.rho)):
@@ -83,6 +96,10 @@ class MPPD(Piece):
             raise ValueError(f"MPPD: distance is one of {known}; got {self.distance!r}.")
         if self.reduction not in ("mean", "sum"):
             raise ValueError(f"MPPD: reduction is 'mean' or 'sum', got {self.reduction!r}.")
+        if self.gated and self.distance != "ms-mppd":
+            raise ValueError(
+                f"MPPD: gated belongs to distance 'ms-mppd', got {self.distance!r}; leave it out."
+            )
 
     @property
     def idle(self) -> bool:
@@ -109,7 +126,7 @@ class MPPD(Piece):
         reference = reference.detach() if self.detach_clean else reference
         change = reference.float() - other.float()
         if of_currents:
-            change = perturbation_dynamics(change, self.decay)
+            change = self._dynamics(change, perturbed)
         elif self.distance == "tasad":
             change = change.mean(0, keepdim=True)
         if self.reduction == "mean":
@@ -132,6 +149,14 @@ class MPPD(Piece):
         distance = self.measure(clean[name], perturbed[name])
         return Measured(self.rho, distance, {name: distance})
 
+    def _dynamics(self, drive: Tensor, layer: LayerTrace) -> Tensor:
+        if not self.gated:
+            return perturbation_dynamics(drive, self.decay)
+        if layer.decay is None:
+            raise ValueError("MPPD: gated needs the leak factor of the layer, which is not known.")
+        gated = drive if layer.gate is None else layer.gate * drive
+        return perturbation_dynamics(gated, layer.decay)
+
     def _choose(self, names: list[str]) -> str:
         """Return the name of the chosen layer, given the names of all spiking layers."""
         if not names:
@@ -149,23 +174,25 @@ class MPPD(Piece):
         )
 
 
-def perturbation_dynamics(drive: Tensor, decay: float) -> Tensor:
-    r"""Return eps[t] = decay eps[t-1] + drive[t], eps[0] = 0, shaped like ``drive``.
+def perturbation_dynamics(drive: Tensor, decay: float | Tensor) -> Tensor:
+    r"""Return eps[t] = decay[t] eps[t-1] + drive[t], eps[0] = 0, shaped like ``drive``.
 
-    A constant drive J gives J (1 - decay^t) / (1 - decay). The gain from drive to eps, both as
-    vectors over time, is the largest singular value of the lower triangular Toeplitz matrix
-    decay^(t-s): at most (1 - decay^T) / (1 - decay). The paper's smaller bound, the square root of
-    1 / (1 - decay) (Theorem 3.1), does not hold for every T.
+    With one decay for all steps, a constant drive J gives J (1 - decay^t) / (1 - decay). The gain
+    from drive to eps, both as vectors over time, is then the largest singular value of the lower
+    triangular Toeplitz matrix decay^(t-s): at most (1 - decay^T) / (1 - decay). The paper's smaller
+    bound, the square root of 1 / (1 - decay) (Theorem 3.1), does not hold for every T.
 
     Args:
         drive: Difference of the input currents [T, ...].
-        decay: lambda, in [0, 1].
+        decay: lambda: a number in [0, 1], a scalar, or a tensor that broadcasts to ``drive`` with
+            one entry for each step.
 
     Example:
         >>> perturbation_dynamics(torch.ones(3), 0.5)
         tensor([1.0000, 1.5000, 1.7500])
     """
     eps = [drive[0]]
-    for now in drive[1:]:
-        eps.append(decay * eps[-1] + now)
+    for t in range(1, len(drive)):
+        leak = step_of(decay, t) if isinstance(decay, Tensor) else decay
+        eps.append(leak * eps[-1] + drive[t])
     return torch.stack(eps)

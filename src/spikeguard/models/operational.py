@@ -107,7 +107,7 @@ def SpikingVGG11(
         ValueError: If dropout, width, a size or readout is out of range.
 
     Source: Mazurek et al., "Analyzing internal activity and robustness of SNNs across neuron
-    parameter space", section II-C; Simonyan and Zisserman, 2015, arXiv:1409.1556, configuration A.
+    parameter space", section III-C; Simonyan and Zisserman, 2015, arXiv:1409.1556, configuration A.
     """
     reject_unknown(options)
     if min(in_channels, num_classes, image_size) < 1:
@@ -159,7 +159,7 @@ def OperationalMLP(
     defaults: ``encoder`` is ``Poisson()``, ``neuron`` is ``LIF.from_tau(2, decay_input=True)`` with
     ``ATan(2)``; the study varies its tau and v_th.
 
-    Source: Mazurek et al., as for :func:`SpikingVGG11`, section II-B.
+    Source: Mazurek et al., as for :func:`SpikingVGG11`, section III-B.
     """
     if options.get("encoder") is None:
         options["encoder"] = Poisson()
@@ -184,7 +184,7 @@ def OperationalCNN(
     :func:`CNN` are our choice. Arguments as for :func:`CNN`; ``neuron`` is by default that of
     :func:`OperationalMLP`.
 
-    Source: Mazurek et al., as for :func:`SpikingVGG11`, section II-B.
+    Source: Mazurek et al., as for :func:`SpikingVGG11`, section III-B.
     """
     return CNN(
         in_channels,

@@ -49,6 +49,7 @@ class Neuron(nn.Module):
         ValueError: If v_th is not positive, or reset is neither "hard" nor "soft".
     """
 
+    v_reset = 0.0  # the potential at rest and after a hard reset; an option of LIF
     returns_spikes = False  # forward() returns the result of fire(); a subclass declares it
     takes_norm = False  # forward() names a parameter ``norm``; set for every subclass
 
@@ -137,6 +138,9 @@ class Neuron(nn.Module):
         Decay and gate are numbers or tensors: a scalar, one factor for each step [T], or as many
         axes as the current, each of the current's length or 1.
 
+        The kernel computes potentials relative to ``v_reset``, for which it is a shift of the
+        threshold; recorders get them in absolute units.
+
         Inside ``backward_rule`` the spikes are the same and the rule defines their derivative; an
         ``Analogue`` replaces the spikes too.
         """
@@ -144,9 +148,10 @@ class Neuron(nn.Module):
             decay = self._one_per_step("decay", decay, current, T)
         if gate is not None:
             gate = self._one_per_step("gate", gate, current, T)
+        v_th = self.v_th - self.v_reset
         if isinstance(self.rule, Analogue):
             seen = current if norm is None else normalised(norm, current)
-            return self.rule(seen, gate=gate, v_th=self.v_th, T=T)
+            return self.rule(seen, gate=gate, v_th=v_th, T=T)
         wanted = torch.is_grad_enabled() and current.requires_grad
         rule = self.rule if wanted else None
         with nullcontext() if rule is None else torch.no_grad():
@@ -155,7 +160,7 @@ class Neuron(nn.Module):
                 decay=decay,
                 gate=gate,
                 noise=noise,
-                v_th=self.v_th,
+                v_th=v_th,
                 reset=self.reset,
                 detach_reset=self.detach_reset,
                 surrogate=self.surrogate,
@@ -176,7 +181,7 @@ class Neuron(nn.Module):
                 v,
                 decay=decay,
                 gate=gate,
-                v_th=self.v_th,
+                v_th=v_th,
                 reset=self.reset,
                 detach_reset=self.detach_reset,
                 norm=norm,
@@ -185,13 +190,16 @@ class Neuron(nn.Module):
             assert v is not None
             trace = LayerTrace(
                 (current if norm is None else normalised(norm, current)).expand(v.shape),
-                v,
+                v + self.v_reset if self.v_reset else v,
                 spikes,
                 noise,
                 self.v_th,
                 self.surrogate,
                 self.reset,
                 self.detach_reset,
+                self.v_reset,
+                decay,
+                gate,
             )
             for recorder in self._recorders:
                 recorder.add(self, trace)

@@ -37,7 +37,8 @@ class DLIF(Neuron):
     Raises:
         ValueError: If an argument is outside its range, or a current does not have T steps.
 
-    Source: Ding et al., "Robust Stable Spiking Neural Networks", ICML 2024, Eq. 15.
+    Source: Ding et al., "Robust stable spiking neural networks", ICML 2024, section 3.3 (the
+        equation has no number), and its public code.
     """
 
     returns_spikes = True

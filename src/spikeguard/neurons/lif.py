@@ -25,6 +25,12 @@ class LIF(Neuron):
 
     Every call starts at rest (u = 0): there is no state to reset between batches.
 
+    With ``v_reset`` the potential rests, starts and is reset at v_reset instead of 0:
+
+    .. math::
+        v[t] = v_r + \lambda\,(u[t-1] - v_r) + k\,I[t], \quad
+        u[t] = (1 - s[t])\,v[t] + s[t]\,v_r
+
     Args:
         decay: Leak factor lambda per time step, in (0, 1]; ``1`` is an IF neuron. Not a time
             constant: see :meth:`from_tau`.
@@ -33,6 +39,7 @@ class LIF(Neuron):
         detach_reset: Block the gradient that flows through the reset term.
         reset: "hard" or "soft".
         input_scale: Factor k > 0 on the input current, as ``from_tau(..., decay_input=True)`` sets.
+        v_reset: Potential at rest and after a hard reset, in membrane units, below v_th.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -41,7 +48,8 @@ class LIF(Neuron):
         >>> LIF(decay=0.5)(torch.full((3, 1), 0.6)).flatten()
         tensor([0., 0., 1.])
 
-    Source: Wu et al., "Spatio-temporal backpropagation ...", 2018, doi:10.3389/fnins.2018.00331.
+    Source: Wu et al., "Spatio-temporal backpropagation ...", 2018, doi:10.3389/fnins.2018.00331;
+        ``v_reset``: the operational-space study (Mazurek et al.), Eqs. 2 and 5.
     """
 
     returns_spikes = True
@@ -55,12 +63,18 @@ class LIF(Neuron):
         detach_reset: bool = False,
         reset: Reset = "hard",
         input_scale: float = 1.0,
+        v_reset: float = 0.0,
     ):
         super().__init__(v_th, surrogate=surrogate, detach_reset=detach_reset, reset=reset)
         self.decay = require_decay(type(self).__name__, decay)
         if not (input_scale > 0 and math.isfinite(input_scale)):
             raise ValueError(f"LIF: input_scale must be positive, got {input_scale:g}.")
         self.input_scale = float(input_scale)
+        if v_reset != 0 and reset != "hard":
+            raise ValueError(f"LIF: v_reset={v_reset:g} needs reset='hard', got {reset!r}.")
+        if not -math.inf < v_reset < v_th:
+            raise ValueError(f"LIF: v_reset must be below v_th={v_th:g}, got {v_reset:g}.")
+        self.v_reset = float(v_reset)
 
     @classmethod
     def from_tau(
@@ -72,6 +86,7 @@ class LIF(Neuron):
         surrogate: Surrogate | None = None,
         detach_reset: bool = False,
         reset: Reset = "hard",
+        v_reset: float = 0.0,
     ) -> Self:
         """Build from a membrane time constant in steps: decay = 1 - 1/tau.
 
@@ -82,6 +97,7 @@ class LIF(Neuron):
             surrogate: As for the constructor.
             detach_reset: As for the constructor.
             reset: As for the constructor.
+            v_reset: As for the constructor.
 
         Raises:
             ValueError: If tau is not above 1.
@@ -93,6 +109,7 @@ class LIF(Neuron):
             detach_reset=detach_reset,
             reset=reset,
             input_scale=1 / tau if decay_input else 1.0,
+            v_reset=v_reset,
         )
 
     def forward(
@@ -111,7 +128,8 @@ class LIF(Neuron):
     def extra_repr(self) -> str:
         """Show the settings in ``print(model)``."""
         scale = "" if self.input_scale == 1 else f"input_scale={self.input_scale:g}, "
-        return f"decay={self.decay:g}, {scale}{super().extra_repr()}"
+        at = "" if self.v_reset == 0 else f", v_reset={self.v_reset:g}"
+        return f"decay={self.decay:g}, {scale}{super().extra_repr()}{at}"
 
 
 class IF(Neuron):

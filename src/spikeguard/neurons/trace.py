@@ -27,6 +27,10 @@ class LayerTrace:
         surrogate: The surrogate its backward pass used.
         reset: "hard" or "soft".
         detach_reset: Whether the layer blocks the gradient through its reset term.
+        v_reset: The potential after a hard reset.
+        decay: Leak factor: a number, a scalar, or a tensor that broadcasts to [T, B, *N]; None if
+            it is not known, as for a foreign neuron.
+        gate: Factor on the input current, shaped like a tensor ``decay``; None is 1.
     """
 
     current: Tensor
@@ -37,12 +41,19 @@ class LayerTrace:
     surrogate: Surrogate
     reset: Reset
     detach_reset: bool = False
+    v_reset: float = 0.0
+    decay: float | Tensor | None = None
+    gate: Tensor | None = None
 
     @property
     def u(self) -> Tensor:
         """Membrane potential after reset, differentiable as in the layer itself."""
         spikes = self.spikes.detach() if self.detach_reset else self.spikes
-        return reset_potential(self.v, spikes, self.v_th, self.reset)
+        if not self.v_reset:
+            return reset_potential(self.v, spikes, self.v_th, self.reset)
+        return self.v_reset + reset_potential(
+            self.v - self.v_reset, spikes, self.v_th - self.v_reset, self.reset
+        )
 
     @property
     def v_before_noise(self) -> Tensor:
