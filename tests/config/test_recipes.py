@@ -21,6 +21,7 @@ MODELS_OF_PAPERS |= {"spiking_vgg11", "vgg11", "vgg5", "wrn16_4"}
 DEFENCES_OF_PAPERS = {"at", "gaussian", "hire", "mixup", "mppd", "mse_rates", "rat", "sr", "stog"}
 DEFENCES_OF_PAPERS |= {"tgo", "trades"}
 NO_RECIPE = ("tgo/5/", "tgo/text A/")  # networks for event cameras
+STOPPED_EARLY = ("cifar10-sew18", "cifar10-vgg11", "mnist-sew18", "mnist-vgg11")
 NARROW = {
     "cnn": ["model.width=2", "model.hidden=8"],
     "operational_cnn": ["model.width=2", "model.hidden=8"],
@@ -293,6 +294,19 @@ def test_readings_of_the_extended_recipe_are_kept_and_come_first(write):
 def test_a_recipe_of_a_table_says_what_its_paper_leaves_open():
     silent = [name for name in NAMES if shipped(name).published and not shipped(name).readings]
     assert silent == []
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if shipped(name).published])
+def test_a_recipe_of_a_table_says_what_happens_to_the_validation_images(name):
+    """All images are trained on where the paper has no split, and the last epoch is attacked."""
+    recipe, said = shipped(name), " ".join(shipped(name).readings)
+    if recipe.data.val_fraction:
+        assert name in ("operational-space/" + each for each in STOPPED_EARLY)
+        assert "a tenth of the training images is held out" in said
+        assert recipe.train["patience"] == 5 and recipe.evaluate.checkpoint == "best"
+    else:
+        assert "all training images are trained on" in said.replace("All", "all")
+        assert recipe.evaluate.checkpoint == "last"
 
 
 def test_published_rows_are_not_inherited(write):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from spikeguard.config.instantiate import instantiate
 from spikeguard.encoders.coding import Direct, Poisson
 from spikeguard.models import CNN, MODELS, Dropout, OperationalCNN, OperationalMLP, SpikingVGG11
-from spikeguard.neurons import IF, LIF, ATan, Neuron, Sigmoid
+from spikeguard.neurons import IF, LIF, ATan, Neuron, Sigmoid, record
 from spikeguard.rng import SampleStreams, randomness, stream
 
 BUILD = {"mlp": OperationalMLP, "cnn": OperationalCNN, "vgg": SpikingVGG11}
@@ -259,6 +259,15 @@ def test_the_cnn_is_the_cnn_with_the_studys_neuron_and_readout():
     assert str(ours) == str(theirs)
     states = ours.state_dict(), theirs.state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_the_default_mlp_cannot_emit_the_spikes_that_the_study_prints():
+    """256 + 128 + 10 neurons, 10 steps, 10,000 images: 3.94e7; Table II prints 6.18e7."""
+    model = OperationalMLP(3072, 10, T=10)
+    with record(model) as trace:
+        model(torch.rand(1, 3072, generator=stream(0, "x")))
+    most = 10_000 * sum(layer.spikes.numel() for layer in trace.values())
+    assert most == 39_400_000 < 6.18e7
 
 
 def test_a_recipe_reaches_the_studys_time_constant():

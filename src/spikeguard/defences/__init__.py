@@ -10,7 +10,7 @@ from spikeguard.defences.mppd import MPPD
 from spikeguard.defences.mse import MSERates
 from spikeguard.defences.noise import GaussianNoise
 from spikeguard.defences.objective import Objective
-from spikeguard.defences.piece import Outcome, Pass, Piece, Step, Vanilla
+from spikeguard.defences.piece import Measured, Outcome, Pass, Piece, Step, Vanilla
 from spikeguard.defences.rat import RAT
 from spikeguard.defences.sr import SR
 from spikeguard.defences.stog import GatePrior
@@ -26,6 +26,7 @@ __all__ = [
     "MPDSGR",
     "MPPD",
     "MSERates",
+    "Measured",
     "Mixup",
     "Objective",
     "Outcome",

@@ -155,9 +155,10 @@ def OperationalMLP(
 ) -> SNN:
     """:func:`MLP` as in the study: Poisson input, three linear LIF layers, mean firing rate.
 
-    The study gives no widths; ``hidden`` is our choice. Arguments as for :func:`MLP`, other
-    defaults: ``encoder`` is ``Poisson()``, ``neuron`` is ``LIF.from_tau(2, decay_input=True)`` with
-    ``ATan(2)``; the study varies its tau and v_th.
+    The study gives no widths; ``hidden`` is our choice, and not the study's: the 394 neurons emit
+    at most 3.94e7 spikes on 10,000 images at T = 10, and its Table II prints 6.18e7. Arguments as
+    for :func:`MLP`, other defaults: ``encoder`` is ``Poisson()``, ``neuron`` is
+    ``LIF.from_tau(2, decay_input=True)`` with ``ATan(2)``; the study varies its tau and v_th.
 
     Source: Mazurek et al., as for :func:`SpikingVGG11`, section III-B.
     """

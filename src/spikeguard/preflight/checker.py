@@ -18,6 +18,7 @@ from spikeguard.models.adapters.presentation import taken
 from spikeguard.neurons.modes import spiking_layers
 from spikeguard.preflight.gradient import require_gradient
 from spikeguard.preflight.modes import TrainingModeError, evaluation_mode_required
+from spikeguard.preflight.padding import padding_recorded
 from spikeguard.preflight.repeats import (
     changes,
     presented,
@@ -49,6 +50,7 @@ class Preflight:
         surrogates: Accuracy under a short PGD with three surrogates, or why they were not compared.
         driven: How a foreign network is run: T, framework, presentation, readout.
         neurons: Reset, surrogate and firing condition of its spiking layers, by name.
+        padding_only: A sentence on weights that see nothing but padding; empty if they are few.
     """
 
     samples: int
@@ -61,6 +63,7 @@ class Preflight:
     surrogates: Compared | str
     driven: dict[str, Any]
     neurons: dict[str, dict[str, str | None]]
+    padding_only: str = ""
 
     @property
     def warning(self) -> str:
@@ -79,6 +82,7 @@ class Preflight:
             f"right, {100 * self.zero_gradient:.0f} % without a gradient; a step of {self.eps:.3g} "
             f"along the gradient raises the loss by {self.along_gradient:.3g}, in a random "
             f"direction by {self.along_random:.3g}{graded}; {self._swept()}"
+            f"{'; ' if self.padding_only else ''}{self.padding_only.rstrip('.')}"
         )
 
     def _swept(self) -> str:
@@ -137,7 +141,11 @@ def _examined(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Preflight:
     logits = presented(model, y, seed)
     everyone = torch.arange(len(x))
     graded: set[str] = set()
-    with evaluation_mode_required(model), _graded_recorded(model, graded):
+    with (
+        evaluation_mode_required(model),
+        _graded_recorded(model, graded),
+        padding_recorded(model) as padding,
+    ):
         logits(x, everyone)
     first = require_same_again(lambda: logits(x, everyone))
     require_independence(logits, x, first)
@@ -154,6 +162,7 @@ def _examined(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Preflight:
         surrogates=compare(model, logits, x, y, seed),
         driven=driven,
         neurons=neurons,
+        padding_only=str(padding),
     )
 
 

@@ -22,6 +22,7 @@ from spikeguard.attacks.searches.portfolio import portfolio
 from spikeguard.neurons.modes import spiking_layers
 from spikeguard.preflight.gradient import beats_its_negative
 from spikeguard.preflight.modes import TrainingModeError, evaluation_mode_required
+from spikeguard.preflight.padding import padding_recorded
 from spikeguard.preflight.repeats import (
     Logits,
     UndeclaredRandomness,
@@ -77,7 +78,8 @@ def quick_check(
     Returns:
         Warnings, one sentence each: a gradient that is missing, zero or not that of the loss;
         spiking layers that a surrogate sweep does not reach; a model that changes its buffers; one
-        that declares its randomness but draws it from a global generator.
+        that declares its randomness but draws it from a global generator; weights that see nothing
+        but padding.
 
     Raises:
         ValueError: If the model fails; the message names the fault and a remedy.
@@ -127,9 +129,9 @@ def _examined(
     """Return the warnings about the model's passes."""
     logits, few = presented(model, y, seed), x[:_REPEATED]
     index = torch.arange(len(few))
-    with evaluation_mode_required(model):
+    with evaluation_mode_required(model), padding_recorded(model) as padding:
         logits(x[:_WATCHED], index[:_WATCHED])
-    found: list[str] = []
+    found = [f"check: {padding}"] if str(padding) else []
     try:
         first = require_same_again(lambda: logits(few, index))
         require_independence(logits, few, first)
