@@ -11,7 +11,7 @@ import torch
 
 from spikeguard.data import ImageSet, Splits
 from spikeguard.defences import AT, DEFENCES, Objective, Vanilla
-from spikeguard.defences.piece import Fits
+from spikeguard.defences.piece import AddsTerm, Fits
 from spikeguard.models import CNN
 from spikeguard.neurons import NoisyLIF, StoG
 from spikeguard.rng import randomness, stream
@@ -90,6 +90,19 @@ def test_losses_are_finite_scalars_and_reach_every_weight(name):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     weights = [p for name, p in model.named_parameters() if name.endswith("weight")]
     assert all(p.grad.abs().sum() > 0 for p in weights)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if isinstance(ON[name], AddsTerm)])
+def test_its_term_is_logged_before_weighting_with_its_layers(name):
+    """The unweighted value is that of twice the strength, and the layers bear its name."""
+    piece = ON[name]
+    strength = "beta" if name == "trades" else fields(piece)[0].name
+    double = replace(piece, **{strength: 2 * getattr(piece, strength)})
+    first, second = (outcome(whole(each), small_cnn(name)) for each in (piece, double))
+    assert first.unweighted[name].isfinite() and first.unweighted[name] > 0
+    torch.testing.assert_close(second.unweighted, first.unweighted)
+    torch.testing.assert_close(second.losses[name], 2 * first.losses[name])
+    assert all(key == name or key.startswith(f"{name}/") for key in first.unweighted)
 
 
 @pytest.mark.slow

@@ -43,8 +43,9 @@ class AT(Piece):
     Args:
         eps: Radius of the threat set, in input units, >= 0; 0 is plain training.
         steps: Gradient steps, >= 1.
-        step_size: Length of one PGD step, in input units; None is 2.5 eps / steps. The public code
-            behind TGO's "2/255, k = 2" takes 1/255.
+        step_size: Length of one PGD step, in input units; None is 2.5 eps / steps. TGO prints
+            "step size k=2", read as 2 steps; FEEL-SNN's code, whose settings it shares, takes
+            1/255.
         random_start: Start at a random point of the threat set; None is False for one step, True
             for more.
         norm: "linf", "l2" or "l1".
@@ -111,8 +112,8 @@ class AT(Piece):
         Args:
             source: "stable-snn" (one step of 4/255 after a jitter of 0.001), "stog" (FGSM 2/255),
                 "feel" or "snn-rat" (PGD-2, 2/255, steps of 1/255), "tgo" (the same: its text gives
-                2/255 and k = 2, the step size is an inference), "sr" (PGD-7, 8/255, steps of 0.01),
-                "madry" (PGD-7, 8/255, steps of 2/255).
+                2/255 and "step size k=2", the rest is inferred), "sr" (PGD-7, 8/255, steps of
+                0.01), "madry" (PGD-7, 8/255, steps of 2/255).
 
         Raises:
             ValueError: If the source is unknown.
