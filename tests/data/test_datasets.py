@@ -116,6 +116,15 @@ def test_validation_never_overlaps_training(toy):
     assert not set(positions(splits.train)) & set(positions(splits.val))
 
 
+def test_without_a_validation_part_every_image_is_trained_on(toy):
+    splits = load("toy", val_fraction=0)
+    assert splits.val is None
+    assert positions(splits.train) == list(range(200))
+    with pytest.raises(ValueError, match=r"tuning needs validation images, and there are none"):
+        splits.validation("tuning")
+    assert len(load("toy").validation("tuning")) == 20
+
+
 def test_augmentations_are_composed_in_the_given_order(toy):
     assert load("toy").augment is None
     assert load("toy", augment=()).augment is None
@@ -135,7 +144,8 @@ def test_augmentations_are_composed_in_the_given_order(toy):
         ({"augment": ("cutout",)}, "a hole of 16 pixels erases an image of 8 x 8"),
         ({"train_limit": 0}, r"train_limit lies in 1 .. 1297, .*digits/train, got 0"),
         ({"test_limit": 501}, r"test_limit lies in 1 .. 500, .*digits/test, got 501"),
-        ({"val_fraction": 0.0}, "fraction lies in"),
+        ({"val_fraction": -0.1}, "fraction lies in"),
+        ({"val_fraction": 1.0}, "fraction lies in"),
     ],
 )
 def test_mistakes_are_named(options, message):
