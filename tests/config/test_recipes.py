@@ -188,7 +188,7 @@ def test_the_medium_recipes_train_on_every_image_for_25_epochs_and_attack_1000()
         assert recipe.data.val_fraction == 0 and recipe.evaluate.checkpoint == "last"
         assert (recipe.model["name"], recipe.model["width"]) == ("vgg5", 0.25)
         assert recipe.train["epochs"] >= 25
-        assert recipe.evaluate.limit == 1000
+        assert (recipe.evaluate.limit, recipe.evaluate.eot) == (1000, 1)
         assert recipe.evaluate.eps == (8 / 255,)
 
 

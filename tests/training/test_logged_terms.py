@@ -1,7 +1,7 @@
 """What a training logs: terms before weighting, by layer, at weight 0, and the validation loss."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -107,6 +107,17 @@ def test_measuring_idle_terms_leaves_weights_statistics_and_noise_as_they_are(tm
         names = {piece.name for piece in Objective.of(objective).pieces if piece.idle}
         assert (names <= set(lines[-1]["unweighted"])) == measured
     torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=0)
+
+
+def test_an_epoch_begun_by_an_earlier_version_has_the_means_of_the_images_measured():
+    """5 of 8 images were counted without terms before weighting; 3 have the value 2."""
+    state = TrainState(samples=5, correct=1, losses={"cross_entropy": 5.0})
+    state.count({"cross_entropy": 1.0}, 2, 3)
+    state.measure({"tgo": 2.0}, 3)
+    again = TrainState(**json.loads(json.dumps(asdict(state))))
+    line = again.next_epoch(2, 0.1, None, None).history[0]
+    assert line["unweighted"] == {"tgo": 2.0}
+    assert line["terms"] == {"cross_entropy": 1.0}
 
 
 def test_a_subclass_with_a_term_of_its_own_is_trained_with_that_term(tmp_path):

@@ -19,7 +19,8 @@ class TrainState:
         samples: Images trained on in the current epoch.
         correct: Number of these classified correctly, after any perturbation.
         losses: Sum over these images of each loss term.
-        unweighted: Sum over these images of each term before weighting, and of its layers.
+        unweighted: For each term before weighting, and each of its layers, the sum over images and
+            their number, which is smaller than ``samples`` if an earlier version began the epoch.
         seconds: Time spent in the current epoch, including time before a resume.
         history: One object per finished epoch, the lines of metrics.jsonl.
     """
@@ -29,7 +30,7 @@ class TrainState:
     samples: int = 0
     correct: int = 0
     losses: dict[str, float] = field(default_factory=dict)
-    unweighted: dict[str, float] = field(default_factory=dict)
+    unweighted: dict[str, tuple[float, int]] = field(default_factory=dict)
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -43,7 +44,8 @@ class TrainState:
     def measure(self, values: Mapping[str, float], samples: int) -> None:
         """Add terms before weighting, means over some images, to the current epoch."""
         for name, value in values.items():
-            self.unweighted[name] = self.unweighted.get(name, 0.0) + value * samples
+            total, count = self.unweighted.get(name, (0.0, 0))
+            self.unweighted[name] = (total + value * samples, count + samples)
 
     def means(self) -> dict[str, float]:
         """Return the mean of each loss term in the current epoch."""
@@ -87,7 +89,7 @@ class TrainState:
             "train_loss": sum(terms.values()),
             "train_accuracy": self.correct / self.samples,
             "terms": terms,
-            "unweighted": {name: sum_ / self.samples for name, sum_ in self.unweighted.items()},
+            "unweighted": {name: total / n for name, (total, n) in self.unweighted.items()},
             "val_loss": val_loss,
             "val_accuracy": val_accuracy,
             "seconds": self.seconds,
