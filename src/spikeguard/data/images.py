@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spikeguard.data.augment import Augmentation
 from spikeguard.rng import stream
 
-__all__ = ["Data", "ImageSet", "Splits", "as_image_set", "split_validation", "stratified_order"]
+__all__ = [
+    "Data",
+    "ImageSet",
+    "Splits",
+    "as_image_set",
+    "as_labels",
+    "as_tensor",
+    "digest_of",
+    "split_validation",
+    "stratified_order",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,13 +34,14 @@ class ImageSet:
 
     Args:
         images: [N, C, H, W], or flat [N, F], uint8 or float, values in [0, ``peak``].
-        labels: [N], int64, values in 0 .. ``num_classes`` - 1.
+        labels: [N], any integer type, kept as int64; values in 0 .. ``num_classes`` - 1.
         num_classes: Number of classes, >= 1.
         name: Name of the set in messages and results.
         peak: The stored value that represents 1.0, > 0.
+        classes: Names of the classes, one for each, or empty.
 
     Raises:
-        ValueError: If shapes, types, pixel values or labels are not as above.
+        ValueError: If shapes, types, pixel values, labels or class names are not as above.
 
     Example:
         >>> data = ImageSet(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 1]), 2, "dark", peak=1.0)
@@ -40,11 +55,18 @@ class ImageSet:
     num_classes: int
     name: str
     peak: float = 255.0
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         where = f"ImageSet {self.name!r}"
+        object.__setattr__(self, "labels", as_labels(self.labels, where))
+        object.__setattr__(self, "classes", tuple(map(str, self.classes)))
         _check_images(where, self.images, self.peak)
         _check_labels(where, self.labels, len(self.images), self.num_classes)
+        if self.classes and len(self.classes) != self.num_classes:
+            raise ValueError(
+                f"{where}: {self.num_classes} classes but {len(self.classes)} class names."
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -56,6 +78,11 @@ class ImageSet:
             raise ValueError(f"{self.name}: its inputs are flat vectors, not images.")
         channels, height, width = self.images.shape[1:]
         return channels, height, width
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of pixels, labels and ``peak`` in hexadecimal; names are not part of it."""
+        return digest_of(self.images, self.labels, repr(self.peak).encode())
 
     def batch(self, index: Tensor | Sequence[int] | slice) -> tuple[Tensor, Tensor]:
         """Return x float32 [B, C, H, W] in [0, 1] and y int64 [B], as copies."""
@@ -69,7 +96,8 @@ class ImageSet:
         return replace(self, images=self.images[index], labels=self.labels[index])
 
 
-Data = ImageSet | tuple[Tensor, Tensor]
+Array = Tensor | NDArray[Any]
+Data = ImageSet | tuple[Array, Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +131,8 @@ class Splits:
                     f"Splits: train has images {self.train.shape} in {self.train.num_classes} "
                     f"classes, but {part.name} has {part.shape} in {part.num_classes}."
                 )
+            if part.classes != self.train.classes:
+                raise ValueError(f"Splits: {part.name} names the classes otherwise than train.")
         channels = self.train.shape[0]
         if len(self.mean) != channels or len(self.std) != channels or min(self.std) <= 0:
             raise ValueError(
@@ -128,14 +158,21 @@ class Splits:
         return self.val
 
 
-def as_image_set(data: Data, *, num_classes: int | None = None, name: str = "pair") -> ImageSet:
-    """Return ``data`` as an ImageSet; a pair ``(x, y)`` of tensors is checked and wrapped.
+def as_image_set(
+    data: Data,
+    *,
+    num_classes: int | None = None,
+    name: str = "pair",
+    classes: Sequence[str] = (),
+) -> ImageSet:
+    """Return ``data`` as an ImageSet; a pair ``(x, y)`` of tensors or arrays is checked and wrapped.
 
     Args:
-        data: An ImageSet, which is returned unchanged, or a pair: x [N, C, H, W] or [N, F],
-            float in [0, 1], and y [N] of any integer type.
-        num_classes: For a pair; default the largest label + 1.
+        data: An ImageSet, which is returned unchanged, or a pair: x [N, C, H, W] or [N, F], uint8
+            in 0 .. 255 or float in [0, 1], and y [N] of any integer type.
+        num_classes: For a pair; default the number of class names, else the largest label + 1.
         name: For a pair; its name in messages.
+        classes: For a pair; the names of the classes.
 
     Raises:
         ValueError: If ``data`` is something else, or the pair is not as above.
@@ -145,19 +182,98 @@ def as_image_set(data: Data, *, num_classes: int | None = None, name: str = "pai
     if not (
         isinstance(data, tuple | list)
         and len(data) == 2
-        and all(isinstance(part, Tensor) for part in data)
+        and all(isinstance(part, Tensor | np.ndarray) for part in data)
     ):
         raise ValueError(
-            f"data is an ImageSet or a pair (x, y) of tensors, got {type(data).__name__}."
+            f"data is an ImageSet or a pair (x, y) of tensors or arrays, got "
+            f"{type(data).__name__}; sg.data.from_arrays, from_folder and from_dataset make an "
+            "ImageSet."
         )
-    x, y = data
-    if not x.is_floating_point():
-        raise ValueError(f"data: x is float in [0, 1], got {x.dtype}; write x / 255.")
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise ValueError(f"data: y holds class numbers, got {y.dtype}; write y.long().")
+    where = "data" if name == "pair" else name
+    x, y = as_tensor(data[0], f"{where}: images"), as_labels(data[1], where)
+    if x.dtype == torch.uint8 and x.numel() and int(x.max()) <= 1:
+        raise ValueError(
+            f"{where}: uint8 pixels are 0 .. 255, got 0 .. {int(x.max())}; write x.astype('float32') "
+            "(of a tensor, x.float()) if 1 is white."
+        )
     if num_classes is None:
-        num_classes = max(int(y.max()) + 1, 1) if y.numel() else 1
-    return ImageSet(x.detach(), y.detach().long(), num_classes, name, peak=1.0)
+        num_classes = len(classes) or (max(int(y.max()) + 1, 1) if y.numel() else 1)
+    peak = 255.0 if x.dtype == torch.uint8 else 1.0
+    return ImageSet(x, y, num_classes, name, peak, tuple(classes))
+
+
+def as_tensor(value: Any, where: str) -> Tensor:
+    """Return a tensor, an array or nested lists of numbers as a tensor that shares its memory.
+
+    Raises:
+        ValueError: If its entries differ in shape, or are not numbers.
+    """
+    if isinstance(value, Tensor):
+        return value.detach()
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.empty(len(value), dtype=object)
+        array[:] = list(value)
+    if array.dtype == object:
+        shapes = [np.shape(entry) for entry in array.flat]
+        other = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
+        if other is not None:
+            raise ValueError(
+                f"{where}: entry {other} has shape {list(shapes[other])}, entry 0 "
+                f"{list(shapes[0])}; resize all to one shape first."
+            )
+        raise ValueError(f"{where}: they are Python objects, not numbers; write np.stack(list(x)).")
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{where}: they are {array.dtype}, not numbers.")
+    native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    if not native.flags.writeable:
+        native = native.copy()
+    try:
+        return torch.from_numpy(native)
+    except TypeError as error:
+        raise ValueError(f"{where}: {array.dtype} is not known to torch; use float32.") from error
+
+
+def as_labels(y: Any, where: str = "data") -> Tensor:
+    """Return class numbers of any integer type as int64 [N]; a column [N, 1] is flattened.
+
+    Raises:
+        ValueError: If they are not class numbers; the message says how to convert them.
+    """
+    if not isinstance(y, Tensor) and np.asarray(y).dtype.kind in "US":
+        raise ValueError(
+            f"{where}: labels are class numbers, got text; write "
+            "classes, y = np.unique(y, return_inverse=True)."
+        )
+    y = as_tensor(y, f"{where}: labels")
+    if y.ndim == 2 and y.shape[1] > 1:
+        raise ValueError(
+            f"{where}: labels are class numbers [N], got {list(y.shape)}; of one-hot labels write "
+            "y.argmax(1)."
+        )
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise ValueError(
+            f"{where}: labels are class numbers of an integer type, got {y.dtype}; write y.long() "
+            "(of an array, y.astype('int64'))."
+        )
+    y = y.flatten() if y.ndim == 2 else y
+    if y.ndim != 1:
+        raise ValueError(f"{where}: labels are class numbers [N], got shape {list(y.shape)}.")
+    return y.long()
+
+
+def digest_of(*parts: Tensor | bytes) -> str:
+    """Return the SHA-256 of tensors, their types and shapes included, and of bytes."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            total.update(f"{part.dtype} {tuple(part.shape)}".encode())
+            flat = part.detach().cpu().contiguous().reshape(-1)
+            total.update(hashlib.sha256(flat.view(torch.uint8).numpy().data).digest())
+        else:
+            total.update(hashlib.sha256(part).digest())
+    return total.hexdigest()
 
 
 def split_validation(train: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
@@ -231,21 +347,37 @@ def _check_images(where: str, images: Tensor, peak: float) -> None:
         raise ValueError(f"{where}: images hold NaN; clean them before they are scored.")
     if low < 0 or high > peak:
         raise ValueError(
-            f"{where}: pixels lie in [0, peak={peak:g}], got {low:g} .. {high:g}; rescale them or "
-            "set peak. Normalisation belongs in the model."
+            f"{where}: pixels lie in [0, peak={peak:g}], got {low:g} .. {high:g}; "
+            f"{_remedy(low, high, peak)}"
         )
+
+
+def _remedy(low: float, high: float, peak: float) -> str:
+    """Say how to bring pixels into [0, peak]."""
+    if low < 0:
+        return (
+            "undo the normalisation, x * std + mean. Normalisation belongs in the model, mean= and "
+            "std= of it."
+        )
+    if peak == 1 and 1 < high <= 255 and high == round(high):
+        white = f"{high:g}" if high < 128 else "255"
+        return f"divide by the value of white, x / {white}: rescale them or set peak={white}."
+    return "rescale them or set peak. Normalisation belongs in the model."
 
 
 def _check_labels(where: str, labels: Tensor, count: int, num_classes: int) -> None:
-    if labels.dtype != torch.int64 or labels.ndim != 1:
-        raise ValueError(
-            f"{where}: labels are int64 [N], got {labels.dtype} {tuple(labels.shape)}."
-        )
     if len(labels) != count:
         raise ValueError(f"{where}: {count} images but {len(labels)} labels.")
     low, high = (int(value) for value in labels.aminmax())
     if low < 0 or high >= num_classes:
         raise ValueError(
             f"{where}: labels lie in 0 .. {num_classes - 1} (num_classes={num_classes}), "
-            f"got {low} .. {high}."
+            f"got {low} .. {high}{_first_class(low, num_classes)}."
         )
+
+
+def _first_class(low: int, num_classes: int) -> str:
+    """Say how to convert labels that count from 1 or mark unknown images with -1."""
+    if low < 0:
+        return "; remove the images without a class, x[y >= 0], y[y >= 0]"
+    return "; of labels that count from 1 write y - 1" if low == 1 else ""

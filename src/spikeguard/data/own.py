@@ -1,0 +1,234 @@
+"""Data of the user's own: a file, a folder or an object, read as training and test images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from spikeguard.data.array_files import read_npy, read_npz
+from spikeguard.data.arrays import from_arrays
+from spikeguard.data.columns import CLASSES, PARTS, is_column, part_columns, part_of
+from spikeguard.data.dataset_objects import from_dataset
+from spikeguard.data.folders import from_folder, has_images
+from spikeguard.data.images import ImageSet, Splits
+
+__all__ = ["EvaluationImages", "OwnData", "find_own", "own_data", "read_own"]
+
+_LABELS = "labels.npy"
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationImages:
+    """Images to attack, and where there are any, validation images to choose settings on.
+
+    Args:
+        test: Images to attack.
+        given_val: Validation images, or None.
+    """
+
+    test: ImageSet
+    given_val: ImageSet | None = None
+
+    @property
+    def val(self) -> ImageSet:
+        """The validation images; raises ValueError if there are none."""
+        return self.validation("--tune")
+
+    def validation(self, purpose: str) -> ImageSet:
+        """Return the validation images.
+
+        Args:
+            purpose: What needs them, for the message.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        if self.given_val is None:
+            raise ValueError(
+                f"{purpose} needs validation images, and {self.test.name} has none; add x_val and "
+                "y_val, or a folder val."
+            )
+        return self.given_val
+
+
+@dataclass(frozen=True, eq=False)
+class OwnData:
+    """The parts of a user's data; ``whole`` is for images without a division into parts.
+
+    Args:
+        train: Training images, or None.
+        val: Validation images, or None.
+        test: Test images, or None.
+        whole: All images of data that name no parts, or None.
+        splits: The data as given, if they are ready for training already.
+    """
+
+    train: ImageSet | None = None
+    val: ImageSet | None = None
+    test: ImageSet | None = None
+    whole: ImageSet | None = None
+    splits: Splits | None = None
+
+    def for_evaluation(self, where: str) -> EvaluationImages:
+        """Return the images to attack: the test images, or all of data without parts.
+
+        Raises:
+            ValueError: If there are only training or validation images.
+        """
+        test = self.test or self.whole
+        if test is None:
+            raise ValueError(f"{where}: has no test images; add x_test and y_test, or a folder test.")
+        return EvaluationImages(test, self.val)
+
+    def for_training(self, where: str) -> tuple[ImageSet, ImageSet | None, ImageSet | None]:
+        """Return training, validation and test images; images without parts are all for training.
+
+        Raises:
+            ValueError: If there are test images only.
+        """
+        train = self.train or self.whole
+        if train is None:
+            raise ValueError(
+                f"{where}: has no training images; add x_train and y_train, or a folder train."
+            )
+        if self.train is None:
+            return train, self.val, self.test
+        return train, self.val, self.test or self.whole
+
+
+def find_own(name: str | Path, root: Path) -> Path | None:
+    """Return the path of data of one's own; None if ``name`` names no file or folder.
+
+    A relative path is looked for in the current folder, then in the folder of the data sets.
+    """
+    path = Path(name).expanduser()
+    for each in (path, root / path):
+        if each.exists():
+            return each
+    return None
+
+
+def read_own(path: Path) -> OwnData:
+    """Read a file or a folder.
+
+    Args:
+        path: An ``.npz`` file; an ``.npy`` file of images beside a ``labels.npy``, as CIFAR-10-C
+            has them; a folder of class folders; or a folder with such folders train, val, test.
+
+    Raises:
+        ValueError: If it is something else, or damaged; the message says what to write.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if path.suffix == ".npz":
+        return _from_columns(read_npz(path, is_column), path.name)
+    if path.suffix == ".npy":
+        return _read_pair(path)
+    raise ValueError(
+        f"{path}: not a data file; SpikeGuard reads .npz (np.savez('data.npz', x=x, y=y)), .npy "
+        "with a labels.npy beside it, and folders of images by class."
+    )
+
+
+def own_data(data: Any, name: str) -> OwnData:
+    """Return an object as data: anything that ``read_own`` could have read from a file.
+
+    Args:
+        data: An ImageSet, Splits, a pair (x, y), two pairs (x_train, y_train), (x_test, y_test), a
+            mapping of arrays (x, y, x_train, ...), a mapping of parts (train, test, ...), a
+            Dataset or a DataLoader.
+        name: Name in messages and results.
+
+    Raises:
+        ValueError: If it is something else, or its images or labels are rejected.
+    """
+    if isinstance(data, OwnData):
+        return data
+    if isinstance(data, Splits):
+        return OwnData(data.train, data.val, data.test, splits=data)
+    if isinstance(data, ImageSet):
+        return OwnData(whole=data)
+    if isinstance(data, Mapping):
+        parts = {part: data[key] for key in data if (part := part_of(str(key))) is not None}
+        return _from_parts(parts, name) if parts else _from_columns(data, name)
+    if isinstance(data, tuple | list) and len(data) in (2, 3):
+        if all(isinstance(each, tuple | list) and len(each) == 2 for each in data):
+            names = ("train", "test") if len(data) == 2 else PARTS
+            return _from_parts(dict(zip(names, data, strict=True)), name)
+        if len(data) == 2:
+            return OwnData(whole=from_arrays(*data, name=name))
+    return OwnData(whole=from_dataset(data, name=name))
+
+
+def _from_parts(parts: Mapping[str, Any], name: str) -> OwnData:
+    found: dict[str, ImageSet] = {}
+    for part, given in parts.items():
+        inner = own_data(given, f"{name}/{part}").whole
+        if inner is None:
+            raise ValueError(f"{name}/{part}: has parts of its own; pass images and labels.")
+        found[part] = inner
+    return OwnData(**_same_classes(found))
+
+
+def _from_columns(columns: Mapping[str, Any], name: str) -> OwnData:
+    classes = next((columns[key] for key in CLASSES if key in columns), ())
+    found: dict[str | None, ImageSet] = {}
+    for part, (images, labels) in part_columns(columns, name).items():
+        pair = {"x": columns[images], "y": columns[labels], CLASSES[0]: classes}
+        found[part] = from_dataset(pair, name=f"{name}/{part}" if part else name)
+    if None in found and "test" in found:
+        raise ValueError(f"{name}: holds x and x_test; name the former x_train, or remove one.")
+    whole = found.pop(None, None)
+    same = _same_classes({**found, **({} if whole is None else {"whole": whole})})  # type: ignore[dict-item]
+    return OwnData(**same)
+
+
+def _same_classes(parts: dict[str, ImageSet]) -> dict[str, ImageSet]:
+    """Give all parts the number of classes of the largest, and its class names."""
+    most = max(parts.values(), key=lambda part: part.num_classes)
+    return {
+        name: replace(part, num_classes=most.num_classes, classes=most.classes)
+        for name, part in parts.items()
+    }
+
+
+def _read_folder(path: Path) -> OwnData:
+    inner = {
+        part: each
+        for each in sorted(path.iterdir())
+        if each.is_dir() and (part := part_of(each.name)) is not None and has_images(each)
+    }
+    name = path.resolve().name
+    if not inner:
+        return OwnData(whole=from_folder(_of_images(path), name=name))
+    first = inner.get("train") or next(iter(inner.values()))
+    first_part = next(part for part, each in inner.items() if each == first)
+    found = {first_part: from_folder(first, name=f"{name}/{first_part}")}
+    for part, each in inner.items():
+        if part != first_part:
+            classes = found[first_part].classes
+            found[part] = from_folder(each, classes=classes, name=f"{name}/{part}")
+    return OwnData(**found)
+
+
+def _of_images(path: Path) -> Path:
+    """Return a folder, unless it holds arrays and not images."""
+    arrays = sorted(path.glob("*.np[yz]"))
+    if arrays and not has_images(path):
+        file = next((each for each in arrays if each.name != _LABELS), arrays[0])
+        raise ValueError(f"{path}: holds arrays; name one file of it, such as {file}.")
+    return path
+
+
+def _read_pair(path: Path) -> OwnData:
+    labels = path.with_name(_LABELS)
+    if path == labels:
+        raise ValueError(f"{path}: holds labels; name the file of the images beside it.")
+    if not labels.is_file():
+        raise ValueError(
+            f"{path}: needs its labels in {labels}; or save both in one file, "
+            "np.savez('data.npz', x=x, y=y)."
+        )
+    return OwnData(whole=from_arrays(read_npy(path), read_npy(labels), name=path.name))
