@@ -82,8 +82,10 @@ FAULTS = [
     ({"labels": torch.tensor([0, 1, 1])}, "2 images but 3 labels"),
     ({"labels": torch.tensor([0, 2])}, r"labels lie in 0 .. 1 .*got 0 .. 2"),
     ({"labels": torch.tensor([-1, 0])}, "got -1 .. 0"),
-    ({"labels": torch.tensor([0.0, 1.0])}, "labels are int64"),
-    ({"labels": torch.tensor([[0], [1]])}, "labels are int64"),
+    ({"labels": torch.tensor([0.0, 1.0])}, r"write y.long\(\)"),
+    ({"labels": torch.tensor([[0, 1], [1, 0]])}, r"of one-hot labels write y.argmax\(1\)"),
+    ({"labels": torch.tensor([[[0]], [[1]]])}, "class numbers"),
+    ({"classes": ("only",)}, "2 classes but 1 class names"),
 ]
 
 
@@ -114,8 +116,10 @@ def test_a_pair_becomes_an_image_set():
     [
         ("digits", "an ImageSet or a pair"),
         ((torch.zeros(1, 1, 2, 2),), "an ImageSet or a pair"),
-        ((GOOD["images"].numpy(), GOOD["labels"]), "an ImageSet or a pair"),
-        ((GOOD["images"].byte(), GOOD["labels"]), "write x / 255"),
+        ((GOOD["images"].tolist(), GOOD["labels"]), "an ImageSet or a pair"),
+        ((GOOD["images"].ceil().byte(), GOOD["labels"]), r"if 1 is white, write x.astype"),
+        ((GOOD["images"].long(), GOOD["labels"]), "uint8 or float"),
+        ((GOOD["images"] * 510, GOOD["labels"]), "divide by the value of white, x / 255"),
         ((GOOD["images"], GOOD["labels"].float()), r"write y.long\(\)"),
         ((GOOD["images"], -GOOD["labels"]), "labels lie in"),
         ((GOOD["images"] * 2 - 1.5, GOOD["labels"]), "Normalisation belongs in the model"),

@@ -27,7 +27,7 @@ from rich.text import Text
 
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.instantiate import parse_number
-from spikeguard.config.plugins import Plugins
+from spikeguard.config.plugins import Plugins, is_reference
 from spikeguard.system.progress import ProgressCallback, TaskProgressCallback
 
 __all__ = [
@@ -142,16 +142,20 @@ def words(given: Sequence[str]) -> list[str]:
     return [word.strip() for part in given for word in part.split(",") if word.strip()]
 
 
-def allowed_plugins(packages: Sequence[str] | None) -> Plugins:
-    """Return the packages of ``--plugin``; modules of the current folder are found too.
+def allowed_plugins(packages: Sequence[str] | None, data: str | None = None) -> Plugins:
+    """Return the packages of ``--plugin`` and the module of ``--data module:function``.
+
+    Modules of the current folder are found too.
 
     Raises:
         ConfigError: If there is no such package.
     """
+    named = data is not None and is_reference(data)
     here = str(Path.cwd())
-    if packages and here not in sys.path:
+    if (packages or named) and here not in sys.path:
         sys.path.append(here)  # worker processes inherit the path
-    return Plugins.of(words(packages or []))
+    plugins = Plugins.of(words(packages or []))
+    return plugins.and_module_of(data, "--data") if data is not None and named else plugins
 
 
 @dataclass

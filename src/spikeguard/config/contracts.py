@@ -12,7 +12,7 @@ from typing import Any
 
 from spikeguard.config.errors import ConfigError, ConfigPath, raised
 
-__all__ = ["Contract", "contract_of", "require_attack", "require_data_set"]
+__all__ = ["Contract", "contract_of", "require_attack", "require_data_function"]
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,15 @@ def require_attack(attack: object, name: str, where: ConfigPath | str) -> None:
         )
 
 
-def require_data_set(part: object, name: str, where: ConfigPath | str) -> None:
-    """Raise ConfigError if a part is not a data set."""
-    from spikeguard.data.datasets import DataSet
-
-    if not isinstance(part, DataSet):
+def require_data_function(part: object, name: str, where: ConfigPath | str) -> None:
+    """Raise ConfigError if a part is no function without arguments that could return images."""
+    try:
+        inspect.signature(part).bind()  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"{where}: {name} is not a data set; write an instance of spikeguard.data.DataSet."
-        )
+            f"{where}: {name} is not a data set; write a function without arguments that returns "
+            "(x, y) or a Dataset, or an instance of spikeguard.data.DataSet."
+        ) from error
 
 
 def _a(noun: str) -> str:

@@ -56,6 +56,17 @@ class Plugins:
         """Allow packages by name; a Plugins object is returned unchanged."""
         return packages if isinstance(packages, Plugins) else cls(tuple(dict.fromkeys(packages)))
 
+    def and_module_of(self, name: str, where: str) -> Plugins:
+        """Also allow the module of ``package.module:Part``, named on the command line by the user.
+
+        Raises:
+            ConfigError: If there is no such module.
+        """
+        module = name.partition(":")[0]
+        if not _exists(module):
+            raise ConfigError(f"{where}: no module named {module!r}; {SEARCHED}.")
+        return Plugins(tuple(dict.fromkeys((*self.packages, module))))
+
     def find(self, name: str, where: ConfigPath | str) -> Any:
         """Import the part that ``package.module:Part`` names.
 

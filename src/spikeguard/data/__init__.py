@@ -1,10 +1,12 @@
-"""Data sets as labelled images in [0, 1]: digits, MNIST, CIFAR-10 and CIFAR-100.
+"""Data sets as labelled images in [0, 1]: digits, MNIST, CIFAR-10, CIFAR-100, and own data.
 
-``load`` reads from disk only; ``download`` fetches an official archive.
+``load`` reads from disk only; ``download`` fetches an official archive; ``from_arrays``,
+``from_folder`` and ``from_dataset`` take own images, which ``make_splits`` prepares for training.
 """
 
 from __future__ import annotations
 
+from spikeguard.data.arrays import from_arrays
 from spikeguard.data.augment import (
     AUGMENTATIONS,
     Augmentation,
@@ -13,9 +15,12 @@ from spikeguard.data.augment import (
     HorizontalFlip,
     RandomCrop,
 )
+from spikeguard.data.dataset_objects import from_dataset
 from spikeguard.data.datasets import DATASETS, DataSet, load
 from spikeguard.data.downloads import DownloadError, download
+from spikeguard.data.folders import from_folder
 from spikeguard.data.images import Data, ImageSet, Splits, as_image_set, split_validation
+from spikeguard.data.splits import make_splits
 
 __all__ = [
     "AUGMENTATIONS",
@@ -32,6 +37,10 @@ __all__ = [
     "Splits",
     "as_image_set",
     "download",
+    "from_arrays",
+    "from_dataset",
+    "from_folder",
     "load",
+    "make_splits",
     "split_validation",
 ]

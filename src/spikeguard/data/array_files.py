@@ -91,8 +91,8 @@ def _check_size(
     claimed = math.prod(shape) * dtype.itemsize
     if claimed > max(_ALWAYS, ratio * size) or min(shape, default=0) < 0:
         raise _Rejected(
-            f"{where}: claims {claimed >> 20} MB in a file of {size >> 20} MB; the file is damaged, "
-            "or save it with np.savez, not np.savez_compressed."
+            f"{where}: claims {claimed >> 20} MB in a file of {size >> 20} MB; it is damaged, or "
+            " save it with np.savez, not np.savez_compressed."
         )
 
 

@@ -80,8 +80,11 @@ def one_column(names: Iterable[str], where: str) -> Columns:
 
 def _split(name: str) -> tuple[str, str | None] | None:
     """Return kind and part of a column, ("images", "train") for "x_train"; None for another."""
-    for part, rest in ((None, name), (name.rpartition("_")[2], name.rpartition("_")[0]),
-                       (name.partition("_")[0], name.partition("_")[2])):
+    for part, rest in (
+        (None, name),
+        (name.rpartition("_")[2], name.rpartition("_")[0]),
+        (name.partition("_")[0], name.partition("_")[2]),
+    ):
         known = None if part is None else part_of(part)
         if part is not None and known is None:
             continue

@@ -70,8 +70,10 @@ def _read(dataset: Any, name: str) -> tuple[list[Any], Any]:
     samples = [_pair(sample, name) for sample in _samples(dataset, name)]
     if not samples:
         raise ValueError(f"{name}: has no images.")
-    labels = [label.item() if isinstance(label, Tensor) and label.numel() == 1 else label
-              for _, label in samples]
+    labels = [
+        label.item() if isinstance(label, Tensor) and label.numel() == 1 else label
+        for _, label in samples
+    ]
     return [_array(image, name) for image, _ in samples], labels
 
 
@@ -82,7 +84,7 @@ def _samples(dataset: Any, name: str, limit: int | None = None) -> Iterator[Any]
         yield from (dataset[place] for place in range(count))
     elif isinstance(dataset, Dataset):  # iterable
         if limit is None:
-            yield from dataset
+            yield from iter(dataset)
     else:
         raise ValueError(
             f"{name}: is no data set; pass a pair (x, y), a mapping with x and y, a Dataset, or a "
@@ -96,10 +98,12 @@ def _pair(sample: Any, name: str) -> tuple[Any, Any]:
         return sample[images], sample[labels]
     if isinstance(sample, tuple | list) and len(sample) == 2:
         return sample[0], sample[1]
-    held = f"{type(sample).__name__} of {len(sample)}" if hasattr(sample, "__len__") else repr(sample)
+    held = (
+        f"{type(sample).__name__} of {len(sample)}" if hasattr(sample, "__len__") else repr(sample)
+    )
     raise ValueError(
-        f"{name}: a sample is (image, label), got {held}; write a Dataset whose __getitem__ returns "
-        "(image, label)."
+        f"{name}: a sample is (image, label), got {held}; write a Dataset whose "
+        "__getitem__ returns (image, label)."
     )
 
 

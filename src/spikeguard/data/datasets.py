@@ -1,10 +1,10 @@
-"""DATASETS, the registry of data sets, and load(), which reads one from disk."""
+"""DATASETS, the registry of data sets, and load(), which reads one, or own data, from disk."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spikeguard.data.augment import AUGMENTATIONS, Compose
@@ -12,10 +12,12 @@ from spikeguard.data.cifar import CIFAR10, CIFAR100, read_cifar
 from spikeguard.data.digits import read_digits
 from spikeguard.data.idx import read_mnist
 from spikeguard.data.images import ImageSet, Splits, split_validation, stratified_order
+from spikeguard.data.own import OwnData, find_own, read_own
 from spikeguard.data.paths import data_root
+from spikeguard.data.splits import make_splits
 from spikeguard.rng import stream
 
-__all__ = ["DataSet", "DATASETS", "load"]
+__all__ = ["DataSet", "DATASETS", "load", "load_own"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ DATASETS: dict[str, DataSet] = {
 
 
 def load(
-    name: str,
+    name: str | Path,
     root: str | Path | None = None,
     *,
     val_fraction: float = 0.1,
@@ -61,7 +63,8 @@ def load(
     """Read a data set from disk.
 
     Args:
-        name: A name in ``DATASETS``.
+        name: A name in ``DATASETS``, or the path of own data: an ``.npz`` file, an ``.npy`` file
+            beside its ``labels.npy``, or a folder of images by class (see ``read_own``).
         root: Folder of the data sets; default ``$SPIKEGUARD_DATA``, else ``data``.
         val_fraction: Share of the training images that is set aside for validation, in [0, 1);
             with 0 every training image is trained on, and ``val`` is None.
@@ -82,21 +85,84 @@ def load(
         >>> len(data.train), len(data.val), len(data.test), data.train.shape
         (1167, 130, 500, (1, 8, 8))
     """
-    data_set = known[_known("data set", name, known)]
-    parts = [AUGMENTATIONS[_known("augmentation", a, AUGMENTATIONS)]() for a in augment or ()]
+    if name not in known:
+        return load_own(
+            read_own(_found(name, data_root(root), known)),
+            str(name),
+            val_fraction=val_fraction,
+            seed=seed,
+            train_limit=train_limit,
+            test_limit=test_limit,
+            augment=augment,
+        )
+    data_set = known[str(name)]
+    augmentation = _augmentation(augment)
     train, test = data_set.read(data_root(root))
-    if train_limit is not None:
-        _check_limit("train_limit", train_limit, train)
-        order = stratified_order(train.labels, stream(seed, "limit"))
-        train = train.subset(order[:train_limit].sort().values)
-    if test_limit is not None:
-        _check_limit("test_limit", test_limit, test)
-        test = test.subset(slice(test_limit))
+    train, test = _limited(train, train_limit, seed), _first(test, test_limit)
     val = None
     if val_fraction != 0:
         train, val = split_validation(train, val_fraction, seed)
-    augmentation = Compose(tuple(parts)) if parts else None
     return Splits(train, val, test, data_set.mean, data_set.std, augmentation)
+
+
+def load_own(
+    own: OwnData,
+    name: str,
+    *,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    augment: Sequence[str] | None = None,
+) -> Splits:
+    """Return own data as splits; the arguments are those of ``load``, and of ``make_splits``."""
+    augmentation = _augmentation(augment)
+    if own.splits is not None:
+        train = _limited(own.splits.train, train_limit, seed)
+        test = _first(own.splits.test, test_limit)
+        return replace(
+            own.splits, train=train, test=test, augment=augmentation or own.splits.augment
+        )
+    train, val, test_images = own.for_training(name)
+    train = _limited(train, train_limit, seed)
+    data = make_splits(
+        train, test_images, val, val_fraction=val_fraction, seed=seed, augment=augmentation
+    )
+    return replace(data, test=_first(data.test, test_limit))
+
+
+def _limited(train: ImageSet, limit: int | None, seed: int) -> ImageSet:
+    """Return a random choice of training images with the class proportions of all."""
+    if limit is None:
+        return train
+    _check_limit("train_limit", limit, train)
+    order = stratified_order(train.labels, stream(seed, "limit"))
+    return train.subset(order[:limit].sort().values)
+
+
+def _first(test: ImageSet, limit: int | None) -> ImageSet:
+    if limit is None:
+        return test
+    _check_limit("test_limit", limit, test)
+    return test.subset(slice(limit))
+
+
+def _augmentation(names: Sequence[str] | None) -> Compose | None:
+    parts = [AUGMENTATIONS[_known("augmentation", a, AUGMENTATIONS)]() for a in names or ()]
+    return Compose(tuple(parts)) if parts else None
+
+
+def _found(name: str | Path, root: Path, known: Iterable[str]) -> Path:
+    """Return the path of own data; raise ValueError for a name that is neither known nor a path."""
+    path = find_own(name, root)
+    if path is not None:
+        return path
+    if isinstance(name, Path) or Path(name).suffix or "/" in name:
+        raise ValueError(
+            f"load: {name}: no such file or folder, in the current folder or in {root}."
+        )
+    _known("data set", name, known)
+    raise AssertionError(name)
 
 
 def _known(what: str, name: str, table: Iterable[str]) -> str:

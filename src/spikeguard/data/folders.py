@@ -144,9 +144,7 @@ def _opaque(image: Any, file: Path) -> Any:
     return image
 
 
-def _difference(
-    file: Path, shape: tuple[int, ...], first: Path, wanted: tuple[int, ...]
-) -> str:
+def _difference(file: Path, shape: tuple[int, ...], first: Path, wanted: tuple[int, ...]) -> str:
     """Say how an image differs from the first one, and what to do."""
     if shape[:2] != wanted[:2]:
         size = f"{wanted[1]}, {wanted[0]}"

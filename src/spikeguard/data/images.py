@@ -165,11 +165,11 @@ def as_image_set(
     name: str = "pair",
     classes: Sequence[str] = (),
 ) -> ImageSet:
-    """Return ``data`` as an ImageSet; a pair ``(x, y)`` of tensors or arrays is checked and wrapped.
+    """Return ``data`` as an ImageSet; a pair ``(x, y)`` is checked and wrapped.
 
     Args:
         data: An ImageSet, which is returned unchanged, or a pair: x [N, C, H, W] or [N, F], uint8
-            in 0 .. 255 or float in [0, 1], and y [N] of any integer type.
+            in 0 .. 255 or float in [0, 1], and y [N] of any integer type; tensors or NumPy arrays.
         num_classes: For a pair; default the number of class names, else the largest label + 1.
         name: For a pair; its name in messages.
         classes: For a pair; the names of the classes.
@@ -191,10 +191,10 @@ def as_image_set(
         )
     where = "data" if name == "pair" else name
     x, y = as_tensor(data[0], f"{where}: images"), as_labels(data[1], where)
-    if x.dtype == torch.uint8 and x.numel() and int(x.max()) <= 1:
+    if x.dtype == torch.uint8 and x.numel() and int(x.max()) == 1:
         raise ValueError(
-            f"{where}: uint8 pixels are 0 .. 255, got 0 .. {int(x.max())}; write x.astype('float32') "
-            "(of a tensor, x.float()) if 1 is white."
+            f"{where}: uint8 pixels are 0 .. 255, got 0 .. 1; if 1 is white, "
+            "write x.astype('float32'), of a tensor x.float()."
         )
     if num_classes is None:
         num_classes = len(classes) or (max(int(y.max()) + 1, 1) if y.numel() else 1)
@@ -230,9 +230,10 @@ def as_tensor(value: Any, where: str) -> Tensor:
     if not native.flags.writeable:
         native = native.copy()
     try:
-        return torch.from_numpy(native)
+        shared: Tensor = torch.from_numpy(native)
     except TypeError as error:
         raise ValueError(f"{where}: {array.dtype} is not known to torch; use float32.") from error
+    return shared
 
 
 def as_labels(y: Any, where: str = "data") -> Tensor:
@@ -246,21 +247,22 @@ def as_labels(y: Any, where: str = "data") -> Tensor:
             f"{where}: labels are class numbers, got text; write "
             "classes, y = np.unique(y, return_inverse=True)."
         )
-    y = as_tensor(y, f"{where}: labels")
-    if y.ndim == 2 and y.shape[1] > 1:
+    labels = as_tensor(y, f"{where}: labels")
+    if labels.ndim == 2 and labels.shape[1] > 1:
         raise ValueError(
-            f"{where}: labels are class numbers [N], got {list(y.shape)}; of one-hot labels write "
-            "y.argmax(1)."
+            f"{where}: labels are class numbers [N], got {list(labels.shape)}; of one-hot "
+            "labels write y.argmax(1)."
         )
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(
-            f"{where}: labels are class numbers of an integer type, got {y.dtype}; write y.long() "
-            "(of an array, y.astype('int64'))."
+            f"{where}: labels are class numbers of an integer type, got {labels.dtype}; write "
+            "y.long(), of an array y.astype('int64')."
         )
-    y = y.flatten() if y.ndim == 2 else y
-    if y.ndim != 1:
-        raise ValueError(f"{where}: labels are class numbers [N], got shape {list(y.shape)}.")
-    return y.long()
+    if labels.ndim == 2:
+        labels = labels.flatten()
+    if labels.ndim != 1:
+        raise ValueError(f"{where}: labels are class numbers [N], got shape {list(labels.shape)}.")
+    return labels.long()
 
 
 def digest_of(*parts: Tensor | bytes) -> str:

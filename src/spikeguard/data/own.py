@@ -79,7 +79,9 @@ class OwnData:
         """
         test = self.test or self.whole
         if test is None:
-            raise ValueError(f"{where}: has no test images; add x_test and y_test, or a folder test.")
+            raise ValueError(
+                f"{where}: has no test images; add x_test and y_test, or a folder test."
+            )
         return EvaluationImages(test, self.val)
 
     def for_training(self, where: str) -> tuple[ImageSet, ImageSet | None, ImageSet | None]:
@@ -169,7 +171,7 @@ def _from_parts(parts: Mapping[str, Any], name: str) -> OwnData:
         if inner is None:
             raise ValueError(f"{name}/{part}: has parts of its own; pass images and labels.")
         found[part] = inner
-    return OwnData(**_same_classes(found))
+    return _with_same_classes(found)
 
 
 def _from_columns(columns: Mapping[str, Any], name: str) -> OwnData:
@@ -180,37 +182,52 @@ def _from_columns(columns: Mapping[str, Any], name: str) -> OwnData:
         found[part] = from_dataset(pair, name=f"{name}/{part}" if part else name)
     if None in found and "test" in found:
         raise ValueError(f"{name}: holds x and x_test; name the former x_train, or remove one.")
-    whole = found.pop(None, None)
-    same = _same_classes({**found, **({} if whole is None else {"whole": whole})})  # type: ignore[dict-item]
-    return OwnData(**same)
+    return _with_same_classes({part or "whole": images for part, images in found.items()})
 
 
-def _same_classes(parts: dict[str, ImageSet]) -> dict[str, ImageSet]:
+def _with_same_classes(parts: Mapping[str, ImageSet]) -> OwnData:
     """Give all parts the number of classes of the largest, and its class names."""
-    most = max(parts.values(), key=lambda part: part.num_classes)
-    return {
+    most = max(parts.values(), key=lambda part: (part.num_classes, bool(part.classes)))
+    for part in parts.values():
+        if part.classes and part.classes != most.classes:
+            raise ValueError(
+                f"{part.name}: its classes are {', '.join(part.classes)}, those of {most.name} "
+                f"{', '.join(most.classes)}; number both by the same names."
+            )
+    same = {
         name: replace(part, num_classes=most.num_classes, classes=most.classes)
         for name, part in parts.items()
     }
+    return OwnData(same.get("train"), same.get("val"), same.get("test"), same.get("whole"))
 
 
 def _read_folder(path: Path) -> OwnData:
-    inner = {
-        part: each
-        for each in sorted(path.iterdir())
-        if each.is_dir() and (part := part_of(each.name)) is not None and has_images(each)
-    }
-    name = path.resolve().name
+    name, inner = path.resolve().name, _part_folders(path)
     if not inner:
         return OwnData(whole=from_folder(_of_images(path), name=name))
-    first = inner.get("train") or next(iter(inner.values()))
-    first_part = next(part for part, each in inner.items() if each == first)
-    found = {first_part: from_folder(first, name=f"{name}/{first_part}")}
-    for part, each in inner.items():
-        if part != first_part:
-            classes = found[first_part].classes
-            found[part] = from_folder(each, classes=classes, name=f"{name}/{part}")
-    return OwnData(**found)
+    found: dict[str, ImageSet] = {}
+    classes: tuple[str, ...] | None = (
+        None  # those of the first, the training images if there are any
+    )
+    for part, folder in inner.items():
+        found[part] = from_folder(folder, classes=classes, name=f"{name}/{part}")
+        classes = found[part].classes
+    return _with_same_classes(found)
+
+
+def _part_folders(path: Path) -> dict[str, Path]:
+    """Return the folders train, val, test with class folders in them; "train" may be a class."""
+    folders = [each for each in sorted(path.iterdir()) if each.is_dir() and has_images(each)]
+    named = {part: each for each in folders if (part := part_of(each.name)) is not None}
+    if not any(has_images(inner) for each in named.values() for inner in each.iterdir()):
+        return {}
+    other = next((each for each in folders if each not in named.values()), None)
+    if other is not None:
+        raise ValueError(
+            f"{path}: holds {', '.join(each.name for each in named.values())} and also "
+            f"{other.name}; move {other.name} away, or name one folder of classes."
+        )
+    return {part: named[part] for part in PARTS if part in named}
 
 
 def _of_images(path: Path) -> Path:

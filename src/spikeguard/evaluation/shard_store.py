@@ -5,15 +5,17 @@ Its file identity.json ties it to one model, data set and set of options.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from spikeguard.data.images import ImageSet, digest_of
+from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.result import PARTS
 from spikeguard.storage.atomic_files import write_json
 
@@ -47,9 +49,9 @@ def open_shard_store(
     state = model.state_dict()
     wanted = {
         **identity,
-        "model": digest_of(repr(model).encode(), repr(getattr(model, "T", None)).encode()),
-        "weights": digest_of(*(part for name in state for part in (name.encode(), state[name]))),
-        "data": images.digest,
+        "model": _digest(repr(model).encode(), repr(getattr(model, "T", None)).encode()),
+        "weights": _digest(*(part for name in state for part in (name.encode(), state[name]))),
+        "data": _digest(images.images, images.labels, repr(images.peak).encode()),
     }
     card = folder / _CARD
     if card.exists():
@@ -103,3 +105,14 @@ def read_shard(path: Path) -> dict[str, np.ndarray[Any, Any]]:
             return {name: stored[name] for name in stored.files}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"evaluate: {path} is damaged; remove it and run again.") from error
+
+
+def _digest(*parts: Tensor | bytes) -> str:
+    """Return the SHA-256 of tensors, their types and shapes included, and of bytes."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            total.update(f"{part.dtype} {tuple(part.shape)}".encode())
+            part = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        total.update(hashlib.sha256(part).digest())
+    return total.hexdigest()

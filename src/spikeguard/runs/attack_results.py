@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spikeguard.attacks.base import Attack
     from spikeguard.attacks.tuning import Tuned
     from spikeguard.data.images import Splits
+    from spikeguard.data.own import EvaluationImages
     from spikeguard.evaluation.parallel import Reload
     from spikeguard.evaluation.rescoring import Rescored
     from spikeguard.evaluation.result import Evaluation
@@ -29,7 +30,7 @@ __all__ = ["attack_name", "checkpoint_tag", "evaluate_once", "rescore_once"]
 
 def evaluate_once(
     model: nn.Module,
-    data: Splits,
+    data: Splits | EvaluationImages,
     suite: str,
     *,
     eps: float,
@@ -134,7 +135,7 @@ def evaluate_once(
 
 def rescore_once(
     model: nn.Module,
-    data: Splits,
+    data: Splits | EvaluationImages,
     suite: str,
     *,
     eps: float,
@@ -192,7 +193,7 @@ def checkpoint_tag(plan: EvaluateSection) -> str:
 
 def _planned(
     model: nn.Module,
-    data: Splits,
+    data: Splits | EvaluationImages,
     suite: str,
     eps: float,
     plan: EvaluateSection,

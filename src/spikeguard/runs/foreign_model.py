@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.model_access import evaluating
-from spikeguard.config.builder import load_images
+from spikeguard.config.builder import load_test_images
 from spikeguard.config.errors import ConfigError, raised
 from spikeguard.config.plugins import NO_PLUGINS, SEARCHED, Plugins, import_part
+from spikeguard.data.datasets import DATASETS
 from spikeguard.data.images import ImageSet, Splits
+from spikeguard.data.own import EvaluationImages
 from spikeguard.evaluation.parallel import Reload
 from spikeguard.models.adapters.classifier import Foreign, foreign
 from spikeguard.models.adapters.presentation import ImagesRefused
@@ -30,7 +32,15 @@ from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.checkpoints import load_model, restore_model
 from spikeguard.storage.run_folder import MODEL
 
-__all__ = ["ForeignSubject", "load_foreign_model", "load_weights", "call_factory"]
+__all__ = [
+    "ForeignSubject",
+    "call_factory",
+    "image_facts",
+    "load_foreign_model",
+    "load_weights",
+    "weights_of",
+    "write_or_check_card",
+]
 
 _WRAPPERS = (
     "state_dict",
@@ -56,7 +66,7 @@ class ForeignSubject:
 
     path: Path
     model: nn.Module
-    data: Splits
+    data: Splits | EvaluationImages
     preflight: Preflight | None
     reload: Reload
     plugins: Plugins = NO_PLUGINS
@@ -83,8 +93,11 @@ def load_foreign_model(
         ConfigError: If any step fails; the message is one line.
     """
     if data is None:
-        raise ConfigError("--data: name the images to attack, such as --data digits.")
-    images = load_images(data, data_root, plugins=plugins)
+        raise ConfigError(
+            "--data: name the images to attack, such as --data digits, data.npz, a folder of "
+            "images, or my_module:function."
+        )
+    images = load_test_images(data, data_root, plugins=plugins)
     adapted = _built(model, weights, T, framework, readout)
     x, y = images.test.batch(slice(_CHECKED))
     try:
@@ -101,18 +114,21 @@ def load_foreign_model(
             f"--model: {model} cannot be shown images of {data} {list(x.shape[1:])}{steps}: "
             f"{_line(cause)}"
         ) from error
-    weights_now = _digest(adapted)
+    weights_now = weights_of(adapted)
     driven, neurons = described(adapted)
-    card = {"model": model, "data": data, "weights": weights_now, **driven, "neurons": neurons}
+    facts = {} if data in DATASETS else image_facts(images.test)
+    card = {"model": model, "data": data, "weights": weights_now, **facts, **driven}
+    card["neurons"] = neurons
     path = Path("runs") / model.replace(":", ".") if out is None else out
     given = {"model": model, "weights": weights, "T": T, "framework": framework}
     given |= {"readout": readout, "data": data}
     words = [word for n, v in given.items() if v is not None for word in (f"--{n}", str(v))]
     found = {} if preflight is None else preflight.to_dict()
     shown = {"check": {name: v for name, v in found.items() if name not in card}} if found else {}
-    _write_or_check_card(path, card, {"arguments": words, **shown})
+    write_or_check_card(path, card, {"arguments": words, **shown})
     how = (model, weights, T, framework, readout)
-    again = partial(_reloaded, how, data, data_root, weights_now, plugins)
+    digests = (weights_now, images.test.digest)
+    again = partial(_reloaded, how, data, data_root, digests, plugins)
     return ForeignSubject(path, adapted, images, preflight, again, plugins)
 
 
@@ -126,13 +142,15 @@ def _built(
 
 
 def _reloaded(
-    how: tuple[Any, ...], data: str, root: Path | None, weights: str, plugins: Plugins
+    how: tuple[Any, ...], data: str, root: Path | None, digests: tuple[str, str], plugins: Plugins
 ) -> tuple[nn.Module, ImageSet]:
-    adapted, images = _built(*how), load_images(data, root, plugins=plugins).test
-    if _digest(adapted) != weights:
+    adapted, images = _built(*how), load_test_images(data, root, plugins=plugins).test
+    if weights_of(adapted) != digests[0]:
         raise ConfigError(
             f"--jobs: {how[0]} makes other weights at every call; pass --weights, or --jobs 1."
         )
+    if images.digest != digests[1]:
+        raise ConfigError(f"--jobs: {data} gives other images at every call; fix its seed.")
     with torch.no_grad():
         adapted(images.batch(slice(_CHECKED))[0])  # detects how to present images
     return adapted, images
@@ -213,7 +231,7 @@ def _adapted(made: nn.Module, T: int | None, framework: Any, readout: Any) -> nn
     return foreign(made, T=T, framework=framework or "auto", readout=readout)
 
 
-def _write_or_check_card(path: Path, card: dict[str, Any], more: dict[str, Any]) -> None:
+def write_or_check_card(path: Path, card: dict[str, Any], more: dict[str, Any]) -> None:
     """Write the description of the model into its folder; reject the folder of another model."""
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file; choose another folder with --out.")
@@ -243,7 +261,14 @@ def _flat(card: dict[str, Any]) -> dict[str, Any]:
     return flat | {f"{what} of {layer}": v for layer, known in layers for what, v in known.items()}
 
 
-def _digest(model: nn.Module) -> str:
+def image_facts(images: ImageSet) -> dict[str, Any]:
+    """Return what the card of results on own data says of them: digest, size, class names."""
+    named = {"classes": list(images.classes)} if images.classes else {}
+    shape = list(images.images.shape[1:])
+    return {"images": images.digest, "image_count": len(images), "shape": shape, **named}
+
+
+def weights_of(model: nn.Module) -> str:
     """Return the SHA-256 of all weights and statistics by name."""
     found = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from spikeguard.config.plugins import Plugins
     from spikeguard.config.schema import EvaluateSection
     from spikeguard.data.images import Splits
+    from spikeguard.data.own import EvaluationImages
     from spikeguard.evaluation.parallel import Reload
     from spikeguard.evaluation.rescoring import Rescored
 
@@ -78,8 +79,11 @@ def attack(
         T: Time steps of the network.
         framework: Framework of the network; detected when left out.
         readout: How outputs over time become logits; their mean when left out.
-        data: Data set to attack the model on.
-        out: Folder for the model's results; runs/<model> when left out.
+        data: Images to attack: a data set (see 'spikeguard list datasets'), an .npz file with x
+            and y, an .npy file beside its labels.npy, a folder of images by class, or
+            module:function, whose code runs. With RUN, other images than the run's test images:
+            --data CIFAR-10-C/fog.npy
+        out: Folder for the results; runs/<model>, or RUN/on/<data>, when left out.
         suite: Attack suites (see 'spikeguard list suites'), or package.module:Attack with --plugin;
             repeated or with commas.
         eps: Radii of the threat set in pixel units, such as 8/255; repeated or with commas.
@@ -104,7 +108,7 @@ def attack(
     from spikeguard.storage.run_folder import ATTACKS
 
     only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
-    require_one(run, model, {**only, "data": data, "out": out})
+    require_one(run, model, {**only, "out": None if data else out})
     changes = {
         "suite": words(suite) if suite else None,
         "eps": numbers("--eps", eps) if eps else None,
@@ -115,9 +119,9 @@ def attack(
         "precision": precision,
         "tune": tune,
     }
-    plugins = allowed_plugins(plugin)
+    plugins = allowed_plugins(plugin, data)
     if run is not None:
-        subject = _of_run(run, data_root, plugins, changes)
+        subject = _of_run(run, data_root, plugins, changes, data, out)
     else:
         assert model is not None
         options = {**only, "data": data, "out": out, "data_root": data_root, "plugins": plugins}
@@ -181,7 +185,8 @@ def require_one(run: Path | None, model: str | None, only: Mapping[str, object])
         raise ConfigError(f"expected RUN, a run folder, or --model; got {both}.")
     given = next((name for name, value in only.items() if value is not None), None)
     if model is None and given is not None:
-        raise ConfigError(f"--{given} goes with --model; a run has its own.")
+        other = "--model or --data" if given == "out" else "--model"
+        raise ConfigError(f"--{given} goes with {other}; a run has its own.")
 
 
 def _require_suites(plan: EvaluateSection, plugins: Plugins) -> None:
@@ -199,20 +204,31 @@ class _Subject:
 
     path: Path
     model: nn.Module
-    data: Splits
+    data: Splits | EvaluationImages
     plan: EvaluateSection
     seed: int
     reload: Reload
 
 
 def _of_run(
-    run: Path, data_root: Path | None, plugins: Plugins, changes: Mapping[str, object]
+    run: Path,
+    data_root: Path | None,
+    plugins: Plugins,
+    changes: Mapping[str, object],
+    data: str | None,
+    out: Path | None,
 ) -> _Subject:
+    from spikeguard.runs.other_data import run_on_data
     from spikeguard.runs.run import Run
 
     loaded = Run.load(run, data_root=data_root, plugins=plugins)
     plan = loaded.recipe.evaluate.changed(**changes)
     seed = loaded.recipe.seed
+    if data is not None:
+        plan = plan.model_copy(update={"limit": changes["limit"]})  # the recipe's is of its images
+        _require_suites(plan, plugins)  # before anything is written
+        other = run_on_data(loaded, data, out=out)
+        return _Subject(other.path, other.model, other.data, plan, seed, other.reload)
     return _Subject(run, loaded.model, loaded.data, plan, seed, loaded.reload)
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from spikeguard.auditing.findings import Verdict
     from spikeguard.auditing.numbers import Claim
     from spikeguard.auditing.subject import Budget
+    from spikeguard.neurons.surrogate import Surrogate
+    from spikeguard.runs.foreign_model import ForeignSubject
 
 __all__ = ["audit"]
 
@@ -68,13 +70,13 @@ def audit(
 
     Args:
         run: Run folder; or --model.
-        model: Factory of a foreign model; this and the next six as for 'spikeguard attack'.
+        model: Factory of a foreign model; this and the next six are as for 'spikeguard attack'.
         weights: Its state dict.
         T: Time steps of the network.
         framework: Framework of the network.
         readout: How outputs over time become logits.
-        data: Data set to audit the model on.
-        out: Folder for its verdict.
+        data: Images to audit on; as for 'spikeguard attack', also with RUN.
+        out: Folder for the verdict.
         eps: Radius of the threat set, such as 8/255; the largest of the run's recipe when left out.
         norm: Norm of the threat set; the recipe's when left out, linf for a foreign model.
         limit: Number of test images.
@@ -100,21 +102,32 @@ def audit(
     from spikeguard.storage.run_folder import AUDIT
 
     only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
-    options: dict[str, object] = {**only, "data": data, "out": out}
-    require_one(run, model, options)
+    require_one(run, model, {**only, "out": None if data else out})
     judged: _Judged = {
         "printed": _claim(printed, protocol, printed_n, attack),
         "max_gap": _share("--max-gap", max_gap),
     }
     least = None if min_robust is None else _share("--min-robust", min_robust)
     radius = _radius(eps) if eps else None
-    plugins = allowed_plugins(plugin)
+    plugins = allowed_plugins(plugin, data)
     budget: Budget = "quick" if quick else "full"
+    ball = (norm, radius)
     if run is None:
         assert model is not None
-        given = {**options, "data_root": data_root, "plugins": plugins, "check": check}
-        verdict, path = _audit_foreign_model(
-            model, given, (norm or "linf", radius), limit, attack, tune, budget, judged
+        options = {**only, "data": data, "out": out, "data_root": data_root, "plugins": plugins}
+        found = _foreign_model(model, {**options, "check": check})
+        verdict, path = _audit_images(found, ball, limit, attack, tune, budget, judged, check)
+    elif data is not None:
+        from spikeguard.runs.other_data import run_on_data
+
+        loaded = Run.load(run, data_root=data_root, plugins=plugins)
+        plan = loaded.recipe.evaluate
+        ball = (norm or plan.norm, max(plan.eps) if radius is None else radius)
+        found = run_on_data(loaded, data, out=out)
+        verdict, path = _audit_images(
+            *(found, ball, limit, attack, tune, budget, judged, check),
+            seed=loaded.recipe.seed,
+            trained_with=loaded.surrogates,
         )
     else:
         loaded = Run.load(run, data_root=data_root, plugins=plugins)
@@ -146,31 +159,40 @@ def _radius(text: str) -> float:
     return found[0]
 
 
-def _audit_foreign_model(
-    model: str,
-    options: Mapping[str, object],
-    ball: tuple[str, float | None],
-    limit: int | None,
-    attack: str | None,
-    tune: bool,
-    budget: Budget,
-    judged: _Judged,
-) -> tuple[Verdict, Path]:
-    from spikeguard.attacks.threat import THREATS
-    from spikeguard.auditing.auditor import audit as audited
-    from spikeguard.config.schema import EvaluateSection
+def _foreign_model(model: str, options: Mapping[str, object]) -> ForeignSubject:
     from spikeguard.runs.foreign_model import load_foreign_model
-    from spikeguard.runs.run import attack_to_audit
-    from spikeguard.runs.stored_evaluations import stored_evaluations
-    from spikeguard.runs.tuned_settings import FOLDER, choose_attack
-    from spikeguard.storage.run_folder import ATTACKS, AUDIT
 
     found = load_foreign_model(model, **options)  # type: ignore[arg-type]
     if found.preflight is not None:
         note(str(found.preflight))
     note("the surrogate of the training is unknown: check S22 does not run")
+    return found
+
+
+def _audit_images(
+    found: ForeignSubject,
+    ball: tuple[str | None, float | None],
+    limit: int | None,
+    attack: str | None,
+    tune: bool,
+    budget: Budget,
+    judged: _Judged,
+    check: bool,
+    *,
+    seed: int = 0,
+    trained_with: Mapping[str, Surrogate] | None = None,
+) -> tuple[Verdict, Path]:
+    """Audit a foreign model, or a run on other images than its own."""
+    from spikeguard.attacks.threat import THREATS
+    from spikeguard.auditing.auditor import audit as audited
+    from spikeguard.config.schema import EvaluateSection
+    from spikeguard.runs.run import attack_to_audit
+    from spikeguard.runs.stored_evaluations import stored_evaluations
+    from spikeguard.runs.tuned_settings import FOLDER, choose_attack
+    from spikeguard.storage.run_folder import ATTACKS, AUDIT
+
     norm, eps = ball
-    threat = THREATS[norm](max(EvaluateSection().eps) if eps is None else eps)
+    threat = THREATS[norm or "linf"](max(EvaluateSection().eps) if eps is None else eps)
     stored = stored_evaluations(found.path / ATTACKS, threat)
     named, how = attack_to_audit(attack, found.model, threat, found.plugins), None
     with progress("audit") as update:
@@ -178,8 +200,8 @@ def _audit_foreign_model(
             named, how = choose_attack(
                 *(named, found.model, found.data.validation("--tune")),
                 folder=found.path / ATTACKS / FOLDER,
-                seed=0,
-                check=bool(options["check"]),
+                seed=seed,
+                check=check,
                 progress=update,
             )
         verdict = audited(
@@ -187,12 +209,14 @@ def _audit_foreign_model(
             found.data.test,
             threat=threat,
             budget=budget,
+            seed=seed,
             limit=limit,
             attack=named,
             tuned=how,
+            trained_with=trained_with,
             stored=stored,
             **judged,
-            check=bool(options["check"]),
+            check=check,
             progress=update,
         )
     verdict.save(found.path / AUDIT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ def train(
     *changes: str,
     out: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
+    data: str | None = None,
     plugin: Plugin = None,
     data_root: Path | None = None,
 ) -> int:
@@ -28,6 +30,9 @@ def train(
         changes: Changes to the recipe, key=value: model.T=8 train.lr=0.05 objective.at.eps=8/255
         out: Run folder; runs/<name of the recipe> when left out.
         resume: Continue an interrupted training exactly where it stopped.
+        data: Images to train on instead of the recipe's, the same as data.name=DATA: an .npz file
+            with x_train, y_train, x_test and y_test, a folder with train and test, or
+            module:function, whose code runs. Data without test images are split.
         plugin: Package whose parts the recipe may name as package.module:Part; repeated or with
             commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
@@ -35,7 +40,9 @@ def train(
     from spikeguard.config.schema import load_recipe
     from spikeguard.runs.recipe_training import train_recipe
 
-    loaded = load_recipe(recipe, changes, plugins=allowed_plugins(plugin))
+    plugins = allowed_plugins(plugin, data)
+    named = [] if data is None else [f"data.name={dumps(data)}"]
+    loaded = load_recipe(recipe, [*named, *changes], plugins=plugins)
     path = Path("runs") / loaded.name if out is None else out
     with progress("train") as update:
         result = train_recipe(loaded, path, resume=resume, data_root=data_root, progress=update)

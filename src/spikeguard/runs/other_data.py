@@ -1,0 +1,92 @@
+"""A run on other test images than its own, such as corrupted ones: RUN with --data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from spikeguard.config.builder import load_test_images
+from spikeguard.config.errors import ConfigError
+from spikeguard.config.plugins import Plugins, is_reference
+from spikeguard.data.images import ImageSet
+from spikeguard.models.snn import SNN
+from spikeguard.runs.foreign_model import (
+    ForeignSubject,
+    image_facts,
+    weights_of,
+    write_or_check_card,
+)
+from spikeguard.runs.run import Run
+
+__all__ = ["run_on_data"]
+
+
+def run_on_data(run: Run, data: str, *, out: Path | None) -> ForeignSubject:
+    """Return a run with other test images, and the folder of its results on them.
+
+    The results are apart from those on the run's own images: in ``RUN/on/NAME``, a folder that
+    ``report`` reads like that of a foreign model. Validation images remain those of the run.
+
+    Args:
+        run: The finished run.
+        data: Name, path or reference of the images; see ``load_test_images``.
+        out: Folder of the results, or None.
+
+    Raises:
+        ConfigError: If the images do not fit the run, or the folder holds results of other weights
+            or images.
+    """
+    images = _test_images(run, data)
+    path = run.path / "on" / _name(data) if out is None else out
+    card = {"model": str(run.path), "data": data, **image_facts(images)}
+    card |= {"weights": weights_of(run.model), "T": run.model.T}
+    write_or_check_card(path, card, {"arguments": [str(run.path), "--data", data]})
+    again = partial(_reloaded, run.path.absolute(), data, run.data_root, run.recipe.plugins)
+    shown = replace(run.data, test=images)
+    return ForeignSubject(path, run.model, shown, None, again, run.recipe.plugins)
+
+
+def _test_images(run: Run, data: str) -> ImageSet:
+    """Load the images, with the classes of the run."""
+    found = load_test_images(data, run.data_root, plugins=run.recipe.plugins).test
+    own = run.data.test
+    if found.images.shape[1:] != own.images.shape[1:]:
+        raise ConfigError(
+            f"--data: {data} has images {list(found.images.shape[1:])}, the run was trained on "
+            f"{list(own.images.shape[1:])}; resize or convert them."
+        )
+    if own.classes and found.classes and own.classes != found.classes:
+        return _by_name(found, own.classes, data)
+    if found.num_classes > own.num_classes:
+        raise ConfigError(
+            f"--data: {data} has labels up to {int(found.labels.max())}, the run has "
+            f"{own.num_classes} classes, numbered from 0."
+        )
+    return replace(found, num_classes=own.num_classes, classes=own.classes)
+
+
+def _by_name(images: ImageSet, classes: tuple[str, ...], data: str) -> ImageSet:
+    """Number the labels as the run does: by the names of the classes."""
+    unknown = [name for name in images.classes if name not in classes]
+    if unknown:
+        raise ConfigError(
+            f"--data: {data} has a class {unknown[0]!r}, the run has {', '.join(classes)}."
+        )
+    places = torch.tensor([classes.index(name) for name in images.classes])
+    labels = places[images.labels]
+    return replace(images, labels=labels, num_classes=len(classes), classes=classes)
+
+
+def _name(data: str) -> str:
+    """Return a folder name for data: "fog" for CIFAR-10-C/fog.npy."""
+    return data.replace(":", ".") if is_reference(data) else Path(data).resolve().stem
+
+
+def _reloaded(
+    path: Path, data: str, data_root: Path | None, plugins: Plugins
+) -> tuple[SNN, ImageSet]:
+    run = Run.load(path, data_root=data_root, plugins=plugins)
+    return run.model, _test_images(run, data)
