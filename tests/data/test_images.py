@@ -119,7 +119,7 @@ def test_a_pair_becomes_an_image_set():
         ((GOOD["images"].tolist(), GOOD["labels"]), "an ImageSet or a pair"),
         ((GOOD["images"].ceil().byte(), GOOD["labels"]), r"if 1 is white, write x.astype"),
         ((GOOD["images"].long(), GOOD["labels"]), "uint8 or float"),
-        ((GOOD["images"] * 510, GOOD["labels"]), "divide by the value of white, x / 255"),
+        ((GOOD["images"] * 510, GOOD["labels"]), "float pixels up to 255: divide by 255"),
         ((GOOD["images"], GOOD["labels"].float()), r"write y.long\(\)"),
         ((GOOD["images"], -GOOD["labels"]), "labels lie in"),
         ((GOOD["images"] * 2 - 1.5, GOOD["labels"]), "Normalisation belongs in the model"),

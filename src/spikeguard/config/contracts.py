@@ -89,11 +89,14 @@ def require_data_function(part: object, name: str, where: ConfigPath | str) -> N
     """Raise ConfigError if a part is no function without arguments that could return images."""
     try:
         inspect.signature(part).bind()  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
+        is_function = not isinstance(part, type)
+    except (TypeError, ValueError):
+        is_function = False
+    if not is_function:
         raise ConfigError(
-            f"{where}: {name} is not a data set; write a function without arguments that returns "
-            "(x, y) or a Dataset, or an instance of spikeguard.data.DataSet."
-        ) from error
+            f"{where}: {name} is not a data set; write an instance of spikeguard.data.DataSet, or "
+            "a function without arguments that returns (x, y) or a Dataset."
+        )
 
 
 def _a(noun: str) -> str:

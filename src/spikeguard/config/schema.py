@@ -75,6 +75,7 @@ class DataSection(_Section):
     """Name and size of the data set; the arguments of :func:`spikeguard.data.load`.
 
     ``val_fraction: 0`` trains on all images and needs ``evaluate.checkpoint: last``.
+    The name may be the path of own data, or ``package.module:function`` of an allowed package.
     """
 
     name: str
@@ -250,6 +251,7 @@ def load_recipe(
         8
     """
     raw = override(read(recipe), overrides)
+    raw["data"] = _entry(raw.get("data"))
     found = _validated(Recipe, raw, ConfigPath("", f"recipe {raw['name']}"))
     return found.allowing(plugins)
 

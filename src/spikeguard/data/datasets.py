@@ -166,12 +166,14 @@ def _found(name: str | Path, root: Path, known: Iterable[str]) -> Path:
 
 
 def _known(what: str, name: str, table: Iterable[str]) -> str:
+    """Return a name of a registry; raise ValueError for another one."""
     names = list(table)
     if name in names:
         return name
     close = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"load: unknown {what} {name!r}.{hint} Known: {', '.join(names)}.")
+    own = "; or the path of an .npz file or of a folder of images" if what == "data set" else ""
+    raise ValueError(f"load: unknown {what} {name!r}.{hint} Known: {', '.join(names)}{own}.")
 
 
 def _check_limit(field: str, limit: int, images: ImageSet) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spikeguard.data.images import ImageSet
+from spikeguard.data.images import ImageSet, mixed_order
 
 __all__ = ["from_folder", "has_images"]
 
@@ -26,9 +26,10 @@ def from_folder(
 ) -> ImageSet:
     """Read a folder with one folder of images per class: ``photos/cat/001.png``.
 
-    The classes are numbered in the order of their sorted names, and the images of a class are in
-    the order of their sorted paths, as in torchvision's ``ImageFolder``. Grey images have one
-    channel, all others three. Hidden files and files that are no images are ignored. Needs Pillow.
+    The classes are numbered in the order of their sorted names, as in torchvision's
+    ``ImageFolder``. The images have a fixed order in which the first N, for every N, have the class
+    proportions of all. Grey images have one channel, all others three. Hidden files and files that
+    are no images are ignored. Needs Pillow.
 
     Args:
         path: The folder.
@@ -62,7 +63,8 @@ def from_folder(
         images[place] = image
     pixels = torch.from_numpy(images).movedim(3, 1).contiguous()
     labels = torch.tensor([label for _, label in files])
-    return ImageSet(pixels, labels, len(names), name or root.name, classes=names)
+    found_images = ImageSet(pixels, labels, len(names), name or root.name, classes=names)
+    return mixed_order(found_images)
 
 
 def has_images(folder: Path) -> bool:

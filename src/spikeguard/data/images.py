@@ -23,6 +23,7 @@ __all__ = [
     "as_labels",
     "as_tensor",
     "digest_of",
+    "mixed_order",
     "split_validation",
     "stratified_order",
 ]
@@ -83,6 +84,11 @@ class ImageSet:
     def digest(self) -> str:
         """SHA-256 of pixels, labels and ``peak`` in hexadecimal; names are not part of it."""
         return digest_of(self.images, self.labels, repr(self.peak).encode())
+
+    def describe(self) -> dict[str, Any]:
+        """Return digest, number, shape and class names of the images as plain data."""
+        found = {"images": self.digest, "count": len(self), "shape": list(self.images.shape[1:])}
+        return {**found, "classes": list(self.classes)} if self.classes else found
 
     def batch(self, index: Tensor | Sequence[int] | slice) -> tuple[Tensor, Tensor]:
         """Return x float32 [B, C, H, W] in [0, 1] and y int64 [B], as copies."""
@@ -324,6 +330,18 @@ def stratified_order(labels: Tensor, generator: torch.Generator) -> Tensor:
     return order[place[order].argsort(stable=True)]
 
 
+def mixed_order(images: ImageSet) -> ImageSet:
+    """Return images sorted by class in a fixed order whose prefixes have all class proportions.
+
+    "The first 100 images" would otherwise be of one class. Images in another order stay as they
+    are.
+    """
+    labels = images.labels
+    if bool((labels[1:] < labels[:-1]).any()) or int(labels[0]) == int(labels[-1]):
+        return images
+    return images.subset(stratified_order(labels, stream(0, "order")))
+
+
 def _positions(index: Tensor | Sequence[int] | slice, device: torch.device) -> Tensor | slice:
     """Turn an index into one that keeps the sample axis."""
     if isinstance(index, slice):
@@ -363,7 +381,7 @@ def _remedy(low: float, high: float, peak: float) -> str:
         )
     if peak == 1 and 1 < high <= 255 and high == round(high):
         white = f"{high:g}" if high < 128 else "255"
-        return f"divide by the value of white, x / {white}: rescale them or set peak={white}."
+        return f"float pixels up to {high:g}: divide by {white}, or set peak={white}."
     return "rescale them or set peak. Normalisation belongs in the model."
 
 

@@ -12,7 +12,7 @@ from spikeguard.data.arrays import from_arrays
 from spikeguard.data.columns import CLASSES, PARTS, is_column, part_columns, part_of
 from spikeguard.data.dataset_objects import from_dataset
 from spikeguard.data.folders import from_folder, has_images
-from spikeguard.data.images import ImageSet, Splits
+from spikeguard.data.images import ImageSet, Splits, mixed_order
 
 __all__ = ["EvaluationImages", "OwnData", "find_own", "own_data", "read_own"]
 
@@ -82,7 +82,7 @@ class OwnData:
             raise ValueError(
                 f"{where}: has no test images; add x_test and y_test, or a folder test."
             )
-        return EvaluationImages(test, self.val)
+        return EvaluationImages(mixed_order(test), self.val)
 
     def for_training(self, where: str) -> tuple[ImageSet, ImageSet | None, ImageSet | None]:
         """Return training, validation and test images; images without parts are all for training.
@@ -95,9 +95,8 @@ class OwnData:
             raise ValueError(
                 f"{where}: has no training images; add x_train and y_train, or a folder train."
             )
-        if self.train is None:
-            return train, self.val, self.test
-        return train, self.val, self.test or self.whole
+        test = self.test if self.train is None else self.test or self.whole
+        return train, self.val, None if test is None else mixed_order(test)
 
 
 def find_own(name: str | Path, root: Path) -> Path | None:

@@ -8,7 +8,13 @@ from dataclasses import replace
 import torch
 
 from spikeguard.data.augment import AUGMENTATIONS, Augmentation, Compose
-from spikeguard.data.images import ImageSet, Splits, split_validation, stratified_order
+from spikeguard.data.images import (
+    ImageSet,
+    Splits,
+    mixed_order,
+    split_validation,
+    stratified_order,
+)
 from spikeguard.rng import stream
 
 __all__ = ["make_splits", "statistics"]
@@ -99,5 +105,7 @@ def _split_test(images: ImageSet, fraction: float) -> tuple[ImageSet, ImageSet]:
     order = stratified_order(images.labels, stream(0, "test images"))
     return (
         images.subset(order[count:].sort().values),
-        replace(images.subset(order[:count].sort().values), name=f"{images.name}/test"),
+        mixed_order(
+            replace(images.subset(order[:count].sort().values), name=f"{images.name}/test")
+        ),
     )

@@ -35,7 +35,6 @@ from spikeguard.storage.run_folder import MODEL
 __all__ = [
     "ForeignSubject",
     "call_factory",
-    "image_facts",
     "load_foreign_model",
     "load_weights",
     "weights_of",
@@ -116,7 +115,7 @@ def load_foreign_model(
         ) from error
     weights_now = weights_of(adapted)
     driven, neurons = described(adapted)
-    facts = {} if data in DATASETS else image_facts(images.test)
+    facts = {} if data in DATASETS else images.test.describe()
     card = {"model": model, "data": data, "weights": weights_now, **facts, **driven}
     card["neurons"] = neurons
     path = Path("runs") / model.replace(":", ".") if out is None else out
@@ -259,13 +258,6 @@ def _flat(card: dict[str, Any]) -> dict[str, Any]:
     layers = card.get("neurons", {}).items()
     flat = {name: value for name, value in card.items() if name != "neurons"}
     return flat | {f"{what} of {layer}": v for layer, known in layers for what, v in known.items()}
-
-
-def image_facts(images: ImageSet) -> dict[str, Any]:
-    """Return what the card of results on own data says of them: digest, size, class names."""
-    named = {"classes": list(images.classes)} if images.classes else {}
-    shape = list(images.images.shape[1:])
-    return {"images": images.digest, "image_count": len(images), "shape": shape, **named}
 
 
 def weights_of(model: nn.Module) -> str:

@@ -15,7 +15,6 @@ from spikeguard.data.images import ImageSet
 from spikeguard.models.snn import SNN
 from spikeguard.runs.foreign_model import (
     ForeignSubject,
-    image_facts,
     weights_of,
     write_or_check_card,
 )
@@ -41,7 +40,7 @@ def run_on_data(run: Run, data: str, *, out: Path | None) -> ForeignSubject:
     """
     images = _test_images(run, data)
     path = run.path / "on" / _name(data) if out is None else out
-    card = {"model": str(run.path), "data": data, **image_facts(images)}
+    card = {"model": str(run.path), "data": data, **images.describe()}
     card |= {"weights": weights_of(run.model), "T": run.model.T}
     write_or_check_card(path, card, {"arguments": [str(run.path), "--data", data]})
     again = partial(_reloaded, run.path.absolute(), data, run.data_root, run.recipe.plugins)

@@ -41,6 +41,7 @@ def train_recipe(
         ConfigError: If the folder holds a run and ``resume`` is off, the run of another recipe, or
             one started with another version of a plugin.
     """
+    from spikeguard.data.datasets import DATASETS
     from spikeguard.training.checkpointing import difference
     from spikeguard.training.trainer import train
 
@@ -63,7 +64,8 @@ def train_recipe(
     if not (path / ENVIRONMENT).exists():
         record = {**describe(seed=recipe.seed), "kernel": _kernel()}
         plugins = {"plugins": recipe.plugins.versions()} if recipe.plugins.packages else {}
-        write_json(path / ENVIRONMENT, {**record, **plugins})
+        own = {} if recipe.data.name in DATASETS else {"data": built.data.test.describe()}
+        write_json(path / ENVIRONMENT, {**record, **plugins, **own})
     return train(
         built.model,
         built.data,

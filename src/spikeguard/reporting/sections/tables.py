@@ -15,6 +15,7 @@ from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting import formatting
 from spikeguard.reporting.readers.attack_results import CASCADE, TUNED
 from spikeguard.reporting.readers.collect import Network
+from spikeguard.reporting.readers.foreign_model import class_names
 from spikeguard.reporting.readers.training import TrainingResult
 from spikeguard.reporting.sections.audit_findings import finding_badge
 from spikeguard.reporting.sections.verdict_cards import Badge, audited_at, command, verdict_badges
@@ -226,6 +227,7 @@ def _facts(network: Network) -> dict[str, str]:
     data = recipe.data
     return {
         "Data set": data.name,
+        **class_names(network.environment.get("data") or {}),
         "Training images": formatting.count(trained.train_samples),
         "Validation images": formatting.count(trained.val_samples),
         "Augmentation": ", ".join(data.augment) or "none",
