@@ -11,7 +11,7 @@ from spikeguard.data.images import ImageSet, as_image_set, as_labels, as_tensor
 
 __all__ = ["from_arrays"]
 
-_CHANNELS = range(1, 5)
+_CHANNELS = ((1, 3), (1, 2, 3, 4))  # likely ones first
 
 
 def from_arrays(
@@ -46,13 +46,16 @@ def from_arrays(
 
 
 def _channels_first(x: Tensor, name: str) -> Tensor:
-    """Return images as [N, C, H, W]; channels are the axis of 1 to 4, first or last."""
+    """Return images as [N, C, H, W]; channels are the axis of 1 or 3, or else of 2 or 4."""
     if x.ndim == 3:
         return x[:, None]
     if x.ndim != 4:
         return x
-    first, last = x.shape[1] in _CHANNELS, x.shape[3] in _CHANNELS
-    if first == last:  # tiny images, or many channels: the two equal sides are height and width
+    for channels in _CHANNELS:
+        first, last = x.shape[1] in channels, x.shape[3] in channels
+        if first != last:
+            break
+    else:  # tiny images, or many channels: the two equal sides are height and width
         first, last = x.shape[2] == x.shape[3], x.shape[1] == x.shape[2]
         if not first and not last:
             raise ValueError(

@@ -6,14 +6,24 @@ the generator alone, so a resumed run gets the same images, on any device.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "Compose", "Cutout", "HorizontalFlip", "RandomCrop"]
+from spikeguard.data.names import unknown_name
+
+__all__ = [
+    "AUGMENTATIONS",
+    "Augmentation",
+    "Compose",
+    "Cutout",
+    "HorizontalFlip",
+    "RandomCrop",
+    "augmentation_named",
+]
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -113,6 +123,18 @@ AUGMENTATIONS: dict[str, Callable[[], Augmentation]] = {
     "flip": HorizontalFlip,
     "cutout": Cutout,
 }
+
+
+def augmentation_named(names: Sequence[str]) -> Compose | None:
+    """Return augmentations by name, applied in this order; None for no names.
+
+    Raises:
+        ValueError: If a name is not in ``AUGMENTATIONS``.
+    """
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise unknown_name("augmentation", name, AUGMENTATIONS)
+    return Compose(tuple(AUGMENTATIONS[name]() for name in names)) if names else None
 
 
 def _integers(generator: torch.Generator, high: int, count: int, device: torch.device) -> Tensor:

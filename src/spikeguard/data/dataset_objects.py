@@ -141,7 +141,8 @@ def _require_order(loader: DataLoader[Any], name: str) -> None:
     sampler = loader.sampler
     if loader.batch_sampler is not None:
         sampler = getattr(loader.batch_sampler, "sampler", sampler)
-    if isinstance(sampler, torch.utils.data.Sampler) and not isinstance(sampler, SequentialSampler):
+    stream = isinstance(loader.dataset, torch.utils.data.IterableDataset)
+    if not stream and not isinstance(sampler, SequentialSampler):
         raise ValueError(
             f"{name}: reads in the order of a {type(sampler).__name__}, so the first images differ "
             "from run to run; pass a DataLoader with shuffle=False, of a Subset if need be."

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spikeguard.data.augment import AUGMENTATIONS, Compose
+from spikeguard.data.augment import augmentation_named
 from spikeguard.data.cifar import CIFAR10, CIFAR100, read_cifar
 from spikeguard.data.digits import read_digits
 from spikeguard.data.idx import read_mnist
 from spikeguard.data.images import ImageSet, Splits, split_validation, stratified_order
+from spikeguard.data.names import unknown_name
 from spikeguard.data.own import OwnData, find_own, read_own
 from spikeguard.data.paths import data_root
-from spikeguard.data.splits import make_splits
+from spikeguard.data.splits import make_splits, split_test
 from spikeguard.rng import stream
 
 __all__ = ["DataSet", "DATASETS", "load", "load_own"]
@@ -96,7 +96,7 @@ def load(
             augment=augment,
         )
     data_set = known[str(name)]
-    augmentation = _augmentation(augment)
+    augmentation = augmentation_named(augment or ())
     train, test = data_set.read(data_root(root))
     train, test = _limited(train, train_limit, seed), _first(test, test_limit)
     val = None
@@ -116,19 +116,17 @@ def load_own(
     augment: Sequence[str] | None = None,
 ) -> Splits:
     """Return own data as splits; the arguments are those of ``load``, and of ``make_splits``."""
-    augmentation = _augmentation(augment)
+    augmentation = augmentation_named(augment or ())
     if own.splits is not None:
         train = _limited(own.splits.train, train_limit, seed)
         test = _first(own.splits.test, test_limit)
         return replace(
             own.splits, train=train, test=test, augment=augmentation or own.splits.augment
         )
-    train, val, test_images = own.for_training(name)
-    train = _limited(train, train_limit, seed)
-    data = make_splits(
-        train, test_images, val, val_fraction=val_fraction, seed=seed, augment=augmentation
-    )
-    return replace(data, test=_first(data.test, test_limit))
+    train, val, given = own.for_training(name)
+    train, test = split_test(train) if given is None else (train, given)
+    train, test = _limited(train, train_limit, seed), _first(test, test_limit)
+    return make_splits(train, test, val, val_fraction=val_fraction, seed=seed, augment=augmentation)
 
 
 def _limited(train: ImageSet, limit: int | None, seed: int) -> ImageSet:
@@ -147,11 +145,6 @@ def _first(test: ImageSet, limit: int | None) -> ImageSet:
     return test.subset(slice(limit))
 
 
-def _augmentation(names: Sequence[str] | None) -> Compose | None:
-    parts = [AUGMENTATIONS[_known("augmentation", a, AUGMENTATIONS)]() for a in names or ()]
-    return Compose(tuple(parts)) if parts else None
-
-
 def _found(name: str | Path, root: Path, known: Iterable[str]) -> Path:
     """Return the path of own data; raise ValueError for a name that is neither known nor a path."""
     path = find_own(name, root)
@@ -161,19 +154,7 @@ def _found(name: str | Path, root: Path, known: Iterable[str]) -> Path:
         raise ValueError(
             f"load: {name}: no such file or folder, in the current folder or in {root}."
         )
-    _known("data set", name, known)
-    raise AssertionError(name)
-
-
-def _known(what: str, name: str, table: Iterable[str]) -> str:
-    """Return a name of a registry; raise ValueError for another one."""
-    names = list(table)
-    if name in names:
-        return name
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    own = "; or the path of an .npz file or of a folder of images" if what == "data set" else ""
-    raise ValueError(f"load: unknown {what} {name!r}.{hint} Known: {', '.join(names)}{own}.")
+    raise unknown_name("data set", name, known, also="; or the path of an .npz file or a folder")
 
 
 def _check_limit(field: str, limit: int, images: ImageSet) -> None:

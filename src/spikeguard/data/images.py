@@ -254,6 +254,8 @@ def as_labels(y: Any, where: str = "data") -> Tensor:
             "classes, y = np.unique(y, return_inverse=True)."
         )
     labels = as_tensor(y, f"{where}: labels")
+    if not labels.numel():
+        return torch.zeros(0, dtype=torch.int64)  # "not empty" is said of the images
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise ValueError(
             f"{where}: labels are class numbers [N], got {list(labels.shape)}; of one-hot "

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from spikeguard.data.augment import AUGMENTATIONS, Augmentation, Compose
+from spikeguard.data.augment import Augmentation, augmentation_named
 from spikeguard.data.images import (
     ImageSet,
     Splits,
@@ -17,7 +17,7 @@ from spikeguard.data.images import (
 )
 from spikeguard.rng import stream
 
-__all__ = ["make_splits", "statistics"]
+__all__ = ["make_splits", "split_test", "statistics"]
 
 _CHUNK = 1024
 
@@ -54,7 +54,7 @@ def make_splits(
         (640, 160, 200)
     """
     if test is None:
-        train, test = _split_test(train, test_fraction)
+        train, test = split_test(train, test_fraction)
     absent = [
         name
         for name, count in zip(
@@ -73,7 +73,7 @@ def make_splits(
         train, val = split_validation(train, val_fraction, seed)
     mean, std = statistics(train)
     if isinstance(augment, Sequence):
-        augment = Compose(tuple(AUGMENTATIONS[name]() for name in augment)) if augment else None
+        augment = augmentation_named(augment)
     return Splits(train, val, test, mean, std, augment)
 
 
@@ -94,8 +94,8 @@ def statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
 
 
-def _split_test(images: ImageSet, fraction: float) -> tuple[ImageSet, ImageSet]:
-    """Set test images aside: the same for every seed, so that runs can be compared."""
+def split_test(images: ImageSet, fraction: float = 0.2) -> tuple[ImageSet, ImageSet]:
+    """Return training and test images: the same for every seed, so that runs can be compared."""
     count = round(fraction * len(images)) if 0 < fraction < 1 else 0
     if not 0 < count < len(images):
         raise ValueError(
