@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from spikeguard.data import ImageSet, Splits, as_image_set, split_validation
+from spikeguard.data import ImageSet, Splits, as_image_set, load, split_validation
 from spikeguard.data.images import stratified_order
 from spikeguard.rng import stream
 
@@ -114,7 +114,8 @@ def test_a_pair_becomes_an_image_set():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("digits", "an ImageSet or a pair"),
+        ("digits", "an ImageSet or a pair .* sg.data.from_arrays"),
+        (load("digits"), "got Splits; pass one part, such as data.test"),
         ((torch.zeros(1, 1, 2, 2),), "an ImageSet or a pair"),
         ((GOOD["images"].tolist(), GOOD["labels"]), "an ImageSet or a pair"),
         ((GOOD["images"].ceil().byte(), GOOD["labels"]), r"if 1 is white, write x.astype"),

@@ -31,12 +31,14 @@ _EXAMPLES = {
         "train demo/tgo",
         "train demo/tgo objective.tgo.lambda_max=10 --out runs/mine",
         "train my-recipe.yaml --out runs/mine --resume",
+        "train demo/vanilla --data photos --out runs/photos",
     ],
     "attack": [
         "attack runs/mine --suite papers,snn --eps 2/255,8/255",
         "attack runs/mine --suite snn --limit 500 --jobs 4",
         "attack runs/mine --suite snn --rescore",
         "attack --model my_nets:net --weights net.pt --T 4 --data mnist --suite snn --eps 0.1",
+        "attack runs/mine --data CIFAR-10-C/fog.npy --suite snn-short --limit 500",
     ],
     "audit": [
         "audit runs/mine --quick",

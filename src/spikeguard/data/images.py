@@ -190,10 +190,12 @@ def as_image_set(
         and len(data) == 2
         and all(isinstance(part, Tensor | np.ndarray) for part in data)
     ):
+        remedy = "sg.data.from_arrays, from_folder and from_dataset make an ImageSet"
+        if isinstance(data, Splits):
+            remedy = "pass one part, such as data.test"
         raise ValueError(
             f"data is an ImageSet or a pair (x, y) of tensors or arrays, got "
-            f"{type(data).__name__}; sg.data.from_arrays, from_folder and from_dataset make an "
-            "ImageSet."
+            f"{type(data).__name__}; {remedy}."
         )
     where = "data" if name == "pair" else name
     x, y = as_tensor(data[0], f"{where}: images"), as_labels(data[1], where)

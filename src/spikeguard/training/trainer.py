@@ -99,8 +99,8 @@ def train(
     if not isinstance(data, Splits):
         raise ValueError(
             f"train: data must be Splits, got {type(data).__name__}; write "
-            "sg.data.load('mnist'), or Splits(train, val, test, mean, std) of "
-            "ImageSet(images, labels)."
+            "sg.data.load('mnist'), or sg.data.make_splits(images) of "
+            "sg.data.from_arrays(x, y)."
         )
     objective = Objective.of(Vanilla() if objective is None else objective)
     options = TrainOptions() if options is None else options
