@@ -190,6 +190,16 @@ def test_a_run_is_trained_attacked_and_reported_with_its_class_names(run):
     assert recipe.data.name == "full.npz"
 
 
+def test_a_run_whose_file_has_changed_is_rejected(run, capsys):
+    with np.load("full.npz") as file:
+        arrays = dict(file)
+    np.savez("full.npz", **{**arrays, "y": (arrays["y"] + 1) % 10})
+    line = rejected(capsys, "attack", "run", "--suite", "baseline", "--eps", "0.1")
+    assert "run: full.npz has other test images than at the training; restore them" in line
+    np.savez("full.npz", **arrays)
+    assert main(["attack", "run", "--suite", "baseline", "--eps", "0.1"]) == 0
+
+
 def test_results_on_other_images_are_kept_apart(run, capsys):
     """The accuracy on the dark images is that of the run's network on them."""
     words = ["attack", "run", "--data", "dark/night.npy", "--suite", "baseline", "--eps", "0.1"]

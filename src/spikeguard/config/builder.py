@@ -285,7 +285,10 @@ def build_model(recipe: Recipe, data: Splits) -> SNN:
     channels, height, width = data.test.shape
     where = ConfigPath("model", recipe.label)
     if height != width:
-        raise ConfigError(f"{where}: needs square images, {data.test.name} has {height} x {width}.")
+        raise ConfigError(
+            f"{where}: needs square images, {data.test.name} has {height} x {width}; crop "
+            "or resize them."
+        )
     return instantiate(  # type: ignore[no-any-return]
         MODELS,
         recipe.model,

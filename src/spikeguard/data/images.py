@@ -190,8 +190,9 @@ def as_image_set(
         and len(data) == 2
         and all(isinstance(part, Tensor | np.ndarray) for part in data)
     ):
+        given: object = data
         remedy = "sg.data.from_arrays, from_folder and from_dataset make an ImageSet"
-        if isinstance(data, Splits):
+        if isinstance(given, Splits):
             remedy = "pass one part, such as data.test"
         raise ValueError(
             f"data is an ImageSet or a pair (x, y) of tensors or arrays, got "

@@ -123,9 +123,9 @@ def read_own(path: Path) -> OwnData:
     """
     if path.is_dir():
         return _read_folder(path)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return _from_columns(read_npz(path, is_column), path.name)
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return _read_pair(path)
     raise ValueError(
         f"{path}: not a data file; SpikeGuard reads .npz (np.savez('data.npz', x=x, y=y)), .npy "

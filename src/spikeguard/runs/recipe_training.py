@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from spikeguard.config.builder import build
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.schema import Recipe, load_recipe
+from spikeguard.runs.data_record import data_record
 from spikeguard.runs.plugin_versions import require_same_versions
 from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.run_folder import ENVIRONMENT, RECIPE
@@ -41,7 +42,6 @@ def train_recipe(
         ConfigError: If the folder holds a run and ``resume`` is off, the run of another recipe, or
             one started with another version of a plugin.
     """
-    from spikeguard.data.datasets import DATASETS
     from spikeguard.training.checkpointing import difference
     from spikeguard.training.trainer import train
 
@@ -64,7 +64,7 @@ def train_recipe(
     if not (path / ENVIRONMENT).exists():
         record = {**describe(seed=recipe.seed), "kernel": _kernel()}
         plugins = {"plugins": recipe.plugins.versions()} if recipe.plugins.packages else {}
-        own = {} if recipe.data.name in DATASETS else {"data": built.data.test.describe()}
+        own = data_record(recipe.data.name, built.data)
         write_json(path / ENVIRONMENT, {**record, **plugins, **own})
     return train(
         built.model,

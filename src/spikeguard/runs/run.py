@@ -15,6 +15,7 @@ from spikeguard.config.errors import ConfigError
 from spikeguard.config.plugins import Plugins, is_reference
 from spikeguard.config.schema import EvaluateSection, Recipe, load_recipe
 from spikeguard.runs.attack_results import checkpoint_tag, evaluate_once
+from spikeguard.runs.data_record import require_recorded_data
 from spikeguard.runs.fresh_process import rescored
 from spikeguard.runs.plugin_versions import warn_of_other_versions
 from spikeguard.runs.stored_evaluations import stored_evaluations
@@ -85,6 +86,7 @@ class Run:
         if multiprocessing.parent_process() is None:  # once, not in every worker
             warn_of_other_versions(path, recipe.plugins)
         data = load_data(recipe, data_root)
+        require_recorded_data(path, recipe.data.name, data)
         model = build_model(recipe, data)
         load_model(path / CHECKPOINTS / recipe.evaluate.checkpoint, model)
         return cls(path, recipe, model, data, None if data_root is None else Path(data_root))
