@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from spikeguard.data import as_image_set, from_arrays
-from spikeguard.data.images import digest_of
+from spikeguard.data.conversion import digest_of
 
 RAMP = np.arange(2 * 5 * 7 * 3, dtype="uint8").reshape(2, 5, 7, 3)  # [N, H, W, C]
 

@@ -6,13 +6,13 @@ The composition root: it combines the parts of all registries.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from spikeguard.config.contracts import require_attack, require_data_function
+from spikeguard.config.contracts import require_attack
+from spikeguard.config.data_sources import load_images
 from spikeguard.config.errors import ConfigError, ConfigPath, raised, unknown_name
 from spikeguard.config.instantiate import call_checked, instantiate
 from spikeguard.config.plugins import NO_PLUGINS, Plugins, is_reference
@@ -20,9 +20,8 @@ from spikeguard.config.schema import EvaluateSection, Recipe
 
 if TYPE_CHECKING:
     from spikeguard.attacks.base import Attack
-    from spikeguard.data.datasets import DataSet
     from spikeguard.data.images import Splits
-    from spikeguard.data.own import EvaluationImages, OwnData
+    from spikeguard.data.own import EvaluationImages
     from spikeguard.defences.objective import Objective
     from spikeguard.models.snn import SNN
     from spikeguard.training.options import TrainOptions
@@ -34,8 +33,6 @@ __all__ = [
     "build_objective",
     "build_suite",
     "load_data",
-    "load_images",
-    "load_test_images",
     "require_images",
     "require_tunable",
     "tunable_suites",
@@ -101,101 +98,6 @@ def load_data(recipe: Recipe, data_root: str | Path | None = None) -> Splits:
         seed=recipe.seed,
         **settings,
     )
-
-
-def load_images(
-    name: str,
-    data_root: str | Path | None = None,
-    *,
-    where: ConfigPath | str = "--data",
-    plugins: Plugins = NO_PLUGINS,
-    **settings: Any,
-) -> Splits:
-    """Load the images to train on.
-
-    Args:
-        name: A name in ``DATASETS``, the path of own data, or ``package.module:part``: a
-            ``DataSet``, or a function without arguments that returns images (see ``own_data``).
-        data_root: Folder of the data sets; ``$SPIKEGUARD_DATA`` or ``data`` when left out.
-        where: Path in the recipe or option, for messages.
-        plugins: Packages that may be imported.
-        settings: Arguments of :func:`spikeguard.data.load`.
-
-    Raises:
-        ConfigError: If there are no such data, or they are damaged or rejected.
-    """
-    from spikeguard.data.datasets import DATASETS, DataSet, load, load_own
-
-    part = _own_part(name, where, plugins) if is_reference(name) else None
-    try:
-        if part is None or isinstance(part, DataSet):
-            known = DATASETS if part is None else {name: part}
-            return load(name, data_root, known=known, **settings)
-        return load_own(part, name, **settings)
-    except ValueError as error:
-        if not is_reference(name) and isinstance(where, str) and name in DATASETS:
-            raise
-        raise ConfigError(f"{where}: {str(error).removeprefix('load: ')}") from error
-    except Exception as error:
-        if not is_reference(name):
-            raise
-        raise ConfigError(f"{where}: {name} {raised(error)}") from error
-
-
-def load_test_images(
-    name: str,
-    data_root: str | Path | None = None,
-    *,
-    where: ConfigPath | str = "--data",
-    plugins: Plugins = NO_PLUGINS,
-) -> Splits | EvaluationImages:
-    """Load the images to attack; own data need no training images. See ``load_images``."""
-    from spikeguard.data.datasets import DATASETS, DataSet
-    from spikeguard.data.own import find_own, read_own
-    from spikeguard.data.paths import data_root as root_of
-
-    if is_reference(name):
-        own = _own_part(name, where, plugins)
-        if isinstance(own, DataSet):
-            return load_images(name, data_root, where=where, plugins=plugins)
-    else:
-        path = None if name in DATASETS else find_own(name, root_of(data_root))
-        if path is None:
-            return load_images(name, data_root, where=where)
-        try:
-            own = read_own(path)
-        except ValueError as error:
-            raise ConfigError(f"{where}: {error}") from error
-    try:
-        return own.for_evaluation(name)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def _own_part(name: str, where: ConfigPath | str, plugins: Plugins) -> DataSet | OwnData:
-    """Import ``package.module:part``; call a function, and return what it returns as own data."""
-    from spikeguard.data.datasets import DataSet
-    from spikeguard.data.own import own_data
-
-    part = plugins.find(name, where)
-    if isinstance(part, DataSet):
-        return part
-    require_data_function(part, name, where)
-    here = Path.cwd()
-    try:
-        made = part()
-    except (Exception, SystemExit) as error:
-        raise ConfigError(f"{where}: {name} {raised(error)}") from error
-    finally:
-        os.chdir(here)
-    if made is None:
-        raise ConfigError(f"{where}: {name} returns None; let it return the images, (x, y).")
-    try:
-        return own_data(made, name)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    except Exception as error:
-        raise ConfigError(f"{where}: {name} {raised(error)}") from error
 
 
 def require_suites(recipe: Recipe) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from spikeguard.data.images import ImageSet, as_image_set, as_labels, as_tensor
+from spikeguard.data.conversion import as_labels, as_tensor
+from spikeguard.data.images import ImageSet, as_image_set
 
 __all__ = ["from_arrays"]
 

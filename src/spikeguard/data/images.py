@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikeguard.data.augment import Augmentation
+from spikeguard.data.conversion import (
+    as_labels,
+    as_tensor,
+    check_labels,
+    check_pixels,
+    digest_of,
+)
 from spikeguard.rng import stream
 
 __all__ = [
@@ -20,9 +26,6 @@ __all__ = [
     "ImageSet",
     "Splits",
     "as_image_set",
-    "as_labels",
-    "as_tensor",
-    "digest_of",
     "mixed_order",
     "split_validation",
     "stratified_order",
@@ -62,8 +65,8 @@ class ImageSet:
         where = f"ImageSet {self.name!r}"
         object.__setattr__(self, "labels", as_labels(self.labels, where))
         object.__setattr__(self, "classes", tuple(map(str, self.classes)))
-        _check_images(where, self.images, self.peak)
-        _check_labels(where, self.labels, len(self.images), self.num_classes)
+        check_pixels(where, self.images, self.peak)
+        check_labels(where, self.labels, len(self.images), self.num_classes)
         if self.classes and len(self.classes) != self.num_classes:
             raise ValueError(
                 f"{where}: {self.num_classes} classes but {len(self.classes)} class names."
@@ -211,84 +214,6 @@ def as_image_set(
     return ImageSet(x, y, num_classes, name, peak, tuple(classes))
 
 
-def as_tensor(value: Any, where: str) -> Tensor:
-    """Return a tensor, an array or nested lists of numbers as a tensor that shares its memory.
-
-    Raises:
-        ValueError: If its entries differ in shape, or are not numbers.
-    """
-    if isinstance(value, Tensor):
-        return value.detach()
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        array = np.empty(len(value), dtype=object)
-        array[:] = list(value)
-    if array.dtype == object:
-        shapes = [np.shape(entry) for entry in array.flat]
-        other = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
-        if other is not None:
-            raise ValueError(
-                f"{where}: entry {other} has shape {list(shapes[other])}, entry 0 "
-                f"{list(shapes[0])}; resize all to one shape first."
-            )
-        raise ValueError(f"{where}: they are Python objects, not numbers; write np.stack(list(x)).")
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{where}: they are {array.dtype}, not numbers.")
-    native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    if not native.flags.writeable:
-        native = native.copy()
-    try:
-        shared: Tensor = torch.from_numpy(native)
-    except TypeError as error:
-        raise ValueError(f"{where}: {array.dtype} is not known to torch; use float32.") from error
-    return shared
-
-
-def as_labels(y: Any, where: str = "data") -> Tensor:
-    """Return class numbers of any integer type as int64 [N]; a column [N, 1] is flattened.
-
-    Raises:
-        ValueError: If they are not class numbers; the message says how to convert them.
-    """
-    if not isinstance(y, Tensor) and np.asarray(y).dtype.kind in "US":
-        raise ValueError(
-            f"{where}: labels are class numbers, got text; write "
-            "classes, y = np.unique(y, return_inverse=True)."
-        )
-    labels = as_tensor(y, f"{where}: labels")
-    if not labels.numel():
-        return torch.zeros(0, dtype=torch.int64)  # "not empty" is said of the images
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        raise ValueError(
-            f"{where}: labels are class numbers [N], got {list(labels.shape)}; of one-hot "
-            "labels write y.argmax(1)."
-        )
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(
-            f"{where}: labels are class numbers of an integer type, got {labels.dtype}; write "
-            "y.long(), of an array y.astype('int64')."
-        )
-    if labels.ndim == 2:
-        labels = labels.flatten()
-    if labels.ndim != 1:
-        raise ValueError(f"{where}: labels are class numbers [N], got shape {list(labels.shape)}.")
-    return labels.long()
-
-
-def digest_of(*parts: Tensor | bytes) -> str:
-    """Return the SHA-256 of tensors, their types and shapes included, and of bytes."""
-    total = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Tensor):
-            total.update(f"{part.dtype} {tuple(part.shape)}".encode())
-            flat = part.detach().cpu().contiguous().reshape(-1)
-            total.update(hashlib.sha256(flat.view(torch.uint8).numpy().data).digest())
-        else:
-            total.update(hashlib.sha256(part).digest())
-    return total.hexdigest()
-
-
 def split_validation(train: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
     """Cut a validation part with the class proportions of ``train`` from it.
 
@@ -355,54 +280,3 @@ def _positions(index: Tensor | Sequence[int] | slice, device: torch.device) -> T
     if positions.ndim != 1:
         raise ValueError(f"ImageSet: an index is a slice or a list of positions, got {index!r}.")
     return positions
-
-
-def _check_images(where: str, images: Tensor, peak: float) -> None:
-    if images.ndim not in (2, 4) or images.numel() == 0:
-        raise ValueError(
-            f"{where}: images are [N, C, H, W], or flat [N, F], and not empty, "
-            f"got shape {tuple(images.shape)}."
-        )
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise ValueError(f"{where}: images are uint8 or float, got {images.dtype}.")
-    if not 0 < peak < float("inf"):
-        raise ValueError(f"{where}: peak is the stored value of white, > 0, got {peak:g}.")
-    low, high = (float(value) for value in images.aminmax())
-    if low != low or high != high:
-        raise ValueError(f"{where}: images hold NaN; clean them before they are scored.")
-    if low < 0 or high > peak:
-        raise ValueError(
-            f"{where}: pixels lie in [0, peak={peak:g}], got {low:g} .. {high:g}; "
-            f"{_remedy(low, high, peak)}"
-        )
-
-
-def _remedy(low: float, high: float, peak: float) -> str:
-    """Say how to bring pixels into [0, peak]."""
-    if low < 0:
-        return (
-            "undo the normalisation, x * std + mean. Normalisation belongs in the model, mean= and "
-            "std= of it."
-        )
-    if peak == 1 and 1 < high <= 255 and high == round(high):
-        white = f"{high:g}" if high < 128 else "255"
-        return f"float pixels up to {high:g}: divide by {white}, or set peak={white}."
-    return "rescale them or set peak. Normalisation belongs in the model."
-
-
-def _check_labels(where: str, labels: Tensor, count: int, num_classes: int) -> None:
-    if len(labels) != count:
-        raise ValueError(f"{where}: {count} images but {len(labels)} labels.")
-    low, high = (int(value) for value in labels.aminmax())
-    if low < 0 or high >= num_classes:
-        raise ValueError(
-            f"{where}: labels lie in 0 .. {num_classes - 1} (num_classes={num_classes}), "
-            f"got {low} .. {high}{_first_class(low, num_classes)}."
-        )
-
-
-def _first_class(low: int, num_classes: int) -> str:
-    """Say how to convert labels that count from 1 or mark unknown images with -1."""
-    if low < 0:
-        return "; remove the images without a class, x[y >= 0], y[y >= 0]"
-    return "; of labels that count from 1 write y - 1" if low == 1 else ""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.model_access import evaluating
-from spikeguard.config.builder import load_test_images
+from spikeguard.config.data_sources import load_test_images
 from spikeguard.config.errors import ConfigError, raised
 from spikeguard.config.plugins import NO_PLUGINS, SEARCHED, Plugins, import_part
 from spikeguard.data.datasets import DATASETS

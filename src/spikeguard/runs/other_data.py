@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from spikeguard.config.builder import load_test_images
+from spikeguard.config.data_sources import load_test_images
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.plugins import Plugins, is_reference
 from spikeguard.data.images import ImageSet

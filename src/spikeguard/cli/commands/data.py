@@ -40,7 +40,7 @@ def check(
             code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
-    from spikeguard.config.builder import load_images
+    from spikeguard.config.data_sources import load_images
     from spikeguard.data.datasets import DATASETS
 
     rows, plugins = [], allowed_plugins(plugin)
