@@ -155,7 +155,10 @@ def require_images(
 ) -> None:
     """Reject a limit above the number of test images: the result would be on fewer."""
     if limit is not None and limit > len(data.test):
-        raise ConfigError(f"{where}: there are {len(data.test)} test images, got {limit}.")
+        raise ConfigError(
+            f"{where}: there are {len(data.test)} test images, got {limit}; write at most that, or "
+            "leave it out (evaluate.limit= in a recipe) for all."
+        )
 
 
 def tunable_suites(suites: Iterable[str]) -> list[str]:
