@@ -18,6 +18,7 @@ PAGES = [
     page
     for page in sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
     if "```python" in page.read_text(encoding="utf-8")
+    and page.name != "your-data.md"  # also has commands and files: tests/test_your_data.py
 ]
 pytestmark = pytest.mark.slow
 

@@ -58,6 +58,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # it trains three networks and audits one
 def test_every_block_of_the_page_runs(folder):
     text = PAGE.read_text(encoding="utf-8")
     ran = follow(text, folder)
