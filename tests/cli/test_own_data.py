@@ -231,6 +231,8 @@ def test_images_that_do_not_fit_a_run_are_rejected(run, capsys):
     assert "has a class 'cat', the run has number 0, number 1" in rejected(
         capsys, *words, "names.npz"
     )
+    line = rejected(capsys, *words, "my.npz", "--limit", "41")
+    assert "there are 40 test images, got 41; write at most that" in line
     assert not (run / "on").exists()
     assert "--out goes with --model or --data" in rejected(capsys, *words[:-1], "--out", "x")
 

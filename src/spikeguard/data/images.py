@@ -79,7 +79,10 @@ class ImageSet:
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one image."""
         if self.images.ndim != 4:
-            raise ValueError(f"{self.name}: its inputs are flat vectors, not images.")
+            raise ValueError(
+                f"{self.name}: its inputs are flat vectors, not images; reshape them to "
+                "[N, C, H, W]."
+            )
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 
+from spikeguard.config.builder import require_images
 from spikeguard.config.data_sources import load_test_images
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.plugins import Plugins, is_reference
 from spikeguard.data.images import ImageSet
+from spikeguard.data.own import EvaluationImages
 from spikeguard.models.snn import SNN
 from spikeguard.runs.foreign_model import (
     ForeignSubject,
@@ -23,7 +25,9 @@ from spikeguard.runs.run import Run
 __all__ = ["run_on_data"]
 
 
-def run_on_data(run: Run, data: str, *, out: Path | None) -> ForeignSubject:
+def run_on_data(
+    run: Run, data: str, *, out: Path | None, limit: int | None = None
+) -> ForeignSubject:
     """Return a run with other test images, and the folder of its results on them.
 
     The results are apart from those on the run's own images: in ``RUN/on/NAME``, a folder that
@@ -33,12 +37,14 @@ def run_on_data(run: Run, data: str, *, out: Path | None) -> ForeignSubject:
         run: The finished run.
         data: Name, path or reference of the images; see ``load_test_images``.
         out: Folder of the results, or None.
+        limit: Number of images that will be attacked; None for all.
 
     Raises:
-        ConfigError: If the images do not fit the run, or the folder holds results of other weights
-            or images.
+        ConfigError: If the images do not fit the run or are fewer than ``limit``, or the folder
+            holds results of other weights or images.
     """
     images = _test_images(run, data)
+    require_images(limit, EvaluationImages(images))
     path = run.path / "on" / _name(data) if out is None else out
     card = {"model": str(run.path), "data": data, **images.describe()}
     card |= {"weights": weights_of(run.model), "T": run.model.T}

@@ -227,7 +227,7 @@ def _of_run(
     if data is not None:
         plan = plan.model_copy(update={"limit": changes["limit"]})  # the recipe's is of its images
         _require_suites(plan, plugins)  # before anything is written
-        other = run_on_data(loaded, data, out=out)
+        other = run_on_data(loaded, data, out=out, limit=plan.limit)
         return _Subject(other.path, other.model, other.data, plan, seed, other.reload)
     return _Subject(run, loaded.model, loaded.data, plan, seed, loaded.reload)
 
