@@ -46,6 +46,11 @@ def test_given_parts_are_kept():
     assert without.test is test
 
 
+def test_without_a_share_for_validation_every_image_is_trained_on():
+    data = make_splits(images(50), images(20), val_fraction=0)
+    assert len(data.train) == 50 and data.val is None
+
+
 def test_statistics_are_those_of_the_training_images():
     x = torch.rand(3000, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     x[:, 1] *= 0.5

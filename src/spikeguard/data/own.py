@@ -25,16 +25,11 @@ class EvaluationImages:
 
     Args:
         test: Images to attack.
-        given_val: Validation images, or None.
+        val: Validation images, or None.
     """
 
     test: ImageSet
-    given_val: ImageSet | None = None
-
-    @property
-    def val(self) -> ImageSet:
-        """The validation images; raises ValueError if there are none."""
-        return self.validation("--tune")
+    val: ImageSet | None = None
 
     def validation(self, purpose: str) -> ImageSet:
         """Return the validation images.
@@ -45,12 +40,12 @@ class EvaluationImages:
         Raises:
             ValueError: If there are none.
         """
-        if self.given_val is None:
+        if self.val is None:
             raise ValueError(
                 f"{purpose} needs validation images, and {self.test.name} has none; add x_val and "
                 "y_val, or a folder val."
             )
-        return self.given_val
+        return self.val
 
 
 @dataclass(frozen=True, eq=False)

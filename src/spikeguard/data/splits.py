@@ -39,7 +39,7 @@ def make_splits(
         test: Test images. Left out, ``test_fraction`` of ``train`` is set aside for them, with the
             class proportions of all and the same choice for every seed.
         val: Validation images. Left out, ``val_fraction`` of the training images is set aside.
-        val_fraction: Share of the training images for validation, in (0, 1).
+        val_fraction: Share of the training images for validation, in [0, 1); 0 for none.
         test_fraction: Share of all images for testing, in (0, 1).
         seed: Seed of the choice of validation images.
         augment: Names in ``AUGMENTATIONS``, or an augmentation, for training batches.
@@ -69,7 +69,7 @@ def make_splits(
             f"{train.name}: no training image of class {absent[0]}; classes are numbered from 0 "
             "without gaps, classes, y = np.unique(y, return_inverse=True)."
         )
-    if val is None:
+    if val is None and val_fraction != 0:
         train, val = split_validation(train, val_fraction, seed)
     mean, std = statistics(train)
     if isinstance(augment, Sequence):
