@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from spikeguard.attacks.base import FORWARD, Attack, AttackError, NoGradientError, cost, describe
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.assg import ASSG
@@ -29,6 +27,7 @@ from spikeguard.attacks.model_access import (
     frozen,
     require_finite_weights,
 )
+from spikeguard.attacks.registry import ATTACKS, GRADIENTS
 from spikeguard.attacks.searches.apgd import APGD
 from spikeguard.attacks.searches.converging import Converging
 from spikeguard.attacks.searches.fab import FAB
@@ -113,32 +112,3 @@ __all__ = [
     "tunable",
     "tune",
 ]
-
-ATTACKS: dict[str, Callable[..., Attack]] = {
-    "fgsm": FGSM,
-    "rfgsm": RFGSM,
-    "pgd": PGD,
-    "apgd": APGD,
-    "mifgsm": MIFGSM,
-    "sapgd": SAPGD,
-    "mtpgd": MTPGD,
-    "fab": FAB,
-    "square": Square,
-    "noise": UniformNoise,
-}
-
-GRADIENTS: dict[str, Callable[..., Gradient]] = {
-    "backprop": Backprop,
-    "swap-surrogate": SwapSurrogate,
-    "bptr": BPTR,
-    "rga": RGA,
-    "hart": HART,
-    "assg": ASSG,
-    "pdsg": PDSG,
-    "ann-twin": ANNTwin,
-    "membrane": MembraneReadout,
-    "mean-field": MeanField,
-    "nes": NES,
-    "eot": EoT,
-    "graphed": Graphed,
-}

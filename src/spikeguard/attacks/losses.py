@@ -15,9 +15,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["LOSSES", "Loss", "cross_entropy", "dlr", "margin", "targeted_dlr", "targeted_margin"]
+__all__ = [
+    "LOSSES",
+    "Loss",
+    "TARGETED_LOSSES",
+    "TargetedLoss",
+    "cross_entropy",
+    "dlr",
+    "margin",
+    "targeted_dlr",
+    "targeted_margin",
+]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+TargetedLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _RESOLUTION = 1e-5  # fraction of the largest |logit| below which two logits count as equal
 
@@ -116,3 +127,7 @@ def _at_least_float32(logits: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
+TARGETED_LOSSES: dict[str, TargetedLoss] = {
+    "targeted_margin": targeted_margin,
+    "targeted_dlr": targeted_dlr,
+}

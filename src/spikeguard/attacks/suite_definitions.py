@@ -1,11 +1,16 @@
-"""The attacks of each suite: one builder function per suite, and the registry ``SUITES``."""
+"""The registry ``SUITES``: suites that are lists of attack lines, and suites that need code.
+
+A list of attack lines is an entry of ``suites.yaml``. Code is for suites whose attacks depend on
+the norm, the widths or the noise.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from spikeguard.attacks.attack_lines import parse_line
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.assg import ASSG
@@ -14,13 +19,13 @@ from spikeguard.attacks.gradients.mean_field import MeanField
 from spikeguard.attacks.gradients.membrane_readout import MembraneReadout
 from spikeguard.attacks.gradients.nes import NES
 from spikeguard.attacks.gradients.spiking_rules import BPTR, HART, PDSG, RGA
+from spikeguard.attacks.listed_suites import LISTED
 from spikeguard.attacks.losses import cross_entropy, dlr, margin
 from spikeguard.attacks.searches.apgd import APGD
 from spikeguard.attacks.searches.converging import Converging
 from spikeguard.attacks.searches.fab import FAB
 from spikeguard.attacks.searches.mifgsm import MIFGSM
 from spikeguard.attacks.searches.mtpgd import MTPGD
-from spikeguard.attacks.searches.noise import UniformNoise
 from spikeguard.attacks.searches.pgd import FGSM, PGD, RFGSM
 from spikeguard.attacks.searches.sapgd import SAPGD
 from spikeguard.attacks.searches.square import Square
@@ -33,8 +38,6 @@ CASCADES = frozenset({"standard", "snn", "snn-short", "snn-cascade"})  # suites 
 
 _TARGETS = 9
 SHORT_SEARCH = 600  # gradients per sample of ``snn-short``
-_PAPER_STEP = 0.01 / (8 / 255)  # the papers' alpha of 0.01 at eps 8/255, as a fraction of eps
-_STABLE_STEPS = {7: 2.55, 10: 2.0, 20: 1.0, 40: 0.5}  # {steps: step size in 1/255 at eps 8/255}
 
 
 @dataclass(frozen=True)
@@ -76,37 +79,9 @@ class SuiteSettings:
         return {f"pgd{steps}/width{w:g}": self.pgd(steps, w) for w in self.widths}
 
 
-def _papers(plan: SuiteSettings) -> dict[str, Attack]:
-    """FGSM, R+FGSM and PGD-7/10/20/40 at the papers' fixed step, with the model's own surrogate."""
-    threat, gradient = plan.threat, plan.gradient()
-    return {
-        "fgsm": FGSM(threat, gradient=gradient),
-        "rfgsm": RFGSM(threat, gradient=gradient),
-        **{f"pgd{steps}": _printed(plan, steps) for steps in (7, 10, 20, 40)},
-    }
-
-
-def _printed(plan: SuiteSettings, steps: int) -> Attack:
-    """PGD with the model's own surrogate and the papers' fixed step."""
-    step = _PAPER_STEP * plan.threat.eps or None
-    return PGD(plan.threat, steps=steps, step_size=step, gradient=plan.gradient())
-
-
-def _stable_snn(plan: SuiteSettings) -> dict[str, Attack]:
-    """FGSM, PGD with 7 to 40 steps (smaller for longer runs), APGD-10 with CE and with DLR."""
-    threat, gradient = plan.threat, plan.gradient()
-    attacks: dict[str, Attack] = {"fgsm": FGSM(threat, gradient=gradient)}
-    for steps, size in _STABLE_STEPS.items():
-        step = size / 8 * threat.eps or None
-        attacks[f"pgd{steps}"] = PGD(threat, steps=steps, step_size=step, gradient=gradient)
-    for name, loss in (("ce", cross_entropy), ("dlr", dlr)):
-        attacks[f"apgd-{name}10"] = APGD(threat, steps=10, loss=loss, gradient=gradient)
-    return attacks
-
-
 def _compare(plan: SuiteSettings) -> dict[str, Attack]:
     """The attacks of "papers", and PGD-20 with every half-width: published beside worst case."""
-    return {**_papers(plan), **plan.swept(20)}
+    return {**LISTED["papers"](plan), **plan.swept(20)}
 
 
 def _quick(plan: SuiteSettings) -> dict[str, Attack]:
@@ -125,19 +100,17 @@ def _surrogates(plan: SuiteSettings) -> dict[str, Attack]:
     return plan.sweep(plan.steps)
 
 
-def _baseline(plan: SuiteSettings) -> dict[str, Attack]:
-    """Uniform noise: the baseline for every other attack."""
-    return {"noise": UniformNoise(plan.threat)}
-
-
 def _demo(plan: SuiteSettings) -> dict[str, Attack]:
     """Noise, FGSM, PGD-10 and 40 as in ``papers``, PGD-20 in all half-widths, SA-PGD + ASSG."""
-    own = {f"pgd{steps}": _printed(plan, steps) for steps in (10, plan.steps)}
+    step = parse_line(LISTED["papers"].attacks["pgd40"]).entry(plan.threat.eps).get("step_size")
+    own = {
+        f"pgd{steps}": replace(plan.pgd(steps), step_size=step) for steps in (10, plan.steps)
+    }
     swept = plan.swept(max(1, plan.steps // 2))
     first = FGSM(plan.threat, gradient=plan.gradient())
     last = SAPGD(plan.threat, steps=2 * plan.steps, gradient=plan.averaged(ASSG()))
     smooth = plan.mean_field("apgd-ce", APGD, steps=2 * plan.steps, loss=cross_entropy)
-    return {**smooth, **_baseline(plan), "fgsm": first, **own, **swept, "sapgd/assg": last}
+    return {**smooth, **LISTED["baseline"](plan), "fgsm": first, **own, **swept, "sapgd/assg": last}
 
 
 def _standard(plan: SuiteSettings) -> dict[str, Attack]:
@@ -174,7 +147,7 @@ def _snn_cascade(plan: SuiteSettings) -> dict[str, Attack]:
     threat = plan.threat
     swept = {f"width{w:g}": SwapSurrogate(Triangular(w)) for w in plan.widths}
     rules: dict[str, Gradient] = {**swept, "rga": RGA(), "hart": HART(0.5), "assg": ASSG()}
-    cheap: dict[str, Attack] = {**_baseline(plan), **_sweep_of_ten(plan)}
+    cheap: dict[str, Attack] = {**LISTED["baseline"](plan), **_sweep_of_ten(plan)}
     found = {
         f"apgd-ce/{name}": APGD(threat, loss=cross_entropy, gradient=plan.averaged(inner))
         for name, inner in rules.items()
@@ -200,7 +173,7 @@ def _every(plan: SuiteSettings) -> dict[str, Attack]:
     """One search of every kind, and PGD with every loss and every gradient; a comparison."""
     threat, own, steps = plan.threat, plan.gradient(), max(2, plan.steps // 2)
     searches: dict[str, Attack] = {
-        **_baseline(plan),
+        **LISTED["baseline"](plan),
         "fgsm": FGSM(threat, gradient=own),
         "rfgsm": RFGSM(threat, gradient=own),
         f"pgd{steps}": plan.pgd(steps),
@@ -233,12 +206,10 @@ def _every(plan: SuiteSettings) -> dict[str, Attack]:
 
 
 SUITES: dict[str, Callable[[SuiteSettings], dict[str, Attack]]] = {
-    "papers": _papers,
-    "stable-snn": _stable_snn,
+    **LISTED,
     "compare": _compare,
     "quick": _quick,
     "surrogates": _surrogates,
-    "baseline": _baseline,
     "demo": _demo,
     "standard": _standard,
     "snn": _snn,

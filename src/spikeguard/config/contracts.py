@@ -55,6 +55,7 @@ class Contract:
 
 def contract_of(registry: Mapping[str, Any]) -> Contract:
     """Return the contract of a registry's parts."""
+    from spikeguard.attacks.registry import ATTACKS, GRADIENTS
     from spikeguard.defences import DEFENCES
     from spikeguard.encoders import ENCODERS
     from spikeguard.models import MODELS
@@ -67,22 +68,17 @@ def contract_of(registry: Mapping[str, Any]) -> Contract:
         (ENCODERS, Contract("encoder", _module, _probe_encoder)),
         (MODELS, Contract("network", None, _probe_network)),
         (DEFENCES, Contract("defence", _piece, _probe_defence)),
+        (ATTACKS, Contract("attack", None, _probe_attack)),
+        (GRADIENTS, Contract("gradient", None, _probe_gradient)),
     )
     return next(contract for known, contract in contracts if known is registry)
 
 
 def require_attack(attack: object, name: str, where: ConfigPath | str) -> None:
     """Raise ConfigError if an object is not an attack: callable, with a threat set."""
-    threat = getattr(attack, "threat", None)
-    try:
-        callable_ = bool(inspect.signature(attack).bind(None, None, None, generator=None))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        callable_ = False
-    if not callable_ or not all(hasattr(threat, each) for each in ("norm", "eps", "check")):
-        raise ConfigError(
-            f"{where}: {name} breaks the contract of an attack: it must be callable as "
-            "attack(model, x, y, generator=g) and have a threat set in 'threat'."
-        )
+    problem = _probe_attack(attack)
+    if problem is not None:
+        raise ConfigError(f"{where}: {name} breaks the contract of an attack: {problem}.")
 
 
 def require_data_function(part: object, name: str, where: ConfigPath | str) -> None:
@@ -119,6 +115,28 @@ def _piece() -> type:
     from spikeguard.defences.piece import Piece
 
     return Piece
+
+
+def _accepts(part: Any, *arguments: object, **options: object) -> bool:
+    try:
+        return bool(inspect.signature(part).bind(*arguments, **options))
+    except (TypeError, ValueError):
+        return False
+
+
+def _probe_attack(attack: Any) -> str | None:
+    threat = getattr(attack, "threat", None)
+    called = _accepts(attack, None, None, None, generator=None)
+    if called and all(hasattr(threat, each) for each in ("norm", "eps", "check")):
+        return None
+    return (
+        "it must be callable as attack(model, x, y, generator=g) and have a threat set in 'threat'"
+    )
+
+
+def _probe_gradient(gradient: Any) -> str | None:
+    called = _accepts(gradient, None, None, None, None)
+    return None if called else "it must be callable as gradient(model, x, y, loss)"
 
 
 def _probe_defence(piece: Any) -> str | None:

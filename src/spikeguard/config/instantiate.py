@@ -101,8 +101,12 @@ def call_checked(
             )
         if key not in parameters:
             raise unknown_name(where, f"key of {owner}", key, open_keys)
-        if key in _parts():
+        if key in _parts() and _is_factor(parameters[key].annotation, value):
+            arguments[key] = value
+        elif key in _parts():
             entries[key] = value
+        elif key == "loss" and get_origin(parameters[key].annotation) is Callable:
+            arguments[key] = _loss(parameters[key].annotation, value, where / key)
         else:
             arguments[key] = _checked(parameters[key].annotation, value, where / key)
     if "T" in parameters:  # entries inside share T with their owner
@@ -116,6 +120,21 @@ def call_checked(
         return factory(**arguments)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _is_factor(annotation: Any, value: object) -> bool:
+    """Whether a number stands for a part, such as the factor of ``SwapSurrogate(2.0)``."""
+    return type(value) in (int, float) and float in get_args(annotation)
+
+
+def _loss(annotation: Any, value: object, where: ConfigPath) -> Callable[..., Any]:
+    """Return the loss of an attack by its name."""
+    from spikeguard.attacks.attack_lines import losses_of
+
+    known = losses_of(annotation)
+    if value not in known:
+        raise unknown_name(where, "loss", str(value), known)
+    return known[str(value)]
 
 
 def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -187,8 +206,8 @@ def _numbers(value: object) -> object:
 @cache
 def _parts() -> dict[str, Registry]:
     """Return the registry of each parameter whose value is an entry itself."""
+    from spikeguard.attacks.attack_lines import PARTS
     from spikeguard.encoders import ENCODERS
     from spikeguard.neurons import NEURONS
-    from spikeguard.neurons.surrogate import SURROGATES
 
-    return {"neuron": NEURONS, "encoder": ENCODERS, "surrogate": SURROGATES}
+    return {"neuron": NEURONS, "encoder": ENCODERS, **PARTS}

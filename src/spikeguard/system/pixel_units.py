@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["radius_problem", "reach"]
+__all__ = ["fraction_text", "radius_problem", "reach"]
 
 _ROUNDING = 1e-6  # relative
 
@@ -34,3 +34,17 @@ def radius_problem(norm: str, eps: float, pixels: int | None = None) -> str:
     unit = "pixel units, [0, 1]"
     box = "" if norm == "linf" else f", and {norm} {largest:.4g} reaches all images of this size"
     return f"eps is in {unit}{box}, got {eps:g}; did you mean {eps:g}/255?"
+
+
+def fraction_text(value: float) -> str:
+    """Format a length as papers do: "8/255", but "0.1" where the decimal is shorter.
+
+    Example:
+        >>> fraction_text(8 / 255), fraction_text(0.1), fraction_text(2.0)
+        ('8/255', '0.1', '2')
+    """
+    if float(value).is_integer():
+        return str(int(value))
+    decimal, parts = f"{value!r}", round(value * 255)
+    fraction = f"{parts}/255"
+    return fraction if parts / 255 == value and len(fraction) < len(decimal) else decimal
