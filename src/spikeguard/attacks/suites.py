@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from functools import cache
 
 from spikeguard.attacks.base import Attack
+from spikeguard.attacks.registry import ATTACKS
 from spikeguard.attacks.suitability import suitable
 from spikeguard.attacks.suite_definitions import CASCADES, SUITES, SuiteSettings
 from spikeguard.attacks.threat import THREATS
 
-__all__ = ["CASCADES", "SUITES", "attack_by_name", "suitable", "suite"]
+__all__ = ["CASCADES", "SUITES", "attack_by_name", "attack_names", "suitable", "suite"]
 
 
 def suite(
@@ -38,6 +40,8 @@ def suite(
     if name not in SUITES:
         close = difflib.get_close_matches(name, SUITES, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
+        if name.partition(" ")[0] in ATTACKS:
+            hint = f" It is an attack: write --attack {name!r}."
         raise ValueError(f"suite: unknown suite {name!r}.{hint} Known: {', '.join(SUITES)}.")
     if norm not in THREATS:
         raise ValueError(f"suite: norm is one of {', '.join(THREATS)}; got {norm!r}.")
@@ -56,12 +60,23 @@ def attack_by_name(name: str, *, eps: float, norm: str = "linf", eot: int = 1) -
     Raises:
         ValueError: As :func:`suite`, or if no suite has an attack of this name.
     """
-    known: dict[str, Attack] = {}
-    for suite_name in ("papers", "snn-cascade", *SUITES):
-        known = suite(suite_name, eps=eps, norm=norm, eot=eot) | known
-    del known["snn"]  # a search over many attacks
+    known = _known(eps, norm, eot)
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"attack: unknown attack {name!r}.{hint} Known: {', '.join(known)}.")
     return known[name]
+
+
+@cache
+def attack_names() -> tuple[str, ...]:
+    """Return the names that suites give to their attacks."""
+    return tuple(_known(0.1, "linf", 1))
+
+
+def _known(eps: float, norm: str, eot: int) -> dict[str, Attack]:
+    known: dict[str, Attack] = {}
+    for suite_name in ("papers", "snn-cascade", *SUITES):
+        known = suite(suite_name, eps=eps, norm=norm, eot=eot) | known
+    del known["snn"]  # a search over many attacks
+    return known

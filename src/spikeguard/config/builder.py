@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from spikeguard.config.attack_lines import build_attack, is_line
 from spikeguard.config.contracts import require_attack
 from spikeguard.config.data_sources import load_images
 from spikeguard.config.errors import ConfigError, ConfigPath, raised, unknown_name
@@ -101,17 +102,20 @@ def load_data(recipe: Recipe, data_root: str | Path | None = None) -> Splits:
 
 
 def require_suites(recipe: Recipe) -> None:
-    """Reject unknown suites, and parts of other packages that are not attacks."""
+    """Reject unknown suites and attacks, wrong settings, and parts that are not attacks."""
     from spikeguard.attacks.suite_definitions import SUITES
 
-    where, plan = ConfigPath("evaluate.suite", recipe.label), recipe.evaluate
+    plan = recipe.evaluate
+    place: dict[str, Any] = {"norm": plan.norm, "plugins": recipe.plugins}
+    where = ConfigPath("evaluate.suite", recipe.label)
     for name in plan.suite:
         if is_reference(name):
-            build_suite(
-                name, eps=max(plan.eps), norm=plan.norm, where=where, plugins=recipe.plugins
-            )
+            build_suite(name, eps=max(plan.eps), where=where, **place)
         elif name not in SUITES:
             raise unknown_name(where, "name", name, SUITES)
+    for number, line in enumerate(plan.attacks):
+        where = ConfigPath(f"evaluate.attacks.{number}", recipe.label)
+        build_suite(line, eps=max(plan.eps), where=where, **place)
 
 
 def build_suite(
@@ -123,27 +127,28 @@ def build_suite(
     where: ConfigPath | str = "--suite",
     plugins: Plugins = NO_PLUGINS,
 ) -> dict[str, Attack]:
-    """Return the attacks of a suite; an attack of another package is a suite of one.
+    """Return the attacks of a suite; a single attack is a suite of one.
 
     Args:
-        name: One of ``SUITES``, or ``package.module:Attack``, called as ``Attack(threat=...)``.
+        name: One of ``SUITES``, an attack line, or ``package.module:Attack``, called as
+            ``Attack(threat=...)``.
         eps: Radius of the threat set.
         norm: "linf", "l2" or "l1".
         eot: Gradients averaged in every step; an attack without the field ``gradient`` ignores it.
         where: Path in the recipe or option, for messages.
         plugins: Packages that may be imported.
     """
-    from spikeguard.attacks.gradients.base import EoT
+    from spikeguard.attacks.attack_lines import averaged
     from spikeguard.attacks.suites import suite
     from spikeguard.attacks.threat import THREATS
 
+    if is_line(name):
+        return build_attack(name, eps=eps, norm=norm, eot=eot, where=where, plugins=plugins)
     if not is_reference(name):
         return suite(name, eps=eps, norm=norm, eot=eot)
     part = plugins.find(name, where)
     try:
-        attack = part(threat=THREATS[norm](eps))
-        if eot > 1 and is_dataclass(attack) and hasattr(attack, "gradient"):
-            attack = replace(attack, gradient=EoT(eot, attack.gradient))  # type: ignore[type-var]
+        attack = averaged(part(threat=THREATS[norm](eps)), eot)
     except Exception as error:
         raise ConfigError(f"{where}: {name} {raised(error)}") from error
     require_attack(attack, name, where)
@@ -163,21 +168,21 @@ def require_images(
 
 def tunable_suites(suites: Iterable[str]) -> list[str]:
     """Return the suites whose gradients have a setting to choose."""
-    from spikeguard.attacks.suites import suite
     from spikeguard.attacks.tuning import tunable
 
-    return [n for n in suites if not is_reference(n) and tunable(suite(n, eps=0.1))]
+    known = (name for name in suites if not is_reference(name.partition(" ")[0]))
+    return [name for name in known if tunable(build_suite(name, eps=0.1, norm="linf"))]
 
 
 def require_tunable(plan: EvaluateSection, where: ConfigPath | str = "--tune") -> None:
     """Reject a request to choose settings where no suite has any."""
     from spikeguard.attacks.suite_definitions import SUITES
 
-    if any(map(is_reference, plan.suite)):  # the evaluation itself finds out
-        return
-    if plan.tune and not tunable_suites(plan.suite):
+    if any(is_reference(name.partition(" ")[0]) for name in plan.runs):
+        return  # the evaluation itself finds out
+    if plan.tune and not tunable_suites(plan.runs):
         raise ConfigError(
-            f"{where}: no setting to choose in suite {', '.join(plan.suite)}; there is one in: "
+            f"{where}: no setting to choose in suite {', '.join(plan.runs)}; there is one in: "
             f"{', '.join(tunable_suites(SUITES))}."
         )
 

@@ -25,16 +25,14 @@ from spikeguard.config.plugins import Plugins
 from spikeguard.config.published import row
 from spikeguard.config.yaml_files import dump, override, read
 from spikeguard.storage.atomic_files import write_text
-from spikeguard.system.pixel_units import radius_problem
+from spikeguard.system.pixel_units import fraction_text, radius_problem
 
 __all__ = ["DataSection", "EvaluateSection", "Recipe", "eps_text", "load_recipe"]
 
 
 def eps_text(eps: float) -> str:
     """Format a radius as papers do: "8/255", but "0.1" where the decimal is shorter."""
-    decimal, parts = f"{eps!r}", round(eps * 255)
-    fraction = f"{parts}/255"
-    return fraction if parts / 255 == eps and len(fraction) < len(decimal) else decimal
+    return f"{eps!r}" if float(eps).is_integer() else fraction_text(eps)
 
 
 def _saved(eps: float) -> str | float:
@@ -91,7 +89,8 @@ class EvaluateSection(_Section):
     Attributes:
         eps: Radii in pixel units of [0, 1].
         norm: "linf", "l2" or "l1".
-        suite: Names of attack suites.
+        suite: Names of attack suites; none where ``attacks`` are given alone.
+        attacks: Attack lines such as "mtpgd steps=40 eot=3", each a result of its own.
         limit: Attack only the first ``limit`` test images; None attacks all.
         eot: Gradients averaged in every attack step; None is 4 for stochastic models, else 1.
         draws: Noise draws of every score; None is 10 for stochastic models, else 1.
@@ -109,7 +108,8 @@ class EvaluateSection(_Section):
 
     eps: Annotated[tuple[Radius, ...], BeforeValidator(_listed), Field(min_length=1)] = (8 / 255,)
     norm: Literal["linf", "l2", "l1"] = "linf"
-    suite: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)] = ("quick",)
+    suite: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("quick",)
+    attacks: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     limit: Count | None = None
     eot: Count | None = None
     draws: Count | None = None
@@ -126,12 +126,30 @@ class EvaluateSection(_Section):
             raise ValueError("radius 0 allows no change; write a decimal point, 0.1, not 0,1")
         return eps
 
+    @model_validator(mode="before")
+    @classmethod
+    def _attacks_alone(cls, raw: Any) -> Any:
+        """Where attack lines are given and no suite, the default suite is not run."""
+        alone = isinstance(raw, Mapping) and raw.get("attacks") and "suite" not in raw
+        return {**raw, "suite": []} if alone else raw
+
+    @model_validator(mode="after")
+    def _some_attack(self) -> Self:
+        if not self.runs:
+            raise ValueError("no attack: write a suite or an attack line")
+        return self
+
     @model_validator(mode="after")
     def _inside_the_box(self) -> Self:
         for eps in self.eps:
             if problem := radius_problem(self.norm, eps):
                 raise ValueError(problem)
         return self
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Suites, then attack lines: each is one result at each radius."""
+        return (*self.suite, *self.attacks)
 
     def changed(self, **changes: Any) -> EvaluateSection:
         """Return a copy with some fields changed and checked; None leaves a field unchanged."""

@@ -1,4 +1,4 @@
-"""Attack results in a folder: each is computed once; its settings are in the file name."""
+"""Attack results in a folder: each is computed once and loaded from then on."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spikeguard.config.builder import build_suite, require_images, tunable_suites
+from spikeguard.config.attack_lines import is_line, line_eot
+from spikeguard.config.builder import build_suite, require_images
 from spikeguard.config.errors import ConfigError
-from spikeguard.config.plugins import NO_PLUGINS, Plugins, is_reference
-from spikeguard.config.schema import EvaluateSection, eps_text
+from spikeguard.config.plugins import NO_PLUGINS, Plugins
+from spikeguard.config.schema import EvaluateSection
+from spikeguard.runs.result_names import attack_name, checkpoint_tag, line_text
 from spikeguard.runs.tuned_settings import FOLDER, load_or_tune, tuned_from_json
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def evaluate_once(
     Args:
         model: The classifier.
         data: Its test images are attacked.
-        suite: Name of an attack suite, or ``package.module:Attack``.
+        suite: Name of an attack suite, an attack line, or ``package.module:Attack``.
         eps: Radius of the threat set.
         plan: Norm, limit, draws and the other settings of a recipe's evaluate section.
         seed: Names the random streams.
@@ -128,8 +130,9 @@ def evaluate_once(
         progress, check = None, False  # done
     result = evaluate(model, data.test, attacks, **vars(options), check=check, progress=progress)
     card = {"eot": plan.eot, "limit": plan.limit, "checkpoint": plan.checkpoint}
+    card |= {"suite": "", "attack": line_text(suite)} if is_line(suite) else {"suite": suite}
     tuned = {"tuned": tuned_to_json(chosen)} if chosen else {}
-    result.save(stem, suite=suite, **card, **tuned)
+    result.save(stem, **card, **tuned)
     return result
 
 
@@ -158,39 +161,6 @@ def rescore_once(
     return rescore(model, data.test, stem)
 
 
-def attack_name(
-    suite: str, eps: float, plan: EvaluateSection, plugins: Plugins = NO_PLUGINS
-) -> str:
-    """Return the name of a result: all settings in which results of the same run can differ.
-
-    The name of an attack of another package holds the version of the package: a result of one
-    version is never read as that of another.
-
-    Example:
-        >>> attack_name("quick", 8 / 255, EvaluateSection(limit=100))
-        'quick-linf-8_255-first100'
-    """
-    from spikeguard.attacks.suite_definitions import CASCADES
-
-    version = plugins.versions().get(suite.partition(".")[0]) if is_reference(suite) else None
-    named = suite.replace(":", ".") + (f"@{version}" if version else "")
-    parts = [named, plan.norm, eps_text(eps).replace("/", "_")]
-    parts += [f"eot{plan.eot}"] if plan.eot is not None and plan.eot > 1 else []
-    parts += [f"draws{plan.draws}"] if plan.draws is not None else []
-    parts += [f"first{plan.limit}"] if plan.limit is not None else []
-    if plan.cascade is not None and plan.cascade != (suite in CASCADES):
-        parts.append("cascade" if plan.cascade else "each")
-    parts += ["tuned"] if plan.tune and (is_reference(suite) or tunable_suites([suite])) else []
-    parts += [plan.precision] if plan.precision != "32" else []
-    parts += [checkpoint_tag(plan)] if checkpoint_tag(plan) else []
-    return "-".join(parts)
-
-
-def checkpoint_tag(plan: EvaluateSection) -> str:
-    """Return the name of the attacked checkpoint; empty for that of the best epoch."""
-    return plan.checkpoint if plan.checkpoint != "best" else ""
-
-
 def _planned(
     model: nn.Module,
     data: Splits | EvaluationImages,
@@ -209,8 +179,11 @@ def _planned(
     from spikeguard.attacks.threat import require_ball_in_box
     from spikeguard.attacks.tuning import tunable
 
+    stated = line_eot(suite)
+    if is_line(suite) and stated is not None:
+        plan = plan.changed(eot=stated)
     if plan.eot is None:
-        plan = plan.changed(eot=DEFAULT_EOT if is_stochastic(model) else 1)
+        plan = plan.changed(eot=(stated or DEFAULT_EOT) if is_stochastic(model) else 1)
     attacks = build_suite(suite, eps=eps, norm=plan.norm, eot=plan.eot or 1, plugins=plugins)
     example = data.test.batch(slice(plan.batch_size))[0]
     for attack in attacks.values():

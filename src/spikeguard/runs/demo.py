@@ -116,7 +116,7 @@ def _row(recipe: Recipe, path: Path, task: str, progress: TaskProgressCallback) 
             suite, eps=eps, progress=partial(progress, f"{task}, attack at {eps_text(eps)}")
         )
         for eps in recipe.evaluate.eps
-        for suite in recipe.evaluate.suite
+        for suite in recipe.evaluate.runs
     ]
     stored = path / AUDIT
     if not stored.exists():

@@ -180,7 +180,7 @@ def _run(
 
 
 def _attacks(recipe: Recipe) -> Iterator[tuple[str, float]]:
-    return ((suite, eps) for suite in recipe.evaluate.suite for eps in recipe.evaluate.eps)
+    return ((suite, eps) for suite in recipe.evaluate.runs for eps in recipe.evaluate.eps)
 
 
 def _place(out: Path, name: str, seed: int) -> Path:

@@ -53,6 +53,7 @@ def attack(
     data: str | None = None,
     out: Path | None = None,
     suite: Repeated = None,
+    attack: Repeated = None,
     eps: Repeated = None,
     norm: Literal["linf", "l2", "l1"] | None = None,
     limit: int | None = None,
@@ -86,6 +87,10 @@ def attack(
         out: Folder for the results; runs/<model>, or RUN/on/<data>, when left out.
         suite: Attack suites (see 'spikeguard list suites'), or package.module:Attack with --plugin;
             repeated or with commas.
+        attack: An attack by name with its settings, such as "mtpgd steps=40 momentum=0.9 eot=3" or
+            "rfgsm variant=stog"; repeated, each is a result of its own. Also gradient=, loss=,
+            surrogate=, and gradient.A=0.45 for an option of a part. 'spikeguard list attacks' shows
+            all settings and their defaults.
         eps: Radii of the threat set in pixel units, such as 8/255; repeated or with commas.
         norm: Norm of the threat set.
         limit: Attack only the first LIMIT test images.
@@ -110,7 +115,8 @@ def attack(
     only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
     require_one(run, model, {**only, "out": None if data else out})
     changes = {
-        "suite": words(suite) if suite else None,
+        "suite": words(suite) if suite else [] if attack else None,
+        "attacks": attack if attack else [] if suite else None,
         "eps": numbers("--eps", eps) if eps else None,
         "norm": norm,
         "limit": limit,
@@ -132,7 +138,7 @@ def attack(
     if tune:
         require_tunable(subject.plan)
     plan, folder, agreed = subject.plan, subject.path / ATTACKS, True
-    for name in plan.suite:
+    for name in plan.runs:
         for radius in plan.eps:
             what = f"{name}, {plan.norm} eps {eps_text(radius)}"
             model_, images = subject.model, subject.data
@@ -140,7 +146,7 @@ def attack(
                 found = rescore_once(
                     *(model_, images, name), eps=radius, plan=plan, folder=folder, plugins=plugins
                 )
-                say(f"suite {what}")
+                say(f"{_kind(name)} {what}")
                 agreed &= _rescored(found)
                 continue
             with progress(f"attack with {what}") as update:
@@ -157,11 +163,17 @@ def attack(
                     progress=update,
                     announce=note,
                 )
-            say(f"suite {what}")
+            say(f"{_kind(name)} {what}")
             say(result.table())
             say()
     say(f"results in {folder}")
     return 0 if agreed else 1
+
+
+def _kind(name: str) -> str:
+    from spikeguard.config.attack_lines import is_line
+
+    return "attack" if is_line(name) else "suite"
 
 
 def _rescored(found: Rescored) -> bool:
@@ -190,12 +202,20 @@ def require_one(run: Path | None, model: str | None, only: Mapping[str, object])
 
 
 def _require_suites(plan: EvaluateSection, plugins: Plugins) -> None:
-    """Reject unknown suites, radii that a suite rejects, and parts that are not attacks."""
+    """Reject unknown suites and attacks, radii that they reject, and parts that are no attacks."""
+    from spikeguard.attacks.suites import suite
+    from spikeguard.config.attack_lines import build_attack
     from spikeguard.config.builder import build_suite
+    from spikeguard.config.plugins import is_reference
 
-    for name in plan.suite:
-        for eps in plan.eps:
-            build_suite(name, eps=eps, norm=plan.norm, eot=plan.eot or 1, plugins=plugins)
+    for eps in plan.eps:
+        for name in plan.suite:
+            if is_reference(name):
+                build_suite(name, eps=eps, norm=plan.norm, plugins=plugins)
+            else:
+                suite(name, eps=eps, norm=plan.norm, eot=plan.eot or 1)
+        for line in plan.attacks:
+            build_attack(line, eps=eps, norm=plan.norm, plugins=plugins)
 
 
 @dataclass(frozen=True)
