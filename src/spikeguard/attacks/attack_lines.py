@@ -70,8 +70,9 @@ class AttackLine:
 
     def build(self, threat: Threat, eot: int = 1) -> Attack:
         """Return the attack, without checking the settings' types; ``eot`` if the line has none."""
-        built: Attack = _built(ATTACKS, self.entry(threat.eps), threat=threat)
-        return averaged(built, self.eot or eot)
+        built = _built(ATTACKS, self.entry(threat.eps), threat=threat)
+        attack: Attack = averaged(built, self.eot or eot)
+        return attack
 
     @property
     def label(self) -> str:
@@ -111,7 +112,7 @@ def parse_line(line: str) -> AttackLine:
     return AttackLine(name, _without_default(options), eot)
 
 
-def averaged(attack: Attack, eot: int) -> Attack:
+def averaged(attack: Any, eot: int) -> Any:
     """Return an attack whose gradient is averaged over ``eot`` draws.
 
     An attack without a gradient, and one on the mean field, which draws nothing, stay as they are.
@@ -119,7 +120,7 @@ def averaged(attack: Attack, eot: int) -> Attack:
     gradient = getattr(attack, "gradient", None)
     if eot == 1 or gradient is None or isinstance(gradient, MeanField) or not is_dataclass(attack):
         return attack
-    return replace(attack, gradient=EoT(eot, gradient))  # type: ignore[type-var]
+    return replace(attack, gradient=EoT(eot, gradient))
 
 
 def losses_of(annotation: object) -> Mapping[str, Callable[..., Any]]:

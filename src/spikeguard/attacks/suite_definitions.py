@@ -103,9 +103,7 @@ def _surrogates(plan: SuiteSettings) -> dict[str, Attack]:
 def _demo(plan: SuiteSettings) -> dict[str, Attack]:
     """Noise, FGSM, PGD-10 and 40 as in ``papers``, PGD-20 in all half-widths, SA-PGD + ASSG."""
     step = parse_line(LISTED["papers"].attacks["pgd40"]).entry(plan.threat.eps).get("step_size")
-    own = {
-        f"pgd{steps}": replace(plan.pgd(steps), step_size=step) for steps in (10, plan.steps)
-    }
+    own = {f"pgd{steps}": replace(plan.pgd(steps), step_size=step) for steps in (10, plan.steps)}
     swept = plan.swept(max(1, plan.steps // 2))
     first = FGSM(plan.threat, gradient=plan.gradient())
     last = SAPGD(plan.threat, steps=2 * plan.steps, gradient=plan.averaged(ASSG()))

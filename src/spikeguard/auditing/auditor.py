@@ -29,7 +29,7 @@ from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.preflight.quick import quick_check, warn
 from spikeguard.system.progress import ProgressCallback
 
-__all__ = ["audit", "reported"]
+__all__ = ["audit", "reported", "require_suitable"]
 
 
 _SAMPLES = {"full": 100, "quick": 64}
@@ -191,13 +191,22 @@ def reported(name: str, model: nn.Module, threat: Threat) -> Attack:
     """
     eot = EOT if is_stochastic(model) else 1
     attack = attack_by_name(name, eps=threat.eps, norm=threat.norm, eot=eot)
+    require_suitable(name, attack, model)
+    return attack
+
+
+def require_suitable(name: str, attack: Attack, model: nn.Module) -> None:
+    """Reject an attack whose gradient does not apply to a model.
+
+    Raises:
+        ValueError: In that case; it names an attack that applies.
+    """
     if suitable({name: attack}, model)[1]:
         raise ValueError(
             f"attack: {name} does not fit this model: it needs spiking layers, for some gradients "
             "with a known recurrence, logits that are spike counts, or noise with a known mean; "
             "choose an attack with the model's own gradient, such as pgd40."
         )
-    return attack
 
 
 def _run(code: str, check: Check, contexts: Sequence[Context]) -> Finding:

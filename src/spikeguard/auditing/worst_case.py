@@ -121,6 +121,7 @@ def attack_label(attack: Attack) -> str:
     gradient = unwrap(getattr(attack, "gradient", None))
     steps = getattr(attack, "steps", None)
     name = type(attack).__name__ + (f"-{steps}" if steps else "")
+    name += f" {variant}" if (variant := getattr(attack, "variant", None)) else ""
     if gradient is None:
         return name
     own = isinstance(gradient, Backprop)

@@ -96,7 +96,11 @@ def _require_own_keys(line: AttackLine, where: ConfigPath) -> None:
             name = chosen.get("name") if isinstance(chosen, Mapping) else chosen
             factory = PARTS[part].get(str(name))
             inside = set() if factory is None else set(inspect.signature(factory).parameters)
-            own = {*inspect.signature(ATTACKS[line.name]).parameters} if line.name in ATTACKS else inside
+            own = (
+                {*inspect.signature(ATTACKS[line.name]).parameters}
+                if line.name in ATTACKS
+                else inside
+            )
             for wrong in line.options.keys() & (inside - own):
                 raise ConfigError(f"{where}: {wrong} is a setting of {name}; write {part}.{wrong}.")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["PAPERS", "Paper", "Row", "row", "rows"]
+__all__ = ["PAPERS", "PRINTED_N", "Paper", "Row", "row", "rows"]
 
 
 @dataclass(frozen=True)
@@ -18,20 +18,34 @@ class Paper:
 
     Attributes:
         title: The paper.
-        protocol: How its attacks differ from those of the suite.
-        suite: The suite closest to its attacks.
+        protocol: What to know about its numbers that the suites cannot express.
+        suite: The suite whose attacks are those of its tables, by the names of the tables' columns;
+            without the suite's own ``eot``, one gradient a step.
+        tables: Suites of single tables.
+        undefined: Columns whose attack the paper does not define, and what it says.
     """
 
     title: str
     protocol: str
     suite: str = "papers"
+    tables: Mapping[str, str] = field(default_factory=dict)
+    undefined: Mapping[str, str] = field(default_factory=dict)
 
+    def suite_of(self, table: str) -> str:
+        """Return the suite of a table."""
+        return self.tables.get(table, self.suite)
+
+
+PRINTED_N = 10_000  # test images of CIFAR and MNIST, on which the tables are measured
 
 PAPERS = {
     "tgo": Paper(
         "TGO (arXiv:2602.20548)",
         "PGD step 0.01 at every length, one gradient a step (Table 3: three); its R+FGSM is not "
-        "defined and is printed far above FGSM, which the R+FGSM of this suite cannot be",
+        "defined",
+        "tgo-table1",
+        {"3": "tgo-table3"},
+        {"rfgsm": "the paper defines its R+FGSM only as a small random step before FGSM"},
     ),
     "stable-snn": Paper(
         "Ding et al., Robust Stable Spiking Neural Networks, ICML 2024",

@@ -80,7 +80,13 @@ def radius(eps: float) -> str:
 
 
 def attack(name: str) -> str:
-    """Write an attack's name: "pgd40/width0.5" becomes "PGD-40, width 0.5"."""
+    """Write an attack's name: "pgd40/width0.5" becomes "PGD-40, width 0.5".
+
+    An attack line keeps its settings: "mtpgd steps=40 eot=3" becomes "MTPGD, steps=40, eot=3".
+    """
+    first, *settings = name.split(" ")
+    if settings and all("=" in word for word in settings):
+        return ", ".join([_ATTACKS.get(first, first.upper()), *settings])
     base, _, variant = name.partition("/")
     steps = re.fullmatch(r"(pgd|mtpgd|apgd-ce|apgd-dlr)(\d+)", base)
     written = f"{steps[1].upper()}-{steps[2]}" if steps else _ATTACKS.get(base, base)

@@ -222,7 +222,10 @@ def _searches(networks: Sequence[Network]) -> list[Search]:
         for result in network.attacked:
             if result.search is not None:
                 where = f"{formatting.norm(result.norm)}, {formatting.radius(result.eps)}"
-                id_, title = f"search-{len(found)}", f"{result.suite or result.name}, {where}"
+                id_, title = (
+                    f"search-{len(found)}",
+                    f"{result.suite or result.line or result.name}, {where}",
+                )
                 drawn = search_chart(result.search, id=id_, title=title)
                 rows, notes = search_rows(result.search), search_notes(result.search)
                 found.append(Search(network.label, drawn, rows, notes))
@@ -287,9 +290,10 @@ def _commands(network: Network) -> list[tuple[str, str]]:
 def _attack(network: Network, result: AttackResult) -> str:
     suite = "snn-cascade" if result.before else result.suite
     options = ["--suite", suite] if suite else []
+    options += ["--attack", result.line] if result.line else []
     options += ["--norm", result.norm, "--eps", eps_text(result.eps)]
     options += ["--limit", str(result.limit)] if result.limit is not None else []
-    options += ["--eot", str(result.eot)] if result.eot > 1 else []
+    options += ["--eot", str(result.eot)] if result.eot > 1 or result.stochastic else []
     plan = EvaluateSection() if network.recipe is None else network.recipe.evaluate
     if result.cascade != (result.suite in CASCADES if plan.cascade is None else plan.cascade):
         options.append("--cascade" if result.cascade else "--no-cascade")

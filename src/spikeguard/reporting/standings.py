@@ -152,10 +152,11 @@ def _in_order(results: Iterable[Iterable[str]]) -> list[str]:
 
 def _strength(name: str) -> tuple[int, int, str, float, str]:
     """Return a sort key: noise, single steps, PGD by steps, PGD with other surrogates by width."""
-    base, _, variant = name.partition("/")
+    first, _, settings = name.partition(" ")
+    base, _, variant = first.partition("/")
     place = _ORDER.index(base) if base in _ORDER else len(_ORDER)
-    steps = re.search(r"\d+", base)
-    width = re.search(r"[\d.]+", variant)
+    steps = re.search(r"\d+", base) or re.search(r"(?<=\bsteps=)\d+", settings)
+    width = re.search(r"\d+(?:\.\d+)?", variant)
     return (
         place + 10 * bool(variant),
         int(steps[0]) if steps else 0,

@@ -129,10 +129,10 @@ def evaluate_once(
         run_shards(shards, reload, attacks, options, jobs, progress)
         progress, check = None, False  # done
     result = evaluate(model, data.test, attacks, **vars(options), check=check, progress=progress)
+    what = {"suite": "", "attack": line_text(suite)} if is_line(suite) else {"suite": suite}
     card = {"eot": plan.eot, "limit": plan.limit, "checkpoint": plan.checkpoint}
-    card |= {"suite": "", "attack": line_text(suite)} if is_line(suite) else {"suite": suite}
     tuned = {"tuned": tuned_to_json(chosen)} if chosen else {}
-    result.save(stem, **card, **tuned)
+    result.save(stem, **what, **card, **tuned)
     return result
 
 

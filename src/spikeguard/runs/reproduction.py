@@ -14,8 +14,9 @@ from spikeguard.config.schema import Recipe, eps_text, load_recipe
 from spikeguard.config.yaml_files import recipe_names
 from spikeguard.evaluation.result import Evaluation
 from spikeguard.evaluation.statistics import OverSeeds, mean, over_seeds
-from spikeguard.runs.attack_results import attack_name
+from spikeguard.runs.printed_rows import PrintedNumber, printed_markdown, printed_numbers
 from spikeguard.runs.recipe_training import train_recipe
+from spikeguard.runs.result_names import find_result
 from spikeguard.runs.run import Run
 from spikeguard.storage.atomic_files import write_json, write_text
 from spikeguard.storage.run_folder import ATTACKS, RECIPE, RESULT
@@ -55,10 +56,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class Reproduced:
-    """Result of :func:`reproduce`: the table, and one line for each run that diverged."""
+    """Result of :func:`reproduce`.
+
+    Attributes:
+        entries: The table.
+        diverged: One line for each run that diverged.
+        printed: The printed numbers of the rows that the recipes name.
+        empty: One line for each row of the table that has no numbers.
+    """
 
     entries: tuple[Entry, ...]
     diverged: tuple[str, ...]
+    printed: tuple[PrintedNumber, ...] = ()
+    empty: tuple[str, ...] = ()
 
 
 def reproduce(
@@ -91,7 +101,8 @@ def reproduce(
 
     Returns:
         The table of the recipes and radii with all ``seeds`` finished, and the runs that diverged.
-        A run that diverges does not stop the other runs.
+        A run that diverges does not stop the other runs. A row that has no numbers, such as that of
+        a run that diverged, is named in ``empty``.
 
     Raises:
         ValueError: If no recipe matches, a count is out of range, or a folder holds the run of
@@ -115,8 +126,9 @@ def reproduce(
     ]
     messages = run_in_processes(_run, work, min(jobs, max(1, len(work))), progress)
     diverged = tuple(line for line in messages if line is not None)
-    entries = table(folder, out, seeds=seeds, changes=changes, plugins=plugins)
-    return Reproduced(tuple(entries), diverged)
+    entries, printed = _tabulated(folder, out, seeds, changes, plugins)
+    empty = tuple(line for recipe, path in plans for line in _empty(recipe, path))
+    return Reproduced(tuple(entries), diverged, tuple(printed), empty)
 
 
 def _named(folder: str, only: Sequence[str]) -> list[str]:
@@ -138,8 +150,18 @@ def table(
     plugins: Iterable[str] | Plugins = (),
 ) -> list[Entry]:
     """Read the table of finished runs from their folders and write it to ``out``."""
-    out = Path(out)
+    return _tabulated(folder, Path(out), seeds, changes, plugins)[0]
+
+
+def _tabulated(
+    folder: str,
+    out: Path,
+    seeds: Sequence[int],
+    changes: Sequence[str],
+    plugins: Iterable[str] | Plugins,
+) -> tuple[list[Entry], list[PrintedNumber]]:
     entries: list[Entry] = []
+    printed: list[PrintedNumber] = []
     for name in recipe_names(f"{folder}/"):
         if not all(_place(out, name, seed).is_dir() for seed in seeds):
             continue  # the changes need not be valid for recipes that were not run
@@ -152,9 +174,11 @@ def table(
         ]
         if all(_finished(recipe, path) for recipe, path in runs):
             entries += _entries(name, runs, tuple(seeds))
-    write_json(out / TABLE, {"folder": folder, "entries": [asdict(entry) for entry in entries]})
-    write_text(out / PAGE, _markdown(entries))
-    return entries
+            printed += printed_numbers(name, runs)
+    card = {"folder": folder, "entries": [asdict(entry) for entry in entries]}
+    write_json(out / TABLE, {**card, "printed": [number.to_dict() for number in printed]})
+    write_text(out / PAGE, "\n".join([_markdown(entries), *printed_markdown(printed)]))
+    return entries, printed
 
 
 def _run(
@@ -196,12 +220,18 @@ def _finished(recipe: Recipe, path: Path) -> bool:
         return False
     if load_recipe(path / RECIPE).training_part() != recipe.training_part():
         return False
-    stems = (_stem(recipe, path, *place) for place in _attacks(recipe))
-    return all(stem.with_name(f"{stem.name}.json").exists() for stem in stems)
+    return all(_stem(recipe, path, *place) is not None for place in _attacks(recipe))
 
 
-def _stem(recipe: Recipe, path: Path, suite: str, eps: float) -> Path:
-    return path / ATTACKS / attack_name(suite, eps, recipe.evaluate, recipe.plugins)
+def _stem(recipe: Recipe, path: Path, suite: str, eps: float) -> Path | None:
+    return find_result(path / ATTACKS, suite, eps, recipe.evaluate, recipe.plugins)
+
+
+def _empty(recipe: Recipe, path: Path) -> Iterator[str]:
+    """Name the results of a run that a row of the table lacks."""
+    for suite, eps in _attacks(recipe):
+        if not (path / RESULT).is_file() or _stem(recipe, path, suite, eps) is None:
+            yield f"{path}: no result of {suite} at {eps_text(eps)}"
 
 
 def _entries(
@@ -209,7 +239,8 @@ def _entries(
 ) -> Iterator[Entry]:
     trained = [json.loads((path / RESULT).read_text())["seconds"] for _, path in runs]
     for suite, eps in _attacks(runs[0][0]):
-        found = [Evaluation.load(_stem(recipe, path, suite, eps)) for recipe, path in runs]
+        stems = (_stem(recipe, path, suite, eps) for recipe, path in runs)
+        found = [Evaluation.load(stem) for stem in stems if stem is not None]
         scores = {"clean": [each.clean for each in found]}
         scores |= {attack: [each.attacks[attack] for each in found] for attack in found[0].attacks}
         scores |= {"worst_case": [each.worst_case for each in found]}

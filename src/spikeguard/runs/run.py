@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spikeguard.config.attack_lines import build_attack
 from spikeguard.config.builder import build_model, build_suite, load_data
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.plugins import Plugins, is_reference
@@ -107,7 +108,7 @@ class Run:
         An interrupted evaluation continues where it stopped.
 
         Args:
-            suite: Name of an attack suite, or ``package.module:Attack``.
+            suite: Name of an attack suite, an attack line, or ``package.module:Attack``.
             eps: Radius of the threat set.
             plan: Norm, limit, draws and so on; the recipe's evaluate section when left out.
             jobs: Number of processes of one thread each, >= 1; with more than one, a script needs
@@ -161,7 +162,7 @@ class Run:
             limit: Number of test images; the audit's own default when left out.
             budget: "full", or "quick" for fewer samples, steps and checks.
             norm: Norm of the threat set; the recipe's when left out.
-            attack: The attack of the printed number: its name in a suite, or
+            attack: The attack of the printed number: its name in a suite, an attack line, or
                 ``package.module:Attack``; PGD-40 with the own surrogate when left out.
             tune: Choose the setting of that attack's gradient on validation images first.
             printed: A number measured elsewhere, judged instead of that attack's.
@@ -245,23 +246,25 @@ def attack_to_audit(
     """Return the attack of the printed number, averaged over draws for a noisy model.
 
     Args:
-        name: Its name in a suite, or ``package.module:Attack``; None is left to the audit.
+        name: Its name in a suite, an attack line, or ``package.module:Attack``; None is left to the
+            audit.
         model: The classifier.
         threat: The set the adversary may use.
         plugins: Packages from which the attack may be imported.
     """
     from spikeguard.attacks.model_access import DEFAULT_EOT, is_stochastic
-    from spikeguard.auditing.auditor import reported
+    from spikeguard.auditing.auditor import require_suitable
 
     if name is None:
         return None
-    if not is_reference(name):
-        return reported(name, model, threat)
     eot = DEFAULT_EOT if is_stochastic(model) else 1
-    found = build_suite(
+    build = build_suite if is_reference(name) else build_attack
+    found = build(
         name, eps=threat.eps, norm=threat.norm, eot=eot, where="--attack", plugins=plugins
     )
-    return next(iter(found.values()))
+    attack = next(iter(found.values()))
+    require_suitable(name, attack, model)
+    return attack
 
 
 def require_finished(path: Path) -> Path:

@@ -80,8 +80,9 @@ def audit(
         eps: Radius of the threat set, such as 8/255; the largest of the run's recipe when left out.
         norm: Norm of the threat set; the recipe's when left out, linf for a foreign model.
         limit: Number of test images.
-        attack: The attack of the printed number: its name in a suite, such as pgd20, or
-            package.module:Attack with --plugin. PGD-40 of suite papers when left out.
+        attack: The attack of the printed number: its name in a suite, such as pgd20, an attack with
+            its settings, such as "mtpgd steps=40 eot=3", or package.module:Attack with --plugin.
+            PGD-40 of suite papers when left out.
         tune: Choose the setting of that attack's gradient, HART's gamma or ASSG's A, on validation
             images first.
         quick: Fewer images, steps and checks: those that decide the verdict, in about a minute.

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spikeguard.cli.console import say, table
+
+if TYPE_CHECKING:
+    from spikeguard.reporting.sections.published_numbers import Pair
 
 __all__ = ["report"]
 
@@ -14,7 +18,8 @@ __all__ = ["report"]
 def report(*runs: Path, out: Path | None = None) -> int:
     """Write one self-contained HTML page about one run or several, from the files in their folders.
 
-    Where a recipe names rows of published tables, published and measured numbers are compared.
+    Where a recipe names rows of published tables, published and measured numbers stand side by side
+    if they have the same protocol; for a number that does not, the command is given.
 
     Args:
         runs: Run folders, or folders of foreign models that were attacked or audited; several are
@@ -41,13 +46,20 @@ def report(*runs: Path, out: Path | None = None) -> int:
     written = write_report(runs, page, command=shlex.join(command))
     for found in comparisons(collect(runs)):
         say(f"{found.label}, beside {found.source}")
-        rows = [
-            (p.attack, p.theirs, "not run" if p.ours is None else str(p.ours).strip(), p.note)
-            for p in found.pairs
-        ]
-        table(("attack", "printed, %", "ours", "about the printed number"), rows)
-        for line in (*found.notes, *([f"not run: {found.hint}"] if found.hint else [])):
+        rows = [(p.attack, p.theirs, _ours(p), p.note) for p in found.pairs]
+        table(("attack", "printed, %", "ours", "about the numbers"), rows)
+        for line in found.notes:
             say(line)
+        for pair in found.pairs:
+            if pair.command:
+                say(f"{pair.attack} not run: {pair.command}")
         say()
     say(f"report in {written}")
     return 0
+
+
+def _ours(pair: Pair) -> str:
+    """Write the measured number, or whether there is one to measure."""
+    if pair.ours is not None:
+        return str(pair.ours).strip()
+    return "not run" if pair.command else "no match"

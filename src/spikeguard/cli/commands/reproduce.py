@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -16,6 +17,9 @@ from spikeguard.cli.console import (
     words,
 )
 from spikeguard.config.errors import ConfigError
+
+if TYPE_CHECKING:
+    from spikeguard.runs.printed_rows import PrintedNumber
 
 __all__ = ["reproduce"]
 
@@ -33,7 +37,8 @@ def reproduce(
 ) -> int:
     """Train and attack every recipe of a folder at several seeds; print one table.
 
-    Finished runs are skipped; after an interruption the same command continues.
+    Finished runs are skipped; after an interruption the same command continues. The numbers that
+    the recipes' papers print stand in a second table. Exit code 1 if a row has no numbers.
 
     Args:
         folder: A folder of recipes, such as mini.
@@ -73,10 +78,43 @@ def reproduce(
     )
     say()
     say("Accuracies in %: mean [Student's 95 % interval over seeds] (each seed).")
+    _show_printed(result.printed)
     for line in result.diverged:
         say(f"diverged: {line}")
+    for line in result.empty:
+        say(f"empty row: {line}")
     say(f"table in {path / PAGE} and {path / TABLE}")
-    return 0
+    return 1 if result.empty else 0
+
+
+def _show_printed(printed: Sequence[PrintedNumber]) -> None:
+    """Write the printed numbers beside ours."""
+    from spikeguard.reporting import formatting
+    from spikeguard.runs.printed_rows import about, difference_text, size_lines
+
+    if not printed:
+        return
+    say()
+    table(
+        ("recipe", "attack", "printed", "ours", "ours - printed", "about it"),
+        [
+            (
+                number.recipe,
+                formatting.attack(number.attack),
+                f"{100 * number.printed:.2f}",
+                str(number.ours or ("not run" if number.command else "no match")),
+                difference_text(number),
+                about(number),
+            )
+            for number in printed
+        ],
+    )
+    for line in size_lines(printed):
+        say(line)
+    for number in printed:
+        if number.command:
+            say(f"{formatting.attack(number.attack)} not run: {number.command}")
+    say()
 
 
 def _whole(given: list[str]) -> list[int]:

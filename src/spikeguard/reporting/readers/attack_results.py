@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,9 @@ class AttackResult:
         precision: Precision of the attacks' passes.
         search: Record of a search that ran until it was converged; see
             ``reporting.sections.search_curve``. None for a suite of attacks.
+        line: The attack line that was run instead of a suite, without its EoT; "" for a suite.
+        stochastic: Whether the network draws noise.
+        settings: Settings of each attack, as ``attacks.describe`` returns them.
     """
 
     name: str
@@ -67,6 +70,9 @@ class AttackResult:
     before: bool = False
     precision: str = "32"
     search: Mapping[str, Any] | None = None
+    line: str = ""
+    stochastic: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -108,6 +114,9 @@ def read_attacked(path: Path) -> AttackResult:
             before=before,
             precision=precision,
             search=_search(card.get("search")),
+            line=str(card.get("attack", "")),
+            stochastic=bool(card.get("stochastic", False)),
+            settings={str(name): entry["settings"] for name, entry in attacks.items()},
         )
 
 

@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from spikeguard.config.errors import ConfigError
+from spikeguard.config.protocols import EPS, NORM, Protocol, differences, protocol_of
 from spikeguard.config.published import PAPERS, Row, row
-from spikeguard.config.schema import load_recipe
+from spikeguard.config.schema import eps_text, load_recipe
 from spikeguard.config.yaml_files import recipe_names
 from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting import formatting
 from spikeguard.reporting.readers.attack_results import AttackResult
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.sections.verdict_cards import command
-from spikeguard.training.checkpointing import differences
+from spikeguard.training.checkpointing import differences as recipe_differences
 
-__all__ = ["Comparison", "Pair", "comparisons"]
+__all__ = ["Comparison", "Match", "Pair", "comparisons", "match"]
 
-EPS = 8 / 255  # radius of all published tables, Linf
+
+@dataclass(frozen=True)
+class Match:
+    """What was measured with the attack of a printed number.
+
+    Attributes:
+        score: Accuracy measured with the same attack, steps, step size, EoT, norm and radius; None
+            if there is no such result.
+        note: Known errors of the printed number, and what differs in the results there are.
+        options: Options of ``spikeguard attack`` that make the result; empty where it is there, or
+            the paper does not define the attack.
+    """
+
+    score: Score | None
+    note: str
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One attack: ``theirs`` is published, in per cent; ``ours`` is measured, None if not run."""
+    """One attack: ``theirs`` is published, in per cent; ``ours`` is measured, None if not run.
+
+    ``command`` makes the missing result; "" where there is none to make.
+    """
 
     attack: str
     theirs: str
     ours: Score | None
     note: str
+    command: str
 
 
 @dataclass(frozen=True)
@@ -40,7 +62,7 @@ class Comparison:
         source: Description of the row.
         pairs: Clean accuracy and the attacks of the row.
         notes: Differences that limit the comparison.
-        hint: Command for attacks that were not run; "" where there are none.
+        hint: Command for all results that are missing; "" where there are none.
     """
 
     label: str
@@ -60,51 +82,96 @@ def comparisons(networks: Sequence[Network]) -> list[Comparison]:
     ]
 
 
+def match(results: Sequence[AttackResult], printed: Row, attack: str) -> Match:
+    """Return the result measured as a number of a row was; of several, that on most images.
+
+    A cascade, which has no accuracy of a single attack, and a search in bfloat16 are other attacks.
+
+    Args:
+        results: Results of one network.
+        printed: The row.
+        attack: One of its columns, or "clean".
+    """
+    note = printed.notes.get(attack, "")
+    if attack == "clean":
+        clean = max((r.clean for r in results), key=lambda score: score.n, default=None)
+        options = () if clean is not None else ("--suite", "baseline", *_ball())
+        return Match(clean, note, options)
+    protocol = protocol_of(printed, attack)
+    if protocol is None:
+        said = PAPERS[printed.paper].undefined.get(attack, "no attack here is the paper's")
+        return Match(None, "; ".join(filter(None, (note, said, _variants(results, attack)))))
+    found = sorted(_candidates(results, protocol), key=lambda item: (len(item[0]), -item[1].n))
+    if found and not found[0][0]:
+        return Match(found[0][1], note)
+    differs = f"our run has {', '.join(found[0][0])}" if found else ""
+    silent = bool(results) and not any(result.stochastic for result in results)
+    line = protocol.line if silent else f"{protocol.line} eot={protocol.eot}"
+    options = ("--attack", line, *_ball())
+    return Match(None, "; ".join(filter(None, (note, differs))), options)
+
+
+def _candidates(
+    results: Sequence[AttackResult], protocol: Protocol
+) -> Iterator[tuple[tuple[str, ...], Score]]:
+    """Yield what differs in each result of the same attack, steps and gradient; its accuracy."""
+    wanted = _kind(protocol.settings)
+    for result in results:
+        for name, settings in result.settings.items():
+            if _kind(settings) == wanted and not result.cascade:
+                found = differences(protocol.settings, settings, stochastic=result.stochastic)
+                if result.precision != "32":
+                    found = (*found, f"precision {result.precision}, not 32")
+                yield found, result.attacks[name]
+
+
+def _kind(settings: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return attack, steps and gradient, without the average over draws."""
+    gradient = settings.get("gradient", {})
+    inner = gradient.get("inner", {}) if gradient.get("kind") == "EoT" else gradient
+    return settings.get("kind"), settings.get("steps"), inner.get("kind")
+
+
+def _variants(results: Sequence[AttackResult], attack: str) -> str:
+    """Write the measured variants of an attack that a paper does not define."""
+    found = {
+        str(settings.get("variant")): result.attacks[name]
+        for result in results
+        if (result.norm, result.cascade, result.precision) == (NORM, False, "32")
+        and math.isclose(result.eps, EPS)
+        for name, settings in result.settings.items()
+        if attack == "rfgsm" and settings.get("kind") == "RFGSM" and not result.widths[name]
+    }
+    listed = ", ".join(f"{name} {formatting.percent(s.accuracy)}" for name, s in found.items())
+    return f"measured variants: {listed}" if listed else ""
+
+
+def _ball() -> tuple[str, ...]:
+    return ("--norm", NORM, "--eps", eps_text(EPS))
+
+
 def _compare(network: Network, printed: Row) -> Comparison:
-    """Pair equal attacks only: a cascade, bfloat16 or another surrogate has another name."""
     assert network.recipe is not None
-    suite = PAPERS[printed.paper].suite
-    results = sorted(
-        (r for r in network.attacked if r.norm == "linf" and abs(r.eps - EPS) < 1e-9),
-        key=lambda result: (result.suite != suite, -result.clean.n),
-    )
-    pairs = tuple(
-        Pair(
-            formatting.attack(attack),
-            f"{accuracy:g}",
-            *_ours(results, attack, suite, printed.notes.get(attack, "")),
-        )
-        for attack, accuracy in printed.accuracies.items()
-    )
-    hint = command("attack", network, "--suite", suite, "--norm", "linf", "--eps", "8/255")
+    pairs, lines = [], dict[str, None]()
+    for attack, accuracy in printed.accuracies.items():
+        found = match(network.attacked, printed, attack)
+        made = command("attack", network, *found.options) if found.options else ""
+        if "--attack" in found.options:
+            lines[found.options[1]] = None
+        shown = formatting.attack(attack)
+        pairs.append(Pair(shown, f"{accuracy:g}", found.score, found.note, made))
+    options = [option for line in lines for option in ("--attack", line)]
     return Comparison(
         label=network.label,
         source=f"{printed.short}: {printed.network}, {printed.dataset}, {printed.defence}",
-        pairs=pairs,
+        pairs=tuple(pairs),
         notes=(
-            f"{PAPERS[printed.paper].title}: {_protocol(printed)}.",
+            f"{PAPERS[printed.paper].title}: {PAPERS[printed.paper].protocol}.",
             *network.recipe.readings,
             *_differences(network),
         ),
-        hint="" if any(r.suite == suite for r in results) else hint,
+        hint=command("attack", network, *options, *_ball()) if options else pairs[0].command,
     )
-
-
-def _ours(
-    results: Sequence[AttackResult], attack: str, suite: str, note: str
-) -> tuple[Score | None, str]:
-    """Return the measured number and a note, which names the suite if it differs."""
-    if attack == "clean":
-        return (results[0].clean if results else None), note
-    for result in results:
-        if attack in result.attacks and not result.widths[attack]:
-            other = "" if result.suite == suite else f"measured with suite {result.suite}"
-            return result.attacks[attack], "; ".join(filter(None, (note, other)))
-    return None, note
-
-
-def _protocol(printed: Row) -> str:
-    return PAPERS[printed.paper].protocol
 
 
 def _differences(network: Network) -> list[str]:
@@ -116,7 +183,7 @@ def _differences(network: Network) -> list[str]:
             shipped = {**load_recipe(recipe.name).training_part(), "seed": recipe.seed}
         except ConfigError:  # the recipe is from another version of SpikeGuard
             shipped = recipe.training_part()
-        changes = list(differences(shipped, recipe.training_part()))
+        changes = list(recipe_differences(shipped, recipe.training_part()))
         if changes:
             listed = "; ".join(changes)
             found.append(f"This run does not follow the recipe {recipe.name}: {listed}.")

@@ -1,0 +1,142 @@
+"""How a printed number was measured, and what differs in a run: its attack, and its size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from spikeguard.config.published import PAPERS, PRINTED_N, Row
+from spikeguard.config.schema import Recipe, load_recipe
+from spikeguard.config.yaml_files import recipe_names
+from spikeguard.system.pixel_units import fraction_text
+
+__all__ = ["EPS", "NORM", "Protocol", "differences", "protocol_of", "size_differences"]
+
+EPS, NORM = 8 / 255, "linf"  # radius and norm of all published tables
+_ALIKE = 1e-9  # relative difference of two numbers that are the same setting
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The attack behind a printed number.
+
+    Attributes:
+        line: Its attack line, without ``eot``.
+        eot: Gradients averaged in every step.
+        settings: Its settings, as ``attacks.describe`` returns them.
+    """
+
+    line: str
+    eot: int
+    settings: Mapping[str, Any]
+
+
+def protocol_of(row: Row, attack: str) -> Protocol | None:
+    """Return how a number of a row was measured; None where the paper does not define the attack.
+
+    Args:
+        row: A row of a published table.
+        attack: One of its columns, not "clean".
+    """
+    from spikeguard.attacks.attack_lines import parse_line
+    from spikeguard.attacks.base import describe
+    from spikeguard.attacks.listed_suites import LISTED
+    from spikeguard.attacks.threat import THREATS
+
+    paper = PAPERS[row.paper]
+    suite = LISTED[paper.suite_of(row.table)]
+    if attack in paper.undefined or attack not in suite.attacks:
+        return None
+    line, eot = suite.attacks[attack], suite.eot or 1
+    settings = describe(parse_line(line).build(THREATS[NORM](EPS), eot))
+    return Protocol(line, eot, settings)
+
+
+def differences(
+    wanted: Mapping[str, Any], ours: Mapping[str, Any], *, stochastic: bool
+) -> tuple[str, ...]:
+    """Return what differs between two settings of attacks, such as "EoT 4, not 1".
+
+    Args:
+        wanted: Settings of the printed attack.
+        ours: Settings of the attack that was run.
+        stochastic: Whether the network draws noise; if not, EoT changes nothing.
+    """
+    (eot, first), (our_eot, second) = _without_eot(wanted), _without_eot(ours)
+    found = list(_differing(first, second, ""))
+    if stochastic and eot != our_eot:
+        found.insert(0, f"EoT {our_eot}, not {eot}")
+    return tuple(found)
+
+
+def size_differences(recipe: Recipe, row: Row, samples: int | None) -> tuple[str, ...]:
+    """Return in what a run is not of the paper's size: data, images, network, width, epochs.
+
+    Args:
+        recipe: The recipe of the run.
+        row: The printed row beside it.
+        samples: Number of attacked test images; None if nothing was measured.
+    """
+    name = _recipe_of(row.key)
+    found = []
+    if recipe.data.name != row.dataset:
+        found.append(f"data {recipe.data.name}, not {row.dataset}")
+    if recipe.data.train_limit is not None:
+        found.append(f"{recipe.data.train_limit:,} training images, not all")
+    if samples is not None and samples < PRINTED_N:
+        found.append(f"{samples:,} test images, not {PRINTED_N:,}")
+    if name is not None:
+        theirs = load_recipe(name)
+        pairs = (
+            ("network", recipe.model["name"], theirs.model["name"]),
+            ("width", recipe.model.get("width", 1), theirs.model.get("width", 1)),
+            ("epochs", _epochs(recipe), _epochs(theirs)),
+        )
+        found += [
+            f"{what} {mine}, not {printed}" for what, mine, printed in pairs if mine != printed
+        ]
+    return tuple(found)
+
+
+@cache
+def _recipe_of(key: str) -> str | None:
+    """Return the shipped recipe of a printed row: one of the paper's own folder first."""
+    folder = key.partition("/")[0]
+    names = [name for name in recipe_names() if key in load_recipe(name).published]
+    return min(names, key=lambda name: (not name.startswith(folder), len(name)), default=None)
+
+
+def _epochs(recipe: Recipe) -> Any:
+    from spikeguard.training.options import TrainOptions
+
+    return recipe.train.get("epochs", TrainOptions().epochs)
+
+
+def _without_eot(settings: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Return the number of averaged gradients, and the settings without the average."""
+    gradient = settings.get("gradient")
+    if not isinstance(gradient, Mapping) or gradient.get("kind") != "EoT":
+        return 1, dict(settings)
+    return int(gradient["draws"]), {**settings, "gradient": gradient["inner"]}
+
+
+def _differing(wanted: Any, ours: Any, key: str) -> Iterator[str]:
+    if isinstance(wanted, Mapping) and isinstance(ours, Mapping):
+        if wanted.get("kind") != ours.get("kind"):
+            yield f"{key or 'attack'} {ours.get('kind')}, not {wanted.get('kind')}"
+            return
+        for name in wanted:
+            yield from _differing(wanted[name], ours.get(name), name)
+    elif isinstance(wanted, int | float) and isinstance(ours, int | float):
+        if not math.isclose(wanted, ours, rel_tol=_ALIKE):
+            yield f"{key} {_text(ours)}, not {_text(wanted)}"
+    elif wanted != ours:
+        yield f"{key} {_text(ours)}, not {_text(wanted)}"
+
+
+def _text(value: Any) -> str:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return fraction_text(round(value, 12)) if number else "default" if value is None else str(value)
