@@ -57,6 +57,11 @@ NAMES = {
         *("pgd20/assg", "pgd20/pdsg", "pgd20/ann-twin", "pgd20/nes", "pgd20/membrane"),
         *(f"pgd20/width{w}" for w in ("0.5", "1", "2", "4")),
     ],
+    "tgo-table1": ["fgsm", "rfgsm", "pgd7", "pgd10", "pgd20", "pgd40"],
+    "tgo-table3": [
+        *("mtpgd7", "apgd-ce7", "mtpgd10", "apgd-ce10"),
+        *("mtpgd20", "apgd-ce20", "mtpgd40", "apgd-ce40"),
+    ],
     "demo": [
         *("noise", "fgsm", "pgd10", "pgd40", "sapgd/assg"),
         *(f"pgd20/width{w}" for w in ("0.5", "1", "2", "4")),
@@ -144,8 +149,9 @@ def test_radius_zero_is_a_suite_too():
     ("arguments", "says"),
     [
         ({"name": "paper"}, "Did you mean 'papers'"),
-        ({"name": "strong"}, "Known: papers, stable-snn, compare"),
+        ({"name": "strong"}, "Known: papers, stable-snn, baseline"),
         ({"name": "snnn"}, "Did you mean 'snn'"),
+        ({"name": "fgsm"}, "It is an attack: write --attack 'fgsm'"),
         ({"norm": "l7"}, "linf, l2, l1"),
         ({"eot": 0}, "eot"),
         ({"eps": -1}, "eps"),

@@ -1,10 +1,15 @@
 """Published numbers beside measured ones: only equal attacks are compared."""
 
 import json
+import shlex
 
 import pytest
 
+from spikeguard.attacks.base import describe
+from spikeguard.attacks.suites import suite as suite_of
 from spikeguard.cli.entry import main
+from spikeguard.config.attack_lines import build_attack
+from spikeguard.config.protocols import protocol_of
 from spikeguard.config.published import PAPERS, row, rows
 from spikeguard.config.schema import load_recipe
 from spikeguard.reporting.readers.collect import collect
@@ -75,11 +80,23 @@ def plant(path, published=ROW, **attacks):
     return path
 
 
-def attacked(path, names=NAMES, ours=OURS, suite="papers", eps=8 / 255, n=500, **card):
+def attacked(path, names=NAMES, ours=OURS, suite="papers", eps=8 / 255, n=500, eot=1, **card):
+    """Plant the result of a suite with the suite's settings."""
     file = plant_attacks(path, eps, 90.0, ours, names=names, n=n)
     found = json.loads(file.read_text())
-    write_json(file, {**found, "suite": suite, **card})
-    file.rename(file.with_name(f"{suite}-{file.name}"))
+    built = {
+        name: describe(attack)
+        for name, attack in suite_of(suite, eps=eps, eot=eot, norm="linf").items()
+    }
+    for name in names:
+        found["attacks"][name]["settings"] = built[name]
+    write_json(file, {**found, "suite": suite, "eot": eot, **card})
+    file.rename(file.with_name(f"{suite}-eot{eot}-{file.name}"))
+
+
+def pairs(path):
+    (found,) = comparisons(collect([path]))
+    return {pair.attack: pair for pair in found.pairs}
 
 
 def ours(path):
@@ -95,8 +112,20 @@ def test_equal_attacks_stand_side_by_side(tmp_path):
     attacked(path)
     (found,) = comparisons(collect([path]))
     assert [pair.theirs for pair in found.pairs] == [f"{value:g}" for value in PRINTED.values()]
-    assert list(ours(path).values()) == [90.0, *OURS[:-1]]
+    expected = dict(zip(NAMES, OURS[:-1], strict=True)) | {"rfgsm": None}
+    assert list(ours(path).values()) == [90.0, *expected.values()]
     assert found.hint == ""
+
+
+def test_an_attack_that_the_paper_does_not_define_stands_beside_nothing(tmp_path):
+    """TGO's R+FGSM: the measured variants are named instead."""
+    path = plant(tmp_path / "run")
+    attacked(path)
+    (found,) = comparisons(collect([path]))
+    (pair,) = [each for each in found.pairs if each.attack == "R+FGSM"]
+    assert (pair.ours, pair.command) == (None, "")
+    assert "defines its R+FGSM only as" in pair.note
+    assert "measured variants: tramer 45.0 %" in pair.note
 
 
 @pytest.mark.parametrize(
@@ -104,27 +133,61 @@ def test_equal_attacks_stand_side_by_side(tmp_path):
     [
         {"cascade": True},
         {"precision": "bf16"},
-        {"names": [f"{name}/width1" for name in NAMES]},
+        {"names": [f"pgd20/width{w}" for w in ("0.5", "1", "2", "4")], "suite": "compare"},
         {"eps": 4 / 255},
     ],
 )
 def test_another_attack_is_never_the_counterpart(tmp_path, planted):
     """A cascade, a search in bfloat16, another surrogate, another radius."""
     path = plant(tmp_path / "run")
-    attacked(path, **planted)
+    names = planted.get("names", NAMES)
+    attacked(path, ours=(*OURS[: len(names)], 1.0), **planted)
     found = ours(path)
     assert set(found) == {"Clean", "FGSM", "R+FGSM", "PGD-7", "PGD-10", "PGD-20", "PGD-40"}
     assert [value for attack, value in found.items() if attack != "Clean"] == [None] * 6
-    assert found["Clean"] == (90.0 if "eps" not in planted else None)
+    assert found["Clean"] == 90.0  # which is of no attack
 
 
-def test_the_suite_of_the_papers_comes_before_others(tmp_path):
-    """PGD-10 of another suite has another step; it is used only where there is no other."""
+def test_an_attack_of_the_same_name_with_another_step_is_not_the_same(tmp_path):
+    """PGD-10 of the suite "quick" has a step of 2.5 eps / 10; the papers' is 0.01."""
     path = plant(tmp_path / "run")
-    attacked(path, names=("pgd10",), ours=(5.0, 5.0), suite="demo", n=800)
-    assert ours(path)["PGD-10"] == 5.0
+    attacked(path, names=("pgd10",), ours=(5.0, 5.0), suite="quick", n=800)
+    pair = pairs(path)["PGD-10"]
+    assert pair.ours is None
+    assert pair.note == "our run has step_size default, not 0.01"
     attacked(path)
     assert ours(path)["PGD-10"] == 28.0
+
+
+def test_averaged_gradients_are_not_the_single_gradient_of_the_paper(tmp_path):
+    """Table 1 of TGO has one gradient a step: the run with EoT 1 stands beside it, not that with 4.
+
+    For a network without noise the average changes nothing.
+    """
+    path = plant(tmp_path / "run")
+    attacked(path, eot=4, stochastic=True, ours=[100 * x for x in (0.6,) * 7], n=800)
+    pair = pairs(path)["PGD-10"]
+    assert (pair.ours, pair.note) == (None, "our run has EoT 4, not 1")
+    assert "--attack 'pgd steps=10 step_size=0.01@8/255 eot=1'" in pair.command
+    attacked(path, eot=1, stochastic=True)
+    assert ours(path)["PGD-10"] == 28.0
+    plain = plant(tmp_path / "plain")
+    attacked(plain, eot=4)
+    assert ours(plain)["PGD-10"] == 28.0
+
+
+def test_the_command_of_a_missing_number_makes_the_number_that_is_missing(tmp_path):
+    """What the command would run is what the protocol asks for."""
+    path = plant(tmp_path / "run")
+    for attack, pair in pairs(path).items():
+        if attack in ("Clean", "R+FGSM"):
+            continue
+        words = shlex.split(pair.command)
+        line, eps = words[words.index("--attack") + 1], words[words.index("--eps") + 1]
+        built = build_attack(line, eps=float(eps.split("/")[0]) / 255, norm="linf")
+        wanted = protocol_of(row(ROW), attack.lower().replace("-", ""))
+        (made,) = built.values()
+        assert describe(made) == wanted.settings
 
 
 def test_the_page_and_the_command_line_show_both(tmp_path, capsys):
@@ -135,7 +198,7 @@ def test_the_page_and_the_command_line_show_both(tmp_path, capsys):
     assert "printed below PGD-10" in page
     assert main(["report", str(path)]) == 0
     shown = capsys.readouterr().out
-    (line,) = [each for each in shown.splitlines() if each.startswith("PGD-7")]
+    (line,) = [each for each in shown.splitlines() if each.startswith("PGD-7 ")]
     assert line.split()[1:4] == ["8.3", "30.0", "%"]
     assert "its R+FGSM is not defined" in shown
     assert "the first 500 test images" in shown
@@ -150,8 +213,10 @@ def test_a_run_without_rows_has_no_such_section(tmp_path):
 def test_what_was_not_run_comes_with_its_command(tmp_path):
     path = plant(tmp_path / "run")
     (found,) = comparisons(collect([path]))
-    assert "--suite papers" in found.hint
+    assert found.hint.count("--attack") == 5
     assert "--eps 8/255" in found.hint
+    page = report([path], tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "step_size=0.01@8/255 eot=1" in page
 
 
 def test_a_run_that_left_the_recipe_says_so(tmp_path):

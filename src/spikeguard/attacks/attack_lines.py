@@ -120,7 +120,7 @@ def averaged(attack: Any, eot: int) -> Any:
     gradient = getattr(attack, "gradient", None)
     if eot == 1 or gradient is None or isinstance(gradient, MeanField) or not is_dataclass(attack):
         return attack
-    return replace(attack, gradient=EoT(eot, gradient))
+    return replace(attack, gradient=EoT(eot, gradient))  # type: ignore[type-var]
 
 
 def losses_of(annotation: object) -> Mapping[str, Callable[..., Any]]:

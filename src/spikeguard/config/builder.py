@@ -115,7 +115,8 @@ def require_suites(recipe: Recipe) -> None:
             raise unknown_name(where, "name", name, SUITES)
     for number, line in enumerate(plan.attacks):
         where = ConfigPath(f"evaluate.attacks.{number}", recipe.label)
-        build_suite(line, eps=max(plan.eps), where=where, **place)
+        built = build_suite if is_reference(line) else build_attack
+        built(line, eps=max(plan.eps), where=where, **place)
 
 
 def build_suite(

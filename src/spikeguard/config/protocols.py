@@ -138,5 +138,9 @@ def _differing(wanted: Any, ours: Any, key: str) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return fraction_text(round(value, 12)) if number else "default" if value is None else str(value)
+    if value is None:
+        return "default"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    text = fraction_text(value)
+    return text if len(text) < len(f"{value:.9f}") else f"{value:.6g}"

@@ -215,7 +215,8 @@ def _require_suites(plan: EvaluateSection, plugins: Plugins) -> None:
             else:
                 suite(name, eps=eps, norm=plan.norm, eot=plan.eot or 1)
         for line in plan.attacks:
-            build_attack(line, eps=eps, norm=plan.norm, plugins=plugins)
+            built = build_suite if is_reference(line) else build_attack
+            built(line, eps=eps, norm=plan.norm, where="--attack", plugins=plugins)
 
 
 @dataclass(frozen=True)
