@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 import spikeguard as sg
 from spikeguard.attacks import Linf
+from spikeguard.attacks.registry import ATTACKS
 from spikeguard.auditing.findings import Verdict
 from spikeguard.auditing.numbers import Bound, PrintedNumber
 from spikeguard.cli import entry as cli
@@ -137,13 +138,47 @@ def test_list_describes_every_entry(kind, capsys):
     lines = text_of(["list", kind], capsys).splitlines()
     overview = text_of(["list"], capsys)
     names = list(listing._described(kind))
-    assert len(lines) == len(names) + (4 if kind == "recipes" else 1)
     start = lines[0].index("what it is")
-    for name, line in zip(names, lines[1 : len(names) + 1], strict=True):
+    rows = [line for line in lines[1 : lines.index("") if "" in lines else None] if line[0] != " "]
+    for name, line in zip(names, rows, strict=True):  # a long row goes on in indented lines
         assert line.split()[0] == name
         assert line[start:].strip()  # every entry has a description, in the same column
         assert line[start - 1] == " "
     assert all(name in overview for name in names if kind != "recipes")
+
+
+@pytest.mark.parametrize("kind", listing._REGISTRIES)
+def test_list_shows_no_markup(kind, capsys):
+    text = text_of(["list", kind], capsys)
+    assert not re.search(r"``|:\w+:`|\\[|*_`]", text)
+
+
+def test_markup_is_left_out():
+    """What docstrings have: a role, literals, an escaped bar."""
+    assert (
+        listing._plain(r":func:`MLP` of ``x``, \|x\| and :class:`~a.B`") == "MLP of x, |x| and a.B"
+    )
+
+
+def test_list_attacks_shows_every_setting_and_its_default(capsys):
+    for name, factory in ATTACKS.items():
+        text = " ".join(text_of(["list", "attacks", name], capsys).split())
+        for key, parameter in inspect.signature(factory).parameters.items():
+            if key != "threat":
+                shown = parameter.default if isinstance(parameter.default, int) else ""
+                assert f"{key}={str(shown).lower()}" in text
+                assert f"{key}: " in text  # what it means
+
+
+def test_list_suites_shows_the_lines_of_a_suite(capsys):
+    text = text_of(["list", "suites", "tgo-table3"], capsys)
+    assert "mtpgd steps=40 step_size=0.01@8/255 momentum=0.9 eot=3" in text
+    assert "Source: TGO, section 5.2" in text
+
+
+def test_doubtful_printed_numbers_are_listed_with_their_note(capsys):
+    text = text_of(["list", "recipes", "tgo/cifar100-vgg11-at"], capsys)
+    assert "66.27 / 17.2 / 8.3  (tgo, Table 2); PGD-7: printed below PGD-10" in text
 
 
 def test_list_of_one_recipe_says_what_was_chosen_where_its_paper_is_silent(capsys):
@@ -268,6 +303,55 @@ def test_attack_stores_a_result_and_reads_it_back(run, capsys, monkeypatch):
 
     monkeypatch.setattr("spikeguard.evaluation.evaluator.evaluate", never)
     assert text_of(words, capsys) == first
+
+
+def test_attacks_by_name_have_results_of_their_own(run, capsys):
+    """Repeated; each with a file named after its settings, and read back from it."""
+    words = ["attack", str(run), "--attack", "mtpgd steps=2 momentum=0.9 eot=2"]
+    words += ["--attack", "rfgsm variant=stog"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "attack mtpgd steps=2 momentum=0.9 eot=2, linf eps 0.1" in shown
+    stored = run / run_files.ATTACKS
+    cards = [
+        json.loads((stored / f"{name}.json").read_text())
+        for name in ("mtpgd_steps=2_momentum=0.9-linf-0.1-eot2", "rfgsm_variant=stog-linf-0.1")
+    ]
+    assert [card["attack"] for card in cards] == [
+        "mtpgd steps=2 momentum=0.9",
+        "rfgsm variant=stog",
+    ]
+    assert [card["eot"] for card in cards] == [2, 1]
+    assert cards[0]["attacks"]["mtpgd steps=2 momentum=0.9"]["settings"]["steps"] == 2
+    before = {path: path.stat().st_mtime_ns for path in stored.iterdir()}
+    assert main(words) == 0
+    assert {path: path.stat().st_mtime_ns for path in stored.iterdir()} == before
+    assert capsys.readouterr().out == shown
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "MTPGD, steps=2, momentum=0.9" in page
+    assert "--attack &#39;rfgsm variant=stog&#39;" in page
+
+
+def test_a_wrong_attack_is_rejected_before_any_runs(run, capsys):
+    before = sorted((run / run_files.ATTACKS).iterdir())
+    words = ["attack", str(run), "--attack", "pgd steps=1", "--attack", "mtpgd step=4"]
+    assert main([*words, "--eps", "0.05"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "Did you mean 'steps'?" in told
+    assert sorted((run / run_files.ATTACKS).iterdir()) == before
+
+
+def test_audit_judges_an_attack_by_name_from_its_stored_result(run, tmp_path):
+    """The number is that of the stored result: no attack is made for it."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    line = "pgd steps=3 restarts=2"
+    loaded = Run.load(copy)
+    stored = loaded.evaluate(line, eps=0.1).attacks[line]
+    verdict = loaded.audit(attack=line, budget="quick")
+    assert verdict.printed.attack.startswith("PGD-3")
+    assert (verdict.printed.value, verdict.printed.n) == (stored.accuracy, stored.n)
 
 
 def test_an_interrupted_attack_continues_at_the_next_batch(run, tmp_path, monkeypatch, capsys):

@@ -130,6 +130,7 @@ def test_a_diverged_training_is_reported_and_does_not_stop_the_others(tmp_path):
     assert seen == [0, 1]
     assert found.entries == ()
     assert found.diverged == (f"{tmp_path / ONLY}-s0: the loss is nan",)
+    assert found.empty == (f"{tmp_path / ONLY}-s0: no result of quick at 0.1",)
     assert len(reproduction.table("mini", tmp_path, seeds=(1,), changes=TINY)) == 1
 
 
@@ -146,6 +147,39 @@ def test_the_command_prints_the_table(out, capsys):
     shown = capsys.readouterr().out
     assert shown.splitlines()[1].startswith(f"mini/{ONLY}")
     assert str(out / "table.md") in shown
+
+
+def test_a_noisy_network_is_in_the_table(tmp_path, capsys):
+    """Its recipe has no evaluate.eot: four gradients are averaged, and the file is named so."""
+    recipe = "cifar10-wrn16_4-at-tgo"
+    words = ["reproduce", "tgo", *TINY, "model.name=cnn", "--only", recipe, "--seeds", "0"]
+    assert main([*words, "--jobs", "1", "--out", str(tmp_path)]) == 0
+    assert [p.name for p in (tmp_path / f"{recipe}-s0" / "attacks").glob("*.json")] == [
+        "quick-linf-0.1-eot4-first8-last.json"
+    ]
+    card = json.loads((tmp_path / "table.json").read_text())
+    assert [entry["recipe"] for entry in card["entries"]] == [f"tgo/{recipe}"]
+    assert [number["attack"] for number in card["printed"]][:2] == ["clean", "fgsm"]
+    shown = capsys.readouterr().out
+    assert "not at this size" in shown and "--attack 'fgsm eot=1'" in shown
+    assert "## Beside the printed numbers" in (tmp_path / "table.md").read_text()
+
+
+def test_an_empty_row_ends_the_command_with_a_line_and_a_code(out, monkeypatch, capsys):
+    """Planted: the attack of seed 1 leaves no result."""
+    words = ["reproduce", "mini", *TINY, "--only", ONLY, "--seeds", "0,1", "--out", str(out)]
+    (card,) = (out / f"{ONLY}-s1" / "attacks").glob("*.json")
+    away = card.rename(card.with_suffix(".away"))
+    monkeypatch.setattr(
+        reproduction, "run_in_processes", lambda run, work, *rest: [None] * len(work)
+    )
+    try:
+        assert main(words) == 1
+    finally:
+        away.rename(card)
+    assert f"empty row: {out / ONLY}-s1: no result of quick at 0.1" in capsys.readouterr().out
+    assert main(words) == 0
+    assert "empty row" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

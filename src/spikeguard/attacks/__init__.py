@@ -12,6 +12,7 @@ from spikeguard.attacks.gradients.membrane_readout import MembraneReadout
 from spikeguard.attacks.gradients.nes import NES
 from spikeguard.attacks.gradients.spiking_rules import BPTR, HART, PDSG, RGA
 from spikeguard.attacks.losses import (
+    ALL_LOSSES,
     LOSSES,
     Loss,
     cross_entropy,
@@ -45,6 +46,7 @@ from spikeguard.attacks.threat import L1, L2, THREATS, Linf, Threat, ThreatViola
 from spikeguard.attacks.tuning import CANDIDATES, Tuned, adjusted, tunable, tune
 
 __all__ = [
+    "ALL_LOSSES",
     "ANNTwin",
     "APGD",
     "ASSG",

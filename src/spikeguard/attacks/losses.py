@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 __all__ = [
+    "ALL_LOSSES",
     "LOSSES",
     "Loss",
     "TARGETED_LOSSES",
@@ -131,3 +132,4 @@ TARGETED_LOSSES: dict[str, TargetedLoss] = {
     "targeted_margin": targeted_margin,
     "targeted_dlr": targeted_dlr,
 }
+ALL_LOSSES: dict[str, Callable[..., Tensor]] = {**LOSSES, **TARGETED_LOSSES}

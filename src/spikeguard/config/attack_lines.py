@@ -65,8 +65,10 @@ def build_attack(
         raise ConfigError(f"{place}: {name} is a suite; write --suite {name}.")
     if name not in ATTACKS and not is_reference(name):
         if name not in attack_names():
-            near = difflib.get_close_matches(name, (*ATTACKS, *attack_names()), n=1, cutoff=0.5)
-            raise unknown_name(where, "attack", name, {*ATTACKS, *near})
+            known = {*ATTACKS, *attack_names()}
+            near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+            shown = {*ATTACKS, *near} if parsed.options else known
+            raise unknown_name(where, "attack", name, shown)
         if parsed.options:
             raise ConfigError(f"{place}: {name} of a suite has its settings; write {name} alone.")
         return {name: attack_by_name(name, eps=eps, norm=norm, eot=parsed.eot or eot)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import textwrap
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Literal
@@ -13,6 +15,8 @@ from spikeguard.config.errors import ConfigError
 __all__ = ["list_"]
 
 _PRINTED = "printed"
+# attacks whose printed numbers are listed with a recipe, and how a note on one begins
+_SHOWN = {"clean": "", "fgsm": "FGSM: ", "pgd7": "PGD-7: "}
 
 Kind = Literal[
     "neurons",
@@ -22,12 +26,23 @@ Kind = Literal[
     "datasets",
     "attacks",
     "gradients",
+    "losses",
     "suites",
     "defences",
     "audits",
     "recipes",
     "kernels",
 ]
+
+_EMPTY = "An empty value follows from the others; 'spikeguard list {} NAME' says how."
+_SET = {  # kinds whose entries are listed with their settings
+    "attacks": 'In an attack line: --attack "mtpgd steps=40 momentum=0.9 eot=3". '
+    + _EMPTY.format("attacks"),
+    "gradients": 'In an attack line: --attack "pgd gradient=hart gradient.gamma=0.5". '
+    + _EMPTY.format("gradients"),
+    "surrogates": 'In an attack line: --attack "pgd surrogate=atan surrogate.alpha=2". '
+    + _EMPTY.format("surrogates"),
+}
 
 _REGISTRIES = {
     "neurons": "spikeguard.neurons:NEURONS",
@@ -37,6 +52,7 @@ _REGISTRIES = {
     "datasets": "spikeguard.data:DATASETS",
     "attacks": "spikeguard.attacks:ATTACKS",
     "gradients": "spikeguard.attacks:GRADIENTS",
+    "losses": "spikeguard.attacks:ALL_LOSSES",
     "suites": "spikeguard.attacks:SUITES",
     "defences": "spikeguard.defences:DEFENCES",
     "audits": "spikeguard.auditing:CHECKS",
@@ -48,9 +64,11 @@ def list_(kind: Kind | None = None, prefix: str = "", /) -> int:
     """List the names that recipes and commands take; without a kind, all names in short.
 
     Args:
-        kind: Kind of names, one line each. Recipes are listed with the numbers of their papers.
+        kind: Kind of names, one line each. Recipes are listed with the numbers of their papers,
+            attacks, gradients and surrogates with their settings and defaults.
         prefix: Only names with this prefix, for example tgo/ for recipes. The full name of a recipe
-            also shows the choices made where its paper is unclear.
+            also shows the choices made where its paper is unclear, that of an attack what its
+            settings mean, that of a suite its attack lines.
     """
     if kind is None:
         kinds = (*_REGISTRIES, "recipes")
@@ -61,8 +79,17 @@ def list_(kind: Kind | None = None, prefix: str = "", /) -> int:
     found = [row for row in _described(kind, full=True).items() if row[0].startswith(prefix)]
     if not found:
         raise ConfigError(f"no {kind} begin with {prefix!r}; leave it out to see all.")
+    if kind in _SET:
+        table((kind, "what it is", "settings"), [(*row, _settings(kind, row[0])) for row in found])
+        say()
+        say(_SET[kind])
+        if len(found) == 1:
+            _show_arguments(kind, found[0][0])
+        return 0
     if kind != "recipes":
         table((kind, "what it is"), found)
+        if kind == "suites" and len(found) == 1:
+            _show_lines(found[0][0])
         return 0
     table((kind, "what it is", _PRINTED), [(*row, _printed(row[0])) for row in found])
     say()
@@ -98,9 +125,14 @@ def _printed(recipe: str) -> str:
 
     for key in load_recipe(recipe).published:
         printed = row(key)
-        numbers = (printed.accuracies.get(attack) for attack in ("clean", "fgsm", "pgd7"))
+        numbers = (printed.accuracies.get(attack) for attack in _SHOWN)
         shown = " / ".join("-" if number is None else f"{number:g}" for number in numbers)
-        return f"{shown}  ({printed.short})"
+        doubts = "; ".join(
+            f"{short}{printed.notes[attack]}"
+            for attack, short in _SHOWN.items()
+            if attack in printed.notes
+        )
+        return f"{shown}  ({printed.short})" + (f"; {doubts}" if doubts else "")
     return ""
 
 
@@ -110,8 +142,7 @@ def _described(kind: str, *, full: bool = False) -> dict[str, str]:
         from spikeguard.config.yaml_files import read, recipe_names
 
         return {name: str(read(name).get("title", "")) if full else "" for name in recipe_names()}
-    module, _, registry = _REGISTRIES[kind].partition(":")
-    entries: Mapping[str, Any] = getattr(import_module(module), registry)
+    entries = _entries(kind)
     describe: Callable[[Any], str] = _normalisation if kind == "datasets" else _first_line
     found = {name: describe(entry) for name, entry in entries.items()}
     if full and kind == "kernels":
@@ -119,8 +150,64 @@ def _described(kind: str, *, full: bool = False) -> dict[str, str]:
     return found
 
 
+def _entries(kind: str) -> Mapping[str, Any]:
+    module, _, registry = _REGISTRIES[kind].partition(":")
+    entries: Mapping[str, Any] = getattr(import_module(module), registry)
+    return entries
+
+
 def _first_line(entry: Any) -> str:
-    return (inspect.getdoc(entry) or "").partition("\n")[0].replace("``", "")
+    about = getattr(entry, "about", None)  # of a suite that is a list of lines
+    return str(about) if about else _plain((inspect.getdoc(entry) or "").partition("\n")[0])
+
+
+def _plain(text: str) -> str:
+    """Return a docstring's text without its markup."""
+    text = re.sub(r":\w+:`~?([^`]*)`", r"\1", text)
+    return re.sub(r"\\([|*_`])", r"\1", text).replace("``", "")
+
+
+def _settings(kind: str, name: str) -> str:
+    """Write the settings of an entry with their defaults: "steps=10 step_size= loss=dlr"."""
+    words = []
+    for key, parameter in inspect.signature(_entries(kind)[name]).parameters.items():
+        default = parameter.default
+        if key == "threat":
+            continue
+        if default is parameter.empty:
+            words.append(key)
+            continue
+        words.append(f"{key}={_default(default)}")
+    return " ".join(words)
+
+
+def _default(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "" if value is None else str(value).lower()
+    if isinstance(value, int | float | str):
+        return str(value)
+    named = getattr(value, "__name__", type(value).__name__.lower())
+    return str(named)
+
+
+def _show_arguments(kind: str, name: str) -> None:
+    """Write what the settings of one entry mean, from its docstring."""
+    text = inspect.getdoc(_entries(kind)[name]) or ""
+    _, _, arguments = text.partition("Args:\n")
+    lines = arguments.partition("\n\n")[0].splitlines()
+    if lines:
+        say()
+        say(_plain(textwrap.dedent("\n".join(lines))))
+
+
+def _show_lines(name: str) -> None:
+    """Write the attack lines of a suite that is a list of them."""
+    suite = _entries("suites")[name]
+    for attack, line in getattr(suite, "attacks", {}).items():
+        eot = "" if suite.eot is None else f" eot={suite.eot}"
+        say(f"  {attack:<12}{line}{eot}")
+    if getattr(suite, "source", ""):
+        say(f"Source: {suite.source}.")
 
 
 def _state(kernel: str) -> str:
