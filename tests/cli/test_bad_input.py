@@ -239,6 +239,17 @@ def test_a_wrong_name_of_the_audited_attack(rejected, finished):
     assert not (finished / run_files.AUDIT).exists()
 
 
+def test_a_folder_that_is_not_there_gets_the_nearest_run(rejected, finished, tmp_path):
+    """The results of the model "my_nets:sj" are in the folder my_nets.sj."""
+    planted = tmp_path / "my_nets.sj"
+    planted.mkdir()
+    (planted / run_files.MODEL).write_text("{}")
+    assert f"Did you mean {planted}?" in rejected("report", tmp_path / "my_nets:sj")
+    misspelt = finished.with_name(finished.name + "y")
+    assert f"Did you mean {finished}?" in rejected("attack", misspelt, "--suite", "quick")
+    assert rejected("report", tmp_path / "nothing").endswith("no such run folder.")
+
+
 # --- data
 
 

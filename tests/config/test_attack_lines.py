@@ -17,7 +17,7 @@ from spikeguard.config.schema import EvaluateSection, load_recipe
         ("mtpgd step=4", "unknown key of MTPGD 'step'. Did you mean 'steps'?"),
         ("mtpgd steps=4.5", "steps in --attack 'mtpgd steps=4.5': should be a valid integer"),
         ("mtpgd steps=x", "should be a valid integer, got 'x'"),
-        ("mtpgd momentum=1", "MTPGD: momentum is in [0, 1), got 1"),
+        ("mtpgd momentum=-1", "MTPGD: momentum is a factor >= 0, got -1"),
         ("pgd steps=0", "PGD: steps must be >= 1, got 0"),
         ("pgd random_start=1", "should be a valid boolean, got 1"),
         ("pgd loss=cross", "unknown loss 'cross'. Did you mean 'cross_entropy'?"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spikeguard.attacks import APGD, FGSM, L2, PGD, EoT, Linf, SwapSurrogate, cross_entropy
+from spikeguard.attacks import APGD, FGSM, L2, MTPGD, PGD, EoT, Linf, SwapSurrogate, cross_entropy
 from spikeguard.attacks.attack_lines import parse_line
 from spikeguard.attacks.base import describe
 from spikeguard.config.protocols import EPS, differences, protocol_of, size_differences
@@ -68,6 +68,14 @@ def test_an_attack_that_a_paper_does_not_define_has_no_protocol():
 def test_every_difference_is_named(ours, differing):
     wanted = protocol_of(TABLE_1, "pgd10").settings
     assert list(differences(wanted, told(ours), stochastic=True)) == differing
+
+
+def test_a_setting_that_only_one_of_the_two_has_is_a_difference():
+    """Settings that were added to an attack are stored only where they are not the default."""
+    wanted = protocol_of(row("tgo/3/cifar100/wrn16-4/at"), "mtpgd7").settings
+    ours = told(MTPGD(Linf(EPS), steps=7, step_size=0.01))
+    assert differences(wanted, ours, stochastic=False) == ("momentum default, not 0.9",)
+    assert differences(ours, wanted, stochastic=False) == ("momentum 0.9, not default",)
 
 
 def test_eot_changes_nothing_without_noise():

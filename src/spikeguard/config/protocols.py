@@ -128,8 +128,8 @@ def _differing(wanted: Any, ours: Any, key: str) -> Iterator[str]:
         if wanted.get("kind") != ours.get("kind"):
             yield f"{key or 'attack'} {ours.get('kind')}, not {wanted.get('kind')}"
             return
-        for name in wanted:
-            yield from _differing(wanted[name], ours.get(name), name)
+        for name in (*wanted, *(key for key in ours if key not in wanted)):
+            yield from _differing(wanted.get(name), ours.get(name), name)
     elif isinstance(wanted, int | float) and isinstance(ours, int | float):
         if not math.isclose(wanted, ours, rel_tol=_ALIKE):
             yield f"{key} {_text(ours)}, not {_text(wanted)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import multiprocessing
 import shlex
 from collections.abc import Callable, Iterable
@@ -21,7 +22,15 @@ from spikeguard.runs.fresh_process import rescored
 from spikeguard.runs.plugin_versions import warn_of_other_versions
 from spikeguard.runs.stored_evaluations import stored_evaluations
 from spikeguard.runs.tuned_settings import FOLDER, choose_attack
-from spikeguard.storage.run_folder import ATTACKS, AUDIT, CHECKPOINTS, MEMBRANE, RECIPE, RESULT
+from spikeguard.storage.run_folder import (
+    ATTACKS,
+    AUDIT,
+    CHECKPOINTS,
+    MEMBRANE,
+    MODEL,
+    RECIPE,
+    RESULT,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -270,7 +279,7 @@ def attack_to_audit(
 def require_finished(path: Path) -> Path:
     """Return the folder of a finished run; raise ConfigError for any other folder."""
     if not path.is_dir():
-        raise ConfigError(f"{path}: no such run folder.")
+        raise ConfigError(f"{path}: no such run folder.{_nearest_folder(path)}")
     if not (path / RECIPE).is_file():
         raise ConfigError(f"{path}: not a run folder, it holds no {RECIPE}.")
     if not (path / RESULT).is_file():
@@ -279,3 +288,16 @@ def require_finished(path: Path) -> Path:
             f"{shlex.quote(str(path / RECIPE))} --out {shlex.quote(str(path))} --resume"
         )
     return path
+
+
+def _nearest_folder(path: Path) -> str:
+    """Name the run folder that was meant, such as "my_nets.sj" for the model "my_nets:sj"."""
+    if not path.parent.is_dir():
+        return ""
+    known = [
+        each.name
+        for each in path.parent.iterdir()
+        if (each / RECIPE).is_file() or (each / MODEL).is_file()
+    ]
+    close = difflib.get_close_matches(path.name.replace(":", "."), sorted(known), n=1)
+    return f" Did you mean {path.parent / close[0]}?" if close else ""
