@@ -232,6 +232,16 @@ def test_a_run_that_left_the_recipe_says_so(tmp_path):
     assert "model.T was 4 and is now 2" in notes["seed=3", "model.T=2"][0]
 
 
+def test_a_run_of_another_size_says_so(tmp_path):
+    """The planted network is a small CNN on digits; the paper's own recipe is of its size."""
+    path = plant(tmp_path / "run")
+    notes = comparisons(collect([path]))[0].notes
+    assert any("Not at this size: data digits, not cifar10, network cnn" in note for note in notes)
+    load_recipe("tgo/cifar10-wrn16_4-at-tgo").save(path / "recipe.yaml")
+    notes = comparisons(collect([path]))[0].notes
+    assert not any("Not at this size" in note for note in notes)
+
+
 def test_choices_that_the_paper_leaves_open_are_shown_beside_its_numbers(tmp_path):
     path = plant(tmp_path / "run")
     recipe = load_recipe("tgo/cifar10-wrn16_4-at-tgo")

@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from spikeguard.config.errors import ConfigError
-from spikeguard.config.protocols import EPS, NORM, Protocol, differences, protocol_of
+from spikeguard.config.protocols import (
+    EPS,
+    NORM,
+    Protocol,
+    differences,
+    protocol_of,
+    size_differences,
+)
 from spikeguard.config.published import PAPERS, Row, row
-from spikeguard.config.schema import eps_text, load_recipe
+from spikeguard.config.schema import Recipe, eps_text, load_recipe
 from spikeguard.config.yaml_files import recipe_names
 from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting import formatting
@@ -168,10 +175,17 @@ def _compare(network: Network, printed: Row) -> Comparison:
         notes=(
             f"{PAPERS[printed.paper].title}: {PAPERS[printed.paper].protocol}.",
             *network.recipe.readings,
+            *_size(network.recipe, printed),
             *_differences(network),
         ),
         hint=command("attack", network, *options, *_ball()) if options else pairs[0].command,
     )
+
+
+def _size(recipe: Recipe, printed: Row) -> list[str]:
+    """Describe a run that is not of the paper's size, but for the number of test images."""
+    found = size_differences(recipe, printed, None)
+    return [f"Not at this size: {', '.join(found)}."] if found else []
 
 
 def _differences(network: Network) -> list[str]:
