@@ -329,7 +329,7 @@ def test_attacks_by_name_have_results_of_their_own(run, capsys):
     assert capsys.readouterr().out == shown
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "MTPGD, steps=2, momentum=0.9" in page
+    assert "MTPGD steps=2 momentum=0.9" in page
     assert "--attack &#39;rfgsm variant=stog&#39;" in page
 
 

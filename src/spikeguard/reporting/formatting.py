@@ -28,6 +28,9 @@ _ATTACKS = {
     "noise": "Uniform noise",
     "fgsm": "FGSM",
     "rfgsm": "R+FGSM",
+    "pgd": "PGD",
+    "apgd": "APGD",
+    "mtpgd": "MTPGD",
     "snn": "Converging search",
     "worst_case": "Worst case",
 }
@@ -82,18 +85,18 @@ def radius(eps: float) -> str:
 def attack(name: str) -> str:
     """Write an attack's name: "pgd40/width0.5" becomes "PGD-40, width 0.5".
 
-    An attack line keeps its settings: "mtpgd steps=40 eot=3" becomes "MTPGD, steps=40, eot=3".
+    What follows the first space, such as the settings of an attack line, is not changed.
     """
-    first, *settings = name.split(" ")
-    if settings and all("=" in word for word in settings):
-        return ", ".join([_ATTACKS.get(first, first.upper()), *settings])
-    base, _, variant = name.partition("/")
+    plain, space, mark = name.partition(" ")
+    base, _, variant = plain.partition("/")
     steps = re.fullmatch(r"(pgd|mtpgd|apgd-ce|apgd-dlr)(\d+)", base)
     written = f"{steps[1].upper()}-{steps[2]}" if steps else _ATTACKS.get(base, base)
     width = re.fullmatch(r"width(.+)", variant)
     if width:
-        return f"{written}, width {width[1]}"
-    return f"{written}, {variant}" if variant else written
+        written += f", width {width[1]}"
+    elif variant:
+        written += f", {variant}"
+    return written + space + mark
 
 
 def unbroken(text: str) -> str:

@@ -119,8 +119,7 @@ def score_table(place: Radius, networks: Sequence[Network]) -> RadiusTable:
     full: list[tuple[str, tuple[Cell, ...]]] = []
     for name in ("clean", *place.attacks, "worst_case"):
         cells = tuple(_cell(_scores(standing).get(name)) for standing in place.attacked.values())
-        plain, space, mark = name.partition(" ")
-        full.append((f"{formatting.attack(plain)}{space}{mark}", cells))
+        full.append((formatting.attack(name), cells))
     return RadiusTable(
         id=f"{place.norm}-{place.eps:g}".replace(".", "_"),
         where=f"{formatting.norm(place.norm)}, {formatting.radius(place.eps)}",
