@@ -152,13 +152,19 @@ def test_the_command_prints_the_table(out, capsys):
 def test_a_noisy_network_is_in_the_table(tmp_path, capsys):
     """Its recipe has no evaluate.eot: four gradients are averaged, and the file is named so."""
     recipe = "cifar10-wrn16_4-at-tgo"
-    words = ["reproduce", "tgo", *TINY, "model.name=cnn", "--only", recipe, "--seeds", "0"]
+    words = ["reproduce", "tgo", *TINY, "model.name=cnn"]
+    words += ["evaluate.attacks=[rfgsm variant=stog eot=1]"]
+    words += ["--only", recipe, "--seeds", "0"]
     assert main([*words, "--jobs", "1", "--out", str(tmp_path)]) == 0
-    assert [p.name for p in (tmp_path / f"{recipe}-s0" / "attacks").glob("*.json")] == [
-        "quick-linf-0.1-eot4-first8-last.json"
-    ]
+    assert {p.name for p in (tmp_path / f"{recipe}-s0" / "attacks").glob("*.json")} == {
+        "quick-linf-0.1-eot4-first8-last.json",
+        "rfgsm_variant=stog-linf-0.1-first8-last.json",
+    }
     card = json.loads((tmp_path / "table.json").read_text())
-    assert [entry["recipe"] for entry in card["entries"]] == [f"tgo/{recipe}"]
+    assert [(entry["recipe"], entry["suite"]) for entry in card["entries"]] == [
+        (f"tgo/{recipe}", "quick"),
+        (f"tgo/{recipe}", "rfgsm variant=stog eot=1"),
+    ]
     assert [number["attack"] for number in card["printed"]][:2] == ["clean", "fgsm"]
     shown = capsys.readouterr().out
     assert "not at this size" in shown and "--attack 'fgsm eot=1'" in shown

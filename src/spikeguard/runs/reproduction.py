@@ -35,7 +35,7 @@ class Entry:
 
     Attributes:
         recipe: Its name.
-        suite: The attacks.
+        suite: The attacks: name of a suite, or an attack line.
         eps: Radius of the threat set.
         samples: Test images.
         seeds: The seeds.
@@ -264,13 +264,14 @@ def _markdown(entries: Sequence[Entry]) -> str:
         for attack in (entries[0].scores if entries else ())
         if all(attack in entry.scores for entry in entries) and "/" not in attack
     ]
-    head = ["recipe", "eps", "images", *shared, "zero gradient", "train / attack, s"]
+    head = ["recipe", "eps", "images", "attacks", *shared, "zero gradient", "train / attack, s"]
     rows = [head, ["---"] * len(head)]
     rows += [
         [
             entry.recipe,
             eps_text(entry.eps),
             str(entry.samples),
+            entry.suite,
             *(str(entry.scores[attack]) for attack in shared),
             f"{100 * entry.zero_gradient:.0f} %",
             "{:.0f} / {:.0f}".format(*entry.seconds),

@@ -67,12 +67,17 @@ def reproduce(
             plugins=allowed_plugins(plugin),
             progress=update,
         )
-    head = ("recipe", "eps", "clean", "FGSM", "worst case")
+    head = ("recipe", "eps", "attacks", "clean", "FGSM", "worst case")
     shown = ("clean", "fgsm", "worst_case")
     table(
         head,
         [
-            (e.recipe, eps_text(e.eps), *(str(e.scores[a]) if a in e.scores else "" for a in shown))
+            (
+                e.recipe,
+                eps_text(e.eps),
+                e.suite,
+                *(str(e.scores[a]) if a in e.scores else "" for a in shown),
+            )
             for e in result.entries
         ],
     )
