@@ -2,10 +2,11 @@
 
 import pytest
 
-from spikeguard.attacks import PGD, EoT, Linf, suite
+from spikeguard.attacks import PGD, Backprop, EoT, Linf, suite
 from spikeguard.config.attack_lines import build_attack, is_line, line_eot
-from spikeguard.config.builder import build
+from spikeguard.config.builder import build, build_suite
 from spikeguard.config.errors import ConfigError
+from spikeguard.config.plugins import Plugins
 from spikeguard.config.schema import EvaluateSection, load_recipe
 
 
@@ -54,6 +55,20 @@ def test_the_name_in_a_suite_is_an_attack_too():
 
 
 @pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("papres", "unknown suite 'papres'. Did you mean 'papers'?"),
+        ("pdg steps=3", "unknown attack 'pdg'. Did you mean 'pgd'?"),
+    ],
+)
+def test_a_name_that_is_neither_suite_nor_attack(name, says):
+    """As Run.evaluate takes it, where a name may be either."""
+    with pytest.raises(ValueError) as error:
+        build_suite(name, eps=0.1, norm="linf")
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("name", "line", "eot"),
     [
         ("papers", False, None),
@@ -66,6 +81,36 @@ def test_the_name_in_a_suite_is_an_attack_too():
 )
 def test_what_a_name_states(name, line, eot):
     assert (is_line(name), line_eot(name)) == (line, eot)
+
+
+def test_an_attack_of_another_package_takes_settings_too(tmp_path, monkeypatch):
+    """Checked by its annotations; its gradient is averaged as that of a built-in attack."""
+    (tmp_path / "lines_pkg.py").write_text(PLUGIN, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = {"eps": 0.1, "norm": "linf", "plugins": Plugins.of(["lines_pkg"])}
+    (found,) = build_attack("lines_pkg:Nudge by=0.5 eot=2", **made).items()
+    assert found[0] == "nudge by=0.5"
+    assert (found[1].by, found[1].gradient) == (0.5, EoT(2, Backprop()))
+    with pytest.raises(ConfigError, match="unknown key of Nudge 'bye'. Did you mean 'by'?"):
+        build_attack("lines_pkg:Nudge bye=0.5", **made)
+    with pytest.raises(ConfigError, match="should be a valid number, got 'x'"):
+        build_attack("lines_pkg:Nudge by=x", **made)
+
+
+PLUGIN = """
+from dataclasses import dataclass
+from spikeguard.attacks import Backprop, Gradient, Linf
+
+
+@dataclass(frozen=True)
+class Nudge:
+    threat: Linf
+    by: float = 1.0
+    gradient: Gradient = Backprop()
+
+    def __call__(self, model, x, y, *, generator=None):
+        return x
+"""
 
 
 # --- in recipes

@@ -86,25 +86,22 @@ def _require_own_keys(line: AttackLine, where: ConfigPath) -> None:
     from spikeguard.attacks.attack_lines import PARTS
     from spikeguard.attacks.registry import ATTACKS
 
-    for key, value in line.options.items():
-        if key in ("eps", "norm", "threat"):
-            raise ConfigError(f"{where}: {key} is not of the attack; write --eps and --norm.")
-        if key not in PARTS:
-            continue
-        parts = {key: value}
-        if isinstance(value, Mapping) and "surrogate" in value:
-            parts["surrogate"] = value["surrogate"]
-        for part, chosen in parts.items():
-            name = chosen.get("name") if isinstance(chosen, Mapping) else chosen
-            factory = PARTS[part].get(str(name))
-            inside = set() if factory is None else set(inspect.signature(factory).parameters)
-            own = (
-                {*inspect.signature(ATTACKS[line.name]).parameters}
-                if line.name in ATTACKS
-                else inside
-            )
-            for wrong in line.options.keys() & (inside - own):
-                raise ConfigError(f"{where}: {wrong} is a setting of {name}; write {part}.{wrong}.")
+    for key in line.options.keys() & {"eps", "norm", "threat"}:
+        raise ConfigError(f"{where}: {key} is not of the attack; write --eps and --norm.")
+    if line.name not in ATTACKS:
+        return
+    own = inspect.signature(ATTACKS[line.name]).parameters
+    gradient = line.options.get("gradient")
+    parts = {"gradient": gradient}
+    if isinstance(gradient, Mapping):
+        parts["surrogate"] = gradient.get("surrogate")
+    for part, chosen in parts.items():
+        name = chosen.get("name") if isinstance(chosen, Mapping) else chosen
+        factory = PARTS[part].get(str(name))
+        inside = {} if factory is None else inspect.signature(factory).parameters
+        for key in line.options:
+            if key in inside and key not in own:
+                raise ConfigError(f"{where}: {key} is a setting of {name}; write {part}.{key}.")
 
 
 def line_eot(name: str) -> int | None:

@@ -140,10 +140,12 @@ def build_suite(
         plugins: Packages that may be imported.
     """
     from spikeguard.attacks.attack_lines import averaged
-    from spikeguard.attacks.suites import suite
+    from spikeguard.attacks.registry import ATTACKS
+    from spikeguard.attacks.suites import attack_names, suite
     from spikeguard.attacks.threat import THREATS
 
-    if is_line(name):
+    meant = " " in name or name in ATTACKS or name in attack_names()  # else a misspelt suite
+    if is_line(name) and meant:
         return build_attack(name, eps=eps, norm=norm, eot=eot, where=where, plugins=plugins)
     if not is_reference(name):
         return suite(name, eps=eps, norm=norm, eot=eot)
