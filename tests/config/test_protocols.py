@@ -92,6 +92,11 @@ def test_eot_changes_nothing_without_noise():
         ([], 500, ["500 test images, not 10,000"]),
         (["train.epochs=25"], 10_000, ["epochs 25, not 300"]),
         (["data.train_limit=10000"], 10_000, ["10,000 training images, not all"]),
+        (
+            ["data.val_fraction=0.2"],
+            10_000,
+            ["held-out share of the training images 0.2, not 0"],
+        ),
         (["model.width=0.25"], 10_000, ["width 0.25, not 1"]),
         (["data.name=digits"], 10_000, ["data digits, not cifar10"]),
         (["model.name=vgg5"], 10_000, ["network vgg5, not wrn16_4"]),

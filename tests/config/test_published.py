@@ -236,7 +236,8 @@ def test_a_run_of_another_size_says_so(tmp_path):
     """The planted network is a small CNN on digits; the paper's own recipe is of its size."""
     path = plant(tmp_path / "run")
     notes = comparisons(collect([path]))[0].notes
-    assert any("Not at this size: data digits, not cifar10, network cnn" in note for note in notes)
+    (note,) = [note for note in notes if "Not at this size: data digits, not cifar10" in note]
+    assert "network cnn, not wrn16_4" in note and "epochs 15, not 300" in note
     load_recipe("tgo/cifar10-wrn16_4-at-tgo").save(path / "recipe.yaml")
     notes = comparisons(collect([path]))[0].notes
     assert not any("Not at this size" in note for note in notes)

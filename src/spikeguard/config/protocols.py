@@ -91,6 +91,7 @@ def size_differences(recipe: Recipe, row: Row, samples: int | None) -> tuple[str
     if name is not None:
         theirs = load_recipe(name)
         pairs = (
+            ("held-out share of the training images", *_held_out(recipe, theirs)),
             ("network", recipe.model["name"], theirs.model["name"]),
             ("width", recipe.model.get("width", 1), theirs.model.get("width", 1)),
             ("epochs", _epochs(recipe), _epochs(theirs)),
@@ -99,6 +100,10 @@ def size_differences(recipe: Recipe, row: Row, samples: int | None) -> tuple[str
             f"{what} {mine}, not {printed}" for what, mine, printed in pairs if mine != printed
         ]
     return tuple(found)
+
+
+def _held_out(*recipes: Recipe) -> tuple[str, ...]:
+    return tuple(f"{recipe.data.val_fraction:g}" for recipe in recipes)
 
 
 @cache
