@@ -151,7 +151,7 @@ def test_the_command_prints_the_table(out, capsys):
 
 def test_a_noisy_network_is_in_the_table(tmp_path, capsys):
     """Its recipe has no evaluate.eot: four gradients are averaged, and the file is named so."""
-    recipe = "cifar10-wrn16_4-at-tgo"
+    recipe = "cifar100-vgg11-nlif"
     words = ["reproduce", "tgo", *TINY, "model.name=cnn"]
     words += ["evaluate.attacks=[rfgsm variant=stog eot=1]"]
     words += ["--only", recipe, "--seeds", "0"]
