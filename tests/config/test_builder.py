@@ -250,7 +250,7 @@ def test_an_empty_value_goes_back_to_the_default():
         ("evaluate.norm=l7", ["evaluate.norm", "'linf', 'l2' or 'l1'", "got 'l7'"]),
         ("data.train_limit=true", ["data.train_limit", "valid integer, got True"]),
         ("data.train_limit=many", ["data.train_limit", "valid integer, got 'many'"]),
-        ("data=digits", ["data in", "got 'digits'"]),
+        ("data=7", ["data in", "got 7"]),
         ("seed=-1", ["seed", "got -1"]),
         ("objective.5.eps=1", ["objective.5", "there are at, tgo, also numbered from 0"]),
         ("objective.rat.beta=1", ["objective.rat", "there are at, tgo, also numbered from 0"]),

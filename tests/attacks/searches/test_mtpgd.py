@@ -105,7 +105,7 @@ class Alternating:
 @pytest.mark.parametrize(("momentum", "second"), [(0.0, (0.0, 1.0)), (0.5, (0.5, 1.0))])
 def test_momentum_accumulates_unit_gradients_and_starts_again_with_each_target(momentum, second):
     """The second step of a target follows m = mu e_1 + e_2, without momentum e_2 alone."""
-    attack = MTPGD(Still(100.0), 2, 0.01, gradient=Alternating(), momentum=momentum)
+    attack = MTPGD(Still(1.0), 2, 0.01, gradient=Alternating(), momentum=momentum)
     model, state = Classes(weights(2), 90.0), attack.begin(GREY, zeros(2), streams(2), 0)
     for _ in range(2):  # two targets
         first = attack.step(model, GREY, zeros(2), state).state
