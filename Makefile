@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 WORKERS ?= 2
 KERNEL := hatch_build.py src/spikeguard/kernels/cpu/cpu.cpp # compiled by the installation
 
-.PHONY: demo test test-fast lint types format check clean help bench-peers test-peers
+.PHONY: drill demo test test-fast lint types format check clean help bench-peers test-peers
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
@@ -49,6 +49,9 @@ bench-peers: $(VENV)/.core ## Install what benchmarks and peer tests compare wit
 	$(PIP) -e ".[bench]"
 	$(PIP) --no-deps spikingjelly norse
 	@$(BIN)/python -c 'import torch; print("torch", torch.__version__)'
+
+drill: $(VENV)/.dev ## Kill processes, fill disks, let two write one folder; compare with undisturbed runs.
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m tests.drill
 
 clean: ## Remove the environment and the caches; runs/ and data/ stay.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

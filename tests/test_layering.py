@@ -46,7 +46,15 @@ INNER = {
 APART = ["auditing/checks"]  # no module of these folders imports another one of the folder
 NO_CODE = ["recipes"]  # folders of data
 FACES = {"__init__.py"}
-NO_MIRROR = {"toys", "contracts", "peers", "gpu", "browser", "tools"}  # tests of no single package
+NO_MIRROR = {
+    "toys",
+    "drill",
+    "contracts",
+    "peers",
+    "gpu",
+    "browser",
+    "tools",
+}  # tests of no single package
 _DECLARATIONS = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Expr)
 SAME_NAME = {  # public names that are as old as their modules
     ("spikeguard.kernels", "reference"),

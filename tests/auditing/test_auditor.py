@@ -20,6 +20,7 @@ from spikeguard.evaluation.statistics import Score
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, Triangular
 from spikeguard.rng import stream
+from spikeguard.storage.digests import CHECKSUM, is_sealed
 from tests.toys.closed_forms import EPS, IMAGES, LABELS, LIGHT, Coin, Linear
 
 
@@ -122,6 +123,7 @@ def test_the_verdict_is_strict_json(tmp_path):
     verdict = conclude([odd], bound=Score.from_share(0.5, 4), settings={"samples": 3})
     verdict.save(tmp_path / "audit.json")
     card = json.loads((tmp_path / "audit.json").read_text(), parse_constant=pytest.fail)
+    assert is_sealed(card) and card.pop(CHECKSUM)
     assert card == verdict.to_json()
     assert card["status"] == "faulty"
     assert card["findings"][0]["evidence"] == {"x": None, "pairs": [[0.1, None]]}

@@ -60,7 +60,7 @@ def test_a_weak_printed_attack_is_refuted_with_the_share_it_misses():
 @pytest.mark.parametrize("looks_at", [30, 45])
 def test_an_attack_that_a_check_made_on_other_numbers_of_images_counts(looks_at, monkeypatch):
     """FGSM is exact on the linear model; of 40 images 25 are far, and noise fools none of those."""
-    monkeypatch.setattr(worst_case, "_search", lambda context, stored: None)
+    monkeypatch.setattr(worst_case, "_search", lambda context, stored, out: None)
     whole, noise = Context(Linear(), IMAGES, LABELS, THREAT), UniformNoise(THREAT, draws=1)
     whole.first(looks_at).attacked(FGSM(THREAT))
     context = whole.first(40)

@@ -18,6 +18,7 @@ from spikeguard.config.builder import build
 from spikeguard.config.schema import load_recipe
 from spikeguard.data import ImageSet, as_image_set
 from spikeguard.storage import run_folder as run_files
+from tests.toys.held_folders import other_process_holds
 
 TINY = [
     "data.train_limit=60",
@@ -119,6 +120,11 @@ def test_wrong_words(rejected, words, parts):
         (["data.val_fraction=1.5"], ["data in recipe"]),
         (["evaluate.limit=13"], ["evaluate.limit in recipe", "12 test images, got 13"]),
         (["nonsense"], ["write key=value"]),
+        (["name=."], ["name in recipe", "can serve as a folder"]),
+        (["name=./"], ["name in recipe", "can serve as a folder"]),
+        (["name=a/../../b"], ["name in recipe", "can serve as a folder"]),
+        (["name=/tmp/x"], ["name in recipe", "can serve as a folder"]),
+        (["name=.hidden"], ["name in recipe", "can serve as a folder"]),
     ],
     ids=lambda value: value[0],
 )
@@ -162,13 +168,68 @@ def test_a_folder_that_is_not_a_run_folder(rejected, tmp_path, command):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_another_model(rejected, run):
+@pytest.mark.parametrize("command", ["attack", "audit", "report"])
+@pytest.mark.parametrize(
+    ("was", "becomes", "part"),
+    [
+        ("width: 2\n", "width: 3\n", "model.width was 2 and is now 3"),
+        ("  T: 2\n", "  T: 4\n", "model.T was 2 and is now 4"),
+        ("decay: 0.5\n", "decay: 0.9\n", "model.neuron.decay was 0.5 and is now 0.9"),
+        ("seed: 0\n", "seed: 1\n", "seed was 0 and is now 1"),
+    ],
+)
+def test_a_recipe_that_was_changed_after_the_training(rejected, run, command, was, becomes, part):
     recipe = run / run_files.RECIPE
-    recipe.write_text(recipe.read_text().replace("width: 2\n", "width: 3\n"))
-    line = rejected("attack", run)
-    assert "another model" in line
-    assert "features.0.weight" in line
+    assert recipe.read_text().count(was) == 1
+    recipe.write_text(recipe.read_text().replace(was, becomes))
+    line = rejected(command, run)
+    assert part in line and "changed after the training" in line
     assert not (run / run_files.ATTACKS).exists()
+
+
+@pytest.mark.slow
+def test_titles_and_attacks_may_change_after_the_training(run):
+    recipe = run / run_files.RECIPE
+    text = recipe.read_text()
+    recipe.write_text(text.replace("title: ", "title: New ").replace("- 0.1\n", "- 0.2\n"))
+    assert recipe.read_text() != text
+    assert main(["attack", str(run)]) == 0
+    assert main(["report", str(run)]) == 0
+
+
+# --- nothing of a refused training stays in the folder
+
+
+def test_an_unknown_kernel_leaves_no_folder(rejected, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPIKEGUARD_KERNEL", "foo")
+    assert "unknown kernel 'foo'" in rejected(*TRAIN, "--out", tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_that_is_refused_at_its_start_leaves_no_folder(rejected, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("precision 16 is refused on a CPU")
+    words = [*TRAIN, "train.precision=16", "--out", tmp_path / "run"]
+    assert "needs a CUDA device" in rejected(*words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_a_second_writer_is_refused_and_changes_nothing(rejected, run, resume):
+    before = tree(run)
+    with other_process_holds(run):
+        for words in ([*TRAIN, "--out", run, *resume], ["attack", run], ["audit", run]):
+            assert "writes to it; wait until it has ended" in rejected(*words)
+    assert tree(run) == before
+
+
+@pytest.mark.slow
+def test_a_new_folder_that_another_process_trains_in_is_refused(rejected, tmp_path):
+    with other_process_holds(tmp_path / "run"):
+        line = rejected(*TRAIN, "model.T=4", "--out", tmp_path / "run")
+        assert "writes to it" in line
+        assert [each.name for each in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_a_truncated_checkpoint(rejected, run):
@@ -371,6 +432,35 @@ def test_an_interrupt_is_one_line_that_says_how_to_go_on(rejected, tmp_path, mon
     assert line.endswith("continue with: spikeguard attack x")
 
 
+@pytest.mark.slow
+def test_on_a_read_only_disk_nothing_is_computed(rejected, run, tmp_path, monkeypatch):
+    def read_only(file, folder):
+        raise OSError(errno.EROFS, "Read-only file system", str(file))
+
+    def compute(*arguments, **options):
+        raise AssertionError("computed")
+
+    stored = ["attack", str(run), "--suite", "baseline"]
+    assert main(stored) == 0
+    monkeypatch.setattr("spikeguard.storage.folder_lock._acquire", read_only)
+    monkeypatch.setattr("spikeguard.auditing.auditor.audit", compute)
+    monkeypatch.setattr("spikeguard.evaluation.evaluator.evaluate", compute)
+    monkeypatch.setattr("spikeguard.training.trainer.train", compute)
+    assert main(stored) == 0  # read back
+    for words in (["attack", run], ["audit", run], [*TRAIN, "--out", tmp_path / "new"]):
+        assert rejected(*words).endswith(".lock: Read-only file system")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("code", [0, 3, None])
+def test_foreign_code_that_ends_the_process_is_no_success(rejected, tmp_path, monkeypatch, code):
+    def end(*arguments, **options):
+        sys.exit(code)
+
+    monkeypatch.setattr("spikeguard.runs.run.Run.load", end)
+    assert f"ended the command with sys.exit({code})" in rejected("attack", tmp_path)
+
+
 # --- bugs are not mistakes
 
 
@@ -433,6 +523,36 @@ def test_ctrl_c_in_a_real_process(tmp_path):
     assert last.startswith("spikeguard train: interrupted; continue with: spikeguard train")
     assert "Traceback" not in err
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_sigterm_in_a_real_process_releases_the_folder(tmp_path):
+    words = [*TRAIN, "train.epochs=100000", "--out", "run"]
+    with process(*words, cwd=tmp_path) as child:
+        assert child.stderr.readline().startswith("train: epoch 1/")
+        assert (tmp_path / "run" / ".lock").is_file()
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate(timeout=120)
+    assert child.returncode == 143
+    last = err.splitlines()[-1]
+    assert last.startswith("spikeguard train: terminated; continue with: spikeguard train")
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob(".lock"))
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_a_lock_that_is_taken_over(rejected, tmp_path):
+    words = [*TRAIN, "train.epochs=100000", "--out", "run"]
+    with process(*words, cwd=tmp_path) as child:
+        assert child.stderr.readline().startswith("train: epoch 1/")
+        assert "writes to it" in rejected(*TRAIN, "--out", tmp_path / "run")
+        child.kill()
+        child.communicate()
+    assert (tmp_path / "run" / ".lock").is_file()
+    assert "add --resume" in rejected(*TRAIN, "--out", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints", ignore_errors=True)
+    (tmp_path / "run" / "recipe.yaml").unlink()
+    assert main([*TRAIN, "--out", str(tmp_path / "run"), "--resume"]) == 0
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,14 @@ from spikeguard.cli.commands.demo import _cells
 from spikeguard.cli.entry import main
 from spikeguard.config.schema import EvaluateSection, load_recipe
 from spikeguard.evaluation.evaluator import evaluate
+from spikeguard.evaluation.result import Evaluation
 from spikeguard.runs.attack_results import attack_name
 from spikeguard.runs.demo import DemoRow
 from spikeguard.runs.recipe_training import train_recipe
 from spikeguard.runs.run import Run
 from spikeguard.storage import run_folder as run_files
 from spikeguard.storage.atomic_files import write_npz
+from spikeguard.storage.digests import CHECKSUM, FILES, IDENTITY, file_digest, sealed
 from spikeguard.system.environment import describe
 from tests.toys.small_evaluations import Shift, Sign, pair
 
@@ -385,7 +388,7 @@ def test_a_stored_result_of_other_attacks_is_not_passed_off_as_this_one(run, cap
     path = run / run_files.ATTACKS / "baseline-linf-0.07.json"
     stored = json.loads(path.read_text())
     stored["attacks"]["noise"]["settings"]["draws"] = 3
-    path.write_text(json.dumps(stored))
+    path.write_text(json.dumps(sealed({k: v for k, v in stored.items() if k != CHECKSUM})))
     assert main(words) == 2
     assert "other attack settings" in capsys.readouterr().err
 
@@ -401,8 +404,9 @@ def test_a_cascade_and_a_bfloat16_search_have_results_of_their_own(run, capsys):
     assert "+ pgd10" in lean
     assert text_of([*words, "--no-cascade", "--precision", "32"], capsys) == plain
     assert text_of([*words, "--cascade", "--precision", "bf16"], capsys) == lean
-    before = stem.with_name("quick-linf-0.08.json").read_text()
-    stem.with_name(f"{stem.name}.json").write_text(before)  # a plain one under its name
+    for suffix in (".json", ".npz", ".worst.npz"):  # a plain one under its name
+        before = stem.with_name(f"quick-linf-0.08{suffix}").read_bytes()
+        stem.with_name(f"{stem.name}{suffix}").write_bytes(before)
     assert main([*words, "--cascade", "--precision", "bf16"]) == 2
     assert "other attack settings" in capsys.readouterr().err
 
@@ -419,7 +423,13 @@ def test_kept_inputs_are_scored_again_and_a_planted_fault_is_found(run, capsys):
     stem = run / run_files.ATTACKS / "quick-linf-0.3"
     with np.load(stem.with_name(f"{stem.name}.worst.npz")) as kept:
         x, accuracy = kept["x"], kept["accuracy"]
-    write_npz(stem.with_name(f"{stem.name}.worst.npz"), x=x, accuracy=accuracy + 0.25)
+    worst, card = (stem.with_name(stem.name + end) for end in (".worst.npz", ".json"))
+    write_npz(worst, x=x, accuracy=accuracy + 0.25)
+    assert main([*words, "--rescore"]) == 2
+    assert "its SHA-256 is not the one in the .json file" in capsys.readouterr().err
+    stored = json.loads(card.read_text())
+    stored[FILES][".worst.npz"] = file_digest(worst)
+    card.write_text(json.dumps(sealed({k: v for k, v in stored.items() if k != CHECKSUM})))
     assert main([*words, "--rescore"]) == 1
     assert "NOT the" in capsys.readouterr().out
     assert main(["attack", str(run), "--eps", "0.31", "--rescore"]) == 2
@@ -436,7 +446,8 @@ def test_kept_inputs_that_cannot_be_read_are_named_with_what_to_do(damage, suffi
     text_of(words, capsys)
     file.unlink() if damage == "gone" else file.write_bytes(b"no arrays")
     assert main([*words, "--rescore"]) == 2
-    problem = "no such file" if damage == "gone" else "damaged, not what an attack wrote"
+    changed = "damaged, its SHA-256 is not the one in the .json file"
+    problem = "no such file" if damage == "gone" else changed
     advice = "move baseline-linf-0.04.json away and run the attack again."
     assert capsys.readouterr().err == f"spikeguard attack: {file}: {problem}; {advice}\n"
     card.unlink()
@@ -552,7 +563,9 @@ def test_the_bound_that_was_not_measured_is_below_every_demand(run, monkeypatch)
 
 def test_audit_prints_json_and_nothing_else(run, capsys):
     out = text_of(["audit", str(run), "--quick", "--limit", "6", "--json"], capsys)
-    assert json.loads(out) == json.loads((run / run_files.AUDIT).read_text())
+    stored = json.loads((run / run_files.AUDIT).read_text())
+    assert json.loads(out).items() <= stored.items()
+    assert stored.keys() - json.loads(out).keys() == {CHECKSUM, IDENTITY, "checkpoint"}
 
 
 def test_a_typed_in_number_is_judged_against_the_bound(run, capsys):
@@ -591,15 +604,15 @@ def test_a_stored_evaluation_lowers_the_bound(run, tmp_path, capsys):
     words = ["--eps", "0.01"]
     text_of(["attack", str(run), "--suite", "quick", *words, "--limit", "6"], capsys)
     (card,) = (run / run_files.ATTACKS).glob("quick-linf-0.01*.json")
-    arrays = card.with_name(card.name.removesuffix(".json") + ".npz")
-    with np.load(arrays) as found:
-        planted = {name: found[name] for name in found.files}
-    np.savez(arrays, **planted | {"worst_case": np.zeros(6)})
+    stem = card.with_name(card.name.removesuffix(".json"))
+    found = Evaluation.load(stem)
+    planted = replace(found, outcomes={**found.outcomes, "worst_case": torch.zeros(6).double()})
+    planted.save(stem, suite="quick", identity=found.identity)
     text_of(["audit", str(run), "--quick", "--limit", "6", *words], capsys)
     verdict = json.loads((run / run_files.AUDIT).read_text())
     assert verdict["upper_bound"] == 0
     assert "the stored result quick-linf-0.01" in verdict["bound"]["statement"]
-    np.savez(arrays, **planted | {"labels": planted["labels"] + 1})
+    replace(planted, labels=found.labels + 1).save(stem, suite="quick", identity=found.identity)
     assert main(["audit", str(run), "--quick", "--limit", "6", *words]) == 2
     assert "is of other images" in capsys.readouterr().err
 

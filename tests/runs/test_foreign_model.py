@@ -12,6 +12,7 @@ from torch import nn
 
 from spikeguard.cli.entry import main
 from spikeguard.evaluation.result import Evaluation
+from tests.toys.held_folders import other_process_holds
 
 NETS = '''
 import torch
@@ -271,11 +272,14 @@ def test_every_neuron_is_written_down_and_another_surrogate_is_another_model(spi
     assert f"another model: surrogate of model.2 was {own!r}, is" in _line(capsys)
 
 
+_LATER = ("neurons", "arguments", "checksum")  # which an older version did not write
+
+
 def test_a_card_that_says_nothing_of_neurons_is_completed(spiking, capsys):
     words = ("--model", "my_spikes:net", "--T", "4", "--data", "digits", "--out", "mine")
     assert attack(*words) == 0
     first = json.loads(Path("mine/model.json").read_text(encoding="utf-8"))
-    older = {name: value for name, value in first.items() if name not in ("neurons", "arguments")}
+    older = {name: value for name, value in first.items() if name not in _LATER}
     Path("mine/model.json").write_text(json.dumps(older), encoding="utf-8")
     assert attack(*words) == 0
     assert json.loads(Path("mine/model.json").read_text(encoding="utf-8")) == first
@@ -326,3 +330,43 @@ def test_a_model_that_fails_the_check_stops_the_command_unless_told(folder, caps
         assert main([*words, "--no-check"]) == 0
         assert "check" not in json.loads(Path("there/model.json").read_text())
         assert main([*words[:-1], "5"]) == 2  # the option is not remembered
+
+
+ENDS = """
+import os, sys
+import my_nets
+
+def leaves():
+    sys.exit(0)
+
+def moves():
+    os.chdir("elsewhere")
+    return my_nets.net()
+"""
+
+
+def test_a_factory_that_ends_the_process_is_an_error(folder, capsys):
+    (folder / "my_ends.py").write_text(ENDS, encoding="utf-8")
+    assert attack("--model", "my_ends:leaves", "--T", "4", "--data", "digits") == 2
+    assert _line(capsys) == "spikeguard attack: --model: my_ends:leaves raises SystemExit: 0"
+    assert not (folder / "runs").exists()
+    sys.modules.pop("my_ends")
+
+
+def test_a_factory_that_changes_the_folder_does_not_move_the_results(folder, capsys):
+    (folder / "my_ends.py").write_text(ENDS, encoding="utf-8")
+    (folder / "elsewhere").mkdir()
+    words = ("--model", "my_ends:moves", "--T", "4", "--data", "digits", "--out", "mine")
+    assert attack(*words) == 0
+    assert Path.cwd() == folder
+    assert list((folder / "mine" / "attacks").glob("*.json"))
+    assert list((folder / "elsewhere").iterdir()) == []
+    sys.modules.pop("my_ends")
+
+
+def test_another_process_that_attacks_the_model_is_not_disturbed(folder, capsys):
+    with other_process_holds(folder / "mine"):
+        assert usual("--out", "mine") == 2
+        assert "writes to it; wait until it has ended" in _line(capsys)
+        assert [each.name for each in (folder / "mine").iterdir()] == [".lock"]
+    assert usual("--out", "mine") == 0

@@ -11,6 +11,7 @@ from spikeguard.config.errors import ConfigError
 from spikeguard.config.schema import EvaluateSection
 from spikeguard.data import ImageSet, Splits
 from spikeguard.evaluation.evaluator import evaluate
+from spikeguard.evaluation.identity import identity_of
 from spikeguard.evaluation.search_record import BEFORE, is_of_suite_before
 from spikeguard.reporting.readers.attack_results import read_attacked
 from spikeguard.reporting.renderer import report
@@ -35,10 +36,11 @@ def folder(tmp_path, monkeypatch):
     """An old result of two attacks and a new one of a planted search, both of suite "snn"."""
     planted(monkeypatch)
     old = evaluate(Sign(), images(), {"noise": Shift(0.0), "pgd10": Shift(-EPS)}, cascade=True)
-    old.save(tmp_path / "snn-linf-0.2", suite="snn")
+    identity = identity_of(Sign(), images())
+    old.save(tmp_path / "snn-linf-0.2", suite="snn", identity=identity)
     new = {"snn": Converging(Linf(EPS), budget=300)}
     evaluate(Sign(), images(), new, cascade=True).save(
-        tmp_path / "snn-linf-0.2-first20", suite="snn"
+        tmp_path / "snn-linf-0.2-first20", suite="snn", identity=identity
     )
     return tmp_path
 

@@ -34,6 +34,7 @@ from spikeguard.runs.attack_results import attack_name, evaluate_once
 from spikeguard.runs.run import Run
 from spikeguard.runs.tuned_settings import choose_attack, load_or_tune
 from spikeguard.storage import run_folder as run_files
+from spikeguard.storage.digests import CHECKSUM, IDENTITY, UNVERIFIED, sealed
 from tests.toys.fitting import fitted
 
 pytestmark = pytest.mark.slow
@@ -145,15 +146,48 @@ def test_an_interrupted_choice_continues_where_it_stopped(model, data, tmp_path,
     assert load_or_tune(model, data.val, small(), folder=tmp_path / "cut", seed=0) == whole
 
 
+def resealed(text):
+    card = json.loads(text)
+    card.pop("checksum")
+    return json.dumps(sealed(card))
+
+
+def test_scores_of_other_weights_or_images_are_rejected(model, data, tmp_path):
+    attack = {"hart": plain(HART())}
+    load_or_tune(model, data.val, attack, folder=tmp_path, seed=0)
+    before = next(model.parameters()).detach().clone()
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+    with pytest.raises(ConfigError, match="is of other weights; move it away"):
+        load_or_tune(model, data.val, attack, folder=tmp_path, seed=0)
+    with torch.no_grad():
+        next(model.parameters()).copy_(before)
+    other = replace(data.val, images=1 - data.val.images)
+    with pytest.raises(ConfigError, match="is of other images or labels; move it away"):
+        load_or_tune(model, other, attack, folder=tmp_path, seed=0)
+
+
+def test_scores_of_an_older_version_are_used_and_marked(model, data, tmp_path):
+    attack, said = {"hart": plain(HART())}, []
+    first = load_or_tune(model, data.val, attack, folder=tmp_path, seed=0)
+    (file,) = tmp_path.iterdir()
+    card = json.loads(file.read_text())
+    file.write_text(json.dumps({k: v for k, v in card.items() if k not in (IDENTITY, CHECKSUM)}))
+    again = load_or_tune(model, data.val, attack, folder=tmp_path, seed=0, announce=said.append)
+    assert again == first
+    assert said == [f"{file}{UNVERIFIED}"]
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         (lambda text: text[:40], "damaged"),
         (lambda text: text.replace('"scores"', '"other"'), "damaged"),
-        (lambda text: text.replace('"seed": 0', '"seed": 5'), "other trials"),
-        (lambda text: text.replace("gamma 2.45", "gamma 9"), "other trials"),
+        (lambda text: text.replace('"seed": 0', '"seed": 5'), "checksum"),
+        (lambda text: resealed(text.replace('"seed": 0', '"seed": 5')), "other trials"),
+        (lambda text: resealed(text.replace("gamma 2.45", "gamma 9")), "other trials"),
     ],
-    ids=["cut", "no scores", "seed", "candidates"],
+    ids=["cut", "no scores", "edited", "seed", "candidates"],
 )
 def test_a_file_that_is_damaged_or_of_another_choice_is_rejected(
     change, says, model, data, tmp_path

@@ -19,6 +19,7 @@ from spikeguard.neurons import LIF, NoisyLIF, Rectangular
 from spikeguard.rng import stream
 from spikeguard.storage import checkpoints as checkpoint
 from spikeguard.storage.checkpoints import load_model
+from spikeguard.storage.digests import file_digest, is_sealed
 from spikeguard.training import engine
 from spikeguard.training.checkpointing import difference, differences, identity, require_new_folder
 from spikeguard.training.divergence import TrainingDiverged
@@ -211,7 +212,10 @@ def test_metrics_result_and_progress(tmp_path):
         assert line["train_loss"] == pytest.approx(sum(line["terms"].values()))
         assert line["train_accuracy"] * 10 == pytest.approx(round(line["train_accuracy"] * 10))
         assert 0 <= line["val_accuracy"] <= 1
-    assert json.loads((out / "result.json").read_text()) == {
+    stored = json.loads((out / "result.json").read_text())
+    assert is_sealed(stored) and stored.pop("checksum")
+    assert stored.pop("files") == {"metrics.jsonl": file_digest(out / "metrics.jsonl")}
+    assert stored == {
         "best_epoch": result.best_epoch,
         "val_accuracy": result.val_accuracy,
         "epochs": 2,

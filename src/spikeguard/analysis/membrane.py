@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -19,6 +20,7 @@ from spikeguard.neurons.modes import record
 from spikeguard.neurons.trace import LayerTrace
 from spikeguard.rng import SampleStreams, key, randomness
 from spikeguard.storage.atomic_files import write_npz
+from spikeguard.storage.digests import weights_digest
 
 __all__ = ["NEAR", "LayerCounts", "MembraneHistogram", "default_edges", "membrane_histogram"]
 
@@ -80,11 +82,13 @@ class MembraneHistogram:
         edges: Bin edges, float64 [bins + 1], from -inf to inf; a bin includes its lower
             edge. The threshold, 0, is an edge: potentials at or above it fire.
         samples: Number of images.
+        weights: Digest of the network's weights; "" where it is not known.
     """
 
     layers: Mapping[str, LayerCounts]
     edges: NDArray[np.float64]
     samples: int
+    weights: str = ""
 
     @property
     def pooled(self) -> LayerCounts:
@@ -114,6 +118,7 @@ class MembraneHistogram:
             layers=np.array(list(self.layers), dtype=np.str_),
             edges=self.edges,
             samples=np.int64(self.samples),
+            weights=np.str_(self.weights),
             counts=np.stack([row.counts for row in rows]),
             **{name: np.array([getattr(row, name) for row in rows]) for name in _COUNTED},
         )
@@ -134,8 +139,10 @@ class MembraneHistogram:
                     for counts, *rest in zip(*columns, strict=True)
                 ]
                 layers = dict(zip(names, rows, strict=True))
-                return cls(layers, stored["edges"].astype(np.float64), int(stored["samples"]))
-        except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+                weights = str(stored["weights"]) if "weights" in stored.files else ""
+                edges = stored["edges"].astype(np.float64)
+                return cls(layers, edges, int(stored["samples"]), weights)
+        except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(
                 f"{path}: no membrane histogram, or a damaged one ({error}); delete it and measure "
                 "again."
@@ -209,7 +216,7 @@ def membrane_histogram(
             f"membrane_histogram: {type(model).__name__} has no spiking layer; pass a network of "
             "spikeguard.models."
         )
-    return MembraneHistogram(layers, edges, samples)
+    return MembraneHistogram(layers, edges, samples, weights_digest(model.state_dict()))
 
 
 def _count(name: str, seen: LayerTrace, edges: NDArray[np.float64]) -> LayerCounts:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import get_args
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.base import Attack, AttackError
+from spikeguard.attacks.base import Attack, AttackError, describe
 from spikeguard.attacks.model_access import is_stochastic
 from spikeguard.attacks.suites import attack_by_name, suitable
 from spikeguard.attacks.threat import Threat, ThreatViolation, require_ball_in_box
@@ -22,11 +23,14 @@ from spikeguard.auditing.numbers import MAX_GAP, Claim
 from spikeguard.auditing.registry import CHECKS
 from spikeguard.auditing.subject import Budget, Provenance
 from spikeguard.auditing.tolerances import looks
+from spikeguard.auditing.unfinished import UnfinishedAudit
 from spikeguard.auditing.worst_case import measure, require_same_images
 from spikeguard.data.images import ImageSet, as_image_set
+from spikeguard.evaluation.identity import identity_of
 from spikeguard.evaluation.result import Evaluation
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.preflight.quick import quick_check, warn
+from spikeguard.storage.digests import weights_digest
 from spikeguard.system.progress import ProgressCallback
 
 __all__ = ["audit", "reported", "require_suitable"]
@@ -60,6 +64,7 @@ def audit(
     max_gap: float = MAX_GAP,
     stored: Mapping[str, Evaluation] | None = None,
     check: bool = True,
+    out: str | Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> Verdict:
     """Judge the number that a paper would print, and the upper bound on robust accuracy.
@@ -98,6 +103,9 @@ def audit(
         check: Whether to reject a model at once that gives other logits in a second call or in
             another batch; see :func:`~spikeguard.preflight.quick.quick_check`. With False, checks
             S1, G28 and G29 judge it.
+        out: Folder for finished checks until the verdict is saved as ``out`` with the suffix
+            ``.json``: a killed audit continues when it is called again with the same arguments.
+            None stores nothing.
         progress: Callback ``(parts done, number of parts, next part)``, or None; the parts are the
             checks and the bound.
 
@@ -156,11 +164,22 @@ def audit(
     )
     context, once = whole.first(sizes[0]), replace(whole, looks=1)  # for checks with one look
     findings, parts = [], len(CHECKS) + 1  # the checks and the bound
+    kept = None
+    if out is not None:
+        kept = UnfinishedAudit(
+            Path(out), _identity(whole, images, sizes), {"whole": whole, "once": once}
+        )
     for number, (code, each) in enumerate(CHECKS.items()):
         if progress is not None:
             progress(number, parts, f"{code}: {title(each.measure)}")
-        seen = [once.first(_WIDE)] if each.wide else [whole.first(n) for n in sizes]
-        findings.append(_run(code, each, seen))
+        finding = None if kept is None else kept.restore(code)
+        if finding is None:
+            before = None if kept is None else kept.mark()
+            seen = [once.first(_WIDE)] if each.wide else [whole.first(n) for n in sizes]
+            finding = _run(code, each, seen)
+            if kept is not None and before is not None:
+                kept.store(code, finding, before)
+        findings.append(finding)
     if progress is not None:
         progress(len(CHECKS), parts, "the bound")
     found = measure(
@@ -168,6 +187,7 @@ def audit(
         claim=printed,
         stored=stored,
         max_gap=max_gap,
+        out=None if kept is None else kept.folder / "search",
     )
     if progress is not None:
         progress(parts, parts, "done")
@@ -207,6 +227,28 @@ def require_suitable(name: str, attack: Attack, model: nn.Module) -> None:
             "with a known recurrence, logits that are spike counts, or noise with a known mean; "
             "choose an attack with the model's own gradient, such as pgd40."
         )
+
+
+def _identity(whole: Context, images: ImageSet, sizes: Sequence[int]) -> dict[str, Any]:
+    """Return everything that the findings of an audit depend on, as plain data."""
+    others = {**whole.substitutes, "": whole.undefended}
+    return {
+        **identity_of(whole.model, images),
+        "torch": torch.__version__,
+        "looks": list(sizes),
+        "batch_size": whole.batch_size,
+        **{name: getattr(whole, name) for name in ("seed", "steps", "budget")},
+        "threat": describe(whole.threat),
+        "attack": None if whole.attack is None else repr(whole.attack),
+        "tuned": asdict(whole.tuned),
+        "trained_with": repr(whole.trained_with),
+        "rescored": whole.rescore is not None,
+        "others": {
+            name: weights_digest(model.state_dict())
+            for name, model in others.items()
+            if model is not None
+        },
+    }
 
 
 def _run(code: str, check: Check, contexts: Sequence[Context]) -> Finding:

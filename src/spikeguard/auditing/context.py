@@ -68,15 +68,16 @@ class Context(Subject):
         """
         if n >= len(self):
             return self
-        if n not in self._parts:
+        if n not in self.parts:
             part = replace(self, x=self.x[:n], y=self.y[:n])
             object.__setattr__(part, "violations", self.violations)
             object.__setattr__(part, "found", self.found)
-            self._parts[n] = part
-        return self._parts[n]
+            self.parts[n] = part
+        return self.parts[n]
 
     @cached_property
-    def _parts(self) -> dict[int, Context]:
+    def parts(self) -> dict[int, Context]:
+        """The contexts that :meth:`first` has returned, by their number of samples."""
         return {}
 
     def gradient(self, surrogate: Surrogate | float | None = None) -> Gradient:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from spikeguard.auditing.numbers import Bound, BoundStatus, PrintedNumber
+from spikeguard.evaluation.result import PARTS
 from spikeguard.evaluation.statistics import Score
 from spikeguard.storage.atomic_files import write_json
+from spikeguard.storage.digests import sealed
 
-__all__ = ["OF_PRINTED", "REQUIRED", "Finding", "FindingStatus", "Verdict", "conclude"]
+__all__ = ["OF_PRINTED", "REQUIRED", "Finding", "FindingStatus", "Verdict", "conclude", "plain"]
 
 FindingStatus = Literal["pass", "fail", "open", "not run", "does not apply"]
 
@@ -73,6 +76,8 @@ class Verdict:
         settings: Settings of the audit.
         earlier: Sentence of an audit that was stored before both numbers were judged; its bound is
             the worst of its own attacks. Empty for every new audit.
+        verified: Whether the audit says what it was made with; a stored one of an older version
+            does not.
     """
 
     findings: tuple[Finding, ...]
@@ -80,6 +85,7 @@ class Verdict:
     printed: PrintedNumber | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     earlier: str = ""
+    verified: bool = True
 
     @property
     def status(self) -> BoundStatus:
@@ -139,16 +145,27 @@ class Verdict:
             "status": self.status,
             "reliable": self.reliable,
             "sentence": self.sentence,
-            "printed": None if self.printed is None else _plain(self.printed.to_json()),
-            "bound": _plain(self.bound.to_json()),
+            "printed": None if self.printed is None else plain(self.printed.to_json()),
+            "bound": plain(self.bound.to_json()),
             "upper_bound": self.upper_bound,
-            "settings": _plain(self.settings),
-            "findings": [_plain(asdict(finding)) for finding in self.findings],
+            "settings": plain(self.settings),
+            "findings": [plain(asdict(finding)) for finding in self.findings],
         }
 
-    def save(self, path: str | Path) -> None:
-        """Write the verdict as JSON, atomically."""
-        write_json(path, self.to_json())
+    def save(self, path: str | Path, **extra: Any) -> None:
+        """Write the verdict as JSON with a checksum, atomically; remove its unfinished checks.
+
+        Args:
+            path: The file.
+            **extra: Further plain data for the file, such as the ``identity``.
+        """
+        path = Path(path)
+        write_json(path, sealed({**self.to_json(), **extra}))
+        folder = path.with_suffix("")  # the argument ``out`` of the audit
+        if (folder / PARTS).is_dir():
+            shutil.rmtree(folder / PARTS)
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
 
 _SHOWN: dict[FindingStatus, str] = {
@@ -224,12 +241,12 @@ def _rank(finding: Finding) -> int:
     return _HEADLINES.index(finding.code) if finding.code in _HEADLINES else len(_HEADLINES)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Convert evidence to strict JSON; a number that is not finite becomes None."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

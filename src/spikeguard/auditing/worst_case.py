@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -54,6 +55,7 @@ def measure(
     claim: Claim | None = None,
     stored: Mapping[str, Evaluation] | None = None,
     max_gap: float,
+    out: Path | None = None,
 ) -> Measured:
     """Return the printed number, and the bound on the same images.
 
@@ -70,12 +72,13 @@ def measure(
         claim: A number measured elsewhere, judged instead of the attack's.
         stored: Evaluations of the same model and threat set, by name.
         max_gap: The gap between the two that is accepted, as a share.
+        out: Folder from which a killed search continues; None stores nothing.
     """
     stored = stored or {}
     right, why = None, ""
     if claim is None:
         right, why = _printed(context, attack, stored)
-    searched = _search(context, stored)
+    searched = _search(context, stored, out)
     results = [one for one in (searched, *stored.values()) if one is not None]
     made = [_Source(one.right, one.x_adv) for one in context.made_on_any()]
     sources = [*made, *(_stored(one) for one in results)]
@@ -150,7 +153,9 @@ def _printed(
         return None, reason(error)
 
 
-def _search(context: Context, stored: Mapping[str, Evaluation]) -> Evaluation | None:
+def _search(
+    context: Context, stored: Mapping[str, Evaluation], out: Path | None
+) -> Evaluation | None:
     """Return the result of a short converging search; None if a stored one is as strong.
 
     If it cannot run, for want of a gradient or of finite logits, a warning states why.
@@ -164,6 +169,7 @@ def _search(context: Context, stored: Mapping[str, Evaluation]) -> Evaluation | 
             {"snn": Converging(context.threat, SHORT_SEARCH)},
             seed=key(context.seed, "audit", "search"),
             batch_size=context.batch_size,
+            out=out,
             cascade=True,
             check=False,
         )

@@ -1,15 +1,17 @@
 """The command line: one verb, one function, one exit code; a verb is imported when it runs.
 
 Exit codes: 0 done, 1 another accuracy (``attack --rescore``), 2 wrong use, 3 to 6 judgements of
-``audit --strict`` and ``--min-robust``, 130 interrupted. A user's mistake is one line on standard
-error; ``SPIKEGUARD_DEBUG=1`` adds the traceback.
+``audit --strict`` and ``--min-robust``, 130 interrupted, 143 terminated. A user's mistake is one
+line on standard error; ``SPIKEGUARD_DEBUG=1`` adds the traceback.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -107,14 +109,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None and words[:1] != ["bench"]:  # benchmarks run with the default allocator
         keep_freed_memory()
     try:
-        with _one_line_warnings(_command(words)):
+        with _one_line_warnings(_command(words)), _terminated_as_interrupted():
             code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:
         return _report_error(words, error, " ".join(str(error).split()))
-    except KeyboardInterrupt:
-        print(f"{_command(words)}: interrupted; {_how_to_continue(words)}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        ended, code = (
+            ("terminated", 143) if isinstance(error, _Terminated) else ("interrupted", 130)
+        )
+        print(f"{_command(words)}: {ended}; {_how_to_continue(words)}", file=sys.stderr)
+        return code
+    except SystemExit as error:  # our own code raises none
+        what = "the code of a network, a data set or a plugin ended the command"
+        return _report_error(
+            words, error, f"{what} with sys.exit({error.code!r}); nothing more ran"
+        )
     except BrokenPipeError:  # the reader, for example 'head', closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -130,6 +140,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _report_error(words, error, f"{place}: {type(error).__name__}: {_first_line(error)}")
     return code if isinstance(code, int) else 0
+
+
+class _Terminated(KeyboardInterrupt):
+    """The process received SIGTERM."""
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """End the block on SIGTERM as on Ctrl-C, so that files and locks are released."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second signal ends the process at once
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -148,7 +180,7 @@ def _one_line_warnings(command: str) -> Iterator[None]:
         yield
 
 
-def _report_error(words: Sequence[str], error: Exception, message: str) -> int:
+def _report_error(words: Sequence[str], error: BaseException, message: str) -> int:
     if os.environ.get("SPIKEGUARD_DEBUG"):
         traceback.print_exception(error)
     print(f"{_command(words)}: {message}", file=sys.stderr)

@@ -186,8 +186,9 @@ class Recipe(_Section):
     @field_validator("name")
     @classmethod
     def _relative(cls, name: str) -> str:
-        path = Path(name)
-        if not name or path.is_absolute() or ".." in path.parts:
+        parts = Path(name).parts
+        inside = parts and not any(part.startswith((".", "/")) for part in parts)
+        if not inside or not name.isprintable():
             raise ValueError("should be a name that can serve as a folder, such as 'digits-tgo'")
         return name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import zipfile
 import zlib
@@ -19,8 +20,9 @@ from torch import Tensor
 from spikeguard.attacks.model_access import DEFAULT_EOT
 from spikeguard.evaluation.statistics import Score
 from spikeguard.storage.atomic_files import write_json, write_npz
+from spikeguard.storage.digests import FILES, IDENTITY, file_digest, is_sealed, sealed
 
-__all__ = ["Evaluation", "WorstSet", "load_worst"]
+__all__ = ["Evaluation", "WorstSet", "load_worst", "require_consistent"]
 
 PARTS = ".parts"  # folder of the finished shards of an unfinished evaluation
 WORST = ".worst.npz"
@@ -70,6 +72,8 @@ class Evaluation:
         zero: Whether the input gradient is exactly zero, bool [N]; None where an older version
             stored only the share.
         search: Record of a converging search, see ``merged_record``; None if there was none.
+        identity: What a stored result was made with, see ``identity_of``; None for a result that
+            was not read from a file, or was stored without it by an older version.
     """
 
     outcomes: dict[str, Tensor]
@@ -88,6 +92,7 @@ class Evaluation:
     precision: str = "32"
     zero: Tensor | None = None
     search: dict[str, Any] | None = None
+    identity: dict[str, Any] | None = None
 
     @property
     def samples(self) -> int:
@@ -160,11 +165,12 @@ class Evaluation:
         """Write the evaluation to three files, each atomically.
 
         ``path.npz`` has the per-sample outcomes, ``path.worst.npz`` the inputs of the worst case,
-        and ``path.json``, written last, the scores and settings.
+        and ``path.json``, written last, the scores, the settings, the digests of the other two
+        files and a checksum of itself.
 
         Args:
             path: File name without a suffix.
-            **extra: Further plain data for the JSON file, for example the command.
+            **extra: Further plain data for the JSON file, such as the ``identity``.
         """
         path = Path(path)
         arrays = {name: values.numpy() for name, values in self.outcomes.items()}
@@ -173,9 +179,11 @@ class Evaluation:
         if self.zero is not None:
             arrays["zero_gradient"] = self.zero.numpy()
         write_npz(_suffixed(path, ".npz"), **arrays)
+        files = {".npz": file_digest(_suffixed(path, ".npz"))}
         if self.worst is not None:
             scored = np.float64(self.worst.accuracy)
             write_npz(_suffixed(path, WORST), x=self.worst.x.numpy(), accuracy=scored)
+            files[WORST] = file_digest(_suffixed(path, WORST))
         attacks = {
             name: {**vars(score), "settings": self.settings[name], "seconds": self.seconds[name]}
             for name, score in self.attacks.items()
@@ -194,8 +202,9 @@ class Evaluation:
             "cascade": self.cascade,
             "precision": self.precision,
             **({} if self.search is None else {"search": self.search}),
+            FILES: files,
         }
-        write_json(_suffixed(path, ".json"), {**card, **extra})
+        write_json(_suffixed(path, ".json"), sealed({**card, **extra}))
         if (path / PARTS).is_dir():
             shutil.rmtree(path / PARTS)
             if not any(path.iterdir()):
@@ -209,11 +218,14 @@ class Evaluation:
             ValueError: If a file is missing or damaged.
         """
         path = Path(path)
-        with _arrays(path, ".npz") as stored:
+        with _reading(path, ".json") as file:
+            card = json.loads(file.read_text(encoding="utf-8"))
+            is_sealed(card)
+        with _arrays(path, ".npz", card) as stored:
             arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
             labels, index = arrays["labels"], arrays["index"]
-        with _reading(path, ".json") as file:
-            card = json.loads(file.read_text())
+        with _reading(path, ".json"):
+            _require_same_scores(card, arrays)
             return cls(
                 outcomes={
                     name: values
@@ -238,6 +250,7 @@ class Evaluation:
                 precision=card.get("precision", "32"),
                 search=card.get("search"),
                 zero=arrays.get("zero_gradient"),
+                identity=card.get(IDENTITY),
             )
 
 
@@ -264,18 +277,73 @@ def load_worst(path: str | Path) -> WorstSet:
     Raises:
         ValueError: If the file is missing or damaged.
     """
-    with _arrays(Path(path), WORST) as stored:
+    with _reading(Path(path), ".json") as file:
+        card = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        is_sealed(card)
+    with _arrays(Path(path), WORST, card) as stored:
         return WorstSet(torch.from_numpy(stored["x"]), float(stored["accuracy"]))
 
 
+def require_consistent(path: str | Path, card: Mapping[str, Any]) -> bool:
+    """Compare the JSON file of a saved evaluation with its checksum and its per-sample outcomes.
+
+    Args:
+        path: File name without a suffix.
+        card: Content of the JSON file.
+
+    Returns:
+        Whether the file says what it was made with; files of older versions do not, and their
+        outcomes may be missing.
+
+    Raises:
+        ValueError: If they differ, or the outcomes are missing or damaged.
+    """
+    path = Path(path)
+    with _reading(path, ".json"):
+        of_this_version = is_sealed(card)
+    if of_this_version or _suffixed(path, ".npz").exists():
+        with _arrays(path, ".npz", card) as stored:
+            names = [name for name in stored.files if not name.startswith("adversarial:")]
+            arrays = {name: torch.from_numpy(stored[name]) for name in names}
+        with _reading(path, ".json"):
+            _require_same_scores(card, arrays)
+    return of_this_version and IDENTITY in card
+
+
+def _require_same_scores(card: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
+    """Reject a card whose accuracies are not those of the outcomes."""
+    scores = {"clean": card["clean"], **card["attacks"], "worst_case": card["worst_case"]}
+    for name, entry in scores.items():
+        if name not in arrays:
+            raise DamagedResult(f"the .npz file has no outcomes of {name}")
+        found = Score.of(arrays[name])
+        if (found.n, card["samples"]) != (entry["n"], entry["n"]) or any(
+            not math.isclose(getattr(found, each), entry[each], abs_tol=1e-9)
+            for each in ("accuracy", "low", "high")
+        ):
+            said, held = f"{100 * entry['accuracy']:g}", f"{100 * found.accuracy:g}"
+            raise DamagedResult(
+                f"it says {said} % of {entry['n']} for {name}, the outcomes in the .npz file are "
+                f"{held} % of {found.n}"
+            )
+    if "zero_gradient" in arrays:
+        share = float(arrays["zero_gradient"].double().mean())
+        if not math.isclose(share, card["zero_gradient"], abs_tol=1e-6):
+            raise DamagedResult("its share of zero gradients is not that in the .npz file")
+
+
+class DamagedResult(ValueError):
+    """A file of a stored result is not what was written; the message is a clause."""
+
+
 @contextmanager
-def _arrays(path: Path, suffix: str) -> Iterator[Any]:
-    with (
-        _reading(path, suffix) as file,
-        file.open("rb") as handle,
-        np.load(handle, allow_pickle=False) as stored,
-    ):
-        yield stored
+def _arrays(path: Path, suffix: str, card: Mapping[str, Any]) -> Iterator[Any]:
+    with _reading(path, suffix) as file:
+        wanted = card.get(FILES, {}).get(suffix)
+        if wanted is not None and file_digest(file) != wanted:
+            raise DamagedResult("its SHA-256 is not the one in the .json file")
+        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
+            yield stored
 
 
 @contextmanager
@@ -286,6 +354,8 @@ def _reading(path: Path, suffix: str) -> Iterator[Path]:
         yield file
     except (OSError, *_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
         problem = "damaged, not what an attack wrote"
+        if isinstance(error, DamagedResult) or "checksum" in str(error):
+            problem = f"damaged, {error}"
         if isinstance(error, FileNotFoundError):
             problem = "no such file"
         elif isinstance(error, OSError) and error.filename is not None:

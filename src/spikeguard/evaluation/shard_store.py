@@ -5,19 +5,19 @@ Its file identity.json ties it to one model, data set and set of options.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.result import PARTS
 from spikeguard.storage.atomic_files import write_json
+from spikeguard.storage.digests import content_digest
 
 __all__ = [
     "open_shard_store",
@@ -29,6 +29,7 @@ __all__ = [
 
 _CARD = "identity.json"
 _CHECK = "check.json"
+_RESULTS = {".npz", ".begun", ".search"}
 
 
 def open_shard_store(
@@ -43,15 +44,18 @@ def open_shard_store(
         images: The data.
 
     Raises:
-        ValueError: If the folder holds shards with another identity, or identity.json is damaged.
+        ValueError: If the folder holds shards with another identity or with none, or identity.json
+            is damaged.
     """
     folder = Path(out) / PARTS
     state = model.state_dict()
     wanted = {
         **identity,
-        "model": _digest(repr(model).encode(), repr(getattr(model, "T", None)).encode()),
-        "weights": _digest(*(part for name in state for part in (name.encode(), state[name]))),
-        "data": _digest(images.images, images.labels, repr(images.peak).encode()),
+        "model": content_digest(repr(model).encode(), repr(getattr(model, "T", None)).encode()),
+        "weights": content_digest(
+            *(part for name in state for part in (name.encode(), state[name]))
+        ),
+        "data": content_digest(images.images, images.labels, repr(images.peak).encode()),
     }
     card = folder / _CARD
     if card.exists():
@@ -66,6 +70,11 @@ def open_shard_store(
                 f"{', '.join(changed)}; finish that one, remove the folder, or choose another."
             )
     else:
+        if folder.is_dir() and any(each.suffix in _RESULTS for each in folder.iterdir()):
+            raise ValueError(
+                f"evaluate: {folder} holds results of an unknown model, its {_CARD} is missing; "
+                "remove the folder and run again."
+            )
         folder.mkdir(parents=True, exist_ok=True)
         write_json(card, wanted)
     return folder
@@ -103,16 +112,5 @@ def read_shard(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     try:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"evaluate: {path} is damaged; remove it and run again.") from error
-
-
-def _digest(*parts: Tensor | bytes) -> str:
-    """Return the SHA-256 of tensors, their types and shapes included, and of bytes."""
-    total = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Tensor):
-            total.update(f"{part.dtype} {tuple(part.shape)}".encode())
-            part = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        total.update(hashlib.sha256(part).digest())
-    return total.hexdigest()

@@ -30,6 +30,7 @@ class Standing:
         zero_gradient: Share of images whose input gradient is exactly zero, on every draw tested.
         tuned: How settings of attacks were chosen, in words; empty where all were fixed.
         left_out: Names of results on another number of images, which are not used.
+        unverified: Names of results that do not say what they were made with.
     """
 
     clean: Score
@@ -39,6 +40,7 @@ class Standing:
     zero_gradient: float
     tuned: tuple[str, ...]
     left_out: tuple[str, ...]
+    unverified: tuple[str, ...] = ()
 
     @property
     def printed(self) -> str | None:
@@ -129,6 +131,7 @@ def _merged(n: int, results: Sequence[AttackResult]) -> Standing:
         zero_gradient=used[0].zero_gradient,
         tuned=tuple(dict.fromkeys(result.tuned for result in used if result.tuned)),
         left_out=tuple(result.title for result in results if result.clean.n != n),
+        unverified=tuple(result.name for result in used if not result.verified),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from spikeguard.config.schema import Recipe, eps_text, load_recipe
 from spikeguard.runs.recipe_training import train_recipe
 from spikeguard.runs.run import Run
+from spikeguard.storage.folder_lock import locked
 from spikeguard.storage.run_folder import AUDIT, REPORT
 from spikeguard.system.processes import run_in_processes
 from spikeguard.system.progress import TaskProgressCallback
@@ -83,6 +83,7 @@ def run_demo(
 
     Raises:
         ValueError: If workers is below 1.
+        FolderLocked: If another process writes to ``out``.
         ConfigError: If ``out`` holds a demo of other recipes.
     """
     from spikeguard.reporting.renderer import report
@@ -97,13 +98,14 @@ def run_demo(
     ]
     # The last recipes take longest: started first, they leave no worker idle at the end.
     order = -1 if workers > 1 else 1
-    rows = run_in_processes(_row, jobs[::order], workers, progress)[::order]
-    page = report(
-        [path for _, path, _ in jobs],
-        out / REPORT,
-        title="SpikeGuard demo",
-        command=f"spikeguard demo --out {out}" + (" --quick" if quick else ""),
-    )
+    with locked(out):
+        rows = run_in_processes(_row, jobs[::order], workers, progress)[::order]
+        page = report(
+            [path for _, path, _ in jobs],
+            out / REPORT,
+            title="SpikeGuard demo",
+            command=f"spikeguard demo --out {out}" + (" --quick" if quick else ""),
+        )
     return DemoResult(tuple(rows), page)
 
 
@@ -118,12 +120,11 @@ def _row(recipe: Recipe, path: Path, task: str, progress: TaskProgressCallback) 
         for eps in recipe.evaluate.eps
         for suite in recipe.evaluate.runs
     ]
-    stored = path / AUDIT
-    if not stored.exists():
+    if not (path / AUDIT).exists():
         run.audit(budget="quick", progress=partial(progress, f"{task}, audit"))
     return DemoRow(
         name=recipe.title or recipe.name,
         results=tuple(results),
         near_threshold=run.membrane().near_threshold,
-        verdict=json.loads(stored.read_text(encoding="utf-8"))["status"],
+        verdict=run.stored_verdict(),
     )

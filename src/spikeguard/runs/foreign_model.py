@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import pickle
 import sys
 from dataclasses import dataclass
@@ -30,6 +30,8 @@ from spikeguard.preflight.checker import Preflight, described
 from spikeguard.preflight.checker import check as examine
 from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.checkpoints import load_model, restore_model
+from spikeguard.storage.digests import is_sealed, sealed, weights_digest
+from spikeguard.storage.folder_lock import holds_nothing, locked
 from spikeguard.storage.run_folder import MODEL
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "call_factory",
     "load_foreign_model",
     "load_weights",
+    "results_folder",
     "weights_of",
     "write_or_check_card",
 ]
@@ -118,17 +121,23 @@ def load_foreign_model(
     facts = {} if data in DATASETS else images.test.describe()
     card = {"model": model, "data": data, "weights": weights_now, **facts, **driven}
     card["neurons"] = neurons
-    path = Path("runs") / model.replace(":", ".") if out is None else out
+    path = results_folder(model, out)
     given = {"model": model, "weights": weights, "T": T, "framework": framework}
     given |= {"readout": readout, "data": data}
     words = [word for n, v in given.items() if v is not None for word in (f"--{n}", str(v))]
     found = {} if preflight is None else preflight.to_dict()
     shown = {"check": {name: v for name, v in found.items() if name not in card}} if found else {}
-    write_or_check_card(path, card, {"arguments": words, **shown})
+    with locked(path, if_writable=True):
+        write_or_check_card(path, card, {"arguments": words, **shown})
     how = (model, weights, T, framework, readout)
     digests = (weights_now, images.test.digest)
     again = partial(_reloaded, how, data, data_root, digests, plugins)
     return ForeignSubject(path, adapted, images, preflight, again, plugins)
+
+
+def results_folder(model: str, out: Path | None) -> Path:
+    """Return the folder of the results of a foreign model: ``out``, or one named by its factory."""
+    return Path("runs") / model.replace(":", ".") if out is None else out
 
 
 def _built(
@@ -161,7 +170,8 @@ def call_factory(text: str) -> nn.Module:
     Raises:
         ConfigError: If there is no such module or factory, or it does not return an nn.Module.
     """
-    sys.path.insert(0, str(Path.cwd()))
+    here = Path.cwd()
+    sys.path.insert(0, str(here))
     try:
         factory = import_part(text, "--model", what="factory")
         if not callable(factory):
@@ -175,10 +185,11 @@ def call_factory(text: str) -> nn.Module:
         raise
     except ModuleNotFoundError as error:
         raise ConfigError(f"--model: no module named {error.name!r}; {SEARCHED}.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"--model: {text} {raised(error)}") from error
     finally:
-        sys.path.pop(0)
+        sys.path.remove(str(here))
+        os.chdir(here)  # results go where the user said, whatever the factory did
     if not isinstance(made, nn.Module):
         raise ConfigError(f"--model: {text} returns {type(made).__name__}, not an nn.Module.")
     return made.eval()
@@ -238,6 +249,7 @@ def write_or_check_card(path: Path, card: dict[str, Any], more: dict[str, Any]) 
     if file.exists():
         try:
             held = json.loads(file.read_text(encoding="utf-8"))
+            is_sealed(held)
         except ValueError as error:
             raise ConfigError(f"{file}: damaged ({error}); move the folder away.") from error
         was = _flat(held)
@@ -248,9 +260,11 @@ def write_or_check_card(path: Path, card: dict[str, Any], more: dict[str, Any]) 
                 f"{path} holds results of another model: {other} was {was.get(other)!r}, is "
                 f"{now[other]!r}; choose another folder with --out."
             )
-    elif path.is_dir() and any(path.iterdir()):
+    elif path.is_dir() and not holds_nothing(path):
         raise ConfigError(f"{path} holds something else; choose another folder with --out.")
-    write_json(file, {**card, **more})
+    complete = sealed(json.loads(json.dumps({**card, **more})))
+    if not file.exists() or held != complete:
+        write_json(file, complete)
 
 
 def _flat(card: dict[str, Any]) -> dict[str, Any]:
@@ -261,14 +275,8 @@ def _flat(card: dict[str, Any]) -> dict[str, Any]:
 
 
 def weights_of(model: nn.Module) -> str:
-    """Return the SHA-256 of all weights and statistics by name."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        found.update(
-            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        )
-    return found.hexdigest()
+    """Return the digest of all weights and statistics by name."""
+    return weights_digest(model.state_dict())
 
 
 def _line(error: BaseException) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spikeguard.config.builder import build
+from spikeguard.config.builder import Built, build
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.schema import Recipe, load_recipe
 from spikeguard.runs.data_record import data_record
 from spikeguard.runs.plugin_versions import require_same_versions
 from spikeguard.storage.atomic_files import write_json
-from spikeguard.storage.run_folder import ENVIRONMENT, RECIPE
+from spikeguard.storage.folder_lock import holds_nothing, locked
+from spikeguard.storage.run_folder import CHECKPOINTS, ENVIRONMENT, RECIPE
 from spikeguard.system.environment import describe
 
 if TYPE_CHECKING:
@@ -39,43 +40,72 @@ def train_recipe(
         progress: Callback ``(done, total, what)`` in optimiser steps, or None.
 
     Raises:
+        FolderLocked: If another process writes to the folder; nothing was changed.
         ConfigError: If the folder holds a run and ``resume`` is off, the run of another recipe, or
             one started with another version of a plugin.
     """
-    from spikeguard.training.checkpointing import difference
-    from spikeguard.training.trainer import train
-
-    path = Path(path)
+    path, kernel = Path(path), _kernel()
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file; choose another folder with --out.")
-    if path.is_dir() and any(path.iterdir()):
-        if not resume:
-            raise ConfigError(
-                f"{path} exists; add --resume to continue it, or choose another folder with --out."
-            )
-        if (path / RECIPE).is_file():
-            stored = load_recipe(path / RECIPE)
-            change = difference(stored.training_part(), recipe.training_part())
-            if change:
-                raise ConfigError(f"{path} was started with another recipe: {change}.")
-    require_same_versions(path, recipe.plugins)
-    built = build(recipe, data_root)
-    recipe.save(path / RECIPE)
-    if not (path / ENVIRONMENT).exists():
-        record = {**describe(seed=recipe.seed), "kernel": _kernel()}
-        plugins = {"plugins": recipe.plugins.versions()} if recipe.plugins.packages else {}
-        own = data_record(recipe.data.name, built.data)
-        write_json(path / ENVIRONMENT, {**record, **plugins, **own})
-    return train(
-        built.model,
-        built.data,
-        built.objective,
-        built.options,
-        out=path,
-        resume=resume,
-        progress=progress,
-        recipe=recipe.training_part(),
-    )
+    with locked(path):
+        _require_startable(recipe, path, resume)
+        require_same_versions(path, recipe.plugins)
+        built = build(recipe, data_root)
+        return _train(recipe, path, built, kernel, resume=resume, progress=progress)
+
+
+def _require_startable(recipe: Recipe, path: Path, resume: bool) -> None:
+    """Reject a folder that is in use, or with ``resume`` the run of another recipe."""
+    from spikeguard.training.checkpointing import difference
+
+    if holds_nothing(path):
+        return
+    if not resume:
+        raise ConfigError(
+            f"{path} exists; add --resume to continue it, or choose another folder with --out."
+        )
+    if (path / RECIPE).is_file():
+        stored = load_recipe(path / RECIPE)
+        change = difference(stored.training_part(), recipe.training_part())
+        if change:
+            raise ConfigError(f"{path} was started with another recipe: {change}.")
+
+
+def _train(
+    recipe: Recipe,
+    path: Path,
+    built: Built,
+    kernel: str,
+    *,
+    resume: bool,
+    progress: ProgressCallback | None,
+) -> TrainResult:
+    """Write the recipe and the environment of a run, and train it."""
+    from spikeguard.training.trainer import train
+
+    written = [path / name for name in (RECIPE, ENVIRONMENT) if not (path / name).exists()]
+    try:
+        recipe.save(path / RECIPE)
+        if path / ENVIRONMENT in written:
+            record = {**describe(seed=recipe.seed), "kernel": kernel}
+            plugins = {"plugins": recipe.plugins.versions()} if recipe.plugins.packages else {}
+            own = data_record(recipe.data.name, built.data)
+            write_json(path / ENVIRONMENT, {**record, **plugins, **own})
+        return train(
+            built.model,
+            built.data,
+            built.objective,
+            built.options,
+            out=path,
+            resume=resume,
+            progress=progress,
+            recipe=recipe.training_part(),
+        )
+    except BaseException:
+        if not (path / CHECKPOINTS).exists():  # nothing was trained: free for another recipe
+            for file in written:
+                file.unlink(missing_ok=True)
+        raise
 
 
 def _kernel() -> str:

@@ -19,7 +19,9 @@ from spikeguard.runs.recipe_training import train_recipe
 from spikeguard.runs.result_names import find_result
 from spikeguard.runs.run import Run
 from spikeguard.storage.atomic_files import write_json, write_text
-from spikeguard.storage.run_folder import ATTACKS, RECIPE, RESULT
+from spikeguard.storage.checkpoints import load
+from spikeguard.storage.digests import is_sealed, weights_digest
+from spikeguard.storage.run_folder import ATTACKS, CHECKPOINTS, RECIPE, RESULT
 from spikeguard.system.processes import run_in_processes
 from spikeguard.system.progress import TaskProgressCallback
 
@@ -237,10 +239,10 @@ def _empty(recipe: Recipe, path: Path) -> Iterator[str]:
 def _entries(
     name: str, runs: Sequence[tuple[Recipe, Path]], seeds: tuple[int, ...]
 ) -> Iterator[Entry]:
-    trained = [json.loads((path / RESULT).read_text())["seconds"] for _, path in runs]
+    trained = [_seconds(path) for _, path in runs]
     for suite, eps in _attacks(runs[0][0]):
-        stems = (_stem(recipe, path, suite, eps) for recipe, path in runs)
-        found = [Evaluation.load(stem) for stem in stems if stem is not None]
+        stems = [(recipe, path, _stem(recipe, path, suite, eps)) for recipe, path in runs]
+        found = [_loaded(recipe, path, stem) for recipe, path, stem in stems if stem is not None]
         scores = {"clean": [each.clean for each in found]}
         scores |= {attack: [each.attacks[attack] for each in found] for attack in found[0].attacks}
         scores |= {"worst_case": [each.worst_case for each in found]}
@@ -255,6 +257,31 @@ def _entries(
             zero_gradient=mean([each.zero_gradient for each in found]),
             seconds=(mean(trained), mean(attacked)),
         )
+
+
+def _seconds(path: Path) -> float:
+    """Return the duration of a finished training."""
+    try:
+        card = json.loads((path / RESULT).read_text(encoding="utf-8"))
+        is_sealed(card)
+        return float(card["seconds"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ConfigError(
+            f"{path / RESULT}: damaged ({error}); move {path} away and reproduce again."
+        ) from error
+
+
+def _loaded(recipe: Recipe, path: Path, stem: Path) -> Evaluation:
+    """Load a finished attack; reject one of other weights than those in the run folder."""
+    found = Evaluation.load(stem)
+    place = path / CHECKPOINTS / recipe.evaluate.checkpoint
+    checkpoint = load(place)
+    if checkpoint is None:
+        raise ConfigError(f"{place}: there is no checkpoint.")
+    weights = weights_digest(checkpoint.model)
+    if found.identity is not None and found.identity["weights"] != weights:
+        raise ConfigError(f"{stem}.json is of other weights; move it away and run again.")
+    return found
 
 
 def _markdown(entries: Sequence[Entry]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import multiprocessing
 import shlex
 from collections.abc import Callable, Iterable
@@ -16,12 +17,15 @@ from spikeguard.config.builder import build_model, build_suite, load_data
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.plugins import Plugins, is_reference
 from spikeguard.config.schema import EvaluateSection, Recipe, load_recipe
-from spikeguard.runs.attack_results import checkpoint_tag, evaluate_once
+from spikeguard.config.trained_recipe import require_trained_recipe
+from spikeguard.runs.attack_results import checkpoint_tag, evaluate_once, require_identity
 from spikeguard.runs.data_record import require_recorded_data
 from spikeguard.runs.fresh_process import rescored
 from spikeguard.runs.plugin_versions import warn_of_other_versions
 from spikeguard.runs.stored_evaluations import stored_evaluations
 from spikeguard.runs.tuned_settings import FOLDER, choose_attack
+from spikeguard.storage.digests import IDENTITY, is_sealed, weights_digest
+from spikeguard.storage.folder_lock import locked
 from spikeguard.storage.run_folder import (
     ATTACKS,
     AUDIT,
@@ -85,20 +89,25 @@ class Run:
             plugins: Packages from which parts named ``package.module:Part`` may be imported.
 
         Raises:
-            ConfigError: If it is no run folder, its training is not finished, or it needs a package
-                that is not in ``plugins``.
+            ConfigError: If it is no run folder, its training is not finished, its recipe was
+                changed after the training, or it needs a package that is not in ``plugins``.
             CheckpointError: If the weights do not fit the recipe, or are damaged.
         """
-        from spikeguard.storage.checkpoints import load_model
+        from spikeguard.storage.checkpoints import load, restore_model
 
         path = Path(path)
         recipe = load_recipe(require_finished(path) / RECIPE, plugins=plugins)
         if multiprocessing.parent_process() is None:  # once, not in every worker
             warn_of_other_versions(path, recipe.plugins)
+        place = path / CHECKPOINTS / recipe.evaluate.checkpoint
+        found = load(place)
+        if found is None:
+            raise ConfigError(f"{place}: there is no checkpoint.")
+        require_trained_recipe(recipe, found.info, path / RECIPE)
         data = load_data(recipe, data_root)
         require_recorded_data(path, recipe.data.name, data)
         model = build_model(recipe, data)
-        load_model(path / CHECKPOINTS / recipe.evaluate.checkpoint, model)
+        restore_model(model, found.model, where=str(place))
         return cls(path, recipe, model, data, None if data_root is None else Path(data_root))
 
     def evaluate(
@@ -161,7 +170,7 @@ class Run:
         check: bool = True,
         progress: ProgressCallback | None = None,
     ) -> Verdict:
-        """Audit the run and store the verdict in ``audit.json``.
+        """Audit the run and store the verdict in ``audit.json``; a killed audit continues.
 
         The bound includes the results in ``attacks/`` at the audited radius, and a short converging
         search if none of them has one.
@@ -182,42 +191,72 @@ class Run:
         from spikeguard.attacks.threat import THREATS
         from spikeguard.auditing.auditor import audit
         from spikeguard.auditing.numbers import MAX_GAP
+        from spikeguard.evaluation.identity import identity_of
 
         plan = self.recipe.evaluate.changed(eps=eps, limit=limit, norm=norm)
         threat = THREATS[plan.norm](max(plan.eps))
-        stored = stored_evaluations(
-            self.path / ATTACKS, threat, checkpoint=self.recipe.evaluate.checkpoint
-        )
-        named = attack_to_audit(attack, self.model, threat, self.recipe.plugins)
-        how = None
-        if tune:
-            named, how = choose_attack(
-                *(named, self.model, self.data.validation("--tune")),
-                folder=self.path / ATTACKS / FOLDER,
+        with locked(self.path):
+            model, images = self.model, self.data.test
+            stored = stored_evaluations(
+                self.path / ATTACKS,
+                threat,
+                checkpoint=self.recipe.evaluate.checkpoint,
+                model=model,
+                images=images,
+            )
+            named = attack_to_audit(attack, self.model, threat, self.recipe.plugins)
+            how = None
+            if tune:
+                named, how = choose_attack(
+                    *(named, self.model, self.data.validation("--tune")),
+                    folder=self.path / ATTACKS / FOLDER,
+                    seed=self.recipe.seed,
+                    mark=checkpoint_tag(plan),
+                    check=check,
+                    progress=progress,
+                )
+            verdict = audit(
+                self.model,
+                self.data.test,
+                threat=threat,
+                budget=budget,
                 seed=self.recipe.seed,
-                mark=checkpoint_tag(plan),
+                limit=limit,
+                attack=named,
+                tuned=how,
+                rescore=partial(rescored, self.path, self.data_root, plugins=self.recipe.plugins),
+                trained_with=self.surrogates,
+                printed=printed,
+                max_gap=MAX_GAP if max_gap is None else max_gap,
+                stored=stored,
                 check=check,
+                out=(self.path / AUDIT).with_suffix(""),
                 progress=progress,
             )
-        verdict = audit(
-            self.model,
-            self.data.test,
-            threat=threat,
-            budget=budget,
-            seed=self.recipe.seed,
-            limit=limit,
-            attack=named,
-            tuned=how,
-            rescore=partial(rescored, self.path, self.data_root, plugins=self.recipe.plugins),
-            trained_with=self.surrogates,
-            printed=printed,
-            max_gap=MAX_GAP if max_gap is None else max_gap,
-            stored=stored,
-            check=check,
-            progress=progress,
-        )
-        verdict.save(self.path / AUDIT)
-        return verdict
+            identity = identity_of(model, images)
+            checkpoint = self.recipe.evaluate.checkpoint
+            verdict.save(self.path / AUDIT, identity=identity, checkpoint=checkpoint)
+            return verdict
+
+    def stored_verdict(self) -> str:
+        """Return the status of the bound in ``audit.json``.
+
+        Raises:
+            ConfigError: If the file is missing or damaged, or of other weights or images.
+        """
+        from spikeguard.evaluation.identity import identity_of
+
+        file = self.path / AUDIT
+        try:
+            card = json.loads(file.read_text(encoding="utf-8"))
+            is_sealed(card)
+            status, identity = str(card["status"]), card.get(IDENTITY)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{file}: damaged ({error}); move it away and audit again."
+            ) from error
+        require_identity(identity, identity_of(self.model, self.data.test), file)
+        return status
 
     @property
     def reload(self) -> Reload:
@@ -233,14 +272,20 @@ class Run:
         return {name: layer.surrogate for name, layer in spiking_layers(fresh).items()}
 
     def membrane(self) -> MembraneHistogram:
-        """Return the distribution of membrane potentials; stored in ``analysis/membrane.npz``."""
+        """Return the distribution of membrane potentials; stored in ``analysis/membrane.npz``.
+
+        A stored one of other weights is measured again.
+        """
         from spikeguard.analysis.membrane import MembraneHistogram, membrane_histogram
 
         path = self.path / MEMBRANE
         if path.exists():
-            return MembraneHistogram.load(path)
+            found = MembraneHistogram.load(path)
+            if found.weights == weights_digest(self.model.state_dict()):
+                return found
         found = membrane_histogram(self.model, self.data.test, seed=self.recipe.seed)
-        found.save(path)
+        with locked(self.path):
+            found.save(path)
         return found
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.schema import eps_text
 from spikeguard.storage.atomic_files import write_json
+from spikeguard.storage.digests import CHECKSUM, IDENTITY, UNVERIFIED, is_sealed, sealed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,16 +69,18 @@ def load_or_tune(
     """
     from spikeguard.attacks.base import cost, describe
     from spikeguard.attacks.tuning import CANDIDATES, Tuned, tunable, tune
+    from spikeguard.evaluation.identity import identity_of
     from spikeguard.preflight.quick import SAMPLES, quick_check, warn
 
     samples = min(IMAGES, len(validation))
+    identity = identity_of(model, validation, samples)
     found = {}
     for kind, trial in tunable(attacks).items():
         candidates = CANDIDATES[kind]
         tried = trial(next(iter(candidates.values())))
         card = {"split": "validation", "samples": samples, "seed": seed, "trial": describe(tried)}
         file = folder / _name(kind, tried.threat, mark, card)
-        scores = _read(file, card, candidates) if file.exists() else {}
+        scores = _read(file, card, candidates, identity, announce) if file.exists() else {}
         missing = [name for name in candidates if name not in scores]
         if announce is not None and missing:
             each = f"{cost(tried):,.0f} gradients each"
@@ -90,7 +93,7 @@ def load_or_tune(
             one = {name: candidates[name]}
             options = {"limit": samples, "seed": seed, "batch_size": batch_size}
             scores |= tune(model, validation, one, trial, **options).scores
-            write_json(file, {**card, "scores": scores})
+            write_json(file, sealed({**card, "scores": scores, IDENTITY: identity}))
         if progress is not None and missing:
             progress(len(scores), len(candidates), f"{kind} chosen")
         best = min(candidates, key=lambda name: scores[name])
@@ -152,13 +155,29 @@ def _name(kind: str, threat: Threat, mark: str, card: Mapping[str, Any]) -> str:
     return "-".join([*parts, *([mark] if mark else []), digest]) + ".json"
 
 
-def _read(file: Path, card: Mapping[str, Any], candidates: Mapping[str, Any]) -> dict[str, float]:
-    """Read the stored scores; reject those of another choice."""
+def _read(
+    file: Path,
+    card: Mapping[str, Any],
+    candidates: Mapping[str, Any],
+    identity: Mapping[str, str],
+    announce: Callable[[str], None] | None,
+) -> dict[str, float]:
+    """Read the stored scores; reject those of another choice, network or images."""
+    from spikeguard.evaluation.identity import identity_difference
+
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+        is_sealed(found)
         scores = {str(name): float(score) for name, score in found.pop("scores").items()}
+        stored = found.pop(IDENTITY, None)
+        found.pop(CHECKSUM, None)
+        other = None if stored is None else identity_difference(stored, identity)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file}: damaged ({error}); remove it and run again.") from error
+    if other is not None:
+        raise ConfigError(f"{file} is of {other}; move it away and run again.")
     if found != json.loads(json.dumps(card)) or not scores.keys() <= candidates.keys():
         raise ConfigError(f"{file} was made with other trials; move it away and run again.")
+    if stored is None and announce is not None:
+        announce(f"{file}{UNVERIFIED}")
     return scores

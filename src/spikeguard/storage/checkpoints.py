@@ -1,7 +1,8 @@
 """Checkpoints: folders of safetensors and JSON files, verified on reading, without pickle.
 
 A checkpoint folder holds ``model.safetensors`` (weights and statistics), ``state.safetensors`` (the
-optimiser's tensors) and ``state.json`` (everything else, and the SHA-256 of the other two files).
+optimiser's tensors) and ``state.json`` (everything else, the SHA-256 of the other two files, and a
+checksum of itself; checkpoints of older versions lack the checksum).
 The folder is replaced atomically, so a killed writer always leaves a complete checkpoint.
 """
 
@@ -20,9 +21,11 @@ from torch import Tensor, nn
 
 from spikeguard.storage import atomic_folders as folders
 from spikeguard.storage.atomic_folders import candidate_paths, replace_folder, write_synced
+from spikeguard.storage.digests import CHECKSUM, is_sealed, sealed
 from spikeguard.storage.run_folder import BEST
 
 __all__ = [
+    "INFO",
     "Checkpoint",
     "CheckpointError",
     "load",
@@ -76,7 +79,7 @@ def save(
     folder = Path(folder)
     files = {MODEL: _serialised(model.state_dict()), STATE: _serialised(state or {})}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    header = {"format": FORMAT, "sha256": digests, "info": dict(info or {})}
+    header = sealed({"format": FORMAT, "sha256": digests, "info": dict(info or {})})
     files[INFO] = json.dumps(header, allow_nan=False, indent=1).encode()
     try:
         with replace_folder(folder, _complete) as fresh:
@@ -178,7 +181,11 @@ def _read(folder: Path) -> Checkpoint:
     try:
         header = json.loads(data[INFO])
         version, digests, info = header["format"], dict(header["sha256"]), dict(header["info"])
-    except (ValueError, KeyError, TypeError) as error:
+        is_sealed(header)
+        unknown = header.keys() - {"format", "sha256", "info", CHECKSUM}
+        if unknown:
+            raise ValueError(f"unknown key {min(unknown)!r}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{folder / INFO}: is truncated or damaged ({error}).") from error
     if version != FORMAT:
         raise CheckpointError(f"{folder}: is of format {version}; this SpikeGuard reads {FORMAT}.")

@@ -9,11 +9,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe"]
+__all__ = ["code_version", "describe"]
 
 
 def describe(command: str | Sequence[str] | None = None, seed: int | None = None) -> dict[str, Any]:
@@ -51,6 +52,13 @@ def describe(command: str | Sequence[str] | None = None, seed: int | None = None
         "seed": seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+@cache
+def code_version() -> str:
+    """Return the version of SpikeGuard, with the commit of its checkout if it runs from one."""
+    commit = _commit()
+    return version("spikeguard") + (f" ({commit})" if commit else "")
 
 
 def _cores() -> int | None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from spikeguard.data.images import ImageSet, Splits
 from spikeguard.defences.objective import Objective
 from spikeguard.storage import checkpoints as checkpoint
 from spikeguard.storage.atomic_files import write_text
+from spikeguard.storage.folder_lock import LOCK
 from spikeguard.storage.run_folder import CHECKPOINTS, ENVIRONMENT, METRICS, RECIPE
 from spikeguard.training.learner import Learner
 from spikeguard.training.options import TrainOptions
@@ -31,7 +33,7 @@ __all__ = [
     "restore_optimizer",
 ]
 
-WRITTEN_BEFORE = frozenset({RECIPE, ENVIRONMENT})
+WRITTEN_BEFORE = frozenset({RECIPE, ENVIRONMENT, LOCK})
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,19 @@ class Checkpointer:
         }
         checkpoint.save(self._checkpoint(name), learner.model, state=tensors, info=info)
 
-    def restore(self, learner: Learner) -> TrainState:
+    def restore(self, learner: Learner, steps: int) -> TrainState:
         """Load the last checkpoint and rewrite the metrics file to match it.
+
+        Args:
+            learner: The model and the optimiser to restore.
+            steps: Optimiser steps of an epoch.
+
+        Raises:
+            CheckpointError: If the checkpoint is damaged; the message names the field.
+            ValueError: If the checkpoint is of another run; the message names a difference.
 
         Returns:
             The saved state; a new one if there is no checkpoint yet.
-
-        Raises:
-            ValueError: If the checkpoint is of another run; the message names a difference.
         """
         for leftover in self.path.glob(".*.tmp"):  # temporary files of a killed writer
             leftover.unlink()
@@ -74,16 +81,23 @@ class Checkpointer:
         found = checkpoint.load(self._checkpoint("last"))
         if found is None:
             return TrainState()
-        changed = difference(found.info["run"], self.identity)
+        file = self._checkpoint("last") / checkpoint.INFO
+        with _fields_of(file, "run"):
+            changed = difference(dict(found.info["run"]), self.identity)
         if changed:
             raise ValueError(
                 f"{self.path}: cannot resume, {changed}; use the settings of the saved run, or "
                 "choose another folder."
             )
+        with _fields_of(file, "position"):
+            epochs = self.identity["options"]["epochs"]
+            state = TrainState.from_json(found.info["position"], epochs, steps)
         checkpoint.restore_model(learner.model, found.model, where=str(self._checkpoint("last")))
-        restore_optimizer(learner.optimizer, learner.model, found.state, found.info["optimizer"])
-        learner.engine.load_state(found.info["scaler"])
-        state = TrainState(**found.info["position"])
+        with _fields_of(file, "optimizer"):
+            groups = found.info["optimizer"]
+            restore_optimizer(learner.optimizer, learner.model, found.state, groups)
+        with _fields_of(file, "scaler"):
+            learner.engine.load_state(found.info["scaler"])
         self.write_metrics(state)
         return state
 
@@ -102,6 +116,18 @@ class Checkpointer:
 
     def _checkpoint(self, name: str) -> Path:
         return self.path / CHECKPOINTS / name
+
+
+@contextmanager
+def _fields_of(file: Path, section: str) -> Iterator[None]:
+    """Turn an error about a section of a checkpoint into one line."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        problem = str(error) if section in str(error) else f"{section}: {error!r}"
+        raise checkpoint.CheckpointError(
+            f"{file}: is damaged: {problem}; restore the file, or train again in another folder."
+        ) from error
 
 
 def require_new_folder(out: str | Path) -> None:
@@ -215,8 +241,20 @@ def restore_optimizer(
     full = optimizer.state_dict()
     full["state"] = slots
     for group, saved in zip(full["param_groups"], groups, strict=True):
+        if saved.keys() != group.keys() - {"params"}:
+            raise ValueError(f"optimizer: a group has the settings {', '.join(sorted(saved))}")
+        other = next((name for name in saved if _kind(saved[name]) != _kind(group[name])), None)
+        if other is not None:
+            raise ValueError(f"optimizer: {other} cannot be {saved[other]!r}")
         group.update(saved)
     optimizer.load_state_dict(full)
+
+
+def _kind(value: Any) -> Any:
+    """Return the kind of a setting: number, range, or its type."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "number"
+    return "range" if isinstance(value, list | tuple) else type(value)
 
 
 def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:

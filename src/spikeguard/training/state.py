@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 __all__ = ["TrainState"]
@@ -33,6 +34,53 @@ class TrainState:
     unweighted: dict[str, tuple[float, int]] = field(default_factory=dict)
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, stored: Any, epochs: int, steps: int) -> TrainState:
+        """Return a state that a checkpoint stored.
+
+        Args:
+            stored: ``asdict`` of a state, read from JSON.
+            epochs: Number of epochs of the run.
+            steps: Optimiser steps of an epoch.
+
+        Raises:
+            ValueError: If a field is missing, unknown, of another type or out of range; the message
+                names it.
+        """
+        kinds: dict[str, Any] = {"losses": dict, "history": list, "seconds": (int, float)}
+        kinds["unweighted"] = dict
+        names = [each.name for each in fields(cls)]
+        if isinstance(stored, dict):
+            stored = {"unweighted": {}, **stored}  # which older versions did not store
+        if not isinstance(stored, dict) or stored.keys() != set(names):
+            raise ValueError(f"position has the fields {', '.join(names)}")
+        for name in names:
+            value = stored[name]
+            if not isinstance(value, kinds.get(name, int)) or isinstance(value, bool):
+                raise ValueError(f"position.{name} cannot be {value!r}")
+        most = {"epoch": epochs, "batch": steps - 1}
+        for name in ("epoch", "batch", "samples", "correct", "seconds"):
+            if not 0 <= stored[name] <= most.get(name, math.inf):
+                raise ValueError(f"position.{name}={stored[name]} is out of range")
+        state = cls(**stored)
+        if state.correct > state.samples or (state.samples > 0) != (state.batch > 0):
+            raise ValueError("position.samples does not fit position.batch and position.correct")
+        if not all(_is_number(value) for value in state.losses.values()):
+            raise ValueError("position.losses holds a value that is no finite number")
+        for pair in state.unweighted.values():
+            if not (
+                isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_is_number, pair))
+            ):
+                raise ValueError("position.unweighted holds a value that is no pair of numbers")
+        if len(state.history) != state.epoch:
+            raise ValueError(
+                f"position.history has {len(state.history)} epochs, position.epoch is {state.epoch}"
+            )
+        for number, line in enumerate(state.history, start=1):
+            if not _is_line(line, number):
+                raise ValueError(f"position.history[{number - 1}] is no line of metrics")
+        return state
 
     def count(self, losses: Mapping[str, float], correct: int, samples: int) -> None:
         """Add the mean losses of some images to the current epoch."""
@@ -110,3 +158,20 @@ class TrainState:
             f"epoch {self.epoch}/{epochs}  validation {self.history[-1]['val_accuracy']:.1%}  "
             f"best {best['val_accuracy']:.1%} in epoch {best['epoch']}"
         )
+
+
+def _is_line(line: Any, epoch: int) -> bool:
+    """Whether a value is the line of metrics of an epoch, with or without a validation."""
+    if not (isinstance(line, dict) and line.get("epoch") == epoch):
+        return False
+    if not isinstance(line.get("terms"), dict):
+        return False
+    measured = ["train_loss", "train_accuracy", "seconds", "lr"]
+    if (line.get("val_loss"), line.get("val_accuracy")) != (None, None):
+        measured += ["val_loss", "val_accuracy"]
+    shares = [line[name] for name in measured if name.endswith("accuracy") and name in line]
+    return all(_is_number(line.get(name)) for name in measured) and all(0 <= s <= 1 for s in shares)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

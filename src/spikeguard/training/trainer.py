@@ -18,7 +18,9 @@ from spikeguard.defences.piece import Piece, Vanilla
 from spikeguard.rng import stream
 from spikeguard.storage import checkpoints as checkpoint
 from spikeguard.storage.atomic_files import write_json
-from spikeguard.storage.run_folder import BEST, LAST
+from spikeguard.storage.digests import FILES, file_digest, sealed
+from spikeguard.storage.folder_lock import locked
+from spikeguard.storage.run_folder import BEST, LAST, METRICS, RESULT
 from spikeguard.system.progress import ProgressCallback
 from spikeguard.training.checkpointing import Checkpointer, identity, require_new_folder
 from spikeguard.training.divergence import TrainingDiverged
@@ -84,6 +86,7 @@ def train(
         recipe: The recipe of the run; a resumed run must have the same one.
 
     Raises:
+        FolderLocked: If another process trains in the folder; nothing was changed.
         ValueError: If ``data`` is not a Splits; if the folder holds a run already, or a different
             run from the one to resume; or if a piece of the objective rejects the other pieces,
             the model or the options.
@@ -110,12 +113,26 @@ def train(
     if not resume:
         require_new_folder(out)
     engine = Engine(options.precision)
-    checkpointer = Checkpointer(Path(out), identity(model, data, objective, options, recipe))
-    learner = Learner.create(model, data, objective, options, engine)
-    state = checkpointer.restore(learner) if resume else TrainState()
+    with locked(out):
+        if not resume:  # another process may have trained meanwhile
+            require_new_folder(out)
+        checkpointer = Checkpointer(Path(out), identity(model, data, objective, options, recipe))
+        learner = Learner.create(model, data, objective, options, engine)
+        return _train(learner, checkpointer, resume=resume, progress=progress)
 
+
+def _train(
+    learner: Learner,
+    checkpointer: Checkpointer,
+    *,
+    resume: bool,
+    progress: ProgressCallback | None,
+) -> TrainResult:
+    """Train in a folder that this process has locked."""
+    model, data, options = learner.model, learner.data, learner.options
     steps = math.ceil(len(data.train) / options.batch_size)  # per epoch
     total = options.epochs * steps
+    state = checkpointer.restore(learner, steps) if resume else TrainState()
     by_loss = options.patience is not None
     try:
         while state.epoch < options.epochs and not state.stopped(options.patience):
@@ -164,9 +181,10 @@ def train(
         "train_samples": len(data.train),
         "val_samples": 0 if data.val is None else len(data.val),
         "seconds": sum(line["seconds"] for line in state.history),
-        "objective": repr(objective),
+        "objective": repr(learner.objective),
+        FILES: {METRICS: file_digest(checkpointer.path / METRICS)},
     }
-    write_json(checkpointer.path / "result.json", result)
+    write_json(checkpointer.path / RESULT, sealed(result))
     return TrainResult(
         checkpointer.path, model.eval(), best["epoch"], best["val_accuracy"], state.history
     )

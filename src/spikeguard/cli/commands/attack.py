@@ -18,6 +18,7 @@ from spikeguard.cli.console import (
     say,
     words,
 )
+from spikeguard.cli.one_writer import one_writer
 from spikeguard.config.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ FrameworkName = Literal["auto", "spikingjelly", "snntorch", "norse", "stateless"
 ReadoutName = Literal["mean", "sum", "last", "max"]
 
 
+@one_writer
 def attack(
     run: Path | None = None,
     /,

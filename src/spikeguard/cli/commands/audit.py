@@ -15,6 +15,7 @@ from cyclopts import Parameter
 
 from spikeguard.cli.commands.attack import FrameworkName, ReadoutName, Steps, require_one
 from spikeguard.cli.console import Plugin, allowed_plugins, note, numbers, progress, say
+from spikeguard.cli.one_writer import one_writer
 from spikeguard.config.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class _Judged(TypedDict):
     max_gap: float
 
 
+@one_writer
 def audit(
     run: Path | None = None,
     /,
@@ -187,6 +189,7 @@ def _audit_images(
     from spikeguard.attacks.threat import THREATS
     from spikeguard.auditing.auditor import audit as audited
     from spikeguard.config.schema import EvaluateSection
+    from spikeguard.evaluation.identity import identity_of
     from spikeguard.runs.run import attack_to_audit
     from spikeguard.runs.stored_evaluations import stored_evaluations
     from spikeguard.runs.tuned_settings import FOLDER, choose_attack
@@ -194,7 +197,9 @@ def _audit_images(
 
     norm, eps = ball
     threat = THREATS[norm or "linf"](max(EvaluateSection().eps) if eps is None else eps)
-    stored = stored_evaluations(found.path / ATTACKS, threat)
+    stored = stored_evaluations(
+        found.path / ATTACKS, threat, model=found.model, images=found.data.test
+    )
     named, how = attack_to_audit(attack, found.model, threat, found.plugins), None
     with progress("audit") as update:
         if tune:
@@ -218,9 +223,10 @@ def _audit_images(
             stored=stored,
             **judged,
             check=check,
+            out=(found.path / AUDIT).with_suffix(""),
             progress=update,
         )
-    verdict.save(found.path / AUDIT)
+    verdict.save(found.path / AUDIT, identity=identity_of(found.model, found.data.test))
     return verdict, found.path / AUDIT
 
 

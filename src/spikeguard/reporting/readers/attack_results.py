@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from spikeguard.attacks.tuning import describe_tuned
+from spikeguard.evaluation.result import require_consistent
 from spikeguard.evaluation.search_record import BEFORE, is_of_suite_before
 from spikeguard.evaluation.statistics import Score
-from spikeguard.reporting.readers.json_files import read_json, reading
+from spikeguard.reporting.readers.json_files import read_json, reading, require_weights
+from spikeguard.storage.digests import UNVERIFIED
 
 __all__ = ["CASCADE", "AttackResult", "read_attacked"]
 
@@ -51,6 +53,7 @@ class AttackResult:
         line: The attack line that was run instead of a suite, without its EoT; "" for a suite.
         stochastic: Whether the network draws noise.
         settings: Settings of each attack, as ``attacks.describe`` returns them.
+        verified: Whether the file says what it was made with; files of older versions do not.
     """
 
     name: str
@@ -73,16 +76,25 @@ class AttackResult:
     line: str = ""
     stochastic: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
+    verified: bool = True
 
     @property
     def title(self) -> str:
-        """The name, marked if the result is of the suite before."""
-        return self.name + (BEFORE if self.before else "")
+        """The name, marked if the result is of the suite before or cannot be verified."""
+        mark = "" if self.verified else UNVERIFIED
+        return self.name + (BEFORE if self.before else "") + mark
 
 
-def read_attacked(path: Path) -> AttackResult:
-    """Read one file of ``attacks/``."""
+def read_attacked(path: Path, weights: Mapping[str, str] | None = None) -> AttackResult:
+    """Read one file of ``attacks/``; its accuracies must be those of the outcomes beside it.
+
+    Args:
+        path: The file.
+        weights: Digests of the checkpoints by name; a result of other weights is rejected.
+    """
     card = read_json(path)
+    require_weights(card, weights or {}, path, "attack")
+    verified = require_consistent(path.with_name(path.name.removesuffix(".json")), card)
     with reading(path):
         limit, suite = card.get("limit"), str(card.get("suite", ""))
         precision = str(card.get("precision", "32"))
@@ -117,6 +129,7 @@ def read_attacked(path: Path) -> AttackResult:
             line=str(card.get("attack", "")),
             stochastic=bool(card.get("stochastic", False)),
             settings={str(name): entry["settings"] for name, entry in attacks.items()},
+            verified=verified,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,7 +11,8 @@ from spikeguard.auditing.findings import Finding, FindingStatus, Verdict
 from spikeguard.auditing.numbers import Bound, BoundStatus, PrintedNumber, PrintedStatus
 from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting.readers.audit_evidence import Evidence, evidence
-from spikeguard.reporting.readers.json_files import read_json, reading
+from spikeguard.reporting.readers.json_files import read_json, reading, require_weights
+from spikeguard.storage.digests import IDENTITY
 
 __all__ = ["read_audited", "read_evidence"]
 
@@ -21,14 +23,20 @@ _EARLIER: dict[str, BoundStatus] = {
 }
 
 
-def read_audited(path: Path) -> Verdict:
-    """Read ``audit.json``."""
+def read_audited(path: Path, weights: Mapping[str, str] | None = None) -> Verdict:
+    """Read ``audit.json``.
+
+    Args:
+        path: The file.
+        weights: Digests of the checkpoints by name; an audit of other weights is rejected.
+    """
     card = read_json(path)
+    require_weights(card, weights or {}, path, "audit")
     with reading(path):
         findings = tuple(map(_finding, card["findings"]))
         settings = dict(card.get("settings") or {})
         if "bound" not in card:
-            return _earlier(card, findings, settings)
+            return replace(_earlier(card, findings, settings), verified=False)
         stored = {name: value for name, value in card["bound"].items() if name != "statement"}
         stored["sources"] = tuple(stored["sources"])
         bound, printed = Bound(**stored), card["printed"]
@@ -37,7 +45,7 @@ def read_audited(path: Path) -> Verdict:
             number = {name: value for name, value in printed.items() if name != "statement"}
             printed = PrintedNumber(**number)
             _one_of(printed.status, get_args(PrintedStatus))
-        return Verdict(findings, bound, printed, settings)
+        return Verdict(findings, bound, printed, settings, verified=IDENTITY in card)
 
 
 def _earlier(

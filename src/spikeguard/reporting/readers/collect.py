@@ -11,15 +11,19 @@ from spikeguard.analysis.membrane import MembraneHistogram
 from spikeguard.auditing.findings import Verdict
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.schema import Recipe, load_recipe
+from spikeguard.config.trained_recipe import require_trained_recipe
 from spikeguard.reporting.readers.attack_results import AttackResult, read_attacked
 from spikeguard.reporting.readers.audit import read_audited, read_evidence
 from spikeguard.reporting.readers.audit_evidence import Evidence
 from spikeguard.reporting.readers.foreign_model import ForeignModelCard, read_foreign_model
 from spikeguard.reporting.readers.json_files import read_json
 from spikeguard.reporting.readers.training import Epoch, TrainingResult, read_epochs, read_trained
+from spikeguard.storage.checkpoints import load
+from spikeguard.storage.digests import weights_digest
 from spikeguard.storage.run_folder import (
     ATTACKS,
     AUDIT,
+    CHECKPOINTS,
     ENVIRONMENT,
     MEMBRANE,
     METRICS,
@@ -102,7 +106,8 @@ def _network(path: Path, label: str, source: Recipe | ForeignModelCard) -> Netwo
     audit, membrane = path / AUDIT, path / MEMBRANE
     recipe, foreign = (None, source) if isinstance(source, ForeignModelCard) else (source, None)
     trained = None if recipe is None else read_trained(path / RESULT)
-    audited = read_audited(audit) if audit.exists() else None
+    weights = _weights(path, source)
+    audited = read_audited(audit, weights) if audit.exists() else None
     results = sorted((path / ATTACKS).glob("*.json")) if (path / ATTACKS).is_dir() else []
     return Network(
         path=path,
@@ -113,11 +118,31 @@ def _network(path: Path, label: str, source: Recipe | ForeignModelCard) -> Netwo
         foreign=foreign,
         environment={} if trained is None else read_json(path / ENVIRONMENT),
         epochs=() if trained is None else read_epochs(path / METRICS, trained.epochs),
-        attacked=tuple(map(read_attacked, results)),
+        attacked=tuple(read_attacked(result, weights) for result in results),
         audited=audited,
         evidence=Evidence() if audited is None else read_evidence(audit, audited),
-        membrane=MembraneHistogram.load(membrane) if membrane.exists() else None,
+        membrane=_membrane(membrane, weights) if membrane.exists() else None,
     )
+
+
+def _weights(path: Path, source: Recipe | ForeignModelCard) -> dict[str, str]:
+    """Return the digest of each checkpoint by name, and compare its recipe with the folder's."""
+    if isinstance(source, ForeignModelCard):
+        return {"best": source.weights} if source.weights else {}
+    found = {}
+    for name in ("best", "last"):
+        checkpoint = load(path / CHECKPOINTS / name)
+        if checkpoint is not None:
+            require_trained_recipe(source, checkpoint.info, path / RECIPE)
+            found[name] = weights_digest(checkpoint.model)
+    return found
+
+
+def _membrane(path: Path, weights: Mapping[str, str]) -> MembraneHistogram:
+    found = MembraneHistogram.load(path)
+    if found.weights and weights and found.weights not in weights.values():
+        raise ValueError(f"{path}: is of other weights; delete it and audit again.")
+    return found
 
 
 def _source(path: Path) -> Recipe | ForeignModelCard:

@@ -21,12 +21,14 @@ class ForeignModelCard:
         data: Data set of its attacks.
         arguments: Command-line arguments that select the model.
         facts: Values for the table of settings, by name; unknown ones are left out.
+        weights: Digest of the weights; "" where the file has none.
     """
 
     model: str
     data: str
     arguments: tuple[str, ...]
     facts: Mapping[str, str]
+    weights: str = ""
 
 
 def class_names(card: Mapping[str, Any]) -> dict[str, str]:
@@ -48,4 +50,5 @@ def read_foreign_model(path: Path) -> ForeignModelCard:
             data=str(card["data"]),
             arguments=tuple(map(str, arguments)),
             facts={names[key]: str(card[key]) for key in names if key in card} | class_names(card),
+            weights=str(card.get("weights", "")),
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spikeguard.reporting.readers.json_files import read_json, read_text, reading
+from spikeguard.storage.digests import FILES, file_digest
 
 __all__ = ["Epoch", "TrainingResult", "read_epochs", "read_trained"]
 
@@ -55,6 +56,9 @@ def read_trained(path: Path) -> TrainingResult:
     """Read ``result.json``."""
     card = read_json(path)
     with reading(path):
+        for name, digest in dict(card.get(FILES) or {}).items():
+            if file_digest(path.with_name(name)) != digest:
+                raise ValueError(f"the SHA-256 of {name} is not the one in it")
         return TrainingResult(
             best_epoch=int(card["best_epoch"]),
             val_accuracy=_optional(card["val_accuracy"]),

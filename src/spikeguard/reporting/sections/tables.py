@@ -20,6 +20,7 @@ from spikeguard.reporting.readers.training import TrainingResult
 from spikeguard.reporting.sections.audit_findings import finding_badge
 from spikeguard.reporting.sections.verdict_cards import Badge, audited_at, command, verdict_badges
 from spikeguard.reporting.standings import Radius, Standing
+from spikeguard.storage.digests import UNVERIFIED
 
 __all__ = [
     "Cell",
@@ -192,6 +193,9 @@ def _notes(place: Radius) -> list[str]:
                 'search, now "snn-cascade": an upper bound that is usually higher.'
             )
         notes += [f'{label}: "{TUNED.strip()}" means with {how}.' for how in standing.tuned]
+        if standing.unverified:
+            names = ", ".join(standing.unverified)
+            notes.append(f"{label}: {UNVERIFIED.strip(' ()')}: {names}.")
         if standing.left_out:
             names = ", ".join(standing.left_out)
             notes.append(f"{label}: not used, because the number of images differs: {names}.")

@@ -10,6 +10,7 @@ from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.base import Look
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.standings import Radius, Standing
+from spikeguard.storage.digests import UNVERIFIED
 
 __all__ = [
     "Badge",
@@ -114,7 +115,8 @@ def audited_at(verdict: Verdict | None) -> str:
     if "eps" not in threat or "samples" not in settings:
         return ""
     radius = formatting.radius(float(threat["eps"]))
-    return f"at {radius}, n = {formatting.count(int(settings['samples']))}"
+    mark = "" if verdict is None or verdict.verified else UNVERIFIED
+    return f"at {radius}, n = {formatting.count(int(settings['samples']))}{mark}"
 
 
 def command(verb: str, network: Network, *options: str) -> str:

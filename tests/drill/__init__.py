@@ -1,0 +1,1 @@
+"""Drills: real processes are killed and disks filled; the result is that of an undisturbed run."""
