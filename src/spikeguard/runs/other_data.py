@@ -21,6 +21,7 @@ from spikeguard.runs.foreign_model import (
     write_or_check_card,
 )
 from spikeguard.runs.run import Run
+from spikeguard.storage.folder_lock import locked
 
 __all__ = ["run_on_data"]
 
@@ -48,7 +49,8 @@ def run_on_data(
     path = run.path / "on" / _name(data) if out is None else out
     card = {"model": str(run.path), "data": data, **images.describe()}
     card |= {"weights": weights_of(run.model), "T": run.model.T}
-    write_or_check_card(path, card, {"arguments": [str(run.path), "--data", data]})
+    with locked(path, if_writable=True):
+        write_or_check_card(path, card, {"arguments": [str(run.path), "--data", data]})
     again = partial(_reloaded, run.path.absolute(), data, run.data_root, run.recipe.plugins)
     shown = replace(run.data, test=images)
     return ForeignSubject(path, run.model, shown, None, again, run.recipe.plugins)
