@@ -35,7 +35,10 @@ def foreign(tmp_path):
 
 
 def sections(page):
-    return re.findall(r'<section id="(\w+)"', SCRIPT.sub("", page.read_text(encoding="utf-8")))
+    return re.findall(
+        r'<(?:section|details class="section") id="(\w+)"',
+        SCRIPT.sub("", page.read_text(encoding="utf-8")),
+    )
 
 
 def test_its_attacks_its_sweep_and_its_audit_are_shown_and_no_training(foreign, tmp_path):
@@ -46,8 +49,8 @@ def test_its_attacks_its_sweep_and_its_audit_are_shown_and_no_training(foreign, 
         "Robustness of nets:vgg 1 network · digits · L∞ attacks at ε = 0.2",
         "PGD-40 with its own surrogate is 29.0 points too optimistic: at most 1.0 % survive",
         "own surrogate 63.0 %, worst of 5 54.8 %",
-        "What was attacked Setting nets:vgg Data set digits Network nets:vgg Framework snntorch "
-        "Time steps T 6 Presentation steps Readout mean",
+        "What was attacked digits: settings, commands Setting nets:vgg Data set digits "
+        "Network nets:vgg Framework snntorch Time steps T 6 Presentation steps Readout mean",
         f"spikeguard attack {NAMED} {foreign} --suite demo --norm linf --eps 0.2 --limit 500",
         f"spikeguard audit {NAMED} {foreign}",
     ):

@@ -352,14 +352,23 @@ def test_page_is_written_atomically(demo, tmp_path, monkeypatch):
 def test_charts_hold_the_planted_numbers(demo):
     networks = collect(demo[0])
     look, places = looks(networks), radii(networks)
-    bars = per_attack(places[1], look).figure.data
-    assert [bar.name for bar in bars] == list(NETWORKS)
-    expected = [98.6, *NETWORKS["TGO"][0.2]]
-    assert list(bars[1].x) == pytest.approx(expected)
+    figure = per_attack(places[1], look).figure
+    marks = figure.data
+    assert [mark.name for mark in marks] == list(NETWORKS)
+    rows = [re.sub("</?b>", "", row) for row in figure.layout.yaxis.ticktext]
+    left = {
+        formatting.attack(name): [numbers[0.2][n] for numbers in NETWORKS.values()]
+        for n, name in enumerate(NAMES)
+    }
+    assert rows == ["Worst case", *sorted(left, key=lambda row: sum(left[row])), "Clean"]
+    numbers = {row: values[1] for row, values in left.items()}  # of TGO
+    numbers |= {"Clean": 98.6, "Worst case": NETWORKS["TGO"][0.2][-1]}
+    assert list(marks[1].x) == pytest.approx([numbers[row] for row in rows])
+    assert [round(y) for y in marks[1].y] == list(range(len(rows)))
     low, high = wilson(0.3 * 500, 500)
-    place = 1 + NAMES.index("pgd40")
-    assert bars[1].error_x.array[place] == pytest.approx(100 * (high - 0.3))
-    assert bars[1].error_x.arrayminus[place] == pytest.approx(100 * (0.3 - low))
+    place = rows.index("PGD-40")
+    assert marks[1].error_x.array[place] == pytest.approx(100 * (high - 0.3))
+    assert marks[1].error_x.arrayminus[place] == pytest.approx(100 * (0.3 - low))
 
     *others, printed, worst = against_radius(places, "TGO", look).figure.data
     assert len(others) == 3
@@ -457,7 +466,15 @@ def test_every_network_has_its_own_look(tmp_path):
         (formatting.radius(8 / 255), "ε = 8/255"),
         (formatting.attack("pgd40/width0.5"), "PGD-40, width 0.5"),
         (formatting.attack("rfgsm"), "R+FGSM"),
-        (formatting.attack("mine"), "mine"),
+        (formatting.attack("sapgd/assg"), "SA-PGD, ASSG"),
+        (formatting.attack("apgd-ce/mean-field"), "APGD-CE, mean field"),
+        (formatting.attack("apgd-dlr10"), "APGD-DLR-10"),
+        (
+            formatting.attack("pgd10 in bf16 + all cheaper of a/b"),
+            "PGD-10 in bf16 + all cheaper of a/b",
+        ),
+        (formatting.search("eot/width2"), "EoT, width 2"),
+        (formatting.attack("mine/2"), "mine, 2"),
         (formatting.norm("l2"), "L2"),
     ],
 )

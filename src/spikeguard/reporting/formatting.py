@@ -7,6 +7,7 @@ import shlex
 
 from spikeguard.config.schema import eps_text
 from spikeguard.evaluation.statistics import Score
+from spikeguard.reporting.names import attack, search
 
 __all__ = [
     "attack",
@@ -18,22 +19,12 @@ __all__ = [
     "points",
     "radius",
     "scored",
+    "search",
     "shell",
     "unbroken",
 ]
 
 _NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
-_ATTACKS = {
-    "clean": "Clean",
-    "noise": "Uniform noise",
-    "fgsm": "FGSM",
-    "rfgsm": "R+FGSM",
-    "pgd": "PGD",
-    "apgd": "APGD",
-    "mtpgd": "MTPGD",
-    "snn": "Converging search",
-    "worst_case": "Worst case",
-}
 
 
 def percent(share: float) -> str:
@@ -80,23 +71,6 @@ def norm(name: str) -> str:
 def radius(eps: float) -> str:
     """Write a radius: "ε = 8/255"."""
     return f"ε = {eps_text(eps)}"
-
-
-def attack(name: str) -> str:
-    """Write an attack's name: "pgd40/width0.5" becomes "PGD-40, width 0.5".
-
-    What follows the first space, such as the settings of an attack line, is not changed.
-    """
-    plain, space, mark = name.partition(" ")
-    base, _, variant = plain.partition("/")
-    steps = re.fullmatch(r"(pgd|mtpgd|apgd-ce|apgd-dlr)(\d+)", base)
-    written = f"{steps[1].upper()}-{steps[2]}" if steps else _ATTACKS.get(base, base)
-    width = re.fullmatch(r"width(.+)", variant)
-    if width:
-        written += f", width {width[1]}"
-    elif variant:
-        written += f", {variant}"
-    return written + space + mark
 
 
 def unbroken(text: str) -> str:

@@ -12,7 +12,7 @@ from spikeguard.config.schema import EvaluateSection, eps_text
 from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.accuracy import against_radius, per_attack
 from spikeguard.reporting.charts.audit import KINDS, Kind, audited
-from spikeguard.reporting.charts.base import Chart, Look, looks
+from spikeguard.reporting.charts.base import Chart, Look, dark_colours, literal, looks
 from spikeguard.reporting.charts.membrane import membranes
 from spikeguard.reporting.charts.training import curves
 from spikeguard.reporting.readers.attack_results import AttackResult
@@ -21,11 +21,13 @@ from spikeguard.reporting.sections.audit_findings import (
     About,
     Group,
     abouts,
+    by_question,
     finding_badge,
     groups,
     tally,
 )
 from spikeguard.reporting.sections.published_numbers import Comparison, comparisons
+from spikeguard.reporting.sections.results import section_results
 from spikeguard.reporting.sections.search_curve import search_chart, search_notes, search_rows
 from spikeguard.reporting.sections.tables import (
     Checks,
@@ -73,13 +75,14 @@ class Search:
 
 @dataclass(frozen=True)
 class Page:
-    """The content of the report; ``report.html.j2`` places each part on the page.
+    """The content of the report; ``templates/report.html.j2`` places each part on the page.
 
     Attributes:
         title: The page's title.
         subtitle: Data, threat sets and images in one line.
         networks: The run folders, in order.
         look: Colour and marker of every network.
+        results: One line for each section, by its id.
         cards: One verdict card for each network.
         tables: Numbers at each radius.
         printed: Measured beside published numbers, where a recipe names rows of a paper.
@@ -103,6 +106,7 @@ class Page:
     subtitle: str
     networks: Sequence[Network]
     look: Mapping[str, Look]
+    results: Mapping[str, str]
     cards: Sequence[Card]
     tables: Sequence[RadiusTable]
     printed: Sequence[Comparison]
@@ -172,8 +176,23 @@ class Page:
 
     @property
     def figures(self) -> str:
-        """All figures as one JSON object by id; without "<", so that it can be in a script."""
-        return "{" + ",".join(f"{json.dumps(c.id)}:{c.figure.to_json()}" for c in self.charts) + "}"
+        """All figures, each with its title, as one JSON object by id; without "<", for a script."""
+        return "{" + ",".join(map(_figure, self.charts)) + "}"
+
+    @property
+    def dark(self) -> dict[str, str]:
+        """The colour on a dark page for each colour of the charts."""
+        return dark_colours()
+
+    @property
+    def abouts_by_question(self) -> dict[str, list[About]]:
+        """The descriptions of the checks by the question that they ask."""
+        return by_question(list(self.abouts.values()))
+
+
+def _figure(chart: Chart) -> str:
+    title = json.dumps(literal(chart.caption or chart.title)).replace("<", "\\u003c")
+    return f'{json.dumps(chart.id)}:{{"title":{title},{chart.figure.to_json()[1:]}'
 
 
 def gather(networks: Sequence[Network], *, title: str | None, made_by: str | None) -> Page:
@@ -181,7 +200,7 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
     look, places = looks(networks), radii(networks)
     measured = [network for network in networks if network.foreign is None]
     tables = [score_table(place, networks) for place in places]
-    along, evidence = {}, audited(networks, look)
+    along, evidence, printed = {}, audited(networks, look), comparisons(networks)
     for norm in dict.fromkeys(place.norm for place in places):
         same = [place for place in places if place.norm == norm and place.eps > 0]
         attacked = {label: None for place in same for label in place.attacked}
@@ -192,9 +211,10 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
         subtitle=_subtitle(networks),
         networks=networks,
         look=look,
+        results=section_results(networks, places, printed),
         cards=cards(networks, places, look),
         tables=tables,
-        printed=comparisons(networks),
+        printed=printed,
         per_attack={t.id: per_attack(p, look) for t, p in zip(tables, places, strict=True)},
         against_radius={norm: charts for norm, charts in along.items() if charts},
         searches=_searches(networks),

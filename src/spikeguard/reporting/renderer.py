@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -55,11 +54,15 @@ def report(
 
 def _render(page: Page) -> str:
     """Fill the template; all text is escaped except the script and the data of the charts."""
-    source = (files("spikeguard.reporting") / "report.html.j2").read_text(encoding="utf-8")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("spikeguard.reporting", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.globals |= {"page": page, "formatting": formatting}
     figures = Markup(page.figures)  # plotly writes "<", ">" and "/" in JSON as \u escapes
-    return environment.from_string(source).render(
-        page=page, formatting=formatting, figures=figures, plotly_js=Markup(get_plotlyjs())
+    return environment.get_template("report.html.j2").render(
+        figures=figures, plotly_js=Markup(get_plotlyjs())
     )

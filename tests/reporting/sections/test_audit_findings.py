@@ -8,11 +8,18 @@ import pytest
 
 from spikeguard.auditing.findings import REQUIRED, Finding, conclude
 from spikeguard.auditing.registry import CHECKS as KNOWN
+from spikeguard.auditing.registry import QUESTIONS
 from spikeguard.evaluation.statistics import wilson
 from spikeguard.reporting.charts import KINDS, audited, looks
 from spikeguard.reporting.readers.collect import collect
 from spikeguard.reporting.renderer import report
-from spikeguard.reporting.sections.audit_findings import abouts, finding_badge, groups, tally
+from spikeguard.reporting.sections.audit_findings import (
+    abouts,
+    by_question,
+    finding_badge,
+    groups,
+    tally,
+)
 from tests.toys.report_runs import CHECKS, LAYERS, curves, plant_audit, plant_run
 
 SCRIPT = re.compile(r"<script>.*?</script>|<style>.*?</style>", re.DOTALL)
@@ -50,7 +57,7 @@ def run(tmp_path):
 def mixed():
     """Return one finding of each kind; S6 decides and was not run, S9 does not decide."""
     statuses = {"G15": "fail", "S9": "fail", "S6": "not run", "S14": "not run", "S13": "pass"}
-    statuses |= {"S19": "does not apply"}
+    statuses |= {"S12": "does not apply"}
     words = {"measured": "so much", "meaning": "it matters", "remedy": "act"}
     return conclude(
         [Finding(code, f"Title {code}", status, **words) for code, status in statuses.items()]
@@ -67,7 +74,7 @@ def test_findings_are_grouped_by_their_effect_on_the_verdict():
         ("Not run, though needed to judge the bound (1)", True, ["S6"]),
         ("Not run (1)", False, ["S14"]),
         ("Passed (1)", False, ["S13"]),
-        ("Does not apply (1)", False, ["S19"]),
+        ("Does not apply (1)", False, ["S12"]),
     ]
     assert tally(mixed()) == "1 failed · 1 warning · 1 passed · 2 not run · 1 not applicable"
     assert {f.code for group in groups(mixed()) for f in group.findings} == {
@@ -77,10 +84,10 @@ def test_findings_are_grouped_by_their_effect_on_the_verdict():
 
 def test_a_warning_not_run_and_does_not_apply_look_different():
     badges = {f.code: finding_badge(f) for f in mixed().findings}
-    assert [badges[code].word for code in ("G15", "S9", "S6", "S19")] == [
+    assert [badges[code].word for code in ("G15", "S9", "S6", "S12")] == [
         *("fail", "warning", "not run", "does not apply"),
     ]
-    shown = {(badges[code].symbol, badges[code].tone) for code in ("G15", "S9", "S6", "S19")}
+    shown = {(badges[code].symbol, badges[code].tone) for code in ("G15", "S9", "S6", "S12")}
     assert len(shown) == 4
 
 
@@ -88,7 +95,7 @@ def test_a_warning_not_run_and_does_not_apply_look_different():
 def test_failures_come_before_passes_and_passes_are_folded(run):
     mixed().save(run / "audit.json")
     page = bare(report([run], run / "report.html"))
-    audit = page[page.index('<section id="audit"') : page.index('<section id="training"')]
+    audit = page[page.index('class="section" id="audit"') :]
     places = [audit.index(f"<summary>{group.title}") for group in groups(mixed())]
     assert places == sorted(places)
     assert audit.index(mixed().sentence) < places[0]
@@ -112,16 +119,35 @@ def test_every_code_links_to_the_description_of_its_check(run):
 
 
 def test_all_checks_have_a_plain_text_and_a_source(run):
-    every = [Finding(code, "t", "pass", "m") for code in KNOWN]
+    every = [Finding(code, "t", "pass", "m") for code in KNOWN if code != "S19"]
     conclude(every).save(run / "audit.json")
     found = abouts(collect([run]))
-    assert {about.code for about in found} == set(KNOWN)
+    assert [about.code for about in found] == [code for code in KNOWN if code != "S19"]
     for about in found:
         assert about.title and about.text and about.source, about.code
         assert "``" not in about.text and ":math:" not in about.text, about.code
-    assert [about.decides for about in found] == sorted(
-        (about.decides for about in found), reverse=True
+
+
+def test_checks_are_grouped_by_their_question():
+    assert [code for codes in QUESTIONS.values() for code in codes] == list(KNOWN)
+    findings = [Finding(code, "t", "pass", "m") for code in ("G4", "S2", "S1", "later", "G1")]
+    found = {question: [f.code for f in each] for question, each in by_question(findings).items()}
+    assert found == {
+        "Is the network a fixed, differentiable function?": ["S2", "S1"],
+        "Does the search have enough steps, restarts, losses and draws?": ["G4", "G1"],
+        "Other checks": ["later"],
+    }
+
+
+@pytest.mark.parametrize("status", ["does not apply", "fail"])
+def test_the_check_of_events_is_left_out_for_images(run, status):
+    conclude([Finding(c, f"Title {c}", status, "m") for c in ("S1", "S19")]).save(
+        run / "audit.json"
     )
+    text = text_of(report([run], run / "report.html"))
+    assert "Title S1 " in text
+    assert ("Title S19" in text) is (status == "fail")
+    assert ("Adversarial events are valid events" in text) is (status == "fail")
 
 
 def test_a_check_that_is_not_known_has_no_link(run):

@@ -21,15 +21,15 @@ def traces(found):
 
 def test_each_kind_of_search_has_its_steps_and_its_colour():
     drawn = traces(record())
-    kinds = ["sapgd", "climb", "pgd", "apgd-t", "square"]  # 119, 25, 22, 0 and 0 found
+    kinds = ["SA-PGD", "Hill climbing", "PGD", "APGD-T", "Square"]  # 119, 25, 22, 0 and 0 found
     assert list(drawn) == [None, "estimate", *kinds]
     assert [drawn[kind].line.color for kind in kinds] == list(COLOURS[:5])
-    climb = drawn["climb"]
+    climb = drawn["Hill climbing"]
     assert climb.x == (5.0, 7.5, 7.5, None, 9.5, 14.0, 14.0, None)
     assert climb.y == (35, 35, 26, None, 22, 22, 18.5, None)
-    assert climb.customdata[0] == "climb/1: 18 found, 52 left after 7.5 CPU s"
-    assert drawn["pgd"].x[:3] == (0.125, 0.2, 0.2)  # a log axis has no 0
-    assert drawn["pgd"].y[:3] == (100, 100, 89)
+    assert climb.customdata[0] == "Hill climbing, 1: 18 found, 52 left after 7.5 CPU s"
+    assert drawn["PGD"].x[:3] == (0.125, 0.2, 0.2)  # a log axis has no 0
+    assert drawn["PGD"].y[:3] == (100, 100, 89)
 
 
 def test_the_drawn_steps_are_one_curve_from_all_images_to_the_survivors():
@@ -56,11 +56,11 @@ def test_the_band_opens_from_the_last_point_to_ten_times_its_time():
 
 def test_the_rows_add_up():
     assert [(row[0], *row[2:]) for row in search_rows(record())] == [
-        ("sapgd/assg-cut", "107", "88,000", "7.9"),
-        ("pgd/own", "22", "2,000", "0.2"),
-        ("climb/1", "18", "0", "2.5"),
-        ("sapgd/assg", "12", "35,000", "2.9"),
-        ("climb/2", "7", "0", "4.5"),
+        ("SA-PGD, ASSG without time", "107", "88,000", "7.9"),
+        ("PGD, own surrogate", "22", "2,000", "0.2"),
+        ("Hill climbing, 1", "18", "0", "2.5"),
+        ("SA-PGD, ASSG", "12", "35,000", "2.9"),
+        ("Hill climbing, 2", "7", "0", "4.5"),
         ("2 searches that found nothing", "0", "25,000", "14.0"),
         ("all", "166", "150,000", "32.0"),
     ]
@@ -109,7 +109,7 @@ def test_a_stored_record_is_on_the_page(run, tmp_path):
     page = report([run], tmp_path / "report.html")
     text = text_of(page)
     assert "34 of 200 attacked images" in text
-    assert "climb/1 18 0 2.5" in text and "all 166 150,000 32.0" in text
+    assert "Hill climbing, 1 18 0 2.5" in text and "all 166 150,000 32.0" in text
     assert 'id="search-0"' in page.read_text() and '"search-0":{' in page.read_text()
 
 

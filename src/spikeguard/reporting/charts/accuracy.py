@@ -3,58 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import plotly.graph_objects as go
 
 from spikeguard.config.schema import eps_text
 from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting import formatting
-from spikeguard.reporting.charts.base import SHADE, Chart, Look, blank, errors, literal, tint
+from spikeguard.reporting.charts.base import FADED, SHADE, Chart, Look, blank, errors, literal, tint
 from spikeguard.reporting.standings import Radius
 
 __all__ = ["against_radius", "per_attack"]
 
-_FADED = "#c3c9d2"
+_ROW = 0.7  # of the height of a row is taken by its marks
 
 
 def per_attack(radius: Radius, look: Mapping[str, Look]) -> Chart:
-    """Return bars of accuracy under each attack, with intervals, one bar for each network."""
-    names = ["clean", *radius.attacks, "worst_case"]
-    rows = {name: formatting.attack(name) for name in names}
-    figure = blank(height=64 + len(names) * (16 + 10 * len(radius.attacked)))
-    for label, standing in radius.attacked.items():
-        scores = {"clean": standing.clean, **standing.attacks, "worst_case": standing.worst_case}
-        shown = {rows[name]: scores[name] for name in names if name in scores}
-        figure.add_bar(
+    """Return a dot plot of accuracy under each attack: strongest attack first, a mark a network."""
+    scores = {
+        label: {"clean": standing.clean, **standing.attacks, "worst_case": standing.worst_case}
+        for label, standing in radius.attacked.items()
+    }
+    names = ["worst_case", *_strongest_first(radius.attacks, scores), "clean"]
+    step = _ROW / len(scores)  # the marks of a row are one below the other
+    figure = blank(height=70 + len(names) * (14 + 9 * len(scores)))
+    for place, (label, found) in enumerate(scores.items()):
+        shown = {row: found[name] for row, name in enumerate(names) if name in found}
+        marks = list(shown.values())
+        figure.add_scatter(
             name=literal(label),
-            orientation="h",
-            y=list(shown),
-            x=[100 * score.accuracy for score in shown.values()],
-            error_x=errors(list(shown.values())),
-            marker={"color": look[label].colour},
-            customdata=[formatting.scored(score) for score in shown.values()],
-            hovertemplate="<b>%{y}</b><br>%{customdata}<extra>%{fullData.name}</extra>",
+            mode="markers",
+            x=[100 * score.accuracy for score in marks],
+            y=[row + step * (place - (len(scores) - 1) / 2) for row in shown],
+            error_x={**errors(marks), "color": look[label].colour, "thickness": 1.5, "width": 3},
+            marker={"color": look[label].colour, "symbol": look[label].shape, "size": 9},
+            customdata=[
+                f"<b>{literal(formatting.attack(names[row]))}</b><br>{formatting.scored(score)}"
+                for row, score in shown.items()
+            ],
+            hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
         )
-    last, strong = len(names) - 1, (radius.printed, "worst_case")
-    figure.add_hrect(last - 0.5, last + 0.5, fillcolor=SHADE, line_width=0, layer="below")
-    figure.update_layout(barmode="group", bargap=0.26, bargroupgap=0.1)
-    figure.update_xaxes(title_text="Accuracy (%)", range=[0, 101], dtick=20)
+    figure.add_hrect(-0.5, 0.5, fillcolor=SHADE, line_width=0, layer="below")
+    strong, rows = (radius.printed, "worst_case"), [literal(formatting.attack(n)) for n in names]
+    figure.update_xaxes(title_text="Accuracy (%)", range=[-2, 102], dtick=20, tick0=0)
     figure.update_yaxes(
         title={"text": "Attack", "standoff": 12},
-        tickvals=list(rows.values()),
-        ticktext=[f"<b>{row}</b>" if name in strong else row for name, row in rows.items()],
-        categoryorder="array",
-        categoryarray=list(rows.values()),
+        tickvals=list(range(len(names))),
+        ticktext=[
+            f"<b>{row}</b>" if name in strong else row
+            for name, row in zip(names, rows, strict=True)
+        ],
         range=[len(names) - 0.5, -0.5],
-        showgrid=False,
     )
     return Chart(
         f"per-attack-{radius.norm}-{radius.eps:g}".replace(".", "_"),
         f"{formatting.norm(radius.norm)}, {formatting.radius(radius.eps)}",
-        "Bars of accuracy with 95 % intervals for each attack, one bar for each network; the last "
-        "row is the worst case over all attacks. The table below has the numbers.",
+        "Accuracy with its 95 % interval under each attack, the strongest attack first, one mark "
+        "for each network; the first row is the worst case over all attacks. The table below has "
+        "the numbers.",
         figure,
     )
+
+
+def _strongest_first(
+    attacks: Sequence[str], scores: Mapping[str, Mapping[str, Score]]
+) -> list[str]:
+    """Sort attacks by the mean accuracy that they leave to the networks they were run on."""
+
+    def left(name: str) -> float:
+        return fmean(found[name].accuracy for found in scores.values() if name in found)
+
+    return sorted(attacks, key=left)
 
 
 def against_radius(places: Sequence[Radius], label: str, look: Mapping[str, Look]) -> Chart:
@@ -106,7 +125,7 @@ def _other(figure: go.Figure, places: Sequence[Radius], label: str) -> None:
             mode="lines",
             x=[0.0, *found],
             y=[100 * s.accuracy for s in (clean, *(f.worst_case for f in found.values()))],
-            line={"color": _FADED, "width": 1.25},
+            line={"color": FADED, "width": 1.25},
             hoverinfo="skip",
         )
 

@@ -87,6 +87,7 @@ def audited(networks: Sequence[Network], look: Mapping[str, Look]) -> dict[str, 
             if drawn is not None:
                 figure, values = drawn
                 summary = f"{kind.title}, {network.label}: {values}."
-                chart = Chart(f"audit-{kind.id}-{place}", network.label, summary, figure)
+                caption = f"{network.label}: {kind.title}"
+                chart = Chart(f"audit-{kind.id}-{place}", network.label, summary, figure, caption)
                 charts.setdefault(kind.id, {})[network.label] = chart
     return charts

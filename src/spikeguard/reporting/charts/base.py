@@ -15,13 +15,16 @@ from spikeguard.reporting.readers.collect import Network
 
 __all__ = [
     "COLOURS",
+    "FADED",
     "INK",
     "LEGEND",
+    "PAPER",
     "SHADE",
     "SOFT",
     "Chart",
     "Look",
     "blank",
+    "dark_colours",
     "errors",
     "literal",
     "log_ticks",
@@ -30,9 +33,29 @@ __all__ = [
 ]
 
 INK, SOFT, GRID, SHADE = "#1c2430", "#566070", "#e7eaef", "#f4f1ea"
+PAPER, AXIS, ERROR, FADED = "#ffffff", "#9aa3b0", "#2b323d", "#c3c9d2"
 
 # Okabe and Ito's colours for the colour-blind, darkened where they are too light for white paper.
 COLOURS = ("#0072b2", "#d55e00", "#007a5a", "#a8518a", "#4a4a4a", "#3a94cc", "#b87d00")
+TINTS = (0.16, 0.35, 0.4)  # shares of a colour in the lighter ones made of it
+_DARK_PAPER = "#14181f"
+_DARK = {
+    PAPER: _DARK_PAPER,
+    INK: "#e6e9ee",
+    SOFT: "#a5aebb",
+    GRID: "#272d37",
+    SHADE: "#26251f",
+    AXIS: "#5c6675",
+    ERROR: "#c9cfd8",
+    FADED: "#4b5462",
+    **dict(
+        zip(
+            COLOURS,
+            ("#4aa8e8", "#f58a3c", "#35b892", "#d58cc0", "#b4b4b4", "#85c6f2", "#e0ab3a"),
+            strict=True,
+        )
+    ),
+}
 _SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
 
@@ -64,12 +87,14 @@ class Chart:
         title: Heading above it.
         summary: Its content in words, for screen readers.
         figure: The plotly figure.
+        caption: Title of the saved image; the heading where it is empty.
     """
 
     id: str
     title: str
     summary: str
     figure: go.Figure
+    caption: str = ""
 
 
 def looks(networks: Sequence[Network]) -> dict[str, Look]:
@@ -87,10 +112,10 @@ def blank(height: int) -> go.Figure:
     axis: dict[str, Any] = {
         "gridcolor": GRID,
         "zeroline": False,
-        "linecolor": "#9aa3b0",
+        "linecolor": AXIS,
         "ticks": "outside",
         "ticklen": 4,
-        "tickcolor": "#9aa3b0",
+        "tickcolor": AXIS,
         "tickfont": {"size": 12, "color": SOFT},
         "title_font": {"size": 13, "color": INK},
         "fixedrange": True,
@@ -102,7 +127,7 @@ def blank(height: int) -> go.Figure:
         autosize=True,
         margin={"l": 8, "r": 12, "t": 8, "b": 8},
         font={"family": _FONT, "size": 12, "color": INK},
-        hoverlabel={"font": {"family": _FONT, "size": 13}, "bgcolor": "#ffffff", "namelength": -1},
+        hoverlabel={"font": {"family": _FONT, "size": 13}, "bgcolor": PAPER, "namelength": -1},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         showlegend=False,
@@ -118,10 +143,21 @@ def literal(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def tint(colour: str, share: float) -> str:
-    """Mix a colour "#rrggbb" with white: ``share`` 1 is the colour, 0 is white."""
-    parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return "#" + "".join(f"{round(255 - share * (255 - part)):02x}" for part in parts)
+def tint(colour: str, share: float, paper: str = PAPER) -> str:
+    """Mix a colour "#rrggbb" with the paper: ``share`` 1 is the colour, 0 is the paper."""
+    pairs = ((int(c[at : at + 2], 16) for c in (colour, paper)) for at in (1, 3, 5))
+    return "#" + "".join(f"{round(under + share * (over - under)):02x}" for over, under in pairs)
+
+
+def dark_colours() -> dict[str, str]:
+    """Return the colour on a dark page for each colour of the charts."""
+    tints = {
+        tint(colour, share): tint(dark, share, _DARK_PAPER)
+        for colour, dark in _DARK.items()
+        if colour in (*COLOURS, INK)
+        for share in TINTS
+    }
+    return _DARK | tints
 
 
 def log_ticks(values: Sequence[float]) -> list[float]:
@@ -139,7 +175,7 @@ def errors(scores: Sequence[Score]) -> dict[str, Any]:
         "type": "data",
         "array": [100 * max(0.0, score.high - score.accuracy) for score in scores],
         "arrayminus": [100 * max(0.0, score.accuracy - score.low) for score in scores],
-        "color": "#2b323d",
+        "color": ERROR,
         "thickness": 1.1,
         "width": 2.5,
     }

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from spikeguard.reporting import formatting
-from spikeguard.reporting.charts.base import INK, LEGEND, SOFT, Look, blank, literal, tint
+from spikeguard.reporting.charts.base import INK, LEGEND, PAPER, SOFT, Look, blank, literal, tint
 from spikeguard.reporting.charts.climbing import HEIGHT, Drawn, level, points
 from spikeguard.reporting.readers.audit_evidence import Evidence, Layer
 
@@ -44,7 +44,7 @@ def accuracy_by_surrogate(evidence: Evidence, look: Look) -> Drawn | None:
                 "symbol": "star",
                 "size": 17,
                 "color": look.colour,
-                "line": {"width": 1.5, "color": "#ffffff"},
+                "line": {"width": 1.5, "color": PAPER},
             },
             customdata=[formatting.scored(sweep.own)],
             hovertemplate="half-width %{x:.3g}: %{customdata}<extra>own surrogate</extra>",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from spikeguard.analysis.membrane import NEAR, MembraneHistogram
 from spikeguard.reporting import formatting
-from spikeguard.reporting.charts.base import INK, Chart, Look, blank, tint
+from spikeguard.reporting.charts.base import INK, PAPER, Chart, Look, blank, tint
 from spikeguard.reporting.readers.collect import Network
 
 __all__ = ["membranes"]
@@ -63,7 +63,7 @@ def _chart(
                 text=arrow.format(formatting.percent(beyond)),
                 showarrow=False,
                 xanchor="left" if end == span[0] else "right",
-                bgcolor="rgba(255,255,255,0.8)",
+                bgcolor=PAPER,
             )
     figure.update_layout(bargap=0)
     figure.update_xaxes(

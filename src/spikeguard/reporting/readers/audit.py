@@ -21,6 +21,7 @@ _EARLIER: dict[str, BoundStatus] = {
     "unreliable": "faulty",
     "inconclusive": "open",
 }
+_EVENTS = "S19"  # adversarial events are events
 
 
 def read_audited(path: Path, weights: Mapping[str, str] | None = None) -> Verdict:
@@ -33,7 +34,7 @@ def read_audited(path: Path, weights: Mapping[str, str] | None = None) -> Verdic
     card = read_json(path)
     require_weights(card, weights or {}, path, "audit")
     with reading(path):
-        findings = tuple(map(_finding, card["findings"]))
+        findings = tuple(filter(_concerns, map(_finding, card["findings"])))
         settings = dict(card.get("settings") or {})
         if "bound" not in card:
             return replace(_earlier(card, findings, settings), verified=False)
@@ -75,6 +76,11 @@ def _finding(entry: Mapping[str, Any]) -> Finding:
         raise TypeError(f"evidence is an object, got {type(stored).__name__}")
     status = _one_of(entry["status"], get_args(FindingStatus))
     return Finding(status=status, evidence=stored, **words)
+
+
+def _concerns(finding: Finding) -> bool:
+    """Whether a finding concerns the data: a check of events says nothing about images."""
+    return not (finding.code == _EVENTS and finding.status == "does not apply")
 
 
 def _one_of(word: Any, known: tuple[Any, ...]) -> Any:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from spikeguard.auditing.findings import REQUIRED, Finding, Verdict
-from spikeguard.auditing.registry import CHECKS
+from spikeguard.auditing.registry import CHECKS, QUESTIONS
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.sections.verdict_cards import Badge, badge
 
-__all__ = ["About", "Group", "abouts", "finding_badge", "groups", "tally"]
+__all__ = ["About", "Group", "abouts", "by_question", "finding_badge", "groups", "tally"]
 
 _WARNING = Badge("!", "warning", "open")
+_OTHER = "Other checks"  # of an audit of another version
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,19 @@ class Group:
     shown: bool
     findings: tuple[Finding, ...]
 
+    @property
+    def questions(self) -> dict[str, list[Finding]]:
+        """The findings by the question that their checks ask, in the order of the audit."""
+        return by_question(self.findings)
+
+
+class _Coded(Protocol):
+    @property
+    def code(self) -> str: ...
+
+
+_Any = TypeVar("_Any", bound=_Coded)
+
 
 @dataclass(frozen=True)
 class About:
@@ -41,6 +56,7 @@ class About:
 
     Attributes:
         code: Code of the check.
+        question: The question that it helps to answer.
         title: The property it checks.
         decides: Whether a failure makes the bound "faulty".
         text: Why the property matters.
@@ -48,6 +64,7 @@ class About:
     """
 
     code: str
+    question: str
     title: str
     decides: bool
     text: str
@@ -93,6 +110,17 @@ def groups(verdict: Verdict) -> list[Group]:
     return found
 
 
+def by_question(items: Sequence[_Any]) -> dict[str, list[_Any]]:
+    """Group things that have a check's ``code`` by its question; unknown codes come last."""
+    found: dict[str, list[_Any]] = {}
+    for question, codes in QUESTIONS.items():
+        chosen = [item for item in items if item.code in codes]
+        if chosen:
+            found[question] = chosen
+    rest = [item for item in items if item.code not in CHECKS]
+    return found | {_OTHER: rest} if rest else found
+
+
 def tally(verdict: Verdict) -> str:
     """Count the findings of an audit in one line: "2 failed · 1 warning · 40 passed"."""
     statuses = [finding.status for finding in verdict.findings]
@@ -116,11 +144,10 @@ def finding_badge(finding: Finding | None) -> Badge:
 
 
 def abouts(networks: Sequence[Network]) -> list[About]:
-    """Describe the checks of the audits, decisive ones first; unknown codes are left out."""
+    """Describe the checks of the audits, in the order of the audit; unknown codes are left out."""
     verdicts = [network.audited for network in networks if network.audited is not None]
     codes = {finding.code for verdict in verdicts for finding in verdict.findings}
-    found = [_about(code) for code in CHECKS if code in codes]
-    return sorted(found, key=lambda about: not about.decides)
+    return [_about(code) for code in CHECKS if code in codes]
 
 
 def _about(code: str) -> About:
@@ -129,6 +156,7 @@ def _about(code: str) -> About:
     text = " ".join(part for part in rest if not part.startswith(("Source:", "Args:", "Raises:")))
     return About(
         code,
+        next(question for question, codes in QUESTIONS.items() if code in codes),
         _line(title),
         code in REQUIRED,
         _line(text),

@@ -54,7 +54,7 @@ def search_chart(record: Record, *, id: str, title: str) -> Chart:
     for kind, colour in colours.items():
         x, y, text = _steps(record, start, kind, set(colours))
         figure.add_scatter(
-            name=literal(kind),
+            name=literal(formatting.search(kind)),
             mode="lines",
             x=x,
             y=[None if left is None else 100 * left / n for left in y],
@@ -88,7 +88,10 @@ def search_rows(record: Record) -> list[tuple[str, str, str, str, str]]:
     spent, colours = _spent(record), _colours(record)
     names = sorted(spent, key=lambda name: (-spent[name][0], spent[name][2]))
     found = [name for name in names if spent[name][0]]
-    rows = [_row(name, colours[_kind(name, set(colours))], spent[name]) for name in found]
+    rows = [
+        _row(formatting.search(name), colours[_kind(name, set(colours))], spent[name])
+        for name in found
+    ]
     idle = [spent[name] for name in names if not spent[name][0]]
     if idle:
         rest = f"{len(idle)} search{'es' * (len(idle) > 1)} that found nothing"
@@ -167,7 +170,7 @@ def _steps(
         x += [max(start, before["cpu_s"]), at, at, None]
         y += [before["left"], before["left"], point["left"], None]
         found, left = (formatting.count(k) for k in (before["left"] - point["left"], point["left"]))
-        said = f"{literal(point['search'])}: {found} found, {left} left"
+        said = f"{literal(formatting.search(point['search']))}: {found} found, {left} left"
         said += f" after {point['cpu_s']:,.1f} CPU s"
         text += [said] * 4
     return x, y, text

@@ -17,13 +17,14 @@ from spikeguard.reporting.readers.attack_results import CASCADE, TUNED
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.readers.foreign_model import class_names
 from spikeguard.reporting.readers.training import TrainingResult
-from spikeguard.reporting.sections.audit_findings import finding_badge
+from spikeguard.reporting.sections.audit_findings import by_question, finding_badge
 from spikeguard.reporting.sections.verdict_cards import Badge, audited_at, command, verdict_badges
 from spikeguard.reporting.standings import Radius, Standing
 from spikeguard.storage.digests import UNVERIFIED
 
 __all__ = [
     "Cell",
+    "CheckRow",
     "Checks",
     "Fact",
     "RadiusTable",
@@ -85,9 +86,24 @@ class RadiusTable:
 
 @dataclass(frozen=True)
 class Checks:
-    """All checks: code, title, and one badge for each network."""
+    """All checks side by side.
 
-    rows: tuple[tuple[str, str, tuple[Badge, ...]], ...]
+    Attributes:
+        rows: The checks that concern at least one network, by question.
+        idle: Those that concern none.
+    """
+
+    rows: Mapping[str, Sequence[CheckRow]]
+    idle: Sequence[CheckRow]
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """One check: code, title, and one badge for each network."""
+
+    code: str
+    title: str
+    badges: tuple[Badge, ...]
 
 
 @dataclass(frozen=True)
@@ -138,11 +154,14 @@ def checks(networks: Sequence[Network]) -> Checks:
     for network in networks:
         for finding in network.audited.findings if network.audited else ():
             found.setdefault(finding.code, finding.title)
-    rows = []
+    rows: list[CheckRow] = []
+    idle: list[CheckRow] = []
     for code, title in found.items():
-        badges = tuple(finding_badge(_finding(network, code)) for network in networks)
-        rows.append((code, title, badges))
-    return Checks(tuple(rows))
+        findings = [_finding(network, code) for network in networks]
+        concerned = any(f is not None and f.status != "does not apply" for f in findings)
+        row = CheckRow(code, title, tuple(map(finding_badge, findings)))
+        (rows if concerned else idle).append(row)
+    return Checks(by_question(rows), idle)
 
 
 def facts(networks: Sequence[Network]) -> list[Fact]:
