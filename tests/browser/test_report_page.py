@@ -1,7 +1,11 @@
 """The report in a real browser: charts are drawn, pages fit the screen, nothing is loaded."""
 
+import contextlib
+import csv
 import itertools
+import re
 import shutil
+import zlib
 
 import pytest
 
@@ -65,6 +69,7 @@ def opened(request, chromium, pages):
         tab.on("pageerror", lambda error, to=messages: to.append(str(error)))
         tab.on("request", lambda request, to=requests: to.append(request.url))
         tab.goto(path.as_uri())
+        tab.locator("#unfold").click()
         tab.wait_for_function(
             "[...document.querySelectorAll('.chart')].every(c => c.querySelector('.main-svg'))"
         )
@@ -105,18 +110,20 @@ def test_charts_show_the_planted_numbers(opened):
     shown = opened["demo"][0].evaluate(
         """() => {
             const find = id => document.getElementById(id);
-            const bars = find('per-attack-linf-0_2');
+            const dots = find('per-attack-linf-0_2');
             const worst = find('against-radius-linf-1')._fullData.at(-1);
             return {
-                names: bars._fullData.map(t => t.name),
-                tgo: bars.calcdata[1].map(point => point.s),
+                names: dots._fullData.map(t => t.name),
+                tgo: dots.calcdata[1].map(point => point.x),
+                rows: dots.layout.yaxis.ticktext,
                 worst: find('against-radius-linf-1').calcdata.at(-1).map(point => point.y),
                 dash: worst.line.dash,
             };
         }"""
     )
     assert shown["names"] == list(NETWORKS)
-    assert shown["tgo"] == pytest.approx([98.6, *NETWORKS["TGO"][0.2]])
+    assert sorted(shown["tgo"]) == pytest.approx(sorted([98.6, *NETWORKS["TGO"][0.2]]))
+    assert (shown["rows"][0], shown["rows"][-1]) == ("<b>Worst case</b>", "Clean")
     assert shown["worst"] == pytest.approx([98.6, 54.8, 1.0])
     assert shown["dash"] == "solid"
 
@@ -193,3 +200,187 @@ def test_a_code_opens_the_description_of_its_check(opened):
     tab.wait_for_function("document.querySelector('#checks').open")
     assert tab.locator("#check-S4").is_visible()
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+# --- folded, dark, on paper, saved
+
+LIGHT, DARK = "rgb(0, 114, 178)", "rgb(74, 168, 232)"  # of the first network
+
+
+@pytest.fixture
+def fresh(chromium, pages):
+    """A function that opens the demo's report; what it opened is closed at the end."""
+    contexts = []
+
+    def open_page(**options):
+        options = {"viewport": {"width": 1280, "height": 900}, **options}
+        contexts.append(chromium.new_context(**options))
+        tab = contexts[-1].new_page()
+        tab.goto(pages["demo"].as_uri())
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_the_page_is_at_most_four_screens_tall_and_each_section_shows_its_result(fresh, screen):
+    width, height = SCREENS[screen]
+    tab = fresh(viewport={"width": width, "height": height})
+    tall, wide = tab.evaluate(
+        "[document.documentElement.scrollHeight, document.documentElement.scrollWidth]"
+    )
+    assert tall <= 4 * height and wide <= width
+    sections = tab.locator("details.section")
+    results = tab.locator("details.section > summary .result")
+    assert sections.count() == results.count() >= 7
+    assert all(len(text) > 5 for text in results.all_inner_texts())
+    assert tab.evaluate("document.querySelectorAll('details.section[open]').length") == 0
+    assert tab.evaluate("document.querySelectorAll('.main-svg').length") == 0, "drawn when seen"
+
+
+def test_sections_open_by_keyboard_and_by_link_with_their_charts(fresh):
+    tab = fresh()
+    tab.locator("#radius > summary").focus()
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#radius .main-svg")
+    tab.locator("nav a[href='#training']").click()
+    tab.wait_for_selector("#training .main-svg")
+    assert not tab.evaluate("document.querySelector('#audit').open")
+    widths = tab.evaluate(
+        """() => [...document.querySelectorAll('#radius .chart, #training .chart')].map(
+            c => [c.clientWidth, c.querySelector('.main-svg').getBoundingClientRect().width])"""
+    )
+    assert all(chart == box > 300 for box, chart in widths)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_and_charts_follow_the_colour_scheme(fresh, scheme):
+    tab = fresh(color_scheme=scheme)
+    tab.locator("#unfold").click()
+    tab.wait_for_selector("#attacks .main-svg")
+    found = tab.evaluate(
+        """() => {
+            const style = (selector, name) =>
+                getComputedStyle(document.querySelector(selector))[name];
+            return {
+                paper: style('body', 'backgroundColor'),
+                ink: style('body', 'color'),
+                chip: style('.card .chip', 'fill'),
+                dot: style('.scale .worst', 'backgroundColor'),
+                mark: style('#attacks .chart .points path', 'fill'),
+                tick: style('#attacks .chart .xtick text', 'fill'),
+            };
+        }"""
+    )
+    paper, ink = (sum(map(int, found[name][4:-1].split(","))) for name in ("paper", "ink"))
+    assert (ink > paper) is (scheme == "dark")
+    expected = DARK if scheme == "dark" else LIGHT
+    assert found["chip"] == found["dot"] == found["mark"] == expected
+    tick = sum(map(int, found["tick"][4:-1].split(",")))
+    assert abs(tick - paper) > 200, "labels can be read"
+    other = "light" if scheme == "dark" else "dark"
+    tab.emulate_media(color_scheme=other)
+    expected = LIGHT if scheme == "dark" else DARK
+    tab.wait_for_function(
+        """colour => getComputedStyle(
+            document.querySelector('#attacks .chart .points path')).fill === colour""",
+        arg=expected,
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_print_shows_everything_in_the_colours_of_paper(fresh, scheme):
+    """The colours are in the file although the printer is told to leave out backgrounds."""
+    tab = fresh(color_scheme=scheme)
+    printed = tab.pdf(format="A4", print_background=False)
+    streams = b"".join(_inflated(printed))
+    assert streams.count(b"0 .4470588 .69803923 rg") >= 4 or streams.count(b"0 .447") >= 4
+    assert b".2901961 .65882" not in streams, "no colour of the dark page"
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) > 5
+    assert tab.evaluate("document.querySelectorAll('details.section[open]').length") == 0
+
+    tab.set_viewport_size({"width": 688, "height": 1000})  # A4 without margins
+    tab.emulate_media(media="print", color_scheme="light")
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    found = tab.evaluate(
+        """() => ({
+            folded: document.querySelectorAll('details:not([open])').length,
+            wide: document.documentElement.scrollWidth,
+            loose: [...document.querySelectorAll('.chart')].filter(c =>
+                !c.querySelector('.main-svg') || c.querySelector('.main-svg')
+                    .getBoundingClientRect().width > c.clientWidth + 1).map(c => c.id),
+            adjust: ['.worst', '.gap', '.clean', '.key.full', '.badge'].map(each =>
+                getComputedStyle(document.querySelector(each)).printColorAdjust),
+        })"""
+    )
+    assert found == {"folded": 0, "wide": 688, "loose": [], "adjust": ["exact"] * 5}
+
+
+def test_every_chart_is_saved_with_title_and_legend_at_the_width_of_a_column(fresh):
+    tab = fresh(accept_downloads=True, color_scheme="dark")
+    tab.locator("nav a[href='#attacks']").click()
+    buttons = tab.locator("#attacks button[data-format='svg']")
+    with tab.expect_download() as waiting:
+        buttons.first.press("Enter")
+    assert waiting.value.suggested_filename == "per-attack-linf-0_1.svg"
+    svg = waiting.value.path().read_text(encoding="utf-8")
+    assert re.search(r'<svg[^>]* width="336"', svg)
+    text = re.sub(r"<[^>]+>", " ", svg)
+    assert all(name in text for name in NETWORKS) and "L∞, ε = 0.1" in text
+    assert "rgb(0, 114, 178)" in svg and "rgb(74, 168, 232)" not in svg, "colours of paper"
+    with tab.expect_download() as waiting:
+        tab.locator("#attacks button[data-format='png']").first.click()
+    png = waiting.value.path().read_bytes()
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    assert int.from_bytes(png[16:20], "big") == 4 * 336
+    lacking = tab.evaluate(
+        """async () => {
+            const lacking = [];
+            for (const id of Object.keys(figures)) {
+                const { data, layout } = forPaper(id);
+                const box = document.createElement('div');
+                document.body.append(box);
+                await Plotly.newPlot(box, data, layout);
+                const legend = box.querySelector('.legend')?.getBoundingClientRect();
+                const plot = box._fullLayout._size.w;
+                const title = box.querySelector('.gtitle').getBoundingClientRect();
+                const frame = box.querySelector('.main-svg').getBoundingClientRect();
+                if (data.some(t => t.name) && !legend) lacking.push([id, 'no legend']);
+                if (legend && (legend.right > frame.right + 1 || legend.top < title.bottom - 1))
+                    lacking.push([id, 'legend', legend.top, title.bottom, legend.right]);
+                if (plot < 150) lacking.push([id, 'plot', plot]);
+                if (title.right > frame.right) lacking.push([id, 'title']);
+                box.remove();
+            }
+            return lacking;
+        }"""
+    )
+    assert lacking == []
+
+
+def test_every_table_is_saved_as_csv_and_latex(fresh):
+    tab = fresh(accept_downloads=True)
+    tab.locator("#verdict details > summary", has_text="Tables").click()
+    with tab.expect_download() as waiting:
+        tab.locator("#verdict button", has_text="CSV").first.click()
+    assert waiting.value.suggested_filename == "table-1.csv"
+    rows = list(csv.reader(waiting.value.path().read_text(encoding="utf-8").splitlines()))
+    assert rows[0][:2] == ["Network", "Clean"] and len({len(row) for row in rows}) == 1
+    (tgo,) = [row for row in rows if row[0] == "TGO"]
+    assert tgo[1] == "98.6 % [97.1, 99.3]"
+    with tab.expect_download() as waiting:
+        tab.locator("#verdict button", has_text="LaTeX").first.click()
+    latex = waiting.value.path().read_text(encoding="utf-8")
+    assert latex.startswith("\\begin{tabular}{lrrrrrrrr}\n  \\toprule\n  Network & Clean & ")
+    assert "  TGO & 98.6 \\% [97.1, 99.3] & " in latex
+    assert re.search(r"(?<!\\)%", latex) is None
+    assert tab.locator(".scroll").count() == tab.locator(".scroll .save").count()
+
+
+def _inflated(pdf):
+    """Yield the compressed streams of a PDF."""
+    for match in re.finditer(rb"stream\r?\n", pdf):
+        with contextlib.suppress(zlib.error):
+            yield zlib.decompressobj().decompress(pdf[match.end() :])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spikeguard.attacks.suite_definitions import CASCADES
 from spikeguard.auditing.findings import Finding, Verdict
@@ -247,6 +247,7 @@ def _searches(networks: Sequence[Network]) -> list[Search]:
                     f"{result.suite or result.line or result.name}, {where}",
                 )
                 drawn = search_chart(result.search, id=id_, title=title)
+                drawn = replace(drawn, caption=f"{network.label}: {title}")
                 rows, notes = search_rows(result.search), search_notes(result.search)
                 found.append(Search(network.label, drawn, rows, notes))
     return found

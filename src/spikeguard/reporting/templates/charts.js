@@ -38,24 +38,35 @@ function lines(text, letters) {
   return rows;
 }
 
+/* The rows that a legend takes: its entries have the width of the longest. */
+function legendRows(names) {
+  const longest = Math.max(...names.map((name) => name.length));
+  return Math.ceil(names.length / Math.max(1, Math.floor((COLUMN - 10) / (45 + 6 * longest))));
+}
+
 /* A chart for a paper: opaque, with title and legend; its height grows by both. */
 function forPaper(id) {
   const { title, data, layout } = copyOf(figures[id], {});
   const named = data.filter((trace) => trace.name);
   for (const trace of data) trace.showlegend = Boolean(trace.name);
-  const heading = lines(title, 48);
-  const rows = Math.ceil(named.reduce((sum, trace) => sum + 50 + 6 * trace.name.length, 0) / (COLUMN - 60));
-  const above = 17 * heading.length + 18 * rows + 14;
+  const heading = lines(title, 50);
+  const above = 16 * heading.length + 6;
+  const rows = named.length ? legendRows(named.map((trace) => trace.name)) : 0;
+  const height = layout.height + above + 17 * rows;
   Object.assign(layout, {
     width: COLUMN,
-    height: layout.height + above,
+    height,
     paper_bgcolor: "#ffffff",
     plot_bgcolor: "#ffffff",
     showlegend: named.length > 0,
-    title: { text: heading.join("<br>"), font: { size: 12 }, x: 0.02, y: 0.99, yref: "container", yanchor: "top" },
-    legend: { orientation: "h", x: 0, xanchor: "left", xref: "container", y: 1.01, yanchor: "bottom", font: { size: 10 } },
-    margin: { ...layout.margin, t: above },
+    title: { text: heading.join("<br>"), font: { size: 12 }, x: 0.02, y: 1 - 4 / height, yanchor: "top" },
+    legend: {
+      orientation: "h", traceorder: "normal", font: { size: 10 }, itemwidth: 30,
+      xref: "container", x: 0, xanchor: "left", yref: "container", y: 1 - above / height, yanchor: "top",
+    },
+    margin: { ...layout.margin, t: above + 17 * rows + 8 },
   });
+  layout.xaxis.tickangle = 0;
   for (const axis of [layout.xaxis, layout.yaxis]) {
     axis.tickfont = { ...axis.tickfont, size: 10 };
     axis.title = { ...axis.title, font: { ...axis.title?.font, size: 11 } };
