@@ -184,6 +184,16 @@ def test_doubtful_printed_numbers_are_listed_with_their_note(capsys):
     assert "66.27 / 17.2 / 8.3  (tgo, Table 2); PGD-7: printed below PGD-10" in text
 
 
+def test_lists_are_plain_text(capsys):
+    """No markup of docstrings, no line wider than 120 columns, no trailing spaces."""
+    for kind in (*listing._REGISTRIES, "recipes"):
+        text = text_of(["list", kind], capsys)
+        assert not re.search(r"`|:\w+:|\\", text), kind
+        assert all(len(line) <= 120 and line == line.rstrip() for line in text.splitlines())
+    assert "max(0, width - |x|)" in text_of(["list", "surrogates"], capsys)
+    assert "Not VGG11." in text_of(["list", "models"], capsys)
+
+
 def test_list_of_one_recipe_says_what_was_chosen_where_its_paper_is_silent(capsys):
     name = "tgo/cifar10-wrn16_4-at"  # others begin so too
     text = text_of(["list", "recipes", name], capsys)

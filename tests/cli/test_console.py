@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from spikeguard.cli.console import progress, progress_board
+from spikeguard.auditing.findings import Finding, conclude
+from spikeguard.cli.console import progress, progress_board, table
 
 
 def ticks(step):
@@ -141,3 +142,48 @@ def test_another_piece_of_work_has_a_pace_of_its_own(capsys):
         "attack: noise (100/600)",
         "attack: pgd10 (200/600, 0:00:40 left)",
     ]
+
+
+def test_an_audit_writes_tenths_and_not_a_line_for_each_check(capsys):
+    """54 checks and the bound: the first part, nine further tenths and the end."""
+    with progress("audit", clock=Hand()) as update:
+        for part in range(54):
+            update(part, 55, f"G{part}: a check")
+        update(54, 55, "the bound")
+        update(55, 55, "done")
+    told = [line.partition("(")[2].partition("/")[0] for line in lines(capsys)]
+    assert told == [str(part) for part in range(0, 55, 6)] + ["55"]
+
+
+def test_stages_of_several_units_keep_their_lines(capsys):
+    with progress("data", clock=Hand()) as update:
+        for part, what in enumerate(("read", "check", "write")):
+            update(part, 3, what)
+    assert [line.partition(" (")[0] for line in lines(capsys)] == [
+        "data: read",
+        "data: check",
+        "data: write",
+    ]
+
+
+def test_a_table_in_a_file_is_at_most_120_columns_wide_without_trailing_spaces(capsys):
+    long = " ".join(["word"] * 60)
+    table(("name", "what it is"), [("a", long), ("b", "x" * 300)])
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= 120
+    assert all(line == line.rstrip() for line in shown)
+    assert " ".join(shown).split().count("word") == 60
+    assert "".join(shown).count("x") == 300
+
+
+def test_the_findings_of_an_audit_fit_the_width():
+    said = "own surrogate 63.0 %, worst of 5 54.8 %, " * 6
+    failed = Finding("S4", "A question " * 8, "fail", said, "at least " * 20, remedy="do " * 60)
+    verdict = conclude([failed, Finding("G31", "Short", "pass", "yes", "always")])
+    for width in (80, 120, 200):
+        lines = verdict.table(width).splitlines()
+        assert max(map(len, lines)) <= width
+        assert lines[0].split()[:2] == ["check", "result"]
+        assert " ".join(verdict.table(width).split()).count("54.8") == 6
+        assert verdict.table(width).count("do") >= 60
+    assert max(map(len, verdict.table().splitlines())) <= 120

@@ -31,7 +31,8 @@ from spikeguard.evaluation.result import Evaluation
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.preflight.quick import quick_check, warn
 from spikeguard.storage.digests import weights_digest
-from spikeguard.system.progress import ProgressCallback
+from spikeguard.system.progress import Progress
+from spikeguard.system.progress_bar import shown_progress
 
 __all__ = ["audit", "reported", "require_suitable"]
 
@@ -65,7 +66,7 @@ def audit(
     stored: Mapping[str, Evaluation] | None = None,
     check: bool = True,
     out: str | Path | None = None,
-    progress: ProgressCallback | None = None,
+    progress: Progress = "auto",
 ) -> Verdict:
     """Judge the number that a paper would print, and the upper bound on robust accuracy.
 
@@ -106,8 +107,8 @@ def audit(
         out: Folder for finished checks until the verdict is saved as ``out`` with the suffix
             ``.json``: a killed audit continues when it is called again with the same arguments.
             None stores nothing.
-        progress: Callback ``(parts done, number of parts, next part)``, or None; the parts are the
-            checks and the bound.
+        progress: "auto" shows a bar on standard error if that is a terminal; or a callback ``(parts
+            done, number of parts, next part)``, or None. The parts are the checks and the bound.
 
     Raises:
         ValueError: If an argument is out of range, the data do not fit the model, or the model
@@ -169,28 +170,29 @@ def audit(
         kept = UnfinishedAudit(
             Path(out), _identity(whole, images, sizes), {"whole": whole, "once": once}
         )
-    for number, (code, each) in enumerate(CHECKS.items()):
-        if progress is not None:
-            progress(number, parts, f"{code}: {title(each.measure)}")
-        finding = None if kept is None else kept.restore(code)
-        if finding is None:
-            before = None if kept is None else kept.mark()
-            seen = [once.first(_WIDE)] if each.wide else [whole.first(n) for n in sizes]
-            finding = _run(code, each, seen)
-            if kept is not None and before is not None:
-                kept.store(code, finding, before)
-        findings.append(finding)
-    if progress is not None:
-        progress(len(CHECKS), parts, "the bound")
-    found = measure(
-        *(context, images, attack or reported(PRINTED, model, threat)),
-        claim=printed,
-        stored=stored,
-        max_gap=max_gap,
-        out=None if kept is None else kept.folder / "search",
-    )
-    if progress is not None:
-        progress(parts, parts, "done")
+    with shown_progress(progress, "audit") as update:
+        for number, (code, each) in enumerate(CHECKS.items()):
+            if update is not None:
+                update(number, parts, f"{code}: {title(each.measure)}")
+            finding = None if kept is None else kept.restore(code)
+            if finding is None:
+                before = None if kept is None else kept.mark()
+                seen = [once.first(_WIDE)] if each.wide else [whole.first(n) for n in sizes]
+                finding = _run(code, each, seen)
+                if kept is not None and before is not None:
+                    kept.store(code, finding, before)
+            findings.append(finding)
+        if update is not None:
+            update(len(CHECKS), parts, "the bound")
+        found = measure(
+            *(context, images, attack or reported(PRINTED, model, threat)),
+            claim=printed,
+            stored=stored,
+            max_gap=max_gap,
+            out=None if kept is None else kept.folder / "search",
+        )
+        if update is not None:
+            update(parts, parts, "done")
     return conclude(
         findings,
         bound=found.bound,

@@ -6,7 +6,9 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Literal
 
 from spikeguard.auditing.numbers import Bound, BoundStatus, PrintedNumber
@@ -125,18 +127,24 @@ class Verdict:
         """Codes of the failed checks that do not decide the verdict."""
         return tuple(code for code in self.failed if code not in REQUIRED)
 
-    def table(self) -> str:
-        """Return the findings as aligned plain text, with threshold and remedy of each failure."""
+    def table(self, width: int = 120) -> str:
+        """Return the findings as aligned plain text, with threshold and remedy of each failure.
+
+        Args:
+            width: Columns that a line may take; longer cells are wrapped. At least 60.
+        """
         rows = [("check", "result", "what should hold", "measured")]
         rows += [(f.code, _SHOWN[f.status], f.title, f.measured) for f in self.findings]
-        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        code, result = (max(len(row[i]) for row in rows) for i in range(2))
+        rest = max(width, 60) - code - result - 6
+        held = min(max(len(row[2]) for row in rows), rest // 2)
+        columns = (code, result, held, rest - held)
         lines = []
         for row, finding in zip(rows, (None, *self.findings), strict=True):
-            cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
-            lines.append("  ".join([*cells, row[3]]).rstrip())
+            lines += _wrapped(row, columns)
             if finding is not None and finding.status == "fail":
-                lines += [f"{' ' * widths[0]}  passes when: {finding.threshold}"]
-                lines += [f"{' ' * widths[0]}  remedy: {finding.remedy}"]
+                for said in (f"passes when: {finding.threshold}", f"remedy: {finding.remedy}"):
+                    lines += _wrapped(("", said), (code, max(width, 60) - code - 2))
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -250,3 +258,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _wrapped(cells: Sequence[str], columns: Sequence[int]) -> list[str]:
+    """Return one row of a table as lines; each cell is wrapped in its column."""
+    parts = [wrap(cell, column) or [""] for cell, column in zip(cells, columns, strict=True)]
+    return [
+        "  ".join(part.ljust(column) for part, column in zip(line, columns, strict=True)).rstrip()
+        for line in zip_longest(*parts, fillvalue="")
+    ]

@@ -152,6 +152,7 @@ class Subject:
             seed=key(self.seed, "audit", name),
             batch_size=self.batch_size,
             check=False,
+            progress=None,
         )
         return found.outcomes["clean"]
 

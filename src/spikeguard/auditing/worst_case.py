@@ -172,6 +172,7 @@ def _search(
             out=out,
             cascade=True,
             check=False,
+            progress=None,
         )
     except (RuntimeError, ThreatViolation, AttackError) as error:
         if isinstance(error, torch.OutOfMemoryError):
@@ -226,7 +227,9 @@ def _worst(
 
     def score(chosen: Tensor) -> Tensor:
         fresh, size = key(context.seed, "audit", "worst"), context.batch_size
-        found = evaluate(context.model, (chosen, y), {}, seed=fresh, batch_size=size, check=False)
+        found = evaluate(
+            context.model, (chosen, y), {}, seed=fresh, batch_size=size, check=False, progress=None
+        )
         return found.outcomes["clean"]
 
     worst = worst_of(

@@ -118,18 +118,25 @@ def _fixed_batches(model: nn.Module, images: Images, attacks: Mapping[str, Attac
 
 def _every(model: SNN, images: Images, attacks: Mapping[str, Attack]) -> float:
     with use_kernel("multistep"):
-        found = evaluate(model, images, attacks, seed=_SEED, batch_size=_BATCH)
+        found = evaluate(model, images, attacks, seed=_SEED, batch_size=_BATCH, progress=None)
     return found.worst_case.accuracy
 
 
 def _cascade(model: SNN, images: Images, attacks: Mapping[str, Attack]) -> float:
-    found = evaluate(model, images, attacks, seed=_SEED, batch_size=_BATCH, cascade=True)
+    found = evaluate(
+        model, images, attacks, seed=_SEED, batch_size=_BATCH, cascade=True, progress=None
+    )
     return found.worst_case.accuracy
 
 
 def _cascade_bf16(model: SNN, images: Images, attacks: Mapping[str, Attack]) -> float:
     found = evaluate(
-        model, images, attacks, seed=_SEED, batch_size=_BATCH, cascade=True, precision="bf16"
+        *(model, images, attacks),
+        seed=_SEED,
+        batch_size=_BATCH,
+        cascade=True,
+        precision="bf16",
+        progress=None,
     )
     return found.worst_case.accuracy
 

@@ -15,13 +15,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
@@ -29,6 +22,12 @@ from spikeguard.config.errors import ConfigError
 from spikeguard.config.instantiate import parse_number
 from spikeguard.config.plugins import Plugins, is_reference
 from spikeguard.system.progress import ProgressCallback, TaskProgressCallback
+from spikeguard.system.progress_bar import (
+    begins,
+    progress_bars,
+    progress_text,
+    standard_error,
+)
 
 __all__ = [
     "Plugin",
@@ -39,6 +38,7 @@ __all__ = [
     "progress_board",
     "say",
     "table",
+    "width",
     "words",
 ]
 
@@ -47,8 +47,7 @@ Plugin = Annotated[
     list[str] | None, Parameter(name="--plugin", negative="", consume_multiple=False)
 ]
 
-_PLAIN_WIDTH = 160  # columns of a table outside a terminal
-_COUNTED = 2000  # units; a larger total is shown in per cent
+_PLAIN_WIDTH = 120  # columns of a table outside a terminal
 _LINES = 10  # plain lines for a task, beside those for its stages
 
 
@@ -59,28 +58,37 @@ def say(text: str = "") -> None:
 
 def note(text: str) -> None:
     """Write a line about the work to standard error, without markup."""
-    _errors().print(Text(text), soft_wrap=True)
+    standard_error().print(Text(text), soft_wrap=True)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write an aligned table to standard output."""
+    """Write an aligned table to standard output, no wider than the terminal or 120 columns."""
     console = _Output()
     if not console.is_terminal:
         console = _Output(width=_PLAIN_WIDTH)
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column, title in enumerate(head):
-        shown.add_column(title, no_wrap=column == 0)
+        shown.add_column(title, no_wrap=column == 0, overflow="fold")
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))
-    console.print(shown)
+    with console.capture() as written:
+        console.print(shown)
+    lines = written.get().splitlines()
+    console.file.write("".join(f"{line.rstrip()}\n" for line in lines))
+
+
+def width() -> int:
+    """Return the columns that a line of results may take: the terminal's, or 120 in a file."""
+    console = Console()
+    return console.width if console.is_terminal else _PLAIN_WIDTH
 
 
 @contextmanager
 def progress(task: str, *, clock: Clock = time.monotonic) -> Iterator[ProgressCallback]:
     """Show the progress of ``update(done, total, what)`` with the time left.
 
-    Outside a terminal a plain line is written for every epoch, every new ``what`` and every tenth
-    of the total.
+    Outside a terminal a plain line is written for every tenth of the total, every epoch and every
+    new ``what``, unless that is one unit of more than ten.
     """
     with progress_board(clock=clock) as board:
         yield partial(board, task)
@@ -89,37 +97,12 @@ def progress(task: str, *, clock: Clock = time.monotonic) -> Iterator[ProgressCa
 @contextmanager
 def progress_board(*, clock: Clock = time.monotonic) -> Iterator[TaskProgressCallback]:
     """Show several tasks at once, ``update(task, done, total, what)``; finished ones are hidden."""
-    console = _errors()
+    console = standard_error()
     if not console.is_terminal:
         yield _Lines(clock)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[text]}"),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bars:
-        rows: dict[str, TaskID] = {}
-        places: dict[str, tuple[int, int]] = {}
-
-        def update(task: str, done: int, total: int, what: str) -> None:
-            if task not in rows:
-                rows[task] = bars.add_task(task, total=None, text="")
-            elif _begins(places[task], done, total):
-                bars.reset(rows[task])
-            places[task] = done, total
-            bars.update(
-                rows[task],
-                completed=done,
-                total=total,
-                description=f"{task}: {what}",
-                visible=done < total,
-                text=_progress_text(done, total),
-            )
-
-        yield update
+    with progress_bars(console) as board:
+        yield board
 
 
 def numbers(option: str, given: Sequence[str]) -> list[float]:
@@ -176,17 +159,6 @@ class _TaskState:
         return f", {timedelta(seconds=round(pace * (self.total - self.done)))} left"
 
 
-def _begins(before: tuple[int, int], done: int, total: int) -> bool:
-    """Whether the task starts another piece of work, such as the next file of a download."""
-    was_done, was_total = before
-    return done < was_done or (was_done >= was_total and (done, total) != before)
-
-
-def _progress_text(done: int, total: int) -> str:
-    """Format the progress of a task: in units for a small total, else in per cent."""
-    return f"{done}/{total}" if total <= _COUNTED else f"{100 * done / total:.0f} %"
-
-
 class _Lines:
     """Progress outside a terminal: lines ``task: what (done/total, time left)``.
 
@@ -201,22 +173,19 @@ class _Lines:
     def __call__(self, task: str, done: int, total: int, what: str) -> None:
         line = f"{task}: {what}"
         state = self._tasks.get(task)
-        begins = state is None or _begins((state.done, state.total), done, total)
-        if state is None or begins:
+        starts = state is None or begins((state.done, state.total), done, total)
+        if state is None or starts:
             state = self._tasks[task] = _TaskState(total, done, self._clock(), done, done)
+        unit = done - state.done == 1 and _LINES < total != done  # one of many checks
         state.done, state.total = done, total
         inside_epoch = what.startswith("epoch ") and "validation" not in what
-        stage = not inside_epoch and line not in self._shown_lines
-        if begins or stage or _LINES * (done - state.shown) >= total:
+        stage = not inside_epoch and not unit and line not in self._shown_lines
+        if starts or stage or _LINES * (done - state.shown) >= total:
             state.shown = done
             self._shown_lines.add(line)
-            note(f"{line} ({_progress_text(done, total)}{state.left(self._clock())})")
+            note(f"{line} ({progress_text(done, total)}{state.left(self._clock())})")
 
 
 class _Output(Console):
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError  # the command line exits without a traceback
-
-
-def _errors() -> Console:
-    return Console(stderr=True, highlight=False)

@@ -22,7 +22,8 @@ from spikeguard.evaluation.plan import EvaluationPlan, plan_evaluation
 from spikeguard.evaluation.result import Evaluation, WorstSet
 from spikeguard.evaluation.search_record import merged_record
 from spikeguard.evaluation.worst_case import lowest, never_rising
-from spikeguard.system.progress import ProgressCallback
+from spikeguard.system.progress import Progress, ProgressCallback
+from spikeguard.system.progress_bar import shown_progress
 
 __all__ = ["evaluate", "run_plan"]
 
@@ -41,7 +42,7 @@ def evaluate(
     cascade: bool = False,
     precision: Precision = "32",
     check: bool = True,
-    progress: ProgressCallback | None = None,
+    progress: Progress = "auto",
 ) -> Evaluation:
     """Attack a model and score the adversarial inputs.
 
@@ -77,8 +78,9 @@ def evaluate(
         precision: "32" or "bf16", the precision of the attacks' passes; scores are float32.
         check: Whether to check the model first. A suspicion is a ``PreflightWarning``. The result
             does not depend on it.
-        progress: Callback ``(done, total, what)``, or None. It counts gradients; the total is an
-            upper bound that falls as attacks succeed.
+        progress: "auto" shows a bar on standard error if that is a terminal; or a callback ``(done,
+            total, what)``, or None. It counts gradients; the total is an upper bound that falls as
+            attacks succeed.
 
     Raises:
         ValueError: If an argument is out of range, ``out`` holds shards of another evaluation, or
@@ -90,7 +92,8 @@ def evaluate(
         seed, limit, batch_size, draws, out, keep_adversarial, cascade, precision
     )
     plan = checked_plan if check else plan_evaluation
-    return run_plan(plan(model, data, attacks, options), progress)
+    with shown_progress(progress, "attack") as update:
+        return run_plan(plan(model, data, attacks, options), update)
 
 
 def run_plan(plan: EvaluationPlan, progress: ProgressCallback | None = None) -> Evaluation:

@@ -66,6 +66,7 @@ def rescore(model: nn.Module, data: ImageSet, path: str | Path) -> Rescored:
         seed=key(result.seed, "rescore"),
         draws=result.draws,
         check=False,
+        progress=None,
     ).clean
     if not result.stochastic:
         agrees = round(again.accuracy * again.n) == round(worst.accuracy * again.n)

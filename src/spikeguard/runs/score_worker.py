@@ -16,6 +16,6 @@ def answer(path: str, data_root: str, inputs: str, outcomes: str, *plugins: str)
     run = Run.load(path, data_root=data_root or None, plugins=plugins)
     with np.load(inputs) as found:
         x, y = torch.from_numpy(found["x"]), torch.from_numpy(found["y"])
-    found = evaluate(run.model, (x, y), {}, seed=run.recipe.seed, check=False)
+    found = evaluate(run.model, (x, y), {}, seed=run.recipe.seed, check=False, progress=None)
     right = found.outcomes["clean"]
     np.savez(outcomes, right=right.numpy())

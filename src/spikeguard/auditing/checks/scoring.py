@@ -157,6 +157,7 @@ def _again(context: Context, x_adv: Tensor) -> Tensor:
         seed=key(context.seed, "audit", "again"),
         batch_size=context.batch_size,
         check=False,
+        progress=None,
     )
     return found.outcomes["clean"]
 
@@ -181,6 +182,7 @@ def counted_on_the_model(context: Context) -> CheckOutcome:
             seed=key(context.seed, "audit", "rescored"),
             batch_size=context.batch_size,
             check=False,
+            progress=None,
         ).outcomes["clean"]
         n = len(context)
         if context.stochastic:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 from cyclopts import Parameter
 
 from spikeguard.cli.commands.attack import FrameworkName, ReadoutName, Steps, require_one
-from spikeguard.cli.console import Plugin, allowed_plugins, note, numbers, progress, say
+from spikeguard.cli.console import Plugin, allowed_plugins, note, numbers, progress, say, width
 from spikeguard.cli.one_writer import one_writer
 from spikeguard.config.errors import ConfigError
 
@@ -254,7 +254,7 @@ def _show(verdict: Verdict, path: Path, as_json: bool) -> None:
     if as_json:
         say(dumps(verdict.to_json(), indent=1, allow_nan=False))
         return
-    say(verdict.table())
+    say(verdict.table(width()))
     say()
     if verdict.printed is not None:
         say(verdict.printed.statement)
