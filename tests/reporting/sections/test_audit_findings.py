@@ -199,7 +199,7 @@ def test_surrogates_are_at_their_half_widths_and_the_own_is_a_star(run):
     own = trace(figure, "own surrogate")
     assert (list(own.x), list(own.y), own.marker.symbol) == ([0.7], [63], "star")
     assert list(trace(figure, "own after 5 tries 61.0 %").y) == pytest.approx([61, 61])
-    assert list(trace(figure, "worst of all 60.0 %").y) == pytest.approx([60, 60])
+    assert list(trace(figure, "worst of all surrogates 60.0 %").y) == pytest.approx([60, 60])
 
 
 def test_an_own_triangle_is_on_the_line_of_the_triangles(tmp_path):
@@ -218,7 +218,7 @@ def test_surrogates_without_one_width_leave_the_star_out(tmp_path):
     evidence["S4"]["half_width"]["its own 5 times as wide"] = None
     plant_audit(path, evidence=evidence)
     names = [trace.name for trace in drawn(path)["surrogate"].data]
-    assert names == ["own after 5 tries 61.0 %", "worst of all 60.0 %", "triangle"]
+    assert names == ["own after 5 tries 61.0 %", "worst of all surrogates 60.0 %", "triangle"]
 
 
 def test_layers_hold_both_shares_in_network_order(run):

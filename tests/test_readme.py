@@ -1,0 +1,139 @@
+"""Every command of the README, run in its order beside the folders of the demo, at a small size."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from spikeguard.cli.commands import bench
+from spikeguard.cli.entry import main
+from spikeguard.data import downloads
+from tests.cli.test_commands import TINY
+from tests.toys.report_runs import plant_demo
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = [(found[1], found[2]) for found in re.finditer(r"^```(\w*)\n(.*?)^```", TEXT, re.M | re.S)]
+NET = """
+import torch
+
+def net():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+"""
+SMALL = {  # what is added to a command so that it ends in seconds
+    "train": [*TINY, "model.hidden=", "evaluate.eot=", "model.neuron=lif"],
+    "attack": ["--limit", "4"],
+    "audit": ["--quick", "--limit", "4"],
+}
+
+
+def commands(word):
+    """Return the commands of the README that begin with a word, without their comments."""
+    lines = [line for kind, block in BLOCKS if not kind for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.partition(" ")[0] == word]
+
+
+def test_every_line_of_a_block_is_a_command_that_a_test_runs():
+    lines = [line for kind, block in BLOCKS if not kind for line in block.splitlines()]
+    assert {line.partition(" ")[0] for line in lines} == {"make", "python3", "pip", "spikeguard"}
+    assert [kind for kind, _ in BLOCKS if kind] == ["python"]
+
+
+def test_make_and_pip_name_what_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for _, target in commands("make"):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    assert "spikeguard demo --out runs/demo" in makefile
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for command in commands("pip"):
+        for word in command:
+            assert word != "constraints.txt" or (ROOT / word).is_file()
+            for extra in re.findall(r"\[(\w+)\]", word):
+                assert extra in extras["optional-dependencies"]
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """A folder as ``make demo`` leaves it, with a network of the reader's own."""
+    monkeypatch.chdir(tmp_path)
+    plant_demo(tmp_path / "runs" / "demo")
+    (tmp_path / "my_nets.py").write_text(NET)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    torch.manual_seed(0)
+    torch.save(
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).state_dict(), "net.pt"
+    )
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_commands_run_in_their_order(fresh, monkeypatch, capsys):
+    fetched, measured = [], []
+
+    def stub(*, quick: bool = False) -> int:  # benchmarks run in tests/benchmarking
+        measured.append(quick)
+        return 0
+
+    monkeypatch.setattr(bench, "bench", stub)
+    monkeypatch.setattr(
+        downloads, "download", lambda name, root, **_: fetched.append(name) or Path(name)
+    )
+    ran = []
+    for _, *words in commands("spikeguard"):
+        short = ["snn-short" if word == "snn" else word for word in words]
+        code = main([*short, *SMALL.get(words[0], [])])
+        told = capsys.readouterr()
+        assert code in ({0, 3, 4, 5} if "--strict" in words else {0}), (words, told.err)
+        ran.append(words[0])
+    assert ran == ["list", "train", "attack", "audit", "report", "attack", "bench", "data"]
+    assert (fetched, measured) == (["cifar10"], [True])
+    assert (fresh / "runs/tgo-50/report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_python_example_runs_after_the_commands(fresh, capsys):
+    """The same code with one epoch, few images and the fastest attack."""
+    (code,) = [block for kind, block in BLOCKS if kind == "python"]
+    for text, small in (
+        ('sg.data.load("digits")', 'small(sg.data.load("digits"))'),
+        ("epochs=15", "epochs=1"),
+        ("T=4, width=16", "T=2, width=2"),
+        ('suite("snn"', 'suite("baseline"'),
+        ("threat=sg.Linf(0.1))", 'threat=sg.Linf(0.1), budget="quick", limit=4)'),
+    ):
+        assert code.count(text) == 1, text
+        code = code.replace(text, small)
+    names = {"small": _small}
+    exec(compile(code, "README.md", "exec"), names)
+    assert (fresh / "runs/mine").is_dir()
+    printed = capsys.readouterr().out
+    assert "accuracy" in printed and names["result"].samples == 12
+
+
+def _small(splits):
+    from dataclasses import replace
+
+    from spikeguard.data import ImageSet
+
+    def first(images, n):
+        return ImageSet(images.images[:n], images.labels[:n])
+
+    return replace(splits, train=first(splits.train, 60), test=first(splits.test, 12))
+
+
+def test_the_numbers_of_the_demo_are_those_of_its_table():
+    """Both pages print one run; a fresh number on one of them only is an error."""
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"- In the demo.*?(?=\n- )", TEXT, re.S)
+    numbers = re.findall(r"(\d+\.\d) (?:%|and)", said) + re.findall(r"and (\d+\.\d) %", said)
+    assert len(numbers) == 4
+    rows = {
+        name: re.search(rf"^\| {name} \| 0\.1 \|.*$", results, re.M)[0]
+        for name in ("Vanilla", "AT")
+    }
+    assert [n for n in numbers if n in rows["AT"]] == numbers[:2]
+    assert [n for n in numbers if n in rows["Vanilla"]] == numbers[2:]
