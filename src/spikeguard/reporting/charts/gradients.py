@@ -29,7 +29,9 @@ def accuracy_by_surrogate(evidence: Evidence, look: Look) -> Drawn | None:
     low, high = min(widths) / 1.3, max(widths) * 1.3
     span = math.log10(low), math.log10(high)
     level(figure, sweep.own_tries.accuracy, f"own{after}", span=span, colour=SOFT, dash="solid")
-    level(figure, sweep.worst.accuracy, "worst of all surrogates", span=span, colour=INK, dash="dot")
+    level(
+        figure, sweep.worst.accuracy, "worst of all surrogates", span=span, colour=INK, dash="dot"
+    )
     points(figure, sweep.triangles, look, "triangle", "half-width %{x:.3g}", line="solid")
     if sweep.own_half_width is not None:
         scaled = dict(sorted({**sweep.scaled, sweep.own_half_width: sweep.own}.items()))
