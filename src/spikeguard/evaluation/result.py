@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = ["Evaluation", "WorstSet", "load_worst", "require_consistent"]
 PARTS = ".parts"  # folder of the finished shards of an unfinished evaluation
 WORST = ".worst.npz"
 RESERVED = ("labels", "index", "zero_gradient")  # arrays stored with the outcomes
+_WIDTH = 120  # columns of a table; longer lines are wrapped
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, EOFError)
 
 
@@ -147,7 +149,7 @@ class Evaluation:
             )
         if self.zero_gradient > 0:
             lines.append(self._zero_in_words())
-        return "\n".join(lines)
+        return "\n".join(part for line in lines for part in wrap(line, _WIDTH))
 
     def _zero_in_words(self) -> str:
         draws = f" on all of {DEFAULT_EOT} draws" if self.stochastic else ""
