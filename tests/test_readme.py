@@ -1,9 +1,11 @@
-"""Every command of the README, run in its order beside the folders of the demo, at a small size."""
+"""Every command of the README, run in its order beside the folders of the demo.
+
+The blocks of Python run in tests/test_docs_code.py.
+"""
 
 import re
 import shlex
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,6 @@ import torch
 from spikeguard.cli.commands import bench
 from spikeguard.cli.entry import main
 from spikeguard.data import downloads
-from tests.cli.test_commands import TINY
 from tests.toys.report_runs import plant_demo
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +27,16 @@ def net():
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 """
 SMALL = {  # what is added to a command so that it ends in seconds
-    "train": [*TINY, "model.hidden=", "evaluate.eot=", "model.neuron=lif"],
+    "train": [
+        *("data.train_limit=60", "data.test_limit=12", "model.T=2", "model.width=2"),
+        *("model.hidden=", "model.neuron=lif", "train.epochs=1", "evaluate.eot="),
+        *(
+            "evaluate.suite=quick",
+            "evaluate.eps=0.1",
+            "evaluate.checkpoint=best",
+            "evaluate.limit=",
+        ),
+    ],
     "attack": ["--limit", "4"],
     "audit": ["--quick", "--limit", "4"],
 }
@@ -93,35 +103,6 @@ def test_the_commands_run_in_their_order(fresh, monkeypatch, capsys):
     assert ran == ["list", "train", "attack", "audit", "report", "attack", "bench", "data"]
     assert (fetched, measured) == (["cifar10"], [True])
     assert (fresh / "runs/tgo-50/report.html").is_file()
-
-
-@pytest.mark.slow
-def test_the_python_example_runs_after_the_commands(fresh, capsys):
-    """The same code with one epoch, few images and the fastest attack."""
-    (code,) = [block for kind, block in BLOCKS if kind == "python"]
-    for text, small in (
-        ('sg.data.load("digits")', 'small(sg.data.load("digits"))'),
-        ("epochs=15", "epochs=1"),
-        ("T=4, width=16", "T=2, width=2"),
-        ('suite("snn"', 'suite("baseline"'),
-        ("threat=sg.Linf(0.1))", 'threat=sg.Linf(0.1), budget="quick", limit=4)'),
-    ):
-        assert code.count(text) == 1, text
-        code = code.replace(text, small)
-    names = {"small": _small}
-    exec(compile(code, "README.md", "exec"), names)
-    assert (fresh / "runs/mine").is_dir()
-    printed = capsys.readouterr().out
-    assert "accuracy" in printed and names["result"].samples == 12
-
-
-def _small(splits):
-    """Return the first images of each part of the data."""
-
-    def first(images, n):
-        return replace(images, images=images.images[:n], labels=images.labels[:n])
-
-    return replace(splits, train=first(splits.train, 60), test=first(splits.test, 12))
 
 
 def test_the_numbers_of_the_demo_are_those_of_its_table():
