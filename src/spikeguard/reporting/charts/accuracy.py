@@ -85,7 +85,7 @@ def against_radius(places: Sequence[Radius], label: str, look: Mapping[str, Look
     colour, shape = look[label].colour, look[label].shape
     figure = blank(height=250)
     for other in (o for o in look if o != label):
-        _other(figure, places, other)
+        _other(figure, places, other, name=None if figure.data else "other networks, worst case")
     if printed:
         style = {"colour": colour, "dash": "dash", "symbol": f"{shape}-open"}
         _line(figure, start | printed, "PGD, own surrogate", **style)
@@ -115,13 +115,13 @@ def against_radius(places: Sequence[Radius], label: str, look: Mapping[str, Look
     )
 
 
-def _other(figure: go.Figure, places: Sequence[Radius], label: str) -> None:
-    """Draw another network's worst case in the background."""
+def _other(figure: go.Figure, places: Sequence[Radius], label: str, *, name: str | None) -> None:
+    """Draw another network's worst case in the background; ``name`` is for the legend."""
     found = {p.eps: s for p in places if (s := p.standings[label]) is not None}
     if found:
         clean = next(iter(found.values())).clean
         figure.add_scatter(
-            name=literal(label),
+            name=name,
             mode="lines",
             x=[0.0, *found],
             y=[100 * s.accuracy for s in (clean, *(f.worst_case for f in found.values()))],
