@@ -84,8 +84,14 @@ def _audit(networks: Sequence[Network]) -> str:
 
 
 def _training(networks: Sequence[Network]) -> str:
-    best = {n.label: n.trained.val_accuracy for n in networks if n.trained is not None}
-    return f"Validation accuracy of the best epoch: {_span(best)}" if best else ""
+    best = {
+        n.label: n.trained.val_accuracy
+        for n in networks
+        if n.trained is not None and n.trained.val_accuracy is not None
+    }
+    if not best:
+        return "No validation images"
+    return f"Validation accuracy of the best epoch: {_span(best)}"
 
 
 def _recipe(networks: Sequence[Network]) -> str:
