@@ -181,7 +181,7 @@ def test_list_suites_shows_the_lines_of_a_suite(capsys):
 
 def test_doubtful_printed_numbers_are_listed_with_their_note(capsys):
     text = " ".join(text_of(["list", "recipes", "tgo/cifar100-vgg11-at"], capsys).split())
-    assert "66.27 / 17.2 / 8.3  (tgo, Table 2); PGD-7: printed below PGD-10" in text
+    assert "66.27 / 17.2 / 8.3 (tgo, Table 2); PGD-7: printed below PGD-10" in text
 
 
 def test_lists_are_plain_text(capsys):
