@@ -69,6 +69,9 @@ _DATA = {
 }
 
 
+_MESSAGE = 1000  # characters of an error message
+
+
 def _epilogue(calls: Sequence[str]) -> str:
     return "\n".join(["Examples:", *(f"  spikeguard {call}" for call in calls)])
 
@@ -183,8 +186,15 @@ def _one_line_warnings(command: str) -> Iterator[None]:
 def _report_error(words: Sequence[str], error: BaseException, message: str) -> int:
     if os.environ.get("SPIKEGUARD_DEBUG"):
         traceback.print_exception(error)
-    print(f"{_command(words)}: {message}", file=sys.stderr)
+    print(f"{_command(words)}: {_shown(message)}", file=sys.stderr)
     return 2
+
+
+def _shown(message: str) -> str:
+    """Return a message with control characters escaped, and its middle left out if it is long."""
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    half = _MESSAGE // 2
+    return plain if len(plain) <= _MESSAGE else f"{plain[:half]} ... {plain[-half:]}"
 
 
 def _first_line(error: Exception) -> str:

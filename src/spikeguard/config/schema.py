@@ -269,7 +269,8 @@ def load_recipe(
         >>> load_recipe("demo/tgo", ["model.T=8"]).model["T"]
         8
     """
-    raw = override(read(recipe), overrides)
+    stored = read(recipe)
+    raw = {"name": stored["name"], **override(stored, overrides)}
     raw["data"] = _entry(raw.get("data"))
     found = _validated(Recipe, raw, ConfigPath("", f"recipe {raw['name']}"))
     return found.allowing(plugins)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import re
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -14,12 +13,14 @@ from typing import Any
 import yaml
 
 from spikeguard.config.errors import ConfigError
+from spikeguard.config.yaml_loader import MAX_BYTES, MAX_DEPTH, Dumper, load_yaml
 
 __all__ = ["dump", "merge", "override", "read", "recipe_names"]
 
 _PACKAGED = Path(str(files("spikeguard.recipes")))
 _SECTIONS = ("", "data", "model", "train", "evaluate")
 _OWN = ("name", "title", "published")  # keys that are not inherited
+_LEVELS, _PARENTS = 32, 32  # of extends
 _JOINED = "readings"  # inherited entries are kept, and new ones are appended
 
 
@@ -51,7 +52,7 @@ def read(recipe: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: If there is no such recipe, it is not a YAML mapping, or it extends itself.
     """
-    found = _read(_find(str(recipe), base=None), ())
+    found = _read(_find(str(recipe), base=None), (), {})
     if isinstance(found.get("objective"), Mapping):
         found["objective"] = _pieces([], found["objective"])
     return found
@@ -116,26 +117,29 @@ def override(raw: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise ConfigError(f"{change!r}: write key=value, for example model.T=8.")
         steps = key.strip().split(".")
+        if len(steps) > MAX_DEPTH:
+            raise ConfigError(f"a key of {len(steps)} steps; no recipe is that deep: {key[:40]}...")
         try:
-            value = yaml.load(text, _Loader)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{key}: {text!r} is no YAML value: {_one_line(error)}.") from error
+            value = load_yaml(text)
+        except ConfigError as error:
+            shown = text if len(text) <= 40 else f"{text[:40]}..."
+            raise ConfigError(f"{key}: {shown!r} is no YAML value: {error}.") from error
         _set(changed, steps, value)
     return changed
 
 
 def dump(raw: Mapping[str, Any]) -> str:
     """Return a mapping as YAML text that :func:`read` turns back into the same mapping."""
-    return yaml.dump(dict(raw), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
+    return yaml.dump(dict(raw), Dumper=Dumper, sort_keys=False, width=100, allow_unicode=True)
 
 
 @lru_cache(maxsize=256)  # many recipes extend the same few files
 def parse(text: str, what: str) -> Mapping[str, Any]:
     """Parse a YAML mapping: YAML 1.2 scalars (1e-3 is a number, "on" is text), no key twice."""
     try:
-        raw = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{what}: {_one_line(error)}.") from error
+        raw = load_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}.") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{what}: a recipe is a mapping of sections, got {type(raw).__name__}.")
     return raw
@@ -165,24 +169,40 @@ def _packaged() -> frozenset[str]:
     return frozenset(path.with_suffix("").as_posix() for path in found)
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _read(path: Path, above: tuple[Path, ...], known: dict[Path, dict[str, Any]]) -> dict[str, Any]:
+    """Read a recipe below those that extend it; ``known`` holds the finished ones by path."""
     path = path.resolve()
     chain = (*above, path)
     if path in above:
         raise ConfigError(f"recipe extends itself: {' -> '.join(_name(p) for p in chain)}.")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"recipe {_name(path)}: not a text file in UTF-8.") from error
-    raw = dict(parse(text, f"recipe {_name(path)}"))
+    if path in known:
+        return known[path]
+    if len(above) > _LEVELS:
+        raise ConfigError(f"recipe {_name(chain[0])}: more than {_LEVELS} levels of extends.")
+    raw = dict(parse(_text(path), f"recipe {_name(path)}"))
     parents = raw.pop("extends", [])
+    parents = parents if isinstance(parents, list) else [parents]
+    if len(parents) > _PARENTS:
+        raise ConfigError(f"extends in recipe {_name(path)}: more than {_PARENTS} entries.")
     below: dict[str, Any] = {}
-    for parent in parents if isinstance(parents, list) else [parents]:
+    for parent in parents:
         if not isinstance(parent, str):
             raise ConfigError(f"extends in recipe {_name(path)}: names or paths, got {parent!r}.")
-        inherited = _read(_find(parent, base=path.parent), chain)
+        inherited = _read(_find(parent, base=path.parent), chain, known)
         below = merge(below, {key: v for key, v in inherited.items() if key not in _OWN})
-    return {"name": _name(path), **merge(below, raw)}
+    known[path] = {"name": _name(path), **merge(below, raw)}
+    return known[path]
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"recipe {_name(path)}: more than {MAX_BYTES >> 10} KiB; no recipe is.")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"recipe {_name(path)}: not a text file in UTF-8.") from error
 
 
 def _name(path: Path) -> str:
@@ -226,51 +246,3 @@ def _place(entries: list[Any], step: str, path: str) -> int:
         f"{path}: there is no such entry; there are {named}, also numbered from 0. To add a "
         "piece, write a recipe that extends this one."
     )
-
-
-def _one_line(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return f"line {mark.line + 1}: {problem}" if mark is not None else problem
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML with the scalars of YAML 1.2."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    problem="a key is a word", problem_mark=key.start_mark
-                )
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes every text that ``_Loader`` would not read as text."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-
-_SCALARS = (
-    ("bool", r"true|false|True|False", "tTfF"),
-    ("int", r"[-+]?(?:0|[1-9]\d*)", "-+0123456789"),
-    ("float", r"[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?", "-+.0123456789"),
-    ("null", r"~|null|", "~n\0"),
-)
-for _tag, _pattern, _first in _SCALARS:
-    for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(
-            f"tag:yaml.org,2002:{_tag}",
-            re.compile(f"^(?:{_pattern})$"),
-            [c if c != "\0" else "" for c in _first],
-        )
