@@ -100,7 +100,7 @@ def test_a_key_of_many_steps_is_rejected():
         yaml_files.override({}, ["a" + ".a" * 5000 + "=1"])
 
 
-@pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\x1bb", "x" * 201, ""])
+@pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\x1bb", ""])
 def test_a_name_that_cannot_be_a_folder_is_rejected(name, tmp_path):
     file = tmp_path / "r.yaml"
     file.write_text(yaml_files.dump({"extends": "demo/vanilla", "name": name}))

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -230,6 +231,90 @@ def test_wrong_weights_are_rejected_and_no_code_runs(content, message, capsys):
     assert shown.out == ""
     assert message in shown.err.strip()
     assert "\n" not in shown.err.strip()
+
+
+def weight():
+    return state()["layer.weight"]
+
+
+def quantised():
+    return torch.quantize_per_tensor(weight(), 0.1, 0, torch.qint8)
+
+
+UNUSUAL = {
+    "sparse": (lambda: weight().to_sparse(), r"float32[10, 64] sparse_coo where"),
+    "rows": (lambda: weight().to_sparse_csr(), r"float32[10, 64] sparse_csr where"),
+    "meta": (lambda: weight().to("meta"), r"float32[10, 64] without values (meta) where"),
+    "quantised": (quantised, "qint8[10, 64] where the model has float32[10, 64]"),
+    "nested": (lambda: torch.nested.nested_tensor([weight()]), "a nested tensor where"),
+    "huge": (lambda: torch.zeros(1).expand(10**6, 10**6), "float32[1000000, 1000000] where"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, while the files are written
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_tensors_that_are_not_plain_are_rejected(kind, capsys):
+    made, message = UNUSUAL[kind]
+    torch.save({**state(), "layer.weight": made()}, "w.pt")
+    assert usual("--out", "mine", "--weights", "w.pt") == 2
+    assert f"w.pt: belongs to another model: layer.weight is {message}" in _line(capsys)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {0: torch.zeros(2)},
+        {0: torch.zeros(2), "a": torch.zeros(2)},
+        {("a", 1): torch.zeros(2)},
+        {b"a": torch.zeros(2)},
+        {"a": {"b": {"c": torch.zeros(2)}}},
+        {"state_dict": {"a": {"b": torch.zeros(2)}}},
+        [torch.zeros(2)],
+    ],
+)
+def test_other_tables_of_tensors_are_rejected(content, capsys):
+    torch.save(content, "w.pt")
+    assert usual("--out", "mine", "--weights", "w.pt") == 2
+    assert "w.pt holds no state dict, a table of names and tensors" in _line(capsys)
+
+
+@pytest.mark.parametrize("first", list("cNIFSVLMT(.0)}]atRq\x80\x82\x8a") + ["hello", ""])
+def test_a_text_file_is_one_line(first, capsys):
+    """Every first letter is another instruction to the reader of pickles."""
+    Path("w.pt").write_bytes(first.encode("latin1") + b"abc\nfoo\n1\n.")
+    assert usual("--out", "mine", "--weights", "w.pt") == 2
+    assert "--weights: w.pt " in _line(capsys)
+
+
+def test_a_torch_file_with_a_flipped_byte_or_a_bomb_is_rejected(capsys):
+    torch.save(state(), "w.pt")
+    data = bytearray(Path("w.pt").read_bytes())
+    data[data.index(weight().numpy().tobytes()) + 100] ^= 1
+    Path("flipped.pt").write_bytes(data)
+    assert usual("--out", "mine", "--weights", "flipped.pt") == 2
+    assert "flipped.pt cannot be read: the checksum of" in _line(capsys)
+    with zipfile.ZipFile("w.pt") as source, zipfile.ZipFile("bomb.pt", "w") as bomb:
+        for name in source.namelist():
+            content = bytes(300 << 20) if name.endswith("data/0") else source.read(name)
+            bomb.writestr(name, content, zipfile.ZIP_DEFLATED)
+    assert usual("--out", "mine", "--weights", "bomb.pt") == 2
+    assert "would unpack to 314" in _line(capsys)
+    assert usual("--out", "mine", "--weights", "w.pt") == 0  # the healthy twin
+
+
+@pytest.mark.parametrize("shape", [[2**63, 0], [2**62, 4], [100_000, 200_000]])
+def test_safetensors_that_claim_more_than_they_hold_are_rejected(shape, capsys):
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0 if 0 in shape else 80 << 30]}
+    head = json.dumps({"layer.weight": entry}).encode()
+    for claimed in (len(head), 1 << 60):
+        Path("w.safetensors").write_bytes(claimed.to_bytes(8, "little") + head + bytes(100))
+        assert usual("--out", "mine", "--weights", "w.safetensors") == 2
+        assert "w.safetensors: is truncated, damaged or no safetensors file" in _line(capsys)
+
+
+def test_the_current_folder_is_no_weights_file(capsys):
+    assert usual("--out", "mine", "--weights", ".") == 2
+    assert ".: is no checkpoint: model.safetensors is missing" in _line(capsys)
 
 
 SPIKING = """

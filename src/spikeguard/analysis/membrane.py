@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -21,6 +19,7 @@ from spikeguard.neurons.trace import LayerTrace
 from spikeguard.rng import SampleStreams, key, randomness
 from spikeguard.storage.atomic_files import write_npz
 from spikeguard.storage.digests import weights_digest
+from spikeguard.storage.npz_files import read_npz
 
 __all__ = ["NEAR", "LayerCounts", "MembraneHistogram", "default_edges", "membrane_histogram"]
 
@@ -131,18 +130,18 @@ class MembraneHistogram:
             ValueError: If the file is damaged or not a histogram; the message names the file.
         """
         try:
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                names = [str(name) for name in stored["layers"]]
-                columns = [stored[name] for name in ("counts", *_COUNTED)]
-                rows = [
-                    LayerCounts(counts.astype(np.int64), *map(int, rest))
-                    for counts, *rest in zip(*columns, strict=True)
-                ]
-                layers = dict(zip(names, rows, strict=True))
-                weights = str(stored["weights"]) if "weights" in stored.files else ""
-                edges = stored["edges"].astype(np.float64)
-                return cls(layers, edges, int(stored["samples"]), weights)
-        except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            stored = read_npz(path)
+            names = [str(name) for name in stored["layers"]]
+            columns = [stored[name] for name in ("counts", *_COUNTED)]
+            rows = [
+                LayerCounts(counts.astype(np.int64), *map(int, rest))
+                for counts, *rest in zip(*columns, strict=True)
+            ]
+            layers = dict(zip(names, rows, strict=True))
+            weights = str(stored["weights"]) if "weights" in stored else ""
+            edges = stored["edges"].astype(np.float64)
+            return cls(layers, edges, int(stored["samples"]), weights)
+        except (LookupError, ValueError, TypeError) as error:
             raise ValueError(
                 f"{path}: no membrane histogram, or a damaged one ({error}); delete it and measure "
                 "again."

@@ -121,6 +121,7 @@ class Dumper(yaml.SafeDumper):
     """Quotes every text that :func:`load_yaml` would not read as text."""
 
     def ignore_aliases(self, data: object) -> bool:
+        """Write every value in full."""
         return True
 
 

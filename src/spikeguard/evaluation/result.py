@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from spikeguard.attacks.model_access import DEFAULT_EOT
 from spikeguard.evaluation.statistics import Score
 from spikeguard.storage.atomic_files import write_json, write_npz
 from spikeguard.storage.digests import FILES, IDENTITY, file_digest, is_sealed, sealed
+from spikeguard.storage.npz_files import read_npz
 
 __all__ = ["Evaluation", "WorstSet", "load_worst", "require_consistent"]
 
@@ -29,7 +28,7 @@ PARTS = ".parts"  # folder of the finished shards of an unfinished evaluation
 WORST = ".worst.npz"
 RESERVED = ("labels", "index", "zero_gradient")  # arrays stored with the outcomes
 _WIDTH = 120  # columns of a table; longer lines are wrapped
-_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, EOFError)
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -224,7 +223,7 @@ class Evaluation:
             card = json.loads(file.read_text(encoding="utf-8"))
             is_sealed(card)
         with _arrays(path, ".npz", card) as stored:
-            arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
+            arrays = {name: torch.from_numpy(stored[name]) for name in stored}
             labels, index = arrays["labels"], arrays["index"]
         with _reading(path, ".json"):
             _require_same_scores(card, arrays)
@@ -305,7 +304,7 @@ def require_consistent(path: str | Path, card: Mapping[str, Any]) -> bool:
         of_this_version = is_sealed(card)
     if of_this_version or _suffixed(path, ".npz").exists():
         with _arrays(path, ".npz", card) as stored:
-            names = [name for name in stored.files if not name.startswith("adversarial:")]
+            names = [name for name in stored if not name.startswith("adversarial:")]
             arrays = {name: torch.from_numpy(stored[name]) for name in names}
         with _reading(path, ".json"):
             _require_same_scores(card, arrays)
@@ -344,8 +343,7 @@ def _arrays(path: Path, suffix: str, card: Mapping[str, Any]) -> Iterator[Any]:
         wanted = card.get(FILES, {}).get(suffix)
         if wanted is not None and file_digest(file) != wanted:
             raise DamagedResult("its SHA-256 is not the one in the .json file")
-        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            yield stored
+        yield read_npz(file)
 
 
 @contextmanager
@@ -354,7 +352,7 @@ def _reading(path: Path, suffix: str) -> Iterator[Path]:
     file, card = _suffixed(path, suffix), _suffixed(path, ".json")
     try:
         yield file
-    except (OSError, *_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, *_DAMAGE) as error:
         problem = "damaged, not what an attack wrote"
         if isinstance(error, DamagedResult) or "checksum" in str(error):
             problem = f"damaged, {error}"

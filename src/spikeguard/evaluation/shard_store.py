@@ -6,8 +6,6 @@ Its file identity.json ties it to one model, data set and set of options.
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.result import PARTS
 from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.digests import content_digest
+from spikeguard.storage.npz_files import read_npz
 
 __all__ = [
     "open_shard_store",
@@ -84,7 +83,7 @@ def stored_shard_size(out: str | Path) -> int | None:
     """Return the number of samples of the stored shards; None where there are none."""
     try:
         span = json.loads((Path(out) / PARTS / _CARD).read_text())["span"]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None  # open_shard_store reports a damaged identity.json
     return span if isinstance(span, int) and span > 0 else None
 
@@ -93,7 +92,7 @@ def stored_warnings(out: str | Path) -> tuple[str, ...] | None:
     """Return the warnings of the check before the first shard; None where there was no check."""
     try:
         found = json.loads((Path(out) / PARTS / _CHECK).read_text())["warnings"]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return tuple(map(str, found)) if isinstance(found, list) else None
 
@@ -110,7 +109,6 @@ def read_shard(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         ValueError: If the file is damaged.
     """
     try:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        return read_npz(path)
+    except (ValueError, OSError) as error:
         raise ValueError(f"evaluate: {path} is damaged; remove it and run again.") from error

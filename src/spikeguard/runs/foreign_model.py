@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +31,9 @@ from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.checkpoints import load_model, restore_model
 from spikeguard.storage.digests import is_sealed, sealed, weights_digest
 from spikeguard.storage.folder_lock import holds_nothing, locked
+from spikeguard.storage.npz_files import DamagedFile
 from spikeguard.storage.run_folder import MODEL
+from spikeguard.storage.torch_files import read_torch_file
 
 __all__ = [
     "ForeignSubject",
@@ -208,23 +209,23 @@ def load_weights(path: Path, model: nn.Module) -> None:
     if not path.is_file():
         raise ConfigError(f"--weights: {path}: no such file.")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ConfigError(
-            f"--weights: {path} holds pickled objects beside tensors, or is damaged; SpikeGuard "
-            "runs no code from a weights file: save torch.save(model.state_dict(), ...) or "
-            "safetensors."
-        ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise ConfigError(f"--weights: {path} cannot be read: {_line(error)}") from error
+        found = read_torch_file(path)
+    except DamagedFile as error:
+        raise ConfigError(f"--weights: {error}") from error
     inside = next((k for k in _WRAPPERS if isinstance(found, dict) and k in found), None)
     if inside is not None and isinstance(found[inside], dict):
         found = found[inside]
-    if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
+    if not _is_state_dict(found):
         raise ConfigError(f"--weights: {path} holds no state dict, a table of names and tensors.")
-    if found and all(str(name).startswith("module.") for name in found):  # saved from DataParallel
+    if found and all(name.startswith("module.") for name in found):  # saved from DataParallel
         found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
     restore_model(model, found, where=f"--weights: {path}")
+
+
+def _is_state_dict(found: object) -> bool:
+    return isinstance(found, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in found.items()
+    )
 
 
 def _adapted(made: nn.Module, T: int | None, framework: Any, readout: Any) -> nn.Module:

@@ -62,7 +62,8 @@ def recover(folder: Path, complete: Callable[[Path], bool]) -> None:
 
 def candidate_paths(folder: Path) -> tuple[Path, Path, Path]:
     """Return the paths that can hold the content of ``folder``: itself, the new, the old one."""
-    return folder, folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    beside = folder.parent  # "." and "/" have no name to replace
+    return folder, beside / f".{folder.name}.new", beside / f".{folder.name}.old"
 
 
 def write_synced(path: Path, data: bytes) -> None:

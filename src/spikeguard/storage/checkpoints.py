@@ -17,6 +17,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from spikeguard.storage import atomic_folders as folders
@@ -172,7 +173,7 @@ def _read(folder: Path) -> Checkpoint:
         try:
             data[name] = (folder / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            present = ", ".join(sorted(p.name for p in folder.glob("*"))) or "nothing"
+            present = _first(sorted(p.name for p in folder.glob("*"))) or "nothing"
             raise CheckpointError(
                 f"{folder}: is no checkpoint: {name} is missing, it holds {present}. SpikeGuard "
                 "loads only its own checkpoints and .safetensors files."
@@ -219,19 +220,25 @@ def _parse(path: Path, data: bytes) -> dict[str, Tensor]:
     """Parse safetensors data without unpickling; on failure the error names the likely format."""
     try:
         return safetensors.torch.load(data)
-    except (safetensors.SafetensorError, KeyError) as error:
+    except (safetensors.SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         if data[:1] == b"\x80" or data[:2] == b"PK":
             raise CheckpointError(
                 f"{path}: is a pickle or torch archive; SpikeGuard loads only safetensors; convert "
                 "with safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)."
             ) from None
+        said = str(error).partition("\n")[0]
         raise CheckpointError(
-            f"{path}: is truncated, damaged or no safetensors file ({error})."
+            f"{path}: is truncated, damaged or no safetensors file ({said})."
         ) from error
 
 
 def _kind(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+    """Return type and shape, and how the tensor is stored if it is not a plain one."""
+    if tensor.is_nested:
+        return "a nested tensor"
+    stored = "" if tensor.layout == torch.strided else f" {str(tensor.layout)[6:]}"
+    stored += " without values (meta)" if tensor.is_meta else ""
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}{stored}"
 
 
 def _first(names: list[str]) -> str:
