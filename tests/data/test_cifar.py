@@ -256,3 +256,55 @@ def test_a_pickle_cannot_change_the_reader(name, tmp_path):
         read_pickle(tmp_path / "bad")
     (tmp_path / "good").write_bytes(ARRAY)
     assert np.array_equal(read_pickle(tmp_path / "good")[b"data"], rows(1, 0))
+
+
+def bomb(first, again):
+    """A program of many small instructions."""
+    return b"\x80\x02" + first + again + b"."
+
+
+PUT, GET = b"q\x00", b"h\x00"
+TRAPS = {
+    # 30 levels of (x, x): hashing or printing it takes 2 ** 30 steps
+    "key": (bomb(b"}K\x01", b"q\x00h\x00\x86" * 30 + b"K\x01s"), "neither text nor a number"),
+    "dtype": (
+        bomb(b"cnumpy\ndtype\nK\x01", b"q\x00h\x00\x86" * 30 + b"\x85R"),
+        "array of type 'tuple'",
+    ),
+    "nested": (bomb(b"N", b"\x85" * 500_000), "holds a tuple, not a dict"),
+    "instructions": (bomb(b"", b"N" * 2_100_000), "more than 2000000 instructions"),
+    "repeated": (
+        bomb(
+            b"c_codecs\nencode\nq\x01X" + (10**6).to_bytes(4, "little") + b"a" * 10**6 + b"q\x00",
+            b"h\x01h\x00\x85R" * 1000,
+        ),
+        "repeats its text",
+    ),
+    "claim": (bomb(b"}U\x04dataT", b"\xff\xff\xff\x7f"), "not a whole pickle"),
+    "claim of 8 bytes": (bomb(b"}\x8e", b"\xff" * 7 + b"\x7f"), "not a whole pickle"),
+    "memo": (bomb(b"}r", b"\xff\xff\xff\xff"), ""),
+    "shape": (
+        bomb(
+            b"}U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n\x85R(K\x01",
+            b"(" + b"K\x01" * 1000 + b"tcnumpy\ndtype\nU\x02u1\x85RK\x00U\x01atbs",
+        ),
+        "1 bytes for an array",
+    ),
+    "number": (bomb(b"L" + b"9" * 5000, b"L\n"), "not a whole pickle"),
+    "call": (bomb(b"U\x01a)", b"R"), "wants to call something else than a name"),
+    "class": (bomb(b"cnumpy\nndarray\n)", b"\x81"), "uses the instruction NEWOBJ"),
+    "set": (bomb(b"", b"\x8f"), "uses the instruction EMPTY_SET"),
+}
+
+
+@pytest.mark.parametrize("case", TRAPS)
+def test_time_and_memory_are_bounded_by_the_size_of_the_file(case, tmp_path):
+    code, message = TRAPS[case]
+    (tmp_path / "batch").write_bytes(code)
+    if case == "memo":  # an index of 4,294,967,295 allocates nothing
+        assert read_pickle(tmp_path / "batch") == {}
+        return
+    with pytest.raises(ValueError, match=message) as caught:
+        read_pickle(tmp_path / "batch")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400

@@ -1,5 +1,6 @@
 """The full data sets, bit for bit: run where copies of them are on disk."""
 
+import gzip
 import hashlib
 import io
 import subprocess
@@ -12,7 +13,9 @@ import pytest
 
 from spikeguard.data.cifar import CIFAR10, CIFAR100, read_binary
 from spikeguard.data.datasets import load
+from spikeguard.data.downloads import SOURCES
 from spikeguard.data.idx import read_mnist
+from spikeguard.data.official import OFFICIAL, is_official
 
 STORE = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = [
@@ -57,6 +60,10 @@ def test_mnist_is_the_official_one(tmp_path):
     for name, part in parts.items():
         assert sha256(part.images[:, 0].numpy()) == MNIST[name][0]
         assert sha256(part.labels.numpy()) == MNIST[name][1]
+    for file, wanted in OFFICIAL["mnist"].items():
+        packed = next(tmp_path.rglob(f"{file}.gz"))
+        assert hashlib.md5(packed.read_bytes()).hexdigest() == SOURCES["mnist"].files[packed.name]
+        assert hashlib.sha256(gzip.decompress(packed.read_bytes())).hexdigest() == wanted
     splits = load("mnist", tmp_path, train_limit=1000, test_limit=10)
     assert (len(splits.train), len(splits.val), len(splits.test)) == (900, 100, 10)
     assert splits.test.labels.tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
@@ -83,3 +90,4 @@ def test_cifar_test_images_are_the_official_ones(name, tmp_path):
     x, y = read_binary(path, release.labels, release.test_rows)
     assert sha256(x.permute(0, 2, 3, 1).numpy()) == pixels
     assert sha256(y.numpy()) == labels
+    assert is_official(name, path.name, path)  # so the digest is that of these pixels

@@ -67,6 +67,18 @@ def test_damaged_files_are_named_with_what_was_expected_and_found(fault, zipped,
     assert "\n" not in str(caught.value)
 
 
+def test_a_zip_bomb_is_cut_short(tmp_path, monkeypatch):
+    """A file of zeros: 300 KB claim and hold 300 MB."""
+    path = tmp_path / "images.gz"
+    count = 400_000
+    path.write_bytes(gzip.compress(idx(np.zeros((count, 28, 28), np.uint8))))
+    assert path.stat().st_size < 400_000
+    with pytest.raises(ValueError, match=r"asks for 313600000 bytes.* too many for its size"):
+        read_idx(path, (28, 28))
+    monkeypatch.setattr("spikeguard.data.idx._RATIO", 1100)  # the healthy twin
+    assert len(read_idx(path, (28, 28))) == count
+
+
 ZIPPED = gzip.compress(WHOLE)
 BROKEN = {
     "empty": b"",

@@ -278,7 +278,7 @@ def test_other_tables_of_tensors_are_rejected(content, capsys):
     assert "w.pt holds no state dict, a table of names and tensors" in _line(capsys)
 
 
-@pytest.mark.parametrize("first", list("cNIFSVLMT(.0)}]atRq\x80\x82\x8a") + ["hello", ""])
+@pytest.mark.parametrize("first", [*"cNIFSVLMT(.0)}]atRq\x80\x82\x8a", "hello", ""])
 def test_a_text_file_is_one_line(first, capsys):
     """Every first letter is another instruction to the reader of pickles."""
     Path("w.pt").write_bytes(first.encode("latin1") + b"abc\nfoo\n1\n.")

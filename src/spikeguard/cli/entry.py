@@ -65,7 +65,10 @@ _HELP = {
 }
 _DATA = {
     "download": ("Fetch a data set from its official source.", "data download cifar10"),
-    "check": ("Read the data sets on this machine and report what is missing.", "data check mnist"),
+    "check": (
+        "Read the data sets on this machine; report what is missing or changed.",
+        "data check mnist",
+    ),
 }
 
 

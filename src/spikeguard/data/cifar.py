@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikeguard.data.images import ImageSet
+from spikeguard.data.official import is_official, warn_of_changes
 from spikeguard.data.paths import not_found
 from spikeguard.data.pickles import read_pickle
 
@@ -88,10 +89,14 @@ def read_cifar(release: Release, root: Path) -> tuple[ImageSet, ImageSet]:
     Looks for the official folder in ``root`` and in ``root/<name>``, and uses ``root`` itself
     if it is that folder.
 
+    Warns:
+        ChangedFileWarning: If a file has another digest than the official one.
+
     Raises:
         ValueError: If a file is missing, of the wrong size, or holds labels out of range.
     """
     folder, ending = _locate(release, root)
+    changed: list[Path] = []
 
     def read(files: Sequence[str], rows: int, part: str) -> ImageSet:
         parts = []
@@ -104,14 +109,16 @@ def read_cifar(release: Release, root: Path) -> tuple[ImageSet, ImageSet]:
             else:
                 images, labels = read_python(path, release.key, rows)
             _check_labels(path, labels, release.num_classes)
+            if not is_official(release.name, path.name, path):
+                changed.append(path)
             parts.append((images, labels))
         images, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return ImageSet(images, labels, release.num_classes, f"{release.name}/{part}")
 
-    return (
-        read(release.train, release.train_rows, "train"),
-        read([release.test], release.test_rows, "test"),
-    )
+    train = read(release.train, release.train_rows, "train")
+    test = read([release.test], release.test_rows, "test")
+    warn_of_changes(release.name, changed)
+    return train, test
 
 
 def read_binary(path: Path, labels: int, rows: int) -> tuple[Tensor, Tensor]:

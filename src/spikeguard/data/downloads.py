@@ -21,6 +21,7 @@ from urllib.request import Request, urlopen
 
 from spikeguard.data.archives import extract
 from spikeguard.data.cifar import CIFAR10, CIFAR100
+from spikeguard.data.official import OFFICIAL, is_official
 from spikeguard.data.paths import data_root
 
 __all__ = ["SOURCES", "DownloadError", "Progress", "Source", "download"]
@@ -112,8 +113,7 @@ def download(
         raise DownloadError(f"download: url starts with https:// or http://, got {base!r}.")
     folder = data_root(root) / source.folder
     if source.members is not None and all(
-        (folder / member).is_file() and (folder / member).stat().st_size == size
-        for member, size in source.members.items()
+        _complete(name, folder / member, size) for member, size in source.members.items()
     ):
         return folder
     place = folder if source.members is None else folder.parent
@@ -126,6 +126,13 @@ def download(
         if source.members is not None:
             _extract(target, folder, source.members)
     return folder
+
+
+def _complete(name: str, path: Path, size: int) -> bool:
+    """Return whether an extracted file is whole and, where its digest is known, official."""
+    if not path.is_file() or path.stat().st_size != size:
+        return False
+    return path.name not in OFFICIAL.get(name, {}) or is_official(name, path.name, path)
 
 
 def _fetch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from spikeguard.cli.console import Plugin, allowed_plugins, progress, say, table
@@ -32,22 +33,27 @@ def download(name: str, /, *, data_root: Path | None = None) -> int:
 def check(
     name: str | None = None, /, *, plugin: Plugin = None, data_root: Path | None = None
 ) -> int:
-    """Read every image of the data sets on this machine and report what is missing or damaged.
+    """Read every image of the data sets on this machine; report what is missing or changed.
+
+    Each file is compared with the digest of the official one.
 
     Args:
-        name: Check only this data set; exit with code 2 if it is missing or damaged.
+        name: Check only this data set; exit with code 2 if it is missing, damaged or changed.
         plugin: Package whose data set is named as package.module:Part; repeated or with commas. Its
             code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
     from spikeguard.config.data_sources import load_images
     from spikeguard.data.datasets import DATASETS
+    from spikeguard.data.official import ChangedFileWarning
 
     rows, plugins = [], allowed_plugins(plugin)
     for each in DATASETS if name is None else [name]:
         try:
-            data = load_images(each, data_root, where="data check", plugins=plugins)
-        except ValueError as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", ChangedFileWarning)
+                data = load_images(each, data_root, where="data check", plugins=plugins)
+        except (ValueError, ChangedFileWarning) as error:
             if name is not None:
                 raise
             rows.append((each, "", "", "", str(error)))
