@@ -502,6 +502,54 @@ def process(*words, **options):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("streams", "code"),
+    [
+        ("list neurons >&-", 0),
+        ("list neurons >&- 2>&-", 0),
+        ("list recipes | true", 0),
+        ("train no-such-recipe 2>&-", 2),
+        ("train no-such-recipe 2>&1 >&- | true", 2),
+        ("list recipes > /dev/full", 2),
+    ],
+)
+def test_closed_streams_end_quietly(streams, code, tmp_path):
+    script = f"set -o pipefail; {sys.executable} -m spikeguard {streams}"
+    found = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == code
+    assert "Traceback" not in found.stderr
+    assert found.stderr.count("\n") <= 1
+
+
+def test_out_of_memory_is_one_line(rejected):
+    """A layer of 10 ** 16 neurons."""
+    message = rejected("train", "demo/vanilla", "model.width=99999999999999999")
+    assert "train: out of memory (" in message
+    assert "train.batch_size" in message
+
+
+def test_a_file_name_that_is_not_utf_8(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recipe = os.fsdecode(b"mine\xff.yaml")
+    (tmp_path / recipe).write_text("extends: demo/vanilla\n")
+    out = os.fsdecode(b"out\xff")
+    assert main(["train", recipe, *TINY, "--out", out]) == 0
+    assert load_recipe(f"{out}/recipe.yaml").name == "mine\ufffd"
+    assert main(["attack", out, "--suite", "quick", "--eps", "0.1"]) == 0
+    assert main(["report", out, "--out", os.fsdecode(b"page\xff.html")]) == 0
+    capsys.readouterr()
+
+
+def test_a_long_message_and_control_characters_stay_one_line(rejected):
+    message = rejected("train", "demo/vanilla", f"model.neuron.name=[{'x' * 5000}]")
+    assert " ... " in message
+    assert len(message) < 1100
+    assert "\\x1b[31m" in rejected("train", "a\x1b[31m\nb")
+
+
+@pytest.mark.slow
 def test_a_mistake_in_a_real_process(tmp_path):
     with process("train", "demo/vanilla", "model.neuron=lfi", cwd=tmp_path) as child:
         out, err = child.communicate(timeout=120)

@@ -18,6 +18,7 @@ from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.parallel import run_shards
 from spikeguard.evaluation.plan import plan_evaluation
 from spikeguard.evaluation.result import PARTS, Evaluation
+from spikeguard.evaluation.shard_runner import MemoryShortage
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, NoisyLIF
 from spikeguard.rng import stream
@@ -96,6 +97,24 @@ def killed_after(passes):
 
     model.register_forward_pre_hook(count)
     return model, left
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_search_that_runs_out_of_memory_ends_the_same(stored, tmp_path):
+    """There is room for five samples at once; the batch of 12 is halved twice."""
+    options = {"batch_size": 12, "cascade": True, "check": False}
+    whole = evaluate(spiking(), data(), attack(), **options)
+    model = spiking()
+
+    def hold(module, inputs):
+        if len(inputs[0]) > 5:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")
+
+    model.register_forward_pre_hook(hold)
+    out = tmp_path / "out" if stored else None
+    with pytest.warns(MemoryShortage) as caught:
+        same(evaluate(model, data(), attack(), **options, out=out), whole)
+    assert len(caught) == 2
 
 
 def test_an_evaluation_killed_anywhere_ends_the_same(tmp_path):

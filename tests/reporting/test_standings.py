@@ -47,3 +47,11 @@ def test_the_worst_of_all_suites_is_not_above_an_attack_of_the_table():
     """A noisy worst case can be scored above one attack of another suite."""
     radius = place([result("demo", {"fgsm": 0.8, "pgd10": 0.42}, 0.45), cascade("snn", {"a": 0.5})])
     assert radius.standings["0"].worst_case.accuracy == 0.42
+
+
+def test_names_of_attacks_may_hold_dots():
+    """A dot in the name of another package's attack is no width."""
+    names = ["x/a.b", "x/...", "x/width0.5", "x/v1.2.3", "y:z/a.", "pgd10"]
+    radius = place([result("demo", dict.fromkeys(names, 0.5), 0.5)])
+    assert set(radius.attacks) == set(names)
+    assert radius.attacks[0] == "pgd10"

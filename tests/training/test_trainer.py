@@ -20,6 +20,7 @@ from spikeguard.rng import stream
 from spikeguard.storage import checkpoints as checkpoint
 from spikeguard.storage.checkpoints import load_model
 from spikeguard.storage.digests import file_digest, is_sealed
+from spikeguard.system.out_of_memory import OutOfMemory
 from spikeguard.training import engine
 from spikeguard.training.checkpointing import difference, differences, identity, require_new_folder
 from spikeguard.training.divergence import TrainingDiverged
@@ -648,6 +649,22 @@ def test_a_bad_weight_is_not_stored_by_a_timed_checkpoint(tmp_path):
     assert error.epoch == 2
     found = checkpoint.load(tmp_path / "run" / "checkpoints" / "last")
     assert (found.info["position"]["epoch"], found.info["position"]["batch"]) == (1, 0)
+
+
+def test_out_of_memory_says_the_batch_size_and_how_to_go_on(tmp_path):
+    def full(done, total, text):
+        if text.startswith("epoch 2"):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    size = QUICK.batch_size
+    with pytest.raises(OutOfMemory) as caught:
+        train(cnn(), small_data(), Vanilla(), QUICK, out=tmp_path / "run", progress=full)
+    said = str(caught.value)
+    assert f"out of memory with batch_size {size}; {tmp_path / 'run'}" in said
+    assert "is kept" in said
+    assert f"in a new folder with batch_size {size // 2}" in said
+    assert "\n" not in said
+    train(cnn(), small_data(), Vanilla(), QUICK, out=tmp_path / "run", resume=True)
 
 
 def test_bad_statistics_of_a_batch_norm_are_found(tmp_path):

@@ -15,15 +15,16 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from itertools import pairwise
-from typing import Any
+from typing import Any, TextIO
 
 from cyclopts import App, CycloptsError
 
 from spikeguard.system.allocator import keep_freed_memory
 from spikeguard.system.errors import is_user_error, raised_in
+from spikeguard.system.out_of_memory import is_out_of_memory
 
 __all__ = ["app", "main"]
 
@@ -72,6 +73,10 @@ _DATA = {
 }
 
 
+_LESS_MEMORY = (
+    "use a smaller network, batch size (train.batch_size, evaluate.batch_size) or number of "
+    "processes (--jobs), or free some memory and run it again; finished parts are kept."
+)
 _MESSAGE = 1000  # characters of an error message
 
 
@@ -112,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after ``spikeguard``; None takes those of this process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _make_streams_writable()
     if arguments is None and words[:1] != ["bench"]:  # benchmarks run with the default allocator
         keep_freed_memory()
     try:
@@ -132,13 +138,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             words, error, f"{what} with sys.exit({error.code!r}); nothing more ran"
         )
     except BrokenPipeError:  # the reader, for example 'head', closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for stream in (sys.stdout, sys.stderr):
+            _discard_if_closed(stream)
         return 0
     except OSError as error:
         reason = error.strerror or str(error)
         message = f"{error.filename}: {reason}" if error.filename else reason
         return _report_error(words, error, message)
     except Exception as error:
+        if is_out_of_memory(error) and not is_user_error(error):
+            said = f"out of memory ({_first_line(error) or 'of Python'})"
+            return _report_error(words, error, f"{said}; {_LESS_MEMORY}")
         if is_user_error(error):
             return _report_error(words, error, " ".join(str(error).split()))
         place = raised_in(error, _plugins(words))
@@ -189,7 +199,8 @@ def _one_line_warnings(command: str) -> Iterator[None]:
 def _report_error(words: Sequence[str], error: BaseException, message: str) -> int:
     if os.environ.get("SPIKEGUARD_DEBUG"):
         traceback.print_exception(error)
-    print(f"{_command(words)}: {_shown(message)}", file=sys.stderr)
+    with suppress(OSError):  # nobody reads standard error
+        print(f"{_command(words)}: {_shown(message)}", file=sys.stderr)
     return 2
 
 
@@ -198,6 +209,24 @@ def _shown(message: str) -> str:
     plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
     half = _MESSAGE // 2
     return plain if len(plain) <= _MESSAGE else f"{plain[:half]} ... {plain[-half:]}"
+
+
+def _make_streams_writable() -> None:
+    """Write to nowhere where a stream was closed; escape what its encoding cannot write."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - as long as the process
+        elif getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_if_closed(stream: TextIO) -> None:
+    """Send the rest of a stream to nowhere if its reader is gone."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _first_line(error: Exception) -> str:

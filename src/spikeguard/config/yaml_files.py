@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -208,7 +209,8 @@ def _text(path: Path) -> str:
 def _name(path: Path) -> str:
     inside = path.is_relative_to(_PACKAGED.resolve())
     named = path.relative_to(_PACKAGED.resolve()) if inside else Path(path.name)
-    return named.with_suffix("").as_posix()
+    plain = os.fsencode(named.with_suffix("").as_posix())  # a file name may be no text
+    return plain.decode(errors="replace")
 
 
 def _set(raw: dict[str, Any], steps: list[str], value: object) -> None:

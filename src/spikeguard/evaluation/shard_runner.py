@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import warnings
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,47 @@ from spikeguard.evaluation.shard_store import read_shard
 from spikeguard.evaluation.worst_case import REPORT
 from spikeguard.rng import SampleStreams, key
 from spikeguard.storage.atomic_files import write_npz
+from spikeguard.system.out_of_memory import OutOfMemory, is_out_of_memory
 
-__all__ = ["Arrays", "ShardRunner", "partial_shard_path", "search_state_path"]
+__all__ = [
+    "Arrays",
+    "MemoryShortage",
+    "ShardRunner",
+    "partial_shard_path",
+    "search_state_path",
+]
 
 Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+class MemoryShortage(UserWarning):
+    """An evaluation goes on with smaller batches, because the memory was not enough."""
+
+
+@dataclass
+class _BatchSize:
+    """Samples at once; it is halved when memory runs out, for all later shards too."""
+
+    samples: int
+
+    def halve(self, error: BaseException) -> None:
+        """Halve the size, with a warning.
+
+        Raises:
+            OutOfMemory: If a single sample is too much.
+        """
+        if self.samples == 1:
+            raise OutOfMemory(
+                "evaluate: out of memory with a single image at once; free some memory, or use "
+                "fewer processes or a machine with more. Finished shards are kept."
+            ) from error
+        self.samples //= 2
+        warnings.warn(
+            f"out of memory with {2 * self.samples} images at once; continuing with "
+            f"{self.samples}. Results do not depend on it.",
+            MemoryShortage,
+            stacklevel=2,
+        )
 
 
 @dataclass(frozen=True)
@@ -47,6 +86,10 @@ class ShardRunner:
     attacks: dict[str, Attack]
     options: EvaluationOptions
     stochastic: bool
+    _batch: _BatchSize = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_batch", _BatchSize(self.options.batch_size))
 
     @property
     def scorer(self) -> Scorer:
@@ -57,14 +100,33 @@ class ShardRunner:
     def run(
         self, images: ImageSet, index: Tensor, meter: ProgressMeter, file: Path | None
     ) -> Arrays:
-        """Return the outcomes of a shard as arrays.
+        """Return the outcomes of a shard as arrays; halve the batches where memory runs out.
 
         Args:
             images: The data.
             index: Indices of the shard's samples [N].
             meter: Counts the gradients.
             file: The file for the shard, or None. A cascade saves its state in a file beside it.
+
+        Raises:
+            OutOfMemory: If a single sample is too much.
         """
+        while True:
+            try:
+                return self._run(images, index, meter, file)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                shortage = error.with_traceback(None)  # it holds the tensors of the failed pass
+            self._batch.halve(shortage)
+            meter.resume()
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _run(
+        self, images: ImageSet, index: Tensor, meter: ProgressMeter, file: Path | None
+    ) -> Arrays:
         weights = (*self.model.parameters(), *self.model.buffers())
         device = weights[0].device if weights else torch.device("cpu")
         x, y = (tensor.to(device) for tensor in images.batch(index))
@@ -80,19 +142,19 @@ class ShardRunner:
     def _attack_independently(
         self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, meter: ProgressMeter
     ) -> Arrays:
-        """Run every attack on every sample of one batch."""
-        correct, shard = {"clean": self.scorer.reported(x, y, index, clean)}, Arrays()
+        """Run every attack on every sample of a shard."""
+        correct, shard = {"clean": self._reported(x, y, index, clean)}, Arrays()
         least, worst, worst_x = clean.clone(), correct["clean"].clone(), x.clone()
         for name, attack in self.attacks.items():
             started = time.monotonic()
             rows = torch.arange(len(x)) if self.stochastic else clean.nonzero()[:, 0]
             x_adv, shares = x.clone(), torch.zeros_like(clean)
             meter.attack(name, len(rows))
-            if len(rows):
-                at = rows.to(x.device)
-                found, shares[rows] = self._attack(name, attack, x[at], y[at], index[rows])
+            for batch in torch.split(rows, self._batch.samples) if len(rows) else ():
+                at = batch.to(x.device)
+                found, shares[batch] = self._attack(name, attack, x[at], y[at], index[batch])
                 x_adv[at] = found
-            correct[name] = self.scorer.reported(x_adv, y, index, shares)
+            correct[name] = self._reported(x_adv, y, index, shares)
             shard[f"seconds:{name}"] = np.array([time.monotonic() - started])
             lower = shares < least
             least = torch.where(lower, shares, least)
@@ -104,6 +166,11 @@ class ShardRunner:
         correct["worst_case"] = worst
         shard["worst_x"] = worst_x.cpu().numpy()
         return shard | {f"right:{name}": values.numpy() for name, values in correct.items()}
+
+    def _reported(self, x: Tensor, y: Tensor, index: Tensor, shares: Tensor) -> Tensor:
+        """Return the shares to report; ``shares`` are those of the choice."""
+        parts = [self.scorer.reported(x[b], y[b], index[b], shares[b]) for b in self._batches(x)]
+        return torch.cat(parts)
 
     def _attack_in_cascade(
         self,
@@ -185,7 +252,7 @@ class ShardRunner:
             return correct
 
         streams = SampleStreams(key(self.options.seed, "attack", name), index)
-        size = self.options.batch_size
+        size = self._batch.samples
         with self._search_precision(x):
             return active_set(
                 attack, self.model, x, y, streams=streams, batch_size=size, judge=judge
@@ -214,7 +281,7 @@ class ShardRunner:
             return search.run(
                 self.model, x, y, index, right,
                 SampleStreams(key(self.options.seed, "attack", name), index),
-                batch_size=self.options.batch_size, judge=judge,
+                batch_size=self._batch.samples, judge=judge,
                 expect=meter.expect,
             )  # fmt: skip
 
@@ -228,7 +295,7 @@ class ShardRunner:
         return found, self.scorer.adversarial(name, attack.threat, found, x, y, index)
 
     def _batches(self, x: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(torch.arange(len(x)), self.options.batch_size)
+        return torch.split(torch.arange(len(x)), self._batch.samples)
 
     def _search_precision(self, x: Tensor) -> AbstractContextManager[None]:
         """Autocast to the precision of the attacks' passes."""

@@ -61,8 +61,11 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text atomically, as UTF-8; line endings are not converted."""
-    write_bytes(path, text.encode())
+    r"""Write text atomically, as UTF-8; line endings are not converted.
+
+    A byte of a file name that is not UTF-8 is written as ``\udcff``, which JSON reads back.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: str | Path, obj: Any) -> None:

@@ -21,6 +21,7 @@ from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.digests import FILES, file_digest, sealed
 from spikeguard.storage.folder_lock import locked
 from spikeguard.storage.run_folder import BEST, LAST, METRICS, RESULT
+from spikeguard.system.out_of_memory import OutOfMemory, is_out_of_memory
 from spikeguard.system.progress import ProgressCallback
 from spikeguard.training.checkpointing import Checkpointer, identity, require_new_folder
 from spikeguard.training.divergence import TrainingDiverged
@@ -90,6 +91,7 @@ def train(
         ValueError: If ``data`` is not a Splits; if the folder holds a run already, or a different
             run from the one to resume; or if a piece of the objective rejects the other pieces,
             the model or the options.
+        OutOfMemory: If the memory is not enough; the last checkpoint is kept.
         TrainingDiverged: If a loss, a gradient or a weight is not finite; the last checkpoint is
             kept.
         OSError: If a file cannot be written; the last checkpoint is kept.
@@ -170,6 +172,15 @@ def _train(
             f"{error}; {checkpointer.checkpoint_status()}. Try a smaller lr than {options.lr:g}.",
         )
         raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        size = options.batch_size
+        raise OutOfMemory(
+            f"train: out of memory with batch_size {size}; {checkpointer.checkpoint_status()}. "
+            f"Free some memory and resume, or train in a new folder with batch_size "
+            f"{max(1, size // 2)} (in a recipe train.batch_size): that is another training."
+        ) from error
 
     checkpoint.load_model(checkpointer.path / (LAST if data.val is None else BEST), model)
     best = state.best(by_loss)
