@@ -50,8 +50,9 @@ bench-peers: $(VENV)/.core ## Install what benchmarks and peer tests compare wit
 	$(PIP) --no-deps spikingjelly norse
 	@$(BIN)/python -c 'import torch; print("torch", torch.__version__)'
 
-drill: $(VENV)/.dev ## Kill processes, fill disks, let two write one folder; compare with undisturbed runs.
+drill: $(VENV)/.dev ## Kill processes, fill disks, damage files, let two write one folder; compare with undisturbed runs.
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m tests.drill
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m tests.drill.mutations --jobs $(WORKERS)
 
 clean: ## Remove the environment and the caches; runs/ and data/ stay.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -10,42 +10,7 @@ import torch
 from spikeguard.data.cifar import CIFAR10, CIFAR100, read_cifar
 from spikeguard.data.datasets import load
 from spikeguard.data.pickles import read_pickle
-
-TINY = {
-    "cifar10": replace(CIFAR10, train_rows=4, test_rows=3),
-    "cifar100": replace(CIFAR100, train_rows=4, test_rows=3),
-}
-
-
-def rows(count, first):
-    """Row i of a file holds the bytes first + i, first + i + 1, ... modulo 256."""
-    return (np.arange(3072) + (first + np.arange(count))[:, None]).astype(np.uint8)
-
-
-def contents(release):
-    """Every file of a release: its pixels and its class numbers."""
-    parts = [(name, release.train_rows) for name in release.train] + [
-        (release.test, release.test_rows)
-    ]
-    return {
-        name: (rows(count, 10 * k), [(k + i) % release.num_classes for i in range(count)])
-        for k, (name, count) in enumerate(parts)
-    }
-
-
-def write(release, root, version, protocol=2):
-    folder = root / getattr(release, version)
-    folder.mkdir(parents=True)
-    for name, (pixels, labels) in contents(release).items():
-        if version == "binary":
-            head = np.array(labels, np.uint8)[:, None]
-            if release.labels == 2:
-                head = np.concatenate([head * 0 + 19, head], 1)
-            (folder / f"{name}.bin").write_bytes(np.concatenate([head, pixels], 1).tobytes())
-        else:
-            content = {b"data": pixels, release.key: labels, b"batch_label": name.encode()}
-            (folder / name).write_bytes(pickle.dumps(content, protocol=protocol))
-    return folder
+from tests.toys.data_files import TINY, contents, rows, write_cifar
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -53,7 +18,7 @@ def write(release, root, version, protocol=2):
 @pytest.mark.parametrize("name", TINY)
 def test_both_versions_give_the_images_in_order(name, version, nested, tmp_path):
     release = TINY[name]
-    folder = write(release, tmp_path / name if nested else tmp_path, version)
+    folder = write_cifar(release, tmp_path / name if nested else tmp_path, version)
     for root in (tmp_path, folder):  # the data root, or the official folder itself
         train, test = read_cifar(release, root)
         want = list(contents(release).values())
@@ -79,7 +44,7 @@ def test_a_red_pixel_of_the_file_is_a_red_pixel_of_the_image(tmp_path):
 
 @pytest.mark.parametrize("protocol", range(5))
 def test_every_pickle_protocol_of_an_array_is_read(protocol, tmp_path):
-    write(TINY["cifar10"], tmp_path, "python", protocol)
+    write_cifar(TINY["cifar10"], tmp_path, "python", protocol)
     assert len(read_cifar(TINY["cifar10"], tmp_path)[0]) == 20
 
 
@@ -106,7 +71,7 @@ def test_an_array_in_fortran_order_is_read(tmp_path):
 
 @pytest.mark.parametrize("cut", [1, 3073, 3072])
 def test_a_truncated_binary_file_is_named_with_its_sizes(cut, tmp_path):
-    path = write(TINY["cifar10"], tmp_path, "binary") / "data_batch_3.bin"
+    path = write_cifar(TINY["cifar10"], tmp_path, "binary") / "data_batch_3.bin"
     path.write_bytes(path.read_bytes()[:-cut])
     with pytest.raises(
         ValueError, match=f"= 12292 bytes, got {12292 - cut}; .*truncated"
@@ -116,7 +81,7 @@ def test_a_truncated_binary_file_is_named_with_its_sizes(cut, tmp_path):
 
 
 def test_a_binary_file_that_is_too_long_is_rejected(tmp_path):
-    path = write(TINY["cifar100"], tmp_path, "binary") / "test.bin"
+    path = write_cifar(TINY["cifar100"], tmp_path, "binary") / "test.bin"
     path.write_bytes(path.read_bytes() + bytes(3074))
     with pytest.raises(ValueError, match="too long"):
         read_cifar(TINY["cifar100"], tmp_path)
@@ -125,13 +90,13 @@ def test_a_binary_file_that_is_too_long_is_rejected(tmp_path):
 def test_the_real_releases_ask_for_the_official_sizes(tmp_path):
     assert CIFAR10.sizes["data_batch_5.bin"] == CIFAR10.sizes["test_batch.bin"] == 30_730_000
     assert CIFAR100.sizes == {"train.bin": 153_700_000, "test.bin": 30_740_000}
-    write(TINY["cifar10"], tmp_path, "binary")
+    write_cifar(TINY["cifar10"], tmp_path, "binary")
     with pytest.raises(ValueError, match="expected 10000 rows of 3073 bytes"):
         load("cifar10", tmp_path)
 
 
 def test_a_label_out_of_range_names_the_row(tmp_path):
-    path = write(TINY["cifar10"], tmp_path, "binary") / "data_batch_2.bin"
+    path = write_cifar(TINY["cifar10"], tmp_path, "binary") / "data_batch_2.bin"
     data = bytearray(path.read_bytes())
     data[2 * 3073] = 10
     path.write_bytes(data)
@@ -151,7 +116,7 @@ def test_the_error_for_missing_files_names_folders_and_download(name, tmp_path):
     ("version", "file"), [("binary", "test_batch.bin"), ("python", "data_batch_4")]
 )
 def test_one_missing_file_is_named(version, file, tmp_path):
-    folder = write(TINY["cifar10"], tmp_path, version)
+    folder = write_cifar(TINY["cifar10"], tmp_path, version)
     (folder / file).unlink()
     with pytest.raises(ValueError, match=f"cifar10: {file} not found in {folder};"):
         read_cifar(TINY["cifar10"], tmp_path)
@@ -170,7 +135,7 @@ def test_one_missing_file_is_named(version, file, tmp_path):
     ],
 )
 def test_python_files_of_the_wrong_content_are_rejected(change, message, tmp_path):
-    folder = write(TINY["cifar10"], tmp_path, "python")
+    folder = write_cifar(TINY["cifar10"], tmp_path, "python")
     content = {b"data": rows(4, 0), b"labels": [0, 1, 2, 3]}
     (folder / "data_batch_1").write_bytes(pickle.dumps({**content, **change}, protocol=2))
     with pytest.raises(ValueError, match=message):
@@ -189,7 +154,7 @@ def test_a_malicious_pickle_is_rejected_and_not_executed(tmp_path):
     import os
 
     bait = tmp_path / "executed"
-    folder = write(TINY["cifar10"], tmp_path, "python")
+    folder = write_cifar(TINY["cifar10"], tmp_path, "python")
     code = pickle.dumps({b"data": Command((os.mkdir, (str(bait),)))}, protocol=2)
     (folder / "data_batch_1").write_bytes(code)
     with pytest.raises(

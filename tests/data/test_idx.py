@@ -1,7 +1,6 @@
 """The IDX reader on files written here, whole and damaged."""
 
 import gzip
-import struct
 
 import numpy as np
 import pytest
@@ -9,29 +8,13 @@ import torch
 
 from spikeguard.data.datasets import load
 from spikeguard.data.idx import read_idx, read_mnist
-
-PIXELS = (np.arange(5 * 28 * 28) % 251).astype(np.uint8).reshape(5, 28, 28)
-LABELS = np.array([3, 0, 9, 1, 3], np.uint8)
-
-
-def idx(array, *, shape=None, kind=8):
-    shape = array.shape if shape is None else shape
-    header = bytes([0, 0, kind, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
-    return header + array.tobytes()
-
-
-def write(folder, *, zipped=False, images=PIXELS, labels=LABELS):
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in ("train", "t10k"):
-        for stem, array in (("images-idx3", images), ("labels-idx1", labels)):
-            path = folder / f"{part}-{stem}-ubyte{'.gz' if zipped else ''}"
-            path.write_bytes(gzip.compress(idx(array)) if zipped else idx(array))
+from tests.toys.data_files import LABELS, PIXELS, idx, write_mnist
 
 
 @pytest.mark.parametrize("place", ["MNIST/raw", "mnist", ""])
 @pytest.mark.parametrize("zipped", [False, True])
 def test_every_layout_gives_the_same_images(place, zipped, tmp_path):
-    write(tmp_path / place, zipped=zipped)
+    write_mnist(tmp_path / place, zipped=zipped)
     train, test = read_mnist(tmp_path)
     for part in (train, test):
         assert torch.equal(part.images, torch.from_numpy(PIXELS.copy())[:, None])
@@ -98,7 +81,7 @@ def test_broken_gzip_files_are_rejected(fault, tmp_path):
 
 
 def test_the_error_for_a_missing_file_names_the_folders_and_the_download(tmp_path):
-    write(tmp_path / "MNIST" / "raw")
+    write_mnist(tmp_path / "MNIST" / "raw")
     (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(ValueError, match=r"mnist: t10k-labels-idx1-ubyte.* not found") as caught:
         load("mnist", tmp_path)
@@ -111,6 +94,6 @@ def test_the_error_for_a_missing_file_names_the_folders_and_the_download(tmp_pat
     [(LABELS[:4], "5 images, but .* 4 labels"), (LABELS + 1, r"labels lie in 0 .. 9, got 10")],
 )
 def test_labels_that_do_not_fit_are_rejected(labels, message, tmp_path):
-    write(tmp_path, labels=labels)
+    write_mnist(tmp_path, labels=labels)
     with pytest.raises(ValueError, match=message):
         read_mnist(tmp_path)

@@ -12,8 +12,7 @@ from spikeguard.data import official
 from spikeguard.data.cifar import CIFAR10, CIFAR100
 from spikeguard.data.datasets import load
 from spikeguard.data.official import OFFICIAL, ChangedFileWarning, is_official
-from tests.data.test_cifar import TINY, write
-from tests.data.test_idx import write as write_mnist
+from tests.toys.data_files import TINY, write_cifar, write_mnist
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -23,7 +22,7 @@ def cifar(tmp_path, monkeypatch):
     """Small files that count as the official ones, of both versions."""
     tiny = TINY["cifar10"]
     for version in ("binary", "python"):
-        folder = write(tiny, tmp_path / version, version)
+        folder = write_cifar(tiny, tmp_path / version, version)
         for path in folder.iterdir():
             method = hashlib.sha256 if path.suffix else hashlib.md5
             monkeypatch.setitem(

@@ -55,14 +55,15 @@ class _Loader(yaml.SafeLoader):
         self._spent: dict[str, int] = {}  # nodes inside each finished anchor
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         mark = event.start_mark
         if isinstance(event, yaml.AliasEvent):
             self._aliases += 1
             _require(self._aliases <= MAX_ALIASES, f"more than {MAX_ALIASES} aliases", mark)
-            open_ = event.anchor in self.anchors and event.anchor not in self._spent
-            _require(not open_, f"alias *{event.anchor} is inside what it repeats", mark)
-            self._count(self._spent.get(event.anchor, 0), mark)
+            name = str(event.anchor)
+            inside = name in self.anchors and name not in self._spent
+            _require(not inside, f"alias *{name} is inside what it repeats", mark)
+            self._count(self._spent.get(name, 0), mark)
             return super().compose_node(parent, index)
         self._depth += 1
         _require(self._depth <= MAX_DEPTH, f"more than {MAX_DEPTH} levels", mark)
