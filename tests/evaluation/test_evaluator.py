@@ -387,9 +387,16 @@ def test_shards_of_another_evaluation_are_rejected(change, says, unfinished, ima
     assert calls == []
 
 
-def test_a_damaged_shard_is_named(unfinished, images):
+@pytest.mark.parametrize("damage", ["cut", "header", "content"])
+def test_a_damaged_shard_is_named(damage, unfinished, images):
     part = next((unfinished / ".parts").glob("*.npz"))
-    part.write_bytes(part.read_bytes()[:100])
+    data = bytearray(part.read_bytes())
+    if damage == "cut":
+        del data[100:]
+    else:  # a name in the zip directory; compressed numbers (zlib.error)
+        place = data.rindex(b".npy") if damage == "header" else data.index(b".npy") + 30
+        data[place : place + 4] = b"\xff" * 4
+    part.write_bytes(data)
     with pytest.raises(ValueError, match=f"{part.name} is damaged"):
         evaluate(spiking(), images, fragile()[0], batch_size=4, out=unfinished)
 

@@ -32,7 +32,7 @@ def load_yaml(text: str) -> Any:
         ConfigError: If the text is no YAML or exceeds a limit; the message has no place and no
             full stop.
     """
-    if len(text) > MAX_BYTES or len(text.encode(errors="replace")) > MAX_BYTES:
+    if len(text.encode(errors="replace")) > MAX_BYTES:
         raise ConfigError(f"more than {MAX_BYTES >> 10} KiB, which is not a recipe")
     try:
         return yaml.load(text, _Loader)
