@@ -155,14 +155,20 @@ def test_what_the_results_belong_to_is_written_down(capsys):
     assert "holds results of another model: weights was" in _line(capsys)
 
 
+COMPILED = ("compiled.pt", "compiled.safetensors")
+
+
 def test_every_kind_of_weights_file_gives_the_same(capsys):
     weights = state()
     save_file(weights, "w.safetensors")
     torch.save(weights, "plain.pt")
     torch.save({"epoch": 3, "state_dict": weights}, "wrapped.pt")
     torch.save({f"module.{name}": value for name, value in weights.items()}, "parallel.pt")
+    both = {f"_orig_mod.module.model.{name}": value for name, value in weights.items()}
+    torch.save({"state_dict": both}, "compiled.pt")
+    save_file(both, "compiled.safetensors")
     shown = set()
-    for name in ("w.safetensors", "plain.pt", "wrapped.pt", "parallel.pt"):
+    for name in ("w.safetensors", "plain.pt", "wrapped.pt", "parallel.pt", *COMPILED):
         assert usual("--out", "mine", "--weights", name) == 0
         shown.add(capsys.readouterr().out)
     assert len(shown) == 1
@@ -218,6 +224,10 @@ def test_rejections_are_one_line(words, message, capsys):
     ("content", "message"),
     [
         ({"other": torch.zeros(2)}, "belongs to another model: it lacks layer.weight, layer.bias"),
+        (
+            {"net.layer.weight": torch.zeros(10, 64), "net.scale": torch.zeros(2)},
+            "belongs to another model: it lacks layer.bias; it adds scale.",
+        ),
         ({"a": Code()}, "holds pickled objects beside tensors"),
         ({"a": 3}, "holds no state dict"),
         (None, "no such file"),
@@ -376,6 +386,21 @@ def test_a_folder_with_something_else_is_left_unchanged(folder, capsys):
     assert usual("--out", "notes") == 2
     assert "notes holds something else" in _line(capsys)
     assert [p.name for p in (folder / "notes").iterdir()] == ["a.txt"]
+
+
+def test_the_report_names_the_folder_of_a_factory(capsys):
+    assert usual() == 0
+    capsys.readouterr()
+    assert main(["report", "runs/my_nets:net"]) == 2
+    hint = "runs/my_nets:net: no such run folder. Did you mean runs/my_nets.net?"
+    assert hint in _line(capsys)
+
+
+def test_the_layer_that_refuses_images_is_named(capsys):
+    words = ["--model", "my_nets:colours", "--T", "4", "--data", "digits", "--out", "there"]
+    assert attack(*words) == 2
+    assert "in 0 (Conv2d, takes 3 channels), given float32 [3, 1, 8, 8]" in _line(capsys)
+    assert not Path("there").exists()
 
 
 def _line(capsys):

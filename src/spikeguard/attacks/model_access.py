@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import AttackError
+from spikeguard.models.input_dtype import in_dtype_of
 from spikeguard.neurons.modes import under_attack
 from spikeguard.rng import Randomness, SampleStreams, randomness
 from spikeguard.system.swapping import restored, swapped
@@ -108,13 +109,21 @@ def observe_passes(listener: Listener) -> Iterator[None]:
 
 
 def classify(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the logits [B, K] of one forward pass.
+    """Return the logits [B, K] of one forward pass on images in the type of the model's weights.
 
     Raises:
-        ValueError: If the logits have another shape, or a label exceeds the number of classes.
+        ValueError: If the logits have another shape, a label exceeds the number of classes, or the
+            model writes to its argument.
         AttackError: If the logits are not finite.
     """
-    logits: Tensor = model(x)
+    shown = in_dtype_of(model, x)
+    version = None if shown.is_inference() else shown._version
+    logits: Tensor = model(shown)
+    if version is not None and shown._version != version:
+        raise ValueError(
+            "attack: the model writes to its argument, so every call changes the images; write "
+            "x = x.clone() at the start of forward, or adapt it with spikeguard.foreign."
+        )
     if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
         raise ValueError(
             f"attack: the model must return logits [B, K], K >= 2, for {len(x)} inputs, got "
@@ -168,8 +177,9 @@ def require_inputs(x: Tensor, y: Tensor) -> None:
             "normalise inside the model, not before it."
         )
     if y.shape != x.shape[:1] or y.dtype != torch.int64:
+        remedy = "y.argmax(1)" if y.ndim == 2 else "y.long()"
         raise ValueError(
-            f"attack: labels are int64 [{len(x)}], got {y.dtype} {list(y.shape)}; use y.long()."
+            f"attack: labels are int64 [{len(x)}], got {y.dtype} {list(y.shape)}; use {remedy}."
         )
     if int(y.min()) < 0:
         raise ValueError(f"attack: labels start at 0, got {int(y.min())}.")

@@ -22,6 +22,7 @@ from spikeguard.evaluation.plan import EvaluationPlan, plan_evaluation
 from spikeguard.evaluation.result import Evaluation, WorstSet
 from spikeguard.evaluation.search_record import merged_record
 from spikeguard.evaluation.worst_case import lowest, never_rising
+from spikeguard.preflight.quick import warn
 from spikeguard.system.progress import Progress, ProgressCallback
 from spikeguard.system.progress_bar import shown_progress
 
@@ -76,8 +77,8 @@ def evaluate(
         keep_adversarial: Store the inputs of every attack, beside those of the worst case.
         cascade: Run attacks from cheap to expensive, each on the samples that survived.
         precision: "32" or "bf16", the precision of the attacks' passes; scores are float32.
-        check: Whether to check the model first. A suspicion is a ``PreflightWarning``. The result
-            does not depend on it.
+        check: Whether to check the model first. A suspicion is a ``PreflightWarning``, and so is a
+            clean accuracy no better than guessing. The result does not depend on it.
         progress: "auto" shows a bar on standard error if that is a terminal; or a callback ``(done,
             total, what)``, or None. It counts gradients; the total is an upper bound that falls as
             attacks succeed.
@@ -93,7 +94,10 @@ def evaluate(
     )
     plan = checked_plan if check else plan_evaluation
     with shown_progress(progress, "attack") as update:
-        return run_plan(plan(model, data, attacks, options), update)
+        found = run_plan(plan(model, data, attacks, options), update)
+    if check:
+        warn(filter(None, [found.warning]))
+    return found
 
 
 def run_plan(plan: EvaluationPlan, progress: ProgressCallback | None = None) -> Evaluation:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from spikeguard.attacks.model_access import DEFAULT_EOT
 from spikeguard.evaluation.statistics import Score
+from spikeguard.preflight.chance import guesses
 from spikeguard.storage.atomic_files import write_json, write_npz
 from spikeguard.storage.digests import FILES, IDENTITY, file_digest, is_sealed, sealed
 from spikeguard.storage.npz_files import read_npz
@@ -127,6 +128,12 @@ class Evaluation:
         """Accuracy under each attack; in a cascade, after it and all cheaper ones."""
         return {name: Score.of(self.outcomes[name]) for name in self.settings}
 
+    @property
+    def warning(self) -> str:
+        """States that the clean accuracy is no better than guessing; empty if it is better."""
+        right = float(self.outcomes["clean"].sum())
+        return guesses(right, self.samples, int(self.labels.max()) + 1)
+
     def table(self) -> str:
         """Return an aligned plain-text table, with warnings below it."""
         mark = "+ " if self.cascade else ""  # no line shows an attack alone
@@ -148,6 +155,8 @@ class Evaluation:
             )
         if self.zero_gradient > 0:
             lines.append(self._zero_in_words())
+        if self.warning:
+            lines.append(f"warning: {self.warning}")
         return "\n".join(part for line in lines for part in wrap(line, _WIDTH))
 
     def _zero_in_words(self) -> str:

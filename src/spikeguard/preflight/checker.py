@@ -16,11 +16,13 @@ from spikeguard.models.adapters.classifier import Foreign
 from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
 from spikeguard.models.adapters.presentation import taken
 from spikeguard.neurons.modes import spiking_layers
+from spikeguard.preflight.chance import guesses
 from spikeguard.preflight.gradient import require_gradient
 from spikeguard.preflight.modes import TrainingModeError, evaluation_mode_required
 from spikeguard.preflight.padding import padding_recorded
 from spikeguard.preflight.repeats import (
     changes,
+    left_unchanged,
     presented,
     require_independence,
     require_same_again,
@@ -41,6 +43,7 @@ class Preflight:
 
     Attributes:
         samples: Number of images.
+        classes: Number of classes K of its logits.
         accuracy: Share of images that are classified correctly, in [0, 1].
         zero_gradient: Share of images whose input gradient is exactly zero.
         eps: Length of the steps below.
@@ -54,6 +57,7 @@ class Preflight:
     """
 
     samples: int
+    classes: int
     accuracy: float
     zero_gradient: float
     eps: float
@@ -67,8 +71,13 @@ class Preflight:
 
     @property
     def warning(self) -> str:
-        """The reason why attack results cannot be trusted; empty if there is none."""
-        return self.surrogates.warning if isinstance(self.surrogates, Compared) else ""
+        """The reasons why attack results cannot be trusted; empty if there is none."""
+        swept = self.surrogates.warning if isinstance(self.surrogates, Compared) else ""
+        return "; ".join(filter(None, (self._guesses, swept)))
+
+    @property
+    def _guesses(self) -> str:
+        return guesses(self.accuracy * self.samples, self.samples, self.classes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain data."""
@@ -77,18 +86,19 @@ class Preflight:
     def __str__(self) -> str:
         driven = ", ".join(f"{name} {value}" for name, value in self.driven.items())
         graded = f"; graded spikes in {', '.join(self.graded)}" if self.graded else ""
+        guessed = f"; {self._guesses}" if self._guesses else ""
         return (
             f"{driven or 'a classifier'}: {100 * self.accuracy:.1f} % of {self.samples} images "
             f"right, {100 * self.zero_gradient:.0f} % without a gradient; a step of {self.eps:.3g} "
             f"along the gradient raises the loss by {self.along_gradient:.3g}, in a random "
-            f"direction by {self.along_random:.3g}{graded}; {self._swept()}"
+            f"direction by {self.along_random:.3g}{graded}; {self._swept()}{guessed}"
             f"{'; ' if self.padding_only else ''}{self.padding_only.rstrip('.')}"
         )
 
     def _swept(self) -> str:
         if isinstance(self.surrogates, str):
             return f"surrogates not compared: {self.surrogates}"
-        return self.warning or (
+        return self.surrogates.warning or (
             f"PGD at eps {self.surrogates.eps:.3g} leaves {100 * self.surrogates.left['own']:.1f} "
             f"% with its own surrogate, {100 * self.surrogates.worst:.1f} % in the worst of three"
         )
@@ -99,14 +109,14 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
 
     The model must return the same logits when it is called again, alone and in another order; have
     an input gradient that raises the loss more than random directions do; and not change. If three
-    surrogates lead a short PGD to clearly different accuracies, the result has a ``warning``. Uses
-    the first 32 images.
+    surrogates lead a short PGD to clearly different accuracies, or the model classifies no better
+    than guessing, the result has a ``warning``. Uses the first 32 images.
 
     Args:
         model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``, such as
             :func:`spikeguard.foreign` makes. It runs in evaluation mode; its mode is restored.
-        x: Images [B, ...] in [0, 1], B >= 2.
-        y: Labels [B].
+        x: Images [B, ...] in [0, 1], B >= 2; shown as float32, as in ``evaluate``.
+        y: Labels [B], of any integer type.
         seed: Seed of the random directions and starts.
 
     Raises:
@@ -115,7 +125,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
     Source: faults reported against stateful networks, sampling encoders and evaluations in training
         mode.
     """
-    x, y = x[:_SAMPLES], y[:_SAMPLES]
+    x, y = _as_evaluated(x[:_SAMPLES], y[:_SAMPLES])
     require_inputs(x, y)
     if len(x) < 2:
         raise ValueError("check: needs at least 2 images, to compare batches of different sizes.")
@@ -124,7 +134,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
     before = state(model)
     try:
         require_finite_weights(model)
-        with frozen(model):
+        with frozen(model), left_unchanged(x):
             found = _examined(model, x, y, seed)
     except (AttackError, TrainingModeError) as error:
         raise ValueError(f"check: {error}") from error
@@ -135,6 +145,13 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
             "batch norm in evaluation mode and write to no buffer in forward."
         )
     return found
+
+
+def _as_evaluated(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return copies of the images as float32 and of integer labels as int64, as evaluate does."""
+    x = x.detach().to(torch.float32, copy=True) if x.is_floating_point() else x
+    whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
+    return x, y.long() if whole else y
 
 
 def _examined(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Preflight:
@@ -153,6 +170,7 @@ def _examined(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Preflight:
     driven, neurons = described(model)
     return Preflight(
         samples=len(x),
+        classes=first.shape[1],
         accuracy=float((first.argmax(1) == y).double().mean()),
         zero_gradient=zero,
         eps=eps,

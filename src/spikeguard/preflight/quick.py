@@ -28,6 +28,7 @@ from spikeguard.preflight.repeats import (
     UndeclaredRandomness,
     changes,
     global_generators_kept,
+    left_unchanged,
     presented,
     require_independence,
     require_same_again,
@@ -89,11 +90,11 @@ def quick_check(
     require_inputs(x, y)
     require_finite_weights(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    x, y = x.to(device), y.to(device)
+    x, y = x.to(device, copy=True), y.to(device)
     gradients, before = _gradients(attacks), state(model)
     exact = torch.autocast(device.type, enabled=False)
     try:
-        with global_generators_kept(device), frozen(model), exact:
+        with global_generators_kept(device), frozen(model), exact, left_unchanged(x):
             found = _examined(model, x, y, seed, gradients)
         changed = changes(before, state(model))
     except TrainingModeError as error:

@@ -19,6 +19,7 @@ __all__ = [
     "UndeclaredRandomness",
     "changes",
     "global_generators_kept",
+    "left_unchanged",
     "presented",
     "require_independence",
     "require_same_again",
@@ -140,6 +141,24 @@ def require_independence(logits: Logits, x: Tensor, first: Tensor) -> None:
                 f"check: logits of {100 * share:.0f} % of the images change when they are shown "
                 f"{how}: images of a batch share statistics or states; keep batch norm in "
                 "evaluation mode and reset all states at the start of forward."
+            )
+
+
+@contextmanager
+def left_unchanged(x: Tensor) -> Iterator[None]:
+    """Reject a model that writes to the images inside the block; torch does not count all writes.
+
+    Raises:
+        ValueError: If the images have changed, in place of any other error.
+    """
+    before = x.clone()
+    try:
+        yield
+    finally:
+        if not torch.equal(x, before):
+            raise ValueError(
+                "check: the model writes to its argument, so every call changes the images; write "
+                "x = x.clone() at the start of forward, or adapt it with spikeguard.foreign."
             )
 
 

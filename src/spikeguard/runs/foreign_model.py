@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,12 +29,13 @@ from spikeguard.models.snn import SNN
 from spikeguard.preflight.checker import Preflight, described
 from spikeguard.preflight.checker import check as examine
 from spikeguard.storage.atomic_files import write_json
-from spikeguard.storage.checkpoints import load_model, restore_model
+from spikeguard.storage.checkpoints import read_weights, restore_model
 from spikeguard.storage.digests import is_sealed, sealed, weights_digest
 from spikeguard.storage.folder_lock import holds_nothing, locked
 from spikeguard.storage.npz_files import DamagedFile
 from spikeguard.storage.run_folder import MODEL
 from spikeguard.storage.torch_files import read_torch_file
+from spikeguard.storage.weight_names import fitted
 
 __all__ = [
     "ForeignSubject",
@@ -112,10 +114,9 @@ def load_foreign_model(
         raise
     except (RuntimeError, TypeError, ImagesRefused) as error:
         steps = f" in T={adapted.T} steps" if isinstance(adapted, Foreign) else ""
-        cause = (error.__cause__ if isinstance(error, ImagesRefused) else None) or error
+        why = error.why if isinstance(error, ImagesRefused) else _line(error)
         raise ConfigError(
-            f"--model: {model} cannot be shown images of {data} {list(x.shape[1:])}{steps}: "
-            f"{_line(cause)}"
+            f"--model: {model} cannot be shown images of {data} {list(x.shape[1:])}{steps}: {why}"
         ) from error
     weights_now = weights_of(adapted)
     driven, neurons = described(adapted)
@@ -204,7 +205,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
         CheckpointError: If it belongs to another model.
     """
     if path.suffix == ".safetensors" or path.is_dir():
-        load_model(path, model)
+        _restore(model, read_weights(path), str(path))
         return
     if not path.is_file():
         raise ConfigError(f"--weights: {path}: no such file.")
@@ -217,9 +218,12 @@ def load_weights(path: Path, model: nn.Module) -> None:
         found = found[inside]
     if not _is_state_dict(found):
         raise ConfigError(f"--weights: {path} holds no state dict, a table of names and tensors.")
-    if found and all(name.startswith("module.") for name in found):  # saved from DataParallel
-        found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
-    restore_model(model, found, where=f"--weights: {path}")
+    _restore(model, found, f"--weights: {path}")
+
+
+def _restore(model: nn.Module, found: Mapping[str, Tensor], where: str) -> None:
+    """Load a state dict whose names may have the prefixes of wrappers; see ``fitted``."""
+    restore_model(model, fitted(found, model.state_dict()), where=where)
 
 
 def _is_state_dict(found: object) -> bool:

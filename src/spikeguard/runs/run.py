@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import multiprocessing
 import shlex
@@ -31,9 +30,9 @@ from spikeguard.storage.run_folder import (
     AUDIT,
     CHECKPOINTS,
     MEMBRANE,
-    MODEL,
     RECIPE,
     RESULT,
+    no_such_run,
 )
 
 if TYPE_CHECKING:
@@ -324,7 +323,7 @@ def attack_to_audit(
 def require_finished(path: Path) -> Path:
     """Return the folder of a finished run; raise ConfigError for any other folder."""
     if not path.is_dir():
-        raise ConfigError(f"{path}: no such run folder.{_nearest_folder(path)}")
+        raise ConfigError(no_such_run(path))
     if not (path / RECIPE).is_file():
         raise ConfigError(f"{path}: not a run folder, it holds no {RECIPE}.")
     if not (path / RESULT).is_file():
@@ -333,16 +332,3 @@ def require_finished(path: Path) -> Path:
             f"{shlex.quote(str(path / RECIPE))} --out {shlex.quote(str(path))} --resume"
         )
     return path
-
-
-def _nearest_folder(path: Path) -> str:
-    """Name the run folder that was meant, such as "my_nets.sj" for the model "my_nets:sj"."""
-    if not path.parent.is_dir():
-        return ""
-    known = [
-        each.name
-        for each in path.parent.iterdir()
-        if (each / RECIPE).is_file() or (each / MODEL).is_file()
-    ]
-    close = difflib.get_close_matches(path.name.replace(":", "."), sorted(known), n=1)
-    return f" Did you mean {path.parent / close[0]}?" if close else ""

@@ -31,6 +31,7 @@ __all__ = [
     "CheckpointError",
     "load",
     "load_model",
+    "read_weights",
     "recover",
     "restore_model",
     "save",
@@ -38,6 +39,7 @@ __all__ = [
 
 MODEL, STATE, INFO = "model.safetensors", "state.safetensors", "state.json"
 FORMAT = 1
+_NAMED = 10  # names in a message
 
 
 class CheckpointError(ValueError):
@@ -120,18 +122,25 @@ def load_model(path: str | Path, model: nn.Module) -> None:
         CheckpointError: If the file is missing, truncated, a pickle, or of another model; the model
             is unchanged.
     """
+    restore_model(model, read_weights(path), where=str(path))
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Return the weights in a checkpoint folder or a ``.safetensors`` file.
+
+    Raises:
+        CheckpointError: If the file is missing, truncated or a pickle.
+    """
     path = Path(path)
     best = path / BEST
     if best.exists():
         raise CheckpointError(f"{path}: is a run folder; its checkpoint is {best}.")
     if path.is_file():
-        tensors = _parse(path, path.read_bytes())
-    else:
-        found = load(path)
-        if found is None:
-            raise CheckpointError(f"{path}: there is no checkpoint.")
-        tensors = found.model
-    restore_model(model, tensors, where=str(path))
+        return _parse(path, path.read_bytes())
+    found = load(path)
+    if found is None:
+        raise CheckpointError(f"{path}: there is no checkpoint.")
+    return found.model
 
 
 def restore_model(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
@@ -242,6 +251,6 @@ def _kind(tensor: Tensor) -> str:
 
 
 def _first(names: list[str]) -> str:
-    """Return the first three names and how many more there are."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    """Return the first names and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -1,10 +1,10 @@
-"""The Wilson score interval of a proportion."""
+"""The Wilson score interval of a proportion, and the tail of the binomial distribution."""
 
 from __future__ import annotations
 
 import math
 
-__all__ = ["Z", "wilson"]
+__all__ = ["Z", "binomial_tail", "wilson"]
 
 Z = 1.959964  # normal quantile at 97.5 %
 
@@ -27,3 +27,22 @@ def wilson(successes: float, n: int, z: float = Z) -> tuple[float, float]:
     low = max(0.0, centre - half) if successes > 0 else 0.0  # exact at the ends, where
     high = min(1.0, centre + half) if successes < n else 1.0  # centre and half cancel
     return low, high
+
+
+def binomial_tail(count: int, n: int, p: float) -> float:
+    """Return the probability of ``count`` or more successes in n independent trials.
+
+    Args:
+        count: Successes; 0 or less gives 1.
+        n: Trials, >= 0.
+        p: Probability of a success in one trial, in (0, 1).
+    """
+    logs = [
+        math.lgamma(n + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(n - k + 1)
+        + k * math.log(p)
+        + (n - k) * math.log1p(-p)
+        for k in range(max(count, 0), n + 1)
+    ]
+    return min(1.0, math.fsum(map(math.exp, logs)))

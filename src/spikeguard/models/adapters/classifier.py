@@ -16,6 +16,8 @@ from spikeguard.models.adapters.presentation import Presentation, present, probe
 from spikeguard.models.adapters.recognition import recognised
 from spikeguard.models.adapters.recording import publishing
 from spikeguard.models.adapters.resting_state import at_rest
+from spikeguard.models.adapters.wrappers import plainly, unwrapped
+from spikeguard.models.input_dtype import in_dtype_of
 from spikeguard.system.swapping import restored
 
 __all__ = ["Foreign", "ForeignReadout", "foreign"]
@@ -44,7 +46,8 @@ def foreign(
     ``model.``.
 
     Args:
-        model: The foreign network; its states are reset.
+        model: The foreign network; its states are reset. The wrappers of torch.compile and
+            DataParallel are taken off.
         T: Time steps, >= 1. A network that loops over time itself must make exactly T steps.
         framework: The framework it is built with; "auto" detects it.
         readout: "mean" (default), "sum", "last" or "max" over time of outputs [T, B, K]. A network
@@ -53,7 +56,8 @@ def foreign(
             [T, B, ...]), T times ("steps"), or once with the image because it loops over time
             itself ("inside"). "auto" detects it by trial calls with two and three images.
         output: Index of the element to use where the model returns a tuple; 0 is the spikes.
-        mean: Per-channel mean, subtracted first, for a network trained on normalised images.
+        mean: Per-channel mean, or one number for all channels; subtracted first, for a network
+            trained on normalised images.
         std: Per-channel standard deviation, > 0, divided by after that.
         example: Images [B, ...] for the trial calls; default the images of the first call.
 
@@ -126,6 +130,7 @@ class Foreign(nn.Module):
             raise ValueError(
                 f"foreign: mean and std need as many numbers, std > 0; got {mean} and {std}."
             )
+        model = unwrapped(model)
         self.model = model
         self.T = T
         self.framework = recognised(model, framework)
@@ -156,19 +161,17 @@ class Foreign(nn.Module):
         return self._tried
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images [B, ...] in [0, 1] to logits [B, K]."""
+        """Map images [B, ...] in [0, 1] to logits [B, K], in the type of the network's weights."""
         if not x.is_floating_point():
             raise ValueError(
                 f"foreign: expects floating-point inputs in [0, 1], got {x.dtype}; "
                 "use x.float() / 255."
             )
-        if len(self.std):
-            shape = (-1, *[1] * (x.ndim - 2))
-            x = (x - self.mean.view(shape)) / self.std.view(shape)
+        x = self._normalised(in_dtype_of(self.model, x))
         if not self._tried:
             self._try(x)
         assert self.presentation != "auto"
-        with self._from_rest(), publishing(self._neurons.values(), self.T):
+        with plainly(self.model), self._from_rest(), publishing(self._neurons.values(), self.T):
             out = present(self.model, x, self.T, self.presentation, self.output)
         if out.ndim == 2 and self.readout == "own":
             return out
@@ -183,11 +186,22 @@ class Foreign(nn.Module):
             return out.amax(0)
         return out.sum(0) if self.readout == "sum" else out.mean(0)
 
+    def _normalised(self, x: Tensor) -> Tensor:
+        if not len(self.std):
+            return x
+        if len(self.std) not in (1, x.shape[1]):
+            raise ValueError(
+                f"foreign: mean and std have {len(self.std)} numbers, the images "
+                f"{list(x.shape[1:])} have {x.shape[1]} channels; pass one number for each."
+            )
+        shape = (-1, *[1] * (x.ndim - 2))
+        return (x - self.mean.to(x).view(shape)) / self.std.to(x).view(shape)
+
     def _try(self, x: Tensor) -> None:
         """Detect presentation and readout by trial calls that change nothing."""
         with restored(self.modules(), "training"):
             self.eval()
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with torch.no_grad(), torch.random.fork_rng(devices=[]), plainly(self.model):
                 found = probe(
                     self.model,
                     self._layers,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -10,7 +10,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-_REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError)
+from spikeguard.models.adapters.trial_errors import Reached, Trial, closest, reaching
+
+_REFUSALS = (
+    *(RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError),
+    ImportError,  # a back end that is not installed
+)
 
 __all__ = ["Found", "ImagesRefused", "Presentation", "present", "probe", "taken"]
 
@@ -18,7 +23,15 @@ Presentation = Literal["sequence", "steps", "inside"]
 
 
 class ImagesRefused(ValueError):
-    """The model raises in every presentation of these images; the cause is the first error."""
+    """The model raises in every presentation of these images; the cause is the closest error.
+
+    Attributes:
+        why: That error, the layer that raised it, and the remedy where it is known.
+    """
+
+    def __init__(self, message: str, why: str):
+        super().__init__(message)
+        self.why = why
 
 
 class _ResultRejected(ValueError):
@@ -52,20 +65,30 @@ def taken(result: Any, element: int) -> Tensor:
         result = result[element]
     if isinstance(result, list) and result and all(isinstance(r, Tensor) for r in result):
         result = torch.stack(result)
+    if isinstance(result, Mapping):
+        keys = ", ".join(map(repr, result))
+        raise _ResultRejected(
+            f"foreign: the model returns a {type(result).__name__} with the keys {keys}, not a "
+            "tensor; return the spikes or logits alone, or in a tuple."
+        )
     if not isinstance(result, Tensor):
         raise _ResultRejected(f"foreign: the model returns {type(result).__name__}, not a tensor.")
     return result
 
 
 def present(model: nn.Module, x: Tensor, T: int, how: Presentation, output: int) -> Tensor:
-    """Present x [B, ...] and return [T, B, K], or [B, K] if the model has its own readout."""
+    """Present x [B, ...] and return [T, B, K], or [B, K] if the model has its own readout.
+
+    The model gets copies, because some networks write to their argument or change its shape.
+    """
     if how == "sequence":
-        return taken(model(x.unsqueeze(0).expand(T, *x.shape).contiguous()), output)
+        copies = x.unsqueeze(0).expand(T, *x.shape)
+        return taken(model(copies.clone(memory_format=torch.contiguous_format)), output)
     if how == "inside":
-        return taken(model(x.clone()), output)  # some networks change the shape of their argument
+        return taken(model(x.clone()), output)
     steps, state = [], None
     for _ in range(T):
-        result = model(x) if state is None else model(x, state)
+        result = model(x.clone()) if state is None else model(x.clone(), state)
         steps.append(taken(result, output))
         if _returns_state(result):
             state = result[1]
@@ -93,12 +116,27 @@ def probe(
         ImagesRefused: If the model raises in every presentation, candidates or not.
         ValueError: If no presentation fits, or the model makes a number of steps other than T.
     """
-    two, three = x.expand(2, *x.shape[1:]), x.expand(3, *x.shape[1:])
+    two, three = (x.expand(n, *x.shape[1:]).contiguous() for n in (2, 3))
+    reached = Reached()
 
     def shown(images: Tensor, how: Presentation) -> tuple[Tensor, int]:
-        with from_rest(), _counting(layers, multistep, len(images)) as steps:
+        nonlocal reached
+        with (
+            from_rest(),
+            _counting(layers, multistep, len(images)) as steps,
+            reaching(model) as reached,
+        ):
             out = present(model, images, T, how, output)
         return out, max(steps.values(), default=0)
+
+    def refused(images: Tensor, how: Presentation) -> Trial | None:
+        try:
+            shown(images, how)
+        except _ResultRejected:
+            return None
+        except _REFUSALS as error:
+            return Trial(how, _line(error), error, reached)
+        return None
 
     if wish != "auto":
         candidates: tuple[Presentation, ...] = (wish,)
@@ -108,37 +146,70 @@ def probe(
         candidates = ("sequence", "inside")
     else:
         candidates = _single_step(shown, two, three)
-    tried = []
-    raised: dict[Presentation, Exception] = {}
+    failed: list[Trial] = []
     for how in candidates:
+        out = None
         try:
             out, steps = shown(three, how)
             twice, _ = shown(two, how)
         except _REFUSALS as error:
-            tried.append(f"{how}: {_line(error)}")
-            if not isinstance(error, _ResultRejected):
-                raised[how] = error
+            if isinstance(error, _ResultRejected):
+                said = str(error).removeprefix("foreign: ").rstrip(".")
+                failed.append(Trial(how, said, None, reached, unreadable=True))
+            else:
+                failed.append(Trial(how, _line(error), error, reached, again=out is not None))
             continue
         problem = _problem(out, twice, T, how, steps)
         if problem is None:
             return Found(how, out.ndim == 2)
-        if "itself" in problem:
+        if "itself" in problem and (steps > 1 or not failed):
             raise ValueError(f"foreign: {problem}, got {T}.")
-        tried.append(f"{how}: {problem}")
-    others = (how for how in get_args(Presentation) if how not in candidates)
-    if len(raised) == len(candidates) and all(
-        _rejects(shown, three.clone(), how) for how in others
-    ):
-        cause = raised[candidates[0]]
-        raise ImagesRefused(
+        failed.append(Trial(how, problem, None, reached))
+    usual = _usual(layers, multistep)
+    if all(trial.error is not None and not trial.again for trial in failed):
+        others = [how for how in usual if how not in candidates]
+        failed += [trial for how in others if (trial := refused(three.clone(), how)) is not None]
+    raise _error(model, x, T, closest(failed, usual), candidates, usual[0])
+
+
+def _error(
+    model: nn.Module,
+    x: Tensor,
+    T: int,
+    failed: Sequence[Trial],
+    candidates: Sequence[str],
+    usual: str,
+) -> ValueError:
+    """Return the error of a model that no presentation fits, from its trials, closest first."""
+    first, ways = failed[0], get_args(Presentation)
+    if len(failed) == len(ways) and all(trial.error is not None for trial in failed):
+        # A wrong presentation may come further by accident, so the usual one is shown as well.
+        shown = [trial for trial in failed if trial is first or trial.how == usual]
+        why = "; ".join(trial.explained(model) for trial in shown)
+        refused = ImagesRefused(
             f"foreign: the model cannot be shown images {list(x.shape[1:])} in T={T} steps "
-            f"({_line(cause)}); check their shape, and T."
-        ) from cause
-    ways = ", ".join(map(repr, get_args(Presentation)))
-    raise ValueError(
-        f"foreign: the model could not be driven in T={T} steps ({'; '.join(tried)}); "
-        f"check T, or pass presentation= one of {ways}."
+            f"({why}); check their shape, and T.",
+            first.reason(model) if len(shown) == 1 else why,
+        )
+        refused.__cause__ = first.error
+        return refused
+    tried = [trial.explained(model) for trial in failed if trial.how in candidates]
+    told = "; ".join(tried[:1] if first.unreadable else tried)
+    return ValueError(
+        f"foreign: the model could not be driven in T={T} steps ({told}); "
+        f"check T, or pass presentation= one of {', '.join(map(repr, ways))}."
     )
+
+
+def _usual(
+    layers: Sequence[nn.Module], multistep: Callable[[nn.Module], bool]
+) -> tuple[Presentation, ...]:
+    """Return the presentations, the most usual for layers like these first."""
+    if not layers:
+        return ("inside", "steps", "sequence")
+    if any(map(multistep, layers)):
+        return ("sequence", "inside", "steps")
+    return ("steps", "inside", "sequence")
 
 
 def _single_step(
@@ -152,17 +223,6 @@ def _single_step(
     if (first, second) == (2, 3):
         return ("sequence",)
     return ("steps", "inside") if first == second == 1 else ("inside",)
-
-
-def _rejects(
-    shown: Callable[[Tensor, Presentation], tuple[Tensor, int]], x: Tensor, how: Presentation
-) -> bool:
-    """Whether the model raises when the images are presented this way."""
-    try:
-        shown(x, how)
-    except _REFUSALS as error:
-        return not isinstance(error, _ResultRejected)
-    return False
 
 
 def _problem(out: Tensor, twice: Tensor, T: int, how: Presentation, steps: int) -> str | None:
@@ -210,4 +270,4 @@ def _returns_state(result: Any) -> bool:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:120]
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:200]

@@ -30,6 +30,7 @@ from spikeguard.storage.run_folder import (
     MODEL,
     RECIPE,
     RESULT,
+    no_such_run,
 )
 
 __all__ = ["Network", "collect"]
@@ -147,7 +148,7 @@ def _membrane(path: Path, weights: Mapping[str, str]) -> MembraneHistogram:
 
 def _source(path: Path) -> Recipe | ForeignModelCard:
     if not path.is_dir():
-        raise ValueError(f"{path}: no such run folder.")
+        raise ValueError(no_such_run(path))
     if (path / MODEL).is_file():
         return read_foreign_model(path / MODEL)
     if not (path / RECIPE).is_file():
