@@ -177,7 +177,8 @@ def require_inputs(x: Tensor, y: Tensor) -> None:
             "normalise inside the model, not before it."
         )
     if y.shape != x.shape[:1] or y.dtype != torch.int64:
-        remedy = "y.argmax(1)" if y.ndim == 2 else "y.long()"
+        one_hot = y.ndim == 2 and y.shape[1] > 1
+        remedy = "y.argmax(1)" if one_hot else "y.flatten().long()" if y.ndim > 1 else "y.long()"
         raise ValueError(
             f"attack: labels are int64 [{len(x)}], got {y.dtype} {list(y.shape)}; use {remedy}."
         )

@@ -160,6 +160,10 @@ class Verdict:
             "findings": [plain(asdict(finding)) for finding in self.findings],
         }
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the verdict as plain data; the same as :meth:`to_json`."""
+        return self.to_json()
+
     def save(self, path: str | Path, **extra: Any) -> None:
         """Write the verdict as JSON with a checksum, atomically; remove its unfinished checks.
 

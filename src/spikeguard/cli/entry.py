@@ -15,13 +15,14 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from itertools import pairwise
 from typing import Any, TextIO
 
 from cyclopts import App, CycloptsError
 
+from spikeguard.cli.json_output import is_json, prose_on_stderr
 from spikeguard.system.allocator import keep_freed_memory
 from spikeguard.system.errors import is_user_error, raised_in
 from spikeguard.system.out_of_memory import is_out_of_memory
@@ -35,11 +36,13 @@ _EXAMPLES = {
         "train demo/tgo objective.tgo.lambda_max=10 --out runs/mine",
         "train my-recipe.yaml --out runs/mine --resume",
         "train demo/vanilla --data photos --out runs/photos",
+        "train demo/tgo --log tensorboard",
     ],
     "attack": [
         "attack runs/mine --suite papers,snn --eps 2/255,8/255",
         "attack runs/mine --suite snn --limit 500 --jobs 4",
         "attack runs/mine --suite snn --rescore",
+        "attack runs/mine --suite papers --seed 1 --json",
         "attack --model my_nets:net --weights net.pt --T 4 --data mnist --suite snn --eps 0.1",
         "attack runs/mine --data CIFAR-10-C/fog.npy --suite snn-short --limit 500",
     ],
@@ -47,12 +50,17 @@ _EXAMPLES = {
         "audit runs/mine --quick",
         "audit runs/mine --eps 8/255 --strict",
         "audit runs/mine --attack pgd20 --max-gap 1",
+        "audit runs/mine --strict --min-robust 40 --json",
         'audit runs/mine --printed 62.3 --protocol "PGD-20 8/255, n 1000"',
     ],
-    "report": ["report runs/mine", "report runs/demo/vanilla runs/demo/tgo --out compare.html"],
+    "report": [
+        "report runs/mine",
+        "report runs/demo/vanilla runs/demo/tgo --out compare.html",
+        "report runs/mine --tables runs/mine/tables",
+    ],
     "bench": ["bench --quick", "bench --networks cnn-t10,wrn-t4 --threads 1"],
     "reproduce": ["reproduce mini", "reproduce mini --only cifar10-at --seeds 0,1,2 --jobs 2"],
-    "list": ["list", "list neurons", "list recipes tgo/"],
+    "list": ["list", "list neurons", "list recipes tgo/", "list suites --json"],
 }
 _HELP = {
     "demo": "Train, attack and audit four small networks on embedded digits; write a report.",
@@ -108,6 +116,9 @@ for _name, (_text, _call) in _DATA.items():
         help_epilogue=_epilogue([_call]),
     )
 app.command(_data)
+app.register_install_completion_command(
+    help="Install completion of commands and options for bash, zsh or fish, and load it at startup."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,8 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _make_streams_writable()
     if arguments is None and words[:1] != ["bench"]:  # benchmarks run with the default allocator
         keep_freed_memory()
+    prose = prose_on_stderr(process=arguments is None) if is_json(words) else nullcontext()
     try:
-        with _one_line_warnings(_command(words)), _terminated_as_interrupted():
+        with prose, _one_line_warnings(_command(words)), _terminated_as_interrupted():
             code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:

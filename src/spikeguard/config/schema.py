@@ -99,6 +99,7 @@ class EvaluateSection(_Section):
             ones: the worst case in less time, but no accuracy of a single attack. None runs only
             the suites "standard", "snn", "snn-short" and "snn-cascade" as cascades.
         precision: Precision of the attacks' passes, "32" or "bf16"; scores are float32.
+        seed: Seed of the attacks' random streams, >= 0; None is the seed of the recipe.
         tune: Choose the settings of a suite's gradients, HART's gamma and ASSG's A, on validation
             images instead of using fixed values.
         checkpoint: The checkpoint that is attacked and audited: that of the "best" epoch by clean
@@ -116,6 +117,7 @@ class EvaluateSection(_Section):
     batch_size: Count = 128
     cascade: bool | None = None
     precision: Annotated[Literal["32", "bf16"], BeforeValidator(_written)] = "32"
+    seed: Annotated[int, Field(ge=0)] | None = None
     tune: bool = False
     checkpoint: Literal["best", "last"] = "best"
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from spikeguard.preflight.chance import guesses
 from spikeguard.storage.atomic_files import write_json, write_npz
 from spikeguard.storage.digests import FILES, IDENTITY, file_digest, is_sealed, sealed
 from spikeguard.storage.npz_files import read_npz
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["Evaluation", "WorstSet", "load_worst", "require_consistent"]
 
@@ -194,11 +197,23 @@ class Evaluation:
             scored = np.float64(self.worst.accuracy)
             write_npz(_suffixed(path, WORST), x=self.worst.x.numpy(), accuracy=scored)
             files[WORST] = file_digest(_suffixed(path, WORST))
+        write_json(_suffixed(path, ".json"), sealed({**self.to_dict(), FILES: files, **extra}))
+        if (path / PARTS).is_dir():
+            shutil.rmtree(path / PARTS)
+            if not any(path.iterdir()):
+                path.rmdir()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return scores with 95 % intervals, settings and times as plain data, valid as JSON.
+
+        As in the JSON file of :meth:`save`. Accuracies and interval ends are in [0, 1], times in
+        seconds.
+        """
         attacks = {
             name: {**vars(score), "settings": self.settings[name], "seconds": self.seconds[name]}
             for name, score in self.attacks.items()
         }
-        card = {
+        return {
             "samples": self.samples,
             "seed": self.seed,
             "stochastic": self.stochastic,
@@ -212,13 +227,35 @@ class Evaluation:
             "cascade": self.cascade,
             "precision": self.precision,
             **({} if self.search is None else {"search": self.search}),
-            FILES: files,
         }
-        write_json(_suffixed(path, ".json"), sealed({**card, **extra}))
-        if (path / PARTS).is_dir():
-            shutil.rmtree(path / PARTS)
-            if not any(path.iterdir()):
-                path.rmdir()
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a pandas table with one row for "clean", each attack and "worst_case".
+
+        Columns: ``attack``; ``accuracy``, ``low`` and ``high`` (95 % interval), in [0, 1]; ``n``
+        samples; ``seconds`` (not a number where nothing was timed); ``norm`` and ``eps``.
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                "to_frame() needs pandas: pip install pandas; to_dict() returns the same numbers."
+            ) from error
+        scores = {"clean": self.clean, **self.attacks, "worst_case": self.worst_case}
+        rows = [
+            {
+                "attack": name,
+                **vars(score),
+                "seconds": self.seconds.get(name, math.nan),
+                "norm": self.threat["norm"],
+                "eps": self.threat["eps"],
+            }
+            for name, score in scores.items()
+        ]
+        return pandas.DataFrame(rows)
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:

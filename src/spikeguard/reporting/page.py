@@ -319,6 +319,8 @@ def _attack(network: Network, result: AttackResult) -> str:
     if result.cascade != (result.suite in CASCADES if plan.cascade is None else plan.cascade):
         options.append("--cascade" if result.cascade else "--no-cascade")
     options += ["--precision", result.precision] if result.precision != plan.precision else []
+    own = 0 if network.recipe is None else network.recipe.seed
+    options += ["--seed", str(result.seed)] if result.seed != own else []
     if bool(result.tuned) != plan.tune:
         options.append("--tune" if result.tuned else "--no-tune")
     return command("attack", network, *options)

@@ -12,6 +12,7 @@ from plotly.offline import get_plotlyjs
 from spikeguard.reporting import formatting
 from spikeguard.reporting.page import Page, gather
 from spikeguard.reporting.readers.collect import collect
+from spikeguard.reporting.table_files import write_tables
 from spikeguard.storage.atomic_files import write_text
 
 __all__ = ["report"]
@@ -23,6 +24,7 @@ def report(
     *,
     title: str | None = None,
     command: str | None = None,
+    tables: str | Path | None = None,
 ) -> Path:
     """Write one HTML page about one or several run folders; nothing is computed.
 
@@ -34,6 +36,7 @@ def report(
         out: The page to write or replace, atomically.
         title: Heading of the page. Default: made from the names of the networks.
         command: Command line that made the page; shown on it.
+        tables: Folder for every table of the page as CSV and LaTeX; None writes none.
 
     Returns:
         The page's path.
@@ -49,6 +52,8 @@ def report(
     page = gather(collect(runs), title=title, made_by=command)
     out = Path(out)
     write_text(out, _render(page))
+    if tables is not None:
+        write_tables(page, tables)
     return out
 
 

@@ -59,7 +59,7 @@ def evaluate_once(
         suite: Name of an attack suite, an attack line, or ``package.module:Attack``.
         eps: Radius of the threat set.
         plan: Norm, limit, draws and the other settings of a recipe's evaluate section.
-        seed: Names the random streams.
+        seed: Names the random streams, unless the plan has a seed of its own.
         folder: Holds the results of this model only.
         jobs: Number of processes of one thread each; 1 runs everything in this process.
         reload: Returns the model and its test images in another process; needed for jobs > 1.
@@ -125,7 +125,7 @@ def evaluate_once(
             if announce is not None:
                 announce(describe_tuned(tuned_to_json(chosen)))
         options = EvaluationOptions(
-            seed=seed,
+            seed=seed if plan.seed is None else plan.seed,
             limit=plan.limit,
             batch_size=plan.batch_size,
             draws=plan.draws,

@@ -17,6 +17,7 @@ from spikeguard.system.environment import describe
 
 if TYPE_CHECKING:
     from spikeguard.system.progress import ProgressCallback
+    from spikeguard.training.engine import LogName
     from spikeguard.training.trainer import TrainResult
 
 __all__ = ["train_recipe"]
@@ -28,6 +29,7 @@ def train_recipe(
     *,
     resume: bool = False,
     data_root: str | Path | None = None,
+    log: LogName | None = None,
     progress: ProgressCallback | None = None,
 ) -> TrainResult:
     """Build a recipe and train it in a run folder; nothing is written before everything is built.
@@ -37,6 +39,7 @@ def train_recipe(
         path: The run folder.
         resume: Continue the training in the folder; start one in an empty folder.
         data_root: Folder of the data sets; ``$SPIKEGUARD_DATA`` or ``data`` when left out.
+        log: "tensorboard" also writes TensorBoard events; see ``train``.
         progress: Callback ``(done, total, what)`` in optimiser steps, or None.
 
     Raises:
@@ -44,6 +47,9 @@ def train_recipe(
         ConfigError: If the folder holds a run and ``resume`` is off, the run of another recipe, or
             one started with another version of a plugin.
     """
+    from spikeguard.training.engine import require_log
+
+    require_log(log)
     path, kernel = Path(path), _kernel()
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file; choose another folder with --out.")
@@ -51,7 +57,7 @@ def train_recipe(
         _require_startable(recipe, path, resume)
         require_same_versions(path, recipe.plugins)
         built = build(recipe, data_root)
-        return _train(recipe, path, built, kernel, resume=resume, progress=progress)
+        return _train(recipe, path, built, kernel, resume=resume, log=log, progress=progress)
 
 
 def _require_startable(recipe: Recipe, path: Path, resume: bool) -> None:
@@ -78,6 +84,7 @@ def _train(
     kernel: str,
     *,
     resume: bool,
+    log: LogName | None,
     progress: ProgressCallback | None,
 ) -> TrainResult:
     """Write the recipe and the environment of a run, and train it."""
@@ -98,6 +105,7 @@ def _train(
             built.options,
             out=path,
             resume=resume,
+            log=log,
             progress=progress,
             recipe=recipe.training_part(),
         )

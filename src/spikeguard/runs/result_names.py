@@ -43,6 +43,7 @@ def attack_name(
     parts += [f"eot{plan.eot}"] if plan.eot is not None and plan.eot > 1 else []
     parts += [f"draws{plan.draws}"] if plan.draws is not None else []
     parts += [f"first{plan.limit}"] if plan.limit is not None else []
+    parts += [f"seed{plan.seed}"] if plan.seed is not None else []
     if plan.cascade is not None and plan.cascade != (suite in CASCADES):
         parts.append("cascade" if plan.cascade else "each")
     parts += ["tuned"] if plan.tune and (from_package or tunable_suites([suite])) else []

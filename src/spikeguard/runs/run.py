@@ -164,6 +164,7 @@ class Run:
         norm: str | None = None,
         attack: str | None = None,
         tune: bool = False,
+        seed: int | None = None,
         printed: Claim | None = None,
         max_gap: float | None = None,
         check: bool = True,
@@ -182,6 +183,7 @@ class Run:
             attack: The attack of the printed number: its name in a suite, an attack line, or
                 ``package.module:Attack``; PGD-40 with the own surrogate when left out.
             tune: Choose the setting of that attack's gradient on validation images first.
+            seed: Seed of the audit's random streams; the recipe's when left out.
             printed: A number measured elsewhere, judged instead of that attack's.
             max_gap: The printed number may exceed the bound by this share; 0.02 when left out.
             check: Whether to reject a network at once that is not repeatable; see ``audit``.
@@ -219,7 +221,7 @@ class Run:
                 self.data.test,
                 threat=threat,
                 budget=budget,
-                seed=self.recipe.seed,
+                seed=self.recipe.seed if seed is None else seed,
                 limit=limit,
                 attack=named,
                 tuned=how,

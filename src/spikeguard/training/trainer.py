@@ -25,7 +25,7 @@ from spikeguard.system.out_of_memory import OutOfMemory, is_out_of_memory
 from spikeguard.system.progress import ProgressCallback
 from spikeguard.training.checkpointing import Checkpointer, identity, require_new_folder
 from spikeguard.training.divergence import TrainingDiverged
-from spikeguard.training.engine import Engine
+from spikeguard.training.engine import Engine, LogName, require_log
 from spikeguard.training.learner import Learner
 from spikeguard.training.options import TrainOptions
 from spikeguard.training.state import TrainState
@@ -62,6 +62,7 @@ def train(
     *,
     out: str | Path,
     resume: bool = False,
+    log: LogName | None = None,
     progress: ProgressCallback | None = None,
     recipe: Mapping[str, Any] | None = None,
 ) -> TrainResult:
@@ -83,6 +84,8 @@ def train(
         out: The run folder: a new one, or with ``resume`` that of the same run.
         resume: Continue from ``checkpoints/last``; start a new run if there is none. For a finished
             run, return its result.
+        log: "tensorboard" also writes the numbers of each epoch as TensorBoard events to
+            ``tensorboard/``; a resumed run writes those of all epochs anew.
         progress: Called as ``progress(steps done, total steps, text)`` after each step and epoch.
         recipe: The recipe of the run; a resumed run must have the same one.
 
@@ -114,7 +117,8 @@ def train(
         data.validation(f"patience={options.patience}")
     if not resume:
         require_new_folder(out)
-    engine = Engine(options.precision)
+    require_log(log)
+    engine = Engine(options.precision, log=None if log is None else Path(out))
     with locked(out):
         if not resume:  # another process may have trained meanwhile
             require_new_folder(out)
@@ -135,6 +139,7 @@ def _train(
     steps = math.ceil(len(data.train) / options.batch_size)  # per epoch
     total = options.epochs * steps
     state = checkpointer.restore(learner, steps) if resume else TrainState()
+    learner.engine.log_from_start(state.history)
     by_loss = options.patience is not None
     try:
         while state.epoch < options.epochs and not state.stopped(options.patience):
@@ -165,6 +170,7 @@ def _train(
             # "last" is saved after "best", so that the best epoch it names is on disk.
             checkpointer.save("last", learner, state)
             checkpointer.write_metrics(state)
+            learner.engine.log(state.history[-1])
             if progress is not None:
                 progress(state.epoch * steps, total, state.text(options.epochs, by_loss))
     except TrainingDiverged as error:

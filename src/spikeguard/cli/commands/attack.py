@@ -18,6 +18,7 @@ from spikeguard.cli.console import (
     say,
     words,
 )
+from spikeguard.cli.json_output import AsJson, write_result
 from spikeguard.cli.one_writer import one_writer
 from spikeguard.config.errors import ConfigError
 
@@ -63,9 +64,11 @@ def attack(
     cascade: bool | None = None,
     precision: Literal["32", "bf16"] | None = None,
     tune: bool | None = None,
+    seed: int | None = None,
     jobs: int = 1,
     rescore: bool = False,
     check: bool = True,
+    json: AsJson = False,
     plugin: Plugin = None,
     data_root: Path | None = None,
 ) -> int:
@@ -102,9 +105,12 @@ def attack(
         precision: Precision of the attacks' passes; scores are float32.
         tune: Choose the settings of a suite's gradients, HART's gamma and ASSG's A, on validation
             images first; they have fixed values when left out.
+        seed: Seed of the attacks' random numbers; the run's seed when left out, 0 for --model.
+            Results of another seed are stored beside the others.
         jobs: Number of processes of one thread each; results do not depend on it.
         rescore: Run no attack: load the worst-case inputs of finished attacks and score them again.
         check: Check first, in a few passes, that the model is repeatable and differentiable.
+        json: Print the results as JSON and nothing else on standard output.
         plugin: Package whose parts the recipe or --suite may name as package.module:Part; repeated
             or with commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
@@ -126,6 +132,7 @@ def attack(
         "cascade": cascade,
         "precision": precision,
         "tune": tune,
+        "seed": seed,
     }
     plugins = allowed_plugins(plugin, data)
     if run is not None:
@@ -140,9 +147,11 @@ def attack(
     if tune:
         require_tunable(subject.plan)
     plan, folder, agreed = subject.plan, subject.path / ATTACKS, True
+    results: list[dict[str, object]] = []
     for name in plan.runs:
         for radius in plan.eps:
             what = f"{name}, {plan.norm} eps {eps_text(radius)}"
+            place = {"suite": name, "norm": plan.norm, "eps": radius}
             model_, images = subject.model, subject.data
             if rescore:
                 found = rescore_once(
@@ -150,6 +159,8 @@ def attack(
                 )
                 say(f"{_kind(name)} {what}")
                 agreed &= _rescored(found)
+                scores = {"reported": found.reported, **vars(found.found), "agrees": found.agrees}
+                results.append({**place, **scores})
                 continue
             with progress(f"attack with {what}") as update:
                 result = evaluate_once(
@@ -168,7 +179,10 @@ def attack(
             say(f"{_kind(name)} {what}")
             say(result.table())
             say()
+            results.append({**place, **result.to_dict()})
     say(f"results in {folder}")
+    if json:
+        write_result("attack", {"folder": folder, "results": results})
     return 0 if agreed else 1
 
 
@@ -245,8 +259,9 @@ def _of_run(
     from spikeguard.runs.run import Run
 
     loaded = Run.load(run, data_root=data_root, plugins=plugins)
-    plan = loaded.recipe.evaluate.changed(**changes)
     seed = loaded.recipe.seed
+    plan = loaded.recipe.evaluate
+    plan = plan.changed(**_other_than(seed if plan.seed is None else plan.seed, changes))
     if data is not None:
         plan = plan.model_copy(update={"limit": changes["limit"]})  # the recipe's is of its images
         _require_suites(plan, plugins)  # before anything is written
@@ -261,8 +276,13 @@ def _of_foreign_model(
     from spikeguard.config.schema import EvaluateSection
     from spikeguard.runs.foreign_model import load_foreign_model
 
-    plan = EvaluateSection().changed(**changes)
+    plan = EvaluateSection().changed(**_other_than(0, changes))
     found = load_foreign_model(model, **options)  # type: ignore[arg-type]
     if found.preflight is not None:
         note(str(found.preflight))
     return _Subject(found.path, found.model, found.data, plan, 0, found.reload)
+
+
+def _other_than(seed: int, changes: Mapping[str, object]) -> dict[str, object]:
+    """Return the changes without the seed that the model has anyway: its results have no mark."""
+    return {k: v for k, v in changes.items() if k != "seed" or v != seed}

@@ -7,7 +7,6 @@ is open; the first that applies. With ``--min-robust``, 6: the bound is below th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
@@ -15,6 +14,7 @@ from cyclopts import Parameter
 
 from spikeguard.cli.commands.attack import FrameworkName, ReadoutName, Steps, require_one
 from spikeguard.cli.console import Plugin, allowed_plugins, note, numbers, progress, say, width
+from spikeguard.cli.json_output import AsJson, write_result
 from spikeguard.cli.one_writer import one_writer
 from spikeguard.config.errors import ConfigError
 
@@ -53,13 +53,14 @@ def audit(
     attack: str | None = None,
     tune: Annotated[bool, Parameter(negative="")] = False,
     quick: Annotated[bool, Parameter(negative="")] = False,
+    seed: int | None = None,
     printed: float | None = None,
     protocol: str | None = None,
     printed_n: int | None = None,
     max_gap: float = 2.0,
     min_robust: float | None = None,
     strict: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: AsJson = False,
     check: bool = True,
     plugin: Plugin = None,
     data_root: Path | None = None,
@@ -88,6 +89,7 @@ def audit(
         tune: Choose the setting of that attack's gradient, HART's gamma or ASSG's A, on validation
             images first.
         quick: Fewer images, steps and checks: those that decide the verdict, in about a minute.
+        seed: Seed of the audit's random numbers; the run's seed when left out, 0 for --model.
         printed: A printed robust accuracy in per cent, such as 62.3, instead of --attack.
         protocol: How it was measured, such as "PGD-20 8/255, n 1000".
         printed_n: Number of images behind it, if the protocol does not name it.
@@ -112,6 +114,8 @@ def audit(
     }
     least = None if min_robust is None else _share("--min-robust", min_robust)
     radius = _radius(eps) if eps else None
+    if seed is not None and seed < 0:
+        raise ConfigError(f"--seed: a whole number >= 0, got {seed}.")
     plugins = allowed_plugins(plugin, data)
     budget: Budget = "quick" if quick else "full"
     ball = (norm, radius)
@@ -119,7 +123,9 @@ def audit(
         assert model is not None
         options = {**only, "data": data, "out": out, "data_root": data_root, "plugins": plugins}
         found = _foreign_model(model, {**options, "check": check})
-        verdict, path = _audit_images(found, ball, limit, attack, tune, budget, judged, check)
+        verdict, path = _audit_images(
+            found, ball, limit, attack, tune, budget, judged, check, seed=seed or 0
+        )
     elif data is not None:
         from spikeguard.runs.other_data import run_on_data
 
@@ -129,7 +135,7 @@ def audit(
         found = run_on_data(loaded, data, out=out)
         verdict, path = _audit_images(
             *(found, ball, limit, attack, tune, budget, judged, check),
-            seed=loaded.recipe.seed,
+            seed=loaded.recipe.seed if seed is None else seed,
             trained_with=loaded.surrogates,
         )
     else:
@@ -142,6 +148,7 @@ def audit(
                 budget=budget,
                 attack=attack,
                 tune=tune,
+                seed=seed,
                 **judged,
                 check=check,
                 progress=update,
@@ -252,8 +259,7 @@ def _share(option: str, percentage: float) -> float:
 
 def _show(verdict: Verdict, path: Path, as_json: bool) -> None:
     if as_json:
-        say(dumps(verdict.to_json(), indent=1, allow_nan=False))
-        return
+        write_result("audit", {"file": path, **verdict.to_dict()})
     say(verdict.table(width()))
     say()
     if verdict.printed is not None:

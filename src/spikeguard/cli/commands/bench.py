@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from spikeguard.cli.console import note, progress, say, table, words
+from spikeguard.cli.json_output import AsJson, write_result
 
 __all__ = ["bench"]
 
@@ -18,6 +19,7 @@ def bench(
     networks: Annotated[list[str] | None, Parameter(negative="", consume_multiple=False)] = None,
     out: Path | None = None,
     threads: int | None = None,
+    json: AsJson = False,
 ) -> int:
     """Measure time and memory against SpikingJelly, snnTorch, Norse, a plain loop and an ANN.
 
@@ -30,6 +32,7 @@ def bench(
             --quick: cnn-t10, half-vgg11-t4.
         out: Folder of the results; runs/bench, with --quick runs/bench-quick.
         threads: Threads of torch; the number of cores when left out.
+        json: Print the measurements as JSON and nothing else on standard output.
     """
     from spikeguard.benchmarking.page import further, write_page
     from spikeguard.benchmarking.plot import NoMatplotlib, plot
@@ -58,4 +61,6 @@ def bench(
     except NoMatplotlib as error:
         note(str(error))
     say(f"results in {folder}")
+    if json:
+        write_result("bench", {"folder": folder, **store.identity, "cases": store.cases})
     return 0

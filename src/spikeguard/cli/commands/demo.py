@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from spikeguard.cli.console import progress_board, say, table
+from spikeguard.cli.json_output import AsJson, write_result
 
 if TYPE_CHECKING:
     from spikeguard.runs.demo import DemoRow
@@ -22,6 +23,7 @@ def demo(
     quick: Annotated[bool, Parameter(negative="")] = False,
     workers: int = 2,
     open: bool = False,
+    json: AsJson = False,
 ) -> int:
     """Train, attack and audit four small networks on embedded digits; write a report.
 
@@ -32,6 +34,7 @@ def demo(
         quick: A version of one minute with few images and epochs; its numbers mean nothing.
         workers: Networks at a time, each in a process of one thread.
         open: Open the report in the browser.
+        json: Print the results as JSON and nothing else on standard output.
     """
     from spikeguard.runs.demo import run_demo
 
@@ -50,6 +53,17 @@ def demo(
     table(head, [_cells(row, eps) for row in result.rows for eps in row.radii])
     say()
     say(f"report in {result.report}")
+    if json:
+        networks = [
+            {
+                "name": row.name,
+                "audit": row.verdict,
+                "near_threshold": row.near_threshold,
+                "results": [each.to_dict() for each in row.results],
+            }
+            for row in result.rows
+        ]
+        write_result("demo", {"report": result.report, "networks": networks})
     if open:
         webbrowser.open(result.report.resolve().as_uri())
     return 0

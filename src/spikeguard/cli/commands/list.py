@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from spikeguard.cli.console import say, table
+from spikeguard.cli.json_output import AsJson, write_result
 from spikeguard.config.errors import ConfigError
 
 __all__ = ["list_"]
@@ -60,7 +61,7 @@ _REGISTRIES = {
 }
 
 
-def list_(kind: Kind | None = None, prefix: str = "", /) -> int:
+def list_(kind: Kind | None = None, prefix: str = "", /, *, json: AsJson = False) -> int:
     """List the names that recipes and commands take; without a kind, all names in short.
 
     Args:
@@ -69,16 +70,22 @@ def list_(kind: Kind | None = None, prefix: str = "", /) -> int:
         prefix: Only names with this prefix, for example tgo/ for recipes. The full name of a recipe
             also shows the choices made where its paper is unclear, that of an attack what its
             settings mean, that of a suite its attack lines.
+        json: Print the names as JSON and nothing else on standard output.
     """
     if kind is None:
         kinds = (*_REGISTRIES, "recipes")
         table(("kind", "names"), [(each, _in_short(each)) for each in kinds])
         say()
         say("'spikeguard list KIND' describes them.")
+        if json:
+            write_result("list", {"kinds": {each: list(_described(each)) for each in kinds}})
         return 0
     found = [row for row in _described(kind, full=True).items() if row[0].startswith(prefix)]
     if not found:
         raise ConfigError(f"no {kind} begin with {prefix!r}; leave it out to see all.")
+    if json:
+        names = [{"name": name, "description": line} for name, line in found]
+        write_result("list", {"kind": kind, "names": names})
     if kind in _SET:
         table((kind, "what it is", "settings"), [(*row, _settings(kind, row[0])) for row in found])
         say()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spikeguard.cli.console import say, table
+from spikeguard.cli.json_output import AsJson, write_result
 
 if TYPE_CHECKING:
     from spikeguard.reporting.sections.published_numbers import Pair
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["report"]
 
 
-def report(*runs: Path, out: Path | None = None) -> int:
+def report(
+    *runs: Path, out: Path | None = None, tables: Path | None = None, json: AsJson = False
+) -> int:
     """Write one self-contained HTML page about one run or several, from the files in their folders.
 
     Where a recipe names rows of published tables, published and measured numbers stand side by side
@@ -25,6 +28,8 @@ def report(*runs: Path, out: Path | None = None) -> int:
         runs: Run folders, or folders of foreign models that were attacked or audited; several are
             compared.
         out: The page; report.html in the run folder, or in the folder all runs share.
+        tables: Folder for every table of the page as CSV and LaTeX.
+        json: Print paths and comparisons as JSON and nothing else on standard output.
     """
     from spikeguard.config.errors import ConfigError
     from spikeguard.reporting.readers.collect import collect
@@ -43,8 +48,12 @@ def report(*runs: Path, out: Path | None = None) -> int:
     page = shared / REPORT if out is None else out
     command = ["spikeguard", "report", *map(str, runs)]
     command += [] if out is None else ["--out", str(out)]
-    written = write_report(runs, page, command=shlex.join(command))
-    for found in comparisons(collect(runs)):
+    command += [] if tables is None else ["--tables", str(tables)]
+    if tables is not None and tables.exists() and not tables.is_dir():
+        raise ConfigError(f"--tables: {tables} is a file; name a folder.")
+    written = write_report(runs, page, command=shlex.join(command), tables=tables)
+    compared = comparisons(collect(runs))
+    for found in compared:
         say(f"{found.label}, beside {found.source}")
         rows = [(p.attack, p.theirs, _ours(p), p.note) for p in found.pairs]
         table(("attack", "printed, %", "ours", "about the numbers"), rows)
@@ -55,6 +64,10 @@ def report(*runs: Path, out: Path | None = None) -> int:
                 say(f"{pair.attack} not run: {pair.command}")
         say()
     say(f"report in {written}")
+    if tables is not None:
+        say(f"tables in {tables}")
+    if json:
+        write_result("report", {"report": written, "tables": tables, "published": compared})
     return 0
 
 

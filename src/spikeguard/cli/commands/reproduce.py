@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from spikeguard.cli.console import (
     table,
     words,
 )
+from spikeguard.cli.json_output import AsJson, write_result
 from spikeguard.config.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def reproduce(
     only: Annotated[list[str] | None, Parameter(negative="", consume_multiple=False)] = None,
     jobs: int = 2,
     out: Path | None = None,
+    json: AsJson = False,
     plugin: Plugin = None,
     data_root: Path | None = None,
 ) -> int:
@@ -47,6 +50,7 @@ def reproduce(
         only: Only recipes whose name contains one of these texts; repeated or with commas.
         jobs: Runs at a time, each in a process of one thread.
         out: Folder of the runs and of table.json and table.md; runs/<folder> when left out.
+        json: Print the table as JSON and nothing else on standard output.
         plugin: Package whose parts the changes may name; repeated or with commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
@@ -89,6 +93,8 @@ def reproduce(
     for line in result.empty:
         say(f"empty row: {line}")
     say(f"table in {path / PAGE} and {path / TABLE}")
+    if json:
+        write_result("reproduce", {"folder": path, **asdict(result)})
     return 1 if result.empty else 0
 
 

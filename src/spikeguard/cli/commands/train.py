@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from spikeguard.cli.console import Plugin, allowed_plugins, note, progress, say
+from spikeguard.cli.json_output import AsJson, write_result
 
 __all__ = ["train"]
 
@@ -20,6 +21,8 @@ def train(
     out: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
     data: str | None = None,
+    log: Literal["tensorboard"] | None = None,
+    json: AsJson = False,
     plugin: Plugin = None,
     data_root: Path | None = None,
 ) -> int:
@@ -33,6 +36,9 @@ def train(
         data: Images to train on instead of the recipe's, the same as data.name=DATA: an .npz file
             with x_train, y_train, x_test and y_test, a folder with train and test, or
             module:function, whose code runs. Data without test images are split.
+        log: Also write the numbers of each epoch as TensorBoard events to the run folder; needs the
+            package tensorboard.
+        json: Print the result as JSON and nothing else on standard output.
         plugin: Package whose parts the recipe may name as package.module:Part; repeated or with
             commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
@@ -45,7 +51,9 @@ def train(
     loaded = load_recipe(recipe, [*named, *changes], plugins=plugins)
     path = Path("runs") / loaded.name if out is None else out
     with progress("train") as update:
-        result = train_recipe(loaded, path, resume=resume, data_root=data_root, progress=update)
+        result = train_recipe(
+            loaded, path, resume=resume, data_root=data_root, log=log, progress=update
+        )
     note("")
     say(f"run folder     {path}")
     if result.val_accuracy is None:
@@ -56,4 +64,7 @@ def train(
     say(f"next           spikeguard attack {path}{again}")
     say(f"               spikeguard audit {path}{again}")
     say(f"               spikeguard report {path}")
+    if json:
+        found = {"best_epoch": result.best_epoch, "val_accuracy": result.val_accuracy}
+        write_result("train", {"folder": path, **found, "history": result.history})
     return 0

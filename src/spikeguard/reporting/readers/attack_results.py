@@ -48,6 +48,7 @@ class AttackResult:
         cascade: Whether each attack ran only on the images that survived the cheaper ones.
         before: Whether the suite is "snn" before it was a converging search, now "snn-cascade".
         precision: Precision of the attacks' passes.
+        seed: Seed of its random streams.
         search: Record of a search that ran until it was converged; see
             ``reporting.sections.search_curve``. None for a suite of attacks.
         line: The attack line that was run instead of a suite, without its EoT; "" for a suite.
@@ -72,6 +73,7 @@ class AttackResult:
     cascade: bool = False
     before: bool = False
     precision: str = "32"
+    seed: int = 0
     search: Mapping[str, Any] | None = None
     line: str = ""
     stochastic: bool = False
@@ -125,6 +127,7 @@ def read_attacked(path: Path, weights: Mapping[str, str] | None = None) -> Attac
             cascade=cascade,
             before=before,
             precision=precision,
+            seed=int(card.get("seed", 0)),
             search=_search(card.get("search")),
             line=str(card.get("attack", "")),
             stochastic=bool(card.get("stochastic", False)),
