@@ -135,6 +135,31 @@ def test_weights_that_are_drawn_anew_cannot_be_shared(capsys):
     assert said in capsys.readouterr().err
 
 
+def test_another_seed_is_another_result_beside_the_first(capsys):
+    """Seed 0 is the one that is used without the option."""
+    shown = {}
+    for words in ((), ("--seed", "0"), ("--seed", "7")):
+        assert usual("--out", "mine", *words) == 0
+        shown[words] = capsys.readouterr().out
+    assert shown[()] == shown["--seed", "0"]
+    stored = {p.name: json.loads(p.read_text()) for p in Path("mine/attacks").glob("*.json")}
+    seeds = {name: card["seed"] for name, card in stored.items()}
+    name = "baseline-linf-0.1-first20"
+    assert seeds == {f"{name}.json": 0, f"{name}-seed7.json": 7}
+    assert usual("--out", "mine", "--seed", "-1") == 2
+    assert "seed: should be greater than or equal to 0, got -1" in _line(capsys)
+
+
+@pytest.mark.slow
+def test_an_audit_has_its_seed(capsys):
+    words = ["audit", "--model", "my_nets:net", "--T", "4", "--data", "digits", "--out", "mine"]
+    words += ["--quick", "--limit", "6", "--eps", "0.1", "--json"]
+    assert main([*words, "--seed", "3"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["seed"] == 3
+    assert main([*words, "--seed", "-3"]) == 2
+    assert "--seed: a whole number >= 0, got -3." in _line(capsys)
+
+
 def test_what_the_results_belong_to_is_written_down(capsys):
     assert usual("--out", "mine") == 0
     card = json.loads(Path("mine/model.json").read_text(encoding="utf-8"))
