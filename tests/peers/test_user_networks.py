@@ -30,8 +30,11 @@ def jelly(mode, channels=1):
 KINDS = {
     "spikingjelly, single": lambda: jelly("s"),
     "spikingjelly, multi": lambda: jelly("m"),
-    "snntorch": lambda: nn.Sequential(
+    "snntorch, single": lambda: nn.Sequential(
         nn.Flatten(), nn.Linear(64, 48), snn.Leaky(beta=0.5, init_hidden=True), nn.Linear(48, 10)
+    ),
+    "snntorch, multi": lambda: nn.Sequential(
+        nn.Flatten(2), nn.Linear(64, 48), snn.StateLeaky(0.5, 48, output=False), nn.Linear(48, 10)
     ),
     "norse, single": lambda: norse.SequentialState(
         nn.Flatten(), nn.Linear(64, 48), norse.LIFCell(), nn.Linear(48, 10)
@@ -55,7 +58,7 @@ def test_float64_is_treated_alike_by_check_and_evaluate(make, request):
     net = make()
     expected = adapted(net)(X)
     model = adapted(net.double())
-    if "snntorch" in request.node.name:  # its spikes are float32
+    if "snntorch, single" in request.node.name:  # its spikes are float32
         with pytest.raises(
             ImagesRefused, match=r"in 3 \(Linear, .*float64 weights\), given float3"
         ):

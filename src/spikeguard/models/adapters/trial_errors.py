@@ -100,6 +100,8 @@ class Trial:
                 "; a call with three images worked, so the model keeps state between calls, or a "
                 "batch size is written into it: reset its states at the start of forward"
             )
+        if self.reached.at is not None and _other_type(self.reached.at[1], self.reached.at[2]):
+            return "; parts of the model compute in different types: model.float() makes them equal"
         return ""
 
 
@@ -114,10 +116,15 @@ def _layer(name: str, layer: nn.Module, given: Tensor) -> str:
     for attribute, unit in (("in_channels", "channels"), ("in_features", "features")):
         count = getattr(layer, attribute, None)
         takes = f", takes {count} {unit}" if isinstance(count, int) else takes
-    weight = next((p for p in layer.parameters() if p.is_floating_point()), None)
-    if weight is not None and weight.dtype != given.dtype:
-        takes += f", {_name(weight.dtype)} weights"
+    other = _other_type(layer, given)
+    takes += "" if other is None else f", {_name(other)} weights"
     return f"{name} ({type(layer).__name__}{takes}), given {_name(given.dtype)} {list(given.shape)}"
+
+
+def _other_type(layer: nn.Module, given: Tensor) -> torch.dtype | None:
+    """Return the type of a layer's weights where it is not that of its input."""
+    own = next((p.dtype for p in layer.parameters() if p.is_floating_point()), given.dtype)
+    return None if own == given.dtype else own
 
 
 def _name(dtype: torch.dtype) -> str:
