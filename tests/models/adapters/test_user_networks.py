@@ -271,12 +271,17 @@ class OnGpu(nn.Linear):
         raise AssertionError("Torch not compiled with CUDA enabled")
 
 
-def test_a_network_that_needs_a_gpu_is_named():
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def test_a_network_that_needs_a_gpu_is_named(no_gpu):
     with pytest.raises(ImagesRefused, match=r"needs CUDA: remove \.cuda\(\)"):
         adapted(OnGpu(16, 3).eval())(X)
 
 
-def test_a_back_end_that_needs_a_gpu_is_named():
+def test_a_back_end_that_needs_a_gpu_is_named(no_gpu):
     class Cupy(LIFNode):
         backend = "cupy"
 

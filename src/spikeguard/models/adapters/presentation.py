@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from spikeguard.models.adapters.trial_errors import Reached, Trial, closest, reaching
+from spikeguard.models.adapters.trial_errors import (
+    ImagesRefused,
+    Reached,
+    Trial,
+    explained,
+    reaching,
+)
 
 _REFUSALS = (
     *(RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError),
@@ -20,18 +26,6 @@ _REFUSALS = (
 __all__ = ["Found", "ImagesRefused", "Presentation", "present", "probe", "taken"]
 
 Presentation = Literal["sequence", "steps", "inside"]
-
-
-class ImagesRefused(ValueError):
-    """The model raises in every presentation of these images; the cause is the closest error.
-
-    Attributes:
-        why: That error, the layer that raised it, and the remedy where it is known.
-    """
-
-    def __init__(self, message: str, why: str):
-        super().__init__(message)
-        self.why = why
 
 
 class _ResultRejected(ValueError):
@@ -169,36 +163,7 @@ def probe(
     if all(trial.error is not None and not trial.again for trial in failed):
         others = [how for how in usual if how not in candidates]
         failed += [trial for how in others if (trial := refused(three.clone(), how)) is not None]
-    raise _error(model, x, T, closest(failed, usual), candidates, usual[0])
-
-
-def _error(
-    model: nn.Module,
-    x: Tensor,
-    T: int,
-    failed: Sequence[Trial],
-    candidates: Sequence[str],
-    usual: str,
-) -> ValueError:
-    """Return the error of a model that no presentation fits, from its trials, closest first."""
-    first, ways = failed[0], get_args(Presentation)
-    if len(failed) == len(ways) and all(trial.error is not None for trial in failed):
-        # A wrong presentation may come further by accident, so the usual one is shown as well.
-        shown = [trial for trial in failed if trial is first or trial.how == usual]
-        why = "; ".join(trial.explained(model) for trial in shown)
-        refused = ImagesRefused(
-            f"foreign: the model cannot be shown images {list(x.shape[1:])} in T={T} steps "
-            f"({why}); check their shape, and T.",
-            first.reason(model) if len(shown) == 1 else why,
-        )
-        refused.__cause__ = first.error
-        return refused
-    tried = [trial.explained(model) for trial in failed if trial.how in candidates]
-    told = "; ".join(tried[:1] if first.unreadable else tried)
-    return ValueError(
-        f"foreign: the model could not be driven in T={T} steps ({told}); "
-        f"check T, or pass presentation= one of {', '.join(map(repr, ways))}."
-    )
+    raise explained(model, x, T, failed, candidates, usual)
 
 
 def _usual(

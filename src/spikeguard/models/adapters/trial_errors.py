@@ -11,9 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Reached", "Trial", "closest", "reaching"]
+__all__ = ["ImagesRefused", "Reached", "Trial", "explained", "reaching"]
+
+_ORDER = ("sequence", "steps", "inside")  # of presentations, in messages
 
 _NEEDS_CUDA = re.compile(r"cuda|cupy|triton|nvidia|active driver", re.IGNORECASE)
+
+
+class ImagesRefused(ValueError):
+    """The model raises in every presentation of these images; the cause is the closest error.
+
+    Attributes:
+        why: That error, the layer that raised it, and the remedy where it is known.
+    """
+
+    def __init__(self, message: str, why: str):
+        super().__init__(message)
+        self.why = why
 
 
 @dataclass
@@ -86,7 +100,8 @@ class Trial:
 
     def _remedy(self, model: nn.Module) -> str:
         """Return what to do about a known cause, as a clause that starts with a semicolon."""
-        if _NEEDS_CUDA.search(f"{type(self.error).__name__} {self.error}"):
+        said = f"{type(self.error).__name__} {self.error}"
+        if _NEEDS_CUDA.search(said) and not torch.cuda.is_available():
             compiled = [
                 f"{name} ({module.backend})"
                 for name, module in model.named_modules()
@@ -105,9 +120,48 @@ class Trial:
         return ""
 
 
-def closest(trials: Sequence[Trial], usual: Sequence[str]) -> list[Trial]:
-    """Return failed trials, the one that came furthest first; ``usual`` orders equal ones."""
-    return sorted(trials, key=lambda t: (not t.again, -t.reached.layers, usual.index(t.how)))
+def explained(
+    model: nn.Module,
+    x: Tensor,
+    T: int,
+    failed: Sequence[Trial],
+    candidates: Sequence[str],
+    usual: Sequence[str],
+) -> ValueError:
+    """Return the error of a model that no presentation fits.
+
+    Args:
+        model: The model.
+        x: The images.
+        T: Time steps.
+        failed: The failed trials.
+        candidates: The presentations that layers like those of the model take.
+        usual: All presentations, the most usual for such layers first.
+    """
+    failed = _closest_first(failed, usual)
+    first = failed[0]
+    if len(failed) == len(usual) and all(trial.error is not None for trial in failed):
+        # A wrong presentation may come further by accident, so the usual one is shown as well.
+        shown = [trial for trial in failed if trial is first or trial.how == usual[0]]
+        why = "; ".join(trial.explained(model) for trial in shown)
+        refused = ImagesRefused(
+            f"foreign: the model cannot be shown images {list(x.shape[1:])} in T={T} steps "
+            f"({why}); check their shape, and T.",
+            first.reason(model) if len(shown) == 1 else why,
+        )
+        refused.__cause__ = first.error
+        return refused
+    tried = [trial.explained(model) for trial in failed if trial.how in candidates]
+    told = "; ".join(tried[:1] if first.unreadable else tried)
+    return ValueError(
+        f"foreign: the model could not be driven in T={T} steps ({told}); "
+        f"check T, or pass presentation= one of {', '.join(map(repr, _ORDER))}."
+    )
+
+
+def _closest_first(failed: Sequence[Trial], usual: Sequence[str]) -> list[Trial]:
+    """Return the trials, the one that came furthest first; ``usual`` orders equal ones."""
+    return sorted(failed, key=lambda t: (not t.again, -t.reached.layers, usual.index(t.how)))
 
 
 def _layer(name: str, layer: nn.Module, given: Tensor) -> str:
