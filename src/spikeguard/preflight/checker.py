@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.model_access import frozen, require_finite_weights, require_inputs
+from spikeguard.data.conversion import as_labels, as_tensor
 from spikeguard.models.adapters.classifier import Foreign
 from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
 from spikeguard.models.adapters.presentation import taken
@@ -115,7 +116,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
     Args:
         model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``, such as
             :func:`spikeguard.foreign` makes. It runs in evaluation mode; its mode is restored.
-        x: Images [B, ...] in [0, 1], B >= 2; shown as float32, as in ``evaluate``.
+        x: Images [B, ...] in [0, 1], or uint8, B >= 2; shown as float32, as in ``evaluate``.
         y: Labels [B], of any integer type.
         seed: Seed of the random directions and starts.
 
@@ -125,7 +126,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
     Source: faults reported against stateful networks, sampling encoders and evaluations in training
         mode.
     """
-    x, y = _as_evaluated(x[:_SAMPLES], y[:_SAMPLES])
+    x, y = _as_evaluated(x, y)
     require_inputs(x, y)
     if len(x) < 2:
         raise ValueError("check: needs at least 2 images, to compare batches of different sizes.")
@@ -148,10 +149,10 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
 
 
 def _as_evaluated(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return copies of the images as float32 and of integer labels as int64, as evaluate does."""
-    x = x.detach().to(torch.float32, copy=True) if x.is_floating_point() else x
-    whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
-    return x, y.long() if whole else y
+    """Return the first images as a float32 copy and their labels as int64, as evaluate does."""
+    x, y = as_tensor(x[:_SAMPLES], "check: images"), as_labels(y[:_SAMPLES], "check")
+    peak = 255 if x.dtype == torch.uint8 else 1
+    return x.to(torch.float32, copy=True) / peak, y
 
 
 def _examined(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Preflight:

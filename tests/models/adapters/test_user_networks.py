@@ -99,6 +99,12 @@ def test_labels_of_every_integer_type_are_taken_by_both(make, kind):
     assert torch.equal(outcomes(model, y=Y.to(kind))["pgd"], outcomes(model)["pgd"])
 
 
+def test_arrays_are_taken_by_both(make):
+    model, pair = adapted(make()), (X.numpy(), Y.numpy())
+    assert sg.check(model, *pair) == sg.check(model, X, Y)
+    assert torch.equal(outcomes(model, *pair)["pgd"], outcomes(model)["pgd"])
+
+
 @pytest.mark.parametrize("one_hot", [nn.functional.one_hot(Y), nn.functional.one_hot(Y).float()])
 def test_one_hot_labels_name_the_conversion(make, one_hot):
     model = adapted(make())
