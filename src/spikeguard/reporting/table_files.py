@@ -143,7 +143,11 @@ def _all(page: Page) -> Iterator[FlatTable]:
         head = ("Check", "What should hold", "Result", "Measured", "Passes when")
         yield _text(f"audit-{place}", f"Audit of {network.label}", head, lines)
     labels = tuple(page.look)
-    matrix = [(code, title, *(b.word for b in badges)) for code, title, badges in page.checks.rows]
+    shown = [row for rows in page.checks.rows.values() for row in rows]
+    matrix = [
+        (row.code, row.title, *(badge.word for badge in row.badges))
+        for row in (*shown, *page.checks.idle)
+    ]
     yield _text("checks", "All checks", ("Check", "What should hold", *labels), matrix)
     yield _facts("settings", "Settings", labels, page.facts)
     yield _facts("environment", "Environment", labels, page.environments)
