@@ -63,7 +63,6 @@ def test_an_attack_that_a_paper_does_not_define_has_no_protocol():
         (FGSM(Linf(EPS)), ["attack FGSM, not PGD"]),
         (PGD(Linf(EPS), steps=10, step_size=0.01 * (1 + 1e-12)), []),
     ],
-    ids=str,
 )
 def test_every_difference_is_named(ours, differing):
     wanted = protocol_of(TABLE_1, "pgd10").settings
