@@ -13,7 +13,8 @@ import torch
 
 from spikeguard.attacks.suites import suite
 from spikeguard.evaluation.evaluator import evaluate
-from spikeguard.evaluation.result import PARTS, Evaluation, load_worst
+from spikeguard.evaluation.result import Evaluation
+from spikeguard.evaluation.result_files import PARTS, load_worst
 from spikeguard.reporting.renderer import report
 from spikeguard.runs.recipe_training import train_recipe
 from spikeguard.runs.run import Run

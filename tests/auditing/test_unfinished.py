@@ -12,7 +12,7 @@ from spikeguard.auditing import auditor, unfinished
 from spikeguard.auditing.auditor import audit
 from spikeguard.auditing.registry import CHECKS
 from spikeguard.data import ImageSet
-from spikeguard.evaluation.result import PARTS
+from spikeguard.evaluation.result_files import PARTS
 from spikeguard.neurons import Triangular
 from spikeguard.rng import stream
 from tests.toys.small_evaluations import spiking

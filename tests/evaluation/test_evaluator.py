@@ -22,7 +22,8 @@ from spikeguard.attacks import (
 from spikeguard.data import ImageSet
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.evaluation.rescoring import rescore
-from spikeguard.evaluation.result import Evaluation, WorstSet, load_worst
+from spikeguard.evaluation.result import Evaluation
+from spikeguard.evaluation.result_files import WorstSet, load_worst
 from spikeguard.evaluation.statistics import Score, wilson
 from spikeguard.models import CNN, MLP
 from spikeguard.neurons import LIF, NoisyLIF, Triangular

@@ -11,7 +11,7 @@ from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.parallel import _CombinedProgress, run_shards
 from spikeguard.evaluation.plan import plan_evaluation
-from spikeguard.evaluation.result import PARTS
+from spikeguard.evaluation.result_files import PARTS
 from spikeguard.evaluation.shard_runner import ShardRunner, partial_shard_path
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, NoisyLIF

@@ -11,7 +11,7 @@ from spikeguard.config.errors import ConfigError
 from spikeguard.config.schema import EvaluateSection
 from spikeguard.data import ImageSet, Splits
 from spikeguard.evaluation import identity as identities
-from spikeguard.evaluation.result import PARTS
+from spikeguard.evaluation.result_files import PARTS
 from spikeguard.rng import stream
 from spikeguard.runs.attack_results import evaluate_once
 from spikeguard.storage.digests import CHECKSUM, FILES, IDENTITY, UNVERIFIED, sealed
@@ -121,7 +121,8 @@ def test_a_number_that_is_not_that_of_the_outcomes_is_found_without_a_checksum(s
 
 @pytest.mark.parametrize("suffix", [".npz", ".worst.npz"])
 def test_arrays_of_another_attack_are_found(stored, suffix, tmp_path):
-    from spikeguard.evaluation.result import Evaluation, load_worst
+    from spikeguard.evaluation.result import Evaluation
+    from spikeguard.evaluation.result_files import load_worst
 
     stem = stored.with_suffix("")
     file = stem.with_name(stem.name + suffix)

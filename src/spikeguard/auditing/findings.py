@@ -12,7 +12,7 @@ from textwrap import wrap
 from typing import Any, Literal
 
 from spikeguard.auditing.numbers import Bound, BoundStatus, PrintedNumber
-from spikeguard.evaluation.result import PARTS
+from spikeguard.evaluation.result_files import PARTS
 from spikeguard.evaluation.statistics import Score
 from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.digests import sealed

@@ -24,7 +24,7 @@ import torch
 from spikeguard.attacks.base import Attack
 from spikeguard.auditing.context import Attacked, Context
 from spikeguard.auditing.findings import Finding, plain
-from spikeguard.evaluation.result import PARTS
+from spikeguard.evaluation.result_files import PARTS
 from spikeguard.preflight.quick import warn
 from spikeguard.storage.atomic_files import write_json, write_npz
 from spikeguard.storage.digests import content_digest

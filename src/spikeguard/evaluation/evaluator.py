@@ -19,7 +19,8 @@ from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.checked_plan import checked_plan
 from spikeguard.evaluation.options import EvaluationOptions, Precision
 from spikeguard.evaluation.plan import EvaluationPlan, plan_evaluation
-from spikeguard.evaluation.result import Evaluation, WorstSet
+from spikeguard.evaluation.result import Evaluation
+from spikeguard.evaluation.result_files import WorstSet
 from spikeguard.evaluation.search_record import merged_record
 from spikeguard.evaluation.worst_case import lowest, never_rising
 from spikeguard.preflight.quick import warn

@@ -23,7 +23,7 @@ from spikeguard.attacks.threat import require_ball_in_box
 from spikeguard.data.images import ImageSet, as_image_set
 from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.progress import ProgressMeter
-from spikeguard.evaluation.result import RESERVED
+from spikeguard.evaluation.result_files import RESERVED
 from spikeguard.evaluation.search_blocks import BLOCK
 from spikeguard.evaluation.shard_runner import (
     Arrays,

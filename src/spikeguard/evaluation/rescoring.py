@@ -10,7 +10,8 @@ from torch import nn
 from spikeguard.attacks.threat import THREATS
 from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.evaluator import evaluate
-from spikeguard.evaluation.result import Evaluation, load_worst
+from spikeguard.evaluation.result import Evaluation
+from spikeguard.evaluation.result_files import load_worst
 from spikeguard.evaluation.statistics import Score, wilson
 from spikeguard.rng import key
 

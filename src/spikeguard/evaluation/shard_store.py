@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from spikeguard.data.images import ImageSet
-from spikeguard.evaluation.result import PARTS
+from spikeguard.evaluation.result_files import PARTS
 from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.digests import content_digest
 from spikeguard.storage.npz_files import read_npz

@@ -45,7 +45,8 @@ def stored_evaluations(
         ValueError: If a file is damaged, or of other weights or images: one line that names it.
     """
     from spikeguard.evaluation.identity import identity_of
-    from spikeguard.evaluation.result import Evaluation, load_worst
+    from spikeguard.evaluation.result import Evaluation
+    from spikeguard.evaluation.result_files import load_worst
     from spikeguard.evaluation.search_record import BEFORE, is_of_suite_before
 
     found = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spikeguard.attacks.tuning import describe_tuned
-from spikeguard.evaluation.result import require_consistent
+from spikeguard.evaluation.result_files import require_consistent
 from spikeguard.evaluation.search_record import BEFORE, is_of_suite_before
 from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting.readers.json_files import read_json, reading, require_weights
