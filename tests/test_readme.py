@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spikeguard.cli.commands import bench
-from spikeguard.cli.entry import main
+from spikeguard.cli.entry import app, main
 from spikeguard.data import downloads
 from tests.toys.report_runs import plant_demo
 
@@ -89,7 +88,7 @@ def test_the_commands_run_in_their_order(fresh, monkeypatch, capsys):
         measured.append(quick)
         return 0
 
-    monkeypatch.setattr(bench, "bench", stub)
+    monkeypatch.setattr(app["bench"], "default_command", stub)
     monkeypatch.setattr(
         downloads, "download", lambda name, root, **_: fetched.append(name) or Path(name)
     )

@@ -1,6 +1,7 @@
 """Worst case of several noisy outcomes: never above a part, rows that do not rise, small bias."""
 
 import itertools
+import json
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from spikeguard.evaluation.cascade import run_cascade
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.evaluation.result import Evaluation
 from spikeguard.evaluation.worst_case import lowest, never_rising, worst_of
+from spikeguard.storage.digests import CHECKSUM, FILES
 from tests.toys.small_evaluations import EPS, Noisy, Shift, Sign, pair
 
 DRAWS = 10
@@ -227,6 +229,9 @@ def test_a_stored_result_without_the_flags_is_read(tmp_path):
     with np.load(tmp_path / "r.npz") as stored:
         older = {name: stored[name] for name in stored.files if name != "zero_gradient"}
     np.savez(tmp_path / "r.npz", **older)
+    card = json.loads((tmp_path / "r.json").read_text())
+    kept = {name: part for name, part in card.items() if name not in (FILES, CHECKSUM)}
+    (tmp_path / "r.json").write_text(json.dumps(kept))
     back = Evaluation.load(tmp_path / "r")
     assert back.zero is None and back.unmoved is None and back.zero_gradient == 0.5
     assert back.table().endswith("50.0 % of the input gradients are exactly zero")

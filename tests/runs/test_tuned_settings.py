@@ -318,7 +318,7 @@ def test_the_audit_gets_the_origin_of_the_settings(run, monkeypatch):
     asked = {}
 
     class Verdict:
-        def save(self, path):
+        def save(self, path, **extra):
             pass
 
     def audited(*words, **options):

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from spikeguard.storage.digests import CHECKSUM, FILES
+
 pytestmark = pytest.mark.slow
 
 SCENARIOS = ("files", "steps", "chains")
@@ -219,11 +221,12 @@ def fork(work, watch=None, kill_at=None):
 
 
 def content(out):
-    """Every file of a run, without values that depend on the clock."""
+    """Every file of a run, without values that depend on the clock or digests of them."""
+    clocked = ("seconds", CHECKSUM, FILES)
 
     def timeless(value):
         if isinstance(value, dict):
-            return {k: timeless(v) for k, v in value.items() if k != "seconds"}
+            return {k: timeless(v) for k, v in value.items() if k not in clocked}
         return [timeless(v) for v in value] if isinstance(value, list) else value
 
     found = {}

@@ -314,7 +314,7 @@ def half_precision(monkeypatch):
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.precision import MixedPrecision
 
-    def fabric(accelerator, precision):
+    def fabric(accelerator, precision, loggers):
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
         plugin = MixedPrecision("16-mixed", device="cpu", scaler=scaler)
         return Fabric(accelerator="cpu", devices=1, plugins=[plugin])

@@ -10,7 +10,6 @@ from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.base import Look
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.standings import Radius, Standing
-from spikeguard.storage.digests import UNVERIFIED
 
 __all__ = [
     "Badge",
@@ -115,8 +114,12 @@ def audited_at(verdict: Verdict | None) -> str:
     if "eps" not in threat or "samples" not in settings:
         return ""
     radius = formatting.radius(float(threat["eps"]))
-    mark = "" if verdict is None or verdict.verified else UNVERIFIED
-    return f"at {radius}, n = {formatting.count(int(settings['samples']))}{mark}"
+    return f"at {radius}, n = {formatting.count(int(settings['samples']))}"
+
+
+def _unverified(verdict: Verdict | None) -> str:
+    """Mark an audit of a version that did not store what was audited."""
+    return "" if verdict is None or verdict.verified else ", older version"
 
 
 def command(verb: str, network: Network, *options: str) -> str:
@@ -147,7 +150,7 @@ def _card(network: Network, places: Sequence[Radius], look: Look) -> Card:
         label=network.label,
         look=look,
         badges=verdict_badges(audited),
-        audited_at=audited_at(audited),
+        audited_at=audited_at(audited) + _unverified(audited),
         sentence=_sentence(found, audited),
         lines=tuple(Line(_where(p, places), s, _printed(s)) for p, s in found),
         audit=verdict_statements(audited),
