@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
 
 from spikeguard.evaluation.statistics import wilson
+from spikeguard.preflight.quick import PreflightWarning
 from spikeguard.system.errors import WorkerError, is_user_error
 from spikeguard.system.processes import run_in_processes
 
@@ -27,6 +29,11 @@ def reject(number, progress):
 
 def ask_spikeguard(number, progress):
     wilson(number, 0)
+
+
+def caution(number, progress):
+    warnings.warn(f"job {number} is slow", PreflightWarning, stacklevel=1)
+    warnings.warn(f"job {number} is someone else's", UserWarning, stacklevel=1)
 
 
 def vanish(number, progress):
@@ -106,3 +113,13 @@ def test_no_worker_outlives_the_process_that_started_it():
     parent.send_signal(signal.SIGKILL)
     rest, _ = parent.communicate(timeout=60)
     assert rest == ""
+
+
+def test_own_warnings_of_a_worker_are_one_line_without_a_place(capfd):
+    run_in_processes(caution, [(1,), (2,)], 2, lambda *_: None)
+    lines = capfd.readouterr().err.splitlines()
+    assert sorted(line for line in lines if "slow" in line) == [
+        "spikeguard: job 1 is slow",
+        "spikeguard: job 2 is slow",
+    ]
+    assert sum("test_processes.py" in line and "someone else's" in line for line in lines) == 2

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from itertools import pairwise
-from typing import Any, TextIO
+from typing import TextIO
 
 from cyclopts import App, CycloptsError
 
@@ -26,6 +26,7 @@ from spikeguard.cli.json_output import is_json, prose_on_stderr
 from spikeguard.system.allocator import keep_freed_memory
 from spikeguard.system.errors import is_user_error, raised_in
 from spikeguard.system.out_of_memory import is_out_of_memory
+from spikeguard.system.warning_lines import show_in_one_line
 
 __all__ = ["app", "main"]
 
@@ -196,15 +197,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 def _one_line_warnings(command: str) -> Iterator[None]:
     """Show SpikeGuard's own warnings as one line inside the block."""
     with warnings.catch_warnings():
-        default = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
-            if category.__module__.startswith("spikeguard."):
-                print(f"{command}: {message}", file=sys.stderr)
-            else:
-                default(message, category, *place)
-
-        warnings.showwarning = show  # type: ignore[assignment]
+        show_in_one_line(command)
         yield
 
 

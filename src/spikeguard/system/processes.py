@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from spikeguard.system.allocator import keep_freed_memory
 from spikeguard.system.errors import WorkerError, is_user_error, keep_frames
 from spikeguard.system.progress import TaskProgressCallback
+from spikeguard.system.warning_lines import show_in_one_line
 
 __all__ = ["one_thread", "run_in_processes"]
 
@@ -106,6 +107,7 @@ def _start_worker(messages: Queue[Message | None]) -> None:
     _messages = messages
     torch.set_num_threads(1)
     keep_freed_memory()
+    show_in_one_line("spikeguard")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
