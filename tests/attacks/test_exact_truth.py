@@ -73,13 +73,17 @@ def test_a_weak_attack_is_seen_to_be_weak():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", NUMBERS)
-def test_a_converging_search_equals_the_truth(number, request):
-    """Never below it, and not above it but for the networks in MISSED."""
+@pytest.mark.parametrize("number", sorted(set(NUMBERS) - set(MISSED)))
+def test_a_converging_search_equals_the_truth(number):
     network = known(number)
     right = right_under(network, {"snn": Converging(Linf(network.eps))})
-    assert right[network.robust].all()
-    if number in MISSED:
-        why = "adversarial regions at edges of the ball, which the search does not find yet"
-        request.node.add_marker(pytest.mark.xfail(reason=why, raises=AssertionError, strict=True))
     assert torch.equal(right, network.robust)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", MISSED)
+def test_a_converging_search_is_never_below_the_truth(number):
+    """Its default budget misses ten images of these networks, in small regions at edges."""
+    network = known(number)
+    right = right_under(network, {"snn": Converging(Linf(network.eps), budget=3000)})
+    assert right[network.robust].all()
