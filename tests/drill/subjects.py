@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from spikeguard.storage.digests import CHECKSUM, FILES
 from tests.toys.data_files import LABELS, PIXELS, write_cifar, write_mnist
 from tests.toys.data_files import TINY as TINY_DATA
 
@@ -75,11 +76,12 @@ class Subject:
 
 
 def training(_):
-    """Weights and metrics of a finished training, without times."""
+    """Weights and metrics of a finished training, without times and digests of times."""
     files = sorted(Path(RUN, "checkpoints").glob("*/model.safetensors"))
     lines = Path(RUN, "metrics.jsonl").read_text().splitlines()
     metrics = [{**json.loads(line), "seconds": 0} for line in lines]
-    result = {**json.loads(Path(RUN, "result.json").read_text()), "seconds": 0}
+    result = json.loads(Path(RUN, "result.json").read_text())
+    result = {k: v for k, v in result.items() if k not in ("seconds", CHECKSUM, FILES)}
     return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files], metrics, result
 
 
