@@ -46,20 +46,20 @@ def test_an_array_that_claims_more_than_the_file_holds_takes_no_memory(tmp_path)
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("x.npy", content)
     tracemalloc.start()
-    for read in (
-        lambda: read_npy(tmp_path / "a.npy"),
-        lambda: read_npz(tmp_path / "a.npz", everything),
+    for read, said in (
+        (lambda: read_npy(tmp_path / "a.npy"), "claims 76293 MB in a file of 0 MB"),
+        (lambda: read_npz(tmp_path / "a.npz", everything), r"declares \(80000000000,\) uint8 in"),
     ):
-        with pytest.raises(ValueError, match=r"claims 76293 MB in a file of 0 MB"):
+        with pytest.raises(ValueError, match=said):
             read()
     assert tracemalloc.get_traced_memory()[1] < 10 << 20
     tracemalloc.stop()
 
 
 def test_a_bomb_is_rejected_and_a_well_compressed_file_is_not(tmp_path):
-    """100 MB of zeros compress to 0.1 MB, more than 200 to 1; 60 MB are always read."""
+    """100 MB of zeros compress to 0.1 MB, more than 100 to 1; 60 MB are always read."""
     np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros(100 << 20, "uint8"))
-    with pytest.raises(ValueError, match="claims 100 MB"):
+    with pytest.raises(ValueError, match="would unpack to 104857"):
         read_npz(tmp_path / "bomb.npz", everything)
     np.savez_compressed(tmp_path / "small.npz", x=np.zeros(60 << 20, "uint8"))
     assert read_npz(tmp_path / "small.npz", everything)["x"].size == 60 << 20

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from spikeguard.storage import npz_files
+
 __all__ = ["read_npy", "read_npz"]
 
 _ALWAYS = 1 << 26  # bytes that a file may claim however small it is
-_RATIO = 200  # beyond these, bytes of an array for a byte of the file
+_OBJECTS = (
+    "holds Python objects, which would run code; save numbers, such as "
+    "np.savez('data.npz', x=np.stack(list(x)), y=y)."
+)
 
 
 def read_npz(path: Path, wanted: Callable[[str], bool]) -> dict[str, NDArray[Any]]:
@@ -26,30 +30,17 @@ def read_npz(path: Path, wanted: Callable[[str], bool]) -> dict[str, NDArray[Any
         ValueError: If the file is damaged, holds Python objects, or claims arrays that are far
             larger than the file.
     """
-    size = path.stat().st_size
-    found: dict[str, NDArray[Any]] = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                name = entry.filename.removesuffix(".npy")
-                if name == entry.filename or not wanted(name):
-                    continue
-                with archive.open(entry) as member:
-                    dtype, shape, fortran = _header(member)
-                    _check_size(f"{path}: {name}", dtype, shape, size)
-                    count = math.prod(shape) * dtype.itemsize
-                    content = member.read(count + 1)
-                if len(content) != count:
-                    raise ValueError(f"{name} is truncated")
-                array = np.frombuffer(content, dtype)
-                found[name] = array.reshape(shape, order="F" if fortran else "C")
-    except _Rejected:
-        raise
-    except (ValueError, EOFError, OSError, zlib.error, zipfile.BadZipFile, LookupError) as error:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+        return npz_files.read_npz(path, filter(wanted, names))
+    except npz_files.HoldsObjects as error:
+        raise ValueError(f"{path}: {_OBJECTS}") from error
+    except npz_files.DamagedFile as error:
+        said = str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{path}: not a whole npz file ({said.rstrip('.')}).") from error
+    except (ValueError, OSError, LookupError, NotImplementedError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a whole npz file ({_line(error)}).") from error
-    except (NotImplementedError, RuntimeError) as error:  # encrypted, unknown compression
-        raise ValueError(f"{path}: cannot be read ({_line(error)}); use np.savez.") from error
-    return found
 
 
 def read_npy(path: Path) -> NDArray[Any]:
@@ -60,8 +51,10 @@ def read_npy(path: Path) -> NDArray[Any]:
     """
     try:
         with path.open("rb") as file:
-            dtype, shape, _ = _header(file)
-            _check_size(str(path), dtype, shape, path.stat().st_size, ratio=1)
+            version = npy.read_magic(file)
+            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, _, dtype = read(file)
+            _require_modest(path, dtype, shape)
         return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
     except _Rejected:
         raise
@@ -73,26 +66,15 @@ class _Rejected(ValueError):
     """The file is whole, but its content is not taken."""
 
 
-def _header(file: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
-    version = npy.read_magic(file)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    return dtype, shape, fortran
-
-
-def _check_size(
-    where: str, dtype: np.dtype[Any], shape: tuple[int, ...], size: int, ratio: int = _RATIO
-) -> None:
+def _require_modest(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Compare what the header of an ``.npy`` file claims with the size of the file."""
+    size = path.stat().st_size
     if dtype.hasobject:
-        raise _Rejected(
-            f"{where}: holds Python objects, which would run code; save numbers, such as "
-            "np.savez('data.npz', x=np.stack(list(x)), y=y)."
-        )
+        raise _Rejected(f"{path}: {_OBJECTS}")
     claimed = math.prod(shape) * dtype.itemsize
-    if claimed > max(_ALWAYS, ratio * size) or min(shape, default=0) < 0:
+    if claimed > max(_ALWAYS, size) or min(shape, default=0) < 0:
         raise _Rejected(
-            f"{where}: claims {claimed >> 20} MB in a file of {size >> 20} MB; it is damaged, or "
-            " save it with np.savez, not np.savez_compressed."
+            f"{path}: claims {claimed >> 20} MB in a file of {size >> 20} MB; it is damaged."
         )
 
 

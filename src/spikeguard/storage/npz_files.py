@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-__all__ = ["DamagedFile", "read_npz", "require_modest_zip"]
+__all__ = ["DamagedFile", "HoldsObjects", "read_npz", "require_modest_zip"]
 
 _FREE = 64 << 20  # bytes that any archive may unpack to
 _RATIO = 100  # and as many times its own size; images and outcomes compress to a tenth, rarely more
@@ -21,6 +21,10 @@ _KINDS = "biufcSU"  # no Python objects, no records
 
 class DamagedFile(ValueError):
     """A file is not what was written: cut short, changed, or a trap."""
+
+
+class HoldsObjects(DamagedFile):
+    """An array holds Python objects, whose reading would run code."""
 
 
 def read_npz(path: str | Path, names: Iterable[str] | None = None) -> dict[str, Any]:
@@ -33,7 +37,7 @@ def read_npz(path: str | Path, names: Iterable[str] | None = None) -> dict[str, 
     Raises:
         DamagedFile: If the file is no whole archive of arrays, if an array's header does not agree
             with its size, if a checksum is wrong, or if the file would unpack to more than 64 MiB
-            and 100 times its own size.
+            and 100 times its own size; HoldsObjects if an array holds Python objects.
         OSError: If the file cannot be opened.
     """
     path = Path(path)
@@ -51,7 +55,7 @@ def read_npz(path: str | Path, names: Iterable[str] | None = None) -> dict[str, 
                     if wanted is None or name in wanted:
                         found[name] = _read_array(archive, entry)
         except DamagedFile as error:
-            raise DamagedFile(f"{path}: damaged: {error}.") from error
+            raise type(error)(f"{path}: damaged: {error}.") from error
         except Exception as error:  # the parsers of zip and npy raise a dozen types
             said = str(error).partition("\n")[0] or type(error).__name__
             raise DamagedFile(f"{path}: damaged: {said}.") from error
@@ -93,7 +97,8 @@ def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
         reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = reader(file)
         if dtype.kind not in _KINDS:
-            raise DamagedFile(f"{entry.filename} holds {dtype}, not numbers or text")
+            rejected = HoldsObjects if dtype.hasobject else DamagedFile
+            raise rejected(f"{entry.filename} holds {dtype}, not numbers or text")
         expected = file.tell() + math.prod(shape) * dtype.itemsize
     if expected != entry.file_size or any(length < 0 for length in shape):
         raise DamagedFile(f"{entry.filename} declares {shape} {dtype} in {entry.file_size} bytes")
