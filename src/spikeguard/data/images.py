@@ -27,6 +27,7 @@ __all__ = [
     "Splits",
     "as_image_set",
     "mixed_order",
+    "require_validation",
     "split_validation",
     "stratified_order",
 ]
@@ -163,11 +164,23 @@ class Splits:
         Raises:
             ValueError: If there are none.
         """
-        if self.val is None:
-            raise ValueError(
-                f"{purpose} needs validation images, and there are none; set data.val_fraction."
-            )
-        return self.val
+        return require_validation(self.val, purpose, "there are none; set data.val_fraction")
+
+
+def require_validation(val: ImageSet | None, purpose: str, otherwise: str) -> ImageSet:
+    """Return validation images.
+
+    Args:
+        val: The images, or None.
+        purpose: What needs them, for the message.
+        otherwise: Where they are missing and what to do, for the message.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if val is None:
+        raise ValueError(f"{purpose} needs validation images, and {otherwise}.")
+    return val
 
 
 def as_image_set(

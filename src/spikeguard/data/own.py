@@ -12,7 +12,7 @@ from spikeguard.data.arrays import from_arrays
 from spikeguard.data.columns import CLASSES, PARTS, is_column, part_columns, part_of
 from spikeguard.data.dataset_objects import from_dataset
 from spikeguard.data.folders import from_folder, has_images
-from spikeguard.data.images import ImageSet, Splits, mixed_order
+from spikeguard.data.images import ImageSet, Splits, mixed_order, require_validation
 
 __all__ = ["EvaluationImages", "OwnData", "find_own", "own_data", "read_own"]
 
@@ -40,12 +40,8 @@ class EvaluationImages:
         Raises:
             ValueError: If there are none.
         """
-        if self.val is None:
-            raise ValueError(
-                f"{purpose} needs validation images, and {self.test.name} has none; add x_val and "
-                "y_val, or a folder val."
-            )
-        return self.val
+        remedy = f"{self.test.name} has none; add x_val and y_val, or a folder val"
+        return require_validation(self.val, purpose, remedy)
 
 
 @dataclass(frozen=True, eq=False)
