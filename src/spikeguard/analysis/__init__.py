@@ -1,19 +1,26 @@
-"""Analyses of a trained network: histogram of its potentials, zeros in its gradient."""
+"""Analyses of a trained network, by name in ``ANALYSES``."""
 
 from __future__ import annotations
 
+from spikeguard.analysis.measurement import Measurement, Quantity
 from spikeguard.analysis.membrane import (
     LayerCounts,
     MembraneHistogram,
     default_edges,
     membrane_histogram,
 )
+from spikeguard.analysis.registry import ANALYSES
 from spikeguard.analysis.zero_gradients import OperationGradient, operation_gradients
+from spikeguard.analysis.zeros import Zeros
 
 __all__ = [
+    "ANALYSES",
     "LayerCounts",
+    "Measurement",
     "MembraneHistogram",
     "OperationGradient",
+    "Quantity",
+    "Zeros",
     "default_edges",
     "membrane_histogram",
     "operation_gradients",

@@ -54,6 +54,11 @@ _EXAMPLES = {
         "audit runs/mine --strict --min-robust 40 --json",
         'audit runs/mine --printed 62.3 --protocol "PGD-20 8/255, n 1000"',
     ],
+    "analyse": [
+        "analyse runs/mine",
+        "analyse runs/demo/vanilla runs/demo/tgo zeros",
+        'analyse runs/mine "zeros limit=64" --json',
+    ],
     "report": [
         "report runs/mine",
         "report runs/demo/vanilla runs/demo/tgo --out compare.html",
@@ -68,6 +73,7 @@ _HELP = {
     "train": "Train the network of a recipe.",
     "attack": "Attack a trained run or a foreign network; print the accuracy under attack.",
     "audit": "Judge the number that a paper would print, and the bound from all attacks.",
+    "analyse": "Measure why: potentials, gradients, landscapes, synchrony, activity and cost.",
     "report": "Write one self-contained HTML page about one run or several.",
     "bench": "Measure time and memory beside other libraries.",
     "reproduce": "Train and attack every recipe of a folder at several seeds; print one table.",

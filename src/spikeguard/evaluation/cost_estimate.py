@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from spikeguard.attacks.base import Attack, AttackError, cost
-from spikeguard.attacks.gradients.base import Backprop
-from spikeguard.attacks.losses import cross_entropy
-from spikeguard.attacks.model_access import evaluating, frozen
+from spikeguard.attacks.timing import gradient_seconds
 from spikeguard.data.images import ImageSet
-from spikeguard.rng import SampleStreams, randomness
+from spikeguard.system.durations import duration
 from spikeguard.system.processes import one_thread
 
 __all__ = ["Estimate", "estimate"]
@@ -42,7 +38,7 @@ class Estimate:
             return f"{self.samples} images; the cost of an attack is unknown"
         return (
             f"{self.samples} images, at most {self.gradients:,.0f} gradients each: "
-            f"about {_time(self.seconds)} if all resist, less where attacks succeed"
+            f"about {duration(self.seconds)} if all resist, less where attacks succeed"
         )
 
 
@@ -70,26 +66,11 @@ def estimate(
     n = len(data) if limit is None else min(limit, len(data))
     gradients = sum(cost(attack) for attack in attacks.values())
     x, y = data.batch(slice(min(n, batch_size)))
-    weight = next(iter(model.parameters()), x)
-    x, y = x.to(weight.device), y.to(weight.device)
-    streams = SampleStreams(0, torch.arange(len(x)))
-    took = math.inf
     alone = one_thread() if jobs > 1 else nullcontext()
-    with alone, evaluating(model), frozen(model), randomness(model, streams):
-        for _ in range(4):  # early passes are slower
-            began = time.monotonic()
-            try:
-                Backprop()(model, x, y, cross_entropy)
-            except AttackError:  # the evaluation reports it
-                return Estimate(n, gradients, math.inf)
-            took = min(took, time.monotonic() - began)
+    with alone:
+        try:
+            took = gradient_seconds(model, x, y)
+        except AttackError:  # the evaluation reports it
+            return Estimate(n, gradients, math.inf)
     at_once = min(jobs, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else jobs)
     return Estimate(n, gradients, gradients * took * n / len(x) / at_once)
-
-
-def _time(seconds: float) -> str:
-    """Format a duration in hours, minutes or seconds."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{max(1, math.ceil(seconds))} s"

@@ -17,6 +17,7 @@ from spikeguard.reporting.charts.membrane import membranes
 from spikeguard.reporting.charts.training import curves
 from spikeguard.reporting.readers.attack_results import AttackResult
 from spikeguard.reporting.readers.collect import Network
+from spikeguard.reporting.sections.analyses import AnalysisSection, analysis_sections
 from spikeguard.reporting.sections.audit_findings import (
     About,
     Group,
@@ -90,6 +91,7 @@ class Page:
         searches: Searches that ran until they were converged.
         against_radius: Charts by norm, one for each attacked network.
         membranes: One histogram for each measured network, by label.
+        analyses: Sections of analyses with at least one measurement.
         checks: All audits side by side.
         evidence: Curves of the audits, by kind and label; only kinds that some audit stored.
         missing: Curves that an audit did not store, with the reason.
@@ -114,6 +116,7 @@ class Page:
     searches: Sequence[Search]
     against_radius: Mapping[str, Sequence[Chart]]
     membranes: Mapping[str, Chart]
+    analyses: Sequence[AnalysisSection]
     checks: Checks
     evidence: Mapping[str, Mapping[str, Chart]]
     missing: Sequence[Missing]
@@ -170,6 +173,7 @@ class Page:
             *searched,
             *along,
             *self.membranes.values(),
+            *(c for part in self.analyses for block in part.blocks for _, c in block.charts),
             *behind,
             *self.curves,
         ]
@@ -200,6 +204,7 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
     look, places = looks(networks), radii(networks)
     measured = [network for network in networks if network.foreign is None]
     tables = [score_table(place, networks) for place in places]
+    analyses = analysis_sections(networks, look)
     along, evidence, printed = {}, audited(networks, look), comparisons(networks)
     for norm in dict.fromkeys(place.norm for place in places):
         same = [place for place in places if place.norm == norm and place.eps > 0]
@@ -211,7 +216,8 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
         subtitle=_subtitle(networks),
         networks=networks,
         look=look,
-        results=section_results(networks, places, printed),
+        results=section_results(networks, places, printed)
+        | {part.id: part.result for part in analyses},
         cards=cards(networks, places, look),
         tables=tables,
         printed=printed,
@@ -219,6 +225,7 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
         against_radius={norm: charts for norm, charts in along.items() if charts},
         searches=_searches(networks),
         membranes=membranes(networks, look),
+        analyses=analyses,
         checks=checks(networks),
         evidence=evidence,
         missing=_missing(networks, evidence),

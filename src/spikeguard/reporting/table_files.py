@@ -137,6 +137,9 @@ def _all(page: Page) -> Iterator[FlatTable]:
         head = ("Attack", "Published, %", "Measured", "Note")
         yield FlatTable(f"published-{place}", f"{it.label} beside {it.source}", head, tuple(pairs))
     yield _membranes(page)
+    for part in page.analyses:
+        for block in part.blocks:
+            yield _text(block.name, block.title, block.table.head, block.table.rows)
     for place, network in enumerate(page.networks, start=1):
         found = network.audited.findings if network.audited is not None else ()
         lines = [(f.code, f.title, f.status, f.measured, f.threshold) for f in found]

@@ -31,6 +31,7 @@ Kind = Literal[
     "suites",
     "defences",
     "audits",
+    "analyses",
     "recipes",
     "kernels",
 ]
@@ -39,6 +40,8 @@ _EMPTY = "An empty value follows from the others; 'spikeguard list {} NAME' says
 _SET = {  # kinds whose entries are listed with their settings
     "attacks": 'In an attack line: --attack "mtpgd steps=40 momentum=0.9 eot=3". '
     + _EMPTY.format("attacks"),
+    "analyses": 'In an analysis line: spikeguard analyse RUN "zeros limit=64". '
+    + _EMPTY.format("analyses"),
     "gradients": 'In an attack line: --attack "pgd gradient=hart gradient.gamma=0.5". '
     + _EMPTY.format("gradients"),
     "surrogates": 'In an attack line: --attack "pgd surrogate=atan surrogate.alpha=2". '
@@ -57,6 +60,7 @@ _REGISTRIES = {
     "suites": "spikeguard.attacks:SUITES",
     "defences": "spikeguard.defences:DEFENCES",
     "audits": "spikeguard.auditing:CHECKS",
+    "analyses": "spikeguard.analysis:ANALYSES",
     "kernels": "spikeguard.kernels:KERNELS",
 }
 
@@ -179,7 +183,7 @@ def _settings(kind: str, name: str) -> str:
     words = []
     for key, parameter in inspect.signature(_entries(kind)[name]).parameters.items():
         default = parameter.default
-        if key == "threat":
+        if key == "threat" or (kind, key) == ("analyses", "attack"):
             continue
         if default is parameter.empty:
             words.append(key)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.membrane import MembraneHistogram
 from spikeguard.auditing.findings import Verdict
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.schema import Recipe, load_recipe
 from spikeguard.config.trained_recipe import require_trained_recipe
+from spikeguard.reporting.readers.analyses import read_analyses
 from spikeguard.reporting.readers.attack_results import AttackResult, read_attacked
 from spikeguard.reporting.readers.audit import read_audited, read_evidence
 from spikeguard.reporting.readers.audit_evidence import Evidence
@@ -21,6 +23,7 @@ from spikeguard.reporting.readers.training import Epoch, TrainingResult, read_ep
 from spikeguard.storage.checkpoints import load
 from spikeguard.storage.digests import weights_digest
 from spikeguard.storage.run_folder import (
+    ANALYSIS,
     ATTACKS,
     AUDIT,
     CHECKPOINTS,
@@ -53,6 +56,7 @@ class Network:
         audited: The audit's verdict.
         evidence: The curves that the audit stored.
         membrane: Histogram of the membrane potentials.
+        analyses: Stored measurements by file name without suffix.
     """
 
     path: Path
@@ -67,6 +71,7 @@ class Network:
     audited: Verdict | None
     evidence: Evidence
     membrane: MembraneHistogram | None
+    analyses: Mapping[str, Measurement] = field(default_factory=dict)
 
     @property
     def data(self) -> str:
@@ -123,6 +128,7 @@ def _network(path: Path, label: str, source: Recipe | ForeignModelCard) -> Netwo
         audited=audited,
         evidence=Evidence() if audited is None else read_evidence(audit, audited),
         membrane=_membrane(membrane, weights) if membrane.exists() else None,
+        analyses=read_analyses(path / ANALYSIS, weights),
     )
 
 

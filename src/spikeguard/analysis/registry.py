@@ -1,0 +1,13 @@
+"""All analyses by name, in the order in which they run and are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from spikeguard.analysis.zeros import Zeros
+
+__all__ = ["ANALYSES"]
+
+_ALL: tuple[Callable[..., Any], ...] = (Zeros,)
+ANALYSES: Mapping[str, Callable[..., Any]] = {each.name: each for each in _ALL}  # type: ignore[attr-defined]

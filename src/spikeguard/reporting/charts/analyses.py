@@ -1,0 +1,168 @@
+"""Charts of analyses: plots as plain data become plotly figures in the report's colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from spikeguard.analysis.plots import Heat, Plot, Series
+from spikeguard.reporting.charts.base import (
+    ERROR,
+    INK,
+    LEGEND,
+    SOFT,
+    Chart,
+    Look,
+    blank,
+    literal,
+    tint,
+)
+
+__all__ = ["drawn"]
+
+# Colours that stay apart in grey and for the colour-blind: Cividis, and blue-white-orange.
+_SEQUENTIAL = [
+    [0.0, "#00224e"],
+    [0.25, "#404d6b"],
+    [0.5, "#7b7b78"],
+    [0.75, "#bbad6b"],
+    [1.0, "#fde737"],
+]
+_DIVERGING = [
+    [0.0, "#0b4f8a"],
+    [0.25, "#7fb2d9"],
+    [0.5, "#f7f7f7"],
+    [0.75, "#e9a36c"],
+    [1.0, "#a63d00"],
+]
+_GREYS = [[0.0, "#000000"], [1.0, "#ffffff"]]
+
+
+def drawn(plot: Plot, look: Mapping[str, Look], *, id: str, caption: str = "") -> Chart:
+    """Return a plot as a chart of the report.
+
+    Args:
+        plot: The plot.
+        look: Colour and marker of every network by its label.
+        id: Id of the chart on the page.
+        caption: Title of the saved image; the plot's when empty.
+    """
+    figure = blank(height=plot.height)
+    named = [mark.name for mark in plot.marks if isinstance(mark, Series) and mark.name]
+    for mark in plot.marks:
+        if isinstance(mark, Heat):
+            _add_heat(figure, mark)
+        else:
+            _add_series(figure, mark, look)
+    for rule in plot.rules:
+        line = {"color": INK, "width": 1.2, "dash": "dash"}
+        if rule.axis == "x":
+            figure.add_vline(rule.at, line=line)
+            figure.add_annotation(
+                x=rule.at,
+                y=1,
+                yref="paper",
+                text=literal(rule.text),
+                showarrow=False,
+                xanchor="left",
+                xshift=5,
+            )
+        else:
+            figure.add_hline(rule.at, line=line)
+            figure.add_annotation(
+                x=1,
+                xref="paper",
+                y=rule.at,
+                text=literal(rule.text),
+                showarrow=False,
+                xanchor="right",
+                yanchor="bottom",
+            )
+    figure.update_xaxes(title_text=literal(plot.x_title), range=_range(plot.x_range, plot.x_log))
+    figure.update_yaxes(title_text=literal(plot.y_title), range=_range(plot.y_range, plot.y_log))
+    if plot.x_log:
+        figure.update_xaxes(type="log")
+    if plot.y_log:
+        figure.update_yaxes(type="log")
+    if any(isinstance(mark, Series) and mark.kind == "bars" for mark in plot.marks):
+        figure.update_layout(barmode="group", bargap=0.15)
+    if len(set(named)) > 1:
+        figure.update_layout(showlegend=True, legend=LEGEND)
+    return Chart(id, plot.title, plot.summary, figure, caption)
+
+
+def _range(limits: tuple[float, float] | None, log: bool) -> list[float] | None:
+    if limits is None:
+        return None
+    return [float(np.log10(end)) for end in limits] if log else list(limits)
+
+
+def _add_series(figure: go.Figure, it: Series, look: Mapping[str, Look]) -> None:
+    own = look.get(it.network)
+    colour = SOFT if own is None else own.colour
+    name = literal(it.name)
+    x, y = np.asarray(it.x), np.asarray(it.y, dtype=np.float64)
+    if it.kind == "bars":
+        fill = {"solid": colour, "dash": tint(colour, 0.4), "dot": tint(colour, 0.16)}[it.dash]
+        figure.add_bar(x=x, y=y, name=name, marker={"color": fill}, error_y=_errors(it, y))
+        return
+    shape = "circle" if own is None else own.shape
+    mode = {"line": "lines", "points": "markers", "steps": "lines"}[it.kind]
+    few = it.kind == "line" and len(y) <= 24
+    figure.add_scatter(
+        x=x,
+        y=y,
+        name=name,
+        mode="lines+markers" if few else mode,
+        line={
+            "color": colour,
+            "width": 2,
+            "dash": it.dash,
+            "shape": "hvh" if it.kind == "steps" else "linear",
+        },
+        marker={"color": colour, "size": 7, "symbol": shape},
+        error_y=_errors(it, y),
+    )
+
+
+def _errors(it: Series, y: np.ndarray[Any, Any]) -> dict[str, Any] | None:
+    if it.low is None or it.high is None:
+        return None
+    return {
+        "type": "data",
+        "array": np.maximum(0, np.asarray(it.high, dtype=np.float64) - y),
+        "arrayminus": np.maximum(0, y - np.asarray(it.low, dtype=np.float64)),
+        "color": ERROR,
+        "thickness": 1.1,
+        "width": 2.5,
+    }
+
+
+def _add_heat(figure: go.Figure, it: Heat) -> None:
+    grid = it.grid
+    low = float(np.nanmin(grid)) if it.low is None else it.low
+    high = float(np.nanmax(grid)) if it.high is None else it.high
+    scale = _GREYS if it.grey else _DIVERGING if it.diverging else _SEQUENTIAL
+    x, y = np.asarray(it.x), np.asarray(it.y)
+    common = {"x": x, "y": y, "z": grid, "zmin": low, "zmax": high, "colorscale": scale}
+    figure.add_heatmap(
+        **common,
+        showscale=not it.grey,
+        colorbar={"title": {"text": literal(it.unit), "side": "right"}, "thickness": 12},
+        hovertemplate="%{x}, %{y}: %{z:.4g}<extra></extra>",
+    )
+    if it.levels:
+        figure.add_contour(
+            **common,
+            showscale=False,
+            ncontours=it.levels,
+            contours={"coloring": "none", "showlabels": True},
+            line={"width": 1, "color": INK},
+            hoverinfo="skip",
+        )
+    if it.image:
+        figure.update_xaxes(visible=False, constrain="domain")
+        figure.update_yaxes(visible=False, autorange="reversed", scaleanchor="x")
