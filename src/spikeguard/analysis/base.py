@@ -16,7 +16,17 @@ from spikeguard.data.images import Data, ImageSet, as_image_set
 from spikeguard.rng import SampleStreams, key
 from spikeguard.system.progress import ProgressCallback
 
-__all__ = ["SECTIONS", "Analysis", "Batch", "Passes", "Section", "batches", "settings_of"]
+__all__ = [
+    "SECTIONS",
+    "Analysis",
+    "Batch",
+    "NotApplicable",
+    "Passes",
+    "Section",
+    "batches",
+    "count_of",
+    "settings_of",
+]
 
 Section = Literal["membranes", "gradients", "landscape", "synchrony", "activity"]
 SECTIONS: Mapping[Section, str] = {
@@ -39,12 +49,17 @@ class Passes:
         return Passes(self.forward + other.forward, self.gradients + other.gradients)
 
 
+class NotApplicable(ValueError):
+    """The network lacks what an analysis measures; the message says what."""
+
+
 class Analysis(Protocol):
     """A measurement on a trained network, and how its results are shown.
 
     An analysis is a frozen dataclass whose fields are its settings; ``limit`` (number of images),
     ``attack`` and ``threat`` are filled in by the command line. An attack is applied to the same
-    images with the same random numbers in every analysis.
+    images with the same random numbers in every analysis. One that measures time declares
+    ``exempt_from = frozenset({"same_bits"})``.
     """
 
     name: ClassVar[str]
@@ -67,7 +82,11 @@ class Analysis(Protocol):
         batch_size: int = 64,
         progress: ProgressCallback | None = None,
     ) -> Measurement:
-        """Measure; the model is left unchanged, and the result does not depend on batch_size."""
+        """Measure; the model is left unchanged, and the result does not depend on batch_size.
+
+        Raises:
+            NotApplicable: If the network lacks what is measured.
+        """
 
     def passes(self, samples: int, T: int) -> Passes:
         """Return the passes that a measurement takes in all, for the estimate of its time."""

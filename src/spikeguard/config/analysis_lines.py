@@ -54,6 +54,8 @@ def build_analysis(
         raise ConfigError(f"analyse: {error}.") from error
     if parsed.name not in ANALYSES and not is_reference(parsed.name):
         raise unknown_name("analyse", "analysis", parsed.name, ANALYSES)
+    if parsed.eot is not None:
+        raise ConfigError(f"{place}: eot is of an attack; write it in --attack.")
     for key in parsed.options.keys() & set(_GIVEN):
         raise ConfigError(f"{place}: write --{key} for {key}.")
     entry: dict[str, Any] = {"name": parsed.name, **parsed.options}

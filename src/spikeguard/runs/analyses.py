@@ -90,6 +90,8 @@ def analyse_once(
 ) -> dict[str, Measurement]:
     """Measure every analysis that is not stored, store it, and return all by their names.
 
+    Analyses that do not apply to the network are skipped and left out.
+
     A stored result of the same settings is loaded; one of other settings of the analysis has
     another name or is measured again. A killed command loses at most the analysis that ran.
 
@@ -103,7 +105,7 @@ def analyse_once(
         FolderLocked: If another process writes to the folder.
         ValueError: If a stored result is damaged, or of other weights or images.
     """
-    from spikeguard.analysis.base import settings_of
+    from spikeguard.analysis.base import NotApplicable, settings_of
     from spikeguard.analysis.measurement import Measurement
     from spikeguard.evaluation.identity import identity_of
 
@@ -122,17 +124,22 @@ def analyse_once(
         if missing and announce is not None:
             announce(_estimate(subject, missing))
         for place, (name, analysis) in enumerate(missing.items()):
-            measured = analysis(
-                subject.model,
-                subject.images,
-                seed=subject.seed,
-                progress=_part(progress, place, len(missing), name),
-            )
+            try:
+                measured = analysis(
+                    subject.model,
+                    subject.images,
+                    seed=subject.seed,
+                    progress=_part(progress, place, len(missing), name),
+                )
+            except NotApplicable as error:
+                if announce is not None:
+                    announce(f"{name} skipped: {error}")
+                continue
             measured.save(folder / f"{name}.npz", identity=identity)
             found[name] = Measurement.load(folder / f"{name}.npz")
             if progress is not None:
                 progress(_STEPS * (place + 1), _STEPS * len(missing), name)
-        return {name: found[name] for name in analyses}
+        return {name: found[name] for name in analyses if name in found}
 
 
 def _part(

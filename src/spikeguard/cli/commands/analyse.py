@@ -196,7 +196,9 @@ def _show(found: Mapping[str, Mapping[str, Measurement]], analyses: Mapping[str,
     """Print the title, result and table of every analysis, all runs together."""
     labels = _labels(list(found))
     for name, analysis in analyses.items():
-        measured = {labels[run]: each[name] for run, each in found.items()}
+        measured = {labels[run]: each[name] for run, each in found.items() if name in each}
+        if not measured:
+            continue
         shown = analysis.table(measured)
         say(f"{analysis.title} ({name})")
         say(analysis.result(measured))

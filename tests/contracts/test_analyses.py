@@ -1,0 +1,150 @@
+"""Contract of every analysis; the tests run on each entry of ANALYSES.
+
+An analysis declares the tests that it cannot pass: ``exempt_from`` may hold "same_bits" (it
+measures time). One that does not apply to the network raises ``NotApplicable``.
+"""
+
+import inspect
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from spikeguard.analysis import ANALYSES, Measurement
+from spikeguard.analysis.base import SECTIONS, NotApplicable
+from spikeguard.attacks import FGSM, Linf
+from spikeguard.data import ImageSet
+from spikeguard.models import CNN
+from spikeguard.neurons import DLIF, NoisyLIF
+from spikeguard.rng import stream
+
+every_analysis = pytest.mark.parametrize("name", list(ANALYSES))
+
+
+def network(neuron=None):
+    """Return a small network whose layers fire, in train mode with one part in eval mode."""
+    neuron = NoisyLIF(0.5, 0.3, v_th=0.3) if neuron is None else neuron
+    model = CNN(1, 3, T=3, width=4, hidden=6, image_size=8, neuron=neuron, generator=stream(0, "w"))
+    model(torch.rand(16, 1, 8, 8, generator=stream(0, "statistics")))
+    model.features[1].eval()
+    return model
+
+
+def images(n=7):
+    return ImageSet(
+        torch.rand(n, 1, 8, 8, generator=stream(1, "x")), torch.arange(n) % 3, 3, "noise", 1.0
+    )
+
+
+def built(name, limit=6):
+    """Return the analysis with its defaults, an FGSM attack and few images."""
+    keys = inspect.signature(ANALYSES[name]).parameters
+    given = {"attack": FGSM(Linf(0.1))} if "attack" in keys else {}
+    return ANALYSES[name](**given, **({"limit": limit} if "limit" in keys else {}))
+
+
+def measured(name, model=None, **options):
+    """Return the measurement on the first network to which the analysis applies."""
+    if model is not None:
+        return built(name)(model, images(), **options)
+    try:
+        return built(name)(network(), images(), **options)
+    except NotApplicable:
+        return built(name)(network(DLIF(T=3)), images(), **options)
+
+
+def exempt(name):
+    return getattr(ANALYSES[name], "exempt_from", frozenset())
+
+
+def assert_same(a, b, exactly=True):
+    assert a.quantities.keys() == b.quantities.keys()
+    for key in a.quantities:
+        left, right = a[key], b[key]
+        if exactly or left.dtype.kind not in "fc":
+            np.testing.assert_array_equal(left, right, err_msg=key)
+        else:
+            np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5, err_msg=key)
+
+
+@every_analysis
+def test_it_says_what_it_is(name):
+    kind = ANALYSES[name]
+    assert (kind.name, kind.section in SECTIONS) == (name, True)
+    assert kind.title and kind.source and kind.about
+    assert inspect.getdoc(kind).partition("\n")[0].endswith(".")
+
+
+@every_analysis
+def test_same_seed_same_bits_and_another_batch_size_changes_nothing(name):
+    if "same_bits" in exempt(name):
+        pytest.skip(f"{name} measures time")
+    whole = measured(name, seed=3)
+    assert_same(whole, measured(name, seed=3))
+    assert_same(whole, measured(name, seed=3, batch_size=2), exactly=False)
+
+
+@every_analysis
+def test_it_leaves_the_model_unchanged(name):
+    for model in (network(), network(DLIF(T=3))):
+        state = {key: value.clone() for key, value in model.state_dict().items()}
+        modes = [module.training for module in model.modules()]
+        grads = [p.requires_grad for p in model.parameters()]
+        hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+        try:
+            measured(name, model)
+        except NotApplicable:
+            continue
+        assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+        assert [module.training for module in model.modules()] == modes
+        assert [p.requires_grad for p in model.parameters()] == grads
+        assert all(p.grad is None for p in model.parameters())
+        again = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+        assert again == hooks
+        return
+    pytest.fail("it applies to neither network")
+
+
+@every_analysis
+def test_every_number_has_axes_and_words_and_comes_back_from_its_file(name, tmp_path):
+    found = measured(name)
+    assert found.analysis == name and 1 <= found.samples <= 6
+    assert all(quantity.about for quantity in found.quantities.values())
+    found.save(tmp_path / "x.npz", identity={"weights": "w"})
+    again = Measurement.load(tmp_path / "x.npz")
+    assert_same(found, again)
+    assert again.identity == {"weights": "w"}
+    assert (tmp_path / "x.csv").read_text().startswith("quantity,unit,")
+
+
+@every_analysis
+@pytest.mark.parametrize("labels", [["one"], ["one", "two"]], ids=["one", "two"])
+def test_it_is_shown_for_one_network_and_for_two(name, labels):
+    found = measured(name)
+    shown = dict.fromkeys(labels, found)
+    kind = ANALYSES[name]
+    result, table, plots = kind.result(shown), kind.table(shown), kind.plots(shown)
+    assert result and "\n" not in result and not result.endswith(".")
+    assert all(len(row) == len(table.head) for row in table.rows)
+    names = [plot.name for plot in plots]
+    assert len(set(names)) == len(names)
+    assert all(plot.title and plot.summary and plot.marks for plot in plots)
+    drawn = {mark.network for plot in plots for mark in plot.marks if hasattr(mark, "network")}
+    assert drawn <= {"", *labels}
+    assert {plot.network for plot in plots} <= {"", *labels}
+
+
+@every_analysis
+def test_its_cost_is_known_and_grows_with_the_images(name):
+    analysis = built(name)
+    few, many = (analysis.passes(n, 4) for n in (10, 100))
+    assert 0 < few.forward + few.gradients <= many.forward + many.gradients < float("inf")
+
+
+@every_analysis
+def test_it_rejects_a_limit_below_one(name):
+    if "limit" not in inspect.signature(ANALYSES[name]).parameters:
+        pytest.skip(f"{name} has no limit")
+    with pytest.raises(ValueError, match="limit"):
+        replace(built(name), limit=0)(network(), images())
