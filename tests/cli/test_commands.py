@@ -52,7 +52,7 @@ TINY = [
     "evaluate.checkpoint=best",
 ]
 TRAIN = ["train", "demo/vanilla", *TINY]
-COMMANDS = ["demo", "train", "attack", "audit", "report", "reproduce", "list", "bench"]
+COMMANDS = ["demo", "train", "attack", "audit", "analyse", "report", "reproduce", "list", "bench"]
 HELP = [[name] for name in COMMANDS] + [["data", "download"], ["data", "check"]]
 
 

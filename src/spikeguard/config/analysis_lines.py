@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from spikeguard.config.errors import ConfigError, ConfigPath, unknown_name
 from spikeguard.config.instantiate import instantiate
-from spikeguard.config.plugins import NO_PLUGINS, Plugins, is_reference
 
 if TYPE_CHECKING:
     from spikeguard.analysis.base import Analysis
@@ -31,7 +30,6 @@ def build_analysis(
     *,
     attack: Attack,
     limit: int | None = None,
-    plugins: Plugins = NO_PLUGINS,
 ) -> Analysis:
     """Return the analysis of a line: its name and settings as words ``key=value``.
 
@@ -39,7 +37,6 @@ def build_analysis(
         line: The line.
         attack: For analyses that apply one; it states the threat set.
         limit: Number of images; that of the line, or of the analysis, when None.
-        plugins: Packages that may be imported.
 
     Raises:
         ConfigError: If the name or a key is unknown, or a value has the wrong type or is rejected.
@@ -52,17 +49,16 @@ def build_analysis(
         parsed = parse_line(line)
     except ValueError as error:
         raise ConfigError(f"analyse: {error}.") from error
-    if parsed.name not in ANALYSES and not is_reference(parsed.name):
+    if parsed.name not in ANALYSES:
         raise unknown_name("analyse", "analysis", parsed.name, ANALYSES)
     if parsed.eot is not None:
         raise ConfigError(f"{place}: eot is of an attack; write it in --attack.")
     for key in parsed.options.keys() & set(_GIVEN):
         raise ConfigError(f"{place}: write --{key} for {key}.")
     entry: dict[str, Any] = {"name": parsed.name, **parsed.options}
-    known = ANALYSES.get(parsed.name)
-    if limit is not None and known is not None and "limit" in inspect.signature(known).parameters:
+    if limit is not None and "limit" in inspect.signature(ANALYSES[parsed.name]).parameters:
         entry.setdefault("limit", limit)
-    found: Analysis = instantiate(ANALYSES, entry, place, plugins=plugins, attack=attack)
+    found: Analysis = instantiate(ANALYSES, entry, place, attack=attack)
     return found
 
 
@@ -77,6 +73,6 @@ def analysis_name(line: str, attack: str) -> str:
         >>> analysis_name("landscape points=31 space=weights", "pgd7-linf-0.1")
         'landscape-points=31-space=weights'
     """
-    name, *settings = line.replace(":", ".").replace("/", "_").split()
+    name, *settings = line.replace("/", "_").split()
     parts = [name, *sorted(settings)]
     return "-".join([*parts, attack] if takes_attack(line) else parts)

@@ -66,12 +66,10 @@ def plan_analyses(
         attack, eps=subject.eps, norm=subject.norm, eot=_eot(subject), plugins=subject.plugins
     )
     (used,) = built.values()
-    text = f"{attack.replace(' ', '_')}-{subject.norm}-{eps_text(subject.eps).replace('/', '_')}"
+    words = attack.replace(" ", "_").replace("/", "_").replace(":", ".")
+    text = f"{words}-{subject.norm}-{eps_text(subject.eps).replace('/', '_')}"
     return {
-        analysis_name(line, text): build_analysis(
-            line, attack=used, limit=limit, plugins=subject.plugins
-        )
-        for line in lines
+        analysis_name(line, text): build_analysis(line, attack=used, limit=limit) for line in lines
     }
 
 

@@ -63,8 +63,8 @@ def analyse(
         limit: Number of test images of each analysis, instead of its own.
         seed: Seed of all random numbers; the run's seed when left out, 0 for --model.
         json: Print the results as JSON and nothing else on standard output.
-        plugin: Package whose parts the recipe, --attack or an analysis may name as
-            package.module:Part; repeated or with commas. Its code runs.
+        plugin: Package whose parts the recipe or --attack may name as package.module:Part; repeated
+            or with commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
     from spikeguard.analysis.registry import ANALYSES
@@ -76,7 +76,7 @@ def analyse(
     if seed is not None and seed < 0:
         raise ConfigError(f"--seed: a whole number >= 0, got {seed}.")
     plugins = allowed_plugins(plugin, data)
-    runs, lines = _sorted(words, plugins)
+    runs, lines = _sorted(words)
     lines = lines or list(ANALYSES)
     foreign: dict[str, object] = {"weights": weights, "T": T, "framework": framework}
     foreign |= {"readout": readout, "data": data, "out": out}
@@ -115,15 +115,14 @@ def _radius(text: str | None) -> float | None:
     return found[0]
 
 
-def _sorted(words: Sequence[str], plugins: Plugins) -> tuple[list[Path], list[str]]:
+def _sorted(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Tell run folders from analyses: a word that begins with the name of an analysis is one."""
     from spikeguard.analysis.registry import ANALYSES
-    from spikeguard.config.plugins import is_reference
 
     runs, lines = [], []
     for word in words:
         name = word.split()[0] if word.split() else ""
-        if name in ANALYSES or is_reference(name):
+        if name in ANALYSES:
             lines.append(word)
         elif Path(word).exists() or "/" in word:
             runs.append(Path(word))

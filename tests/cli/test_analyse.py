@@ -1,0 +1,69 @@
+"""``spikeguard analyse``: runs and analyses in one line, tables, JSON, wrong words."""
+
+import json
+
+import pytest
+
+from spikeguard.cli.entry import main
+
+pytestmark = pytest.mark.slow
+
+TINY = ["data.train_limit=60", "data.test_limit=12", "model.T=2", "evaluate.limit="]
+TINY += ["model.width=2", "model.hidden=8", "train.epochs=1", "evaluate.checkpoint=last"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two finished tiny runs."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("vanilla", "tgo"):
+        assert main(["train", f"demo/{name}", *TINY, "--out", str(folder / name)]) == 0
+    return [str(folder / "vanilla"), str(folder / "tgo")]
+
+
+def test_two_runs_stand_in_one_table_and_on_one_page(runs, capsys, tmp_path):
+    assert main(["analyse", *runs, "zeros", "--limit", "5"]) == 0
+    out, err = capsys.readouterr()
+    assert "Zeros in the gradient, operation by operation (zeros)" in out
+    assert {line.split()[0] for line in out.splitlines() if "Conv2d" in line} == {"vanilla", "tgo"}
+    assert "1 analysis, about 1 s" in err
+    page = tmp_path / "page.html"
+    assert main(["report", *runs, "--out", str(page), "--tables", str(tmp_path / "tables")]) == 0
+    text = page.read_text()
+    assert 'id="gradients"' in text and 'id="analysis-zeros-by-depth"' in text
+    rows = (tmp_path / "tables" / "zeros.csv").read_text().splitlines()
+    assert rows[0] == 'Network,Operation,Kind,"Zeros, %",Mean norm' and len(rows) > 10
+
+
+def test_json_holds_axes_and_values(runs, capsys):
+    assert main(["analyse", runs[0], "zeros limit=4", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["schema"], shown["command"]) == ("spikeguard/1", "analyse")
+    found = shown["results"][runs[0]]["zeros-limit=4"]
+    assert found["samples"] == 4 and found["settings"]["limit"] == 4
+    zeros = found["quantities"]["zeros"]
+    assert zeros["axes"] == ["operation"] and zeros["unit"] == "share"
+    assert len(zeros["values"]) == len(found["axes"]["operation"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name at least one run folder"),
+        (["zeros"], "name at least one run folder"),
+        (["RUN", "zero"], "'zero' is neither a run folder nor an analysis. Did you mean 'zeros'"),
+        (["RUN", "RUN"], "is named twice"),
+        (["RUN", "zeros", "--limit", "0"], "--limit: a number of images >= 1, got 0"),
+        (["RUN", "zeros", "--eps", "0.1,0.2"], "--eps: an analysis has one radius"),
+        (["RUN", "zeros", "--eps", "-1"], "eps"),
+        (["RUN", "zeros", "--attack", "pgd9"], "unknown attack 'pgd9'"),
+        (["RUN", "zeros", "--weights", "net.pt"], "--weights goes with --model"),
+        (["RUN", "--model", "m:f"], "name at least one run folder"),
+        (["no/such/run", "zeros"], "no such run folder"),
+    ],
+)
+def test_wrong_words_get_one_line_and_exit_code_2(runs, capsys, words, message):
+    assert main(["analyse", *[runs[0] if word == "RUN" else word for word in words]]) == 2
+    out, err = capsys.readouterr()
+    assert message in err and len(err.strip().splitlines()) == 1
+    assert out == ""
