@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from spikeguard.analysis.base import SECTIONS
 from spikeguard.attacks.suite_definitions import CASCADES
 from spikeguard.auditing.findings import Finding, Verdict
 from spikeguard.config.schema import EvaluateSection, eps_text
@@ -17,7 +18,11 @@ from spikeguard.reporting.charts.membrane import membranes
 from spikeguard.reporting.charts.training import curves
 from spikeguard.reporting.readers.attack_results import AttackResult
 from spikeguard.reporting.readers.collect import Network
-from spikeguard.reporting.sections.analyses import AnalysisSection, analysis_sections
+from spikeguard.reporting.sections.analyses import (
+    AnalysisSection,
+    analysis_results,
+    analysis_sections,
+)
 from spikeguard.reporting.sections.audit_findings import (
     About,
     Group,
@@ -149,6 +154,12 @@ class Page:
         return tally(verdict)
 
     @property
+    def analysed(self) -> Mapping[str, AnalysisSection | None]:
+        """The sections of analyses by id; None for one without a measurement."""
+        found = {part.id: part for part in self.analyses}
+        return {id: found.get(id) for id in SECTIONS}
+
+    @property
     def kinds(self) -> list[Kind]:
         """The kinds with at least one stored curve."""
         return [kind for kind in KINDS if kind.id in self.evidence]
@@ -216,8 +227,7 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
         subtitle=_subtitle(networks),
         networks=networks,
         look=look,
-        results=section_results(networks, places, printed)
-        | {part.id: part.result for part in analyses},
+        results=section_results(networks, places, printed) | analysis_results(analyses),
         cards=cards(networks, places, look),
         tables=tables,
         printed=printed,
@@ -238,7 +248,11 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
         hints={
             "attack": {n.label: command("attack", n) for n in networks if not n.attacked},
             "audit": {n.label: command("audit", n) for n in networks if n.audited is None},
-            "membrane": {n.label: command("audit", n) for n in measured if n.membrane is None},
+            "membrane": {
+                n.label: command("audit", n)
+                for n in measured
+                if n.membrane is None and not n.analyses
+            },
         },
     )
 

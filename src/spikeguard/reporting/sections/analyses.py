@@ -14,7 +14,7 @@ from spikeguard.reporting.charts.analyses import drawn
 from spikeguard.reporting.charts.base import Chart, Look
 from spikeguard.reporting.readers.collect import Network
 
-__all__ = ["AnalysisBlock", "AnalysisSection", "analysis_sections"]
+__all__ = ["AnalysisBlock", "AnalysisSection", "analysis_results", "analysis_sections"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class AnalysisBlock:
 
     Attributes:
         name: Its file name without suffix, such as "flips-pgd7-linf-0.1".
+        analysis: Its name in ``ANALYSES``.
         title: Heading.
         about: What is measured and how to read it.
         source: Paper, figure and equations.
@@ -33,6 +34,7 @@ class AnalysisBlock:
     """
 
     name: str
+    analysis: str
     title: str
     about: str
     source: str
@@ -52,9 +54,12 @@ class AnalysisSection:
 
     @property
     def result(self) -> str:
-        """The result of the first analysis, and how many more there are."""
-        more = len(self.blocks) - 1
-        return self.blocks[0].result + (f"; {more} more analyses" if more > 1 else "")
+        """The result of the first analysis."""
+        return self.blocks[0].result
+
+    def shows(self, analysis: str) -> bool:
+        """Whether an analysis was measured, with any settings."""
+        return any(block.analysis == analysis for block in self.blocks)
 
 
 def analysis_sections(
@@ -74,6 +79,14 @@ def analysis_sections(
     ]
 
 
+def analysis_results(parts: Sequence[AnalysisSection]) -> dict[str, str]:
+    """Return the result of each section in one line, by the id of its part of the page.
+
+    Potentials are shown in the section of the membrane histogram, id "membrane".
+    """
+    return {"membrane" if it.id == "membranes" else it.id: it.result for it in parts}
+
+
 def _block(name: str, found: Mapping[str, Measurement], look: Mapping[str, Look]) -> AnalysisBlock:
     kind = ANALYSES[next(iter(found.values())).analysis]
     title, plots = kind.title, kind.plots(found)  # type: ignore[attr-defined]
@@ -86,6 +99,7 @@ def _block(name: str, found: Mapping[str, Measurement], look: Mapping[str, Look]
         charts.append((plot, drawn(plot, look, id=id, caption=caption)))
     return AnalysisBlock(
         name=name,
+        analysis=kind.name,  # type: ignore[attr-defined]
         title=title,
         about=kind.about,  # type: ignore[attr-defined]
         source=kind.source,  # type: ignore[attr-defined]

@@ -84,6 +84,44 @@ function offer(name, url) {
   link.click();
 }
 
+/* The arrow keys walk through the points of a chart: left and right along a trace, up and down
+   from trace to trace. Each point is shown as under the pointer, and read out. */
+const spoken = document.getElementById("spoken");
+const named = (value) => (typeof value === "number" ? +value.toPrecision(4) : value);
+
+function pointsOf(trace) {
+  if (!Array.isArray(trace.z)) return Array.from(trace.x ?? [], (x, i) => [x, trace.y[i]]);
+  return trace.z.flatMap((row, r) => Array.from(row, (z, c) => [trace.x[c], trace.y[r], z]));
+}
+
+function step(box, along, across) {
+  const traces = box._fullData.filter((it) => it.visible === true && it.hoverinfo !== "skip" && pointsOf(it).length);
+  if (!traces.length) return;
+  const at = box.spot ?? { trace: 0, point: along > 0 ? -1 : 0 };
+  const trace = (at.trace + across + traces.length) % traces.length;
+  const points = pointsOf(traces[trace]);
+  const point = Math.min(points.length - 1, Math.max(0, at.point + along));
+  box.spot = { trace, point };
+  const { index, name, z } = traces[trace];
+  const columns = Array.isArray(z) ? z[0].length : 0;
+  const pointNumber = columns ? [Math.floor(point / columns), point % columns] : point;
+  if (box._fullLayout.xaxis && box._fullLayout._has("cartesian"))
+    Plotly.Fx.hover(box, [{ curveNumber: index, pointNumber }]);
+  const said = name && !/^trace \d+$/.test(name) ? `${name}: ` : "";
+  spoken.textContent = said + points[point].map(named).join(", ");
+}
+
+document.addEventListener("keydown", (event) => {
+  const move = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
+  if (!move || !event.target.classList?.contains("js-plotly-plot")) return;
+  event.preventDefault();
+  step(event.target, ...move);
+});
+
+document.addEventListener("focusout", ({ target }) => {
+  if (target.classList?.contains("js-plotly-plot") && target._fullLayout._has("cartesian")) Plotly.Fx.unhover(target);
+});
+
 document.addEventListener("click", async (event) => {
   const { chart, format } = event.target.dataset ?? {};
   if (chart) offer(`${chart}.${format}`, await imageOf(chart, format));
