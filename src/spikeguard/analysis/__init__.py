@@ -10,6 +10,15 @@ from spikeguard.analysis.membrane import (
     membrane_histogram,
 )
 from spikeguard.analysis.registry import ANALYSES
+from spikeguard.analysis.theory import (
+    flip_probability,
+    peak_noise,
+    perturbation_bound,
+    perturbation_gain,
+    shift_flip_probability,
+    vulnerability_bound,
+    vulnerability_ratio,
+)
 from spikeguard.analysis.zero_gradients import OperationGradient, operation_gradients
 from spikeguard.analysis.zeros import Zeros
 
@@ -22,6 +31,13 @@ __all__ = [
     "Quantity",
     "Zeros",
     "default_edges",
+    "flip_probability",
     "membrane_histogram",
     "operation_gradients",
+    "peak_noise",
+    "perturbation_bound",
+    "perturbation_gain",
+    "shift_flip_probability",
+    "vulnerability_bound",
+    "vulnerability_ratio",
 ]
