@@ -70,9 +70,9 @@ def test_over_all_distances_noise_changes_nothing(sigma):
 
 @pytest.mark.parametrize("distance", [-2.0, -0.5, -0.11, 0.2, 1.0])
 def test_the_peak_noise_is_where_a_fine_grid_has_its_largest_probability(distance):
-    grid = torch.linspace(0.001, 3, 30_000, dtype=torch.float64).tolist()
+    grid = [n / 500 for n in range(1, 1500)]
     found = max(grid, key=lambda s: float(shift_flip_probability(at(distance), 0.1, s)))
-    assert float(peak_noise(at(distance), 0.1)) == pytest.approx(found, abs=2e-4)
+    assert float(peak_noise(at(distance), 0.1)) == pytest.approx(found, abs=2e-3)
 
 
 def test_the_peak_noise_is_0_across_the_threshold_and_the_distance_for_a_small_shift():
