@@ -10,6 +10,7 @@ from spikeguard.analysis.membrane import (
     membrane_histogram,
 )
 from spikeguard.analysis.registry import ANALYSES
+from spikeguard.analysis.synchrony import Synchrony
 from spikeguard.analysis.theory import (
     flip_probability,
     peak_noise,
@@ -29,6 +30,7 @@ __all__ = [
     "MembraneHistogram",
     "OperationGradient",
     "Quantity",
+    "Synchrony",
     "Zeros",
     "default_edges",
     "flip_probability",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from spikeguard.analysis.synchrony import Synchrony
 from spikeguard.analysis.zeros import Zeros
 
 __all__ = ["ANALYSES"]
 
-_ALL: tuple[Callable[..., Any], ...] = (Zeros,)
+_ALL: tuple[Callable[..., Any], ...] = (Zeros, Synchrony)
 ANALYSES: Mapping[str, Callable[..., Any]] = {each.name: each for each in _ALL}  # type: ignore[attr-defined]

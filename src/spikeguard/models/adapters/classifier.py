@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, get_args
 
 import torch
@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
 from spikeguard.models.adapters.frameworks import FRAMEWORKS
 from spikeguard.models.adapters.frameworks.base import Framework
-from spikeguard.models.adapters.presentation import Presentation, present, probe
+from spikeguard.models.adapters.presentation import (
+    Presentation,
+    present,
+    present_frames,
+    probe,
+)
 from spikeguard.models.adapters.recognition import recognised
 from spikeguard.models.adapters.recording import publishing
 from spikeguard.models.adapters.resting_state import at_rest
@@ -171,14 +176,41 @@ class Foreign(nn.Module):
         if not self._tried:
             self._try(x)
         assert self.presentation != "auto"
-        with plainly(self.model), self._from_rest(), publishing(self._neurons.values(), self.T):
+        with self._running():
             out = present(self.model, x, self.T, self.presentation, self.output)
+        return self._read(out, len(x))
+
+    def present(self, frames: Tensor) -> Tensor:
+        """Map one image per step, [T, B, ...], to logits [B, K]; see :meth:`forward`.
+
+        Raises:
+            ValueError: If the network loops over time itself, or the steps are not T.
+        """
+        if len(frames) != self.T:
+            raise ValueError(f"foreign: {len(frames)} frames for T={self.T} steps.")
+        if not self._tried:
+            self(frames[0])
+        assert self.presentation != "auto"
+        flat = self._normalised(in_dtype_of(self.model, frames.flatten(0, 1)))
+        with self._running():
+            out = present_frames(
+                self.model, flat.view(frames.shape), self.presentation, self.output
+            )
+        return self._read(out, frames.shape[1])
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        with plainly(self.model), self._from_rest(), publishing(self._neurons.values(), self.T):
+            yield
+
+    def _read(self, out: Tensor, images: int) -> Tensor:
+        """Return the logits [B, K] of an output [T, B, K], or of the network's own readout."""
         if out.ndim == 2 and self.readout == "own":
             return out
-        if out.ndim != 3 or out.shape[:2] != (self.T, len(x)):
+        if out.ndim != 3 or out.shape[:2] != (self.T, images):
             raise ValueError(
-                f"foreign: the model returned {list(out.shape)} for {len(x)} images at T={self.T}; "
-                f"expected [{self.T}, {len(x)}, K]."
+                f"foreign: the model returned {list(out.shape)} for {images} images at T={self.T}; "
+                f"expected [{self.T}, {images}, K]."
             )
         if self.readout == "last":
             return out[-1]

@@ -23,7 +23,7 @@ _REFUSALS = (
     ImportError,  # a back end that is not installed
 )
 
-__all__ = ["Found", "ImagesRefused", "Presentation", "present", "probe", "taken"]
+__all__ = ["Found", "ImagesRefused", "Presentation", "present", "present_frames", "probe", "taken"]
 
 Presentation = Literal["sequence", "steps", "inside"]
 
@@ -75,13 +75,23 @@ def present(model: nn.Module, x: Tensor, T: int, how: Presentation, output: int)
 
     The model gets copies, because some networks write to their argument or change its shape.
     """
-    if how == "sequence":
-        copies = x.unsqueeze(0).expand(T, *x.shape)
-        return taken(model(copies.clone(memory_format=torch.contiguous_format)), output)
     if how == "inside":
         return taken(model(x.clone()), output)
+    return present_frames(model, x.unsqueeze(0).expand(T, *x.shape), how, output)
+
+
+def present_frames(model: nn.Module, frames: Tensor, how: Presentation, output: int) -> Tensor:
+    """Present one image per step, frames [T, B, ...]; returns the same as :func:`present`.
+
+    Raises:
+        ValueError: If the model loops over time itself, so that it takes one image alone.
+    """
+    if how == "inside":
+        raise ValueError("foreign: the model loops over time itself; it takes no image per step.")
+    if how == "sequence":
+        return taken(model(frames.clone(memory_format=torch.contiguous_format)), output)
     steps, state = [], None
-    for _ in range(T):
+    for x in frames:
         result = model(x.clone()) if state is None else model(x.clone(), state)
         steps.append(taken(result, output))
         if _returns_state(result):
