@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.analysis.base import NotApplicable
-from spikeguard.models.adapters import Foreign
+from spikeguard.models.adapters.classifier import Foreign
 from spikeguard.models.snn import SNN
 from spikeguard.rng import SampleStreams
 

@@ -12,7 +12,7 @@ from spikeguard.analysis.attacked import recorded
 from spikeguard.analysis.base import Batch, NotApplicable
 from spikeguard.analysis.correlation import MeanCorrelation, shuffled
 from spikeguard.analysis.frames import present_frames
-from spikeguard.models.adapters import ForeignError
+from spikeguard.models.adapters.foreign_neuron import ForeignError
 from spikeguard.neurons.modes import record
 from spikeguard.rng import stream
 

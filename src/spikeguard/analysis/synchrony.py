@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikeguard.analysis import synchrony_results as shown
+from spikeguard.analysis import synchrony_charts, synchrony_results
 from spikeguard.analysis.attacked import recorded
 from spikeguard.analysis.base import Batch, NotApplicable, Passes, Section, batches, settings_of
 from spikeguard.analysis.correlation import CONVENTIONS
@@ -140,17 +140,17 @@ class Synchrony:
     @staticmethod
     def result(found: Mapping[str, Measurement]) -> str:
         """Return the undefined share and the change of correlation under both conventions."""
-        return shown.result(found)
+        return synchrony_results.result(found)
 
     @staticmethod
     def table(found: Mapping[str, Measurement]) -> Table:
         """Return a row for every condition of every network: its last hidden layer."""
-        return shown.table(found)
+        return synchrony_results.table(found)
 
     @staticmethod
     def plots(found: Mapping[str, Measurement]) -> list[Plot]:
         """Return frames to failure, undefined pairs, changes by layer, and matrices."""
-        return shown.plots(found)
+        return synchrony_charts.plots(found)
 
 
 def _add(

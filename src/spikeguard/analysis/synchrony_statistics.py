@@ -94,4 +94,6 @@ def thinned(layer: LayerTrains | None, condition: str, time: str) -> NDArray[np.
     cells = min(_CELLS, len(layer.chosen))
     chosen = np.linspace(0, len(layer.chosen) - 1, cells).round().astype(int)
     matrix = layer.found[condition, time].matrix()["left out"]
+    if not len(matrix):  # no image in this condition
+        return np.full((cells, cells), np.nan, dtype=np.float32)
     return np.asarray(matrix[np.ix_(chosen, chosen)], dtype=np.float32)
