@@ -22,7 +22,7 @@ class Series:
     Args:
         x: Numbers, or labels of a categorical axis [N].
         y: Numbers [N]; NaN leaves a gap.
-        name: Name in the legend.
+        name: Name in the legend; "" leaves a line or points out of it.
         network: Label of the network whose colour it has; "" for a neutral one.
         low: Lower ends of intervals [N], or None.
         high: Upper ends of intervals [N], or None.
