@@ -116,7 +116,7 @@ def test_neurons_that_always_fire_have_no_correlation():
     assert at(m, "defined", condition="clean", convention="left out") == 0
     assert at(m, "defined", condition="clean", convention="zero") == 10
     assert np.isnan(m["matrix"][0]).all()
-    assert [len(Synchrony.table({"a": m}).rows), len(Synchrony.plots({"a": m}))] == [4, 8]
+    assert [len(Synchrony.table({"a": m}).rows), len(Synchrony.plots({"a": m}))] == [4, 6]
 
 
 def planted(clean, failure, control, matched):
@@ -300,9 +300,16 @@ def test_table_and_charts_have_a_place_for_every_network():
     charts = Synchrony.plots(found)
     names = [chart.name for chart in charts]
     assert names[:4] == ["frames", "undefined", "left-out", "as-zero"]
-    assert len(set(names)) == len(names) == 12
+    assert len(set(names)) == len(names) == 8
     assert all(chart.title and chart.summary for chart in charts)
     assert [mark.network for mark in charts[0].marks] == ["a", "b", "never"]
+    assert [mark.name for mark in charts[2].marks if mark.name] == [
+        *("failure", "control", "a", "b", "shuffled time")
+    ]
+    grid, (_, _, observed, mixed) = charts[5].marks[0].grid, found["a"]["matrix"]
+    above = np.triu_indices(8, 1)
+    np.testing.assert_array_equal(grid[above], observed[above])
+    np.testing.assert_array_equal(grid.T[above], mixed.T[above])
     assert charts[0].marks[2].y[-1] == 100 and charts[0].marks[2].x[-1] == "never"
 
 

@@ -60,7 +60,7 @@ class Synchrony:
         "Pearson correlations of its spike trains are compared: clean, at failure, with as many "
         "noise frames but no failure (control), and with shuffled time. The correlation with a "
         "constant train is undefined, 0/0: read the share of undefined pairs first, and trust a "
-        "sign only where both conventions agree."
+        "sign only where both conventions agree. Matrices show shuffled time below the diagonal."
     )
 
     def __post_init__(self) -> None:

@@ -7,8 +7,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from spikeguard.analysis.measurement import Measurement
-from spikeguard.analysis.plots import Heat, Plot, Rule, Series
-from spikeguard.analysis.synchrony_results import ROWS, counts, quantity_at, share_range, signs
+from spikeguard.analysis.plots import Heat, Plot, Series
+from spikeguard.analysis.spike_trains import TIMES
+from spikeguard.analysis.synchrony_results import (
+    Numbers,
+    counts,
+    quantity_at,
+    share_range,
+    signs,
+)
 from spikeguard.system.intervals import wilson
 
 __all__ = ["plots"]
@@ -51,21 +58,20 @@ def _frames(found: Mapping[str, Measurement]) -> Plot:
 
 
 def _undefined(found: Mapping[str, Measurement]) -> Plot:
-    marks = []
+    marks = _styles("clean", "failure")
     for label, m in found.items():
-        for condition, dash in (("clean", "solid"), ("failure", "dash")):
+        for condition in ("clean", "failure"):
             y, low, high = (
                 100 * quantity_at(m, f"undefined{end}", condition=condition)
                 for end in ("", "_low", "_high")
             )
-            name = f"{label}, {condition}"
-            marks.append(Series(_depth(m), y, name, label, low, high, dash=dash))  # type: ignore[arg-type]
+            marks.append(_line(label, y, low, high, solid=condition == "clean"))
     return Plot(
         "undefined",
         "Undefined correlations",
         f"Pairs of neurons with at least one constant spike train, whose correlation is 0/0: "
-        f"{share_range(found, 'clean')} on clean images, "
-        f"{share_range(found, 'failure')} at failure.",
+        f"{share_range(found, 'clean')} on clean images, {share_range(found, 'failure')} at "
+        "failure.",
         marks,
         x_title=_DEPTH,
         y_title="Undefined pairs (%)",
@@ -76,58 +82,68 @@ def _undefined(found: Mapping[str, Measurement]) -> Plot:
 
 
 def _change(found: Mapping[str, Measurement], convention: str) -> Plot:
-    marks = []
+    marks = _styles("failure", "control")
     null = np.zeros(max(len(m.axes["layer"]) for m in found.values()))
     for label, m in found.items():
-        for change, dash in (("failure", "solid"), ("control", "dash")):
+        for change in ("failure", "control"):
             at = {"change": f"{change} - clean", "convention": convention}
             y, low, high = (
                 quantity_at(m, f"change{end}", time="observed", **at)
                 for end in ("", "_low", "_high")
             )
-            name = f"{label}, {change}"
-            marks.append(Series(_depth(m), y, name, label, low, high, dash=dash))  # type: ignore[arg-type]
+            marks.append(_line(label, y, low, high, solid=change == "failure"))
             seen = np.abs(np.nan_to_num(quantity_at(m, "change", time="shuffled", **at)))
             null[: len(seen)] = np.maximum(null[: len(seen)], seen)
     depth = np.arange(1, len(null) + 1)
     marks.append(Series(depth, 0 * null, "shuffled time", "", -null, null, dash="dot"))
     told = "left out" if convention == "left out" else "taken as 0"
-    risen = sum(int((signs(m, "failure - clean", convention) > 0).sum()) for m in found.values())
-    fallen = sum(int((signs(m, "failure - clean", convention) < 0).sum()) for m in found.values())
+    clear = np.concatenate([signs(m, "failure - clean", convention) for m in found.values()])
     return Plot(
         "left-out" if convention == "left out" else "as-zero",
         f"Change of the mean correlation, undefined pairs {told}",
-        f"Against the same images without noise, the correlation rises in {risen} layers and falls "
-        f"in {fallen} (95 % intervals that exclude 0). The control has as many noise frames and "
-        f"does not fail. With shuffled time every change is within {null.max():.3f} of 0.",
+        f"At failure, against the same images without noise, the correlation rises in "
+        f"{(clear > 0).sum()} of {len(clear)} layers and falls in {(clear < 0).sum()} (95 % "
+        "intervals that exclude 0). The control has as many noise frames and does not fail. With "
+        f"shuffled time every change is within {null.max():.3f} of 0.",
         marks,
         x_title=_DEPTH,
         y_title="Change of correlation",
-        rules=[Rule(0, axis="y")],
         width="half",
         height=340,
     )
 
 
-def _depth(m: Measurement) -> list[int]:
-    return list(range(1, len(m.axes["layer"]) + 1))
+def _line(label: str, y: Numbers, low: Numbers, high: Numbers, *, solid: bool) -> Series:
+    """Return a line over the layers; the solid one of a network has its entry in the legend."""
+    depth = np.arange(1, len(y) + 1)
+    name, dash = (label, "solid") if solid else ("", "dash")
+    return Series(depth, y, name, label, low, high, dash=dash)  # type: ignore[arg-type]
+
+
+def _styles(solid: str, dash: str) -> list[Series]:
+    """Return entries of the legend for the two line styles."""
+    return [Series([1], [np.nan], solid, dash="solid"), Series([1], [np.nan], dash, dash="dash")]
 
 
 def _matrices(number: int, label: str, m: Measurement) -> list[Plot]:
-    places = list(range(1, len(m.axes["row"]) + 1))
+    """Return one matrix a condition: observed above the diagonal, shuffled below it."""
     charts = []
-    for place, grid in enumerate(m["matrix"]):
-        pairs = grid[~np.eye(len(grid), dtype=bool)]
-        known = pairs[~np.isnan(pairs)]
+    grids = dict(zip(m.axes["map"].tolist(), m["matrix"], strict=True))
+    for condition in ("clean", "failure"):
+        observed, shuffled = (grids[f"{condition}, {time}"] for time in TIMES)
+        grid = np.where(np.tri(len(observed), k=-1, dtype=bool), shuffled, observed)
+        places = list(range(1, len(grid) + 1))
+        pairs = observed[np.triu_indices(len(observed), 1)]
+        parts = [(pairs > 0).sum(), (pairs < 0).sum(), np.isnan(pairs).sum()]
+        positive, negative, empty = (100 * part / max(1, len(pairs)) for part in parts)
         charts.append(
             Plot(
-                f"matrix-{number}-{place}",
-                f"{m['last']}: {ROWS[place][2]}",
+                f"matrix-{number}-{condition}",
+                f"{m['last']}, {condition}",
                 f"Correlations of {len(places)} neurons of the layer, averaged over the images in "
-                f"which they are defined. {100 * (known > 0).sum() / max(1, len(pairs)):.0f} % of "
-                f"the pairs are positive, {100 * (known < 0).sum() / max(1, len(pairs)):.0f} % "
-                f"negative; {100 - 100 * len(known) / max(1, len(pairs)):.0f} % are defined in no "
-                "image and empty.",
+                "which they are defined; below the diagonal with shuffled time. Above it "
+                f"{positive:.0f} % of the pairs are positive, {negative:.0f} % negative; "
+                f"{empty:.0f} % are defined in no image and empty.",
                 [Heat(grid, places, places, "correlation", -1, 1, diverging=True, image=True)],
                 network=label,
                 width="small",

@@ -11,11 +11,11 @@ from spikeguard.analysis.correlation import CONVENTIONS
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Table
 
-__all__ = ["ROWS", "counts", "quantity_at", "result", "share_range", "signs", "table"]
+__all__ = ["Numbers", "counts", "quantity_at", "result", "share_range", "signs", "table"]
 
 Numbers = NDArray[np.float64]
 
-ROWS = (
+_ROWS = (
     ("clean", "observed", "clean"),
     ("failure", "observed", "failure"),
     ("control", "observed", "control"),
@@ -85,7 +85,7 @@ def table(found: Mapping[str, Measurement]) -> Table:
             rows.append((label, "no image failed", *[""] * 8))
             continue
         last = str(m["last"])
-        for condition, time, text in ROWS:
+        for condition, time, text in _ROWS:
             at = {"layer": last, "condition": condition}
             each = {**at, "time": time}
             rows.append(

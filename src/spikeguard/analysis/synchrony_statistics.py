@@ -15,7 +15,7 @@ __all__ = ["CHANGES", "CONDITIONS", "MAPS", "statistics", "thinned"]
 
 CONDITIONS = ("clean", "failure", "control")
 CHANGES = (("failure", "clean"), ("control", "clean"), ("failure", "control"))
-MAPS = (*((condition, "observed") for condition in CONDITIONS), ("failure", "shuffled"))
+MAPS = tuple((condition, time) for condition in CONDITIONS[:2] for time in TIMES)
 
 _CELLS = 32  # neurons of the matrices that are stored
 
