@@ -2,11 +2,13 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import spikeguard as sg
+from spikeguard.analysis import Synchrony
 from spikeguard.attacks import SwapSurrogate, cross_entropy
 from spikeguard.neurons import LIF, Sigmoid, record
 from spikeguard.rng import stream
@@ -74,6 +76,25 @@ def test_our_twin_gives_the_same_logits_and_potentials(trained, twin):
     (a,), (b,) = theirs.values(), ours.values()
     torch.testing.assert_close(a.v, b.v, rtol=0, atol=1e-5)
     assert torch.equal(a.spikes, b.spikes)
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_one_image_per_step_gives_the_logits_of_our_twin(mode):
+    net = network(hard, mode)
+    frames = torch.randn(T, 9, 1, 8, 8, generator=stream(1, "frames"))
+    expected = our_twin(net, LIF(0.5))(frames)
+    found = sg.foreign(net, T=T).eval().present(frames)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert not torch.allclose(found, our_twin(net, LIF(0.5))(frames[:1].expand_as(frames)))
+
+
+def test_synchrony_is_that_of_our_twin(trained, twin):
+    """The layer's name is another one, and with it the shuffled trains."""
+    theirs, ours = (Synchrony(limit=32)(m, TEST) for m in (sg.foreign(trained, T=T).eval(), twin))
+    assert 0 < theirs["images"][2] <= theirs["images"][1]
+    for name in ("failures", "images", "mean"):
+        seen, expected = (m[name][..., 0] if name == "mean" else m[name] for m in (theirs, ours))
+        np.testing.assert_allclose(seen, expected, atol=1e-6)
 
 
 def test_an_attack_leaves_as_much_as_on_our_twin(trained, twin):
