@@ -56,11 +56,11 @@ class Synchrony:
     section: ClassVar[Section] = "synchrony"
     source: ClassVar[str] = "operational-space paper, Algorithm 1, Fig. 3, Table IV"
     about: ClassVar[str] = (
-        "Frames of the input are replaced by Gaussian noise until the network fails, and the "
-        "Pearson correlations of its spike trains are compared: clean, at failure, with as many "
-        "noise frames but no failure (control), and with shuffled time. The correlation with a "
-        "constant train is undefined, 0/0: read the share of undefined pairs first, and trust a "
-        "sign only where both conventions agree. Matrices show shuffled time below the diagonal."
+        "Frames of the input are replaced by Gaussian noise until the network fails; the Pearson "
+        "correlations of its spike trains are compared with those of the clean image, of as many "
+        "noise frames without failure (control), and of shuffled time (below the diagonal of the "
+        "matrices). A constant train has no correlation, 0/0: trust a sign only where both "
+        "conventions agree."
     )
 
     def __post_init__(self) -> None:
