@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spikeguard.analysis.flips import Flips
 from spikeguard.analysis.measurement import Measurement, Quantity
 from spikeguard.analysis.membrane import (
     LayerCounts,
@@ -9,6 +10,9 @@ from spikeguard.analysis.membrane import (
     default_edges,
     membrane_histogram,
 )
+from spikeguard.analysis.neuron_traces import Traces
+from spikeguard.analysis.noise import Noise
+from spikeguard.analysis.potentials import Potentials
 from spikeguard.analysis.registry import ANALYSES
 from spikeguard.analysis.synchrony import Synchrony
 from spikeguard.analysis.theory import (
@@ -25,12 +29,16 @@ from spikeguard.analysis.zeros import Zeros
 
 __all__ = [
     "ANALYSES",
+    "Flips",
     "LayerCounts",
     "Measurement",
     "MembraneHistogram",
+    "Noise",
     "OperationGradient",
+    "Potentials",
     "Quantity",
     "Synchrony",
+    "Traces",
     "Zeros",
     "default_edges",
     "flip_probability",

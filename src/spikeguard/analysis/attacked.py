@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from spikeguard.analysis.base import Batch
+from spikeguard.analysis.base import Batch, NotApplicable
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.model_access import evaluating
 from spikeguard.neurons.modes import record
@@ -55,13 +55,13 @@ def traces(
     differ by the attack alone.
 
     Raises:
-        ValueError: If the network has no spiking layer that can be recorded.
+        NotApplicable: If the network has no spiking layer.
     """
     with record(model) as seen, recorded(model, batch, seed):
         logits = model(x)
     layers = dict(seen.items())
     if not layers:
-        raise ValueError(
+        raise NotApplicable(
             f"{type(model).__name__} has no spiking layer; analyses of potentials need one."
         )
     return logits, layers

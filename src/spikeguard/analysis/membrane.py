@@ -21,7 +21,17 @@ from spikeguard.storage.atomic_files import write_npz
 from spikeguard.storage.digests import weights_digest
 from spikeguard.storage.npz_files import read_npz
 
-__all__ = ["NEAR", "LayerCounts", "MembraneHistogram", "default_edges", "membrane_histogram"]
+__all__ = [
+    "NEAR",
+    "LayerCounts",
+    "MembraneHistogram",
+    "bin_counts",
+    "count_potentials",
+    "default_edges",
+    "is_near",
+    "membrane_histogram",
+    "relative_distance",
+]
 
 NEAR = 0.2  # "near the threshold": |v / v_th - 1| below this
 _COUNTED = ("near", "active", "spikes")
@@ -33,7 +43,7 @@ class LayerCounts:
 
     Attributes:
         counts: Potentials in each bin, int64 [bins]; their sum is the number of potentials.
-        near: Potentials with |v / v_th - 1| < 0.2.
+        near: Potentials with |v / v_th - 1| below the margin, 0.2 unless another is given.
         active: Potentials at which the layer's surrogate is > 0, so that a gradient can pass.
         spikes: Spikes.
     """
@@ -220,22 +230,65 @@ def membrane_histogram(
 
 def _count(name: str, seen: LayerTrace, edges: NDArray[np.float64]) -> LayerCounts:
     """Count one layer's potentials of one batch."""
+    return count_potentials(seen, relative_distance(name, seen), edges, NEAR)
+
+
+def relative_distance(name: str, seen: LayerTrace) -> Tensor:
+    """Return (v - v_th) / v_th of a layer [T, B, *N]; its sign is exact.
+
+    Raises:
+        ValueError: If a potential is NaN; the message names the layer.
+    """
     distance = seen.v - seen.v_th  # its sign is exact, that of v / v_th - 1 is not
     if bool(distance.isnan().any()):
-        raise ValueError(f"membrane_histogram: layer {name!r} has a potential that is NaN.")
-    x = distance / seen.v_th
+        raise ValueError(f"layer {name!r} has a potential that is NaN.")
+    return distance / seen.v_th
+
+
+def is_near(x: Tensor, margin: float) -> Tensor:
+    """Return where relative distances are less than a margin from the threshold."""
+    return x.abs() < margin
+
+
+def bin_counts(
+    x: Tensor, edges: NDArray[np.float64], group: Tensor | None = None, groups: int = 1
+) -> NDArray[np.int64]:
+    """Return the number of relative distances in each bin; a bin includes its lower edge.
+
+    Args:
+        x: Relative distances, of any shape.
+        edges: Increasing, from -inf to inf [bins + 1].
+        group: Group of every distance, in [0, groups); or None for one group.
+        groups: Number of groups.
+
+    Returns:
+        Counts [bins], or [groups, bins] if groups are given.
+    """
     inner = torch.as_tensor(edges[1:-1], dtype=x.dtype, device=x.device)
-    places = torch.bucketize(x.flatten().contiguous(), inner, right=True)
+    places, bins = torch.bucketize(x.flatten().contiguous(), inner, right=True), len(edges) - 1
+    if group is None:
+        return torch.bincount(places, minlength=bins).cpu().numpy()
+    places += bins * group.flatten()
+    return torch.bincount(places, minlength=bins * groups).view(groups, bins).cpu().numpy()
+
+
+def count_potentials(
+    seen: LayerTrace, x: Tensor, edges: NDArray[np.float64], margin: float
+) -> LayerCounts:
+    """Count a layer's potentials, of all its steps or of some.
+
+    Args:
+        seen: The layer's trace, or a part of it.
+        x: Its relative distances to the threshold.
+        edges: See :func:`bin_counts`.
+        margin: Distance, in units of v_th, below which a potential is near the threshold.
+    """
     return LayerCounts(
-        torch.bincount(places, minlength=len(edges) - 1).cpu().numpy(),
-        _true(x.abs() < NEAR),
-        _true(seen.surrogate(distance) > 0),
+        bin_counts(x, edges),
+        int(is_near(x, margin).sum()),
+        int((seen.surrogate(seen.v - seen.v_th) > 0).sum()),
         int(seen.spikes.sum(dtype=torch.float64)),
     )
-
-
-def _true(mask: Tensor) -> int:
-    return int(mask.sum())
 
 
 def _checked(edges: NDArray[np.float64]) -> NDArray[np.float64]:
