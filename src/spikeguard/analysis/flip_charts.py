@@ -41,6 +41,8 @@ def flip_plots(found: Mapping[str, Measurement], result: str) -> list[Plot]:
             x_range=(0, _FAR),
             y_range=(0, 100),
             rules=(Rule(margin, f"{margin:g} v_th"),),
+            width="full",
+            height=300,
         ),
         Plot(
             "rate",
@@ -60,6 +62,7 @@ def flip_plots(found: Mapping[str, Measurement], result: str) -> list[Plot]:
             title=f"Flips within {margin:g} v_th of the threshold, by layer",
             summary=f"{result}.",
             y_title="Flips near the threshold (%)",
+            width="half",
         ),
     ]
 

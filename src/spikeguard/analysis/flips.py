@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from spikeguard.analysis.attacked import attacked, traces
 from spikeguard.analysis.base import Passes, Section, batches, settings_of
 from spikeguard.analysis.flip_charts import flip_plots
+from spikeguard.analysis.flip_counts import BANDS, count_flips, joined
 from spikeguard.analysis.image_intervals import HOW, share_quantities
 from spikeguard.analysis.layer_lines import ALL, listed, require_margin, share_text
 from spikeguard.analysis.measurement import Measurement
-from spikeguard.analysis.membrane import (
-    NEAR,
-    bin_counts,
-    default_edges,
-    is_near,
-    relative_distance,
-)
+from spikeguard.analysis.membrane import NEAR, default_edges, relative_distance
 from spikeguard.analysis.plots import Plot, Table
 from spikeguard.attacks.base import Attack, cost
 from spikeguard.data.images import Data
-from spikeguard.neurons.trace import LayerTrace
 from spikeguard.system.progress import ProgressCallback
 
-__all__ = ["Flips", "flips_of"]
+__all__ = ["Flips"]
 
 _DIRECTIONS = ("0 to 1", "1 to 0")
-_BANDS = default_edges(span=3, per_unit=5)  # bins of the flip rate with an interval
-
-
-def flips_of(clean: LayerTrace, other: LayerTrace) -> Tensor:
-    """Return the change of every spike: 1 for a new one, -1 for a lost one, else 0.
-
-    Args:
-        clean: Trace of a layer on clean images.
-        other: Trace of the same layer on other images, with the same noise.
-
-    Returns:
-        int8 [T, B, *N].
-    """
-    return (other.spikes > 0).to(torch.int8) - (clean.spikes > 0).to(torch.int8)
 
 
 @dataclass(frozen=True)
@@ -74,9 +53,9 @@ class Flips:
     source: ClassVar[str] = "TGO, Fig. 1"
     about: ClassVar[str] = (
         "A spike flips if a neuron fires at a step on the attacked image and not on the clean one, "
-        "or the reverse, under the same noise. Distances are those of the clean potential. A "
-        "neuron near the threshold flips more often; whether most flips begin there is a question "
-        "of how many neurons are there."
+        "or the reverse, under the same noise. Distances are those of the clean potential. The "
+        "flip rate says how easily potentials at a distance flip; their share of all flips also "
+        "depends on how many potentials are there."
     )
 
     def __post_init__(self) -> None:
@@ -104,9 +83,9 @@ class Flips:
             clean, other = (traces(model, batch, each, seed)[1] for each in (batch.x, x))
             for name, seen in clean.items():
                 distance = relative_distance(name, seen)
-                counts = _counted(seen, other[name], distance, self.margin)
+                counts = count_flips(seen, other[name], distance, self.margin)
                 found.setdefault(name, []).append(counts)
-        return self._measurement({name: _joined(parts) for name, parts in found.items()}, seed)
+        return self._measurement({name: joined(parts) for name, parts in found.items()}, seed)
 
     def _measurement(
         self, found: Mapping[str, Mapping[str, NDArray[Any]]], seed: int
@@ -146,7 +125,7 @@ class Flips:
                 "direction": _DIRECTIONS,
                 "step": np.arange(1, 1 + len(next(iter(found.values()))["steps"])),
                 "bin": default_edges()[:-1],
-                "band": _BANDS[:-1],
+                "band": BANDS[:-1],
             },
             potentials=(
                 [counts["bins"][0] for counts in found.values()],
@@ -176,15 +155,15 @@ class Flips:
         )
 
     def passes(self, samples: int, T: int) -> Passes:
-        """Return the attack and two recorded passes an image."""
-        return Passes(forward=2 * samples, gradients=samples * cost(self.attack))
+        """Return the attack, two recorded passes, and counting, as long as 26 passes, an image."""
+        return Passes(forward=28 * samples, gradients=samples * cost(self.attack))
 
     @staticmethod
     def result(found: Mapping[str, Measurement]) -> str:
         """Return the share of flips that begin near the threshold."""
         margin = next(iter(found.values())).settings["margin"]
         texts = {label: share_text(m, "near_flips", layers=ALL) for label, m in found.items()}
-        return f"Flipped spikes whose clean potential is within {margin:g} v_th: {listed(texts)}"
+        return f"Flipped spikes that start within {margin:g} v_th of the threshold: {listed(texts)}"
 
     @staticmethod
     def table(found: Mapping[str, Measurement]) -> Table:
@@ -216,49 +195,3 @@ class Flips:
     def plots(found: Mapping[str, Measurement]) -> list[Plot]:
         """Return flips by distance, flip rates by distance, and shares by layer."""
         return flip_plots(found, Flips.result(found))
-
-
-_SUMMED = ("bins", "steps")  # counts over images; the others are of each image
-
-
-def _counted(
-    clean: LayerTrace, other: LayerTrace, x: Tensor, margin: float
-) -> dict[str, NDArray[Any]]:
-    """Return the counts of one layer and one batch; x are the clean distances [T, B, *N]."""
-    change = flips_of(clean, other)
-    flipped, near = change != 0, is_near(x, margin)
-    image = torch.arange(x.shape[1], device=x.device).view(-1, *[1] * (x.ndim - 2)).expand(x.shape)
-
-    def of_image(mask: Tensor) -> NDArray[Any]:
-        return np.asarray(mask.transpose(0, 1).flatten(1).sum(1, dtype=torch.float64).cpu())
-
-    fine = default_edges()
-    return {
-        "bins": np.stack(
-            [bin_counts(x, fine), *(bin_counts(x[change == s], fine) for s in (1, -1))]
-        ),
-        "steps": flipped.flatten(1).sum(1).cpu().numpy(),
-        "bands": np.stack(
-            [
-                bin_counts(x, _BANDS, image, x.shape[1]),
-                bin_counts(x[flipped], _BANDS, image[flipped], x.shape[1]),
-            ],
-            1,
-        ),
-        "whole": np.full(x.shape[1], x[:, 0].numel(), dtype=np.float64),
-        "near": of_image(near),
-        "flips": of_image(flipped),
-        "near_flips": of_image(flipped & near),
-        "new": of_image(change > 0),
-        "squares": of_image(((other.v - clean.v) / clean.v_th).double().square()),
-    }
-
-
-def _joined(parts: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """Return the counts of all batches of one layer."""
-    return {
-        name: np.sum([part[name] for part in parts], 0)
-        if name in _SUMMED
-        else np.concatenate([part[name] for part in parts])
-        for name in parts[0]
-    }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spikeguard.analysis.measurement import Measurement
-from spikeguard.analysis.plots import Plot, Rule, Series
+from spikeguard.analysis.plots import Plot, Series
 
 __all__ = [
     "ALL",
@@ -86,7 +87,7 @@ def layer_plot(
     title: str,
     summary: str,
     y_title: str,
-    rules: Sequence[Rule] = (),
+    width: Literal["half", "full"] = "full",
 ) -> Plot:
     """Return a chart of shares by spiking layer, in per cent.
 
@@ -97,7 +98,7 @@ def layer_plot(
         title: Heading.
         summary: The finding.
         y_title: Title of the axis.
-        rules: Lines across the chart.
+        width: See :class:`Plot`.
     """
     names = {tuple(m.axes["layer"].tolist()) for m in found.values()}
     marks, top = [], 0.0
@@ -117,6 +118,5 @@ def layer_plot(
         x_title="Spiking layer" + ("" if len(names) == 1 else ", from the image on"),
         y_title=y_title,
         y_range=(0, min(100.0, 1.08 * top) or 1),
-        rules=rules,
-        width="full",
+        width=width,
     )

@@ -27,7 +27,7 @@ class Neuron(NamedTuple):
         return f"{self.layer}:{self.place}@{self.image}"
 
 
-def parse_neurons(text: str) -> tuple[Neuron, ...]:
+def parse_neurons(text: str | None) -> tuple[Neuron, ...]:
     """Read neurons written as ``LAYER:PLACE`` or ``LAYER:PLACE@IMAGE``, with commas between them.
 
     Raises:
@@ -38,7 +38,7 @@ def parse_neurons(text: str) -> tuple[Neuron, ...]:
         ['features.2:17@3', 'classifier.2:0@0']
     """
     found = []
-    for word in filter(None, text.split(",")):
+    for word in filter(None, (text or "").split(",")):
         match = _NEURON.fullmatch(word)
         if match is None:
             raise ValueError(

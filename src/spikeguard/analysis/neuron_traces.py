@@ -39,7 +39,7 @@ class Traces:
     Args:
         attack: The attack; it states its threat set.
         neurons: Neurons as ``LAYER:PLACE@IMAGE`` with commas between them; PLACE counts the neurons
-            of the flattened layer, IMAGE the images from 0. Empty for none.
+            of the flattened layer, IMAGE the images from 0. None for none.
         changed: Number of neurons whose spike count changes most, >= 0.
         random: Number of random neurons, >= 0.
         limit: Number of images; None for all.
@@ -51,7 +51,7 @@ class Traces:
     """
 
     attack: Attack
-    neurons: str = ""
+    neurons: str | None = None
     changed: int = 2
     random: int = 2
     limit: int | None = 128
@@ -165,7 +165,7 @@ class Traces:
 
     def passes(self, samples: int, T: int) -> Passes:
         """Return the attack and two recorded passes an image."""
-        return Passes(forward=2 * samples, gradients=samples * cost(self.attack))
+        return Passes(forward=3 * samples, gradients=samples * cost(self.attack))
 
     @staticmethod
     def result(found: Mapping[str, Measurement]) -> str:
@@ -207,14 +207,14 @@ class Traces:
                 plots.append(
                     Plot(
                         "".join(c if c.isalnum() else "-" for c in f"{label}-{name}"),
-                        f"{name}, {m['chosen'][place]}",
+                        name.replace("@", ", image "),
                         f"{label}, {name}: {clean} spikes on the clean image, {other} on the "
                         "attacked one.",
                         marks,
-                        x_title="Step",
+                        x_title=f"Step; {m['chosen'][place]}",
                         y_title="v / v_th",
                         y_range=(low - room, high + room),
-                        rules=(Rule(1, "threshold", "y"),),
+                        rules=(Rule(1, "", "y"),),
                         network=label,
                         width="small",
                         height=220,

@@ -174,8 +174,8 @@ class Noise:
         )
 
     def passes(self, samples: int, T: int) -> Passes:
-        """Return one recorded pass an image, and the draws and replays of about five passes."""
-        return Passes(forward=6 * samples)
+        """Return one recorded pass, and draws, replays and counting, as long as 31 passes."""
+        return Passes(forward=32 * samples)
 
     @staticmethod
     def result(found: Mapping[str, Measurement]) -> str:

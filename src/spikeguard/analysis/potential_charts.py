@@ -32,7 +32,11 @@ def potential_plots(found: Mapping[str, Measurement], result: str) -> list[Plot]
         shown = (x > low) & (x < high)
         share = percent(m.number("near", input="clean", layers=ALL))
         margin = m.settings["margin"]
-        finding = f"{label}: {share} of the clean potentials are within {margin:g} v_th of it"
+        outside = percent(1 - float(outlines[label][0][1:-1][shown].sum()) / 100)
+        finding = (
+            f"{label}: {share} of the clean potentials are within {margin:g} v_th of the "
+            f"threshold, {outside} outside the chart"
+        )
         common = {"x_title": _X_TITLE, "network": label}
         marks = [
             Series(x[shown], y[1:-1][shown], name, label, kind="steps", dash=dash)  # type: ignore[arg-type]
@@ -44,9 +48,9 @@ def potential_plots(found: Mapping[str, Measurement], result: str) -> list[Plot]
             Plot(
                 f"histogram-{place}",
                 "Potentials, all layers and steps",
-                f"Histogram of potentials around the threshold. {finding}.",
+                f"{finding}.",
                 marks,
-                y_title="Potentials (% a bin)",
+                y_title="Potentials (% in 0.05 v_th)",
                 x_range=(low, high),
                 y_range=(0, top),
                 rules=(Rule(0, "threshold"),),
@@ -59,7 +63,7 @@ def potential_plots(found: Mapping[str, Measurement], result: str) -> list[Plot]
                 f"map-{place}",
                 "Clean potentials by layer and step",
                 f"Every row is the histogram of one layer at one step. {finding}.",
-                [Heat(grid[:, shown], x[shown], names, "% a bin", 0, brightest)],
+                [Heat(grid[:, shown], x[shown], names, "% in 0.05 v_th", 0, brightest)],
                 rules=(Rule(0),),
                 **common,  # type: ignore[arg-type]
             )
