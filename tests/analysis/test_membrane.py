@@ -12,23 +12,7 @@ from spikeguard.analysis import MembraneHistogram, default_edges, membrane, memb
 from spikeguard.models import MLP
 from spikeguard.neurons import IF, LIF, NoisyLIF, Triangular
 from spikeguard.rng import stream
-
-
-class Steps(nn.Module):
-    """Feeds every pixel as a current, constant over T, to one neuron per pixel."""
-
-    def __init__(self, neuron, T):
-        super().__init__()
-        self.neuron, self.T = neuron, T
-
-    def forward(self, x):
-        return self.neuron(x.expand(self.T, *x.shape)).mean(0).flatten(1)
-
-
-def pixels(*values):
-    """One image of one pixel per value."""
-    x = torch.tensor(values).view(-1, 1, 1, 1)
-    return x, torch.zeros(len(values), dtype=torch.int64)
+from tests.toys.single_neurons import Steps, pixels
 
 
 def only(found):

@@ -131,7 +131,7 @@ class Traces:
                     f"{sizes[neuron.layer] - 1}, and there are images 0 to {images - 1}."
                 )
         drawn = random_neurons(sizes, images, self.random, seed)
-        return dict.fromkeys(drawn, _RANDOM) | dict.fromkeys(given, _GIVEN)
+        return dict.fromkeys(given, _GIVEN) | {n: _RANDOM for n in drawn if n not in given}
 
     def _measurement(
         self,

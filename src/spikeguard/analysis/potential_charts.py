@@ -103,10 +103,9 @@ def _span(found: Mapping[str, Measurement]) -> tuple[float, float]:
     """Return the limits outside of which no network has a notable share of potentials."""
     lows, highs = [-1.5], [0.5]
     for m in found.values():
-        edges = m.axes["bin"]
+        edges = m.axes["bin"][1:]  # the finite ones
         for counts in m["counts"].sum((1, 2)):
-            below = np.cumsum(counts) / counts.sum()
-            lows.append(edges[1:][below < _TAIL][-1] if (below[0] < _TAIL) else edges[1])
-            inside = edges[1:][below[:-1] > 1 - _TAIL]
-            highs.append(inside[0] if len(inside) else edges[-1])
+            below = (np.cumsum(counts) / counts.sum())[:-1]  # share below each of them
+            lows.append(max(edges[below <= _TAIL], default=edges[0]))
+            highs.append(min(edges[below >= 1 - _TAIL], default=edges[-1]))
     return float(min(lows)), float(max(highs))
