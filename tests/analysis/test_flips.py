@@ -55,7 +55,7 @@ def test_chosen_potentials_give_known_flips(batch_size):
     assert m["potentials"].sum() == 6
 
 
-@pytest.mark.parametrize(("margin", "share"), [(0.0625, 0), (0.13, 1 / 4), (0.3, 1 / 2), (2, 1)])
+@pytest.mark.parametrize(("margin", "share"), [(0.0625, 0), (0.125, 0), (0.13, 1 / 4), (0.3, 1 / 2), (2, 1)])
 def test_any_margin(margin, share):
     """A potential whose distance is the margin is outside."""
     m = Flips(Swapped(TABLE), margin=margin)(neuron(), IMAGES)

@@ -9,7 +9,8 @@ from torch import nn
 
 import spikeguard as sg
 from spikeguard.analysis import Noise
-from spikeguard.analysis.noise_counts import flip_probability, replayed
+from spikeguard.analysis.noise_counts import replayed
+from spikeguard.analysis.theory import flip_probability
 from spikeguard.models import CNN
 from spikeguard.neurons import DLIF, IF, LIF, NoisyLIF, record
 from spikeguard.rng import stream
@@ -21,14 +22,6 @@ MANY = 4000
 OWN, ALL_STEPS = (
     {"layers": "all layers", "way": f"of {which}"} for which in ("its step", "all steps")
 )
-
-
-def test_the_probability_is_the_normal_cdf():
-    distance = torch.tensor([0.0, 0.5, -0.5, 3.0])
-    known = [PHI(-abs(d) / 0.5) for d in distance.tolist()]
-    assert flip_probability(distance, 0.5).tolist() == pytest.approx(known, rel=1e-12)
-    with pytest.raises(ValueError, match="sigma must be a number > 0"):
-        flip_probability(distance, 0.0)
 
 
 @pytest.mark.parametrize("v", [0.25, 0.75, 0.5, 0.0])

@@ -9,8 +9,8 @@ import torch
 
 from spikeguard.analysis.layer_lines import layer_plot, stepped
 from spikeguard.analysis.measurement import Measurement
-from spikeguard.analysis.noise_counts import flip_probability
 from spikeguard.analysis.plots import Plot, Series
+from spikeguard.analysis.theory import flip_probability
 
 __all__ = ["noise_plots"]
 

@@ -1,44 +1,20 @@
-"""Flips of spikes by Gaussian noise: their probability, replays of a layer, and counts."""
+"""Flips of spikes by Gaussian noise: counts, and replays of a layer."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spikeguard.analysis.theory import flip_probability
 from spikeguard.kernels.reference import reference
 from spikeguard.neurons.trace import LayerTrace
 
-__all__ = ["BANDS", "count_flips", "flip_probability", "replayed"]
+__all__ = ["BANDS", "count_flips", "replayed"]
 
 BANDS = np.arange(0, 4, 0.25)
 """Starts of the bands of |v - v_th| / sigma; the last one is open."""
-
-
-def flip_probability(distance: Tensor, sigma: float) -> Tensor:
-    r"""Return the probability that Gaussian noise of one step changes a neuron's spike.
-
-    .. math:: P = \Phi(-|v - v_{th}| / \sigma)
-
-    Args:
-        distance: v - v_th before the noise, of any shape, in membrane units.
-        sigma: Standard deviation of the noise, in membrane units, > 0.
-
-    Returns:
-        Probabilities in [0, 1/2], float64, of the shape of ``distance``.
-
-    Raises:
-        ValueError: If sigma is not a positive number.
-
-    Source: TGO (arXiv:2602.20548) Theorem 1.
-    """
-    if not (sigma > 0 and math.isfinite(sigma)):
-        raise ValueError(f"flip_probability: sigma must be a number > 0, got {sigma:g}.")
-    found: Tensor = torch.special.ndtr(-distance.double().abs() / sigma)
-    return found
 
 
 def replayed(seen: LayerTrace, noise: Tensor | None) -> Tensor:
