@@ -8,7 +8,7 @@ from spikeguard.analysis import Flips
 from spikeguard.analysis.flip_counts import flips_of
 from spikeguard.attacks import FGSM, Linf
 from spikeguard.models import CNN
-from spikeguard.neurons import IF, NoisyLIF, record
+from spikeguard.neurons import IF, LIF, NoisyLIF, record
 from spikeguard.rng import stream
 from tests.toys.single_neurons import Negative, Steps, Swapped, pixels
 
@@ -26,6 +26,12 @@ IMAGES = pixels(*(before for before, _ in TABLE))
 
 def neuron():
     return Steps(IF(v_th=0.5), T=1)
+
+
+def network(neuron=None):
+    """A network in which all layers fire."""
+    neuron = LIF(0.5, v_th=0.2) if neuron is None else neuron
+    return CNN(1, 3, T=3, width=4, hidden=6, image_size=8, neuron=neuron).eval()
 
 
 def counted(m, direction):
@@ -55,7 +61,9 @@ def test_chosen_potentials_give_known_flips(batch_size):
     assert m["potentials"].sum() == 6
 
 
-@pytest.mark.parametrize(("margin", "share"), [(0.0625, 0), (0.125, 0), (0.13, 1 / 4), (0.3, 1 / 2), (2, 1)])
+@pytest.mark.parametrize(
+    ("margin", "share"), [(0.0625, 0), (0.125, 0), (0.13, 1 / 4), (0.3, 1 / 2), (2, 1)]
+)
 def test_any_margin(margin, share):
     """A potential whose distance is the margin is outside."""
     m = Flips(Swapped(TABLE), margin=margin)(neuron(), IMAGES)
@@ -72,26 +80,25 @@ def test_bands_of_the_flip_rate():
 
 @pytest.mark.parametrize("attack", [Swapped(), FGSM(Linf(0.0))], ids=["none", "eps 0"])
 def test_nothing_flips_without_a_perturbation(attack, x, y):
-    noisy = NoisyLIF(0.5, 0.5, v_th=0.3)
-    model = CNN(1, 3, T=3, width=4, hidden=6, image_size=8, neuron=noisy).eval()
-    m = Flips(attack)(model, (x, y))
+    m = Flips(attack)(network(NoisyLIF(0.5, 0.5, v_th=0.3)), (x, y))
     assert m["flips"].sum() == 0 and (m["rate"] == 0).all() and (m["shift"] == 0).all()
     assert np.isnan(m["near_flips"]).all()
     assert Flips.result({"a": m}).endswith(": -")
     assert all("nan" not in cell for row in Flips.table({"a": m}).rows for cell in row)
 
 
-def test_the_reverse_attack_swaps_new_and_lost_spikes(snn, x, y):
-    there, back = (Flips(Negative())(snn, (each, y)) for each in (x, 1 - x))
+def test_the_reverse_attack_swaps_new_and_lost_spikes(x, y):
+    there, back = (Flips(Negative())(network(), (each, y)) for each in (x, 1 - x))
     totals = there["flips"].sum(2)
-    assert totals.sum() > 0
+    assert (totals.sum(1) > 0).all()
     np.testing.assert_array_equal(totals, back["flips"].sum(2)[:, ::-1])
     np.testing.assert_array_equal(there["flips_by_step"], back["flips_by_step"])
     np.testing.assert_allclose(there["shift"], back["shift"])
 
 
-def test_flips_are_those_of_two_recordings(snn, x, y):
+def test_flips_are_those_of_two_recordings(x, y):
     """Counted again, neuron by neuron, from the definition."""
+    snn = network()
     with torch.no_grad(), record(snn) as trace:
         snn(x)
         clean = dict(trace)
@@ -105,9 +112,7 @@ def test_flips_are_those_of_two_recordings(snn, x, y):
         v_th = clean[name].v_th
         near = sum(abs(d - v_th) < 0.3 * v_th for d in flipped)
         assert m["flips"][place].sum() == len(flipped)
-        if flipped:
-            assert m.number("near_flips", layers=name) == pytest.approx(near / len(flipped))
-    assert m["flips"].sum() > 100
+        assert m.number("near_flips", layers=name) == pytest.approx(near / len(flipped))
 
 
 def test_flips_have_a_sign():

@@ -6,6 +6,7 @@ import torch
 
 from spikeguard.analysis import Potentials, default_edges, membrane_histogram
 from spikeguard.analysis.base import NotApplicable
+from spikeguard.models import CNN
 from spikeguard.neurons import IF, LIF
 from spikeguard.system.intervals import wilson
 from tests.toys.single_neurons import Negative, Steps, Swapped, pixels
@@ -55,15 +56,34 @@ def test_the_sum_of_every_histogram_is_the_number_of_neurons_times_images(snn, x
     assert m["size"].tolist() == [*(3 * n for n in neurons), 3 * sum(neurons)]
 
 
-def test_clean_counts_are_those_of_the_histogram(snn, x, y):
-    m = Potentials(Negative())(snn, (x, y))
-    known = membrane_histogram(snn, (x, y))
+def test_clean_counts_are_those_of_the_histogram(x, y):
+    neuron = LIF(0.5, v_th=0.2)
+    model = CNN(1, 3, T=3, width=4, hidden=6, image_size=8, neuron=neuron).eval()
+    m = Potentials(Negative())(model, (x, y))
+    known = membrane_histogram(model, (x, y))
+    assert all(counts.near > 0 for counts in known.layers.values())
     for place, (name, counts) in enumerate(known.layers.items()):
         assert m.axes["layer"][place] == name
         np.testing.assert_array_equal(m["counts"][0, place].sum(0), counts.counts)
         for ours, theirs in (("near_count", "near"), ("active", "active"), ("spikes", "spikes")):
             assert m[ours][0, place].sum() == getattr(counts, theirs)
     np.testing.assert_array_equal(m.axes["bin"], default_edges()[:-1])
+    share = m.number("near", input="clean", layers="all layers")
+    assert share == pytest.approx(known.near_threshold)
+    assert m["near_by_image"][0].sum() == known.pooled.near
+
+
+def test_the_axis_leaves_out_less_than_a_hundredth_of_the_potentials():
+    """Of 1000 potentials with distances -1 and 0, eight are at 3 and four at 1.5."""
+    values = [0.0] * 494 + [0.25] * 494 + [1.0] * 8 + [0.625] * 4
+    m = Potentials(Swapped(), limit=None)(Steps(IF(v_th=0.25), T=1), pixels(*values))
+    (plot,) = (p for p in Potentials.plots({"a": m}) if p.name == "histogram-0")
+    assert plot.x_range[0] == -1.5 and plot.x_range[1] == pytest.approx(3.05)
+    few = [0.0] * 497 + [0.25] * 499 + [1.0] * 4
+    m = Potentials(Swapped(), limit=None)(Steps(IF(v_th=0.25), T=1), pixels(*few))
+    (plot,) = (p for p in Potentials.plots({"a": m}) if p.name == "histogram-0")
+    assert plot.x_range == (-1.5, 0.5)
+    assert "0.4 % outside the chart" in plot.summary
 
 
 def test_an_attack_that_does_nothing_and_an_attack_that_is_its_own_inverse(snn, x, y):
