@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from spikeguard.analysis.synchrony import Synchrony
 from spikeguard.analysis.flips import Flips
 from spikeguard.analysis.neuron_traces import Traces
 from spikeguard.analysis.noise import Noise
 from spikeguard.analysis.potentials import Potentials
+from spikeguard.analysis.synchrony import Synchrony
 from spikeguard.analysis.zeros import Zeros
 
 __all__ = ["ANALYSES"]
 
-_ALL: tuple[Callable[..., Any], ...] = (Zeros, Synchrony, Potentials, Traces, Flips, Noise,)
+_ALL: tuple[Callable[..., Any], ...] = (
+    Zeros,
+    Synchrony,
+    Potentials,
+    Traces,
+    Flips,
+    Noise,
+)
 ANALYSES: Mapping[str, Callable[..., Any]] = {each.name: each for each in _ALL}  # type: ignore[attr-defined]
