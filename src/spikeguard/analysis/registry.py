@@ -15,11 +15,11 @@ from spikeguard.analysis.zeros import Zeros
 __all__ = ["ANALYSES"]
 
 _ALL: tuple[Callable[..., Any], ...] = (
-    Zeros,
-    Synchrony,
     Potentials,
     Traces,
     Flips,
     Noise,
+    Zeros,
+    Synchrony,
 )
 ANALYSES: Mapping[str, Callable[..., Any]] = {each.name: each for each in _ALL}  # type: ignore[attr-defined]
