@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from spikeguard.analysis.base import NotApplicable
 from spikeguard.analysis.flips import Flips
+from spikeguard.analysis.gain import Gain, layer_gains
+from spikeguard.analysis.gates import Gates
+from spikeguard.analysis.layer_perturbation import LayerPerturbation, perturbations
 from spikeguard.analysis.measurement import Measurement, Quantity
 from spikeguard.analysis.membrane import (
     LayerCounts,
@@ -12,6 +16,7 @@ from spikeguard.analysis.membrane import (
 )
 from spikeguard.analysis.neuron_traces import Traces
 from spikeguard.analysis.noise import Noise
+from spikeguard.analysis.perturbation import Perturbation
 from spikeguard.analysis.potentials import Potentials
 from spikeguard.analysis.registry import ANALYSES
 from spikeguard.analysis.synchrony import Synchrony
@@ -30,23 +35,30 @@ from spikeguard.analysis.zeros import Zeros
 __all__ = [
     "ANALYSES",
     "Flips",
+    "Gain",
+    "Gates",
     "LayerCounts",
+    "LayerPerturbation",
     "Measurement",
     "MembraneHistogram",
     "Noise",
     "OperationGradient",
     "Potentials",
+    "NotApplicable",
+    "Perturbation",
     "Quantity",
     "Synchrony",
     "Traces",
     "Zeros",
     "default_edges",
     "flip_probability",
+    "layer_gains",
     "membrane_histogram",
     "operation_gradients",
     "peak_noise",
     "perturbation_bound",
     "perturbation_gain",
+    "perturbations",
     "shift_flip_probability",
     "vulnerability_bound",
     "vulnerability_ratio",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from spikeguard.analysis.base import Batch, NotApplicable
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.model_access import evaluating
+from spikeguard.models.adapters.foreign_neuron import ForeignError
 from spikeguard.neurons.modes import record
 from spikeguard.neurons.trace import LayerTrace
 from spikeguard.rng import randomness
@@ -55,10 +56,13 @@ def traces(
     differ by the attack alone.
 
     Raises:
-        NotApplicable: If the network has no spiking layer.
+        NotApplicable: If the network has no spiking layer, or one that cannot be recorded.
     """
-    with record(model) as seen, recorded(model, batch, seed):
-        logits = model(x)
+    try:
+        with record(model) as seen, recorded(model, batch, seed):
+            logits = model(x)
+    except ForeignError as error:
+        raise NotApplicable(str(error)) from error
     layers = dict(seen.items())
     if not layers:
         raise NotApplicable(

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from spikeguard.analysis.flips import Flips
+from spikeguard.analysis.gain import Gain
+from spikeguard.analysis.gates import Gates
 from spikeguard.analysis.neuron_traces import Traces
 from spikeguard.analysis.noise import Noise
+from spikeguard.analysis.perturbation import Perturbation
 from spikeguard.analysis.potentials import Potentials
 from spikeguard.analysis.synchrony import Synchrony
 from spikeguard.analysis.zeros import Zeros
@@ -19,6 +22,9 @@ _ALL: tuple[Callable[..., Any], ...] = (
     Traces,
     Flips,
     Noise,
+    Perturbation,
+    Gain,
+    Gates,
     Zeros,
     Synchrony,
 )

@@ -6,12 +6,17 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from spikeguard.defences.piece import Measured, Piece, Step
-from spikeguard.kernels.reference import step as step_of
 from spikeguard.neurons.base import Neuron
+from spikeguard.neurons.perturbation import (
+    layer_dynamics,
+    ms_mppd,
+    perturbation_dynamics,
+    spike_train_distance,
+    tasad,
+)
 from spikeguard.neurons.trace import LayerTrace
 
 __all__ = ["MPPD", "Distance", "perturbation_dynamics"]
@@ -127,15 +132,10 @@ class MPPD(Piece):
         change = reference.float() - other.float()
         if of_currents:
             change = self._dynamics(change, perturbed)
-        elif self.distance == "tasad":
-            change = change.mean(0, keepdim=True)
-        if self.reduction == "mean":
-            return change.square().mean()
-        of_sample = change.transpose(0, 1).flatten(1)  # [B, T * neurons]
-        if of_currents:
-            return of_sample.square().sum(1).mean()
-        length: Tensor = torch.linalg.vector_norm(of_sample, dim=1)  # its gradient at 0 is 0
-        return length.mean()
+        if self.reduction == "sum":
+            of_sample = {"ms-mppd": ms_mppd, "tasad": tasad, "std": spike_train_distance}
+            return of_sample[self.distance](change).mean()
+        return (change.mean(0) if self.distance == "tasad" else change).square().mean()
 
     def term(self, step: Step) -> Tensor:
         """Return rho times the distance in the chosen layer."""
@@ -154,8 +154,7 @@ class MPPD(Piece):
             return perturbation_dynamics(drive, self.decay)
         if layer.decay is None:
             raise ValueError("MPPD: gated needs the leak factor of the layer, which is not known.")
-        gated = drive if layer.gate is None else layer.gate * drive
-        return perturbation_dynamics(gated, layer.decay)
+        return layer_dynamics(drive, layer)
 
     def _choose(self, names: list[str]) -> str:
         """Return the name of the chosen layer, given the names of all spiking layers."""
@@ -172,27 +171,3 @@ class MPPD(Piece):
             f"MPPD: no spiking layer {self.layer!r}; write 'last', an index below {len(names)}, or "
             f"one of {known}."
         )
-
-
-def perturbation_dynamics(drive: Tensor, decay: float | Tensor) -> Tensor:
-    r"""Return eps[t] = decay[t] eps[t-1] + drive[t], eps[0] = 0, shaped like ``drive``.
-
-    With one decay for all steps, a constant drive J gives J (1 - decay^t) / (1 - decay). The gain
-    from drive to eps, both as vectors over time, is then the largest singular value of the lower
-    triangular Toeplitz matrix decay^(t-s): at most (1 - decay^T) / (1 - decay). The paper's smaller
-    bound, the square root of 1 / (1 - decay) (Theorem 3.1), does not hold for every T.
-
-    Args:
-        drive: Difference of the input currents [T, ...].
-        decay: lambda: a number in [0, 1], a scalar, or a tensor that broadcasts to ``drive`` with
-            one entry for each step.
-
-    Example:
-        >>> perturbation_dynamics(torch.ones(3), 0.5)
-        tensor([1.0000, 1.5000, 1.7500])
-    """
-    eps = [drive[0]]
-    for t in range(1, len(drive)):
-        leak = step_of(decay, t) if isinstance(decay, Tensor) else decay
-        eps.append(leak * eps[-1] + drive[t])
-    return torch.stack(eps)

@@ -98,7 +98,7 @@ def analyse(
             found[str(subject.path)] = analyse_once(
                 subject, analyses, progress=update, announce=note
             )
-    _show(found, planned[0])
+    _show(found, planned)
     for subject in subjects:
         say(f"results in {subject.path / 'analysis'}")
     if json:
@@ -191,11 +191,18 @@ def _foreign(
     )
 
 
-def _show(found: Mapping[str, Mapping[str, Measurement]], analyses: Mapping[str, Analysis]) -> None:
+def _show(
+    found: Mapping[str, Mapping[str, Measurement]], planned: Sequence[Mapping[str, Analysis]]
+) -> None:
     """Print the title, result and table of every analysis, all runs together."""
     labels = _labels(list(found))
-    for name, analysis in analyses.items():
-        measured = {labels[run]: each[name] for run, each in found.items() if name in each}
+    for plans in zip(*(each.items() for each in planned), strict=True):
+        name, analysis = plans[0]
+        measured = {  # the name of a result contains the run's eps
+            labels[run]: each[own]
+            for (run, each), (own, _) in zip(found.items(), plans, strict=True)
+            if own in each
+        }
         if not measured:
             continue
         shown = analysis.table(measured)

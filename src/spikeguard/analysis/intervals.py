@@ -1,0 +1,47 @@
+"""Means and ratios of means over images, with half the width of their 95 % interval."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikeguard.system.intervals import Z
+
+__all__ = ["mean_over_images", "root_ratio_over_images"]
+
+Array = NDArray[np.float64]
+
+
+def mean_over_images(values: NDArray[Any]) -> tuple[Array, Array]:
+    """Return the mean over the last axis and half its interval; NaN entries are left out.
+
+    The interval is normal: Z standard errors. Half is NaN below two numbers, both below one.
+    """
+    known = np.isfinite(values)
+    n = known.sum(-1)
+    total = np.where(known, values, 0.0).sum(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(n > 0, total / n, np.nan)
+        spread = np.where(known, values - mean[..., None], 0.0)
+        half = Z * np.sqrt((spread**2).sum(-1) / (n - 1) / n)
+    return mean, np.where(n > 1, half, np.nan)
+
+
+def root_ratio_over_images(above: Array, below: Array) -> tuple[Array, Array]:
+    """Return sqrt(sum(above) / sum(below)) over the last axis and half its interval (delta method).
+
+    Args:
+        above: Squared errors [..., N], >= 0.
+        below: Squared lengths [..., N], >= 0. NaN is returned where all are 0.
+    """
+    n = above.shape[-1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = above.sum(-1) / below.sum(-1)
+        root = np.sqrt(ratio)
+        rest = above - ratio[..., None] * below
+        deviation = np.sqrt((rest**2).sum(-1) / max(1, n - 1) / n) / below.mean(-1)
+        half = Z * deviation / (2 * root)
+    half = np.where(root > 0, half, 0.0)
+    return root, np.where(np.isfinite(root) & (n > 1), half, np.nan)
