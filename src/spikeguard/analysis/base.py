@@ -59,7 +59,7 @@ class Analysis(Protocol):
     An analysis is a frozen dataclass whose fields are its settings; ``limit`` (number of images),
     ``attack`` and ``threat`` are filled in by the command line. An attack is applied to the same
     images with the same random numbers in every analysis. One that measures time declares
-    ``exempt_from = frozenset({"same_bits"})``.
+    ``exempt_from = frozenset({"same_bits"})``, one that reads parameters alone "images".
     """
 
     name: ClassVar[str]

@@ -26,6 +26,8 @@ class Gates:
     Source: Ding et al., "Robust stable spiking neural networks", ICML 2024, Fig. 4.
     """
 
+    exempt_from: ClassVar[frozenset[str]] = frozenset({"images"})
+
     name: ClassVar[str] = "gates"
     title: ClassVar[str] = "Gates of DLIF"
     section: ClassVar[Section] = "membranes"

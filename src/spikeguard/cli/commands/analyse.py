@@ -100,7 +100,8 @@ def analyse(
             )
     _show(found, planned)
     for subject in subjects:
-        say(f"results in {subject.path / 'analysis'}")
+        if found[str(subject.path)]:
+            say(f"results in {subject.path / 'analysis'}")
     if json:
         write_result("analyse", {"results": {run: _plain(each) for run, each in found.items()}})
     return 0
