@@ -96,7 +96,8 @@ class Gain:
     source: ClassVar[str] = "stable-snn paper, Definition 2.1 and Theorem 3.1"
     about: ClassVar[str] = (
         "Norm of the change of currents and spikes over the norm of the change of the input, for "
-        "the attack and for random perturbations of the same L2 norm. Above 1 a layer amplifies."
+        "the attack (solid) and for random perturbations of the same L2 norm (dotted). A layer "
+        "amplifies where the gain of its weights times that of its neurons is above 1."
     )
 
     def __call__(
@@ -149,13 +150,11 @@ class Gain:
     @staticmethod
     def result(found: Mapping[str, Measurement]) -> str:
         """Return the gain from the image to the last spikes, attack against random."""
-        return (
-            "Gain from the image to the spikes of the last layer, attack and random: "
-            + ", ".join(
-                f"{m['spikes'][0, -1]:.2f} and {m['spikes'][1, -1]:.2f}"
-                + (f" ({label})" if len(found) > 1 else "")
-                for label, m in found.items()
-            )
+        start = "Gain from the image to the last spikes, attack / random"
+        return f"{start}: " + ", ".join(
+            f"{m['spikes'][0, -1]:.2f} / {m['spikes'][1, -1]:.2f}"
+            + (f" ({label})" if len(found) > 1 else "")
+            for label, m in found.items()
         )
 
     @staticmethod
@@ -187,10 +186,10 @@ class Gain:
 
 
 _TITLES = {
-    "spikes": "Gain from the image to the spikes",
-    "currents": "Gain from the image to the currents",
-    "weights": "Gain of the weights: spikes to current",
-    "neurons": "Gain of the neurons: current to spikes",
+    "spikes": "Image to spikes",
+    "currents": "Image to currents",
+    "weights": "Weights: spikes to current",
+    "neurons": "Neurons: current to spikes",
 }
 
 
@@ -198,20 +197,21 @@ def _charts(found: Mapping[str, Measurement]) -> Iterator[Plot]:
     for name, title in _TITLES.items():
         marks, words = [], []
         for label, m in found.items():
-            place = np.arange(1, len(m.axes["layer"]) + 1)
+            place = [str(i + 1) for i in range(len(m.axes["layer"]))]
             for kind, dash in ((0, "solid"), (1, "dot")):
                 y, half = m[name][kind], m[f"{name}_half"][kind]
-                text = f"{label}, {_KINDS[kind]}"
+                text = "" if kind else label
                 marks.append(
                     Series(place, y, text, label, low=y - half, high=y + half, dash=dash)  # type: ignore[arg-type]
                 )
             words.append(f"{m[name][0, -1]:.2f} against {m[name][1, -1]:.2f} ({label})")
         yield Plot(
             f"gain-{name}",
-            title,
+            f"{title} (solid: attack, dotted: random)",
             f"In the last layer, attack against random: {', '.join(words)}. Bars are 95 % "
             "intervals over images.",
             marks,
-            x_title="Spiking layer, 1 is the first",
+            x_title="Spiking layer, in network order",
             y_title="L2 gain",
+            y_log=name == "weights",
         )

@@ -126,7 +126,7 @@ def _grids(found: Mapping[str, Measurement]) -> Iterator[Plot]:
     for place, (label, m) in enumerate(found.items()):
         yield Plot(
             f"grid-{place}",
-            f"{label}: gates by layer and step" if len(found) > 1 else "Gates by layer and step",
+            "Gates by layer and step",
             f"{label}: gates from {m['gate'].min():.2f} to {m['gate'].max():.2f}; they were 1 "
             "before training.",
             [
@@ -150,11 +150,11 @@ def _means(found: Mapping[str, Measurement]) -> Iterator[Plot]:
     """Yield the means over the layers by step, and over the steps by layer (Fig. 4 c, d)."""
     for axis, name, title, x_title in (
         ("step", "of_step", "Mean gate of each step", "Time step"),
-        ("layer", "of_layer", "Mean gate of each layer", "DLIF layer, 1 is the first"),
+        ("layer", "of_layer", "Mean gate of each layer", "DLIF layer, in network order"),
     ):
         marks, words = [], []
         for label, m in found.items():
-            x = np.arange(1, len(m.axes[axis]) + 1)
+            x = [str(place + 1) for place in range(len(m.axes[axis]))]
             marks.append(Series(x, m[name], label, label))
             words.append(f"{m[name][0]:.2f} to {m[name][-1]:.2f} ({label})")
         yield Plot(
