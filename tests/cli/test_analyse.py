@@ -35,6 +35,25 @@ def test_two_runs_stand_in_one_table_and_on_one_page(runs, capsys, tmp_path):
     assert rows[0] == 'Network,Operation,Kind,"Zeros, %",Mean norm' and len(rows) > 10
 
 
+def test_what_does_not_apply_is_skipped_and_the_others_are_shown(runs, capsys):
+    assert main(["analyse", *runs, "gates", "zeros", "--limit", "3"]) == 0
+    out, err = capsys.readouterr()
+    assert err.count("gates skipped: the network has no DLIF layer") == 2
+    assert "(zeros)" in out and "(gates)" not in out and out.count("results in") == 2
+    assert main(["analyse", runs[0], "gates"]) == 0
+    out, err = capsys.readouterr()
+    assert "gates skipped" in err and out == ""
+
+
+def test_runs_of_other_radii_stand_in_one_table(runs, capsys, tmp_path):
+    path = str(tmp_path / "other")
+    assert main(["train", "demo/vanilla", *TINY, "evaluate.eps=0.05", "--out", path]) == 0
+    capsys.readouterr()
+    assert main(["analyse", runs[0], path, "gain", "--limit", "2"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "features." in line]
+    assert {row.split()[0] for row in rows} == {"vanilla", "other"}
+
+
 def test_json_holds_axes_and_values(runs, capsys):
     assert main(["analyse", runs[0], "zeros limit=4", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)

@@ -200,9 +200,10 @@ def _charts(found: Mapping[str, Measurement]) -> Iterator[Plot]:
             place = [str(i + 1) for i in range(len(m.axes["layer"]))]
             for kind, dash in ((0, "solid"), (1, "dot")):
                 y, half = m[name][kind], m[f"{name}_half"][kind]
-                text = "" if kind else label
+                text = f"{label}, random" if kind else label
+                low, high = y - half, y + half
                 marks.append(
-                    Series(place, y, text, label, low=y - half, high=y + half, dash=dash)  # type: ignore[arg-type]
+                    Series(place, y, text, label, low=low, high=high, dash=dash, legend=not kind)  # type: ignore[arg-type]
                 )
             words.append(f"{m[name][0, -1]:.2f} against {m[name][1, -1]:.2f} ({label})")
         yield Plot(

@@ -60,8 +60,9 @@ def _over_steps(found: Mapping[str, Measurement]) -> Plot:
         step = [str(step) for step in m.axes["step"]]
         for name, text, dash in (("true", "true", "solid"), ("plain", "simplified", "dash")):
             y = np.sqrt(m[name][_ATTACK, -1, -1])
-            named = label if text == "true" else ""
-            marks.append(Series(step, y, named, label, dash=dash))  # type: ignore[arg-type]
+            named = label if text == "true" else f"{label}, {text}"
+            legend = text == "true"
+            marks.append(Series(step, y, named, label, dash=dash, legend=legend))  # type: ignore[arg-type]
     grows = {
         label: float(np.sqrt(m["plain"][_ATTACK, -1, -1, -1] / m["true"][_ATTACK, -1, -1, -1]))
         for label, m in found.items()
@@ -96,7 +97,7 @@ def _over_eps(found: Mapping[str, Measurement]) -> Iterator[Plot]:
             eps, y, half = m.axes["eps"][start:], y[:, start:], half[:, start:]
             marks += [
                 _line(eps, y[_ATTACK], half[_ATTACK], label, label, "solid"),
-                _line(eps, y[_RANDOM], half[_RANDOM], "", label, "dot"),
+                _line(eps, y[_RANDOM], half[_RANDOM], f"{label}, random", label, "dot"),
             ]
             if y[_RANDOM, -1] > 0:
                 ratios.append(f"{y[_ATTACK, -1] / y[_RANDOM, -1]:.1f} ({label})")
@@ -204,7 +205,8 @@ def _share(values: NDArray[Any], half: NDArray[Any], at: tuple[int, ...]) -> str
 def _line(
     x: ArrayLike, y: NDArray[Any], half: NDArray[Any], name: str, network: str, dash: Any
 ) -> Series:
-    return Series(x, y, name, network, low=y - half, high=y + half, dash=dash)
+    low, high = y - half, y + half
+    return Series(x, y, name, network, low=low, high=high, dash=dash, legend=dash != "dot")
 
 
 def _top(marks: list[Series], least: float) -> float:

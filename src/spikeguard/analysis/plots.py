@@ -22,12 +22,13 @@ class Series:
     Args:
         x: Numbers, or labels of a categorical axis [N].
         y: Numbers [N]; NaN leaves a gap.
-        name: Name in the legend; "" leaves a line or points out of it.
+        name: Name in the legend and in what is read out.
         network: Label of the network whose colour it has; "" for a neutral one.
         low: Lower ends of intervals [N], or None.
         high: Upper ends of intervals [N], or None.
         kind: Drawn as a line, as bars, as points, or as a histogram outline.
         dash: Line style, which also tells apart several series of one network.
+        legend: Whether lines and points are in the legend; the title explains those that are not.
     """
 
     x: ArrayLike
@@ -38,6 +39,7 @@ class Series:
     high: ArrayLike | None = None
     kind: Literal["line", "bars", "points", "steps"] = "line"
     dash: Literal["solid", "dash", "dot"] = "solid"
+    legend: bool = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,7 +51,8 @@ def drawn(plot: Plot, look: Mapping[str, Look], *, id: str, caption: str = "") -
         caption: Title of the saved image; the plot's when empty.
     """
     figure = blank(height=plot.height)
-    named = [mark.name for mark in plot.marks if isinstance(mark, Series) and mark.name]
+    series = [mark for mark in plot.marks if isinstance(mark, Series)]
+    named = [mark.name for mark in series if mark.name and mark.legend]
     for mark in plot.marks:
         if isinstance(mark, Heat):
             _add_heat(figure, mark)
@@ -83,6 +84,8 @@ def drawn(plot: Plot, look: Mapping[str, Look], *, id: str, caption: str = "") -
             )
     figure.update_xaxes(title_text=literal(plot.x_title), range=_range(plot.x_range, plot.x_log))
     figure.update_yaxes(title_text=literal(plot.y_title), range=_range(plot.y_range, plot.y_log))
+    if any(np.asarray(mark.x).dtype.kind == "U" for mark in plot.marks):
+        figure.update_xaxes(type="category")  # text such as "1" is no number
     if plot.x_log:
         figure.update_xaxes(type="log")
     if plot.y_log:
@@ -116,7 +119,7 @@ def _add_series(figure: go.Figure, it: Series, look: Mapping[str, Look]) -> None
         x=x,
         y=y,
         name=name,
-        showlegend=bool(name),
+        showlegend=it.legend,
         mode="lines+markers" if few else mode,
         line={
             "color": colour,
