@@ -135,16 +135,32 @@ def test_the_attack_is_measured_at_every_radius():
 
 
 def test_a_foreign_network_has_the_leak_of_its_own_recurrence():
-    torch.manual_seed(0)
     node = theirs.LIFNode()
     node.tau, node.decay_input = 4.0, False
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), node, nn.Linear(6, 3))
     with torch.no_grad():
-        net[1].weight.normal_(0, 0.5)
+        net[1].weight.copy_(torch.randn(6, 64, generator=stream(0, "w")) / 2)
     found = measured(sg.foreign(net, T=4).eval())
     assert found["rest"].max() < 1e-5
     np.testing.assert_allclose(found["gated_error_by_step"][0, 1:, :, 0], 0, atol=1e-5)
     assert found["reset"][0, -1].max() > 0 and found["gated_error"][0, -1, 0] > 0.05
+
+
+def test_a_reset_after_the_leak_is_reported_as_unexplained():
+    """The toy of snnTorch subtracts the threshold after the leak; Eq. 10 multiplies it by it."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), theirs.Leaky(beta=0.5), nn.Linear(6, 3))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.randn(6, 64, generator=stream(0, "w")) / 2)
+    found = measured(sg.foreign(net, T=4).eval())
+    assert found["rest"].max() > 0.05
+
+
+def test_potentials_that_cannot_be_recorded_are_not_measured():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), theirs.MisnamedLIFNode(), nn.Linear(6, 3))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.randn(6, 64, generator=stream(0, "w")) / 2)
+    with pytest.raises(NotApplicable, match="its potentials cannot be recorded"):
+        measured(sg.foreign(net, T=4).eval())
 
 
 def test_a_network_without_spiking_layers_is_not_measured():
@@ -163,6 +179,8 @@ def test_radii_and_step_lengths():
         at_radius(Shift(Linf(0.2)), 0.1)
     with pytest.raises(ValueError, match="points is a number of radii >= 1, got 0"):
         Perturbation(FGSM(Linf(0.1)), points=0)
+    with pytest.raises(ValueError, match="Shift has a fixed radius"):
+        Perturbation(Shift(Linf(0.1)), points=2)
 
 
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5), L1(4.0)])

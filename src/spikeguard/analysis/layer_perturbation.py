@@ -63,32 +63,37 @@ class LayerPerturbation:
         reset = reset_change(clean, other)
         true = clean.v - other.v
         scale = clean.v_th - clean.v_reset
-        found = {
-            "true": true,
-            "drive": drive,
-            "reset": reset,
-            "plain": layer_dynamics(change, without_gates(layer, clean)),
-            "gated": layer_dynamics(change, clean),
-            "rest": true - perturbation_dynamics(drive + reset, clean.decay),
-        }
-        spikes = clean.spikes.float() - other.spikes.float()
-        return cls(**{name: each / scale for name, each in found.items()}, spikes=spikes)
+        gated = layer_dynamics(change, clean) / scale
+        ungated = without_gates(layer, clean)
+        plain = gated if ungated is clean else layer_dynamics(change, ungated) / scale
+        return cls(
+            true=true / scale,
+            drive=drive / scale,
+            reset=reset / scale,
+            plain=plain,
+            gated=gated,
+            rest=(true - perturbation_dynamics(drive + reset, clean.decay)) / scale,
+            spikes=clean.spikes.float() - other.spikes.float(),
+        )
 
     def sums(self) -> dict[str, Tensor]:
-        """Return sums over the neurons for every step and image, [T, B] each, in float64.
+        """Return sums over the neurons for every step and image, [T, B] each, summed in float64.
 
         "true", "drive", "reset", "plain", "gated" and "rest" are sums of squares; "plain_error" is
         that of plain - true and "plain_product" the sum of plain times true, the same for gated.
         "tasad" and "std" are the distances (Eqs. 12 and 13) of the steps up to each step.
         """
-        named = {name: getattr(self, name).double() for name in _SQUARED}
-        found = {name: _over_neurons(each.square()) for name, each in named.items()}
+        found = {name: _over_neurons(getattr(self, name).square()) for name in _SQUARED}
         for name in ("plain", "gated"):
-            found[f"{name}_error"] = _over_neurons((named[name] - named["true"]).square())
-            found[f"{name}_product"] = _over_neurons(named[name] * named["true"])
-        change = self.spikes.double()
+            predicted = getattr(self, name)
+            if name == "gated" and predicted is self.plain:
+                found |= {f"gated_{what}": found[f"plain_{what}"] for what in ("error", "product")}
+                continue
+            found[f"{name}_error"] = _over_neurons((predicted - self.true).square())
+            found[f"{name}_product"] = _over_neurons(predicted * self.true)
         for name, distance in {"tasad": tasad, "std": spike_train_distance}.items():
-            found[name] = torch.stack([distance(change[: t + 1]) for t in range(len(change))])
+            rows = [distance(self.spikes[: t + 1]) for t in range(len(self.spikes))]
+            found[name] = torch.stack(rows).double()
         return found
 
 
@@ -118,4 +123,4 @@ def perturbations(
 
 
 def _over_neurons(x: Tensor) -> Tensor:
-    return x.flatten(2).sum(2) if x.ndim > 2 else x
+    return x.flatten(2).sum(2, dtype=torch.float64) if x.ndim > 2 else x.double()

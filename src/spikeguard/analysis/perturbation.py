@@ -27,6 +27,7 @@ from spikeguard.system.progress import ProgressCallback
 __all__ = ["Perturbation"]
 
 Numbers = dict[str, NDArray[np.float64]]  # by name, [kind, eps, layer, step, image]
+_RECORDED = 12  # forward passes that a recorded and evaluated pass costs
 _KINDS = ("attack", "random")
 _ALONG = ("kind", "eps", "layer", "step")
 _SQUARES = {
@@ -52,7 +53,7 @@ class Perturbation:
         points: Number of radii above 0, >= 1.
 
     Raises:
-        ValueError: If points is below 1; at a call, if the radius of the attack cannot be changed.
+        ValueError: If points is below 1, or above 1 and the radius of the attack is fixed.
 
     Source: Ding et al., "Robust stable spiking neural networks", ICML 2024, Eqs. 7 to 14, Figs. 1
         and 3.
@@ -75,6 +76,8 @@ class Perturbation:
     def __post_init__(self) -> None:
         if self.points < 1:
             raise ValueError(f"perturbation: points is a number of radii >= 1, got {self.points}.")
+        if self.points > 1 and self.attack.threat.eps > 0:
+            at_radius(self.attack, self.attack.threat.eps / 2)
 
     def __call__(
         self,
@@ -161,7 +164,7 @@ class Perturbation:
     def passes(self, samples: int, T: int) -> Passes:
         """Return an attack and two recorded passes an image and radius."""
         return Passes(
-            forward=6 * samples * (self.points + 1),  # a recorded pass takes about three plain ones
+            forward=_RECORDED * samples * (2 * self.points + 1),
             gradients=samples * self.points * cost(self.attack),
         )
 

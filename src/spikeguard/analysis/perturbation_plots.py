@@ -182,10 +182,10 @@ def perturbation_table(found: Mapping[str, Measurement]) -> Table:
             "STD",
         ),
         rows,
-        f"Radius {fraction_text(float(first.axes['eps'][-1]))}; {first.samples} images, ± half the 95 % "
-        "interval. True and MS-MPPD: mean squares over neurons and steps, in v_th². Error: that of "
-        "the simplified recursion, as a share of the true perturbation. Random: same L2 norm as "
-        "the attack.",
+        f"Radius {fraction_text(float(first.axes['eps'][-1]))}; {first.samples} images, ± half "
+        "the 95 % interval. True and MS-MPPD: mean squares over neurons and steps, in v_th². "
+        "Error: that of the simplified recursion, as a share of the true perturbation. Random: "
+        "same L2 norm as the attack.",
     )
 
 
