@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import spikeguard as sg
-from spikeguard.analysis import Perturbation
+from spikeguard.analysis import LayerPerturbation, Perturbation
 from spikeguard.analysis.base import NotApplicable
 from spikeguard.analysis.perturbed import as_far_at_random, at_radius, norms, radii
 from spikeguard.attacks import APGD, FGSM, L1, L2, PGD, RFGSM, Linf
@@ -73,6 +73,20 @@ def test_a_silent_neuron_follows_the_leak_and_the_recursion_is_exact():
     np.testing.assert_allclose(found["true_all"][0, 1, 0], (eps**2).mean(), rtol=1e-5)
     np.testing.assert_allclose(found["true_half"][0, 1, 0], 0, atol=1e-9)
     assert found["distance"][0, 1] == pytest.approx(0.1 * 8, rel=1e-5)
+
+
+def test_a_neuron_under_constant_currents_jumps_while_the_recursion_is_smooth():
+    """Fig. 1(a): 0.3 and 0.4 v_th, decay 0.9; the recursion is -0.1 (1 - 0.9^t) / 0.1."""
+    neuron, traces = LIF(decay=0.9), []
+    for level in (0.3, 0.4):
+        with record(neuron) as trace:
+            neuron(torch.full((30, 1, 1), level))
+        traces += trace.values()
+    found = LayerPerturbation.of(neuron, *traces)
+    smooth = 0.9 ** torch.arange(1, 31) - 1
+    torch.testing.assert_close(found.plain.flatten(), smooth, rtol=1e-4, atol=1e-5)
+    assert float(found.true.min()) == pytest.approx(-0.784, abs=1e-3)
+    assert float(found.true.max()) == pytest.approx(0.632, abs=1e-3)
 
 
 def test_one_spike_by_hand_has_the_known_error():

@@ -96,8 +96,8 @@ class Gain:
     source: ClassVar[str] = "stable-snn paper, Definition 2.1 and Theorem 3.1"
     about: ClassVar[str] = (
         "Norm of the change of currents and spikes over the norm of the change of the input, for "
-        "the attack (solid) and for random perturbations of the same L2 norm (dotted). A layer "
-        "amplifies where the gain of its weights times that of its neurons is above 1."
+        "the attack and for random perturbations of the same L2 norm. A layer amplifies where the "
+        "gain of its weights times that of its neurons is above 1."
     )
 
     def __call__(
