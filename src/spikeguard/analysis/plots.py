@@ -22,7 +22,7 @@ class Series:
     Args:
         x: Numbers, or labels of a categorical axis [N].
         y: Numbers [N]; NaN leaves a gap.
-        name: Name in the legend and in what is read out.
+        name: Name in the legend, which "" leaves out, and in what is read out.
         network: Label of the network whose colour it has; "" for a neutral one.
         low: Lower ends of intervals [N], or None.
         high: Upper ends of intervals [N], or None.

@@ -21,10 +21,12 @@ def test_a_line_can_stay_out_of_the_legend_and_keeps_its_name():
         Series([1, 2], [3, 4], "a"),
         Series([1, 2], [3, 4], "b"),
         Series([1, 2], [5, 6], "a, random", legend=False),
+        Series([1, 2], [5, 6]),
     )
     assert [(each.name, each.showlegend) for each in shown.data] == [
         ("a", True),
         ("b", True),
         ("a, random", False),
+        ("", False),
     ]
     assert shown.layout.showlegend

@@ -119,7 +119,7 @@ def _add_series(figure: go.Figure, it: Series, look: Mapping[str, Look]) -> None
         x=x,
         y=y,
         name=name,
-        showlegend=it.legend,
+        showlegend=it.legend and bool(name),
         mode="lines+markers" if few else mode,
         line={
             "color": colour,
