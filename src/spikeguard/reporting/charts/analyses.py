@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import ArrayLike
 
 from spikeguard.analysis.plots import Heat, Plot, Series
 from spikeguard.reporting.charts.base import (
@@ -22,6 +23,8 @@ from spikeguard.reporting.charts.base import (
 )
 
 __all__ = ["drawn"]
+
+_FEW = 64  # numbers of a chart that are kept in double precision
 
 # Colours that stay apart in grey and for the colour-blind: Cividis, and blue-white-orange.
 _SEQUENTIAL = [
@@ -103,11 +106,17 @@ def _range(limits: tuple[float, float] | None, log: bool) -> list[float] | None:
     return [float(np.log10(end)) for end in limits] if log else list(limits)
 
 
+def _thin(values: ArrayLike) -> np.ndarray[Any, Any]:
+    """Return many numbers in single precision, which halves the page; few, and texts, as given."""
+    found = np.asarray(values)
+    return found.astype(np.float32) if found.dtype.kind == "f" and found.size > _FEW else found
+
+
 def _add_series(figure: go.Figure, it: Series, look: Mapping[str, Look]) -> None:
     own = look.get(it.network)
     colour = SOFT if own is None else own.colour
     name = literal(it.name)
-    x, y = np.asarray(it.x), np.asarray(it.y, dtype=np.float64)
+    x, y = _thin(it.x), _thin(it.y)
     if it.kind == "bars":
         fill = {"solid": colour, "dash": tint(colour, 0.4), "dot": tint(colour, 0.16)}[it.dash]
         figure.add_bar(x=x, y=y, name=name, marker={"color": fill}, error_y=_errors(it, y))
@@ -137,8 +146,8 @@ def _errors(it: Series, y: np.ndarray[Any, Any]) -> dict[str, Any] | None:
         return None
     return {
         "type": "data",
-        "array": np.maximum(0, np.asarray(it.high, dtype=np.float64) - y),
-        "arrayminus": np.maximum(0, y - np.asarray(it.low, dtype=np.float64)),
+        "array": _thin(np.maximum(0, np.asarray(it.high) - y)),
+        "arrayminus": _thin(np.maximum(0, y - np.asarray(it.low))),
         "color": ERROR,
         "thickness": 1.1,
         "width": 2.5,
@@ -151,7 +160,7 @@ def _add_heat(figure: go.Figure, it: Heat) -> None:
     high = float(np.nanmax(grid)) if it.high is None else it.high
     scale = _GREYS if it.grey else _DIVERGING if it.diverging else _SEQUENTIAL
     x, y = np.asarray(it.x), np.asarray(it.y)
-    common = {"x": x, "y": y, "z": grid, "zmin": low, "zmax": high, "colorscale": scale}
+    common = {"x": x, "y": y, "z": _thin(grid), "zmin": low, "zmax": high, "colorscale": scale}
     figure.add_heatmap(
         **common,
         showscale=not it.grey,

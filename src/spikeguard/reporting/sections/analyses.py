@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spikeguard.analysis.base import SECTIONS
@@ -111,24 +111,38 @@ def _block(name: str, found: Mapping[str, Measurement], look: Mapping[str, Look]
 
 
 def _settings(found: Mapping[str, Measurement]) -> str:
-    """Return the settings in one line; those of each network where they differ."""
-    texts = {label: f"{_words(m.settings)}; {m.samples} images" for label, m in found.items()}
-    if len(set(texts.values())) == 1:
-        return next(iter(texts.values()))
-    return "; ".join(f"{label}: {text}" for label, text in texts.items())
+    """Return the settings in one line, and those that differ for each network."""
+    words = {label: {**_parts(m.settings), "images": str(m.samples)} for label, m in found.items()}
+    first = next(iter(words.values()))
+    shared = {key: text for key, text in first.items() if _all_have(words.values(), key, text)}
+    lines = [", ".join(f"{key} {text}" for key, text in shared.items())]
+    for label, own in words.items():
+        differing = [f"{key} {text}" for key, text in own.items() if key not in shared]
+        lines += [f"{label}: {', '.join(differing)}"] if differing else []
+    return "; ".join(filter(None, lines))
 
 
-def _words(settings: Mapping[str, object]) -> str:
-    return ", ".join(
-        f"{key} {_text(value)}"
-        for key, value in settings.items()
-        if key != "kind" and value is not None
-    )
+def _all_have(words: Iterable[Mapping[str, str]], key: str, text: str) -> bool:
+    return all(each.get(key) == text for each in words)
+
+
+def _parts(settings: Mapping[str, object]) -> dict[str, str]:
+    """Return settings as text by name; those of the attack by name too."""
+    found: dict[str, str] = {}
+    for key, value in settings.items():
+        if key == "attack" and isinstance(value, Mapping):
+            inside = {k: v for k, v in value.items() if k != "kind"}
+            found |= {key: str(value.get("kind", "")), **_parts(inside)}
+        elif key != "kind" and value is not None:
+            found[key.replace("_", " ")] = _text(value)
+    return found
 
 
 def _text(value: object) -> str:
     """Return a setting as text; a part with settings of its own as "kind(settings)"."""
     if isinstance(value, Mapping):
-        inside = _words(value)
+        inside = ", ".join(f"{key} {text}" for key, text in _parts(value).items())
         return f"{value.get('kind', '')}({inside})" if inside else str(value.get("kind", ""))
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value.replace("_", " ") if isinstance(value, str) else json.dumps(value)
