@@ -97,6 +97,7 @@ def test_eot_changes_nothing_without_noise():
             ["held-out share of the training images 0.2, not 0"],
         ),
         (["model.width=0.25"], 10_000, ["width 0.25, not 1"]),
+        (["model.T=2"], 10_000, ["T 2, not 4"]),
         (["data.name=digits"], 10_000, ["data digits, not cifar10"]),
         (["model.name=vgg5"], 10_000, ["network vgg5, not wrn16_4"]),
     ],

@@ -9,6 +9,7 @@ from spikeguard.cli.entry import main
 from spikeguard.config import yaml_files as recipes
 from spikeguard.config.builder import build
 from spikeguard.config.errors import ConfigError
+from spikeguard.config.protocols import size_differences
 from spikeguard.config.published import rows
 from spikeguard.config.schema import load_recipe
 from spikeguard.training.engine import Engine
@@ -21,6 +22,7 @@ MODELS_OF_PAPERS |= {"spiking_vgg11", "vgg11", "vgg5", "wrn16_4"}
 DEFENCES_OF_PAPERS = {"at", "gaussian", "hire", "mixup", "mppd", "mse_rates", "rat", "sr", "stog"}
 DEFENCES_OF_PAPERS |= {"tgo", "trades"}
 NO_RECIPE = ("tgo/5/", "tgo/text A/")  # networks for event cameras
+OWN_SIZES = ("mini/", "medium/")  # beside rows of larger networks, trained on more images
 STOPPED_EARLY = ("cifar10-sew18", "cifar10-vgg11", "mnist-sew18", "mnist-vgg11")
 NARROW = {
     "cnn": ["model.width=2", "model.hidden=8"],
@@ -56,6 +58,10 @@ DIGITS = [
 @cache
 def shipped(name):
     return load_recipe(name)
+
+
+NAMING = [name for name in NAMES if shipped(name).published]
+OF_PAPERS = [name for name in NAMING if not name.startswith(OWN_SIZES)]
 
 
 def small(name, *changes):
@@ -115,23 +121,27 @@ def test_titles_tell_the_recipes_of_a_folder_apart():
 
 
 def test_every_published_row_has_one_recipe_and_at_most_one_with_the_printed_weight():
-    printed = [key for name in NAMES if "/printed/" in name for key in shipped(name).published]
-    named = [key for name in NAMES if "/printed/" not in name for key in shipped(name).published]
+    printed = [key for name in OF_PAPERS if "/printed/" in name for key in shipped(name).published]
+    named = [key for n in OF_PAPERS if "/printed/" not in n for key in shipped(n).published]
     assert len(named) == len(set(named))
     assert len(printed) == len(set(printed))
     assert set(printed) == {key for key in named if key.startswith("tgo/") and _constrained(key)}
     assert set(rows()) - set(named) == {key for key in rows() if key.startswith(NO_RECIPE)}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if shipped(name).published])
+@pytest.mark.parametrize("name", NAMING)
 def test_a_recipe_agrees_with_the_row_it_names(name):
-    """Data set, network, neuron and defence, as far as the row names them."""
+    """Data set, network, neuron and defence, as far as the row names them.
+
+    A recipe of another size agrees in neuron and defence.
+    """
     recipe = shipped(name)
     for key in recipe.published:
         paper, _, dataset, network, defence = key.split("/")
-        assert recipe.data.name == dataset
-        depth = recipe.model.get("depth", "")
-        assert f"{recipe.model['name']}{depth}" in NETWORKS[network.lower()]
+        if name in OF_PAPERS:
+            assert recipe.data.name == dataset
+            depth = recipe.model.get("depth", "")
+            assert f"{recipe.model['name']}{depth}" in NETWORKS[network.lower()]
         pieces = {each["name"] for each in recipe.objective}
         words = set(defence.replace("+", " ").replace("(", " ").split())
         if paper in ("tgo", "stable-snn"):
@@ -142,6 +152,8 @@ def test_a_recipe_agrees_with_the_row_it_names(name):
             assert noisy == bool(words & {"tgo", "nlif"}), key
             assert (recipe.model["neuron"]["name"] == "dlif") == ("dlif" in words), key
             assert ("sr" in pieces, "stog" in pieces) == ("sr" in words, "stog" in words), key
+            radius = [each["eps"] for each in recipe.objective if each["name"] == "at"]
+            assert set(radius) <= {"2/255", "4/255"}, key  # those of the papers
             rho = [float(word[4:]) for word in words if word.startswith("rho=")]
             weight = [each["rho"] for each in recipe.objective if each["name"] == "mppd"]
             assert (weight or [0.0]) == (rho or [0.0]), key
@@ -296,7 +308,7 @@ def test_a_recipe_of_a_table_says_what_its_paper_leaves_open():
     assert silent == []
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if shipped(name).published])
+@pytest.mark.parametrize("name", OF_PAPERS)
 def test_a_recipe_of_a_table_says_what_happens_to_the_validation_images(name):
     """All images are trained on where the paper has no split, and the last epoch is attacked."""
     recipe, said = shipped(name), " ".join(shipped(name).readings)
@@ -307,6 +319,28 @@ def test_a_recipe_of_a_table_says_what_happens_to_the_validation_images(name):
     else:
         assert "all training images are trained on" in said.replace("All", "all")
         assert recipe.evaluate.checkpoint == "last"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMING if name.startswith(OWN_SIZES)])
+def test_a_recipe_of_another_size_says_what_differs_from_each_row(name):
+    """Nothing is held out in medium/, a tenth in mini/; images, epochs and width are smaller."""
+    recipe, said = shipped(name), " ".join(shipped(name).readings)
+    medium = name.startswith("medium/")
+    assert ("all 50,000 are trained on" if medium else "a tenth is held out") in said
+    for key in recipe.published:
+        differing = " ".join(size_differences(recipe, rows()[key], None))
+        assert "width" in differing and "epochs" in differing, key
+        assert ("training images" in differing) != medium, key
+        assert ("data" in differing) == ("cifar100" in key), key
+
+
+def test_every_small_recipe_of_a_printed_defence_names_its_row():
+    """Defences that no table has: AT at the tested radius, TRADES, other encoders, SR with RAT."""
+    silent = {n for n in NAMES if n.startswith(OWN_SIZES) and not shipped(n).published}
+    words = ("at8", "trades8", "mnist", "feel", "mpd-sgr", "quantised", "rat-sr", "rat-dlif")
+    words += ("at-dlif", "gaussian")  # the tables train DLIF and noise at 4/255 and with DLIF
+    assert silent == {n for n in silent if any(word in n for word in words)}
+    assert len(silent) < len([n for n in NAMING if n.startswith(OWN_SIZES)])
 
 
 def test_published_rows_are_not_inherited(write):

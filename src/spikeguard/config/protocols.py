@@ -17,6 +17,7 @@ __all__ = ["EPS", "NORM", "Protocol", "differences", "protocol_of", "size_differ
 
 EPS, NORM = 8 / 255, "linf"  # radius and norm of all published tables
 _ALIKE = 1e-9  # relative difference of two numbers that are the same setting
+_OTHER_SIZES = ("demo/", "mini/", "medium/")  # recipes that are not of the size of any paper
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def size_differences(recipe: Recipe, row: Row, samples: int | None) -> tuple[str
         row: The printed row beside it.
         samples: Number of attacked test images; None if nothing was measured.
     """
-    name = _recipe_of(row.key)
+    name = _recipes_of_rows().get(row.key)
     found = []
     if recipe.data.name != row.dataset:
         found.append(f"data {recipe.data.name}, not {row.dataset}")
@@ -95,6 +96,7 @@ def size_differences(recipe: Recipe, row: Row, samples: int | None) -> tuple[str
             ("network", recipe.model["name"], theirs.model["name"]),
             ("width", recipe.model.get("width", 1), theirs.model.get("width", 1)),
             ("epochs", _epochs(recipe), _epochs(theirs)),
+            ("T", recipe.model.get("T"), theirs.model.get("T")),
         )
         found += [
             f"{what} {mine}, not {printed}" for what, mine, printed in pairs if mine != printed
@@ -107,11 +109,17 @@ def _held_out(*recipes: Recipe) -> tuple[str, ...]:
 
 
 @cache
-def _recipe_of(key: str) -> str | None:
-    """Return the shipped recipe of a printed row: one of the paper's own folder first."""
-    folder = key.partition("/")[0]
-    names = [name for name in recipe_names() if key in load_recipe(name).published]
-    return min(names, key=lambda name: (not name.startswith(folder), len(name)), default=None)
+def _recipes_of_rows() -> Mapping[str, str]:
+    """Return the shipped recipe of the paper's size for each row: one of the paper's own folder."""
+    named: dict[str, list[str]] = {}
+    for name in recipe_names():
+        if not name.startswith(_OTHER_SIZES):
+            for key in load_recipe(name).published:
+                named.setdefault(key, []).append(name)
+    return {
+        key: min(names, key=lambda name: (not name.startswith(key.partition("/")[0]), len(name)))
+        for key, names in named.items()
+    }
 
 
 def _epochs(recipe: Recipe) -> Any:

@@ -131,11 +131,14 @@ def _in_short(kind: str) -> str:
 
 def _printed(recipe: str) -> str:
     """Format the numbers of the first published row of a recipe: "88.16 / 63.03 / 42.52"."""
+    from spikeguard.config.protocols import size_differences
     from spikeguard.config.published import row
     from spikeguard.config.schema import load_recipe
 
-    for key in load_recipe(recipe).published:
+    found = load_recipe(recipe)
+    for key in found.published:
         printed = row(key)
+        size = "; not at this size" if size_differences(found, printed, None) else ""
         numbers = (printed.accuracies.get(attack) for attack in _SHOWN)
         shown = " / ".join("-" if number is None else f"{number:g}" for number in numbers)
         doubts = "; ".join(
@@ -143,7 +146,7 @@ def _printed(recipe: str) -> str:
             for attack, short in _SHOWN.items()
             if attack in printed.notes
         )
-        return f"{shown}  ({printed.short})" + (f"; {doubts}" if doubts else "")
+        return f"{shown}  ({printed.short}{size})" + (f"; {doubts}" if doubts else "")
     return ""
 
 

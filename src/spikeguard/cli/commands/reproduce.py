@@ -100,6 +100,7 @@ def reproduce(
 
 def _show_printed(printed: Sequence[PrintedNumber]) -> None:
     """Write the printed numbers beside ours."""
+    from spikeguard.config.published import row
     from spikeguard.reporting import formatting
     from spikeguard.runs.printed_rows import about, difference_text, size_lines
 
@@ -107,10 +108,11 @@ def _show_printed(printed: Sequence[PrintedNumber]) -> None:
         return
     say()
     table(
-        ("recipe", "attack", "printed", "ours", "ours - printed", "about it"),
+        ("recipe", "table", "attack", "printed", "ours", "ours - printed", "about it"),
         [
             (
                 number.recipe,
+                row(number.row).short,
                 formatting.attack(number.attack),
                 f"{100 * number.printed:.2f}",
                 str(number.ours or ("not run" if number.command else "no match")),
