@@ -197,6 +197,14 @@ class Piece:
         return None
 
     @property
+    def revised(self) -> Mapping[str, str]:
+        """The settings in use that meant something else in an earlier version: name to meaning.
+
+        They are part of a run's identity: a run that an earlier version began is not resumed.
+        """
+        return {}
+
+    @property
     def needs_input_gradient(self) -> bool:
         """Whether the term differentiates a pass in its input images."""
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self, get_args
 
@@ -89,6 +90,13 @@ class TGO(Piece):
             raise ValueError(f"TGO: noise is 'after' or 'before', got {self.noise!r}.")
         if self.updates not in ("step", "epoch"):
             raise ValueError(f"TGO: updates is 'step' or 'epoch', got {self.updates!r}.")
+
+    @property
+    def revised(self) -> Mapping[str, str]:
+        """Reduction "sum" was not divided by the number of layers before it followed Eq. 12."""
+        if self.reduction != "sum":
+            return {}
+        return {"TGO's reduction 'sum'": "divided by the number of spiking layers (Eq. 12)"}
 
     @classmethod
     def preset(cls, network: str) -> Self:

@@ -83,7 +83,14 @@ class Checkpointer:
             return TrainState()
         file = self._checkpoint("last") / checkpoint.INFO
         with _fields_of(file, "run"):
-            changed = difference(dict(found.info["run"]), self.identity)
+            saved = dict(found.info["run"])
+            revised = _revised(saved, self.identity)
+            changed = difference(saved, self.identity)
+        if revised:
+            raise ValueError(
+                f"{self.path}: cannot resume, an earlier version began this run, and {revised}; "
+                "train it again in another folder."
+            )
         if changed:
             raise ValueError(
                 f"{self.path}: cannot resume, {changed}; use the settings of the saved run, or "
@@ -172,6 +179,8 @@ def identity(
             "layers": [line.strip() for line in layers],
         },
     }
+    revised = {name: text for piece in objective.pieces for name, text in piece.revised.items()}
+    content |= {"revised": revised} if revised else {}
     return json.loads(json.dumps(content, default=str))  # type: ignore[no-any-return]
 
 
@@ -195,6 +204,15 @@ def differences(saved: Any, now: Any, where: str = "") -> Iterator[str]:
         return
     for name, before, after in pairs:
         yield from differences(before, after, where + name)
+
+
+def _revised(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Return the first setting that had another meaning when the run was begun, and its present."""
+    known = saved.get("revised", {})
+    for name, meaning in now.get("revised", {}).items():
+        if known.get(name) != meaning:
+            return f"{name} is now {meaning}"
+    return None
 
 
 def _fingerprint(images: ImageSet) -> dict[str, Any]:
