@@ -25,6 +25,7 @@ def net():
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 """
+ALSO_NAMES = {"YAML", "UCI", "MNIST", "PGD"}  # PGD is spelt out with PGD-40
 SMALL = {  # what is added to a command so that it ends in seconds
     "train": [
         *("data.train_limit=60", "data.test_limit=12", "model.T=2", "model.width=2"),
@@ -102,6 +103,23 @@ def test_the_commands_run_in_their_order(fresh, monkeypatch, capsys):
     assert ran == ["list", "train", "attack", "audit", "report", "attack", "bench", "data"]
     assert (fetched, measured) == (["cifar10"], [True])
     assert (fresh / "runs/tgo-50/report.html").is_file()
+
+
+def test_the_readme_says_how_long_the_demo_and_a_search_take():
+    """Also how to show progress or to hide it."""
+    (demo,) = [line for line in TEXT.splitlines() if line.startswith("make demo")]
+    assert re.search(r"\d+ minutes on two cores", demo)
+    assert re.search(r"search takes minutes.*`progress=None` hides it.*`progress=function`", TEXT)
+
+
+def test_acronyms_of_the_readme_are_explained():
+    """Each stands in brackets behind its words, or behind a name that is spelt out."""
+    explained = set(re.findall(r"[\w-]+", " ".join(re.findall(r"\(([^()]*)\)", TEXT))))
+    for word in ("SNNs", "PGD-40", "GPU", "TGO", "LIF", "PLIF", "DLIF", "StoG", "MTPGD", "FAB-T"):
+        assert word in explained
+    lists = "".join(re.findall(r"^\| .*$", TEXT, re.M))
+    used = set(re.findall(r"(?<![\w-])[A-Z][A-Z-]*[A-Z](?![\w-])", lists))
+    assert used - explained - ALSO_NAMES == set()
 
 
 def test_the_numbers_of_the_demo_are_those_of_its_table():

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -115,6 +116,14 @@ def test_equal_attacks_stand_side_by_side(tmp_path):
     expected = dict(zip(NAMES, OURS[:-1], strict=True)) | {"rfgsm": None}
     assert list(ours(path).values()) == [90.0, *expected.values()]
     assert found.hint == ""
+
+
+def test_no_text_calls_an_rfgsm_above_fgsm_impossible():
+    """That it is not is shown in tests/attacks/searches/test_pgd.py."""
+    page = Path(__file__).parents[2] / "docs" / "attacks" / "rfgsm.md"
+    said = [PAPERS["tgo"].protocol, *PAPERS["tgo"].undefined.values()]
+    assert not any("cannot be" in text for text in said)
+    assert "far above the FGSM accuracy does not tell the variant" in page.read_text("utf-8")
 
 
 def test_an_attack_that_the_paper_does_not_define_stands_beside_nothing(tmp_path):

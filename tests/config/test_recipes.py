@@ -12,6 +12,7 @@ from spikeguard.config.errors import ConfigError
 from spikeguard.config.protocols import size_differences
 from spikeguard.config.published import rows
 from spikeguard.config.schema import load_recipe
+from spikeguard.rng import stream
 from spikeguard.training.engine import Engine
 from spikeguard.training.learner import Learner
 from spikeguard.training.state import TrainState
@@ -319,6 +320,19 @@ def test_a_recipe_of_a_table_says_what_happens_to_the_validation_images(name):
     else:
         assert "all training images are trained on" in said.replace("All", "all")
         assert recipe.evaluate.checkpoint == "last"
+
+
+def test_readings_of_the_papers_training_attacks_say_what_is_trained():
+    """Steps are "k=2" in TGO's text; the random step of stable-snn is projected here."""
+    assert any("step size k=2" in each for each in shipped("tgo/cifar10-wrn16_4-at").readings)
+    name = "stable-snn/cifar10-vgg5-at-lif"
+    (said,) = [each for each in shipped(name).readings if "RFGSM" in each]
+    assert "here it is projected to 4/255" in said
+    built = build(load_recipe(name, [*DIGITS, "model.width=0.05", "evaluate.limit="]))
+    (at,) = [piece for piece in built.objective.pieces if piece.name == "at"]
+    x, y = torch.full((4, 1, 8, 8), 0.5), torch.arange(4)
+    moved = at.perturb(built.model, x, y, generator=stream(0, "at")) - x
+    assert float(moved.abs().max()) <= 4 / 255 + 1e-7
 
 
 @pytest.mark.parametrize("name", [name for name in NAMING if name.startswith(OWN_SIZES)])

@@ -104,6 +104,18 @@ def test_torchattacks_3_2_wastes_half_of_its_budget():
     assert gain == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.parametrize("variant", ["tramer", "snn-rat", "stog", "torchattacks-3.2"])
+def test_an_rfgsm_takes_less_of_a_linear_margin_than_fgsm(variant):
+    """So it may be printed above FGSM: its random step is lost, FGSM takes all of eps ||w||_1."""
+    x, y = torch.full((200, N), 0.5), torch.zeros(200, dtype=torch.int64)
+    streams = SampleStreams(4, torch.arange(200))
+    found = RFGSM(Linf(EPS), variant=variant)(Linear(), x, y, generator=streams)
+    gain = ((found - x) @ W) / (EPS * W.abs().sum())
+    assert float(gain.mean()) < 0.75
+    fgsm = FGSM(Linf(EPS))(Linear(), x, y)
+    assert float((((fgsm - x) @ W) / (EPS * W.abs().sum())).min()) == pytest.approx(1.0)
+
+
 def test_tramer_under_l2_takes_two_half_steps():
     found = RFGSM(L2(EPS))(Linear(), GREY, Y, generator=streams())
     n = gauss()
