@@ -1,7 +1,7 @@
 """Every command on every page is one that the command line accepts; the cheap ones run.
 
 README.md runs in tests/test_readme.py and your-data.md in tests/test_your_data.py. The commands of
-results.md, which measured its tables, take hours.
+results.md, which measured its tables, take hours. Analyses run in tests/analysis/test_analyse.py.
 """
 
 import re
@@ -23,9 +23,10 @@ _MESSAGE = re.compile(r"spikeguard [a-z ]+:")  # "spikeguard train: unknown key 
 _SYNOPSIS = re.compile(r" {3,}[^#\s]")  # a command, then what it does
 _NOT_RUN = ("README.md", "docs/your-data.md", "docs/results.md")
 _SEARCH = re.compile(r"(?<![^,])snn(?:-short)?(?![^,])")  # a suite of some hundred steps
-_LONG = ("demo", "bench", "reproduce", "download")
+_LONG = ("demo", "bench", "reproduce", "download", "analyse")
 _NOT_HERE = ("cifar10", "mini/", "runs/at-tgo", "my_package", "package.module")
-LEFT_BEFORE = ("runs/demo/vanilla", "runs/demo/at", "runs/demo/tgo", "runs/first", "RUN")
+LEFT_BEFORE = ("runs/demo/vanilla", "runs/demo/at", "runs/demo/tgo", "runs/demo/at-tgo")
+LEFT_BEFORE += ("runs/first", "RUN")
 TINY = [
     *("data.train_limit=60", "data.test_limit=12", "model.T=2", "model.width=2", "model.hidden=8"),
     *("train.epochs=1", "evaluate.suite=quick", "evaluate.eps=0.1", "evaluate.limit=4"),
