@@ -14,6 +14,8 @@ from spikeguard.storage.npz_files import DamagedFile, require_modest_zip
 
 __all__ = ["read_torch_file"]
 
+_PICKLE = b"\x80"  # first byte of torch files older than the zip format
+
 
 def read_torch_file(path: Path) -> Any:
     """Return the content of a torch file, on the CPU; only tensors and containers are unpickled.
@@ -31,6 +33,8 @@ def read_torch_file(path: Path) -> Any:
                     wrong = archive.testzip()  # torch itself compares no checksums
                 if wrong is not None:
                     raise DamagedFile(f"the checksum of {wrong} is wrong")
+            elif file.seek(0) or file.read(1) != _PICKLE:
+                raise DamagedFile("it is no torch file; save torch.save(model.state_dict(), ...)")
             file.seek(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of torch, about the kinds of tensors in the file
