@@ -6,6 +6,7 @@ from spikeguard.analysis.base import NotApplicable
 from spikeguard.analysis.flips import Flips
 from spikeguard.analysis.gain import Gain, layer_gains
 from spikeguard.analysis.gates import Gates
+from spikeguard.analysis.jacobian import Jacobian
 from spikeguard.analysis.layer_perturbation import LayerPerturbation, perturbations
 from spikeguard.analysis.measurement import Measurement, Quantity
 from spikeguard.analysis.membrane import (
@@ -18,7 +19,11 @@ from spikeguard.analysis.neuron_traces import Traces
 from spikeguard.analysis.noise import Noise
 from spikeguard.analysis.perturbation import Perturbation
 from spikeguard.analysis.potentials import Potentials
+from spikeguard.analysis.region_counts import RegionCount, count_regions, crossings
+from spikeguard.analysis.regions import Regions
 from spikeguard.analysis.registry import ANALYSES
+from spikeguard.analysis.saliency import Saliency, half_share, input_gradient
+from spikeguard.analysis.spectral_norm import SpectralNorms, jacobians, spectral_norms
 from spikeguard.analysis.synchrony import Synchrony
 from spikeguard.analysis.theory import (
     flip_probability,
@@ -29,7 +34,11 @@ from spikeguard.analysis.theory import (
     vulnerability_bound,
     vulnerability_ratio,
 )
-from spikeguard.analysis.zero_gradients import OperationGradient, operation_gradients
+from spikeguard.analysis.zero_gradients import (
+    OperationGradient,
+    operation_gradients,
+    weight_gradients,
+)
 from spikeguard.analysis.zeros import Zeros
 
 __all__ = [
@@ -37,6 +46,7 @@ __all__ = [
     "Flips",
     "Gain",
     "Gates",
+    "Jacobian",
     "LayerCounts",
     "LayerPerturbation",
     "Measurement",
@@ -49,10 +59,19 @@ __all__ = [
     "Quantity",
     "Synchrony",
     "Traces",
+    "RegionCount",
+    "Regions",
+    "Saliency",
+    "SpectralNorms",
     "Zeros",
+    "count_regions",
+    "crossings",
     "default_edges",
     "flip_probability",
     "layer_gains",
+    "half_share",
+    "input_gradient",
+    "jacobians",
     "membrane_histogram",
     "operation_gradients",
     "peak_noise",
@@ -60,6 +79,8 @@ __all__ = [
     "perturbation_gain",
     "perturbations",
     "shift_flip_probability",
+    "spectral_norms",
     "vulnerability_bound",
     "vulnerability_ratio",
+    "weight_gradients",
 ]

@@ -1,15 +1,16 @@
-"""Means and ratios of means over images, with half the width of their 95 % interval."""
+"""Means, medians and ratios of means over images, with 95 % intervals."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from spikeguard.system.intervals import Z
 
-__all__ = ["mean_over_images", "root_ratio_over_images"]
+__all__ = ["mean_interval", "mean_over_images", "median_interval", "root_ratio_over_images"]
 
 Array = NDArray[np.float64]
 
@@ -45,3 +46,30 @@ def root_ratio_over_images(above: Array, below: Array) -> tuple[Array, Array]:
         half = Z * deviation / (2 * root)
     half = np.where(root > 0, half, 0.0)
     return root, np.where(np.isfinite(root) & (n > 1), half, np.nan)
+
+
+def mean_interval(values: ArrayLike) -> tuple[float, float, float]:
+    """Return the mean of numbers [N] and the ends of its interval; see :func:`mean_over_images`."""
+    mean, half = mean_over_images(np.asarray(values, dtype=np.float64))
+    return float(mean), float(mean - half), float(mean + half)
+
+
+def median_interval(values: ArrayLike) -> tuple[float, float, float]:
+    """Return median, lower and upper end of its 95 % interval, which assumes no distribution.
+
+    The ends are the values of rank N/2 -+ 1.96 sqrt(N)/2. With fewer than six values the interval
+    does not exist and the ends are NaN.
+
+    Args:
+        values: One number an image [N]; NaN is left out.
+    """
+    rows = np.sort(np.asarray(values, dtype=np.float64))
+    rows = rows[~np.isnan(rows)]
+    n = len(rows)
+    if n == 0:
+        return math.nan, math.nan, math.nan
+    rank = math.floor((n - Z * math.sqrt(n)) / 2)
+    if n < 6:
+        return float(np.median(rows)), math.nan, math.nan
+    rank = max(rank, 1)
+    return float(np.median(rows)), float(rows[rank - 1]), float(rows[n - rank])

@@ -8,10 +8,13 @@ from typing import Any
 from spikeguard.analysis.flips import Flips
 from spikeguard.analysis.gain import Gain
 from spikeguard.analysis.gates import Gates
+from spikeguard.analysis.jacobian import Jacobian
 from spikeguard.analysis.neuron_traces import Traces
 from spikeguard.analysis.noise import Noise
 from spikeguard.analysis.perturbation import Perturbation
 from spikeguard.analysis.potentials import Potentials
+from spikeguard.analysis.regions import Regions
+from spikeguard.analysis.saliency import Saliency
 from spikeguard.analysis.synchrony import Synchrony
 from spikeguard.analysis.zeros import Zeros
 
@@ -26,6 +29,9 @@ _ALL: tuple[Callable[..., Any], ...] = (
     Gain,
     Gates,
     Zeros,
+    Saliency,
+    Jacobian,
+    Regions,
     Synchrony,
 )
 ANALYSES: Mapping[str, Callable[..., Any]] = {each.name: each for each in _ALL}  # type: ignore[attr-defined]

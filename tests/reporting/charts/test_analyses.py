@@ -1,8 +1,9 @@
-"""Plots of analyses become charts: legends and axes."""
+"""Plots of analyses become charts: legends, axes, words on lines, images."""
 
+import numpy as np
 import pytest
 
-from spikeguard.analysis.plots import Heat, Plot, Series
+from spikeguard.analysis.plots import Heat, Plot, Rule, Series
 from spikeguard.reporting.charts.analyses import drawn
 
 
@@ -30,3 +31,28 @@ def test_a_line_can_stay_out_of_the_legend_and_keeps_its_name():
         ("", False),
     ]
     assert shown.layout.showlegend
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_the_words_of_a_line_are_at_the_line_on_both_kinds_of_axis(axis, log):
+    """Shapes take the number itself, words its logarithm on a logarithmic axis."""
+    plot = Plot(
+        "p", "title", "summary", [Series([1, 10, 100], [1, 10, 100])],
+        x_log=log, y_log=log, rules=[Rule(10, "ten", axis)],
+    )  # fmt: skip
+    chart = drawn(plot, {}, id="p").figure
+    (words,) = chart.layout.annotations
+    assert getattr(words, axis) == (1 if log else 10)
+    assert getattr(chart.layout.shapes[0], f"{axis}0") == 10
+
+
+def test_a_grey_image_leaves_the_room_of_a_colour_bar():
+    z = np.zeros((2, 3))
+    widths = {}
+    for grey in (True, False):
+        heat = Heat(z, range(3), range(2), low=0, high=1, image=True, grey=grey)
+        chart = figure(heat)
+        assert chart.data[0].showscale is not grey
+        widths[grey] = chart.layout.margin.r
+    assert widths[True] > widths[False]

@@ -41,6 +41,7 @@ _DIVERGING = [
     [0.75, "#e9a36c"],
     [1.0, "#a63d00"],
 ]
+_BAR = 88  # pixels that a colour bar takes
 _GREYS = [[0.0, "#000000"], [1.0, "#ffffff"]]
 
 
@@ -66,7 +67,7 @@ def drawn(plot: Plot, look: Mapping[str, Look], *, id: str, caption: str = "") -
         if rule.axis == "x":
             figure.add_vline(rule.at, line=line)
             figure.add_annotation(
-                x=rule.at,
+                x=np.log10(rule.at) if plot.x_log else rule.at,
                 y=1,
                 yref="paper",
                 text=literal(rule.text),
@@ -79,7 +80,7 @@ def drawn(plot: Plot, look: Mapping[str, Look], *, id: str, caption: str = "") -
             figure.add_annotation(
                 x=1,
                 xref="paper",
-                y=rule.at,
+                y=np.log10(rule.at) if plot.y_log else rule.at,
                 text=literal(rule.text),
                 showarrow=False,
                 xanchor="right",
@@ -176,6 +177,8 @@ def _add_heat(figure: go.Figure, it: Heat) -> None:
             line={"width": 1, "color": INK},
             hoverinfo="skip",
         )
+    if it.grey:  # no colour bar; as wide as a heat map that has one
+        figure.update_layout(margin_r=figure.layout.margin.r + _BAR)
     if it.image:
         figure.update_xaxes(visible=False, constrain="domain")
         figure.update_yaxes(visible=False, autorange="reversed", scaleanchor="x")
