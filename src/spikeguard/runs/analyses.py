@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from spikeguard.analysis.base import Analysis
     from spikeguard.analysis.measurement import Measurement
     from spikeguard.data.images import ImageSet
+    from spikeguard.runs.run import Run
     from spikeguard.system.progress import ProgressCallback
 
 __all__ = ["DEFAULT_ATTACK", "Subject", "analyse_once", "plan_analyses"]
@@ -52,6 +53,22 @@ class Subject:
     norm: str
     seed: int
     plugins: Plugins = NO_PLUGINS
+
+    @classmethod
+    def of_run(
+        cls, run: Run, *, eps: float | None = None, norm: str | None = None, seed: int | None = None
+    ) -> Subject:
+        """Return a run on its test images; radius, norm and seed of its recipe where None."""
+        plan, images = run.recipe.evaluate, run.data.test
+        return cls(
+            run.path,
+            run.model,
+            images,
+            max(plan.eps) if eps is None else eps,
+            norm or plan.norm,
+            run.recipe.seed if seed is None else seed,
+            run.recipe.plugins,
+        )
 
 
 def plan_analyses(

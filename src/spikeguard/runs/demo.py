@@ -1,4 +1,4 @@
-"""run_demo(): train, attack and audit four small networks and compare them in one report."""
+"""run_demo(): train, attack, audit and analyse four networks; compare them in one report."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spikeguard.config.schema import Recipe, eps_text, load_recipe
+from spikeguard.runs.analyses import DEFAULT_ATTACK, Subject, analyse_once, plan_analyses
 from spikeguard.runs.recipe_training import train_recipe
 from spikeguard.runs.run import Run
 from spikeguard.storage.folder_lock import locked
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RECIPES", "DemoResult", "DemoRow", "run_demo"]
 
+ANALYSES = ("potentials", "flips", "landscape")
 RECIPES = ("demo/vanilla", "demo/tgo", "demo/at", "demo/at-tgo")
 
 _QUICK = (
@@ -110,7 +112,7 @@ def run_demo(
 
 
 def _row(recipe: Recipe, path: Path, task: str, progress: TaskProgressCallback) -> DemoRow:
-    """Train, attack, audit and measure one network; load the stages stored in its folder."""
+    """Train, attack, audit and analyse one network; load the stages stored in its folder."""
     train_recipe(recipe, path, resume=True, progress=partial(progress, f"{task}, train"))
     run = Run.load(path)
     results = [
@@ -122,6 +124,9 @@ def _row(recipe: Recipe, path: Path, task: str, progress: TaskProgressCallback) 
     ]
     if not (path / AUDIT).exists():
         run.audit(budget="quick", progress=partial(progress, f"{task}, audit"))
+    subject = Subject.of_run(run)
+    planned = plan_analyses(subject, ANALYSES, attack=DEFAULT_ATTACK, limit=None)
+    analyse_once(subject, planned, progress=partial(progress, f"{task}, analyse"))
     return DemoRow(
         name=recipe.title or recipe.name,
         results=tuple(results),

@@ -152,16 +152,7 @@ def _of_run(
     from spikeguard.runs.run import Run
 
     run = Run.load(path, data_root=data_root, plugins=plugins)
-    plan = run.recipe.evaluate
-    return Subject(
-        path,
-        run.model,
-        run.data.test,
-        max(plan.eps) if eps is None else eps,
-        norm or plan.norm,
-        run.recipe.seed if seed is None else seed,
-        run.recipe.plugins,
-    )
+    return Subject.of_run(run, eps=eps, norm=norm, seed=seed)
 
 
 def _foreign(
