@@ -7,6 +7,7 @@ from spikeguard.analysis.flips import Flips
 from spikeguard.analysis.gain import Gain, layer_gains
 from spikeguard.analysis.gates import Gates
 from spikeguard.analysis.jacobian import Jacobian
+from spikeguard.analysis.landscape import Landscape
 from spikeguard.analysis.layer_perturbation import LayerPerturbation, perturbations
 from spikeguard.analysis.measurement import Measurement, Quantity
 from spikeguard.analysis.membrane import (
@@ -34,6 +35,7 @@ from spikeguard.analysis.theory import (
     vulnerability_bound,
     vulnerability_ratio,
 )
+from spikeguard.analysis.weight_landscape import WeightLandscape
 from spikeguard.analysis.zero_gradients import (
     OperationGradient,
     operation_gradients,
@@ -47,6 +49,7 @@ __all__ = [
     "Gain",
     "Gates",
     "Jacobian",
+    "Landscape",
     "LayerCounts",
     "LayerPerturbation",
     "Measurement",
@@ -63,6 +66,7 @@ __all__ = [
     "Regions",
     "Saliency",
     "SpectralNorms",
+    "WeightLandscape",
     "Zeros",
     "count_regions",
     "crossings",

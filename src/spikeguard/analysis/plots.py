@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Heat", "Plot", "Rule", "Series", "Table"]
+__all__ = ["Heat", "Plot", "Rule", "Series", "Surface", "Table"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +76,29 @@ class Heat:
         return np.asarray(self.z, dtype=np.float64)
 
 
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """Numbers on a grid, as the height of a surface with contour lines; the chart is in 3-D.
+
+    Args:
+        z: Numbers [rows, columns].
+        x: Coordinates of the columns.
+        y: Coordinates of the rows.
+        unit: What the height means.
+        low: Lower end of height and colour, or None for the smallest number.
+        high: Upper end, or None for the largest.
+        levels: Number of contour lines.
+    """
+
+    z: ArrayLike
+    x: ArrayLike
+    y: ArrayLike
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    levels: int = 10
+
+
 @dataclass(frozen=True)
 class Rule:
     """A vertical or horizontal line with a word, such as the threshold."""
@@ -93,7 +116,7 @@ class Plot:
         name: Its id within the analysis, unique there: letters, digits and hyphens.
         title: Heading.
         summary: The finding in words, for people who cannot see the chart.
-        marks: Series, or one Heat.
+        marks: Series, one Heat, or one Surface.
         x_title: Title of the axis, with its unit.
         y_title: The same.
         x_log: Logarithmic axis.
@@ -109,7 +132,7 @@ class Plot:
     name: str
     title: str
     summary: str
-    marks: Sequence[Series | Heat]
+    marks: Sequence[Series | Heat | Surface]
     x_title: str = ""
     y_title: str = ""
     x_log: bool = False

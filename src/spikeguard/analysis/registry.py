@@ -9,6 +9,7 @@ from spikeguard.analysis.flips import Flips
 from spikeguard.analysis.gain import Gain
 from spikeguard.analysis.gates import Gates
 from spikeguard.analysis.jacobian import Jacobian
+from spikeguard.analysis.landscape import Landscape
 from spikeguard.analysis.neuron_traces import Traces
 from spikeguard.analysis.noise import Noise
 from spikeguard.analysis.perturbation import Perturbation
@@ -16,6 +17,7 @@ from spikeguard.analysis.potentials import Potentials
 from spikeguard.analysis.regions import Regions
 from spikeguard.analysis.saliency import Saliency
 from spikeguard.analysis.synchrony import Synchrony
+from spikeguard.analysis.weight_landscape import WeightLandscape
 from spikeguard.analysis.zeros import Zeros
 
 __all__ = ["ANALYSES"]
@@ -32,6 +34,8 @@ _ALL: tuple[Callable[..., Any], ...] = (
     Saliency,
     Jacobian,
     Regions,
+    Landscape,
+    WeightLandscape,
     Synchrony,
 )
 ANALYSES: Mapping[str, Callable[..., Any]] = {each.name: each for each in _ALL}  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
-from spikeguard.analysis.plots import Heat, Plot, Series
+from spikeguard.analysis.plots import Heat, Plot, Series, Surface
 from spikeguard.reporting.charts.base import (
     ERROR,
+    GRID,
     INK,
     LEGEND,
     SOFT,
@@ -42,6 +44,9 @@ _DIVERGING = [
     [1.0, "#a63d00"],
 ]
 _BAR = 88  # pixels that a colour bar takes
+# Pale, so that black contour lines and their labels are readable on every cell.
+_PALE = [[0.0, "#eef3fa"], [0.5, "#a9c6e0"], [1.0, "#e9a35c"]]
+_CONTOUR = "#000000"
 _GREYS = [[0.0, "#000000"], [1.0, "#ffffff"]]
 
 
@@ -60,6 +65,8 @@ def drawn(plot: Plot, look: Mapping[str, Look], *, id: str, caption: str = "") -
     for mark in plot.marks:
         if isinstance(mark, Heat):
             _add_heat(figure, mark)
+        elif isinstance(mark, Surface):
+            _add_surface(figure, mark, plot)
         else:
             _add_series(figure, mark, look)
     for rule in plot.rules:
@@ -159,7 +166,8 @@ def _add_heat(figure: go.Figure, it: Heat) -> None:
     grid = it.grid
     low = float(np.nanmin(grid)) if it.low is None else it.low
     high = float(np.nanmax(grid)) if it.high is None else it.high
-    scale = _GREYS if it.grey else _DIVERGING if it.diverging else _SEQUENTIAL
+    plain = _PALE if it.levels else _SEQUENTIAL
+    scale = _GREYS if it.grey else _DIVERGING if it.diverging else plain
     x, y = np.asarray(it.x), np.asarray(it.y)
     common = {"x": x, "y": y, "z": _thin(grid), "zmin": low, "zmax": high, "colorscale": scale}
     figure.add_heatmap(
@@ -172,9 +180,9 @@ def _add_heat(figure: go.Figure, it: Heat) -> None:
         figure.add_contour(
             **common,
             showscale=False,
-            ncontours=it.levels,
-            contours={"coloring": "none", "showlabels": True},
-            line={"width": 1, "color": INK},
+            autocontour=False,
+            contours={"coloring": "none", "showlabels": True, **_levels(low, high, it.levels)},
+            line={"width": 1, "color": _CONTOUR},
             hoverinfo="skip",
         )
     if it.grey:  # no colour bar; as wide as a heat map that has one
@@ -182,3 +190,51 @@ def _add_heat(figure: go.Figure, it: Heat) -> None:
     if it.image:
         figure.update_xaxes(visible=False, constrain="domain")
         figure.update_yaxes(visible=False, autorange="reversed", scaleanchor="x")
+
+
+def _levels(low: float, high: float, count: int) -> dict[str, float]:
+    """Return at most ``count`` levels at multiples of 1, 2 or 5 times a power of ten.
+
+    They depend on the ends of the scale alone, so charts on one scale have the same levels.
+    """
+    least = max(high - low, 1e-12) / count
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
+    first = math.floor(low / step + 1) * step
+    return {"start": first, "end": high, "size": step}
+
+
+def _add_surface(figure: go.Figure, it: Surface, plot: Plot) -> None:
+    z = np.asarray(it.z, dtype=np.float64)
+    low = float(np.nanmin(z)) if it.low is None else it.low
+    high = float(np.nanmax(z)) if it.high is None else it.high
+    figure.add_surface(
+        x=np.asarray(it.x),
+        y=np.asarray(it.y),
+        z=z,
+        cmin=low,
+        cmax=high,
+        colorscale=_PALE,
+        showscale=False,
+        lighting={"ambient": 0.8, "diffuse": 0.5, "specular": 0.05},
+        contours={
+            "z": {"show": True, "color": _CONTOUR, "width": 1, **_levels(low, high, it.levels)}
+        },
+        hovertemplate="%{x}, %{y}: %{z:.4g}<extra></extra>",
+    )
+    titles = {"xaxis": plot.x_title, "yaxis": plot.y_title, "zaxis": it.unit}
+    axes = {
+        name: {
+            "title": {"text": literal(title), "font": {"size": 11, "color": INK}},
+            "tickfont": {"size": 10, "color": SOFT},
+            "gridcolor": GRID,
+            "showbackground": False,
+            "nticks": 5,
+        }
+        for name, title in titles.items()
+    }
+    axes["zaxis"]["range"] = [low, high]
+    camera = {"eye": {"x": -1.5, "y": -1.5, "z": 0.9}, "center": {"x": 0, "y": 0, "z": -0.12}}
+    figure.update_layout(
+        scene={**axes, "camera": camera, "dragmode": "turntable", "aspectmode": "cube"}
+    )

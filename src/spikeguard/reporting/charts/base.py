@@ -16,6 +16,7 @@ from spikeguard.reporting.readers.collect import Network
 __all__ = [
     "COLOURS",
     "FADED",
+    "GRID",
     "INK",
     "LEGEND",
     "PAPER",
