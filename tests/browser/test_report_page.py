@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import itertools
+import math
 import re
 import shutil
 import zlib
@@ -27,6 +28,7 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update"),
 ]
 SCREENS = {"desktop": (1280, 900), "phone": (390, 844)}
+DRIVER = ("[.WebGL-", "Canvas2D: ")  # how the browser's software rendering of 3-D charts is slow
 HOSTILE = "</script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 1'>"
 
 pytestmark = [
@@ -422,7 +424,8 @@ def test_a_page_with_every_analysis_stays_short_and_draws_every_chart(chromium, 
     assert {kind for kind in ANALYSES if f"analysis-{kind}-" in str(drawn)} == set(ANALYSES)
     assert all(chart["traces"] >= 1 and chart["fits"] and chart["said"] for chart in drawn)
     wide = tab.evaluate("document.documentElement.scrollWidth")
-    assert wide <= width and messages == []
+    ours = [text for text in messages if not text.startswith(DRIVER)]
+    assert wide <= width and ours == []
     context.close()
 
 
@@ -440,3 +443,34 @@ def test_arrow_keys_walk_through_a_chart_and_read_out_its_points(fresh):
     tab.keyboard.press("ArrowRight")
     tab.keyboard.press("ArrowRight")
     assert tab.locator("#spoken").inner_text().endswith("0.2, 1"), "stays at the last point"
+
+
+def test_a_surface_is_read_out_turned_by_keyboard_and_saved(chromium, analysed):
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    tab = context.new_page()
+    tab.goto(analysed.as_uri())
+    tab.locator("#landscape > summary").click()
+    tab.wait_for_selector("#landscape .gl-container canvas", state="attached")
+    chart = tab.locator("[id^=analysis-landscape-][id$=surface-0]")
+    eye = "c => c._fullLayout.scene.camera.eye"
+    before = chart.evaluate(eye)
+    chart.focus()
+    tab.keyboard.press("ArrowRight")
+    x, y, z = map(float, tab.locator("#spoken").inner_text().split(", "))
+    assert (x, y) == (-2, -2) and z == pytest.approx(
+        chart.evaluate("c => c._fullData[0].z[0][0]"), 1e-3
+    )
+    assert chart.evaluate(eye) == before
+    tab.keyboard.press("Shift+ArrowRight")
+    after = chart.evaluate(eye)
+    turned = [math.atan2(each["y"], each["x"]) for each in (before, after)]
+    assert math.degrees(turned[1] - turned[0]) == pytest.approx(10)
+    assert after["z"] == before["z"]
+    for format in ("svg", "png"):
+        chart.locator("xpath=..").locator(f"button[data-format={format}]").focus()
+        with tab.expect_download() as waiting:
+            tab.keyboard.press("Enter")
+        saved = waiting.value.path().read_bytes()
+        assert b"data:image/png" in saved if format == "svg" else saved.startswith(b"\x89PNG")
+        assert len(saved) > 5000, "the surface is in the picture"
+    context.close()

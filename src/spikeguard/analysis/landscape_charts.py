@@ -12,10 +12,11 @@ from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Heat, Plot, Series, Surface, Table
 from spikeguard.system.intervals import wilson
 
-__all__ = ["beaten", "plots", "result", "table", "weight_result"]
+__all__ = ["CONTOURS", "beaten", "plots", "result", "table", "weight_result"]
 
 Found = Mapping[str, Measurement]
 _MORE = 1e-3  # nats by which a point of the grid must exceed the loss of the attack
+CONTOURS = (("loss", 0), ("loss", 1), ("accuracy", 0))
 _SURFACES = 6  # networks; browsers draw about sixteen 3-D charts on one page
 
 
@@ -106,17 +107,21 @@ def _mean(values: Any, unit: str = "") -> str:
     return f"{middle:.3g} ± {half:.2g}{unit}{few}"
 
 
-def plots(found: Found, contours: Sequence[str] = ("loss", "accuracy")) -> list[Plot]:
-    """Return lines through the centre, contours of all networks, and surfaces under attack."""
+def plots(found: Found, contours: Sequence[tuple[str, int]] = CONTOURS) -> list[Plot]:
+    """Return lines through the centre, contours of all networks, and surfaces under attack.
+
+    Args:
+        found: Measurements by network.
+        contours: Quantities, each with the number of its place in ``PLACES``.
+    """
     words = _unit(found)
     charts = [_lines(found, name, at, words) for name in ("loss", "accuracy") for at in (0, 1)]
-    for name in contours:
+    for name, at in contours:
         scale = _limits(found, name)
-        for at in (0, 1):
-            charts += [
-                _contour(number, label, m, name, at, words, scale)
-                for number, (label, m) in enumerate(found.items())
-            ]
+        charts += [
+            _contour(number, label, m, name, at, words, scale)
+            for number, (label, m) in enumerate(found.items())
+        ]
     scale = _limits(found, "loss")
     if len(found) <= _SURFACES:
         charts += [
@@ -156,7 +161,7 @@ def _lines(found: Found, name: str, at: int, words: str) -> Plot:
         axis, grid = m.axes["along"], _shown(m, name, at)
         middle = len(axis) // 2
         marks.append(Series(axis, grid[:, middle], label, label))
-        marks.append(Series(axis, grid[middle], f"{label}, random", label, dash="dot"))
+        marks.append(Series(axis, grid[middle], "", label, dash="dot"))
     ends = {label: _shown(m, name, at) for label, m in found.items()}
     said = "; ".join(
         f"{label}: {grid[0, len(grid) // 2]:.3g} to {grid[-1, len(grid) // 2]:.3g}, "
@@ -222,7 +227,7 @@ def _surface(
     grid = m["loss"][1]
     return Plot(
         f"surface-{number}",
-        "Loss surface, attacked images (drag or arrow keys turn it)",
+        "Loss surface, attacked (drag or Shift + arrow keys turn it)",
         f"{label}: mean loss of attacked images as a surface, {grid.min():.3g} to "
         f"{grid.max():.3g} nats; the contours below show the same numbers",
         [Surface(grid.T, m.axes["along"], m.axes["across"], "nats", *scale)],

@@ -27,6 +27,7 @@ from spikeguard.analysis.directions import (
     scaled_to,
     weights_of,
 )
+from spikeguard.analysis.landscape_charts import CONTOURS
 from spikeguard.analysis.landscape_numbers import (
     PLACES,
     coordinates,
@@ -166,7 +167,7 @@ class WeightLandscape:
     @staticmethod
     def plots(found: Mapping[str, Measurement]) -> list[Plot]:
         """Return lines through the centre, contours, and surfaces under attack."""
-        return charts.plots(found, contours=("loss",))
+        return charts.plots(found, contours=CONTOURS[:2])
 
 
 def weight_gradient(

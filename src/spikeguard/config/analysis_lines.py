@@ -1,4 +1,4 @@
-"""Analyses named on the command line, such as ``"landscape space=weights points=31"``."""
+"""Analyses named on the command line, such as ``"weight-landscape span=0.1 points=31"``."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def analysis_name(line: str, attack: str) -> str:
         attack: Text for the attack and its threat set, such as "pgd7-linf-8_255".
 
     Example:
-        >>> analysis_name("landscape points=31 space=weights", "pgd7-linf-0.1")
-        'landscape-points=31-space=weights'
+        >>> analysis_name("weight-landscape span=0.1 points=31", "pgd7-linf-0.1")
+        'weight-landscape-points=31-span=0.1-pgd7-linf-0.1'
     """
     name, *settings = line.replace("/", "_").split()
     parts = [name, *sorted(settings)]

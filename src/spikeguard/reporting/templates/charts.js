@@ -13,7 +13,6 @@ function draw(id) {
   const { data, layout } = copyOf(figures[id], night.matches && !onPaper ? darkColours : {});
   delete layout.width;
   if (onPaper) layout.width = box.clientWidth;
-  if (layout.scene) box.tabIndex = 0;
   return Plotly.react(box, data, layout, config);
 }
 
@@ -27,20 +26,6 @@ function drawSeen() {
 
 night.addEventListener("change", () => {
   for (const box of document.querySelectorAll(".chart.js-plotly-plot")) draw(box.id);
-});
-
-/* The arrow keys turn a surface: by 10 degrees to the side, or up and down. */
-document.addEventListener("keydown", (event) => {
-  const turn = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-  const box = event.target;
-  if (!turn || !box.classList.contains("chart") || !box.layout?.scene) return;
-  event.preventDefault();
-  const { eye, ...rest } = box._fullLayout.scene.camera;
-  const angle = Math.atan2(eye.y, eye.x) + (turn[0] * Math.PI) / 18;
-  const flat = Math.hypot(eye.x, eye.y);
-  const z = Math.min(3, Math.max(0, eye.z + 0.2 * turn[1]));
-  const to = { ...rest, eye: { x: flat * Math.cos(angle), y: flat * Math.sin(angle), z } };
-  Plotly.relayout(box, { "scene.camera": to });
 });
 
 function lines(text, letters) {
@@ -126,11 +111,21 @@ function step(box, along, across) {
   spoken.textContent = said + points[point].map(named).join(", ");
 }
 
+/* Shift and the arrow keys turn a surface: by 10 degrees to the side, or up and down. */
+function turn(box, aside, down) {
+  const { eye, ...rest } = box._fullLayout.scene.camera;
+  const angle = Math.atan2(eye.y, eye.x) + (aside * Math.PI) / 18;
+  const flat = Math.hypot(eye.x, eye.y);
+  const z = Math.min(3, Math.max(0, eye.z - 0.2 * down));
+  const to = { ...rest, eye: { x: flat * Math.cos(angle), y: flat * Math.sin(angle), z } };
+  Plotly.relayout(box, { "scene.camera": to });
+}
+
 document.addEventListener("keydown", (event) => {
   const move = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
   if (!move || !event.target.classList?.contains("js-plotly-plot")) return;
   event.preventDefault();
-  step(event.target, ...move);
+  (event.shiftKey && event.target.layout.scene ? turn : step)(event.target, ...move);
 });
 
 document.addEventListener("focusout", ({ target }) => {
