@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from spikeguard.analysis import Landscape
+import spikeguard as sg
+from spikeguard.analysis import Landscape, WeightLandscape
 from spikeguard.analysis.landscape_charts import beaten
 from spikeguard.attacks import FGSM, L2, Linf
 from spikeguard.attacks.gradients.base import SwapSurrogate
@@ -17,6 +19,7 @@ from spikeguard.models import CNN
 from spikeguard.neurons import LIF, ATan, NoisyLIF, Triangular
 from spikeguard.rng import stream
 from tests.toys.closed_forms import EPS, IMAGES, LABELS, Linear
+from tests.toys.foreign_networks import LIFSpike, T
 
 DATA = (IMAGES, LABELS)
 
@@ -57,6 +60,14 @@ def test_the_loss_of_a_linear_model_has_a_closed_form(threat):
     last = 0.75  # the grid is -1.5, -1.125, ..., 1.5
     inside = torch.nn.functional.softplus(-2 * (score - dual * threat.eps * last))
     np.testing.assert_allclose(found["highest"], inside, rtol=1e-3)
+
+
+def test_a_linear_loss_is_flat_along_the_orthogonal_direction_for_any_signs():
+    model = Linear()
+    model.w.data = torch.rand(16, generator=stream(0, "signs")).sub(0.5).sign()
+    x = torch.full((3, 1, 4, 4), 0.5)
+    found = Landscape(FGSM(Linf(0.1)), points=5)(model, (x, LABELS[:3]))
+    np.testing.assert_allclose(found["loss"], found["loss"][:, :, 2:3].repeat(5, 2), rtol=1e-5)
 
 
 def test_only_points_inside_the_threat_set_count_against_the_attack():
@@ -109,6 +120,38 @@ def test_the_surrogate_decides_the_direction():
     table = Landscape.table({"own": own, "swapped": none})
     column = table.head.index("Surrogate")
     assert [row[column] for row in table.rows] == ["own", "own", "Triangular", "Triangular"]
+
+
+class TheirNetwork(nn.Module):
+    """A network of another framework: loops over time inside, potentials of no layer of ours."""
+
+    def __init__(self):
+        super().__init__()
+        draw = stream(0, "w")
+        self.first, self.neuron, self.last = nn.Linear(64, 20), LIFSpike(), nn.Linear(20, 2)
+        for p in self.parameters():
+            nn.init.normal_(p, std=0.4, generator=draw)
+
+    def forward(self, x):
+        x = x.repeat(T, *[1] * (x.ndim - 1)).flatten(1)
+        return self.last(self.neuron(self.first(x))).view(T, -1, 2)
+
+
+@pytest.mark.parametrize("kind", [Landscape, WeightLandscape])
+def test_foreign_networks_have_landscapes_with_any_surrogate(kind):
+    model = sg.foreign(TheirNetwork(), T=T).eval()
+    before = [p.detach().clone() for p in model.parameters()]
+    own = kind(FGSM(Linf(0.1)), points=3, span=0.5)
+    found = own(model, (X, Y))
+    with torch.no_grad():
+        plain = cross_entropy(model(X), Y)
+    np.testing.assert_allclose(found["centre"][0], plain, rtol=1e-5)
+    assert len(np.unique(found["loss"][0])) > 3
+    none = replace(own, gradient=SwapSurrogate(Triangular(1e-6)))(model, (X, Y))
+    assert (none["gradient"] < found["gradient"]).all()
+    if kind is Landscape:
+        assert not none["gradient"].any()
+    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
 
 
 def test_a_line_of_the_command_names_the_surrogate():

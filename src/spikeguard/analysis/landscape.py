@@ -94,7 +94,8 @@ class Landscape:
         "FGSM) and along a random orthogonal direction of the same norm, in units of eps. "
         "A rough line along the gradient misleads attacks of few steps. Losses above the attack's "
         "around the clean image show that the attack did not find the worst point; a stochastic "
-        "network has one noise draw, the same at every point."
+        "network has one noise draw, the same at every point. Drag a surface, or press Shift and "
+        "an arrow key, to turn it."
     )
 
     def __post_init__(self) -> None:

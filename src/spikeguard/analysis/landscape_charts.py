@@ -227,7 +227,7 @@ def _surface(
     grid = m["loss"][1]
     return Plot(
         f"surface-{number}",
-        "Loss surface, attacked (drag or Shift + arrow keys turn it)",
+        "Loss surface, attacked",
         f"{label}: mean loss of attacked images as a surface, {grid.min():.3g} to "
         f"{grid.max():.3g} nats; the contours below show the same numbers",
         [Surface(grid.T, m.axes["along"], m.axes["across"], "nats", *scale)],
