@@ -112,7 +112,7 @@ def filter_normalised(direction: Mapping[str, Tensor], weights: Mapping[str, Ten
     zeros stays 0.
 
     Source: Li et al., "Visualizing the loss landscape of neural nets", NeurIPS 2018
-        (arXiv:1712.09913), Section 4.
+        (arXiv:1712.09913).
     """
     found = {}
     for name, d in direction.items():

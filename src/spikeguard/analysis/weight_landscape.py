@@ -77,7 +77,7 @@ class WeightLandscape:
         NotApplicable: At a call, if the network has no weights of two or more dimensions.
 
     Source: TGO paper, Eqs. 46 to 53; filter normalisation: Li et al., NeurIPS 2018
-        (arXiv:1712.09913), Section 4.
+        (arXiv:1712.09913).
     """
 
     attack: Attack
