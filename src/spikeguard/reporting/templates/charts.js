@@ -5,6 +5,15 @@ const night = matchMedia("(prefers-color-scheme: dark)");
 const config = { responsive: true, displayModeBar: false };
 let onPaper = false;
 
+/* plotly is in the page as gzip in base64. */
+const loaded = (async () => {
+  const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(stream).text();
+  document.head.append(script);
+})();
+
 const copyOf = (figure, colours) =>
   JSON.parse(JSON.stringify(figure), (_, value) => (typeof value === "string" && colours[value]) || value);
 
@@ -19,9 +28,17 @@ function draw(id) {
 const isSeen = (box) => !box.closest("details:not([open])");
 const isDrawn = (box) => box.classList.contains("js-plotly-plot");
 
-function drawSeen() {
-  for (const box of document.querySelectorAll(".chart"))
-    if (isSeen(box)) isDrawn(box) ? Plotly.Plots.resize(box) : draw(box.id);
+/* One chart after another, so that the page stays responsive. */
+async function drawSeen() {
+  await loaded;
+  for (const box of document.querySelectorAll(".chart")) {
+    if (!isSeen(box)) continue;
+    if (isDrawn(box)) Plotly.Plots.resize(box);
+    else {
+      draw(box.id);
+      await new Promise((next) => setTimeout(next));
+    }
+  }
 }
 
 night.addEventListener("change", () => {
