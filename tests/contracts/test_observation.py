@@ -12,7 +12,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 from spikeguard.kernels import fused
 from spikeguard.kernels.cpu import pooling
-from spikeguard.kernels.observation import is_observed
+from spikeguard.kernels.observation import Reader, is_observed, is_read
 from spikeguard.kernels.selection import KERNELS, use_kernel, why_not
 from spikeguard.models import SNN, efficient_layers
 from spikeguard.models.snn import TimeSequential
@@ -324,3 +324,44 @@ def test_is_observed_until_the_hook_is_removed():
     assert is_observed(layer)
     parametrize.remove_parametrizations(layer, "weight")
     assert not is_observed(layer)
+
+
+class Shapes(Reader):
+    """Reads the shapes of the tensors."""
+
+    def __init__(self, unpooled=False):
+        self.unpooled, self.seen = unpooled, []
+
+    def __call__(self, module, args, *out):
+        self.seen.append([tuple(x.shape) for x in (args[0], *out)])
+
+
+def test_a_reader_does_not_observe_a_layer_but_a_hook_beside_it_does():
+    layer, reader = LIF(0.5), Shapes()
+    assert not is_read(layer)
+    with_reader = layer.register_forward_hook(reader)
+    assert is_read(layer) and not is_read(layer, unpooled=True) and not is_observed(layer)
+    handle = layer.register_forward_pre_hook(partial(forward_pre_hook, []))
+    assert is_observed(layer)
+    handle.remove()
+    with_reader.remove()
+    assert not is_observed(layer) and not is_read(layer)
+    layer.register_forward_pre_hook(Shapes(unpooled=True))
+    assert is_read(layer, unpooled=True) and not is_observed(layer)
+
+
+@pytest.mark.parametrize("unpooled", [False, True])
+@pytest.mark.parametrize("kernel", OTHERS)
+def test_a_reader_is_called_by_every_kernel(kernel, unpooled):
+    model = network().eval()
+    read = {"convolution": Shapes(), "neuron": Shapes(unpooled), "linear": Shapes()}
+    for name, reader in read.items():
+        stage, place = LAYERS[name]
+        layer = getattr(model, stage)[place]
+        hooks = layer.register_forward_hook if name == "neuron" else layer.register_forward_pre_hook
+        hooks(reader)
+    with use_kernel(kernel):
+        outcome(model)
+    assert [len(reader.seen) for reader in read.values()] == [1, 1, 1]
+    size = 8 if unpooled or kernel != "cpu" else 4  # the CPU kernel pools in the same pass
+    assert read["neuron"].seen[0][1] == (T, B, 8, size, size)

@@ -16,7 +16,7 @@ from spikeguard.kernels.cpu.pooling import as_pair
 from spikeguard.kernels.dispatch import averages, integrate_and_fire
 from spikeguard.kernels.fused import can_fuse, normalised
 from spikeguard.kernels.layout import regular
-from spikeguard.kernels.observation import is_observed
+from spikeguard.kernels.observation import is_observed, is_read
 from spikeguard.kernels.reference import Reset
 from spikeguard.kernels.selection import fusing
 from spikeguard.neurons.custom_backward import Analogue, BackwardRule, prescribed
@@ -108,7 +108,7 @@ class Neuron(nn.Module):
         Only if the neuron returns the result of ``fire`` (``returns_spikes``). Not if the spikes
         are observed or recorded, or a rule differentiates them.
         """
-        observed = is_observed(self) or self._recorders
+        observed = is_observed(self) or self._recorders or is_read(self, unpooled=True)
         plain = self.returns_spikes and self.rule is None and not observed
         return plain and averages(x, layer, self.surrogate)
 

@@ -19,7 +19,7 @@ from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient, is_adaptive
 from spikeguard.attacks.losses import Loss
 from spikeguard.attacks.model_access import is_stochastic
-from spikeguard.kernels.observation import is_observed
+from spikeguard.kernels.observation import is_observed, is_read
 from spikeguard.kernels.selection import fusing
 
 __all__ = ["KEPT", "LARGEST", "Graphed"]
@@ -114,7 +114,9 @@ def _can_record(model: nn.Module, x: Tensor) -> bool:
     if not x.is_cuda or len(x) > LARGEST or torch.is_autocast_enabled("cuda"):
         return False
     for part in model.modules():
-        if part.training or is_observed(part) or getattr(part, "_recorders", None):
+        if part.training or is_observed(part) or is_read(part):
+            return False
+        if getattr(part, "_recorders", None):
             return False
     return not is_stochastic(model)
 
