@@ -1,7 +1,9 @@
 """Order of the rows of a table, and the worst case over several suites."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+from spikeguard.evaluation.activity import ActivityCost, Mean
 from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting.readers.attack_results import AttackResult
 from spikeguard.reporting.standings import radii
@@ -55,3 +57,11 @@ def test_names_of_attacks_may_hold_dots():
     radius = place([result("demo", dict.fromkeys(names, 0.5), 0.5)])
     assert set(radius.attacks) == set(names)
     assert radius.attacks[0] == "pgd10"
+
+
+def test_the_activity_is_that_of_the_first_result_that_has_it():
+    counts = ActivityCost(64, *(3 * [Mean(5.0, 4.0, 6.0)]), dense=9.0)
+    old = result("demo", {"fgsm": 0.8}, 0.8)
+    new = replace(result("quick", {"pgd10": 0.7}, 0.7), activity=counts)
+    assert place([old]).standings["0"].activity is None
+    assert place([old, new]).standings["0"].activity == counts

@@ -2,14 +2,17 @@
 
 import json
 import math
+import shutil
 
 import pytest
 
 from spikeguard.cli.entry import main
 from spikeguard.evaluation.statistics import Score, over_seeds, wilson
 from spikeguard.runs import reproduction
-from spikeguard.runs.reproduction import reproduce
+from spikeguard.runs.reproduction import reproduce, table
 from spikeguard.runs.run import Run
+from spikeguard.storage.atomic_files import write_json
+from spikeguard.storage.digests import CHECKSUM, sealed
 from spikeguard.training.divergence import TrainingDiverged
 
 pytestmark = pytest.mark.slow
@@ -80,6 +83,23 @@ def test_the_table_has_the_numbers_of_the_runs(out):
     assert (entry["samples"], entry["seeds"], entry["eps"]) == (8, [0, 1], 0.1)
     text = (out / "table.md").read_text()
     assert f"| mini/{ONLY} | 0.1 | 8 |" in text
+    active = [run.evaluate("quick", eps=0.1).activity for run in runs]
+    spikes, operations = (
+        sum(each) / 2 for each in ([a.spikes.mean for a in active], [a.operations for a in active])
+    )
+    assert spikes > 0 and operations > spikes
+    assert (entry["spikes"], entry["operations"]) == pytest.approx((spikes, operations))
+    assert f" | {spikes:,.0f} | {operations:,.0f} | " in text
+
+
+def test_a_result_without_activity_leaves_its_cells_empty(out, tmp_path):
+    shutil.copytree(out, tmp_path / "old")
+    for card in (tmp_path / "old").glob("*-s1/attacks/*.json"):
+        content = {k: v for k, v in json.loads(card.read_text()).items() if k != "activity"}
+        write_json(card, sealed({k: v for k, v in content.items() if k != CHECKSUM}))
+    (entry,) = table("mini", tmp_path / "old", seeds=(0, 1), changes=TINY)
+    assert (entry.spikes, entry.operations) == (None, None)
+    assert " |  |  | " in (tmp_path / "old" / "table.md").read_text()
 
 
 def test_finished_runs_are_not_repeated(out, monkeypatch):

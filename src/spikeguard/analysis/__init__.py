@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spikeguard.analysis.activity import Activity
 from spikeguard.analysis.base import NotApplicable
 from spikeguard.analysis.flips import Flips
 from spikeguard.analysis.gain import Gain, layer_gains
@@ -18,6 +19,8 @@ from spikeguard.analysis.membrane import (
 )
 from spikeguard.analysis.neuron_traces import Traces
 from spikeguard.analysis.noise import Noise
+from spikeguard.analysis.operations import Operations
+from spikeguard.analysis.overhead import Overhead, plain_twin
 from spikeguard.analysis.perturbation import Perturbation
 from spikeguard.analysis.potentials import Potentials
 from spikeguard.analysis.region_counts import RegionCount, count_regions, crossings
@@ -42,46 +45,58 @@ from spikeguard.analysis.zero_gradients import (
     weight_gradients,
 )
 from spikeguard.analysis.zeros import Zeros
+from spikeguard.models.spike_counts import LayerSpikes, SpikeCounts, count_spikes
+from spikeguard.models.synaptic_operations import LayerOperations, count_operations, fan_out
 
 __all__ = [
     "ANALYSES",
+    "Activity",
     "Flips",
     "Gain",
     "Gates",
     "Jacobian",
     "Landscape",
     "LayerCounts",
+    "LayerOperations",
     "LayerPerturbation",
+    "LayerSpikes",
     "Measurement",
     "MembraneHistogram",
     "Noise",
     "NotApplicable",
     "OperationGradient",
+    "Operations",
+    "Overhead",
     "Perturbation",
     "Potentials",
     "Quantity",
-    "Synchrony",
-    "Traces",
     "RegionCount",
     "Regions",
     "Saliency",
     "SpectralNorms",
+    "SpikeCounts",
+    "Synchrony",
+    "Traces",
     "WeightLandscape",
     "Zeros",
+    "count_operations",
     "count_regions",
+    "count_spikes",
     "crossings",
     "default_edges",
+    "fan_out",
     "flip_probability",
-    "layer_gains",
     "half_share",
     "input_gradient",
     "jacobians",
+    "layer_gains",
     "membrane_histogram",
     "operation_gradients",
     "peak_noise",
     "perturbation_bound",
     "perturbation_gain",
     "perturbations",
+    "plain_twin",
     "shift_flip_probability",
     "spectral_norms",
     "vulnerability_bound",

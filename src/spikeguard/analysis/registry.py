@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from spikeguard.analysis.activity import Activity
 from spikeguard.analysis.flips import Flips
 from spikeguard.analysis.gain import Gain
 from spikeguard.analysis.gates import Gates
@@ -12,6 +13,8 @@ from spikeguard.analysis.jacobian import Jacobian
 from spikeguard.analysis.landscape import Landscape
 from spikeguard.analysis.neuron_traces import Traces
 from spikeguard.analysis.noise import Noise
+from spikeguard.analysis.operations import Operations
+from spikeguard.analysis.overhead import Overhead
 from spikeguard.analysis.perturbation import Perturbation
 from spikeguard.analysis.potentials import Potentials
 from spikeguard.analysis.regions import Regions
@@ -37,5 +40,8 @@ _ALL: tuple[Callable[..., Any], ...] = (
     Landscape,
     WeightLandscape,
     Synchrony,
+    Activity,
+    Operations,
+    Overhead,
 )
 ANALYSES: Mapping[str, Callable[..., Any]] = {each.name: each for each in _ALL}  # type: ignore[attr-defined]

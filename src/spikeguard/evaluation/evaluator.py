@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack
 from spikeguard.data.images import ImageSet
+from spikeguard.evaluation.activity import activity_cost
 from spikeguard.evaluation.checked_plan import checked_plan
 from spikeguard.evaluation.options import EvaluationOptions, Precision
 from spikeguard.evaluation.plan import EvaluationPlan, plan_evaluation
@@ -138,4 +139,7 @@ def run_plan(plan: EvaluationPlan, progress: ProgressCallback | None = None) -> 
         cascade=options.cascade,
         precision=options.precision,
         search=merged_record(texts, runner.stochastic) if texts else None,
+        activity=activity_cost(
+            runner.model, plan.images, n=n, seed=options.seed, batch_size=options.batch_size
+        ),
     )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks.model_access import DEFAULT_EOT
+from spikeguard.evaluation.activity import ActivityCost
 from spikeguard.evaluation.result_files import (
     PARTS,
     RESERVED,
@@ -67,6 +68,8 @@ class Evaluation:
         zero: Whether the input gradient is exactly zero, bool [N]; None where an older version
             stored only the share.
         search: Record of a converging search, see ``merged_record``; None if there was none.
+        activity: Spikes and synaptic operations of an image, from the first clean images; None for
+            a network where they cannot be counted, or for a result of an older version.
         identity: What a stored result was made with, see ``identity_of``; None for a result that
             was not read from a file, or was stored without it by an older version.
     """
@@ -87,6 +90,7 @@ class Evaluation:
     precision: str = "32"
     zero: Tensor | None = None
     search: dict[str, Any] | None = None
+    activity: ActivityCost | None = None
     identity: dict[str, Any] | None = None
 
     @property
@@ -217,6 +221,7 @@ class Evaluation:
             "cascade": self.cascade,
             "precision": self.precision,
             **({} if self.search is None else {"search": self.search}),
+            **({} if self.activity is None else {"activity": self.activity.to_dict()}),
         }
 
     def to_frame(self) -> pandas.DataFrame:
@@ -286,6 +291,7 @@ class Evaluation:
                 cascade=card.get("cascade", False),
                 precision=card.get("precision", "32"),
                 search=card.get("search"),
+                activity=ActivityCost.from_dict(card["activity"]) if "activity" in card else None,
                 zero=arrays.get("zero_gradient"),
                 identity=card.get(IDENTITY),
             )

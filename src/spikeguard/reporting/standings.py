@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from spikeguard.evaluation.activity import ActivityCost
 from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting.readers.attack_results import CASCADE, AttackResult
 from spikeguard.reporting.readers.collect import Network
@@ -31,6 +32,7 @@ class Standing:
         tuned: How settings of attacks were chosen, in words; empty where all were fixed.
         left_out: Names of results on another number of images, which are not used.
         unverified: Names of results that do not say what they were made with.
+        activity: Spikes and synaptic operations of an image; None where no result has them.
     """
 
     clean: Score
@@ -41,6 +43,7 @@ class Standing:
     tuned: tuple[str, ...]
     left_out: tuple[str, ...]
     unverified: tuple[str, ...] = ()
+    activity: ActivityCost | None = None
 
     @property
     def printed(self) -> str | None:
@@ -132,6 +135,7 @@ def _merged(n: int, results: Sequence[AttackResult]) -> Standing:
         tuned=tuple(dict.fromkeys(result.tuned for result in used if result.tuned)),
         left_out=tuple(result.title for result in results if result.clean.n != n),
         unverified=tuple(result.name for result in used if not result.verified),
+        activity=next((r.activity for r in used if r.activity is not None), None),
     )
 
 

@@ -44,6 +44,8 @@ class Entry:
         scores: By attack, with "clean" and "worst_case".
         zero_gradient: Share of images without an input gradient, mean over the seeds.
         seconds: Time of training and of attacks, mean over the seeds.
+        spikes: Spikes of an image, mean over the seeds; None where a result has none.
+        operations: Synaptic operations of an image, accumulate and multiply-accumulate together.
     """
 
     recipe: str
@@ -54,6 +56,8 @@ class Entry:
     scores: dict[str, OverSeeds]
     zero_gradient: float
     seconds: tuple[float, float]
+    spikes: float | None = None
+    operations: float | None = None
 
 
 @dataclass(frozen=True)
@@ -247,6 +251,8 @@ def _entries(
         scores |= {attack: [each.attacks[attack] for each in found] for attack in found[0].attacks}
         scores |= {"worst_case": [each.worst_case for each in found]}
         attacked = [sum(each.seconds.values()) for each in found]
+        active = [each.activity for each in found if each.activity is not None]
+        all_active = len(active) == len(found)
         yield Entry(
             recipe=name,
             suite=suite,
@@ -256,6 +262,8 @@ def _entries(
             scores={attack: over_seeds(each) for attack, each in scores.items()},
             zero_gradient=mean([each.zero_gradient for each in found]),
             seconds=(mean(trained), mean(attacked)),
+            spikes=mean([each.spikes.mean for each in active]) if all_active else None,
+            operations=mean([each.operations for each in active]) if all_active else None,
         )
 
 
@@ -291,7 +299,8 @@ def _markdown(entries: Sequence[Entry]) -> str:
         for attack in (entries[0].scores if entries else ())
         if all(attack in entry.scores for entry in entries) and "/" not in attack
     ]
-    head = ["recipe", "eps", "images", "attacks", *shared, "zero gradient", "train / attack, s"]
+    head = ["recipe", "eps", "images", "attacks", *shared, "zero gradient"]
+    head += ["spikes", "operations", "train / attack, s"]
     rows = [head, ["---"] * len(head)]
     rows += [
         [
@@ -301,6 +310,7 @@ def _markdown(entries: Sequence[Entry]) -> str:
             entry.suite,
             *(str(entry.scores[attack]) for attack in shared),
             f"{100 * entry.zero_gradient:.0f} %",
+            *("" if n is None else f"{n:,.0f}" for n in (entry.spikes, entry.operations)),
             "{:.0f} / {:.0f}".format(*entry.seconds),
         ]
         for entry in entries
@@ -308,6 +318,7 @@ def _markdown(entries: Sequence[Entry]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     legend = (
         "Accuracies in %: mean [Student's 95 % interval over seeds] (each seed). Robust accuracies "
-        "are upper bounds. The uncertainty from the number of images is in table.json."
+        "are upper bounds. Spikes and synaptic operations (ACs and MACs) are of a clean image. "
+        "The uncertainty from the number of images is in table.json."
     )
     return "\n".join([*lines, "", legend, ""])

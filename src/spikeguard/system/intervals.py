@@ -1,10 +1,11 @@
-"""The Wilson score interval of a proportion, and the tail of the binomial distribution."""
+"""Intervals of a proportion (Wilson), a mean and a median, and the tail of the binomial."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-__all__ = ["Z", "binomial_tail", "wilson"]
+__all__ = ["Z", "binomial_tail", "mean_interval", "median_interval", "wilson"]
 
 Z = 1.959964  # normal quantile at 97.5 %
 
@@ -46,3 +47,35 @@ def binomial_tail(count: int, n: int, p: float) -> float:
         for k in range(max(count, 0), n + 1)
     ]
     return min(1.0, math.fsum(map(math.exp, logs)))
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean of independent values and its normal 95 % interval, (mean, low, high).
+
+    The ends are not a number for a single value.
+
+    Example:
+        >>> mean_interval([1.0, 3.0])[0]
+        2.0
+    """
+    n = len(values)
+    middle = math.fsum(values) / n
+    if n == 1:
+        return middle, math.nan, math.nan
+    variance = math.fsum((value - middle) ** 2 for value in values) / (n - 1)
+    half = Z * math.sqrt(variance / n)
+    return middle, middle - half, middle + half
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the median of independent values and its 95 % interval, (median, low, high).
+
+    The ends are order statistics, so that the interval needs no distribution; below six values,
+    where it is less than 95 %, they are the least and the greatest value.
+    """
+    ordered, n = sorted(values), len(values)
+    middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    outside = 0  # values left out at each end; too many with probability above 2.5 %
+    while outside < (n - 1) // 2 and binomial_tail(n - outside - 1, n, 0.5) <= 0.025:
+        outside += 1
+    return middle, ordered[outside], ordered[n - 1 - outside]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spikeguard.attacks.tuning import describe_tuned
+from spikeguard.evaluation.activity import ActivityCost
 from spikeguard.evaluation.result_files import require_consistent
 from spikeguard.evaluation.search_record import BEFORE, is_of_suite_before
 from spikeguard.evaluation.statistics import Score
@@ -54,6 +55,7 @@ class AttackResult:
         line: The attack line that was run instead of a suite, without its EoT; "" for a suite.
         stochastic: Whether the network draws noise.
         settings: Settings of each attack, as ``attacks.describe`` returns them.
+        activity: Spikes and synaptic operations of an image; None where the file has none.
         verified: Whether the file says what it was made with; files of older versions do not.
     """
 
@@ -79,6 +81,7 @@ class AttackResult:
     stochastic: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     verified: bool = True
+    activity: ActivityCost | None = None
 
     @property
     def title(self) -> str:
@@ -133,6 +136,7 @@ def read_attacked(path: Path, weights: Mapping[str, str] | None = None) -> Attac
             stochastic=bool(card.get("stochastic", False)),
             settings={str(name): entry["settings"] for name, entry in attacks.items()},
             verified=verified,
+            activity=ActivityCost.from_dict(card["activity"]) if "activity" in card else None,
         )
 
 

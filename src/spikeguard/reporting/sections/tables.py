@@ -10,6 +10,7 @@ from typing import Any
 
 from spikeguard.auditing.findings import Finding
 from spikeguard.config.schema import eps_text
+from spikeguard.evaluation.activity import ActivityCost
 from spikeguard.evaluation.search_record import BEFORE
 from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting import formatting
@@ -126,11 +127,13 @@ def score_table(place: Radius, networks: Sequence[Network]) -> RadiusTable:
     head = ["Clean", *map(formatting.attack, shown)]
     head += [f"{formatting.attack(own)}, own surrogate"] if own else []
     head += ["Worst case", "Zero input gradient", "Audit", "Images"]
+    active = any(found.activity is not None for found in place.attacked.values())
+    head += ["Spikes an image", "Operations an image"] if active else []
     names = [*shown, own] if own else shown
     rows = []
     for network in networks:
         standing = place.standings[network.label]
-        cells = None if standing is None else tuple(_row(standing, names, network))
+        cells = None if standing is None else tuple(_row(standing, names, network, active))
         hint = command("attack", network, "--norm", place.norm, "--eps", eps_text(place.eps))
         rows.append((network.label, cells, hint))
     full: list[tuple[str, tuple[Cell, ...]]] = []
@@ -181,7 +184,7 @@ def environments(networks: Sequence[Network]) -> list[Fact]:
     ]
 
 
-def _row(standing: Standing, names: Sequence[str], network: Network) -> list[Cell]:
+def _row(standing: Standing, names: Sequence[str], network: Network, active: bool) -> list[Cell]:
     audited = network.audited
     return [
         _cell(standing.clean),
@@ -190,11 +193,33 @@ def _row(standing: Standing, names: Sequence[str], network: Network) -> list[Cel
         Cell(formatting.percent(standing.zero_gradient)),
         Cell("", audited_at(audited), verdict_badges(audited)[-1]),
         Cell(formatting.count(standing.clean.n)),
+        *(_activity(standing.activity) if active else ()),
     ]
+
+
+def _activity(found: ActivityCost | None) -> list[Cell]:
+    """Return spikes and synaptic operations of an image."""
+    if found is None:
+        return 2 * [Cell("unknown", missing=True)]
+    interval = "" if found.spikes.low is None else _counts(found.spikes.low, found.spikes.high)
+    return [
+        Cell(formatting.count(round(found.spikes.mean)), interval),
+        Cell(formatting.count(round(found.operations))),
+    ]
+
+
+def _counts(low: float, high: float | None) -> str:
+    return f"[{low:,.0f}, {high:,.0f}]"
 
 
 def _notes(place: Radius) -> list[str]:
     notes = []
+    images = {s.activity.images for s in place.attacked.values() if s.activity is not None}
+    if images:
+        notes.append(
+            "Spikes, and synaptic operations (ACs and MACs): means of the first "
+            f"{max(images)} clean images."
+        )
     for label, standing in place.attacked.items():
         if not standing.swept:
             notes.append(
