@@ -50,16 +50,25 @@ def test_a_network_without_our_neurons_is_rejected():
         plain_twin(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
 
 
-def test_the_calls_alternate_and_the_order_changes_from_round_to_round():
-    called = []
-    times = time_ratios(lambda: called.append("a"), lambda: called.append("b"), rounds=4)
-    assert called == ["a", "b", *"ba", *"ab", *"ba", *"ab"] and times.shape == (4, 2)
+def test_short_calls_are_repeated_and_the_order_changes(monkeypatch):
+    now, called = [0.0], []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("spikeguard.analysis.overhead.time.process_time", lambda: now[0])
+
+    def call(name, seconds):
+        called.append(name)
+        now[0] += seconds
+
+    times = time_ratios(lambda: call("a", 0.5), lambda: call("b", 0.25), rounds=3, shortest=1.0)
+    assert "".join(called) == "ab" + "a" + "bbaa" + "aabb" + "bbaa"
+    assert times.tolist() == [[0.5, 0.25]] * 3
 
 
 def test_the_ratio_is_that_of_the_times(monkeypatch):
     """The clock is replaced: a call of the network takes 3 s, of the plain one 2 s."""
     now = [0.0]
-    monkeypatch.setattr("spikeguard.analysis.overhead.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("spikeguard.analysis.overhead.time.process_time", lambda: now[0])
     model = network(NoisyLIF(0.5, 0.4, 0.3))
 
     def slow(module, given):

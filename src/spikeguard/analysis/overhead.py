@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class Overhead:
     """Time inference and a training step on cross-entropy, each against the plain network.
 
     The plain network is a copy whose neurons are LIF with the same threshold, reset and surrogate.
-    Both run alternately in one process, so that a change of the machine's speed cancels. A training
+    Both run in turns in one process, so that a change of the machine's speed cancels. A training
     step is a forward pass in train mode and a backward pass to the weights; terms that the defence
     adds to the loss, and attacks inside training, are not part of it.
 
@@ -48,7 +49,7 @@ class Overhead:
     """
 
     limit: int = 32
-    rounds: int = 11
+    rounds: int = 15
 
     name: ClassVar[str] = "overhead"
     title: ClassVar[str] = "Time beside the plain network"
@@ -180,25 +181,50 @@ def plain_twin(model: nn.Module) -> nn.Module:
 
 
 def time_ratios(
-    first: Callable[[], object], second: Callable[[], object], *, rounds: int
+    first: Callable[[], object],
+    second: Callable[[], object],
+    *,
+    rounds: int,
+    shortest: float = 0.02,
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """Time two functions in turns, after one call of each; their order alternates.
 
+    Without a GPU the time is that of the processor, so that other programs on the machine count
+    less. A function is called several times in a measurement if a call is short.
+
+    Args:
+        first: A function.
+        second: The other one.
+        rounds: Measurements of each.
+        shortest: Least length of a measurement of the first function, in seconds.
+
     Returns:
-        Seconds [rounds, 2].
+        Seconds of one call, [rounds, 2].
     """
     calls = (first, second)
     for call in calls:
         call()
+    repeats = math.ceil(shortest / max(1e-6, _seconds(first, 1)))
     times = np.zeros((rounds, 2))
     for number in range(rounds):
         for which in (0, 1) if number % 2 else (1, 0):
-            start = time.perf_counter()
-            calls[which]()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            times[number, which] = time.perf_counter() - start
+            times[number, which] = _seconds(calls[which], repeats)
     return times
+
+
+def _seconds(call: Callable[[], object], repeats: int) -> float:
+    """Return the mean time of a call."""
+    if not torch.cuda.is_available():
+        start = time.process_time()
+        for _ in range(repeats):
+            call()
+        return (time.process_time() - start) / repeats
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - start) / repeats
 
 
 def _plain(neuron: Neuron) -> LIF:
