@@ -110,7 +110,8 @@ def activity_cost(
                 index = torch.arange(start, min(start + batch_size, n))
                 x = in_dtype_of(model, images.batch(index)[0].to(device))
                 noise = randomness(model, SampleStreams(key(seed, "activity"), index))
-                with evaluating(model), torch.no_grad(), noise:
+                exact = torch.autocast(device.type, enabled=False)
+                with evaluating(model), torch.no_grad(), exact, noise:
                     model(x)
                 seen.append(dict(spikes))
                 done.append(dict(operations))

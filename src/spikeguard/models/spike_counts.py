@@ -17,7 +17,6 @@ from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
 from spikeguard.models.adapters.presentation import taken
 from spikeguard.models.adapters.recording import over_time
 from spikeguard.neurons.base import Neuron
-from spikeguard.neurons.modes import HasSpikingLayers
 from spikeguard.neurons.spike_marks import are_spikes
 
 __all__ = ["LayerSpikes", "SpikeCounts", "count_spikes", "joined_spikes"]
@@ -84,7 +83,7 @@ def count_spikes(model: nn.Module, *, each_neuron: bool = False) -> Iterator[Spi
             tallies.append(_Tally(each_neuron))
             counts._read[name] = tallies[-1].total
             handles.append(module.register_forward_hook(tallies[-1]))
-        elif isinstance(module, HasSpikingLayers):
+        elif hasattr(module, "spiking_layers"):  # as HasSpikingLayers, whose check is slow
             prefix = f"{name}." if name else ""
             for inner, layer in module.spiking_layers().items():
                 if isinstance(layer, ForeignNeuron):
@@ -137,10 +136,7 @@ class _Tally(Reader):
         if window is None:
             found = _counted(out.detach(), are_spikes(out), self.unpooled)
         else:
-            area = math.prod(window)
-            means = out.detach().sum(tuple(range(2, out.ndim)), dtype=torch.float64)
-            size = math.prod(out.shape[2:]) * area
-            found = LayerSpikes((means * area).round().long(), size)
+            found = _counted_in_windows(out.detach(), math.prod(window))
         self.calls.append(found)
 
     def total(self) -> LayerSpikes | None:
@@ -194,12 +190,29 @@ def _counted(out: Tensor, binary: bool, each_neuron: bool) -> LayerSpikes:
     rows = (out.permute(0, 1, 3, 4, 2) if last else out).reshape(*out.shape[:2], math.prod(shape))
     if not binary:
         rows = torch.ne(rows, 0, out=torch.empty_like(rows))
-    exact = torch.float64 if rows.shape[2] > EXACT else torch.float32
-    kind = rows.dtype if rows.dtype.itemsize >= exact.itemsize else exact
+    kind = _exact(rows.dtype, rows.shape[2])
     each = None
     if each_neuron:
         each = rows.flatten(0, 1).sum(0, dtype=kind).long()
         if last:
             each = each.view(*shape[1:], shape[0]).permute(2, 0, 1)
-    spikes = rows.sum(2, dtype=kind).long()
-    return LayerSpikes(spikes, rows.shape[2], each if each is None else each.reshape(shape))
+        each = each.reshape(shape)
+    return LayerSpikes(rows.sum(2, dtype=kind).long(), rows.shape[2], each)
+
+
+def _counted_in_windows(means: Tensor, area: int) -> LayerSpikes:
+    """Count the spikes behind means [T, B, C, h, w] over windows of ``area`` entries each."""
+    size = area * math.prod(means.shape[2:])
+    kind = _exact(means.dtype, size)
+    axes = tuple(range(2, means.ndim))
+    if area & (area - 1) or kind != means.dtype:  # a mean may be rounded
+        found = (means.to(kind) * area).round_().sum(axes)
+    else:
+        found = means.sum(axes) * area
+    return LayerSpikes(found.long(), size)
+
+
+def _exact(dtype: torch.dtype, largest: int) -> torch.dtype:
+    """Return a type, at least ``dtype``, in which whole numbers up to ``largest`` are exact."""
+    exact = torch.float64 if largest > EXACT else torch.float32
+    return dtype if dtype.itemsize >= exact.itemsize else exact
