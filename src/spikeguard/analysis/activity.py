@@ -19,7 +19,7 @@ from spikeguard.models.spike_counts import LayerSpikes, count_spikes, joined_spi
 from spikeguard.system.intervals import mean_interval
 from spikeguard.system.progress import ProgressCallback
 
-__all__ = ["OF", "Activity", "mean_of", "settled", "span"]
+__all__ = ["OF", "Activity", "layers_of", "mean_of", "settled", "span"]
 
 OF = ("mean", "low", "high")  # axis of a mean over images with its 95 % interval
 
@@ -31,8 +31,7 @@ class Activity:
     Args:
         limit: Number of images; None for all.
 
-    Source: rates as in the tables of the four papers; silent and saturated neurons: over all
-        measured images and steps a neuron never fires, or always.
+    Source: Operational-space paper, Table II, for numbers of spikes.
     """
 
     limit: int | None = 128
@@ -40,7 +39,7 @@ class Activity:
     name: ClassVar[str] = "activity"
     title: ClassVar[str] = "Firing rates, silent and saturated neurons"
     section: ClassVar[Section] = "activity"
-    source: ClassVar[str] = "counted in a forward pass; see the documentation of this analysis"
+    source: ClassVar[str] = "operational-space paper, Table II (numbers of spikes)"
     about: ClassVar[str] = (
         "Spikes by neuron and step. A silent neuron fires on none of the images, a saturated one "
         "in every step of all images: neither can tell two images apart."
@@ -167,18 +166,20 @@ class Activity:
         """Return rates by layer and by step, and the shares of silent and saturated neurons."""
         by_layer, by_step, useless = [], [], []
         for label, m in found.items():
-            depth = np.arange(1, len(m["neurons"]) + 1)
+            depth = layers_of(found, label)
             weights = m["neurons"] / m["neurons"].sum()
             by_layer.append(Series(depth, 100 * m["rate"].mean(1), label, label))
             steps = 100 * (m["rate"] * weights[:, None]).sum(0)
             by_step.append(Series(m.axes["step"], steps, label, label))
             useless.append(Series(depth, 100 * m["silent"], f"{label}, silent", label))
-            useless.append(
-                Series(depth, 100 * m["saturated"], f"{label}, saturated", label, dash="dash")
-            )
+            if m["saturated"].any():
+                useless.append(
+                    Series(depth, 100 * m["saturated"], f"{label}, saturated", label, dash="dash")
+                )
         rates = {label: _overall(m) for label, m in found.items()}
         ends = {label: float(m["silent"].max()) for label, m in found.items()}
-        layer, rate = "Spiking layer, from the image to the readout", "Firing rate (%)"
+        most = max(float(np.max(line.y)) for line in (*by_layer, *by_step))
+        layer, rate = "Spiking layer", "Firing rate (%)"
         return [
             Plot(
                 "by-layer",
@@ -187,6 +188,7 @@ class Activity:
                 by_layer,
                 x_title=layer,
                 y_title=rate,
+                y_range=(0, 1.05 * most + 1),
             ),
             Plot(
                 "by-step",
@@ -195,6 +197,7 @@ class Activity:
                 by_step,
                 x_title="Time step",
                 y_title=rate,
+                y_range=(0, 1.05 * most + 1),
             ),
             Plot(
                 "silent",
@@ -203,7 +206,6 @@ class Activity:
                 useless,
                 x_title=layer,
                 y_title="Neurons of the layer (%)",
-                y_range=(0, 100),
                 width="full",
             ),
         ]
@@ -213,6 +215,13 @@ def settled(model: nn.Module, x: object) -> None:
     """Call a foreign network once, so that it detects how images are presented to it."""
     if not getattr(model, "settled", True):
         model(x[:1])  # type: ignore[index]
+
+
+def layers_of(found: Mapping[str, Measurement], label: str) -> list[str] | list[int]:
+    """Return the names of a network's layers for an axis; numbers where networks differ."""
+    names = {tuple(m.axes["layer"].tolist()) for m in found.values()}
+    own = found[label].axes["layer"].tolist()
+    return [str(name) for name in own] if len(names) == 1 else list(range(1, len(own) + 1))
 
 
 def span(values: Mapping[str, float], text: Callable[[float], str]) -> str:

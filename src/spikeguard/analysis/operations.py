@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from spikeguard.analysis.activity import OF, mean_of, settled, span
+from spikeguard.analysis.activity import OF, layers_of, mean_of, settled, span
 from spikeguard.analysis.attacked import recorded
 from spikeguard.analysis.base import (
     Batch,
@@ -189,7 +189,7 @@ class Operations:
         """Return operations by layer, and the energy of ACs and MACs."""
         by_layer = [
             Series(
-                np.arange(1, len(m["effective"]) + 1),
+                layers_of(found, label),
                 np.where(m["effective"] > 0, m["effective"], np.nan),
                 label,
                 label,
@@ -208,7 +208,7 @@ class Operations:
                 "Operations by layer",
                 Operations.result(found),
                 by_layer,
-                x_title="Convolution or linear layer, from the image to the readout",
+                x_title="Convolution or linear layer",
                 y_title="Operations an image",
                 y_log=True,
             ),

@@ -16,7 +16,7 @@ from torch import nn
 from spikeguard.analysis.activity import OF, span
 from spikeguard.analysis.base import Batch, NotApplicable, Passes, Section, batches, settings_of
 from spikeguard.analysis.measurement import Measurement
-from spikeguard.analysis.plots import Plot, Series, Table
+from spikeguard.analysis.plots import Plot, Rule, Series, Table
 from spikeguard.attacks.losses import cross_entropy
 from spikeguard.data.images import Data
 from spikeguard.models.input_dtype import in_dtype_of
@@ -152,7 +152,8 @@ class Overhead:
                 "Time beside the plain network",
                 Overhead.result(found),
                 marks,
-                y_title="Time by that of the plain network",
+                y_title="Time / plain network",
+                rules=[Rule(1.0, axis="y")],
             )
         ]
 
