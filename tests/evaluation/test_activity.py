@@ -8,8 +8,9 @@ from torch import nn
 
 import spikeguard as sg
 from spikeguard.attacks import UniformNoise
+from spikeguard.data import ImageSet
 from spikeguard.evaluation import activity
-from spikeguard.evaluation.activity import ActivityCost, Mean
+from spikeguard.evaluation.activity import ActivityCost, Mean, activity_cost
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.evaluation.result import Evaluation
 from spikeguard.models import CNN
@@ -117,3 +118,22 @@ def test_a_foreign_network_is_counted_and_one_that_cannot_be_has_none():
             return super().forward(x)
 
     assert evaluated(foreign(Parts())).activity is None
+
+
+def test_batches_are_halved_where_memory_runs_out():
+    class Small(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.sizes = inner, []
+
+        def forward(self, x):
+            self.sizes.append(len(x))
+            if len(x) > 4:
+                raise RuntimeError("can't allocate memory")
+            return self.inner(x)
+
+    images, model = ImageSet(*DATA, 3, "noise", 1.0), Small(network())
+    options = {"n": N, "seed": 0, "batch_size": 16}
+    found = activity_cost(model, images, **options)
+    assert found == activity_cost(network(), images, **options)
+    assert model.sizes == [9, 8, 4, 4, 1]

@@ -18,6 +18,7 @@ from spikeguard.models.synaptic_operations import count_operations, joined_opera
 from spikeguard.neurons.modes import spiking_layers
 from spikeguard.rng import SampleStreams, key, randomness
 from spikeguard.system.intervals import mean_interval
+from spikeguard.system.out_of_memory import is_out_of_memory
 
 __all__ = ["IMAGES", "ActivityCost", "Mean", "activity_cost"]
 
@@ -72,7 +73,7 @@ class ActivityCost:
         """Return what :meth:`to_dict` wrote.
 
         Raises:
-            ValueError: If a count is negative, not finite or outside its interval.
+            ValueError: If a count is negative or not finite.
         """
         means = {
             name: Mean(*(_number(card[name][end]) for end in ("mean", "low", "high")))
@@ -98,27 +99,35 @@ def activity_cost(
         images: Test images.
         n: Images of the evaluation; at most ``IMAGES`` are measured.
         seed: Names the random streams of the noise.
-        batch_size: Images at once.
+        batch_size: Images at once; fewer where memory runs out.
     """
-    if not spiking_layers(model):
-        return None
+    while spiking_layers(model) and batch_size > 0:
+        try:
+            return _measured(model, images, min(n, IMAGES), seed, batch_size)
+        except (RuntimeError, ValueError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                return None
+        batch_size //= 2
+    return None
+
+
+def _measured(
+    model: nn.Module, images: ImageSet, n: int, seed: int, batch_size: int
+) -> ActivityCost:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    n, seen, done = min(n, IMAGES), [], []
-    try:
-        with count_spikes(model) as spikes, count_operations(model) as operations:
-            for start in range(0, n, batch_size):
-                index = torch.arange(start, min(start + batch_size, n))
-                x = in_dtype_of(model, images.batch(index)[0].to(device))
-                noise = randomness(model, SampleStreams(key(seed, "activity"), index))
-                exact = torch.autocast(device.type, enabled=False)
-                with evaluating(model), torch.no_grad(), exact, noise:
-                    model(x)
-                seen.append(dict(spikes))
-                done.append(dict(operations))
-        fired = torch.stack([each.spikes.sum(0) for each in joined_spikes(seen).values()]).sum(0)
-        layers = list(joined_operations(done).values())
-    except (RuntimeError, ValueError):
-        return None
+    seen, done = [], []
+    with count_spikes(model) as spikes, count_operations(model) as operations:
+        for start in range(0, n, batch_size):
+            index = torch.arange(start, min(start + batch_size, n))
+            x = in_dtype_of(model, images.batch(index)[0].to(device))
+            noise = randomness(model, SampleStreams(key(seed, "activity"), index))
+            exact = torch.autocast(device.type, enabled=False)
+            with evaluating(model), torch.no_grad(), exact, noise:
+                model(x)
+            seen.append(dict(spikes))
+            done.append(dict(operations))
+    fired = torch.stack([each.spikes.sum(0) for each in joined_spikes(seen).values()]).sum(0)
+    layers = joined_operations(done).values()
     none = torch.zeros(n, dtype=torch.int64, device=fired.device)
     ac = sum((layer.effective for layer in layers if not layer.graded), none)
     mac = sum((layer.effective for layer in layers if layer.graded), none)

@@ -140,6 +140,6 @@ def run_plan(plan: EvaluationPlan, progress: ProgressCallback | None = None) -> 
         precision=options.precision,
         search=merged_record(texts, runner.stochastic) if texts else None,
         activity=activity_cost(
-            runner.model, plan.images, n=n, seed=options.seed, batch_size=options.batch_size
+            runner.model, plan.images, n=n, seed=options.seed, batch_size=runner.batch_size
         ),
     )

@@ -97,6 +97,11 @@ class ShardRunner:
         assert self.options.draws is not None, "plan_evaluation fills it in"
         return Scorer(self.model, self.options.seed, self.options.draws, self.stochastic)
 
+    @property
+    def batch_size(self) -> int:
+        """Samples at once: those of the options, or fewer where memory ran out."""
+        return self._batch.samples
+
     def run(
         self, images: ImageSet, index: Tensor, meter: ProgressMeter, file: Path | None
     ) -> Arrays:
