@@ -25,14 +25,14 @@ def test_two_runs_stand_in_one_table_and_on_one_page(runs, capsys, tmp_path):
     assert main(["analyse", *runs, "zeros", "--limit", "5"]) == 0
     out, err = capsys.readouterr()
     assert "Zeros in the gradient, operation by operation (zeros)" in out
-    assert {line.split()[0] for line in out.splitlines() if "Conv2d" in line} == {"vanilla", "tgo"}
+    rows = [line.split()[0] for line in out.splitlines() if line.startswith(("vanilla ", "tgo "))]
+    assert rows == ["vanilla", "tgo"]
     assert "1 analysis, about 1 s" in err
     page = tmp_path / "page.html"
     assert main(["report", *runs, "--out", str(page), "--tables", str(tmp_path / "tables")]) == 0
     text = page.read_text()
-    assert 'id="gradients"' in text and 'id="analysis-zeros-by-depth"' in text
-    rows = (tmp_path / "tables" / "zeros.csv").read_text().splitlines()
-    assert rows[0] == 'Network,Operation,Kind,"Zeros, %",Mean norm' and len(rows) > 10
+    assert 'id="gradients"' in text and 'id="analysis-zeros-' in text
+    assert len((tmp_path / "tables" / "zeros.csv").read_text().splitlines()) == 3
 
 
 def test_what_does_not_apply_is_skipped_and_the_others_are_shown(runs, capsys):
