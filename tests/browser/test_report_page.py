@@ -30,6 +30,12 @@ FLAGS = [
 SCREENS = {"desktop": (1280, 900), "phone": (390, 844)}
 DRIVER = ("[.WebGL-", "Canvas2D: ")  # how the browser's software rendering of 3-D charts is slow
 HOSTILE = "</script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 1'>"
+SCROLL_THROUGH = """async () => {
+    for (const chart of document.querySelectorAll('.chart')) {
+        chart.scrollIntoView({behavior: 'instant'});
+        while (!chart.querySelector('.main-svg')) await new Promise(next => setTimeout(next, 10));
+    }
+}"""  # a chart is drawn when it comes near the screen
 
 pytestmark = [
     pytest.mark.browser,
@@ -74,9 +80,7 @@ def opened(request, chromium, pages):
         tab.on("request", lambda request, to=requests: to.append(request.url))
         tab.goto(path.as_uri())
         tab.locator("#unfold").click()
-        tab.wait_for_function(
-            "[...document.querySelectorAll('.chart')].every(c => c.querySelector('.main-svg'))"
-        )
+        tab.evaluate(SCROLL_THROUGH)
         found[name] = (tab, messages, requests)
     yield found
     context.close()
@@ -262,7 +266,8 @@ def test_sections_open_by_keyboard_and_by_link_with_their_charts(fresh):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_and_charts_follow_the_colour_scheme(fresh, scheme):
     tab = fresh(color_scheme=scheme)
-    tab.locator("#unfold").click()
+    tab.locator("#attacks > summary").click()
+    tab.locator("#attacks .chart").first.scroll_into_view_if_needed()
     tab.wait_for_selector("#attacks .main-svg")
     found = tab.evaluate(
         """() => {
@@ -413,9 +418,7 @@ def test_a_page_with_every_analysis_stays_short_and_draws_every_chart(chromium, 
     tab.goto(analysed.as_uri())
     assert tab.evaluate("document.documentElement.scrollHeight") <= 4 * height
     tab.locator("#unfold").click()
-    tab.wait_for_function(
-        "[...document.querySelectorAll('.chart')].every(c => c.querySelector('.main-svg'))"
-    )
+    tab.evaluate(SCROLL_THROUGH)
     drawn = tab.evaluate(
         """() => [...document.querySelectorAll('.chart')].map(c => ({
             id: c.id, fits: c.getBoundingClientRect().right <= innerWidth,
@@ -450,8 +453,9 @@ def test_a_surface_is_read_out_turned_by_keyboard_and_saved(chromium, analysed):
     tab = context.new_page()
     tab.goto(analysed.as_uri())
     tab.locator("#landscape > summary").click()
-    tab.wait_for_selector("#landscape .gl-container canvas", state="attached")
     chart = tab.locator("[id^=analysis-landscape-][id$=surface-0]")
+    chart.scroll_into_view_if_needed()
+    tab.wait_for_selector("#landscape .gl-container canvas", state="attached")
     eye = "c => c._fullLayout.scene.camera.eye"
     before = chart.evaluate(eye)
     chart.focus()

@@ -1,5 +1,5 @@
-/* Charts are drawn when they are first seen, in the colours of the page; they are saved in those of
-   paper, with title and legend, as wide as one column of a paper. */
+/* Charts have the colours of the page. They are saved in those of paper, with title and legend, as
+   wide as one column of a paper. */
 const COLUMN = 336; // pixels: 3.5 inches
 const night = matchMedia("(prefers-color-scheme: dark)");
 const config = { responsive: true, displayModeBar: false };
@@ -25,21 +25,22 @@ function draw(id) {
   return Plotly.react(box, data, layout, config);
 }
 
-const isSeen = (box) => !box.closest("details:not([open])");
 const isDrawn = (box) => box.classList.contains("js-plotly-plot");
 
-/* One chart after another, so that the page stays responsive. */
-async function drawSeen() {
-  await loaded;
-  for (const box of document.querySelectorAll(".chart")) {
-    if (!isSeen(box)) continue;
-    if (isDrawn(box)) Plotly.Plots.resize(box);
-    else {
-      draw(box.id);
-      await new Promise((next) => setTimeout(next));
+/* A chart is drawn when it comes near the screen, and fitted again if its place has changed. */
+const near = new IntersectionObserver(
+  async (entries) => {
+    await loaded;
+    for (const { target, isIntersecting } of entries) {
+      if (!isIntersecting) continue;
+      if (!isDrawn(target)) draw(target.id);
+      else if (target._fullLayout.width !== target.clientWidth) Plotly.Plots.resize(target);
+      await new Promise((next) => setTimeout(next)); // the page stays responsive
     }
-  }
-}
+  },
+  { rootMargin: "50% 0px" },
+);
+for (const box of document.querySelectorAll(".chart")) near.observe(box);
 
 night.addEventListener("change", () => {
   for (const box of document.querySelectorAll(".chart.js-plotly-plot")) draw(box.id);

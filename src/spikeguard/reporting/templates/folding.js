@@ -1,14 +1,11 @@
 /* Sections are folded; links open what they point to, and print shows everything. */
 const folds = () => [...document.querySelectorAll("details")];
 
-document.addEventListener("toggle", drawSeen, true);
-
 function reveal() {
   const target = document.getElementById(location.hash.slice(1));
   let fold = target?.closest("details");
   if (!fold) return;
   for (; fold; fold = fold.parentElement.closest("details")) fold.open = true;
-  drawSeen();
   target.scrollIntoView();
 }
 addEventListener("hashchange", reveal);
@@ -39,4 +36,3 @@ addEventListener("afterprint", () => {
 });
 
 reveal();
-drawSeen();
