@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spikeguard.system import intervals
 from spikeguard.system.intervals import Z
 
 __all__ = ["mean_interval", "mean_over_images", "median_interval", "root_ratio_over_images"]
@@ -49,27 +50,17 @@ def root_ratio_over_images(above: Array, below: Array) -> tuple[Array, Array]:
 
 
 def mean_interval(values: ArrayLike) -> tuple[float, float, float]:
-    """Return the mean of numbers [N] and the ends of its interval; see :func:`mean_over_images`."""
-    mean, half = mean_over_images(np.asarray(values, dtype=np.float64))
-    return float(mean), float(mean - half), float(mean + half)
+    """Return the mean of numbers [N] and the ends of its interval; NaN entries are left out."""
+    known = _known(values)
+    return intervals.mean_interval(known) if known else (math.nan,) * 3
 
 
 def median_interval(values: ArrayLike) -> tuple[float, float, float]:
-    """Return median, lower and upper end of its 95 % interval, which assumes no distribution.
+    """Return the median of numbers [N] and the ends of its interval; NaN entries are left out."""
+    known = _known(values)
+    return intervals.median_interval(known) if known else (math.nan,) * 3
 
-    The ends are the values of rank N/2 -+ 1.96 sqrt(N)/2. With fewer than six values the interval
-    does not exist and the ends are NaN.
 
-    Args:
-        values: One number an image [N]; NaN is left out.
-    """
-    rows = np.sort(np.asarray(values, dtype=np.float64))
-    rows = rows[~np.isnan(rows)]
-    n = len(rows)
-    if n == 0:
-        return math.nan, math.nan, math.nan
-    rank = math.floor((n - Z * math.sqrt(n)) / 2)
-    if n < 6:
-        return float(np.median(rows)), math.nan, math.nan
-    rank = max(rank, 1)
-    return float(np.median(rows)), float(rows[rank - 1]), float(rows[n - rank])
+def _known(values: ArrayLike) -> list[float]:
+    numbers = np.asarray(values, dtype=np.float64)
+    return [float(each) for each in numbers[~np.isnan(numbers)]]

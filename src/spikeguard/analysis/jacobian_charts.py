@@ -107,8 +107,8 @@ def charts_of(found: Mapping[str, Measurement]) -> list[Plot]:
     top = np.nanmax(np.concatenate([[1.0], *highs, *[np.asarray(mark.y) for mark in ratios]]))
     if any(np.isfinite(m["ratio_gradient"]).any() for m in found.values()):
         words = ", ".join(
-            f"{label} {median_interval(m['ratio_gradient'])[0]:.3g}, at most "
-            f"{median_interval(m['ratio_bound'])[0]:.3g}"
+            f"{label} {median_interval(m['ratio_gradient'])[0]:,.0f}, at most "
+            f"{median_interval(m['ratio_bound'])[0]:,.0f}"
             for label, m in found.items()
         )
         plots.append(
@@ -126,12 +126,18 @@ def charts_of(found: Mapping[str, Measurement]) -> list[Plot]:
 
 
 def _mean(values: ArrayLike) -> str:
-    return "{:.3g} [{:.3g}, {:.3g}]".format(*mean_interval(values))
+    return _with_interval(*mean_interval(values))
 
 
 def _median(values: ArrayLike) -> str:
     middle, low, high = median_interval(values)
-    return "–" if math.isnan(middle) else f"{middle:.3g} [{low:.3g}, {high:.3g}]"
+    return "–" if math.isnan(middle) else _with_interval(middle, low, high)
+
+
+def _with_interval(middle: float, low: float, high: float) -> str:
+    """Write a number with its interval; one that does not vary stands alone."""
+    one, *ends = (f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}" for x in (middle, low, high))
+    return one if low == high else f"{one} [{', '.join(ends)}]"
 
 
 def _positive(values: ArrayLike) -> Tensor:
