@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from spikeguard.analysis.intervals import mean_interval, median_interval
+from spikeguard.analysis.intervals import mean_interval, median_interval, number_text
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Series, Table
 
@@ -136,7 +136,7 @@ def _median(values: ArrayLike) -> str:
 
 def _with_interval(middle: float, low: float, high: float) -> str:
     """Write a number with its interval; one that does not vary stands alone."""
-    one, *ends = (f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}" for x in (middle, low, high))
+    one, *ends = map(number_text, (middle, low, high))
     return one if low == high else f"{one} [{', '.join(ends)}]"
 
 

@@ -20,7 +20,7 @@ from spikeguard.analysis.base import (
     count_of,
     settings_of,
 )
-from spikeguard.analysis.intervals import mean_interval
+from spikeguard.analysis.intervals import mean_interval, number_text
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Series, Table
 from spikeguard.analysis.region_counts import RegionCount, count_regions, crossings
@@ -229,8 +229,9 @@ def _text(m: Measurement, line: str, interval: bool = True) -> str:
     if np.isnan(middle):
         return "–"
     if np.isinf(middle):
-        return f"> {np.nanmean(m['at_least'][:, LINES.index(line)]):.4g}"
-    return f"{middle:.3g} [{low:.3g}, {high:.3g}]" if interval else f"{middle:.3g}"
+        return f"> {number_text(np.nanmean(m['at_least'][:, LINES.index(line)]))}"
+    one, *ends = map(number_text, (middle, low, high))
+    return f"{one} [{', '.join(ends)}]" if interval else one
 
 
 def _finite(values: NDArray[np.float64]) -> tuple[float, float, float]:
