@@ -54,6 +54,17 @@ def test_runs_of_other_radii_stand_in_one_table(runs, capsys, tmp_path):
     assert {row.split()[0] for row in rows} == {"vanilla", "other"}
 
 
+def test_without_a_name_all_run_and_only_their_results_are_printed(runs, capsys, monkeypatch):
+    from spikeguard.analysis import ANALYSES
+
+    for name in [each for each in ANALYSES if each not in ("zeros", "activity")]:
+        monkeypatch.delitem(ANALYSES, name)
+    assert main(["analyse", runs[0], "--limit", "4"]) == 0
+    out = capsys.readouterr().out
+    assert "(zeros)" in out and "(activity)" in out and "tables: name an analysis" in out
+    assert "Network " not in out
+
+
 def test_json_holds_axes_and_values(runs, capsys):
     assert main(["analyse", runs[0], "zeros limit=4", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)

@@ -44,7 +44,8 @@ def analyse(
     """Measure potentials, gradients, landscapes, synchrony and activity of networks.
 
     Results are stored in RUN/analysis, one .npz and one .csv file each; 'spikeguard report' shows
-    them. A stored result is loaded, so an interrupted command continues where it stopped.
+    them. A stored result is loaded, so an interrupted command continues where it stopped. The
+    tables of analyses are printed where they are named.
 
     Args:
         words: Run folders, then analyses with their settings (see 'spikeguard list analyses'):
@@ -77,7 +78,7 @@ def analyse(
         raise ConfigError(f"--seed: a whole number >= 0, got {seed}.")
     plugins = allowed_plugins(plugin, data)
     runs, lines = _sorted(words)
-    lines = lines or list(ANALYSES)
+    named, lines = bool(lines), lines or list(ANALYSES)
     foreign: dict[str, object] = {"weights": weights, "T": T, "framework": framework}
     foreign |= {"readout": readout, "data": data, "out": out}
     if model is None and any(value is not None for value in foreign.values()):
@@ -98,7 +99,10 @@ def analyse(
             found[str(subject.path)] = analyse_once(
                 subject, analyses, progress=update, announce=note
             )
-    _show(found, planned)
+    _show(found, planned, tables=named)
+    if not named:
+        say()
+        say("tables: name an analysis, such as zeros; charts: spikeguard report")
     for subject in subjects:
         if found[str(subject.path)]:
             say(f"results in {subject.path / 'analysis'}")
@@ -184,9 +188,12 @@ def _foreign(
 
 
 def _show(
-    found: Mapping[str, Mapping[str, Measurement]], planned: Sequence[Mapping[str, Analysis]]
+    found: Mapping[str, Mapping[str, Measurement]],
+    planned: Sequence[Mapping[str, Analysis]],
+    *,
+    tables: bool,
 ) -> None:
-    """Print the title, result and table of every analysis, all runs together."""
+    """Print the result of every analysis, all runs together, and its table if it is asked for."""
     labels = _labels(list(found))
     for plans in zip(*(each.items() for each in planned), strict=True):
         name, analysis = plans[0]
@@ -197,9 +204,11 @@ def _show(
         }
         if not measured:
             continue
-        shown = analysis.table(measured)
         say(f"{analysis.title} ({name})")
         say(analysis.result(measured))
+        if not tables:
+            continue
+        shown = analysis.table(measured)
         table(shown.head, shown.rows)
         if shown.caption:
             say(shown.caption)
