@@ -24,6 +24,7 @@ LAYERS = [
     {"config", "benchmarking"},
     {"reporting"},
     {"runs"},
+    {"sweeps"},
     {"cli"},
     {"__main__"},
 ]

@@ -101,9 +101,9 @@ def test_a_process_that_has_the_number_of_a_dead_owner_does_not_count(tmp_path):
 
 
 def test_where_there_is_no_flock_the_name_of_a_running_owner_decides(tmp_path):
-    from spikeguard.storage.folder_lock import _started
+    from spikeguard.storage.owner import _state
 
-    plant(tmp_path, pid=os.getppid(), started=_started(os.getppid()))
+    plant(tmp_path, pid=os.getppid(), started=_state(os.getppid())[1])
     with pytest.raises(FolderLocked, match=f"process {os.getppid()} writes"), locked(tmp_path):
         pass
 

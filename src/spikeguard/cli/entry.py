@@ -1,8 +1,9 @@
 """The command line: one verb, one function, one exit code; a verb is imported when it runs.
 
-Exit codes: 0 done, 1 another accuracy (``attack --rescore``), 2 wrong use, 3 to 6 judgements of
-``audit --strict`` and ``--min-robust``, 130 interrupted, 143 terminated. A user's mistake is one
-line on standard error; ``SPIKEGUARD_DEBUG=1`` adds the traceback.
+Exit codes: 0 done, 1 another accuracy (``attack --rescore``), an empty row or a failed point, 2
+wrong use, 3 to 6 judgements of ``audit --strict`` and ``--min-robust``, 130 interrupted, 143
+terminated. A user's mistake is one line on standard error; ``SPIKEGUARD_DEBUG=1`` adds the
+traceback.
 """
 
 from __future__ import annotations
@@ -66,6 +67,13 @@ _EXAMPLES = {
     ],
     "bench": ["bench --quick", "bench --networks cnn-t10,wrn-t4 --threads 1"],
     "reproduce": ["reproduce mini", "reproduce mini --only cifar10-at --seeds 0,1,2 --jobs 2"],
+    "sweep": [
+        "sweep demo/vanilla neuron.v_th=0.5:1.5:5 --maximise accuracy",
+        "sweep demo/tgo neuron.sigma=0.1,0.3 --maximise robust:snn@0.1",
+        "sweep demo/tgo neuron.sigma=0.1:1:9 --trials 5 --maximise accuracy",
+        "sweep my.yaml train.lr=1e-4:1e-1:4:log --maximise val_accuracy",
+        "sweep my.yaml train.lr=0.1,1 --maximise accuracy --budget 8h",
+    ],
     "list": ["list", "list neurons", "list recipes tgo/", "list suites --json"],
 }
 _HELP = {
@@ -77,6 +85,7 @@ _HELP = {
     "report": "Write one self-contained HTML page about one run or several.",
     "bench": "Measure time and memory beside other libraries.",
     "reproduce": "Train and attack every recipe of a folder at several seeds; print one table.",
+    "sweep": "Train and measure a recipe at many values of its fields.",
     "list": "List the names that recipes and commands take.",
 }
 _DATA = {

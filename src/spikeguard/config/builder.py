@@ -57,12 +57,15 @@ class Built:
     options: TrainOptions
 
 
-def build(recipe: Recipe, data_root: str | Path | None = None) -> Built:
+def build(
+    recipe: Recipe, data_root: str | Path | None = None, *, data: Splits | None = None
+) -> Built:
     """Build everything a recipe names; nothing is written.
 
     Args:
         recipe: From :func:`load_recipe`.
         data_root: Folder of the data sets; ``$SPIKEGUARD_DATA`` or ``data`` when left out.
+        data: The recipe's images, where they are loaded already.
 
     Raises:
         ConfigError: If a name or an option is unknown, a value is rejected, the data are missing,
@@ -77,7 +80,7 @@ def build(recipe: Recipe, data_root: str | Path | None = None) -> Built:
         TrainOptions, recipe.train, ConfigPath("train", recipe.label), seed=recipe.seed
     )
     objective = build_objective(recipe)
-    data = load_data(recipe, data_root)
+    data = load_data(recipe, data_root) if data is None else data
     require_images(recipe.evaluate.limit, data, ConfigPath("evaluate.limit", recipe.label))
     model = build_model(recipe, data)
     try:

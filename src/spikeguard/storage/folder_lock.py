@@ -12,12 +12,12 @@ import errno
 import fcntl
 import json
 import os
-import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+
+from spikeguard.storage.owner import Owner
 
 __all__ = ["LOCK", "FolderLocked", "holds_nothing", "locked"]
 
@@ -109,7 +109,7 @@ def _acquire(file: Path, folder: Path) -> int:
                 continue
             _require_dead(_owner(descriptor), file, folder)
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(_myself()).encode(), 0)
+            os.pwrite(descriptor, json.dumps(Owner.this_process().to_dict()).encode(), 0)
         except BaseException:
             os.close(descriptor)
             raise
@@ -134,55 +134,27 @@ def _is_still(file: Path, descriptor: int) -> bool:
         return False
 
 
-def _owner(descriptor: int) -> dict[str, Any]:
-    """Return the name in a lock file; empty if there is none or it was written in part."""
+def _owner(descriptor: int) -> Owner:
+    """Return the name in a lock file; unknown if there is none or it was written in part."""
     try:
-        found = json.loads(os.pread(descriptor, 4096, 0))
+        return Owner.of(json.loads(os.pread(descriptor, 4096, 0)))
     except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        return Owner()
 
 
-def _require_dead(owner: dict[str, Any], file: Path, folder: Path) -> None:
+def _require_dead(owner: Owner, file: Path, folder: Path) -> None:
     """Reject the lock of a process that may still run."""
-    elsewhere = owner.get("host") != platform.node()
-    if owner and (elsewhere or (owner.get("pid") != os.getpid() and _runs(owner))):
+    if owner == Owner():
+        return
+    if not owner.is_here or (owner.pid != os.getpid() and owner.runs()):
         raise FolderLocked(_in_use(owner, file, folder))
 
 
-def _in_use(owner: dict[str, Any], file: Path, folder: Path) -> str:
-    host, pid = owner.get("host"), owner.get("pid")
-    if host is None or host == platform.node():
+def _in_use(owner: Owner, file: Path, folder: Path) -> str:
+    host, pid = owner.host, owner.pid
+    if host is None or owner.is_here:
         who = "another process" if pid is None else f"process {pid}"
         return f"{folder}: {who} writes to it; wait until it has ended, or choose another folder."
     return (
         f"{folder}: process {pid} on {host} writes to it; if that process has ended, remove {file}."
     )
-
-
-def _myself() -> dict[str, Any]:
-    pid = os.getpid()
-    return {"pid": pid, "host": platform.node(), "started": _started(pid)}
-
-
-def _runs(owner: dict[str, Any]) -> bool:
-    """Whether a process of this host runs; a later process of the same number does not count."""
-    pid = owner.get("pid")
-    if not isinstance(pid, int) or pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return owner.get("started") == _started(pid)
-
-
-def _started(pid: int) -> str | None:
-    """Return the start time of a process in the kernel's ticks; None where it is not known."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    return text.rpartition(")")[2].split()[19]

@@ -20,7 +20,7 @@ from spikeguard.system.errors import WorkerError, is_user_error, keep_frames
 from spikeguard.system.progress import TaskProgressCallback
 from spikeguard.system.warning_lines import show_in_one_line
 
-__all__ = ["one_thread", "run_in_processes"]
+__all__ = ["one_thread", "prepare_worker", "run_in_processes"]
 
 Message = tuple[str, int, int, str]
 R = TypeVar("R")
@@ -100,11 +100,16 @@ _messages: Queue[Message | None] | None = None  # in a worker process: its progr
 
 
 def _start_worker(messages: Queue[Message | None]) -> None:
-    """Set up a worker: one thread, Ctrl-C ignored, exit when the parent process dies."""
-    import torch
-
+    """Set up a worker of a pool."""
     global _messages
     _messages = messages
+    prepare_worker()
+
+
+def prepare_worker() -> None:
+    """Set up a worker process: one thread, Ctrl-C ignored, exit when the parent process dies."""
+    import torch
+
     torch.set_num_threads(1)
     keep_freed_memory()
     show_in_one_line("spikeguard")

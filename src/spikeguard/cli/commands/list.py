@@ -32,6 +32,7 @@ Kind = Literal[
     "defences",
     "audits",
     "analyses",
+    "metrics",
     "recipes",
     "kernels",
 ]
@@ -61,6 +62,7 @@ _REGISTRIES = {
     "defences": "spikeguard.defences:DEFENCES",
     "audits": "spikeguard.auditing:CHECKS",
     "analyses": "spikeguard.analysis:ANALYSES",
+    "metrics": "spikeguard.sweeps.metrics:METRICS",
     "kernels": "spikeguard.kernels:KERNELS",
 }
 

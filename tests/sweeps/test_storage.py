@@ -1,0 +1,64 @@
+"""Databases: three workers on PostgreSQL, one killed; what cannot be used is one line."""
+
+import importlib.util
+
+import pytest
+
+from spikeguard.cli.entry import main
+from spikeguard.config.errors import ConfigError
+from spikeguard.sweeps.engine import sweep
+from tests.toys.postgres import PASSWORD, QUOTED, postgres
+from tests.toys.sweeps import begun, toy_sweep
+
+SWEEP = ["sweep", "demo/vanilla", "neuron.v_th=0.5,1", "--maximise", "accuracy"]
+
+
+@pytest.mark.slow
+def test_three_workers_on_postgres_one_of_them_killed_leave_the_same_table(tmp_path):
+    sweep(toy_sweep(tmp_path / "a" / "toy"))
+    with postgres() as url:
+        moments = (("begun", 1.0), ("recorded", 2.0))
+        of = toy_sweep(tmp_path / "b" / "toy", killed=moments, storage=url)
+        found = sweep(of, jobs=3)
+        assert found.left == 0 and found.failed == []
+        names = {path.name for path in (tmp_path / "b" / "toy").iterdir()}
+        assert {"begun-1.0", "recorded-2.0"} <= names and "study.log" not in names
+        again = begun(tmp_path / "b" / "toy")
+        assert [again.count(v_th) for v_th in (0.5, 1.0, 1.5, 2.0)] == [1, 2, 1, 2]
+        stored = [tmp_path / name / "toy" / "sweep.json" for name in "ab"]
+        assert stored[0].read_bytes() == stored[1].read_bytes()
+
+        elsewhere = toy_sweep(tmp_path / "c" / "toy", storage=url)  # as from another machine
+        assert len(sweep(elsewhere).records) == 4
+        assert not (tmp_path / "c" / "toy" / "begun.txt").exists()
+
+        with pytest.raises(ConfigError, match="study 'toy' of the database does: fields was"):
+            sweep(toy_sweep(tmp_path / "d" / "toy", fields=["neuron.v_th=1,3"], storage=url))
+
+        wrong = url.replace(QUOTED, "another-one")
+        with pytest.raises(ConfigError, match=r"cannot be used: .*authentication failed") as caught:
+            sweep(toy_sweep(tmp_path / "e", storage=wrong))
+        assert "another-one" not in str(caught.value) and not (tmp_path / "e").exists()
+        assert PASSWORD not in str(caught.value)
+
+
+def test_a_database_that_does_not_answer_is_one_line_without_the_password(tmp_path, capsys):
+    pytest.importorskip("psycopg")
+    url = "postgresql://me:secret@127.0.0.1:1/none"
+    words = [*SWEEP, "--storage", url, "--out", str(tmp_path / "a")]
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    line = shown.err.splitlines()[-1]
+    assert line.startswith("spikeguard sweep: --storage: postgresql://127.0.0.1:1/none cannot be")
+    assert "secret" not in shown.err + shown.out and "Traceback" not in shown.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_driver_is_named(tmp_path, capsys):
+    if importlib.util.find_spec("MySQLdb"):
+        pytest.skip("the driver is installed")
+    words = [*SWEEP, "--storage", "mysql://me:secret@there/x", "--out", str(tmp_path / "a")]
+    assert main(words) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "mysql://there/x needs a driver" in line and "secret" not in line
+    assert list(tmp_path.iterdir()) == []
