@@ -39,6 +39,7 @@ SMALL = {  # what is added to a command so that it ends in seconds
     ],
     "attack": ["--limit", "4"],
     "audit": ["--quick", "--limit", "4"],
+    "analyse": ["zeros", "activity", "--limit", "4"],
 }
 
 
@@ -100,7 +101,8 @@ def test_the_commands_run_in_their_order(fresh, monkeypatch, capsys):
         told = capsys.readouterr()
         assert code in ({0, 3, 4, 5} if "--strict" in words else {0}), (words, told.err)
         ran.append(words[0])
-    assert ran == ["list", "train", "attack", "audit", "report", "attack", "bench", "data"]
+    expected = ["list", "train", "attack", "audit", "analyse", "report", "attack", "bench", "data"]
+    assert ran == expected
     assert (fetched, measured) == (["cifar10"], [True])
     assert (fresh / "runs/tgo-50/report.html").is_file()
 
