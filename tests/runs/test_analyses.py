@@ -48,6 +48,24 @@ def test_other_settings_are_measured_again(tmp_path):
     assert {name: each.samples for name, each in both.items()} == {"zeros": 9, "zeros-limit=3": 3}
 
 
+def test_a_setting_left_empty_has_no_file_of_its_own(tmp_path):
+    of = subject(tmp_path / "run")
+    assert set(run(of, "zeros limit=", limit=4)) == {"zeros"}
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(tmp_path, monkeypatch):
+    of = subject(tmp_path / "run")
+    stored = run(of, "zeros")
+    (tmp_path / "run" / "analysis").rename(tmp_path / "results")
+    (tmp_path / "run" / "analysis").touch()
+    monkeypatch.setattr(Zeros, "__call__", None)  # a measurement would fail
+    with pytest.raises(ValueError, match=r"run/analysis: results cannot be written \(Not a dir"):
+        run(of, "zeros")
+    (tmp_path / "run" / "analysis").unlink()
+    (tmp_path / "results").rename(tmp_path / "run" / "analysis")
+    assert run(of, "zeros")["zeros"].samples == stored["zeros"].samples
+
+
 def test_other_weights_are_refused(tmp_path):
     run(subject(tmp_path / "run"), "zeros")
     with pytest.raises(ConfigError, match=r"zeros\.npz is of other weights"):
@@ -62,7 +80,10 @@ def test_other_weights_are_refused(tmp_path):
         ("zeros limit", "settings are key=value"),
         ("zeros limit=many", "limit"),
         ("zeros eot=3", "eot"),
-        ("zeros attack=fgsm", "--attack"),
+        ("zeros attack=fgsm", "write --attack for attack"),
+        ("flips attack.name=fgsm", "write --attack for attack"),
+        ("zeros limit=0", "analyse 'zeros limit=0': limit is a number of images >= 1, got 0"),
+        ("flips limit=-1", "limit is a number of images >= 1, got -1"),
     ],
 )
 def test_a_wrong_line_is_rejected_before_anything_runs(tmp_path, line, message):

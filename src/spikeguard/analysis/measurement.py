@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spikeguard.storage.atomic_files import write_npz, write_text
 from spikeguard.storage.digests import is_sealed, sealed
-from spikeguard.storage.npz_files import read_npz
+from spikeguard.storage.npz_files import DamagedFile, read_npz
 
 __all__ = ["Measurement", "Quantity"]
 
@@ -199,6 +199,8 @@ class Measurement:
                 axes,
                 card["identity"],
             )
+        except DamagedFile as error:
+            raise ValueError(f"{error} Delete it and measure again.") from error
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"{path}: no measurement, or a damaged one ({error}); delete it and measure again."

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["analysis_name", "build_analysis", "takes_attack"]
 
-_GIVEN = ("attack",)  # settings that have an option of their own
+_GIVEN = {"attack"}  # settings that have an option of their own
 
 
 def takes_attack(line: str) -> bool:
@@ -45,6 +45,8 @@ def build_analysis(
     from spikeguard.attacks.attack_lines import parse_line
 
     place = ConfigPath("", f"analyse {line!r}")
+    for key in {word.partition("=")[0].partition(".")[0] for word in line.split()[1:]} & _GIVEN:
+        raise ConfigError(f"{place}: write --{key} for {key}.")
     try:
         parsed = parse_line(line)
     except ValueError as error:
@@ -53,12 +55,13 @@ def build_analysis(
         raise unknown_name("analyse", "analysis", parsed.name, ANALYSES)
     if parsed.eot is not None:
         raise ConfigError(f"{place}: eot is of an attack; write it in --attack.")
-    for key in parsed.options.keys() & set(_GIVEN):
-        raise ConfigError(f"{place}: write --{key} for {key}.")
     entry: dict[str, Any] = {"name": parsed.name, **parsed.options}
     if limit is not None and "limit" in inspect.signature(ANALYSES[parsed.name]).parameters:
         entry.setdefault("limit", limit)
     found: Analysis = instantiate(ANALYSES, entry, place, attack=attack)
+    images = getattr(found, "limit", None)
+    if images is not None and images < 1:
+        raise ConfigError(f"{place}: limit is a number of images >= 1, got {images}.")
     return found
 
 
@@ -66,7 +69,8 @@ def analysis_name(line: str, attack: str) -> str:
     """Return the file name of a result, without suffix: the line and, if it has one, the attack.
 
     Args:
-        line: The line; words in any order give the same name.
+        line: The line; words in any order, and without those of an empty value, give the same
+            name.
         attack: Text for the attack and its threat set, such as "pgd7-linf-8_255".
 
     Example:
@@ -74,5 +78,5 @@ def analysis_name(line: str, attack: str) -> str:
         'weight-landscape-points=31-span=0.1-pgd7-linf-0.1'
     """
     name, *settings = line.replace("/", "_").split()
-    parts = [name, *sorted(settings)]
+    parts = [name, *sorted(word for word in settings if not word.endswith("="))]
     return "-".join([*parts, attack] if takes_attack(line) else parts)

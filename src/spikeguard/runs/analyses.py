@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 from spikeguard.config.analysis_lines import analysis_name, build_analysis
@@ -118,7 +119,8 @@ def analyse_once(
 
     Raises:
         FolderLocked: If another process writes to the folder.
-        ValueError: If a stored result is damaged, or of other weights or images.
+        ValueError: If a stored result is damaged, or of other weights or images, or if the folder
+            cannot be written and a result is missing.
     """
     from spikeguard.analysis.base import NotApplicable, settings_of
     from spikeguard.analysis.measurement import Measurement
@@ -136,6 +138,8 @@ def analyse_once(
                 if stored.settings == json.loads(json.dumps(settings_of(analysis, subject.seed))):
                     found[name] = stored
         missing = {name: each for name, each in analyses.items() if name not in found}
+        if missing:
+            _require_writable(folder)
         if missing and announce is not None:
             announce(_estimate(subject, missing))
         for place, (name, analysis) in enumerate(missing.items()):
@@ -155,6 +159,18 @@ def analyse_once(
             if progress is not None:
                 progress(_STEPS * (place + 1), _STEPS * len(missing), name)
         return {name: found[name] for name in analyses if name in found}
+
+
+def _require_writable(folder: Path) -> None:
+    """Reject a folder that takes no file, before anything is measured."""
+    place = folder if folder.exists() else folder.parent
+    try:
+        with NamedTemporaryFile(dir=place, prefix=".", suffix=".tmp"):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{place}: results cannot be written ({error.strerror}); analyse a copy of the run."
+        ) from error
 
 
 def _part(

@@ -5,6 +5,7 @@ import pytest
 
 from spikeguard.analysis.plots import Heat, Plot, Rule, Series
 from spikeguard.reporting.charts.analyses import drawn
+from spikeguard.reporting.charts.base import Look
 
 
 def figure(*marks):
@@ -56,3 +57,16 @@ def test_a_grey_image_leaves_the_room_of_a_colour_bar():
         assert chart.data[0].showscale is not grey
         widths[grey] = chart.layout.margin.r
     assert widths[True] > widths[False]
+
+
+@pytest.mark.parametrize("kind", ["line", "steps"])
+@pytest.mark.parametrize("points", [10, 500])
+def test_networks_differ_by_marker_on_short_and_on_long_lines(kind, points):
+    look = {name: Look("#333333", shape) for name, shape in (("a", "circle"), ("b", "square"))}
+    x = np.arange(points)
+    marks = [Series(x, x, name, name, kind=kind) for name in look]
+    chart = drawn(Plot("p", "Title", "Finding", marks), look, id="p").figure
+    assert [each.mode for each in chart.data] == ["lines+markers"] * 2
+    assert [each.marker.symbol for each in chart.data] == ["circle", "square"]
+    shown = {each.marker.maxdisplayed for each in chart.data}
+    assert shown == ({0} if (kind, points) == ("line", 10) else {9})

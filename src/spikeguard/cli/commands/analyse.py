@@ -41,7 +41,7 @@ def analyse(
     plugin: Plugin = None,
     data_root: Path | None = None,
 ) -> int:
-    """Measure potentials, gradients, landscapes, synchrony and activity of networks.
+    """Measure potentials, gradients, landscapes, synchrony, activity and cost of networks.
 
     Results are stored in RUN/analysis, one .npz and one .csv file each; 'spikeguard report' shows
     them. A stored result is loaded, so an interrupted command continues where it stopped. The
@@ -69,6 +69,7 @@ def analyse(
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
     from spikeguard.analysis.registry import ANALYSES
+    from spikeguard.config.analysis_lines import takes_attack
     from spikeguard.runs.analyses import DEFAULT_ATTACK, analyse_once, plan_analyses
 
     radius = _radius(eps)
@@ -93,6 +94,9 @@ def analyse(
     )
     used = attack or DEFAULT_ATTACK
     planned = [plan_analyses(each, lines, attack=used, limit=limit) for each in subjects]
+    for option, given in (("attack", attack), ("eps", eps), ("norm", norm)):
+        if given is not None and not any(map(takes_attack, lines)):
+            raise ConfigError(f"--{option}: {lines[0].split()[0]} applies no attack; leave it out.")
     found: dict[str, dict[str, Measurement]] = {}
     for subject, analyses in zip(subjects, planned, strict=True):
         with progress(f"analyse {subject.path}") as update:
@@ -129,7 +133,7 @@ def _sorted(words: Sequence[str]) -> tuple[list[Path], list[str]]:
         name = word.split()[0] if word.split() else ""
         if name in ANALYSES:
             lines.append(word)
-        elif Path(word).exists() or "/" in word:
+        elif name and (Path(word).exists() or "/" in word):
             runs.append(Path(word))
         else:
             near = difflib.get_close_matches(name, ANALYSES, n=1, cutoff=0.5)

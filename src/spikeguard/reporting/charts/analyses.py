@@ -26,6 +26,8 @@ from spikeguard.reporting.charts.base import (
 
 __all__ = ["drawn"]
 
+_MARKERS = 24  # points of a line that all have a marker
+_THINNED = 9  # markers of a longer line, which tell networks apart without colour
 _FEW = 64  # numbers of a chart that are kept in double precision
 
 # Colours that stay apart in grey and for the colour-blind: Cividis, and blue-white-orange.
@@ -130,21 +132,26 @@ def _add_series(figure: go.Figure, it: Series, look: Mapping[str, Look]) -> None
         figure.add_bar(x=x, y=y, name=name, marker={"color": fill}, error_y=_errors(it, y))
         return
     shape = "circle" if own is None else own.shape
-    mode = {"line": "lines", "points": "markers", "steps": "lines"}[it.kind]
-    few = it.kind == "line" and len(y) <= 24
+    outline = it.kind == "steps" or (it.kind == "line" and len(y) > _MARKERS)
+    mode = "markers" if it.kind == "points" else "lines+markers"
     figure.add_scatter(
         x=x,
         y=y,
         name=name,
         showlegend=it.legend and bool(name),
-        mode="lines+markers" if few else mode,
+        mode=mode,
         line={
             "color": colour,
             "width": 2,
             "dash": it.dash,
             "shape": "hvh" if it.kind == "steps" else "linear",
         },
-        marker={"color": colour, "size": 7, "symbol": shape},
+        marker={
+            "color": colour,
+            "size": 7,
+            "symbol": shape,
+            "maxdisplayed": _THINNED if outline else 0,  # 0 is all
+        },
         error_y=_errors(it, y),
     )
 
