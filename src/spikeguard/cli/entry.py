@@ -81,7 +81,7 @@ _HELP = {
     "train": "Train the network of a recipe.",
     "attack": "Attack a trained run or a foreign network; print the accuracy under attack.",
     "audit": "Judge the number that a paper would print, and the bound from all attacks.",
-    "analyse": "Measure potentials, gradients, landscapes, synchrony, activity and cost of networks.",
+    "analyse": "Measure potentials, gradients, landscapes, synchrony, activity and cost.",
     "report": "Write one self-contained HTML page about one run or several.",
     "bench": "Measure time and memory beside other libraries.",
     "reproduce": "Train and attack every recipe of a folder at several seeds; print one table.",
