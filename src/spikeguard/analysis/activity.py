@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,15 +11,17 @@ from torch import nn
 
 from spikeguard.analysis.attacked import recorded
 from spikeguard.analysis.base import NotApplicable, Passes, Section, batches, count_of, settings_of
+from spikeguard.analysis.intervals import mean_interval
+from spikeguard.analysis.layer_lines import layers_of
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Series, Table
+from spikeguard.analysis.texts import percent, span
 from spikeguard.data.images import Data, as_image_set
 from spikeguard.models.input_dtype import in_dtype_of
 from spikeguard.models.spike_counts import LayerSpikes, count_spikes, joined_spikes
-from spikeguard.system.intervals import mean_interval
 from spikeguard.system.progress import ProgressCallback
 
-__all__ = ["OF", "Activity", "layers_of", "mean_of", "settled", "span"]
+__all__ = ["OF", "Activity", "mean_of", "settled"]
 
 OF = ("mean", "low", "high")  # axis of a mean over images with its 95 % interval
 
@@ -111,7 +113,7 @@ class Activity:
             ),
             image_spikes=(spikes.sum((0, 1)), ["image"], "spikes", "spikes of all layers"),
             total=(
-                mean_interval(spikes.sum((0, 1)).tolist()),
+                mean_interval(spikes.sum((0, 1))),
                 ["of"],
                 "spikes an image",
                 "spikes of all layers, mean over the images with its 95 % interval",
@@ -144,14 +146,14 @@ class Activity:
                 strict=True,
             )
             rows += [
-                (label, str(name), f"{size:,}", *map(_percent, shares), f"{spikes:,.0f}")
+                (label, str(name), f"{size:,}", *map(percent, shares), f"{spikes:,.0f}")
                 for name, size, *shares, spikes in parts
             ]
             shares = [
                 float((m[key] * neurons).sum() / neurons.sum()) for key in ("silent", "saturated")
             ]
             rate = float((m["rate"].mean(1) * neurons).sum() / neurons.sum())
-            cells = (f"{neurons.sum():,}", *map(_percent, (rate, *shares)), mean_of(m, "total"))
+            cells = (f"{neurons.sum():,}", *map(percent, (rate, *shares)), mean_of(m, "total"))
             rows.append((label, "all", *cells))
         n = next(iter(found.values())).samples
         caption = (
@@ -184,7 +186,7 @@ class Activity:
             Plot(
                 "by-layer",
                 "Firing rate by layer",
-                f"Firing rate of all neurons: {span(rates, _percent)}",
+                f"Firing rate of all neurons: {span(rates, percent)}",
                 by_layer,
                 x_title=layer,
                 y_title=rate,
@@ -193,7 +195,7 @@ class Activity:
             Plot(
                 "by-step",
                 "Firing rate by step",
-                f"Firing rate of all neurons: {span(rates, _percent)}",
+                f"Firing rate of all neurons: {span(rates, percent)}",
                 by_step,
                 x_title="Time step",
                 y_title=rate,
@@ -202,7 +204,7 @@ class Activity:
             Plot(
                 "silent",
                 "Silent and saturated neurons",
-                f"Silent neurons in the layer with most of them: {span(ends, _percent)}",
+                f"Silent neurons in the layer with most of them: {span(ends, percent)}",
                 useless,
                 x_title=layer,
                 y_title="Neurons of the layer (%)",
@@ -217,21 +219,6 @@ def settled(model: nn.Module, x: object) -> None:
         model(x[:1])  # type: ignore[index]
 
 
-def layers_of(found: Mapping[str, Measurement], label: str) -> list[str] | list[int]:
-    """Return the names of a network's layers for an axis; numbers where networks differ."""
-    names = {tuple(m.axes["layer"].tolist()) for m in found.values()}
-    own = found[label].axes["layer"].tolist()
-    return [str(name) for name in own] if len(names) == 1 else list(range(1, len(own) + 1))
-
-
-def span(values: Mapping[str, float], text: Callable[[float], str]) -> str:
-    """Write one number, or the range of several networks with the labels at its ends."""
-    low, high = (end(values, key=values.__getitem__) for end in (min, max))
-    if len(values) == 1:
-        return text(values[low])
-    return f"{text(values[low])} ({low}) to {text(values[high])} ({high})"
-
-
 def mean_of(m: Measurement, quantity: str) -> str:
     """Write a mean over images with its 95 % interval: "1,234 [1,100, 1,368]"."""
     middle, low, high = (m.number(quantity, of=end) for end in OF)
@@ -241,7 +228,3 @@ def mean_of(m: Measurement, quantity: str) -> str:
 def _overall(m: Measurement) -> float:
     """Return the firing rate of all neurons."""
     return float((m["rate"].mean(1) * m["neurons"]).sum() / m["neurons"].sum())
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

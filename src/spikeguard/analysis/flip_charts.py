@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeguard.analysis.layer_lines import ALL, layer_plot, listed, percent, stepped
+from spikeguard.analysis.layer_lines import ALL, layer_plot, stepped
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Rule, Series
+from spikeguard.analysis.texts import listed, percent
 
 __all__ = ["flip_plots"]
 

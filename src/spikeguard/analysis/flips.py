@@ -15,10 +15,11 @@ from spikeguard.analysis.base import Passes, Section, batches, settings_of
 from spikeguard.analysis.flip_charts import flip_plots
 from spikeguard.analysis.flip_counts import BANDS, count_flips, joined
 from spikeguard.analysis.image_intervals import HOW, share_quantities
-from spikeguard.analysis.layer_lines import ALL, listed, require_margin, share_text
+from spikeguard.analysis.layer_lines import ALL, require_margin
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.membrane import NEAR, default_edges, relative_distance
 from spikeguard.analysis.plots import Plot, Table
+from spikeguard.analysis.texts import listed, share_text
 from spikeguard.attacks.base import Attack, cost
 from spikeguard.data.images import Data
 from spikeguard.system.progress import ProgressCallback

@@ -15,7 +15,6 @@ __all__ = [
     "mean_interval",
     "mean_over_images",
     "median_interval",
-    "number_text",
     "root_ratio_over_images",
 ]
 
@@ -70,13 +69,3 @@ def median_interval(values: ArrayLike) -> tuple[float, float, float]:
 def _known(values: ArrayLike) -> list[float]:
     numbers = np.asarray(values, dtype=np.float64)
     return [float(each) for each in numbers[~np.isnan(numbers)]]
-
-
-def number_text(value: float) -> str:
-    """Write a number in three digits, or as a whole number from 1000 on.
-
-    Example:
-        >>> number_text(0.12345), number_text(2140.4)
-        ('0.123', '2,140')
-    """
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

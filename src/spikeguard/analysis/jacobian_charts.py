@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,17 +9,18 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from spikeguard.analysis.intervals import mean_interval, median_interval, number_text
+from spikeguard.analysis.intervals import mean_interval, median_interval
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Series, Table
+from spikeguard.analysis.texts import interval_text, labelled, number_text
 
 __all__ = ["charts_of", "norms_in_words", "table_of"]
 
 
 def norms_in_words(found: Mapping[str, Measurement]) -> str:
     """Return the mean spectral norm of every network."""
-    parts = (f"{mean_interval(m['norm'])[0]:.3g} ({label})" for label, m in found.items())
-    return "Mean spectral norm of the Jacobian: " + ", ".join(parts)
+    texts = {label: number_text(mean_interval(m["norm"])[0]) for label, m in found.items()}
+    return "Mean spectral norm of the Jacobian: " + labelled(texts)
 
 
 def table_of(found: Mapping[str, Measurement]) -> Table:
@@ -32,16 +32,16 @@ def table_of(found: Mapping[str, Measurement]) -> Table:
         rows.append(
             (
                 label,
-                _mean(m["norm"]),
-                _median(m["norm"]),
+                interval_text(*mean_interval(m["norm"])),
+                interval_text(*median_interval(m["norm"])),
                 str(int((~m["converged"]).sum())),
-                _mean(m["r_adv"]),
-                _mean(m["bound"]),
+                interval_text(*mean_interval(m["r_adv"])),
+                interval_text(*mean_interval(m["bound"])),
                 f"{above}; {further}",
-                _mean(m["loss_rise"]),
-                _median(m["ratio_gradient"]),
-                _median(m["ratio_bound"]),
-                _median(m["ratio"]),
+                interval_text(*mean_interval(m["loss_rise"])),
+                interval_text(*median_interval(m["ratio_gradient"])),
+                interval_text(*median_interval(m["ratio_bound"])),
+                interval_text(*median_interval(m["ratio"])),
                 str(int(np.isnan(m["ratio"]).sum())),
             )
         )
@@ -123,21 +123,6 @@ def charts_of(found: Mapping[str, Measurement]) -> list[Plot]:
             )
         )
     return plots
-
-
-def _mean(values: ArrayLike) -> str:
-    return _with_interval(*mean_interval(values))
-
-
-def _median(values: ArrayLike) -> str:
-    middle, low, high = median_interval(values)
-    return "–" if math.isnan(middle) else _with_interval(middle, low, high)
-
-
-def _with_interval(middle: float, low: float, high: float) -> str:
-    """Write a number with its interval; one that does not vary stands alone."""
-    one, *ends = map(number_text, (middle, low, high))
-    return one if low == high else f"{one} [{', '.join(ends)}]"
 
 
 def _positive(values: ArrayLike) -> Tensor:

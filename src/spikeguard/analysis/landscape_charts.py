@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from spikeguard.analysis.landscape_numbers import PLACES, interval
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Heat, Plot, Series, Surface, Table
+from spikeguard.analysis.texts import span
 from spikeguard.system.intervals import wilson
 
 __all__ = ["CONTOURS", "beaten", "plots", "result", "table", "weight_result"]
@@ -38,8 +37,8 @@ def result(found: Found) -> str:
     rough = {label: interval(m["roughness"][1, 0])[0] for label, m in found.items()}
     many = {label: interval(m["peaks"][1])[0] for label, m in found.items()}
     return (
-        f"Around attacked images the loss has a roughness of {_range(rough, '{:.2f}')} along the "
-        f"gradient and {_range(many, '{:.1f}')} peaks in the plane"
+        f"Around attacked images the loss has a roughness of {span(rough, '{:.2f}'.format)} along "
+        f"the gradient and {span(many, '{:.1f}'.format)} peaks in the plane"
     )
 
 
@@ -48,18 +47,13 @@ def weight_result(found: Found) -> str:
     kept = {label: float(m["held"][1].mean()) for label, m in found.items()}
     clean = {label: float(m["held"][0].mean()) for label, m in found.items()}
     return (
-        f"Mean accuracy over the grid of weights: {_range(clean, '{:.0%}')} on clean images, "
-        f"{_range(kept, '{:.0%}')} on attacked ones"
+        f"Mean accuracy over the grid of weights: {span(clean, _whole_percent)} on clean images, "
+        f"{span(kept, _whole_percent)} on attacked ones"
     )
 
 
-def _range(values: Mapping[str, float], form: str) -> str:
-    known = {label: value for label, value in values.items() if not np.isnan(value)}
-    if not known:
-        return "undefined"
-    low, high = (end(known, key=known.__getitem__) for end in (min, max))
-    texts = [form.format(known[each]).replace("%", " %") for each in (low, high)]
-    return texts[0] if len(values) == 1 else f"{texts[0]} ({low}) to {texts[1]} ({high})"
+def _whole_percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def table(found: Found) -> Table:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spikeguard.analysis.intervals import mean_interval
 from spikeguard.analysis.measurement import Measurement
 
 __all__ = [
@@ -97,9 +98,8 @@ def interval(values: ArrayLike) -> tuple[float, float, int]:
     """
     kept = np.asarray(values, dtype=np.float64)
     kept = kept[~np.isnan(kept)]
-    if len(kept) < 2:
-        return (float(kept[0]) if len(kept) else math.nan), math.nan, len(kept)
-    return float(kept.mean()), float(1.959964 * kept.std(ddof=1) / len(kept) ** 0.5), len(kept)
+    middle, _, high = mean_interval(kept)
+    return middle, high - middle, len(kept)
 
 
 def landscape_measurement(

@@ -1,4 +1,4 @@
-"""Texts and lines by layer that the analyses of membrane potentials share."""
+"""Lines by layer that analyses share."""
 
 from __future__ import annotations
 
@@ -16,13 +16,9 @@ __all__ = [
     "ALL",
     "Line",
     "layer_plot",
-    "listed",
-    "percent",
+    "layers_of",
     "require_margin",
-    "share_text",
-    "signed",
     "stepped",
-    "with_interval",
 ]
 
 ALL = "all layers"
@@ -30,37 +26,6 @@ ALL = "all layers"
 
 Line = tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float64] | None]
 """Values of the layers, and the ends of their intervals."""
-
-
-def percent(share: float) -> str:
-    """Write a share in [0, 1]: "61.4 %"; "-" for NaN."""
-    return "-" if math.isnan(share) else f"{100 * share:.1f} %"
-
-
-def signed(change: float) -> str:
-    """Write a relative change: "-64 %", with a minus sign; "-" for NaN."""
-    if math.isnan(change):
-        return "-"
-    return f"{100 * change:+.0f} %".replace("-", "\N{MINUS SIGN}")
-
-
-def with_interval(value: float, low: float, high: float) -> str:
-    """Write a share with its interval: "61.4 % [57.0, 65.6]"."""
-    if math.isnan(low) or math.isnan(value):
-        return percent(value)
-    return f"{percent(value)} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def share_text(m: Measurement, name: str, **at: object) -> str:
-    """Write a share of a measurement and its interval, of which the names end in _low, _high."""
-    return with_interval(*(m.number(name + end, **at) for end in ("", "_low", "_high")))
-
-
-def listed(texts: Mapping[str, str]) -> str:
-    """Write a text for each network; the label is left out for one network."""
-    if len(texts) == 1:
-        return next(iter(texts.values()))
-    return "; ".join(f"{label} {text}" for label, text in texts.items())
 
 
 def require_margin(owner: str, margin: float) -> None:
@@ -77,6 +42,13 @@ def stepped(m: Measurement, name: str, **at: object) -> Line:
         for axis in quantity.axes
     )
     return m[name][place], m[f"{name}_low"][place], m[f"{name}_high"][place]
+
+
+def layers_of(found: Mapping[str, Measurement], label: str) -> list[str] | list[int]:
+    """Return the names of a network's layers for an axis; numbers where networks differ."""
+    names = {tuple(m.axes["layer"].tolist()) for m in found.values()}
+    own = found[label].axes["layer"].tolist()
+    return [str(name) for name in own] if len(names) == 1 else list(range(1, len(own) + 1))
 
 
 def layer_plot(
@@ -103,8 +75,7 @@ def layer_plot(
     names = {tuple(m.axes["layer"].tolist()) for m in found.values()}
     marks, top = [], 0.0
     for label, m in found.items():
-        layers = m.axes["layer"].tolist()
-        x = layers if len(names) == 1 else list(range(1, len(layers) + 1))
+        x = layers_of(found, label)
         for (word, line), dash in zip(lines(m).items(), ("solid", "dot", "dash"), strict=False):
             y, low, high = (None if part is None else 100 * part[: len(x)] for part in line)
             text = f"{label}, {word}" if word else label

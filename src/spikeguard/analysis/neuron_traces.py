@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from spikeguard.analysis.attacked import attacked, traces
 from spikeguard.analysis.base import Passes, Section, batches, count_of, settings_of
 from spikeguard.analysis.image_intervals import HOW, share_quantities
-from spikeguard.analysis.layer_lines import ALL, listed, share_text
+from spikeguard.analysis.layer_lines import ALL
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.neuron_choice import MostChanged, Neuron, parse_neurons, random_neurons
 from spikeguard.analysis.plots import Plot, Rule, Series, Table
+from spikeguard.analysis.texts import listed, share_text
 from spikeguard.attacks.base import Attack, cost
 from spikeguard.data.images import Data, as_image_set
 from spikeguard.neurons.trace import LayerTrace

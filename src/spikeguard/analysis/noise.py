@@ -14,12 +14,13 @@ from torch import nn
 from spikeguard.analysis.attacked import traces
 from spikeguard.analysis.base import Passes, Section, batches, settings_of
 from spikeguard.analysis.image_intervals import HOW, share_quantities
-from spikeguard.analysis.layer_lines import ALL, listed, percent, share_text
+from spikeguard.analysis.layer_lines import ALL
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.membrane import relative_distance
 from spikeguard.analysis.noise_charts import noise_plots
 from spikeguard.analysis.noise_counts import BANDS, count_flips
 from spikeguard.analysis.plots import Plot, Table
+from spikeguard.analysis.texts import listed, percent, share_text
 from spikeguard.data.images import Data
 from spikeguard.neurons.modes import spiking_layers
 from spikeguard.system.progress import ProgressCallback

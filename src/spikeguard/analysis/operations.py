@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from spikeguard.analysis.activity import OF, layers_of, mean_of, settled, span
+from spikeguard.analysis.activity import OF, mean_of, settled
 from spikeguard.analysis.attacked import recorded
 from spikeguard.analysis.base import (
     Batch,
@@ -22,8 +21,11 @@ from spikeguard.analysis.base import (
     count_of,
     settings_of,
 )
+from spikeguard.analysis.intervals import mean_interval
+from spikeguard.analysis.layer_lines import layers_of
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Series, Table
+from spikeguard.analysis.texts import span
 from spikeguard.data.images import Data, as_image_set
 from spikeguard.models.adapters.foreign_neuron import ForeignError
 from spikeguard.models.input_dtype import in_dtype_of
@@ -34,7 +36,6 @@ from spikeguard.models.synaptic_operations import (
 )
 from spikeguard.neurons.modes import record
 from spikeguard.neurons.trace import LayerTrace
-from spikeguard.system.intervals import mean_interval
 from spikeguard.system.progress import ProgressCallback
 
 __all__ = ["Operations", "membrane_updates"]
@@ -134,14 +135,24 @@ class Operations:
             dense=(dense, ["layer"], unit, "all inputs and weights"),
             steps=([layer.steps for layer in layers.values()], ["layer"], "steps", once),
             not_counted=(uncounted_layers(model), ["uncounted"], "", "layers left out"),
-            Effective_ACs=(_mean(ac), ["of"], unit, text),
-            Effective_MACs=(_mean(mac), ["of"], unit, f"{text}; {once}"),
+            Effective_ACs=(mean_interval(ac), ["of"], unit, text),
+            Effective_MACs=(mean_interval(mac), ["of"], unit, f"{text}; {once}"),
             Dense=(float(dense.sum()), [], unit, f"all inputs and weights; {once}"),
-            Membrane_Updates=(_mean(updates), ["of"], "updates an image", f"potentials; {text}"),
-            energy=(_mean(nj), ["of"], "nJ", text),
-            every_step_MACs=(_mean(every), ["of"], unit, f"{text}; every step computed"),
+            Membrane_Updates=(
+                mean_interval(updates),
+                ["of"],
+                "updates an image",
+                f"potentials; {text}",
+            ),
+            energy=(mean_interval(nj), ["of"], "nJ", text),
+            every_step_MACs=(mean_interval(every), ["of"], unit, f"{text}; every step computed"),
             every_step_Dense=(float((dense * repeats).sum()), [], unit, "every step computed"),
-            every_step_energy=(_mean(nj_every), ["of"], "nJ", f"{text}; every step computed"),
+            every_step_energy=(
+                mean_interval(nj_every),
+                ["of"],
+                "nJ",
+                f"{text}; every step computed",
+            ),
         )
 
     def passes(self, samples: int, T: int) -> Passes:
@@ -252,10 +263,6 @@ def _updates(model: nn.Module, batch: Batch, seed: int) -> list[float]:
         except ForeignError:
             model(x)
             return [np.nan] * len(x)
-
-
-def _mean(values: NDArray[Any] | Sequence[float]) -> tuple[float, float, float]:
-    return mean_interval(np.asarray(values, dtype=np.float64).tolist())
 
 
 def _operations(m: Measurement) -> float:

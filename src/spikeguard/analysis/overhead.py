@@ -13,17 +13,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from spikeguard.analysis.activity import OF, span
+from spikeguard.analysis.activity import OF
 from spikeguard.analysis.base import Batch, NotApplicable, Passes, Section, batches, settings_of
+from spikeguard.analysis.intervals import median_interval
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Rule, Series, Table
+from spikeguard.analysis.texts import span
 from spikeguard.attacks.losses import cross_entropy
 from spikeguard.data.images import Data
 from spikeguard.models.input_dtype import in_dtype_of
 from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.lif import IF, LIF
 from spikeguard.rng import randomness
-from spikeguard.system.intervals import median_interval
 from spikeguard.system.progress import ProgressCallback
 
 __all__ = ["Overhead", "plain_twin", "time_ratios"]
@@ -84,7 +85,7 @@ class Overhead:
         for place, run in enumerate((_inference, _training_step)):
             pair = [_call(run, each, batch, seed) for each in (subject, plain)]
             times = time_ratios(*pair, rounds=self.rounds)
-            ratios.append(median_interval((times[:, 0] / times[:, 1]).tolist()))
+            ratios.append(median_interval(times[:, 0] / times[:, 1]))
             seconds.append(np.median(times, axis=0))
             if progress is not None:
                 progress(place + 1, len(_PHASES), "overhead")

@@ -13,14 +13,7 @@ from torch import Tensor, nn
 from spikeguard.analysis.attacked import attacked, traces
 from spikeguard.analysis.base import Passes, Section, batches, settings_of
 from spikeguard.analysis.image_intervals import HOW, Share, change_of_share, share_quantities
-from spikeguard.analysis.layer_lines import (
-    ALL,
-    listed,
-    percent,
-    require_margin,
-    share_text,
-    signed,
-)
+from spikeguard.analysis.layer_lines import ALL, require_margin
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.membrane import (
     NEAR,
@@ -32,6 +25,7 @@ from spikeguard.analysis.membrane import (
 )
 from spikeguard.analysis.plots import Plot, Table
 from spikeguard.analysis.potential_charts import potential_plots
+from spikeguard.analysis.texts import listed, percent, share_text, signed
 from spikeguard.attacks.base import Attack, cost
 from spikeguard.data.images import Data
 from spikeguard.neurons.trace import LayerTrace

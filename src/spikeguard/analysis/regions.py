@@ -20,11 +20,12 @@ from spikeguard.analysis.base import (
     count_of,
     settings_of,
 )
-from spikeguard.analysis.intervals import mean_interval, number_text
+from spikeguard.analysis.intervals import mean_interval
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Series, Table
 from spikeguard.analysis.region_counts import RegionCount, count_regions, crossings
 from spikeguard.analysis.saliency import input_gradient
+from spikeguard.analysis.texts import interval_text, labelled, number_text
 from spikeguard.attacks.base import Attack
 from spikeguard.data.images import Data, ImageSet, as_image_set
 from spikeguard.neurons.modes import spiking_layers
@@ -154,8 +155,8 @@ class Regions:
     @staticmethod
     def result(found: Mapping[str, Measurement]) -> str:
         """Return the mean number of regions along the gradient."""
-        parts = (f"{_text(m, 'gradient', False)} ({label})" for label, m in found.items())
-        return "Mean number of regions along the gradient: " + ", ".join(parts)
+        texts = {label: _text(m, "gradient", interval=False) for label, m in found.items()}
+        return "Mean number of regions along the gradient: " + labelled(texts)
 
     @staticmethod
     def table(found: Mapping[str, Measurement]) -> Table:
@@ -226,18 +227,13 @@ def _known(m: Measurement, line: str) -> tuple[float, float, float]:
 def _text(m: Measurement, line: str, interval: bool = True) -> str:
     """Return the mean number of regions; what was seen where more points are needed."""
     middle, low, high = _known(m, line)
-    if np.isnan(middle):
-        return "–"
     if np.isinf(middle):
         return f"> {number_text(np.nanmean(m['at_least'][:, LINES.index(line)]))}"
-    one, *ends = map(number_text, (middle, low, high))
-    return f"{one} [{', '.join(ends)}]" if interval else one
+    return interval_text(middle, low, high) if interval else number_text(middle)
 
 
 def _finite(values: NDArray[np.float64]) -> tuple[float, float, float]:
     """Return mean and interval of the values that are known; infinity stays."""
-    known = values[~np.isnan(values)]
-    if len(known) == 0 or np.isinf(known).any():
-        end = np.nan if len(known) == 0 else np.inf
-        return end, np.nan, np.nan
-    return mean_interval(known)
+    if np.isinf(values).any():
+        return np.inf, np.nan, np.nan
+    return mean_interval(values)

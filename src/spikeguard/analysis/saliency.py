@@ -24,6 +24,7 @@ from spikeguard.analysis.base import (
 from spikeguard.analysis.intervals import mean_interval
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Heat, Plot, Table
+from spikeguard.analysis.texts import interval_text, labelled, percent, percent_interval
 from spikeguard.attacks.losses import cross_entropy
 from spikeguard.attacks.model_access import classify, frozen
 from spikeguard.data.images import Data, as_image_set
@@ -170,22 +171,20 @@ class Saliency:
     @staticmethod
     def result(found: Mapping[str, Measurement]) -> str:
         """Return the share of pixels that hold half of the gradient."""
-        parts = (f"{100 * _half(m)[0]:.1f} % ({label})" for label, m in found.items())
-        return "Half of the gradient is in this share of the pixels: " + ", ".join(parts)
+        texts = {label: percent(_half(m)[0]) for label, m in found.items()}
+        return "Half of the gradient is in this share of the pixels: " + labelled(texts)
 
     @staticmethod
     def table(found: Mapping[str, Measurement]) -> Table:
         """Return a row for every network."""
         rows = []
         for label, m in found.items():
-            norm, low, high = mean_interval(m["norm"])
-            zeros = 100 * m["zeros"].mean()
             rows.append(
                 (
                     label,
-                    "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * v for v in _half(m))),
-                    f"{norm:.3g} [{low:.3g}, {high:.3g}]",
-                    f"{zeros:.1f} %",
+                    percent_interval(*_half(m)),
+                    interval_text(*mean_interval(m["norm"])),
+                    percent(float(m["zeros"].mean())),
                     str(int(np.isnan(m["half"]).sum())),
                 )
             )
@@ -212,8 +211,7 @@ class Saliency:
             with np.errstate(divide="ignore"):
                 size = np.log10(m["gradient"])
             size[np.isneginf(size)] = np.nan
-            share = 100 * _half(m)[0]
-            words = f"{label}: half of the gradient is in {share:.1f} % of the pixels."
+            words = f"{label}: half of the gradient is in {percent(_half(m)[0])} of the pixels."
             limits = (high - _DECADES, high)
             name = f"map-{place}"
             plots.append(_row(name, "Gradient", words, size, limits=limits, network=label))
@@ -222,8 +220,7 @@ class Saliency:
 
 def _half(m: Measurement) -> tuple[float, float, float]:
     """Return the mean share of pixels that hold half of the gradient, with its interval."""
-    known = m["half"][~np.isnan(m["half"])]
-    return mean_interval(known) if len(known) else (math.nan,) * 3
+    return mean_interval(m["half"])
 
 
 def _row(

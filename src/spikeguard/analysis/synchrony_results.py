@@ -46,7 +46,8 @@ def share_range(found: Mapping[str, Measurement], condition: str) -> str:
         [quantity_at(m, "undefined", condition=condition) for m in found.values()]
     )
     known = shares[~np.isnan(shares)]  # a layer of one neuron has no pair
-    return f"{100 * known.min():.0f} to {100 * known.max():.0f} %" if len(known) else "0 %"
+    ends = [f"{100 * end:.0f}" for end in (known.min(), known.max())] if len(known) else ["0"]
+    return f"{' to '.join(dict.fromkeys(ends))} %"
 
 
 def quantity_at(m: Measurement, name: str, **at: str) -> Numbers:

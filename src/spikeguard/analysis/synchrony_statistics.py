@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spikeguard.analysis.correlation import CONVENTIONS, moments
+from spikeguard.analysis.intervals import mean_interval
 from spikeguard.analysis.spike_trains import TIMES, LayerTrains
-from spikeguard.system.intervals import Z
 
 __all__ = ["CHANGES", "CONDITIONS", "MAPS", "statistics", "thinned"]
 
@@ -39,7 +39,7 @@ def statistics(
         for t, time in enumerate(TIMES):
             images = {c: layer.found[c, time].per_image() for c in CONDITIONS}
             for c, condition in enumerate(CONDITIONS):
-                level[:, n, c, :, t] = _mean(images[condition])
+                level[:, n, c, :, t] = _means(images[condition])
                 defined[n, c] = (~np.isnan(images[condition][:, :2])).sum(0)
                 for k, matrix in enumerate(layer.found[condition, time].matrix().values()):
                     values = matrix[np.triu_indices(len(matrix), 1)]
@@ -53,7 +53,7 @@ def statistics(
             }
             for d, pair in enumerate(CHANGES):
                 after, before = ((alike if "control" in pair else images)[c] for c in pair)
-                change[:, n, d, :, t] = _mean((after - before)[:, :2])
+                change[:, n, d, :, t] = _means((after - before)[:, :2])
     kept = [len(matched), len(matched), int(matched.sum())]
     by, of = ["layer", "condition", "convention", "time"], "correlations of the mean matrix"
     out: dict[str, tuple[ArrayLike, Sequence[str], str, str]] = {
@@ -76,15 +76,9 @@ def statistics(
     return out | {name: (values, by, "1", f"{name}, {of}") for name, values in found.items()}
 
 
-def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return mean and 95 % interval of the columns of values [n, K], [3, K]; NaN is left out."""
-    out = np.full((3, values.shape[1]), np.nan)
-    for k, column in enumerate(values.T):
-        seen = column[~np.isnan(column)]
-        if len(seen):
-            half = Z * seen.std(ddof=1) / len(seen) ** 0.5 if len(seen) > 1 else np.nan
-            out[:, k] = seen.mean() + np.array([0, -half, half])
-    return out
+    return np.array([mean_interval(column) for column in values.T]).T
 
 
 def thinned(layer: LayerTrains | None, condition: str, time: str) -> NDArray[np.float32]:

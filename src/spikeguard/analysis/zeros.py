@@ -16,6 +16,7 @@ from spikeguard.analysis.image_intervals import HOW, share_of
 from spikeguard.analysis.intervals import mean_interval
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Series, Table
+from spikeguard.analysis.texts import percent, percent_interval, span
 from spikeguard.analysis.zero_gradients import (
     NEAR,
     OperationGradient,
@@ -108,13 +109,7 @@ class Zeros:
     def result(found: Mapping[str, Measurement]) -> str:
         """Return the share of pixels without a gradient."""
         shares = {label: m.number("zeros", operation="input") for label, m in found.items()}
-        low, high = (end(shares, key=shares.__getitem__) for end in (min, max))
-        if len(shares) == 1:
-            return f"{100 * shares[low]:.1f} % of the pixels have a gradient of exactly 0"
-        return (
-            f"Pixels with a gradient of exactly 0: {100 * shares[low]:.1f} % ({low}) to "
-            f"{100 * shares[high]:.1f} % ({high})"
-        )
+        return f"Pixels with a gradient of exactly 0: {span(shares, percent)}"
 
     @staticmethod
     def table(found: Mapping[str, Measurement]) -> Table:
@@ -197,7 +192,7 @@ def _cell(m: Measurement, name: str) -> str:
     mean, (low, high) = m[name][0], m[f"{name}_interval"][0]
     if name == "norm":
         return f"{mean:.3g} [{low:.2g}, {high:.2g}]"
-    return f"{100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return percent_interval(mean, low, high)
 
 
 def _span(shares: NDArray[np.float64]) -> str:

@@ -94,8 +94,8 @@ def analyse(
     )
     used = attack or DEFAULT_ATTACK
     planned = [plan_analyses(each, lines, attack=used, limit=limit) for each in subjects]
-    for option, given in (("attack", attack), ("eps", eps), ("norm", norm)):
-        if given is not None and not any(map(takes_attack, lines)):
+    for option, value in (("attack", attack), ("eps", eps), ("norm", norm)):
+        if value is not None and not any(map(takes_attack, lines)):
             raise ConfigError(f"--{option}: {lines[0].split()[0]} applies no attack; leave it out.")
     found: dict[str, dict[str, Measurement]] = {}
     for subject, analyses in zip(subjects, planned, strict=True):
