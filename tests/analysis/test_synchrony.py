@@ -156,7 +156,7 @@ def test_the_convention_reverses_the_sign_where_more_neurons_vary():
     assert m["images"].tolist() == [4, 4, 2]
     text = result({"net": m})
     assert "reverses the sign of the change in 1 of 1 layers" in text
-    assert "93 to 93 % of the pairs of trains are undefined on clean images, 0 to 0 %" in text
+    assert "93 % of the pairs of trains are undefined on clean images, 0 % at failure" in text
     assert "higher in 0 layers and lower in 0" in text
 
 
