@@ -8,7 +8,7 @@ from torch import nn
 import spikeguard as sg
 from spikeguard.analysis import Operations
 from spikeguard.analysis.base import NotApplicable
-from spikeguard.analysis.operations import membrane_updates
+from spikeguard.analysis.membrane_updates import membrane_updates
 from spikeguard.models import SNN, SEWResNet
 from spikeguard.models.snn import TimeSequential
 from spikeguard.neurons import IF, LIF, record

@@ -10,6 +10,7 @@ from spikeguard.analysis.gates import Gates
 from spikeguard.analysis.jacobian import Jacobian
 from spikeguard.analysis.landscape import Landscape
 from spikeguard.analysis.layer_perturbation import LayerPerturbation, perturbations
+from spikeguard.analysis.lif_twin import plain_twin
 from spikeguard.analysis.measurement import Measurement, Quantity
 from spikeguard.analysis.membrane import (
     LayerCounts,
@@ -20,7 +21,7 @@ from spikeguard.analysis.membrane import (
 from spikeguard.analysis.neuron_traces import Traces
 from spikeguard.analysis.noise import Noise
 from spikeguard.analysis.operations import Operations
-from spikeguard.analysis.overhead import Overhead, plain_twin
+from spikeguard.analysis.overhead import Overhead
 from spikeguard.analysis.perturbation import Perturbation
 from spikeguard.analysis.potentials import Potentials
 from spikeguard.analysis.region_counts import RegionCount, count_regions, crossings

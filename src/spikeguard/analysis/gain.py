@@ -16,6 +16,7 @@ from spikeguard.analysis.intervals import mean_over_images
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.perturbed import as_far_at_random, norms
 from spikeguard.analysis.plots import Plot, Series, Table
+from spikeguard.analysis.texts import labelled
 from spikeguard.attacks.base import Attack, cost
 from spikeguard.data.images import Data, as_image_set
 from spikeguard.neurons.trace import LayerTrace
@@ -151,11 +152,9 @@ class Gain:
     def result(found: Mapping[str, Measurement]) -> str:
         """Return the gain from the image to the last spikes, attack against random."""
         start = "Gain from the image to the last spikes, attack / random"
-        return f"{start}: " + ", ".join(
-            f"{m['spikes'][0, -1]:.2f} / {m['spikes'][1, -1]:.2f}"
-            + (f" ({label})" if len(found) > 1 else "")
-            for label, m in found.items()
-        )
+        last = {label: m["spikes"][:, -1] for label, m in found.items()}
+        texts = {label: f"{attack:.2f} / {chance:.2f}" for label, (attack, chance) in last.items()}
+        return f"{start}: {labelled(texts)}"
 
     @staticmethod
     def table(found: Mapping[str, Measurement]) -> Table:

@@ -8,7 +8,7 @@ from typing import Any
 from spikeguard.analysis.landscape_numbers import PLACES, interval
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Heat, Plot, Series, Surface, Table
-from spikeguard.analysis.texts import span
+from spikeguard.analysis.texts import span, whole_percent
 from spikeguard.system.intervals import wilson
 
 __all__ = ["CONTOURS", "beaten", "plots", "result", "table", "weight_result"]
@@ -47,13 +47,9 @@ def weight_result(found: Found) -> str:
     kept = {label: float(m["held"][1].mean()) for label, m in found.items()}
     clean = {label: float(m["held"][0].mean()) for label, m in found.items()}
     return (
-        f"Mean accuracy over the grid of weights: {span(clean, _whole_percent)} on clean images, "
-        f"{span(kept, _whole_percent)} on attacked ones"
+        f"Mean accuracy over the grid of weights: {span(clean, whole_percent)} on clean images, "
+        f"{span(kept, whole_percent)} on attacked ones"
     )
-
-
-def _whole_percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 def table(found: Found) -> Table:

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import nn
 
-from spikeguard.analysis.activity import OF, mean_of, settled
-from spikeguard.analysis.attacked import recorded
+from spikeguard.analysis.activity import OF, mean_of
 from spikeguard.analysis.base import (
-    Batch,
     NotApplicable,
     Passes,
     Section,
@@ -24,21 +21,18 @@ from spikeguard.analysis.base import (
 from spikeguard.analysis.intervals import mean_interval
 from spikeguard.analysis.layer_lines import layers_of
 from spikeguard.analysis.measurement import Measurement
+from spikeguard.analysis.membrane_updates import updates_of
 from spikeguard.analysis.plots import Plot, Series, Table
 from spikeguard.analysis.texts import span
 from spikeguard.data.images import Data, as_image_set
-from spikeguard.models.adapters.foreign_neuron import ForeignError
-from spikeguard.models.input_dtype import in_dtype_of
 from spikeguard.models.synaptic_operations import (
     count_operations,
     joined_operations,
     uncounted_layers,
 )
-from spikeguard.neurons.modes import record
-from spikeguard.neurons.trace import LayerTrace
 from spikeguard.system.progress import ProgressCallback
 
-__all__ = ["Operations", "membrane_updates"]
+__all__ = ["Operations"]
 
 MAC_PJ = 4.6  # float32 multiplication 3.7 pJ and addition 0.9 pJ, 45 nm, 0.9 V: Horowitz 2014
 AC_PJ = 0.9  # float32 addition: the same
@@ -106,7 +100,7 @@ class Operations:
                 progress=progress,
                 what="operations",
             ):
-                updates += _updates(model, batch, seed)
+                updates += updates_of(model, batch, seed)
                 passes.append(dict(counts))
         layers = joined_operations(passes)
         if not layers:
@@ -234,35 +228,6 @@ class Operations:
                 y_title="Energy (nJ)",
             ),
         ]
-
-
-def membrane_updates(trace: Mapping[str, LayerTrace]) -> torch.Tensor:
-    """Return the membrane updates of every image of a pass, int64 [B], as NeuroBench counts them.
-
-    All neurons in the first step; later each neuron whose potential after the reset differs from
-    that of the step before.
-    """
-    found = torch.zeros(0, dtype=torch.int64)
-    for layer in trace.values():
-        u = layer.u.detach().flatten(2)
-        moved = (u[1:] != u[:-1]).sum((0, 2)) + u.shape[2]
-        found = moved if not len(found) else found + moved
-    return found
-
-
-def _updates(model: nn.Module, batch: Batch, seed: int) -> list[float]:
-    """Run a batch and return the membrane updates of its images; not a number where unknown."""
-    x = in_dtype_of(model, batch.x)
-    with recorded(model, batch, seed):
-        settled(model, x)
-        try:
-            with record(model) as trace:
-                model(x)
-            found = membrane_updates(trace)
-            return found.tolist() if len(found) else [np.nan] * len(x)
-        except ForeignError:
-            model(x)
-            return [np.nan] * len(x)
 
 
 def _operations(m: Measurement) -> float:

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from spikeguard.analysis.activity import OF
-from spikeguard.analysis.base import Batch, NotApplicable, Passes, Section, batches, settings_of
+from spikeguard.analysis.base import Batch, Passes, Section, batches, settings_of
 from spikeguard.analysis.intervals import median_interval
+from spikeguard.analysis.lif_twin import plain_twin
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Rule, Series, Table
 from spikeguard.analysis.texts import span
@@ -23,11 +24,10 @@ from spikeguard.attacks.losses import cross_entropy
 from spikeguard.data.images import Data
 from spikeguard.models.input_dtype import in_dtype_of
 from spikeguard.neurons.base import Neuron
-from spikeguard.neurons.lif import IF, LIF
 from spikeguard.rng import randomness
 from spikeguard.system.progress import ProgressCallback
 
-__all__ = ["Overhead", "plain_twin", "time_ratios"]
+__all__ = ["Overhead", "time_ratios"]
 
 _PHASES = ("inference", "training step")
 
@@ -159,29 +159,6 @@ class Overhead:
         ]
 
 
-def plain_twin(model: nn.Module) -> nn.Module:
-    """Return a copy of a network whose neurons are LIF of the same threshold, reset and surrogate.
-
-    LIF and IF stay as they are. A leak that is learned or differs between neurons becomes its mean
-    where it is known, else 0.5.
-
-    Raises:
-        NotApplicable: If the network has no neuron of SpikeGuard.
-    """
-    twin = copy.deepcopy(model)
-    neurons = [(name, m) for name, m in twin.named_modules() if isinstance(m, Neuron)]
-    if not neurons:
-        raise NotApplicable(
-            "overhead needs neurons of SpikeGuard to replace; the network has none."
-        )
-    for name, neuron in neurons:
-        if type(neuron) in (LIF, IF):
-            continue
-        parent, _, place = name.rpartition(".")
-        setattr(twin.get_submodule(parent), place, _plain(neuron))
-    return twin
-
-
 def time_ratios(
     first: Callable[[], object],
     second: Callable[[], object],
@@ -227,20 +204,6 @@ def _seconds(call: Callable[[], object], repeats: int) -> float:
         call()
     torch.cuda.synchronize()
     return (time.perf_counter() - start) / repeats
-
-
-def _plain(neuron: Neuron) -> LIF:
-    """Return a LIF neuron with the settings of another one."""
-    decay = getattr(neuron, "decay", 0.5)
-    decay = float(decay.detach().mean()) if isinstance(decay, torch.Tensor) else float(decay)
-    plain = LIF(
-        min(1.0, max(decay, 1e-3)),
-        neuron.v_th,
-        surrogate=neuron.surrogate,
-        detach_reset=neuron.detach_reset,
-        reset=neuron.reset,
-    )
-    return plain.train(neuron.training)
 
 
 def _is_spiking(module: nn.Module) -> bool:

@@ -19,6 +19,7 @@ from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.perturbation_plots import perturbation_plots, perturbation_table
 from spikeguard.analysis.perturbed import as_far_at_random, at_radius, norms, radii
 from spikeguard.analysis.plots import Plot, Table
+from spikeguard.analysis.texts import span, whole_percent
 from spikeguard.attacks.base import Attack, cost
 from spikeguard.data.images import Data, as_image_set
 from spikeguard.neurons.modes import spiking_layers
@@ -171,15 +172,9 @@ class Perturbation:
     @staticmethod
     def result(found: Mapping[str, Measurement]) -> str:
         """Return the error of the simplified recursion in the last layer."""
-        errors = {label: 100 * m["plain_error"][0, -1, -1] for label, m in found.items()}
-        low, high = (end(errors, key=errors.__getitem__) for end in (min, max))
+        errors = {label: float(m["plain_error"][0, -1, -1]) for label, m in found.items()}
         start = "Error of the simplified recursion in the last spiking layer under attack"
-        if len(errors) == 1 or not np.isfinite(list(errors.values())).all():
-            return f"{start}: " + ", ".join(
-                f"{value:.0f} %" if len(errors) == 1 else f"{value:.0f} % ({label})"
-                for label, value in errors.items()
-            )
-        return f"{start}: {errors[low]:.0f} % ({low}) to {errors[high]:.0f} % ({high})"
+        return f"{start}: {span(errors, whole_percent)}"
 
     @staticmethod
     def table(found: Mapping[str, Measurement]) -> Table:

@@ -17,6 +17,7 @@ __all__ = [
     "share_text",
     "signed",
     "span",
+    "whole_percent",
 ]
 
 
@@ -44,6 +45,11 @@ def interval_text(middle: float, low: float, high: float) -> str:
 def percent(share: float) -> str:
     """Write a share in [0, 1]: "61.4 %"; "-" for NaN."""
     return "-" if math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def whole_percent(share: float) -> str:
+    """Write a share in [0, 1]: "61 %"."""
+    return f"{100 * share:.0f} %"
 
 
 def signed(change: float) -> str:

@@ -70,3 +70,11 @@ def test_networks_differ_by_marker_on_short_and_on_long_lines(kind, points):
     assert [each.marker.symbol for each in chart.data] == ["circle", "square"]
     shown = {each.marker.maxdisplayed for each in chart.data}
     assert shown == ({0} if (kind, points) == ("line", 10) else {9})
+
+
+def test_bars_of_networks_differ_by_hatch():
+    shapes = ("circle", "square", "diamond", "triangle-up")
+    look = {name: Look("#333333", name) for name in shapes}
+    marks = [Series(["x"], [1], name, name, kind="bars") for name in shapes]
+    chart = drawn(Plot("p", "Title", "Finding", marks), look, id="p").figure
+    assert len({each.marker.pattern.shape for each in chart.data}) == 4
