@@ -72,9 +72,14 @@ def test_networks_differ_by_marker_on_short_and_on_long_lines(kind, points):
     assert shown == ({0} if (kind, points) == ("line", 10) else {9})
 
 
-def test_bars_of_networks_differ_by_hatch():
+def test_bars_of_networks_have_their_markers_as_text():
     shapes = ("circle", "square", "diamond", "triangle-up")
     look = {name: Look("#333333", name) for name in shapes}
-    marks = [Series(["x"], [1], name, name, kind="bars") for name in shapes]
+    marks = [Series(["x", "y"], [1, 2], name, name, kind="bars") for name in shapes]
     chart = drawn(Plot("p", "Title", "Finding", marks), look, id="p").figure
-    assert len({each.marker.pattern.shape for each in chart.data}) == 4
+    assert [each.text for each in chart.data] == [(sign,) * 2 for sign in "●■◆▲"]
+    assert [each.name for each in chart.data] == [
+        f"{s} {n}" for s, n in zip("●■◆▲", shapes, strict=True)
+    ]
+    (neutral,) = figure(Series(["x"], [1], "MAC", kind="bars")).data
+    assert (neutral.name, neutral.text) == ("MAC", None)

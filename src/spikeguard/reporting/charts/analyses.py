@@ -28,10 +28,9 @@ __all__ = ["drawn"]
 
 _MARKERS = 24  # points of a line that all have a marker
 _THINNED = 9  # markers of a longer line, which tell networks apart without colour
-# Hatches of bars, by the marker of the network.
-_HATCHES = {"square": "/", "diamond": "x", "triangle-up": ".", "triangle-down": "-"}
-_HATCHES |= {"pentagon": "+", "star": "|"}
-_HATCH = {"fgcolor": "#ffffff", "size": 7, "solidity": 0.2}
+# The marker of a network as text, in its bars and their legend.
+_SIGNS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲"}
+_SIGNS |= {"triangle-down": "▼", "pentagon": "⬟", "star": "★"}
 _FEW = 64  # numbers of a chart that are kept in double precision
 
 # Colours that stay apart in grey and for the colour-blind: Cividis, and blue-white-orange.
@@ -133,9 +132,20 @@ def _add_series(figure: go.Figure, it: Series, look: Mapping[str, Look]) -> None
     x, y = _thin(it.x), _thin(it.y)
     if it.kind == "bars":
         fill = {"solid": colour, "dash": tint(colour, 0.4), "dot": tint(colour, 0.16)}[it.dash]
-        pattern = {"shape": "" if own is None else _HATCHES.get(own.shape, ""), **_HATCH}
-        marker = {"color": fill, "pattern": pattern}
-        figure.add_bar(x=x, y=y, name=name, marker=marker, error_y=_errors(it, y))
+        sign = "" if own is None else _SIGNS.get(own.shape, "")
+        figure.add_bar(
+            x=x,
+            y=y,
+            name=f"{sign} {name}".strip(),
+            marker={"color": fill},
+            error_y=_errors(it, y),
+            text=[sign] * len(y) if sign else None,
+            textposition="inside",
+            insidetextanchor="start",
+            insidetextfont={"color": "#ffffff"},
+            textangle=0,
+            hoverinfo="x+y+name",
+        )
         return
     shape = "circle" if own is None else own.shape
     outline = it.kind == "steps" or (it.kind == "line" and len(y) > _MARKERS)
