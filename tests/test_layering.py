@@ -25,6 +25,7 @@ LAYERS = [
     {"reporting"},
     {"runs"},
     {"sweeps"},
+    {"maps"},
     {"cli"},
     {"__main__"},
 ]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from spikeguard.cli.commands.sweep import _number, seconds_of
+from spikeguard.cli.commands.sweep import number_text, seconds_of
 from spikeguard.cli.entry import app, main
 from spikeguard.config.errors import ConfigError
 from tests.toys.sweeps import TINY
@@ -128,7 +128,7 @@ def test_durations(text, seconds):
     ("value", "text"), [(0.123456, "0.1235"), (144912.3, "144,912"), (1e30, "1e+30"), (3, "3")]
 )
 def test_numbers_of_the_table(value, text):
-    assert _number(value) == text
+    assert number_text(value) == text
 
 
 def test_a_wrong_duration():

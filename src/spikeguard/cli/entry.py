@@ -74,6 +74,12 @@ _EXAMPLES = {
         "sweep my.yaml train.lr=1e-4:1e-1:4:log --maximise val_accuracy",
         "sweep my.yaml train.lr=0.1,1 --maximise accuracy --budget 8h",
     ],
+    "map": [
+        "map demo/vanilla --x neuron.tau=1.1:4:5 --y neuron.v_th=0.1:2:5 --out runs/map",
+        "map demo/vanilla --x neuron.tau=1.1:4:9 --y neuron.v_th=0.1:2:9 --robust snn@0.1 --jobs 2",
+        "map demo/tgo train.lr=1e-3 --x neuron.v_th=0.5:2:4 --y neuron.sigma=0.1:1:4 --seeds 0,1",
+        "map my.yaml --x neuron.v_th=0.5:2:9 --y train.lr=1e-4:1e-1:9:log --steps 500 --budget 8h",
+    ],
     "list": ["list", "list neurons", "list recipes tgo/", "list suites --json"],
 }
 _HELP = {
@@ -86,6 +92,7 @@ _HELP = {
     "bench": "Measure time and memory beside other libraries.",
     "reproduce": "Train and attack every recipe of a folder at several seeds; print one table.",
     "sweep": "Train and measure a recipe at many values of its fields.",
+    "map": "Map where a network works in a plane of two recipe fields, and what it costs.",
     "list": "List the names that recipes and commands take.",
 }
 _DATA = {
@@ -97,6 +104,7 @@ _DATA = {
 }
 
 
+_FUNCTION = {"list": "list_", "map": "map_"}  # which Python has already
 _LESS_MEMORY = (
     "use a smaller network, batch size (train.batch_size, evaluate.batch_size) or number of "
     "processes (--jobs), or free some memory and run it again; finished parts are kept."
@@ -118,7 +126,7 @@ app = App(
 )
 for _name, _text in _HELP.items():
     app.command(
-        f"spikeguard.cli.commands.{_name}:{_name if _name != 'list' else 'list_'}",
+        f"spikeguard.cli.commands.{_name}:{_FUNCTION.get(_name, _name)}",
         name=_name,
         help=_text,
         help_epilogue=_epilogue(_EXAMPLES[_name]),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from spikeguard.sweeps.space import Dimension
     from spikeguard.sweeps.table import Outcome
 
-__all__ = ["seconds_of", "sweep"]
+__all__ = ["Repeated", "number_text", "seconds_of", "seeds_of", "sweep"]
 
 Repeated = Annotated[list[str] | None, Parameter(negative="", consume_multiple=False)]
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -101,7 +101,7 @@ def sweep(
     plan = Plan(
         recipe,
         tuple(changes),
-        _seeds(seeds, loaded.seed),
+        seeds_of(seeds, loaded.seed),
         tuple(metrics),
         folder,
         data_root,
@@ -172,7 +172,12 @@ def _sampler(dimensions: Sequence[Dimension], trials: int | None) -> str:
     return "nsga2" if trials is not None and trials < size else "grid"
 
 
-def _seeds(given: Sequence[str] | None, own: int) -> tuple[int, ...]:
+def seeds_of(given: Sequence[str] | None, own: int) -> tuple[int, ...]:
+    """Read the seeds of each point; the recipe's own where none are given.
+
+    Raises:
+        ConfigError: If one is no whole number >= 0, or is given twice.
+    """
     if not given:
         return (own,)
     try:
@@ -190,8 +195,8 @@ def _show(found: Outcome, metrics: Sequence[str], folder: Path) -> None:
         names = list(found.records[0].point)
         rows = [
             (
-                *(_number(record.point[name]) for name in names),
-                *(_number(record.values[text]) for text in metrics),
+                *(number_text(record.point[name]) for name in names),
+                *(number_text(record.values[text]) for text in metrics),
                 "*" if place in found.best else "",
             )
             for place, record in enumerate(found.records)
@@ -212,11 +217,12 @@ def _show(found: Outcome, metrics: Sequence[str], folder: Path) -> None:
         say(f"{found.left} left; the same command goes on with the rest")
 
 
-def _number(value: Any) -> str:
+def number_text(value: Any) -> str:
+    """Write a number of a table with four digits, or a word."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
 def _point(point: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_number(value)}" for name, value in point.items())
+    return ", ".join(f"{name}={number_text(value)}" for name, value in point.items())

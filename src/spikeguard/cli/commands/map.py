@@ -1,0 +1,129 @@
+"""``spikeguard map``: accuracy, spikes, operations and robustness in a plane of two fields."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from spikeguard.cli.commands.sweep import Repeated, number_text, seconds_of, seeds_of
+from spikeguard.cli.console import (
+    Plugin,
+    allowed_plugins,
+    note,
+    progress_board,
+    say,
+    table,
+    words,
+)
+from spikeguard.cli.json_output import AsJson, write_result
+
+if TYPE_CHECKING:
+    from spikeguard.maps.operational_map import MapResult, OperationalMap
+
+__all__ = ["map_"]
+
+STEPS = 1000
+
+
+def map_(
+    recipe: str,
+    /,
+    *changes: str,
+    x: str,
+    y: str,
+    seeds: Repeated = None,
+    steps: int = STEPS,
+    robust: Repeated = None,
+    budget: str | None = None,
+    jobs: int = 1,
+    resume: Annotated[bool, Parameter(negative="")] = True,
+    out: Path | None = None,
+    json: AsJson = False,
+    plugin: Plugin = None,
+    data_root: Path | None = None,
+) -> int:
+    """Train a recipe at many values of two fields, and map where it works and what it costs.
+
+    A coarse grid is measured first, then the cells where class or accuracy changes; a cell amid
+    equal ones is not measured. Finished cells are kept: the same command goes on after an
+    interruption. Exit code 1 if a cell failed.
+
+    Args:
+        recipe: A YAML file, or a recipe that ships with SpikeGuard (see 'spikeguard list recipes').
+        changes: Changes to the recipe, such as data.train_limit=5000.
+        x: FIELD=low:high:n, FIELD=low:high:n:log or FIELD=a,b,c, such as neuron.tau=1.001:5:10, a
+            time constant that sets decay and input_scale.
+        y: The second field, such as neuron.v_th=0.01:3:10.
+        seeds: Seeds of each cell, repeated or with commas; the recipe's when left out.
+        steps: Optimiser steps of each training, rounded up to whole epochs. A silent cell is
+            trained again with 4 and 16 times the steps before it is called silent.
+        robust: SUITE@EPS of an accuracy under attack, such as snn@8/255; repeated or with commas.
+        budget: Begin no further cell after this time, such as 90s, 30m or 8h.
+        jobs: Worker processes of one thread each.
+        resume: Go on with the map in the folder; always on.
+        out: Folder of the map; runs/map-<recipe> when left out.
+        json: Print the map as JSON and nothing else on standard output.
+        plugin: Package whose parts the recipe may name as package.module:Part; repeated or with
+            commas. Its code runs.
+        data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
+    """
+    from spikeguard.config.schema import load_recipe
+    from spikeguard.maps.operational_map import OperationalMap, draw_map
+    from spikeguard.maps.plan import MapPlan
+    from spikeguard.sweeps.metrics import parse_metric
+    from spikeguard.sweeps.space import parse_dimension
+
+    plugins = allowed_plugins(plugin)
+    axes = [parse_dimension(text) for text in (x, y)]
+    under = [f"robust:{text}" for text in dict.fromkeys(words(robust or []))]
+    metrics = ("accuracy", "spikes", "synops", "near_threshold", *under)
+    for text in metrics:
+        parse_metric(text)
+    loaded = load_recipe(recipe, changes, plugins=plugins)
+    folder = Path("runs") / f"map-{loaded.name.replace('/', '-')}" if out is None else out
+    own = seeds_of(seeds, loaded.seed)
+    plan = MapPlan(recipe, changes, own, metrics, folder, data_root, plugins, steps=steps)
+    of = OperationalMap(plan, *axes)
+    with progress_board() as board:
+        found = draw_map(of, jobs=jobs, seconds=seconds_of(budget), progress=board, announce=note)
+    _show(of, found, under)
+    if json:
+        write_result("map", {"folder": folder, **vars(found)})
+    return 1 if found.failed else 0
+
+
+def _show(of: OperationalMap, found: MapResult, under: Sequence[str]) -> None:
+    names = [axis.field for axis in (of.x, of.y)]
+    rows = [_row(cell, names, under) for cell in found.cells]
+    head = (*(name.rpartition(".")[2] for name in names), "class", "steps", "accuracy")
+    table((*head, "spikes", "synops", *under), rows)
+    say()
+    classes = Counter(cell["class"] or "failed" for cell in found.cells)
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()))
+    say(f"{len(found.cells)} of {found.size} cells measured: {counts or 'none'}")
+    say(f"table in {of.plan.folder / 'map.json'} and map.csv")
+    for cell in found.failed:
+        at = ", ".join(f"{name}={number_text(cell['point'][name])}" for name in names)
+        say(f"failed: {at}: {cell['error']}")
+    if found.left:
+        say(f"{found.left} or more left; the same command goes on with the rest")
+
+
+def _row(cell: dict[str, Any], names: Sequence[str], under: Sequence[str]) -> tuple[str, ...]:
+    at = [number_text(cell["point"][name]) for name in names]
+    if "accuracy" not in cell:
+        return (*at, cell["class"] or "failed", *[""] * (4 + len(under)))
+    score, operations = cell["accuracy"], cell["operations"]
+    return (
+        *at,
+        cell["class"],
+        f"{cell['steps']:,}",
+        f"{score['accuracy']:.1%} [{100 * score['low']:.1f}, {100 * score['high']:.1f}]",
+        number_text(cell["spikes"]["an_image"]),
+        number_text(operations["effective_acs"] + operations["effective_macs"]),
+        *(f"{cell['robust'][text]['accuracy']:.1%}" for text in under),
+    )
