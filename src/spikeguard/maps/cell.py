@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from spikeguard.runs.run import Run
     from spikeguard.sweeps.metrics import Metric
 
-__all__ = ["CleanLook", "input_spikes", "joined", "measured"]
+__all__ = ["CleanLook", "behaviour_of", "input_spikes", "joined", "measured"]
 
 _OPERATIONS = 128  # images on which operations are counted
 
@@ -64,15 +64,34 @@ class CleanLook:
         )
         activity = _analysed(run, "activity", Activity(limit=limit))
         epochs = list(map(json.loads, (run.path / METRICS).read_text("utf-8").splitlines()))
-        behaviour = Behaviour(
+        behaviour = behaviour_of(
             float(clean.outcomes["clean"].sum()),
-            limit,
             images.num_classes,
-            float(activity["spikes"].sum(1).min()),
-            float(activity["rate"].mean(1).max()),
+            activity,
             [float(epoch["train_loss"]) for epoch in epochs],
         )
         return cls(clean, activity, int(epochs[-1]["step"]), behaviour)
+
+
+def behaviour_of(
+    right: float, labels: int, activity: Measurement, losses: Sequence[float]
+) -> Behaviour:
+    """Return what the class depends on.
+
+    Args:
+        right: Images classified correctly, of those of the activity.
+        labels: Number of classes of the task.
+        activity: Result of the analysis "activity".
+        losses: Mean training loss of each epoch.
+    """
+    return Behaviour(
+        right,
+        activity.samples,
+        labels,
+        float(activity["spikes"].sum(1).min()),
+        float(activity["rate"].mean(1).max()),
+        losses,
+    )
 
 
 def measured(run: Run, look: CleanLook, robust: Sequence[Metric]) -> dict[str, Any]:
@@ -87,22 +106,30 @@ def measured(run: Run, look: CleanLook, robust: Sequence[Metric]) -> dict[str, A
 
     plan, images = run.recipe.evaluate, min(_limit(run), _OPERATIONS)
     operations = _analysed(run, "operations", Operations(limit=images))
-    attacked = {each.text: run.evaluate(each.suite, eps=each.eps) for each in robust}
+    kind = classify(look.behaviour)
+    works = kind in ("working", "not converged")  # else the check warns of what the class says
+    attacked = {
+        each.text.removeprefix("robust:"): (
+            each,
+            run.evaluate(each.suite, eps=each.eps, check=works),
+        )
+        for each in robust
+    }
     return {
-        "class": classify(look.behaviour),
+        "class": kind,
         "accuracy": _score(look.clean.clean),
         "spikes": _spikes(run, look.activity),
         "operations": _operations(operations),
         "near_threshold": run.membrane().near_threshold,
         "robust": {
-            each.text: {
-                "suite": each.suite,
+            text: {
+                "suite": metric.suite,
                 "norm": plan.norm,
-                "eps": each.eps,
-                **_score(attacked[each.text].worst_case),
-                "zero_gradient": float(attacked[each.text].zero_gradient),
+                "eps": metric.eps,
+                **_score(found.worst_case),
+                "zero_gradient": float(found.zero_gradient),
             }
-            for each in robust
+            for text, (metric, found) in attacked.items()
         },
     }
 

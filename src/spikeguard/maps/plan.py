@@ -184,5 +184,5 @@ def _value(card: Mapping[str, Any], text: str) -> float:
     elif text == "near_threshold":
         found = card["near_threshold"]
     else:
-        found = card["robust"][text]["accuracy"]
+        found = card["robust"][text.removeprefix("robust:")]["accuracy"]
     return found

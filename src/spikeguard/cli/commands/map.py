@@ -79,8 +79,9 @@ def map_(
 
     plugins = allowed_plugins(plugin)
     axes = [parse_dimension(text) for text in (x, y)]
-    under = [f"robust:{text}" for text in dict.fromkeys(words(robust or []))]
-    metrics = ("accuracy", "spikes", "synops", "near_threshold", *under)
+    under = list(dict.fromkeys(words(robust or [])))
+    attacked = [f"robust:{text}" for text in under]
+    metrics = ("accuracy", "spikes", "synops", "near_threshold", *attacked)
     for text in metrics:
         parse_metric(text)
     loaded = load_recipe(recipe, changes, plugins=plugins)
