@@ -53,7 +53,7 @@ TINY = [
 ]
 TRAIN = ["train", "demo/vanilla", *TINY]
 COMMANDS = ["demo", "train", "attack", "audit", "analyse", "report", "reproduce", "list", "bench"]
-COMMANDS += ["sweep"]
+COMMANDS += ["sweep", "map"]
 HELP = [[name] for name in COMMANDS] + [["data", "download"], ["data", "check"]]
 
 

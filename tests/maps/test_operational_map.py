@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -131,9 +132,7 @@ def test_a_lost_record_is_one_line(tmp_path):
     ],
 )
 def test_a_map_that_cannot_be_is_rejected(tmp_path, x, y, steps, part):
-    plan = toy_map(tmp_path / "m").plan
-    plan = type(plan)(*(getattr(plan, name) for name in
-                        ("recipe", "changes", "seeds", "metrics", "folder")), steps=steps)  # fmt: skip
+    plan = replace(toy_map(tmp_path / "m").plan, steps=steps)
     with pytest.raises(ConfigError, match=part):
         OperationalMap(plan, parse_dimension(x), parse_dimension(y))
     assert list(tmp_path.iterdir()) == []

@@ -75,10 +75,10 @@ _EXAMPLES = {
         "sweep my.yaml train.lr=0.1,1 --maximise accuracy --budget 8h",
     ],
     "map": [
-        "map demo/vanilla --x neuron.tau=1.1:4:5 --y neuron.v_th=0.1:2:5 --out runs/map",
-        "map demo/vanilla --x neuron.tau=1.1:4:9 --y neuron.v_th=0.1:2:9 --robust snn@0.1 --jobs 2",
-        "map demo/tgo train.lr=1e-3 --x neuron.v_th=0.5:2:4 --y neuron.sigma=0.1:1:4 --seeds 0,1",
-        "map my.yaml --x neuron.v_th=0.5:2:9 --y train.lr=1e-4:1e-1:9:log --steps 500 --budget 8h",
+        "map demo/vanilla --x neuron.tau=1.1:4:5 --y neuron.v_th=0.1:2:5",
+        "map demo/tgo --x neuron.v_th=0.5:2:4 --y neuron.sigma=0.1:1:4",
+        "map my.yaml --x neuron.tau=2,4 --y neuron.v_th=1,2 --robust snn@0.1",
+        "map my.yaml --x neuron.v_th=1,2 --y train.lr=0.1,1 --steps 500",
     ],
     "list": ["list", "list neurons", "list recipes tgo/", "list suites --json"],
 }

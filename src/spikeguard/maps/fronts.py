@@ -56,9 +56,7 @@ def fronts(cells: Sequence[Mapping[str, Any]]) -> list[Front]:
     return list(_fronts(cells, sets))
 
 
-def _fronts(
-    cells: Sequence[Mapping[str, Any]], sets: Sequence[tuple[str, ...]]
-) -> Iterator[Front]:
+def _fronts(cells: Sequence[Mapping[str, Any]], sets: Sequence[tuple[str, ...]]) -> Iterator[Front]:
     for names in sets:
         values = {place: [number(cell, name) for name in names] for place, cell in enumerate(cells)}
         known = {place: _upward(names, row) for place, row in values.items() if None not in row}

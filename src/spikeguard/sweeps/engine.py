@@ -214,10 +214,11 @@ def _say_cost(
         return
     ends = [{each.field: each.values[end] for each in of.dimensions} for end in (0, -1)]
     cost = time_points(of.plan, ends, metrics)
+    if seconds is not None:
+        require_reachable(cost, seconds)
     announce(cost.text(points, jobs))
     if seconds is None:
         return
-    require_reachable(cost, seconds)
     reached = int(seconds * jobs / cost.training)
     if reached < points:
         announce(
