@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from spikeguard.maps.schedule import Seen, coarse, differ, missing
+from spikeguard.maps.schedule import Seen, coarse, differ, missing, region
 
 
 def drawn(nx, ny, kind, one_by_one=None):
@@ -86,3 +86,18 @@ def test_two_cells_differ(a, b, apart):
 
 def test_neighbouring_values_are_not_divided():
     assert missing(2, 2, {p: half_plane(1, 0, 0.5)(*p) for p in product((0, 1), (0, 1))}) == []
+
+
+@pytest.mark.parametrize(("a", "b", "c"), [(1, 1, 13.5), (1, -1, 2.5), (0, 1, 4.5)])
+def test_the_region_of_a_class_holds_the_cells_amid_it_that_are_not_measured(a, b, c):
+    n, kind = 17, half_plane(a, b, c)
+    for name in ("working", "silent"):
+        inside = {p for p in product(range(n), range(n)) if kind(*p).kind == name}
+        assert region(n, n, drawn(n, n, kind), name) == inside
+
+
+def test_a_region_of_a_map_in_work_has_measured_corners():
+    known = {(x, y): Seen("working") for x in (0, 2) for y in (0, 2)}
+    assert region(5, 5, known, "working") == set(product(range(3), range(3)))
+    del known[2, 2]
+    assert region(5, 5, known, "working") == set(known)

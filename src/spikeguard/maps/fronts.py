@@ -51,7 +51,7 @@ def number(cell: Mapping[str, Any], name: str) -> float | None:
 def fronts(cells: Sequence[Mapping[str, Any]]) -> list[Front]:
     """Return the front of every pair of metrics, and of every three with the operations."""
     names = goals(cells)
-    sets = [*combinations(names, 2)]
+    sets: list[tuple[str, ...]] = [*combinations(names, 2)]
     sets += [each for each in combinations(names, 3) if SYNOPS in each]
     return list(_fronts(cells, sets))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from spikeguard.config.errors import ConfigError
 from spikeguard.maps.efficiency import eta_max, eta_minmax
+from spikeguard.maps.page import map_page
 from spikeguard.maps.plan import MapPlan, read_cell
 from spikeguard.maps.schedule import Place, Seen, missing
 from spikeguard.maps.table import cells_csv
@@ -23,7 +24,7 @@ from spikeguard.system.progress import TaskProgressCallback
 
 __all__ = ["MapResult", "OperationalMap", "draw_map"]
 
-TABLE, CSV = "map.json", "map.csv"
+TABLE, CSV, PAGE = "map.json", "map.csv", "map.html"
 _STEPS = ("train.epochs", "train.patience")
 
 
@@ -152,7 +153,7 @@ def draw_map(
         _write(of, MapResult(cells, nx * ny, found.left))
         if found.left:
             return MapResult(cells, nx * ny, found.left)
-        wanted = missing(nx, ny, {of.place(cell["point"]): _seen(cell) for cell in cells})
+        wanted = missing(nx, ny, {of.place(cell["point"]): Seen.of(cell) for cell in cells})
     result = MapResult(cells or [], nx * ny, len(wanted))
     _write(of, result)
     return result
@@ -176,13 +177,6 @@ def _cells(of: OperationalMap, found: Outcome) -> list[dict[str, Any]]:
     return sorted(cells, key=lambda cell: of.place(cell["point"]))
 
 
-def _seen(cell: Mapping[str, Any]) -> Seen:
-    score = cell.get("accuracy")
-    if score is None:
-        return Seen(cell["class"] or "failed")
-    return Seen(cell["class"], score["accuracy"], score["low"], score["high"])
-
-
 def _write(of: OperationalMap, result: MapResult) -> None:
     """Write map.json, one cell a line, and map.csv."""
     head = {
@@ -197,3 +191,4 @@ def _write(of: OperationalMap, result: MapResult) -> None:
     text = "\n".join(["{", *lines, '"cells": [', cells, "],", f'"{CHECKSUM}": "{checksum}"', "}"])
     write_text(of.plan.folder / TABLE, f"{text}\n")
     write_text(of.plan.folder / CSV, cells_csv(result.cells))
+    write_text(of.plan.folder / PAGE, map_page(card, of.plan.folder))

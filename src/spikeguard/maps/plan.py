@@ -16,6 +16,7 @@ from spikeguard.config.errors import ConfigError
 from spikeguard.config.schema import Recipe, load_recipe
 from spikeguard.maps.cell import CleanLook, joined, measured
 from spikeguard.maps.classes import classify
+from spikeguard.reporting.renderer import report
 from spikeguard.runs.recipe_training import train_recipe
 from spikeguard.runs.run import Run
 from spikeguard.storage.atomic_files import write_json
@@ -26,10 +27,11 @@ from spikeguard.sweeps.trial import Plan, Record, label_of, place_of
 from spikeguard.system.progress import TaskProgressCallback
 from spikeguard.training.options import TrainOptions
 
-__all__ = ["LONGER", "MapPlan", "read_cell", "write_cell"]
+__all__ = ["LONGER", "REPORT", "MapPlan", "read_cell", "write_cell"]
 
 LONGER = (1, 4, 16)  # multiples of the steps, tried in turn while a seed is silent
 _CELL = "cell.json"
+REPORT = "report.html"  # in the folder of a cell
 _SIZES: dict[str, int] = {}  # training images by data section
 
 
@@ -106,6 +108,8 @@ class MapPlan(Plan):
             "seeds": {str(seed): card for seed, card in zip(self.seeds, each, strict=True)},
         }
         write_cell(self.folder, cell)
+        folders = [run.path for run in runs]
+        report(folders, folders[0].parent / REPORT, title=label_of(point))
         by_seed = {text: [_value(card, text) for card in each] for text in self.metrics}
         return Record(
             point=dict(point),

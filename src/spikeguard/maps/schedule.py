@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
+from typing import Any, Self
 
-__all__ = ["STEP", "Place", "Seen", "coarse", "differ", "missing"]
+__all__ = ["STEP", "Place", "Seen", "coarse", "differ", "missing", "region"]
 
 Place = tuple[int, int]  # number of the value of x and of y
+Block = tuple[tuple[int, int], tuple[int, int]]  # first and last place along x, and along y
 STEP = 0.02  # accuracies nearer than this are one level
 
 
@@ -32,6 +34,14 @@ class Seen:
     accuracy: float | None = None
     low: float | None = None
     high: float | None = None
+
+    @classmethod
+    def of(cls, cell: Mapping[str, Any]) -> Self:
+        """Return it for the record of a cell."""
+        kind, score = cell["class"] or "failed", cell.get("accuracy")
+        if score is None:
+            return cls(kind)
+        return cls(kind, score["accuracy"], score["low"], score["high"])
 
 
 def coarse(n: int) -> list[int]:
@@ -57,19 +67,43 @@ def missing(nx: int, ny: int, known: Mapping[Place, Seen]) -> list[Place]:
         ny: Number of values of y.
         known: The measured cells.
     """
-    wanted: set[Place] = set()
-    rows = product(pairwise(coarse(nx)), pairwise(coarse(ny)))
-    todo = [(x, y) for x, y in rows]
+    corners = (corner for block in _blocks(nx, ny, known) for corner in _corners(block))
+    return sorted({corner for corner in corners if corner not in known})
+
+
+def region(nx: int, ny: int, known: Mapping[Place, Seen], kind: str) -> set[Place]:
+    """Return the cells of a class, and those that are not measured amid four such cells.
+
+    Args:
+        nx: Number of values of x.
+        ny: Number of values of y.
+        known: The measured cells.
+        kind: The class.
+    """
+    found = {place for place, cell in known.items() if cell.kind == kind}
+    for block in _blocks(nx, ny, known):
+        if found >= _corners(block):
+            (left, right), (low, high) = block
+            inside = product(range(left, right + 1), range(low, high + 1))
+            found.update(place for place in inside if place not in known)
+    return found
+
+
+def _blocks(nx: int, ny: int, known: Mapping[Place, Seen]) -> Iterator[Block]:
+    """Yield the blocks that are not divided: their corners are alike, unknown, or neighbours."""
+    todo = list(product(pairwise(coarse(nx)), pairwise(coarse(ny))))
     while todo:
-        (left, right), (low, high) = todo.pop()
-        corners = list(product(sorted({left, right}), sorted({low, high})))
-        absent = [corner for corner in corners if corner not in known]
-        wanted.update(absent)
-        if not absent and differ([known[corner] for corner in corners]):
-            xs, ys = list(_halves(left, right)), list(_halves(low, high))
-            if len(xs) * len(ys) > 1:
-                todo += product(xs, ys)
-    return sorted(wanted)
+        block = todo.pop()
+        corners = _corners(block)
+        parts = list(product(_halves(*block[0]), _halves(*block[1])))
+        if known.keys() >= corners and len(parts) > 1 and differ([known[c] for c in corners]):
+            todo += parts
+        else:
+            yield block
+
+
+def _corners(block: Block) -> set[Place]:
+    return set(product(*block))
 
 
 def differ(cells: Sequence[Seen]) -> bool:

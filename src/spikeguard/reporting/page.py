@@ -56,7 +56,7 @@ from spikeguard.reporting.sections.verdict_cards import (
 )
 from spikeguard.reporting.standings import radii
 
-__all__ = ["Page", "gather"]
+__all__ = ["Page", "figures_of", "gather"]
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Page:
     @property
     def figures(self) -> str:
         """All figures, each with its title, as one JSON object by id; without "<", for a script."""
-        return "{" + ",".join(map(_figure, self.charts)) + "}"
+        return figures_of(self.charts)
 
     @property
     def dark(self) -> dict[str, str]:
@@ -203,6 +203,11 @@ class Page:
     def abouts_by_question(self) -> dict[str, list[About]]:
         """The descriptions of the checks by the question that they ask."""
         return by_question(list(self.abouts.values()))
+
+
+def figures_of(charts: Sequence[Chart]) -> str:
+    """Return figures, each with its title, as one JSON object by id; without "<", for a script."""
+    return "{" + ",".join(map(_figure, charts)) + "}"
 
 
 def _figure(chart: Chart) -> str:

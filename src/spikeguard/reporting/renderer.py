@@ -18,7 +18,7 @@ from spikeguard.reporting.readers.collect import collect
 from spikeguard.reporting.table_files import write_tables
 from spikeguard.storage.atomic_files import write_text
 
-__all__ = ["report"]
+__all__ = ["environment", "packed_plotly", "report"]
 
 
 def report(
@@ -62,21 +62,26 @@ def report(
 
 def _render(page: Page) -> str:
     """Fill the template; all text is escaped except the script and the data of the charts."""
-    environment = Environment(
+    made = environment()
+    made.globals["page"] = page
+    figures = Markup(page.figures)  # plotly writes "<", ">" and "/" in JSON as \u escapes
+    return made.get_template("report.html.j2").render(figures=figures, plotly_gz=packed_plotly())
+
+
+def environment() -> Environment:
+    """Return the templates of the pages; all text is escaped."""
+    found = Environment(
         loader=PackageLoader("spikeguard.reporting", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"page": page, "formatting": formatting}
-    figures = Markup(page.figures)  # plotly writes "<", ">" and "/" in JSON as \u escapes
-    return environment.get_template("report.html.j2").render(
-        figures=figures, plotly_gz=_packed_plotly()
-    )
+    found.globals["formatting"] = formatting
+    return found
 
 
 @cache
-def _packed_plotly() -> str:
+def packed_plotly() -> str:
     """Return plotly.js as gzip in base64: 2 MB instead of 4.8."""
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()

@@ -1,0 +1,163 @@
+"""The page of a map: heat maps, fronts and the table of its cells, in one HTML file."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from spikeguard.maps.charts import Sheet, front_charts, heat_charts
+from spikeguard.maps.classes import CLASSES
+from spikeguard.maps.efficiency import ETAS
+from spikeguard.maps.plan import REPORT
+from spikeguard.maps.printed import printed_points
+from spikeguard.maps.schedule import Place, Seen, region
+from spikeguard.reporting.charts.base import Chart, dark_colours
+from spikeguard.reporting.page import figures_of
+from spikeguard.reporting.renderer import environment, packed_plotly
+
+__all__ = ["map_page"]
+
+
+@dataclass(frozen=True)
+class MapPage:
+    """The content of the page; ``map.html.j2`` places each part.
+
+    Attributes:
+        title: Heading.
+        subtitle: Recipe, seeds and steps in one line.
+        heats: Heat maps.
+        fronts: Pareto fronts.
+        head: Titles of the table's columns.
+        rows: Report and texts of each cell.
+        classes: Rule of each class.
+        etas: Definition of each efficiency.
+        marked: Whether printed points are marked.
+    """
+
+    title: str
+    subtitle: str
+    heats: list[Chart]
+    fronts: list[Chart]
+    head: list[str]
+    rows: list[tuple[str, list[str]]]
+    classes: Mapping[str, str]
+    etas: Mapping[str, str]
+    marked: bool
+
+    @property
+    def dark(self) -> dict[str, str]:
+        """The colour on a dark page for each colour of the charts."""
+        return dark_colours()
+
+
+def map_page(card: Mapping[str, Any], folder: Path) -> str:
+    """Return the page of a map.
+
+    Args:
+        card: What map.json holds.
+        folder: Its folder; cells are linked to the reports in it.
+    """
+    of = card["map"]
+    axes = [of[name] for name in ("x", "y")]
+    places: dict[Place, Mapping[str, Any]] = {}
+    for cell in card["cells"]:
+        x, y = (axis["values"].index(cell["point"][axis["field"]]) for axis in axes)
+        places[x, y] = cell
+    names = [axis["field"].rpartition(".")[2] for axis in axes]
+    seen = {place: Seen.of(cell) for place, cell in places.items()}
+    facts = {place: _facts(cell, names) for place, cell in places.items()}
+    sheet = Sheet(
+        axes[0]["values"],
+        axes[1]["values"],
+        (names[0], names[1]),
+        places,
+        {place: _hover(each) for place, each in facts.items()},
+        {place: _link(cell, folder) for place, cell in places.items()},
+        printed_points(of),
+        region(len(axes[0]["values"]), len(axes[1]["values"]), seen, "working"),
+    )
+    recipe, n = of["recipe"], len(of["seeds"])
+    steps = "the recipe's epochs" if of["steps"] is None else f"{of['steps']:,} optimiser steps"
+    left = f"; {card['left']} or more left" if card["left"] else ""
+    head = list(dict.fromkeys(name for each in facts.values() for name in each))
+    page = MapPage(
+        title=f"Operational map: {recipe['title'] or recipe['name']}",
+        subtitle=(
+            f"{len(places)} of {card['size']} cells measured{left} · {steps} a training or more · "
+            f"{n} {'seed' if n == 1 else 'seeds'} a cell"
+        ),
+        heats=heat_charts(sheet),
+        fronts=front_charts(sheet),
+        head=head,
+        rows=[(sheet.links[p], [facts[p].get(name, "") for name in head]) for p in sorted(places)],
+        classes=dict(CLASSES.items()),
+        etas=ETAS,
+        marked=bool(sheet.printed),
+    )
+    figures = Markup(figures_of([*page.heats, *page.fronts]))
+    made = environment()
+    made.globals["page"] = page
+    return made.get_template("map.html.j2").render(figures=figures, plotly_gz=packed_plotly())
+
+
+def _facts(cell: Mapping[str, Any], names: list[str]) -> dict[str, str]:
+    """Return the record of a cell as words and numbers."""
+    found = dict(zip(names, map(_number, cell["point"].values()), strict=True))
+    found["class"] = cell["class"] or "failed"
+    if "accuracy" not in cell:
+        return {**found, "error": cell["error"]}
+    spikes, operations = cell["spikes"], cell["operations"]
+    found |= {
+        "accuracy": _score(cell["accuracy"]),
+        "each seed": ", ".join(
+            f"{100 * each['accuracy']['accuracy']:.1f}" for each in cell["seeds"].values()
+        ),
+    }
+    for name, each in cell["robust"].items():
+        found[f"{name}, upper bound"] = _score(each)
+        found[f"{name}, zero gradient"] = f"{each['zero_gradient']:.0%}"
+    return found | {
+        "spikes of an image": _number(spikes["an_image"]),
+        "by layer": ", ".join(map(_number, spikes["layers"].values())),
+        "with input": _number(spikes.get("with_input")),
+        "without output": _number(spikes.get("without_output")),
+        "effective ACs": _number(operations["effective_acs"]),
+        "effective MACs": _number(operations["effective_macs"]),
+        "membrane updates": _number(operations["membrane_updates"]),
+        "near threshold": f"{cell['near_threshold']:.1%}",
+        "eta_max": _number(cell.get("eta_max")),
+        "eta_minmax": _number(cell.get("eta_minmax")),
+        "steps": f"{cell['steps']:,}",
+        "seconds": _number(cell["seconds"]),
+    }
+
+
+def _hover(facts: Mapping[str, str]) -> str:
+    escape = html.escape
+    return "<br>".join(f"{escape(name)}: <b>{escape(text)}</b>" for name, text in facts.items())
+
+
+def _link(cell: Mapping[str, Any], folder: Path) -> str:
+    """Return the address of a cell's report, relative to the page; "" if it has none."""
+    runs = cell.get("runs") or []
+    found = Path(runs[0]).parent / REPORT if runs else None
+    return quote(found.as_posix()) if found is not None and (folder / found).exists() else ""
+
+
+def _score(score: Mapping[str, Any]) -> str:
+    ends = [100 * score[name] for name in ("accuracy", "low", "high")]
+    return f"{ends[0]:.1f} % [{ends[1]:.1f}, {ends[2]:.1f}]"
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "–"
+    if not isinstance(value, float | int):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
