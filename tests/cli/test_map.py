@@ -49,7 +49,7 @@ def test_a_map_prints_its_table_and_goes_on_where_it_stands(undisturbed, capsys)
         *("tau", "v_th", "class", "steps", "accuracy", "spikes", "synops", "fgsm@0.1")
     ]
     assert "6 of 6 cells measured: " in shown.out and "silent" in shown.out
-    assert f"table in {undisturbed}/map.json and map.csv" in shown.out
+    assert f"page in {undisturbed}/map.html, table in map.json and map.csv" in shown.out
     assert "epoch" not in shown.err and "of training" not in shown.err
     assert (undisturbed / "map.csv").read_text().startswith("model.neuron.tau,model.neuron.v_th,")
 

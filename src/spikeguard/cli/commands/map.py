@@ -106,7 +106,7 @@ def _show(of: OperationalMap, found: MapResult, under: Sequence[str]) -> None:
     classes = Counter(cell["class"] or "failed" for cell in found.cells)
     counts = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()))
     say(f"{len(found.cells)} of {found.size} cells measured: {counts or 'none'}")
-    say(f"table in {of.plan.folder / 'map.json'} and map.csv")
+    say(f"page in {of.plan.folder / 'map.html'}, table in map.json and map.csv")
     for cell in found.failed:
         at = ", ".join(f"{name}={number_text(cell['point'][name])}" for name in names)
         say(f"failed: {at}: {cell['error']}")
