@@ -6,8 +6,10 @@ import pytest
 
 from spikeguard.maps.operational_map import draw_map
 from spikeguard.maps.page import map_page
-from tests.browser.test_report_page import SCROLL_THROUGH, chromium, pytestmark  # noqa: F401
+from tests.toys.browsers import IN_BROWSER, SCROLL_THROUGH
 from tests.toys.maps import toy_map
+
+pytestmark = IN_BROWSER
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def page(tmp_path):
     return folder / "map.html"
 
 
-def test_charts_are_drawn_and_a_click_on_a_cell_opens_its_report(page, chromium):  # noqa: F811
+def test_charts_are_drawn_and_a_click_on_a_cell_opens_its_report(page, chromium):
     tab, errors = chromium.new_page(viewport={"width": 1280, "height": 900}), []
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.on("request", lambda it: errors.append(it.url) if it.url.startswith("http") else None)

@@ -5,7 +5,6 @@ import csv
 import itertools
 import math
 import re
-import shutil
 import zlib
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from spikeguard.analysis import ANALYSES
 from spikeguard.reporting.renderer import report
 from tests.toys.analyses import measured
+from tests.toys.browsers import IN_BROWSER, SCROLL_THROUGH
 from tests.toys.report_runs import (
     NETWORKS,
     plant_attacks,
@@ -22,34 +22,10 @@ from tests.toys.report_runs import (
     plant_run,
 )
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
 SCREENS = {"desktop": (1280, 900), "phone": (390, 844)}
 DRIVER = ("[.WebGL-", "Canvas2D: ")  # how the browser's software rendering of 3-D charts is slow
 HOSTILE = "</script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 1'>"
-SCROLL_THROUGH = """async () => {
-    for (const chart of document.querySelectorAll('.chart')) {
-        chart.scrollIntoView({behavior: 'instant'});
-        while (!chart.querySelector('.main-svg')) await new Promise(next => setTimeout(next, 10));
-    }
-}"""  # a chart is drawn when it comes near the screen
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt install chromium)"),
-]
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+pytestmark = IN_BROWSER
 
 
 @pytest.fixture(scope="module")
