@@ -54,7 +54,7 @@ TINY = [
 TRAIN = ["train", "demo/vanilla", *TINY]
 COMMANDS = ["demo", "train", "attack", "audit", "analyse", "report", "reproduce", "list", "bench"]
 COMMANDS += ["sweep", "map"]
-HELP = [[name] for name in COMMANDS] + [["data", "download"], ["data", "check"]]
+HELP = [[name] for name in COMMANDS] + [["data", "download"], ["data", "check"], ["map", "compare"]]
 
 
 @pytest.fixture(scope="module")

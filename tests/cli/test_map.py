@@ -142,3 +142,17 @@ def test_the_folder_of_another_map_is_left_alone(undisturbed, capsys):
     assert main([*MAP, *X, *Y, "--steps", "2", "--out", str(undisturbed)]) == 2
     assert "holds another sweep" in capsys.readouterr().err
     assert (undisturbed / "map.json").read_bytes() == before
+
+
+def test_two_maps_are_compared(undisturbed, capsys, tmp_path):
+    assert main(["map", "compare", str(undisturbed), str(undisturbed)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["tau", "v_th", "class", "accuracy", "fgsm@0.1", "synops"]
+    assert "+0.0 [" in lines[1] and lines[1].endswith("x 1")
+    assert main(["map", "compare", str(undisturbed), str(undisturbed), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["command"] == "map compare" and len(found["cells"]) == 6
+    assert found["cells"][0]["accuracies"]["accuracy"][0] == 0
+    assert main(["map", "compare", str(undisturbed), str(tmp_path)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.count("\n") == 1 and "no map, it holds no" in shown.err

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from spikeguard.cli.options import Plugin
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.instantiate import parse_number
 from spikeguard.config.plugins import Plugins, is_reference
@@ -43,9 +42,6 @@ __all__ = [
 ]
 
 Clock = Callable[[], float]  # seconds
-Plugin = Annotated[
-    list[str] | None, Parameter(name="--plugin", negative="", consume_multiple=False)
-]
 
 _PLAIN_WIDTH = 120  # columns of a table outside a terminal
 _LINES = 10  # plain lines for a task, beside those for its stages

@@ -23,6 +23,7 @@ from typing import TextIO
 
 from cyclopts import App, CycloptsError
 
+from spikeguard.cli.commands.map import map_
 from spikeguard.cli.json_output import is_json, prose_on_stderr
 from spikeguard.system.allocator import keep_freed_memory
 from spikeguard.system.errors import is_user_error, raised_in
@@ -74,12 +75,6 @@ _EXAMPLES = {
         "sweep my.yaml train.lr=1e-4:1e-1:4:log --maximise val_accuracy",
         "sweep my.yaml train.lr=0.1,1 --maximise accuracy --budget 8h",
     ],
-    "map": [
-        "map demo/vanilla --x neuron.tau=1.1:4:5 --y neuron.v_th=0.1:2:5",
-        "map demo/tgo --x neuron.v_th=0.5:2:4 --y neuron.sigma=0.1:1:4",
-        "map my.yaml --x neuron.tau=2,4 --y neuron.v_th=1,2 --robust snn@0.1",
-        "map my.yaml --x neuron.v_th=1,2 --y train.lr=0.1,1 --steps 500",
-    ],
     "list": ["list", "list neurons", "list recipes tgo/", "list suites --json"],
 }
 _HELP = {
@@ -92,9 +87,14 @@ _HELP = {
     "bench": "Measure time and memory beside other libraries.",
     "reproduce": "Train and attack every recipe of a folder at several seeds; print one table.",
     "sweep": "Train and measure a recipe at many values of its fields.",
-    "map": "Map where a network works in a plane of two recipe fields, and what it costs.",
     "list": "List the names that recipes and commands take.",
 }
+_MAPS = [
+    "map demo/vanilla --x neuron.tau=1.1:4:5 --y neuron.v_th=0.1:2:5",
+    "map demo/tgo --x neuron.v_th=0.5:2:4 --y neuron.sigma=0.1:1:4",
+    "map my.yaml --x neuron.tau=2,4 --y neuron.v_th=1,2 --robust snn@0.1",
+    "map my.yaml --x neuron.v_th=1,2 --y train.lr=0.1,1 --steps 500",
+]
 _DATA = {
     "download": ("Fetch a data set from its official source.", "data download cifar10"),
     "check": (
@@ -104,7 +104,6 @@ _DATA = {
 }
 
 
-_FUNCTION = {"list": "list_", "map": "map_"}  # which Python has already
 _LESS_MEMORY = (
     "use a smaller network, batch size (train.batch_size, evaluate.batch_size) or number of "
     "processes (--jobs), or free some memory and run it again; finished parts are kept."
@@ -126,7 +125,7 @@ app = App(
 )
 for _name, _text in _HELP.items():
     app.command(
-        f"spikeguard.cli.commands.{_name}:{_FUNCTION.get(_name, _name)}",
+        f"spikeguard.cli.commands.{_name}:{_name if _name != 'list' else 'list_'}",
         name=_name,
         help=_text,
         help_epilogue=_epilogue(_EXAMPLES[_name]),
@@ -140,6 +139,20 @@ for _name, (_text, _call) in _DATA.items():
         help_epilogue=_epilogue([_call]),
     )
 app.command(_data)
+_map = App(
+    name="map",
+    help="Map where a network works in a plane of two recipe fields, and what it costs.",
+    help_format="plaintext",
+    help_epilogue=_epilogue(_MAPS),
+)
+_map.default(map_)
+_map.command(
+    "spikeguard.cli.commands.map:compare",
+    name="compare",
+    help="Print the difference of two maps, cell by cell, with intervals.",
+    help_epilogue=_epilogue(["map compare runs/map runs/map-tgo"]),
+)
+app.command(_map)
 app.register_install_completion_command(
     help="Install completion of commands and options for bash, zsh or fish, and load it at startup."
 )

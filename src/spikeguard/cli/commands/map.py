@@ -1,4 +1,7 @@
-"""``spikeguard map``: accuracy, spikes, operations and robustness in a plane of two fields."""
+"""``spikeguard map``: accuracy, spikes, operations and robustness in a plane of two fields.
+
+The module is imported with the command line, for ``map compare``, and imports what it needs later.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from spikeguard.cli.commands.sweep import Repeated, number_text, seconds_of, seeds_of
-from spikeguard.cli.console import (
-    Plugin,
-    allowed_plugins,
-    note,
-    progress_board,
-    say,
-    table,
-    words,
-)
 from spikeguard.cli.json_output import AsJson, write_result
+from spikeguard.cli.options import Plugin, Repeated
 
 if TYPE_CHECKING:
     from spikeguard.maps.operational_map import MapResult, OperationalMap
 
-__all__ = ["map_"]
+__all__ = ["compare", "map_"]
 
 STEPS = 1000
 
@@ -71,6 +65,8 @@ def map_(
             commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
+    from spikeguard.cli.commands.sweep import seconds_of, seeds_of
+    from spikeguard.cli.console import allowed_plugins, note, progress_board, words
     from spikeguard.config.schema import load_recipe
     from spikeguard.maps.operational_map import OperationalMap, draw_map
     from spikeguard.maps.plan import MapPlan
@@ -98,6 +94,9 @@ def map_(
 
 
 def _show(of: OperationalMap, found: MapResult, under: Sequence[str]) -> None:
+    from spikeguard.cli.commands.sweep import number_text
+    from spikeguard.cli.console import say, table
+
     names = [axis.field for axis in (of.x, of.y)]
     rows = [_row(cell, names, under) for cell in found.cells]
     head = (*(name.rpartition(".")[2] for name in names), "class", "steps", "accuracy")
@@ -115,6 +114,8 @@ def _show(of: OperationalMap, found: MapResult, under: Sequence[str]) -> None:
 
 
 def _row(cell: dict[str, Any], names: Sequence[str], under: Sequence[str]) -> tuple[str, ...]:
+    from spikeguard.cli.commands.sweep import number_text
+
     at = [number_text(cell["point"][name]) for name in names]
     if "accuracy" not in cell:
         return (*at, cell["class"] or "failed", *[""] * (4 + len(under)))
@@ -128,3 +129,45 @@ def _row(cell: dict[str, Any], names: Sequence[str], under: Sequence[str]) -> tu
         number_text(operations["effective_acs"] + operations["effective_macs"]),
         *(f"{cell['robust'][text]['accuracy']:.1%}" for text in under),
     )
+
+
+def compare(first: Path, second: Path, /, *, json: AsJson = False) -> int:
+    """Print the difference of two maps over the same fields, cell by cell.
+
+    Args:
+        first: Folder of a map.
+        second: Folder of another one; its numbers less those of the first are printed.
+        json: Print the difference as JSON and nothing else on standard output.
+    """
+    from spikeguard.cli.commands.sweep import number_text
+    from spikeguard.cli.console import say, table
+    from spikeguard.maps.comparison import compare as difference
+    from spikeguard.maps.comparison import read_map
+
+    found = difference(read_map(first), read_map(second))
+    names = list(found.cells[0].point)
+    scores = list(dict.fromkeys(name for cell in found.cells for name in cell.accuracies))
+    rows = [
+        (
+            *(number_text(cell.point[name]) for name in names),
+            cell.classes[0] if len(set(cell.classes)) == 1 else " > ".join(cell.classes),
+            *(_gap(cell.accuracies.get(name)) for name in scores),
+            "" if cell.synops is None else f"x {cell.synops:.3g}",
+        )
+        for cell in found.cells
+    ]
+    table((*(name.rpartition(".")[2] for name in names), "class", *scores, "synops"), rows)
+    say()
+    say(f"{second} less {first}: {len(rows)} cells; accuracies in points with 95 % intervals")
+    if any(found.only):
+        say(f"left out: {found.only[0]} cells of the first alone, {found.only[1]} of the second")
+    if json:
+        write_result("map compare", {"first": first, "second": second, **vars(found)})
+    return 0
+
+
+def _gap(it: tuple[float, float, float] | None) -> str:
+    if it is None:
+        return ""
+    value, low, high = (100 * each for each in it)
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"

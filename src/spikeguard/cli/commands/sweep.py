@@ -19,15 +19,15 @@ from spikeguard.cli.console import (
     words,
 )
 from spikeguard.cli.json_output import AsJson, write_result
+from spikeguard.cli.options import Repeated
 from spikeguard.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from spikeguard.sweeps.space import Dimension
     from spikeguard.sweeps.table import Outcome
 
-__all__ = ["Repeated", "number_text", "seconds_of", "seeds_of", "sweep"]
+__all__ = ["number_text", "seconds_of", "seeds_of", "sweep"]
 
-Repeated = Annotated[list[str] | None, Parameter(negative="", consume_multiple=False)]
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
