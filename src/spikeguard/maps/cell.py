@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from spikeguard.models.snn import SNN
     from spikeguard.runs.run import Run
     from spikeguard.sweeps.metrics import Metric
+    from spikeguard.system.progress import ProgressCallback
 
 __all__ = ["CleanLook", "behaviour_of", "input_spikes", "joined", "measured"]
 
@@ -94,13 +95,16 @@ def behaviour_of(
     )
 
 
-def measured(run: Run, look: CleanLook, robust: Sequence[Metric]) -> dict[str, Any]:
+def measured(
+    run: Run, look: CleanLook, robust: Sequence[Metric], progress: ProgressCallback | None = None
+) -> dict[str, Any]:
     """Return what a map records of a run, as plain data; what its folder holds is read.
 
     Args:
         run: A finished run.
         look: The same on clean images.
         robust: Metrics of suite and radius under which it is attacked.
+        progress: Callback ``(done, total, what)`` of the attacks, or None.
     """
     from spikeguard.analysis.operations import Operations
 
@@ -111,7 +115,7 @@ def measured(run: Run, look: CleanLook, robust: Sequence[Metric]) -> dict[str, A
     attacked = {
         each.text.removeprefix("robust:"): (
             each,
-            run.evaluate(each.suite, eps=each.eps, check=works),
+            run.evaluate(each.suite, eps=each.eps, check=works, progress=progress),
         )
         for each in robust
     }

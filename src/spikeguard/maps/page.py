@@ -38,6 +38,7 @@ class MapPage:
         classes: Rule of each class.
         etas: Definition of each efficiency.
         marked: Whether printed points are marked.
+        left: Whether cells are still to be measured.
     """
 
     title: str
@@ -49,6 +50,7 @@ class MapPage:
     classes: Mapping[str, str]
     etas: Mapping[str, str]
     marked: bool
+    left: bool
 
     @property
     def dark(self) -> dict[str, str]:
@@ -99,6 +101,7 @@ def map_page(card: Mapping[str, Any], folder: Path) -> str:
         classes=dict(CLASSES.items()),
         etas=ETAS,
         marked=bool(sheet.printed),
+        left=bool(card["left"]),
     )
     figures = Markup(figures_of([*page.heats, *page.fronts]))
     made = environment()

@@ -97,8 +97,10 @@ class MapPlan(Plan):
                 break
         each = []
         for run, look, seed in zip(runs, looks, self.seeds, strict=True):
-            progress(f"{label_of(point)} seed {seed}", 0, 1, "attacks and operations")
-            each.append(measured(run, look, self.robust))
+            task = f"{label_of(point)} seed{seed} measured"
+            progress(task, 0, 1, "operations")
+            each.append(measured(run, look, self.robust, partial(progress, task)))
+            progress(task, 1, 1, "measured")
         cell = {
             "point": dict(point),
             **joined(each, [look.behaviour for look in looks]),
