@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from spikeguard.maps.charts import Sheet, front_charts, heat_charts
+from spikeguard.maps.charts import Sheet, heat_charts
 from spikeguard.maps.classes import CLASSES
+from spikeguard.maps.front_charts import front_charts
 from spikeguard.maps.printed import Printed
 from tests.toys.maps import numbers, toy_cell
 

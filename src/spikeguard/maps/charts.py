@@ -1,4 +1,4 @@
-"""Charts of a map: a heat map for each number, and the Pareto fronts."""
+"""Heat maps of a map: its classes, and a chart for each number."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import plotly.graph_objects as go
 
 from spikeguard.analysis.plots import Heat, Plot
 from spikeguard.maps.classes import CLASSES
-from spikeguard.maps.fronts import SYNOPS, Front, fronts, goals, number
+from spikeguard.maps.fronts import SYNOPS, goals, number
 from spikeguard.maps.printed import Printed
 from spikeguard.maps.schedule import Place
 from spikeguard.reporting.charts.analyses import drawn
-from spikeguard.reporting.charts.base import COLOURS, FADED, INK, LEGEND, PAPER, SOFT, Chart, blank
+from spikeguard.reporting.charts.base import COLOURS, INK, PAPER, Chart
 from spikeguard.reporting.charts.base import literal as escaped
 
-__all__ = ["Sheet", "front_charts", "heat_charts"]
+__all__ = ["Sheet", "heat_charts", "short"]
 
 _CLASS_COLOURS = dict(
     zip(CLASSES, ("#007a5a", "#b87d00", "#4a4a4a", "#d55e00", "#a8518a"), strict=True)
@@ -138,12 +138,12 @@ def _heat(
     if not np.isfinite(z).any():
         return None
     low, high = float(np.nanmin(z)), float(np.nanmax(z))
-    ends = [_short(10**end if log else end) + unit for end in (low, high)]
+    ends = [short(10**end if log else end) + unit for end in (low, high)]
     heat = Heat(z, range(len(sheet.x)), range(len(sheet.y)), unit)
     chart = _framed(sheet, id, title, f"{title}: {ends[0]} to {ends[1]}", heat)
     if log:
         ticks = np.linspace(low, high, 5) if high > low else [low]
-        bar = {"tickvals": list(ticks), "ticktext": [_short(10**tick) for tick in ticks]}
+        bar = {"tickvals": list(ticks), "ticktext": [short(10**tick) for tick in ticks]}
         chart.figure.update_traces(colorbar=bar, selector={"type": "heatmap"})
     return chart
 
@@ -178,7 +178,7 @@ def _framed(sheet: Sheet, id: str, title: str, summary: str, heat: Heat) -> Char
         places = list(range(0, len(values), step))
         update(
             tickvals=places,
-            ticktext=[escaped(_short(values[place])) for place in places],
+            ticktext=[escaped(short(values[place])) for place in places],
             range=[-0.5, len(values) - 0.5],
             showgrid=False,
             title_standoff=10,
@@ -197,86 +197,6 @@ def _outline(figure: go.Figure, inside: set[Place]) -> None:
                 ys += [y + dy / 2 - dx / 2, y + dy / 2 + dx / 2, None]
     line = {"color": COLOURS[1], "width": 2.5}
     figure.add_scatter(x=xs, y=ys, mode="lines", line=line, hoverinfo="skip", showlegend=False)
-
-
-def front_charts(sheet: Sheet) -> list[Chart]:
-    """Return the Pareto fronts of pairs of metrics, and of three in 3-D."""
-    places, cells = list(sheet.cells), list(sheet.cells.values())
-    return [
-        _front_chart(sheet, places, cells, found, f"front-{number}")
-        for number, found in enumerate(fronts(cells))
-    ]
-
-
-def _front_chart(
-    sheet: Sheet, places: Sequence[Place], cells: Sequence[Mapping[str, Any]], it: Front, id: str
-) -> Chart:
-    titles = [_metric_title(name) for name in it.names]
-    known = [p for p, cell in enumerate(cells) if "accuracy" in cell]
-    flat = len(it.names) == 2
-    figure = blank(_HEIGHT if flat else 460)
-    groups: list[tuple[str, Sequence[int], dict[str, Any]]] = [
-        ("other cells", [p for p in known if p not in it.cells], {"color": FADED, "size": 7}),
-        ("front", it.cells, {"color": COLOURS[0], "size": 9}),
-        ("knee", [it.knee], {"color": COLOURS[1], "size": 13, "symbol": "diamond"}),
-    ]
-    for name, group, marker in groups:
-        axes = {
-            axis: [_metric(cells[p], metric) for p in group]
-            for axis, metric in zip("xyz", it.names, strict=False)
-        }
-        shown: dict[str, Any] = {
-            **axes,
-            "name": name,
-            "mode": "markers",
-            "text": [sheet.hovers[places[p]] for p in group],
-            "customdata": [sheet.links[places[p]] for p in group],
-            "hovertemplate": "%{text}<extra></extra>",
-        }
-        if flat:
-            figure.add_scatter(marker=marker, **shown)
-        else:
-            figure.add_scatter3d(marker={**marker, "size": marker["size"] / 2}, **shown)
-    figure.update_layout(showlegend=True, legend=LEGEND)
-    kinds = ["log" if name == SYNOPS else "linear" for name in it.names]
-    if flat:
-        figure.update_xaxes(title_text=escaped(titles[0]), type=kinds[0])
-        figure.update_yaxes(title_text=escaped(titles[1]), type=kinds[1])
-    else:
-        figure.update_layout(scene=_scene(titles, kinds))
-    at = label = cells[it.knee]["point"]
-    label = ", ".join(f"{n} {_short(v)}" for n, v in zip(sheet.names, at.values(), strict=True))
-    title = f"Front: {', '.join(_word(name) for name in it.names)}"
-    return Chart(id, title, f"{title}: {len(it.cells)} cells; knee at {label}", figure)
-
-
-def _scene(titles: Sequence[str], kinds: Sequence[str]) -> dict[str, Any]:
-    axes = {
-        f"{axis}axis": {
-            "title": {"text": escaped(title), "font": {"size": 11, "color": INK}},
-            "type": kind,
-            "tickfont": {"size": 10, "color": SOFT},
-            "showbackground": False,
-        }
-        for axis, title, kind in zip("xyz", titles, kinds, strict=True)
-    }
-    camera = {"eye": {"x": -1.5, "y": -1.5, "z": 0.9}}
-    return {**axes, "camera": camera, "dragmode": "turntable", "aspectmode": "cube"}
-
-
-def _word(name: str) -> str:
-    return {"accuracy": "accuracy", SYNOPS: "operations"}.get(name, name)
-
-
-def _metric_title(name: str) -> str:
-    if name == SYNOPS:
-        return "Synaptic operations of an image"
-    return "Accuracy (%)" if name == "accuracy" else f"Accuracy under {name} (%)"
-
-
-def _metric(cell: Mapping[str, Any], name: str) -> float | None:
-    value = number(cell, name)
-    return value if value is None or name == SYNOPS else 100 * value
 
 
 def _synops(cell: Mapping[str, Any]) -> float | None:
@@ -308,7 +228,8 @@ def _along(values: Sequence[float | str], value: float) -> float:
     return float(np.interp(value, [float(each) for each in values], range(len(values))))
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Write a value of an axis with three digits, or a word."""
     if not isinstance(value, float | int):
         return str(value)
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"

@@ -11,9 +11,10 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from spikeguard.maps.charts import Sheet, front_charts, heat_charts
+from spikeguard.maps.charts import Sheet, heat_charts
 from spikeguard.maps.classes import CLASSES
 from spikeguard.maps.efficiency import ETAS
+from spikeguard.maps.front_charts import front_charts
 from spikeguard.maps.plan import REPORT
 from spikeguard.maps.printed import printed_points
 from spikeguard.maps.schedule import Place, Seen, region
