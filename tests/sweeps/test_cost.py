@@ -32,6 +32,7 @@ def test_the_mean_of_the_ends_counts(tmp_path, monkeypatch):
     assert time_points(plan(tmp_path), ends, []) == Cost(steps=6, training=3.0, attacks=0.0)
 
 
+@pytest.mark.usefixtures("untouched_global_generator")
 def test_a_real_step_and_a_real_attack_take_some_time_and_write_nothing(tmp_path):
     metrics = [parse_metric("robust:fgsm@0.1"), parse_metric("zero_gradient:fgsm@0.1")]
     once = time_points(plan(tmp_path), [{}], metrics)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import cycle
 from typing import Literal
 
 import numpy as np
@@ -76,7 +77,7 @@ def layer_plot(
     marks, top = [], 0.0
     for label, m in found.items():
         x = layers_of(found, label)
-        for (word, line), dash in zip(lines(m).items(), ("solid", "dot", "dash"), strict=False):
+        for (word, line), dash in zip(lines(m).items(), cycle(("solid", "dot", "dash"))):
             y, low, high = (None if part is None else 100 * part[: len(x)] for part in line)
             text = f"{label}, {word}" if word else label
             marks.append(Series(x, y, text, label, low, high, dash=dash))  # type: ignore[arg-type]

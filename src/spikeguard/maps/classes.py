@@ -86,5 +86,5 @@ def pooled(seeds: Sequence[Behaviour]) -> Behaviour:
         seeds[0].labels,
         sum(each.least_spikes for each in seeds) / k,
         sum(each.top_rate for each in seeds) / k,
-        [sum(each) / k for each in zip(*(each.losses for each in seeds), strict=False)],
+        [sum(each) / k for each in zip(*(each.losses for each in seeds), strict=True)],
     )

@@ -40,7 +40,7 @@ def _front_chart(
     for name, group, marker in groups:
         axes = {
             axis: [_metric(cells[p], metric) for p in group]
-            for axis, metric in zip("xyz", it.names, strict=False)
+            for axis, metric in zip("xyz"[: len(it.names)], it.names, strict=True)
         }
         shown: dict[str, Any] = {
             **axes,

@@ -16,7 +16,6 @@ from spikeguard.config.errors import ConfigError
 from spikeguard.config.schema import Recipe
 from spikeguard.data.images import Splits
 from spikeguard.evaluation.cost_estimate import estimate
-from spikeguard.rng import key
 from spikeguard.sweeps.metrics import Metric
 from spikeguard.sweeps.space import Dimension, Value
 from spikeguard.sweeps.trial import Plan
@@ -127,7 +126,6 @@ def _step_seconds(built: Built) -> float:
     engine = Engine(options.precision, log=None)
     learner = Learner.create(built.model, built.data, built.objective, options, engine)
     n = len(built.data.train)
-    torch.manual_seed(key(options.seed, "cost") % 2**32)
     took = math.inf
     for _ in range(2):  # the first step is slower
         began = time.monotonic()
