@@ -742,9 +742,9 @@ void sharpen(const Sharpen& k, const Pool& pool) {
   });
 }
 
-template <class X>
+template <class X, class M>  // means are computed in M and rounded once, as torch does
 void pool_windows(const Windows& k, const Pool& pool) {
-  const X size = X(k.rows * k.columns);
+  const M size = M(k.rows * k.columns);
   const int64_t line = k.width * k.columns * k.C;  // elements in a line of the image
   parallel(pool, k.images * k.height, [&](int64_t begin, int64_t end, int64_t) {
     for (int64_t row = begin; row < end; ++row) {
@@ -752,22 +752,22 @@ void pool_windows(const Windows& k, const Pool& pool) {
       X* out = static_cast<X*>(k.out) + row * k.width * k.C;
       for (int64_t j = 0; j < k.width; ++j, out += k.C, from += k.columns * k.C) {
         chunks(k.C, [&](int64_t c, auto wide) {
-          X sum[wide] = {};
+          M sum[wide] = {};
           for (int64_t a = 0; a < k.rows; ++a)
             for (int64_t b = 0; b < k.columns; ++b) {
               const X* x = from + a * line + b * k.C + c;
-              for (int i = 0; i < wide; ++i) sum[i] += x[i];
+              for (int i = 0; i < wide; ++i) sum[i] += M(x[i]);
             }
-          for (int i = 0; i < wide; ++i) out[c + i] = sum[i] / size;
+          for (int i = 0; i < wide; ++i) out[c + i] = X(sum[i] / size);
         });
       }
     }
   });
 }
 
-template <class X>
+template <class X, class M>
 void unpool_windows(const Windows& k, const Pool& pool) {
-  const X size = X(k.rows * k.columns);
+  const M size = M(k.rows * k.columns);
   const int64_t line = k.width * k.columns * k.C;
   parallel(pool, k.images * k.height, [&](int64_t begin, int64_t end, int64_t) {
     for (int64_t row = begin; row < end; ++row) {
@@ -776,7 +776,7 @@ void unpool_windows(const Windows& k, const Pool& pool) {
       for (int64_t j = 0; j < k.width; ++j, x += k.C, out += k.columns * k.C) {
         chunks(k.C, [&](int64_t c, auto wide) {
           X share[wide];
-          for (int i = 0; i < wide; ++i) share[i] = x[c + i] / size;
+          for (int i = 0; i < wide; ++i) share[i] = X(M(x[c + i]) / size);
           for (int64_t a = 0; a < k.rows; ++a)
             for (int64_t b = 0; b < k.columns; ++b)
               std::copy(share, share + wide, out + a * line + b * k.C + c);
@@ -815,10 +815,10 @@ EXPORT void spikeguard_sharpen(const Sharpen* task, const Pool* pool, int precis
   precision == 1 ? sharpen<double>(*task, *pool) : sharpen<float>(*task, *pool);
 }
 EXPORT void spikeguard_pool(const Windows* task, const Pool* pool, int precision) {
-  precision == 1 ? pool_windows<double>(*task, *pool) : pool_windows<float>(*task, *pool);
+  DISPATCH(precision, (pool_windows<X, M>(*task, *pool)))
 }
 EXPORT void spikeguard_unpool(const Windows* task, const Pool* pool, int precision) {
-  precision == 1 ? unpool_windows<double>(*task, *pool) : unpool_windows<float>(*task, *pool);
+  DISPATCH(precision, (unpool_windows<X, M>(*task, *pool)))
 }
 EXPORT int64_t spikeguard_layout() {  // sizes of the structures, to compare with library.py
   int64_t sizes = 0;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels.cpu.library import LONGEST, Windows, call
+from spikeguard.kernels.cpu.library import LONGEST, PRECISION, Windows, call
 from spikeguard.kernels.layout import Layout
 from spikeguard.kernels.selection import default_kernel
 
@@ -17,14 +17,14 @@ _LAST = torch.channels_last
 def can_pool(x: Tensor, layer: nn.AvgPool2d) -> bool:
     """Whether the compiled passes support ``layer`` on ``x`` [B, C, H, W].
 
-    They need a CPU, float32 or float64, channels innermost in memory, and windows that cover the
+    They need a CPU, float32, float64 or bfloat16, channels innermost in memory, and windows that cover the
     image without gaps, overlap or padding.
     """
     if x.device.type != "cpu" or default_kernel(x.device) != "cpu" or x.ndim != 4:
         return False
     (rows, columns), (height, width) = as_pair(layer.kernel_size), x.shape[2:]
     return (
-        x.dtype in (torch.float32, torch.float64)
+        x.dtype in PRECISION
         and x.is_contiguous(memory_format=_LAST)
         and as_pair(layer.stride) == (rows, columns)
         and not any(as_pair(layer.padding))
