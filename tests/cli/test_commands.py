@@ -216,6 +216,13 @@ def test_list_recipes_prints_published_numbers_and_takes_a_prefix(capsys):
     assert "no recipes begin with 'nowhere/'" in capsys.readouterr().err
 
 
+def test_another_name_of_a_recipe_is_listed_as_such(capsys):
+    text = text_of(["list", "recipes", "tgo/cifar10-vgg11"], capsys)
+    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("tgo/")}
+    assert "another name of tgo/cifar10-vgg11-tgo" in lines["tgo/cifar10-vgg11"]
+    assert "VGG11 on CIFAR-10, TGO" in lines["tgo/cifar10-vgg11-tgo"]
+
+
 def test_data_check_reads_the_data_sets_on_disk(capsys, tmp_path):
     text = text_of(["data", "check", "--data-root", str(tmp_path)], capsys)
     assert "complete" in next(line for line in text.splitlines() if line.startswith("digits"))

@@ -1,6 +1,7 @@
 """spikeguard sweep: the table, exit codes, bad input in one line, and what is not imported."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -17,12 +18,27 @@ SWEEP = ["sweep", "demo/vanilla", *TINY]
 GRID = ["neuron.v_th=0.25,0.5", "train.lr=0.01"]
 
 
+NOISE_AND_PENALTY = (
+    'sweep tgo/cifar10-vgg11 objective.tgo.lambda_max=0.2:0.6:5 model.neuron.sigma=0.2,0.4,0.632 '
+    '--maximise "robust:snn@8/255" --minimise synops --trials 60'
+)
+
+
 def test_a_search_over_noise_and_penalty_can_be_parsed():
-    words = ["sweep", "tgo/cifar10-vgg11", "objective.tgo.lambda_max=0.2:0.6:5"]
-    words += ["model.neuron.sigma=0.2,0.4,0.632", "--maximise", "robust:snn@8/255"]
-    words += ["--minimise", "synops", "--trials", "60"]
+    words = shlex.split(NOISE_AND_PENALTY)
     command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     assert command.__name__ == "sweep" and bound.arguments["trials"] == 60
+
+
+def test_a_search_over_noise_and_penalty_can_be_planned(tmp_path, capsys):
+    """The 15 points are built and timed on digits; the budget ends before the first training."""
+    words = [*shlex.split(NOISE_AND_PENALTY), "data.name=digits", "data.augment="]
+    words += ["data.train_limit=12", "data.test_limit=4", "model.T=2", "train.epochs=7"]
+    words += ["--budget", "0.001s", "--out", str(tmp_path / "s")]
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert "less than the training of one point, 7 optimiser steps" in shown.err
+    assert shown.out == "" and list(tmp_path.iterdir()) == []
 
 
 def test_a_sweep_prints_its_table_and_goes_on_where_it_stands(tmp_path, capsys):

@@ -446,3 +446,16 @@ def test_every_network_and_neuron_and_defence_of_the_papers_is_in_a_recipe():
     assert {r.model["name"] for r in used} >= MODELS_OF_PAPERS
     pieces = {each["name"] for r in used for each in r.objective}
     assert pieces >= DEFENCES_OF_PAPERS
+
+
+def test_another_name_of_a_recipe_is_read_as_that_recipe_and_not_a_recipe_of_its_own():
+    """So 'reproduce tgo' trains it once."""
+    assert recipes.other_names() == {"tgo/cifar10-vgg11": "tgo/cifar10-vgg11-tgo"}
+    assert load_recipe("tgo/cifar10-vgg11") == load_recipe("tgo/cifar10-vgg11-tgo")
+    assert load_recipe("tgo/cifar10-vgg11").name == "tgo/cifar10-vgg11-tgo"
+    assert "tgo/cifar10-vgg11" not in recipes.recipe_names("tgo/")
+
+
+def test_a_file_of_the_user_that_only_extends_a_recipe_has_its_own_name(tmp_path):
+    (tmp_path / "own.yaml").write_text("extends: demo/vanilla\n")
+    assert load_recipe(tmp_path / "own.yaml").name == "own"

@@ -16,7 +16,7 @@ import yaml
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.yaml_loader import MAX_BYTES, MAX_DEPTH, Dumper, load_yaml
 
-__all__ = ["dump", "merge", "override", "read", "recipe_names"]
+__all__ = ["dump", "merge", "other_names", "override", "read", "recipe_names"]
 
 _PACKAGED = Path(str(files("spikeguard.recipes")))
 _SECTIONS = ("", "data", "model", "train", "evaluate")
@@ -26,15 +26,26 @@ _JOINED = "readings"  # inherited entries are kept, and new ones are appended
 
 
 def recipe_names(prefix: str = "") -> list[str]:
-    """Return the names of the recipes that ship with SpikeGuard.
+    """Return the names of the recipes that ship with SpikeGuard, each recipe once.
 
     Files whose name begins with "_" exist only to be extended and are left out.
 
     Args:
         prefix: Only names with this prefix.
     """
-    parts = {name for name in _packaged() if name.rpartition("/")[2].startswith("_")}
-    return sorted(name for name in _packaged() - parts if name.startswith(prefix))
+    left_out = _parts() | other_names().keys()
+    return sorted(name for name in _packaged() - left_out if name.startswith(prefix))
+
+
+@cache
+def other_names() -> Mapping[str, str]:
+    """Return the recipe that each other name stands for.
+
+    A file of the package that only extends one recipe is another name of that recipe.
+    """
+    names = sorted(_packaged() - _parts())
+    found = {name: _same_as(parse(_text(_PACKAGED / f"{name}.yaml"), name)) for name in names}
+    return {name: target for name, target in found.items() if target is not None}
 
 
 def read(recipe: str | Path) -> dict[str, Any]:
@@ -45,7 +56,8 @@ def read(recipe: str | Path) -> dict[str, Any]:
     replaced, and ``null`` restores the default. An entry with another name replaces the whole
     entry. An objective written as a mapping changes and adds pieces by name and keeps all others.
     A recipe without a name is named after its file. Name, title and published rows are not
-    inherited; readings are, and new ones are appended.
+    inherited, except by another name of a recipe (:func:`other_names`); readings are, and new ones
+    are appended.
 
     Args:
         recipe: A path, or the name of a recipe that ships with SpikeGuard.
@@ -151,7 +163,7 @@ def _find(recipe: str, base: Path | None) -> Path:
     is_file = path.suffix in (".yaml", ".yml")
     if is_file and path.is_file():
         return path
-    if not is_file and recipe in (recipe_names() if base is None else _packaged()):
+    if not is_file and recipe in (_packaged() - _parts() if base is None else _packaged()):
         return _PACKAGED / f"{recipe}.yaml"
     if is_file:
         raise ConfigError(f"recipe {recipe}: no such file.")
@@ -170,6 +182,18 @@ def _packaged() -> frozenset[str]:
     return frozenset(path.with_suffix("").as_posix() for path in found)
 
 
+@cache
+def _parts() -> frozenset[str]:
+    """Return the names of the recipe files that exist only to be extended."""
+    return frozenset(name for name in _packaged() if name.rpartition("/")[2].startswith("_"))
+
+
+def _same_as(raw: Mapping[str, Any]) -> str | None:
+    """Return the recipe that a file is another name of, or None."""
+    target = raw.get("extends")
+    return target if len(raw) == 1 and isinstance(target, str) else None
+
+
 def _read(path: Path, above: tuple[Path, ...], known: dict[Path, dict[str, Any]]) -> dict[str, Any]:
     """Read a recipe below those that extend it; ``known`` holds the finished ones by path."""
     path = path.resolve()
@@ -181,6 +205,9 @@ def _read(path: Path, above: tuple[Path, ...], known: dict[Path, dict[str, Any]]
     if len(above) > _LEVELS:
         raise ConfigError(f"recipe {_name(chain[0])}: more than {_LEVELS} levels of extends.")
     raw = dict(parse(_text(path), f"recipe {_name(path)}"))
+    same = _same_as(raw) if _name(path) in _packaged() - _parts() else None
+    if same is not None:
+        return _read(_find(same, base=path.parent), chain, known)
     parents = raw.pop("extends", [])
     parents = parents if isinstance(parents, list) else [parents]
     if len(parents) > _PARENTS:

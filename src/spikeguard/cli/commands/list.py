@@ -155,15 +155,24 @@ def _printed(recipe: str) -> str:
 def _described(kind: str, *, full: bool = False) -> dict[str, str]:
     """Return names with a one-line description of each; without ``full`` it may be empty."""
     if kind == "recipes":
-        from spikeguard.config.yaml_files import read, recipe_names
-
-        return {name: str(read(name).get("title", "")) if full else "" for name in recipe_names()}
+        return _recipes(full)
     entries = _entries(kind)
     describe: Callable[[Any], str] = _normalisation if kind == "datasets" else _first_line
     found = {name: describe(entry) for name, entry in entries.items()}
     if full and kind == "kernels":
         return {name: f"{_state(name)}. {line}" for name, line in found.items()}
     return found
+
+
+def _recipes(full: bool) -> dict[str, str]:
+    """Return the recipes with their titles; in full also their other names."""
+    from spikeguard.config.yaml_files import other_names, read, recipe_names
+
+    if not full:
+        return dict.fromkeys(recipe_names(), "")
+    found = {name: str(read(name).get("title", "")) for name in recipe_names()}
+    found |= {name: f"another name of {recipe}" for name, recipe in other_names().items()}
+    return dict(sorted(found.items()))
 
 
 def _entries(kind: str) -> Mapping[str, Any]:
