@@ -19,7 +19,7 @@ GRID = ["neuron.v_th=0.25,0.5", "train.lr=0.01"]
 
 
 NOISE_AND_PENALTY = (
-    'sweep tgo/cifar10-vgg11 objective.tgo.lambda_max=0.2:0.6:5 model.neuron.sigma=0.2,0.4,0.632 '
+    "sweep tgo/cifar10-vgg11 objective.tgo.lambda_max=0.2:0.6:5 model.neuron.sigma=0.2,0.4,0.632 "
     '--maximise "robust:snn@8/255" --minimise synops --trials 60'
 )
 

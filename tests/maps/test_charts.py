@@ -9,6 +9,7 @@ from spikeguard.maps.front_charts import front_charts
 from spikeguard.maps.printed import Printed
 from tests.toys.maps import numbers, toy_cell
 
+PRINTED = "<b>Table &lt;I&gt;</b><br>99 %<br>Note: 1 &lt; 2"
 TAUS, V = [2.0, 3.0, 4.0], [0.5, 1.0, 1.5, 2.5]
 PLACES = [(x, y) for x in range(3) for y in range(4) if (x, y) != (1, 1)]
 CELLS = {(x, y): toy_cell(V[y], TAUS[x]) for x, y in PLACES}
@@ -23,7 +24,7 @@ def sheet():
         CELLS,
         {place: f"cell {place}" for place in PLACES},
         {place: f"{place}.html" for place in PLACES},
-        [Printed(2.5, 0.5, "Table <I>")],
+        [Printed(2.5, 0.5, "Table <I>: 99 %", ("1 < 2",))],
         {(x, y) for x in range(3) for y in range(3)},
     )
 
@@ -94,7 +95,7 @@ def test_printed_points_lie_between_the_cells_and_are_escaped(heats):
         for trace in heats["accuracy"].data
         if trace.type == "scatter" and trace.mode == "markers"
     )
-    assert (mark.x[0], mark.y[0], mark.text[0]) == (0.5, 0.0, "Table &lt;I&gt;")
+    assert (mark.x[0], mark.y[0], mark.text[0]) == (0.5, 0.0, PRINTED)
 
 
 def test_fronts_show_the_knee_and_all_cells(sheet):

@@ -49,3 +49,20 @@ def test_text_of_a_recipe_or_an_error_is_no_markup(drawn):
     cells = [{**c, "error": HOSTILE} if "error" in c else c for c in card["cells"]]
     text = map_page({**card, "map": {**card["map"], "recipe": recipe}, "cells": cells}, folder)
     assert HOSTILE not in text and "<img src=x>" not in text
+
+
+def test_printed_points_are_listed_with_their_notes(drawn):
+    """The toy's 3 membrane updates of an image allow 3e4 spikes on 10,000 images."""
+    folder, card = drawn
+    assert "Printed points" not in map_page(card, folder)
+    published = ["operational-space/II (most accurate)/mnist/cnn/tau=1.88 v_th=1.3389"]
+    recipe = {**card["map"]["recipe"], "published": published}
+    axes = {name: {**card["map"][name], "values": [1.0, 2.0, 4.0]} for name in ("x", "y")}
+    cells = [{**c, "point": dict.fromkeys(c["point"], 2.0)} for c in card["cells"]]
+    text = map_page(
+        {**card, "map": {**card["map"], "recipe": recipe, **axes}, "cells": cells}, folder
+    )
+    assert (
+        "<li>operational-space, Table II, tau=1.88 v_th=1.3389: 99.1 %, total spikes 7.10e+08; "
+        "the text prints 99.36; the network of this map emits at most 3e+04 spikes" in text
+    )

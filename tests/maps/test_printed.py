@@ -18,8 +18,10 @@ def test_both_tables_of_the_map_s_network_and_data_are_marked():
     first, second = points(TAU, V_TH, MLP)
     assert first[:2] == (1.001, 1.33) and second[:2] == (1.001, 0.01)
     assert first[2] == (
-        "operational-space, Table I, tau=1.001 v_th=1.33: 99.01 %, total spikes 2.54e+08"
+        "operational-space, Table I, tau=1.001 v_th=1.33: 99.01 %, total spikes 2.54e+08, "
+        "efficiency 7.74"
     )
+    assert second[2].endswith("97.02 %, total spikes 1.29e+07")
 
 
 def test_axes_can_be_exchanged():
@@ -36,3 +38,21 @@ def test_axes_can_be_exchanged():
 )
 def test_no_point_of_another_recipe_field_or_range_is_marked(x, published):
     assert points(x, V_TH, published) == []
+
+
+def test_known_errors_are_notes():
+    first, second = printed_points({"recipe": {"published": MLP}, "x": TAU, "y": V_TH})
+    assert first.notes == ("the MNIST rows of Table I look swapped",)
+    assert second.notes == ("the text prints 97.57",)
+
+
+@pytest.mark.parametrize(("neurons", "noted"), [(394, True), (618, False)])
+def test_a_printed_number_of_spikes_that_the_network_cannot_emit_has_a_note(neurons, noted):
+    """394 neurons, T = 10, 10,000 images: at most 3.94e7 spikes; Table II prints 6.18e7."""
+    published = ["operational-space/II (most accurate)/cifar10/mlp/tau=5.0 v_th=1.6711"]
+    card = {"recipe": {"published": published}, "x": TAU, "y": V_TH}
+    (found,) = printed_points(card, updates=10.0 * neurons)
+    assert "total spikes 6.18e+07" in found.text and found.notes[0] == "the text prints 53.53"
+    assert [note.startswith("the network of this map emits at most 3.94e+07 spikes on 10,000")
+            for note in found.notes[1:]] == [True] * noted  # fmt: skip
+    assert len(printed_points(card)[0].notes) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ _CLASS_COLOURS = dict(
 )
 _TICKS = 10  # labels along an axis
 _HEIGHT = 340
+_WIDE = 48  # characters of a line under the pointer
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def _framed(sheet: Sheet, id: str, title: str, summary: str, heat: Heat) -> Char
             y=[_along(sheet.y, point.y) for point in sheet.printed],
             mode="markers",
             marker={"symbol": "x", "size": 9, "color": PAPER, "line": {"color": INK, "width": 1}},
-            text=[escaped(point.text) for point in sheet.printed],
+            text=[_printed_text(point) for point in sheet.printed],
             hovertemplate="%{text}<extra></extra>",
             showlegend=False,
         )
@@ -184,6 +186,16 @@ def _framed(sheet: Sheet, id: str, title: str, summary: str, heat: Heat) -> Char
             title_standoff=10,
         )
     return chart
+
+
+def _printed_text(point: Printed) -> str:
+    """Return the hover of a printed point, lines of at most _WIDE characters."""
+    table, _, numbers = point.text.partition(": ")
+    notes = [f"Note: {note}" for note in point.notes]
+    lines = [f"<b>{escaped(table)}</b>", *map(escaped, textwrap.wrap(numbers, _WIDE))]
+    return "<br>".join(
+        [*lines, *(escaped(line) for n in notes for line in textwrap.wrap(n, _WIDE))]
+    )
 
 
 def _outline(figure: go.Figure, inside: set[Place]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from spikeguard.maps.classes import CLASSES
 from spikeguard.maps.efficiency import ETAS
 from spikeguard.maps.front_charts import front_charts
 from spikeguard.maps.plan import REPORT
-from spikeguard.maps.printed import printed_points
+from spikeguard.maps.printed import Printed, printed_points
 from spikeguard.maps.schedule import Place, Seen, region
 from spikeguard.reporting.charts.base import Chart, dark_colours
 from spikeguard.reporting.page import figures_of
@@ -38,8 +38,9 @@ class MapPage:
         rows: Report and texts of each cell.
         classes: Rule of each class.
         etas: Definition of each efficiency.
-        marked: Whether printed points are marked.
+        printed: Points of the paper that are marked.
         left: Whether cells are still to be measured.
+        made_from: The file that the page shows.
     """
 
     title: str
@@ -50,8 +51,10 @@ class MapPage:
     rows: list[tuple[str, list[str]]]
     classes: Mapping[str, str]
     etas: Mapping[str, str]
-    marked: bool
+    printed: Sequence[Printed]
     left: bool
+
+    made_from: str = "map.json"
 
     @property
     def dark(self) -> dict[str, str]:
@@ -82,7 +85,7 @@ def map_page(card: Mapping[str, Any], folder: Path) -> str:
         places,
         {place: _hover(each) for place, each in facts.items()},
         {place: _link(cell, folder) for place, cell in places.items()},
-        printed_points(of),
+        printed_points(of, _most_updates(card["cells"])),
         region(len(axes[0]["values"]), len(axes[1]["values"]), seen, "working"),
     )
     recipe, n = of["recipe"], len(of["seeds"])
@@ -101,13 +104,19 @@ def map_page(card: Mapping[str, Any], folder: Path) -> str:
         rows=[(sheet.links[p], [facts[p].get(name, "") for name in head]) for p in sorted(places)],
         classes=dict(CLASSES.items()),
         etas=ETAS,
-        marked=bool(sheet.printed),
+        printed=sheet.printed,
         left=bool(card["left"]),
     )
     figures = Markup(figures_of([*page.heats, *page.fronts]))
     made = environment()
     made.globals["page"] = page
     return made.get_template("map.html.j2").render(figures=figures, plotly_gz=packed_plotly())
+
+
+def _most_updates(cells: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the most membrane updates of an image in a cell; None if no cell has numbers."""
+    found = [each["operations"]["membrane_updates"] for each in cells if "accuracy" in each]
+    return max((each for each in found if each is not None), default=None)
 
 
 def _facts(cell: Mapping[str, Any], names: list[str]) -> dict[str, str]:

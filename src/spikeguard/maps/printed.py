@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spikeguard.config.published import Row, rows
+from spikeguard.config.published import PRINTED_N, Row, rows
 
 __all__ = ["Printed", "printed_points"]
 
 _AT = re.compile(r"tau=(\S+) v_th=(\S+)")
+_SPIKES = re.compile(r"total spikes (\S+)")
+_VALUES = ("total spikes ", "efficiency ")
 
 
 @dataclass(frozen=True)
@@ -21,19 +24,23 @@ class Printed:
     Attributes:
         x: Value of the map's first field.
         y: Value of the second.
-        text: Table, point, accuracy and number of spikes as printed.
+        text: Table, point, accuracy, number of spikes and efficiency as printed.
+        notes: Known errors and inconsistencies of these numbers.
     """
 
     x: float
     y: float
     text: str
+    notes: tuple[str, ...] = ()
 
 
-def printed_points(card: Mapping[str, Any]) -> list[Printed]:
+def printed_points(card: Mapping[str, Any], updates: float | None = None) -> list[Printed]:
     """Return the printed points of the map's network and data set, within its axes.
 
     Args:
         card: What map.json holds under "map".
+        updates: Membrane updates of an image in the map's network, the most spikes that it can
+            emit; None if they are not known. A printed number of spikes above it has a note.
     """
     axes = [card[name] for name in ("x", "y")]
     fields = [axis["field"].rpartition(".")[2] for axis in axes]
@@ -49,7 +56,7 @@ def printed_points(card: Mapping[str, Any]) -> list[Printed]:
         values = {"tau": float(at[1]), "v_th": float(at[2])}
         x, y = (values[field] for field in fields)
         if _within(axes[0]["values"], x) and _within(axes[1]["values"], y):
-            found.append(Printed(x, y, _text(row)))
+            found.append(Printed(x, y, *_words(row, updates)))
     return found
 
 
@@ -57,6 +64,17 @@ def _within(values: Sequence[float], value: float) -> bool:
     return min(values) <= value <= max(values)
 
 
-def _text(row: Row) -> str:
-    spikes = row.notes.get("clean", "").partition(";")[0]
-    return f"{row.short}, {row.defence}: {row.accuracies['clean']:g} %, {spikes}"
+def _words(row: Row, updates: float | None) -> tuple[str, tuple[str, ...]]:
+    """Return the printed numbers as text, and the notes on them."""
+    said = [each for each in row.notes.get("clean", "").split("; ") if each]
+    values = [each for each in said if each.startswith(_VALUES)]
+    notes = [each for each in said if each not in values]
+    spikes = next((float(found[1]) for each in values if (found := _SPIKES.match(each))), 0.0)
+    most = math.inf if updates is None else updates * PRINTED_N
+    if spikes > most:
+        notes.append(
+            f"the network of this map emits at most {most:.3g} spikes on {PRINTED_N:,} images, so "
+            "it is not the paper's"
+        )
+    numbers = ", ".join([f"{row.accuracies['clean']:g} %", *values])
+    return f"{row.short}, {row.defence}: {numbers}", tuple(notes)
