@@ -43,6 +43,56 @@ def test_classes_operations_and_attacks_of_both_maps():
     assert list(found.accuracies) == ["accuracy"]
 
 
+def with_spikes(*seeds):
+    """Return a cell whose seeds have these spikes of an image: mean, low, high."""
+    ends = ("mean", "low", "high")
+    cards = [{"spikes": {"an_image": dict(zip(ends, each, strict=True))}} for each in seeds]
+    middle = sum(mean for mean, _, _ in seeds) / len(seeds)
+    cell = scored(0.9)
+    cell["spikes"] = {**cell["spikes"], "an_image": middle}
+    return {**cell, "seeds": {str(seed): card for seed, card in enumerate(cards)}}
+
+
+def spikes_ratio(first, second):
+    (found,) = compare(card(first), card(second)).cells
+    return found.ratios["spikes"], "spikes" in found.changed
+
+
+def test_a_ratio_to_a_number_without_spread_has_the_interval_of_the_other():
+    exact, other = with_spikes((50, 50, 50)), with_spikes((100, 80, 120))
+    assert spikes_ratio(exact, other) == (pytest.approx((2.0, 1.6, 2.4)), True)
+    assert spikes_ratio(other, exact) == (pytest.approx((0.5, 50 / 120, 50 / 80)), True)
+
+
+def test_a_ratio_of_equal_spreads_is_wider_by_the_root_of_two():
+    """Both from 1/e to e times their value: the ratio from exp(-sqrt 2) to exp(sqrt 2) times."""
+    e = 2.718281828459045
+    cell = with_spikes((10, 10 / e, 10 * e))
+    wide = e**2**0.5
+    assert spikes_ratio(cell, cell) == (pytest.approx((1.0, 1 / wide, wide)), False)
+
+
+def test_an_end_is_the_mean_over_the_seeds():
+    cell = with_spikes((90, 70, 110), (110, 90, 130))
+    assert spikes_ratio(with_spikes((50, 50, 50)), cell)[0] == pytest.approx((2.0, 1.6, 2.4))
+
+
+def test_a_ratio_without_spikes_or_intervals_has_none():
+    assert spikes_ratio(scored(0.9), scored(0.9)) == ((1.0, None, None), False)
+    silent = with_spikes((0, 0, 0))
+    (found,) = compare(card(silent), card(silent)).cells
+    assert "spikes" not in found.ratios
+
+
+@pytest.mark.parametrize(("right", "changed"), [(0.5, False), (0.62, False), (0.64, True)])
+def test_a_change_is_an_interval_that_excludes_none(right, changed):
+    """Of 100 images each, 50 against 62 has Newcombe's interval from -0.018, against 64 above 0."""
+    (found,) = compare(card(scored(0.5)), card(scored(right))).cells
+    assert ("accuracy" in found.changed) == (found.accuracies["accuracy"][1] > 0) == changed
+    (found,) = compare(card(scored(right)), card(scored(0.5, kind="silent"))).cells
+    assert ("accuracy" in found.changed) == changed and "class" in found.changed
+
+
 def test_cells_without_a_pair_are_counted_and_diverged_ones_have_no_numbers():
     error = {"point": {TAU: 2.0, V_TH: 1.0}, "class": "not converged", "error": "nan"}
     found = compare(card(scored(0.9), toy_cell(1.5, 2.0)), card(error))

@@ -114,9 +114,32 @@ def test_a_training_that_diverges_is_a_class_and_another_error_is_not(tmp_path):
     assert "accuracy" not in found.failed[0] and table(tmp_path / "m")
 
 
-def test_a_lost_record_is_one_line(tmp_path):
+def test_cells_that_failed_keep_their_error_until_they_are_tried_again(tmp_path):
+    of = toy_map(tmp_path / "m", broken=(V[8],), nx=3)
+    first = draw_map(of)
+    tried = len(begun(tmp_path / "m"))
+    assert draw_map(of).failed == first.failed and len(begun(tmp_path / "m")) == tried
+    again = draw_map(of, retry_failed=True)
+    assert again.failed == first.failed
+    assert len(begun(tmp_path / "m")) == tried + len(first.failed)
+    (tmp_path / "m" / "mended").touch()
+    found = draw_map(of, retry_failed=True)
+    assert found.failed == [] and found.left == 0
+    assert {cell["class"] for cell in found.cells if cell["point"][V_TH] == V[8]} == {"silent"}
+
+
+def test_cells_are_stored_with_their_trials_and_no_folder_is_needed(tmp_path):
     of = toy_map(tmp_path / "m", nx=2, ny=2)
-    draw_map(of)
+    found = draw_map(of)
+    for file in (tmp_path / "m" / "trials").glob("*/cell.json"):
+        file.unlink()
+    assert draw_map(of).cells == found.cells
+    assert "cell" not in json.loads((tmp_path / "m" / "sweep.json").read_text())["records"][0]
+
+
+def test_a_record_without_a_cell_is_read_from_its_folder_and_a_lost_one_is_one_line(tmp_path):
+    of = toy_map(tmp_path / "m", nx=2, ny=2, bare=True)
+    assert draw_map(of).cells == draw_map(toy_map(tmp_path / "n", nx=2, ny=2)).cells
     next((tmp_path / "m" / "trials").glob("*/cell.json")).unlink()
     with pytest.raises(ConfigError, match=r"cell\.json: missing or damaged"):
         draw_map(of)

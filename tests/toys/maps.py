@@ -8,7 +8,7 @@ from spikeguard.maps.plan import MapPlan, write_cell
 from spikeguard.sweeps.space import parse_dimension
 from spikeguard.sweeps.trial import Record
 from spikeguard.training.divergence import TrainingDiverged
-from tests.toys.sweeps import TINY
+from tests.toys.sweeps import TINY, die
 
 V_TH, TAU = "model.neuron.v_th", "model.neuron.tau"
 METRICS = ("accuracy", "spikes", "synops", "near_threshold", "robust:fgsm@0.1")
@@ -27,23 +27,34 @@ def numbers(v_th, tau):
 
 @dataclass(frozen=True)
 class ToyMapPlan(MapPlan):
-    """Cells of ``numbers``; those of the thresholds in ``diverged`` and ``broken`` raise."""
+    """Cells of ``numbers``; those of the thresholds in ``diverged`` and ``broken`` raise.
+
+    Args:
+        killed: Thresholds at which the worker kills itself once.
+        bare: The record has no cell, as in maps of earlier versions; it is in the folder.
+    """
 
     diverged: tuple[float, ...] = ()
     broken: tuple[float, ...] = ()
+    killed: tuple[float, ...] = ()
+    bare: bool = False
 
     def run(self, point, *, progress, on_epoch=None):
         v_th, tau = point[V_TH], point[TAU]
         with (self.folder / "begun.txt").open("a") as file:
             file.write(f"{v_th} {tau}\n")
         progress("toy", 1, 1, "done")
+        note = self.folder / f"killed-{v_th}"
+        if v_th in self.killed and not note.exists():
+            note.touch()
+            die()
         if v_th in self.diverged:
             raise TrainingDiverged("nan", epoch=1, step=1, term=None, layer=None)
         if v_th in self.broken and not (self.folder / "mended").exists():
             raise ValueError("no network")
         cell = toy_cell(v_th, tau)
         write_cell(self.folder, cell)
-        return Record(point, cell["values"], {}, [], 0.5)
+        return Record(point, cell["values"], {}, [], 0.5, {} if self.bare else cell)
 
 
 def toy_cell(v_th, tau, n=1000):
@@ -80,11 +91,11 @@ def toy_cell(v_th, tau, n=1000):
     }  # fmt: skip
 
 
-def toy_map(folder, *, nx=9, ny=9, **own):
-    """Return a map over tau from 2 to 4 and v_th from 0 to 4."""
+def toy_map(folder, *, nx=9, ny=9, storage=None, **own):
+    """Return a map over tau from 2 to 4 and v_th from 0 to 4; options of ToyMapPlan."""
     plan = ToyMapPlan("demo/vanilla", TINY, (0,), METRICS, folder, steps=2, **own)
     axes = (f"neuron.tau=2.0:4.0:{nx}", f"neuron.v_th=0.25:3.75:{ny}")
-    return OperationalMap(plan, *map(parse_dimension, axes))
+    return OperationalMap(plan, *map(parse_dimension, axes), storage=storage)
 
 
 def begun(folder):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from spikeguard.reporting.charts.analyses import drawn
 from spikeguard.reporting.charts.base import COLOURS, INK, PAPER, Chart
 from spikeguard.reporting.charts.base import literal as escaped
 
-__all__ = ["Sheet", "heat_charts", "short"]
+__all__ = ["Sheet", "class_chart", "framed", "heat_charts", "short"]
 
 _CLASS_COLOURS = dict(
     zip(CLASSES, ("#007a5a", "#b87d00", "#4a4a4a", "#d55e00", "#a8518a"), strict=True)
@@ -72,7 +72,7 @@ def heat_charts(sheet: Sheet) -> list[Chart]:
     """Return the class of the cells, then a heat map for each number; none is interpolated."""
     robust = goals(list(sheet.cells.values()))[2:]
     charts: list[Chart | None] = [
-        _class_chart(sheet),
+        class_chart(sheet),
         _heat(sheet, "accuracy", "Accuracy", "%", _percent(lambda c: number(c, "accuracy"))),
         *(
             _heat(
@@ -105,12 +105,13 @@ def heat_charts(sheet: Sheet) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
 
 
-def _class_chart(sheet: Sheet) -> Chart:
+def class_chart(sheet: Sheet, marked: Collection[Place] = ()) -> Chart:
+    """Return the class of the cells in a colour each, with a dot on the marked ones."""
     kinds = list(CLASSES)
     z = sheet.grid(lambda cell: kinds.index(cell["class"]) if cell["class"] in kinds else None)
     heat = Heat(z, range(len(sheet.x)), range(len(sheet.y)), "", low=-0.5, high=len(kinds) - 0.5)
     counts = [f"{int((z == place).sum())} {kind}" for place, kind in enumerate(kinds)]
-    chart = _framed(sheet, "class", "Class", f"Cells by class: {', '.join(counts)}", heat)
+    chart = framed(sheet, "class", "Class", f"Cells by class: {', '.join(counts)}", heat, marked)
     steps = [
         (place / len(kinds), colour, (place + 1) / len(kinds))
         for place, colour in enumerate(_CLASS_COLOURS.values())
@@ -142,7 +143,7 @@ def _heat(
     low, high = float(np.nanmin(z)), float(np.nanmax(z))
     ends = [short(10**end if log else end) + unit for end in (low, high)]
     heat = Heat(z, range(len(sheet.x)), range(len(sheet.y)), unit)
-    chart = _framed(sheet, id, title, f"{title}: {ends[0]} to {ends[1]}", heat)
+    chart = framed(sheet, id, title, f"{title}: {ends[0]} to {ends[1]}", heat)
     if log:
         ticks = np.linspace(low, high, 5) if high > low else [low]
         bar = {"tickvals": list(ticks), "ticktext": [short(10**tick) for tick in ticks]}
@@ -150,8 +151,19 @@ def _heat(
     return chart
 
 
-def _framed(sheet: Sheet, id: str, title: str, summary: str, heat: Heat) -> Chart:
-    """Draw cells with their records, the outline of the working region and printed points."""
+def framed(
+    sheet: Sheet, id: str, title: str, summary: str, heat: Heat, marked: Collection[Place] = ()
+) -> Chart:
+    """Draw cells with their records, the outline of the working region, printed points and dots.
+
+    Args:
+        sheet: The map.
+        id: Id of the chart on the page.
+        title: Heading.
+        summary: The content in words.
+        heat: The numbers [y, x].
+        marked: Cells with a dot.
+    """
     names = sheet.names
     plot = Plot(id, title, summary, [heat], *names, height=_HEIGHT)
     chart = drawn(plot, {}, id=id)
@@ -165,6 +177,12 @@ def _framed(sheet: Sheet, id: str, title: str, summary: str, heat: Heat) -> Char
         ygap=1,
     )
     _outline(figure, sheet.working)
+    if marked:
+        xs, ys = zip(*sorted(marked), strict=True)
+        dot = {"size": 8, "color": INK, "line": {"color": PAPER, "width": 1.5}}
+        figure.add_scatter(
+            x=xs, y=ys, mode="markers", marker=dot, hoverinfo="skip", showlegend=False
+        )
     if sheet.printed:
         figure.add_scatter(
             x=[_along(sheet.x, point.x) for point in sheet.printed],

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ from spikeguard.maps.fronts import SYNOPS, goals, number
 from spikeguard.storage.digests import is_sealed
 from spikeguard.sweeps.space import Value
 
-__all__ = ["Comparison", "Difference", "compare", "read_map"]
+__all__ = ["Comparison", "Difference", "Ratio", "compare", "read_map"]
+
+Ratio = tuple[float, float | None, float | None]  # value, low, high
+_SYNOPS_KEYS = ("operations:effective_acs", "operations:effective_macs")
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,25 @@ class Difference:
         accuracies: By "accuracy" and attack: the difference and its 95 % interval, in [-1, 1]. The
             interval is that of two sets of test images.
         synops: Synaptic operations of an image in the second map over those in the first; None
-            where the first has none.
+            where one of them has none.
+        ratios: By "spikes" and "synops": the number of an image in the second map over that in the
+            first, and the 95 % interval; None for an interval that is not known.
     """
 
     point: Mapping[str, Value]
     classes: tuple[str, str]
     accuracies: Mapping[str, tuple[float, float, float]]
     synops: float | None
+    ratios: Mapping[str, Ratio] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """What differs: names whose interval excludes no change, and "class"."""
+        found = {name for name, (_, low, high) in self.accuracies.items() if low > 0 or high < 0}
+        for name, (_, low, high) in self.ratios.items():
+            if low is not None and high is not None and (low > 1 or high < 1):
+                found.add(name)
+        return frozenset(found | ({"class"} if len(set(self.classes)) > 1 else set()))
 
 
 @dataclass(frozen=True)
@@ -109,7 +124,49 @@ def _difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> Difference:
         scores = [Score.from_share(each["accuracy"], each["n"]) for each in pair]
         gap = Estimate.unpaired(*scores)
         found[name] = (gap.value, gap.low, gap.high)
-    before, after = number(a, SYNOPS), number(b, SYNOPS)
-    ratio = None if not before or after is None else after / before
+    ratios = {name: _ratio(_spread(a, name), _spread(b, name)) for name in ("spikes", SYNOPS)}
+    known = {name: ratio for name, ratio in ratios.items() if ratio is not None}
     kinds = (a["class"] or "failed", b["class"] or "failed")
-    return Difference(a["point"], kinds, found, ratio if ratio and math.isfinite(ratio) else None)
+    synops = known[SYNOPS][0] if SYNOPS in known else None
+    return Difference(a["point"], kinds, found, synops, known)
+
+
+def _spread(cell: Mapping[str, Any], name: str) -> tuple[float, float, float] | None:
+    """Return spikes or operations of an image with their interval; NaN ends if it is not known.
+
+    The ends are means over the seeds, which share the test images.
+    """
+    value = cell["spikes"]["an_image"] if name == "spikes" and "spikes" in cell else None
+    value = number(cell, SYNOPS) if name == SYNOPS else value
+    if value is None:
+        return None
+    keys = ("spikes:an_image",) if name == "spikes" else _SYNOPS_KEYS
+    return value, *(_mean_end(cell["seeds"].values(), keys, end) for end in ("low", "high"))
+
+
+def _mean_end(seeds: Collection[Mapping[str, Any]], keys: Sequence[str], end: str) -> float:
+    """Return an end of the interval of a sum of numbers, the mean over the seeds."""
+    found = 0.0
+    for card in seeds:
+        for group, name in (key.split(":") for key in keys):
+            known = card.get(group, {}).get(name, {}).get(end)
+            found += math.nan if known is None else known
+    return found / len(seeds)
+
+
+def _ratio(
+    a: tuple[float, float, float] | None, b: tuple[float, float, float] | None
+) -> Ratio | None:
+    """Return b over a with the interval of two means on different samples; None if one is 0.
+
+    Source: Zou and Donner, "Construction of confidence limits about effect measures: a general
+    approach", Statistics in Medicine 27, 2008, Eq. 3, for the difference of the logarithms.
+    """
+    if a is None or b is None or not (0 < a[0] < math.inf and 0 < b[0] < math.inf):
+        return None
+    ratio = b[0] / a[0]
+    if not all(0 < end < math.inf for end in (*a, *b)):
+        return ratio, None, None
+    (la, lowa, higha), (lb, lowb, highb) = (tuple(map(math.log, each)) for each in (a, b))
+    below, above = math.hypot(lb - lowb, higha - la), math.hypot(highb - lb, la - lowa)
+    return ratio, ratio * math.exp(-below), ratio * math.exp(above)

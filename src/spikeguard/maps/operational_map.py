@@ -10,7 +10,7 @@ from typing import Any
 
 from spikeguard.config.errors import ConfigError
 from spikeguard.maps.efficiency import eta_max, eta_minmax
-from spikeguard.maps.page import map_page
+from spikeguard.maps.page import PAGE, map_page
 from spikeguard.maps.plan import MapPlan, read_cell
 from spikeguard.maps.schedule import Place, Seen, missing
 from spikeguard.maps.table import cells_csv
@@ -24,7 +24,7 @@ from spikeguard.system.progress import TaskProgressCallback
 
 __all__ = ["MapResult", "OperationalMap", "draw_map"]
 
-TABLE, CSV, PAGE = "map.json", "map.csv", "map.html"
+TABLE, CSV = "map.json", "map.csv"
 _STEPS = ("train.epochs", "train.patience")
 
 
@@ -36,6 +36,8 @@ class OperationalMap:
         plan: What a cell does.
         x: The first field and its values.
         y: The second.
+        storage: URL of a database that several machines share; None for a journal file in the
+            folder.
 
     Raises:
         ConfigError: If a field has one value, both are one field, or a field changes the number of
@@ -45,6 +47,7 @@ class OperationalMap:
     plan: MapPlan
     x: Dimension
     y: Dimension
+    storage: str | None = None
 
     def __post_init__(self) -> None:
         for option, axis in (("--x", self.x), ("--y", self.y)):
@@ -65,7 +68,13 @@ class OperationalMap:
         """The sweep that measures the cells."""
         robust = (each for each in self.plan.metrics if each.startswith("robust:"))
         best = tuple(parse_metric(text) for text in ("accuracy", *robust))
-        return Sweep(self.plan, (self.x, self.y), maximise=best, minimise=(parse_metric("synops"),))
+        return Sweep(
+            self.plan,
+            (self.x, self.y),
+            maximise=best,
+            minimise=(parse_metric("synops"),),
+            storage=self.storage,
+        )
 
     def point(self, place: Place) -> dict[str, Value]:
         """Return the values of the fields at a place."""
@@ -105,18 +114,21 @@ def draw_map(
     *,
     jobs: int = 1,
     seconds: float | None = None,
+    retry_failed: bool = False,
     progress: TaskProgressCallback = lambda task, done, total, what: None,
     announce: Callable[[str], None] = lambda line: None,
 ) -> MapResult:
     """Measure a map, or go on with it: the coarse grid, then the cells where the map changes.
 
-    The folder gets ``map.json``, one cell a line, and ``map.csv``. Cells inside a block whose
-    corners have one class and one accuracy are not measured.
+    Several processes and machines may draw the same map at once, in a shared folder or with a
+    database. The folder gets ``map.json``, one cell a line, and ``map.csv``. Cells inside a block
+    whose corners have one class and one accuracy are not measured.
 
     Args:
         of: The map.
         jobs: Worker processes of one thread each.
         seconds: Begin no cell after so many seconds; None for no limit.
+        retry_failed: Begin the cells that ended in an error again, a training that diverged too.
         progress: Callback ``(task, done, total, what)``.
         announce: Called with lines of text: the cost before the start.
 
@@ -146,6 +158,7 @@ def draw_map(
             points=[of.point(place) for place in wanted],
             jobs=jobs,
             seconds=left,
+            retry_failed=retry_failed and cells is None,
             progress=progress,
             announce=say,
         )
@@ -162,7 +175,10 @@ def draw_map(
 def _cells(of: OperationalMap, found: Outcome) -> list[dict[str, Any]]:
     """Return the records of the cells, with the efficiencies among them."""
     cells = [
-        {**read_cell(of.plan.folder, record.point), "seconds": round(record.seconds, 3)}
+        {
+            **(record.cell or read_cell(of.plan.folder, record.point)),
+            "seconds": round(record.seconds, 3),
+        }
         for record in found.records
     ]
     accuracy = [cell["accuracy"]["accuracy"] for cell in cells]

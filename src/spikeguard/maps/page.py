@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,9 @@ from spikeguard.reporting.charts.base import Chart, dark_colours
 from spikeguard.reporting.page import figures_of
 from spikeguard.reporting.renderer import environment, packed_plotly
 
-__all__ = ["map_page"]
+__all__ = ["PAGE", "hover_text", "map_page", "number_text", "report_link"]
+
+PAGE = "map.html"
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,8 @@ def map_page(card: Mapping[str, Any], folder: Path) -> str:
         axes[1]["values"],
         (names[0], names[1]),
         places,
-        {place: _hover(each) for place, each in facts.items()},
-        {place: _link(cell, folder) for place, cell in places.items()},
+        {place: hover_text(each) for place, each in facts.items()},
+        {place: report_link(cell, folder, folder / PAGE) for place, cell in places.items()},
         printed_points(of, _most_updates(card["cells"])),
         region(len(axes[0]["values"]), len(axes[1]["values"]), seen, "working"),
     )
@@ -121,7 +124,7 @@ def _most_updates(cells: Sequence[Mapping[str, Any]]) -> float | None:
 
 def _facts(cell: Mapping[str, Any], names: list[str]) -> dict[str, str]:
     """Return the record of a cell as words and numbers."""
-    found = dict(zip(names, map(_number, cell["point"].values()), strict=True))
+    found = dict(zip(names, map(number_text, cell["point"].values()), strict=True))
     found["class"] = cell["class"] or "failed"
     if "accuracy" not in cell:
         return {**found, "error": cell["error"]}
@@ -136,31 +139,42 @@ def _facts(cell: Mapping[str, Any], names: list[str]) -> dict[str, str]:
         found[f"{name}, upper bound"] = _score(each)
         found[f"{name}, zero gradient"] = f"{each['zero_gradient']:.0%}"
     return found | {
-        "spikes of an image": _number(spikes["an_image"]),
-        "by layer": ", ".join(map(_number, spikes["layers"].values())),
-        "with input": _number(spikes.get("with_input")),
-        "without output": _number(spikes.get("without_output")),
-        "effective ACs": _number(operations["effective_acs"]),
-        "effective MACs": _number(operations["effective_macs"]),
-        "membrane updates": _number(operations["membrane_updates"]),
+        "spikes of an image": number_text(spikes["an_image"]),
+        "by layer": ", ".join(map(number_text, spikes["layers"].values())),
+        "with input": number_text(spikes.get("with_input")),
+        "without output": number_text(spikes.get("without_output")),
+        "effective ACs": number_text(operations["effective_acs"]),
+        "effective MACs": number_text(operations["effective_macs"]),
+        "membrane updates": number_text(operations["membrane_updates"]),
         "near threshold": f"{cell['near_threshold']:.1%}",
-        "eta_max": _number(cell.get("eta_max")),
-        "eta_minmax": _number(cell.get("eta_minmax")),
+        "eta_max": number_text(cell.get("eta_max")),
+        "eta_minmax": number_text(cell.get("eta_minmax")),
         "steps": f"{cell['steps']:,}",
-        "seconds": _number(cell["seconds"]),
+        "seconds": number_text(cell["seconds"]),
     }
 
 
-def _hover(facts: Mapping[str, str]) -> str:
+def hover_text(facts: Mapping[str, str]) -> str:
+    """Return the facts about a cell as HTML, a line each."""
     escape = html.escape
     return "<br>".join(f"{escape(name)}: <b>{escape(text)}</b>" for name, text in facts.items())
 
 
-def _link(cell: Mapping[str, Any], folder: Path) -> str:
-    """Return the address of a cell's report, relative to the page; "" if it has none."""
+def report_link(cell: Mapping[str, Any], folder: Path, page: Path) -> str:
+    """Return the address of a cell's report, relative to a page; "" if it has none.
+
+    Args:
+        cell: Its record.
+        folder: Folder of the map.
+        page: The page.
+    """
     runs = cell.get("runs") or []
-    found = Path(runs[0]).parent / REPORT if runs else None
-    return quote(found.as_posix()) if found is not None and (folder / found).exists() else ""
+    if not runs:
+        return ""
+    found = folder / Path(runs[0]).parent / REPORT
+    if not found.exists():
+        return ""
+    return quote(Path(os.path.relpath(found.resolve(), page.resolve().parent)).as_posix())
 
 
 def _score(score: Mapping[str, Any]) -> str:
@@ -168,7 +182,8 @@ def _score(score: Mapping[str, Any]) -> str:
     return f"{ends[0]:.1f} % [{ends[1]:.1f}, {ends[2]:.1f}]"
 
 
-def _number(value: Any) -> str:
+def number_text(value: Any) -> str:
+    """Write a number with four digits, a word as it is, and a dash for None."""
     if value is None:
         return "–"
     if not isinstance(value, float | int):

@@ -82,7 +82,7 @@ class MapPlan(Plan):
     ) -> Record:
         """Train and measure a cell; what its folder already holds is not done again.
 
-        The whole record is written to the folder of the point as ``cell.json``.
+        The cell is stored with the record, and in the folder of the point as ``cell.json``.
 
         Args:
             point: Value of each field.
@@ -119,6 +119,7 @@ class MapPlan(Plan):
             seeds=by_seed,
             runs=cell["runs"],
             seconds=time.monotonic() - began,
+            cell=cell,
         )
 
     def _epochs(self, recipe: Recipe) -> int:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Record:
         seeds: By metric, the number of each seed.
         runs: The run folder of each seed, relative to the sweep's folder.
         seconds: Time of all seeds together, in the process that finished the point.
+        cell: What a map shows of the point, see ``MapPlan``; empty in other sweeps.
     """
 
     point: Mapping[str, Value]
@@ -42,10 +43,12 @@ class Record:
     seeds: Mapping[str, Sequence[float]]
     runs: Sequence[str]
     seconds: float
+    cell: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what follows from recipe and seeds as plain data: everything but the time."""
-        return {name: value for name, value in asdict(self).items() if name != "seconds"}
+        """Return what follows from recipe and seeds as plain data: no time, and no cell."""
+        left_out = ("seconds", "cell")
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 @dataclass(frozen=True)

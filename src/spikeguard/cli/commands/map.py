@@ -34,6 +34,8 @@ def map_(
     robust: Repeated = None,
     budget: str | None = None,
     jobs: int = 1,
+    retry_failed: Annotated[bool, Parameter(negative="")] = False,
+    storage: str | None = None,
     resume: Annotated[bool, Parameter(negative="")] = True,
     out: Path | None = None,
     json: AsJson = False,
@@ -44,7 +46,8 @@ def map_(
 
     A coarse grid is measured first, then the cells where class or accuracy changes; a cell amid
     equal ones is not measured. Finished cells are kept: the same command goes on after an
-    interruption. Exit code 1 if a cell failed.
+    interruption, and several processes or machines may run it at once. Exit code 1 if a cell
+    failed.
 
     Args:
         recipe: A YAML file, or a recipe that ships with SpikeGuard (see 'spikeguard list recipes').
@@ -58,6 +61,9 @@ def map_(
         robust: SUITE@EPS of an accuracy under attack, such as snn@8/255; repeated or with commas.
         budget: Begin no further cell after this time, such as 90s, 30m or 8h.
         jobs: Worker processes of one thread each.
+        retry_failed: Run the cells that ended in an error again.
+        storage: Database that several machines share, such as postgresql://host/name; a file in the
+            folder when left out.
         resume: Go on with the map in the folder; always on.
         out: Folder of the map; runs/map-<recipe> when left out.
         json: Print the map as JSON and nothing else on standard output.
@@ -84,9 +90,16 @@ def map_(
     folder = Path("runs") / f"map-{loaded.name.replace('/', '-')}" if out is None else out
     own = seeds_of(seeds, loaded.seed)
     plan = MapPlan(recipe, changes, own, metrics, folder, data_root, plugins, steps=steps)
-    of = OperationalMap(plan, *axes)
+    of = OperationalMap(plan, *axes, storage=storage)
     with progress_board() as board:
-        found = draw_map(of, jobs=jobs, seconds=seconds_of(budget), progress=board, announce=note)
+        found = draw_map(
+            of,
+            jobs=jobs,
+            seconds=seconds_of(budget),
+            retry_failed=retry_failed,
+            progress=board,
+            announce=note,
+        )
     _show(of, found, under)
     if json:
         write_result("map", {"folder": folder, **vars(found)})
@@ -106,6 +119,8 @@ def _show(of: OperationalMap, found: MapResult, under: Sequence[str]) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()))
     say(f"{len(found.cells)} of {found.size} cells measured: {counts or 'none'}")
     say(f"page in {of.plan.folder / 'map.html'}, table in map.json and map.csv")
+    if found.failed:
+        say(f"{len(found.failed)} failed; run again with --retry-failed:")
     for cell in found.failed:
         at = ", ".join(f"{name}={number_text(cell['point'][name])}" for name in names)
         say(f"failed: {at}: {cell['error']}")
@@ -131,20 +146,30 @@ def _row(cell: dict[str, Any], names: Sequence[str], under: Sequence[str]) -> tu
     )
 
 
-def compare(first: Path, second: Path, /, *, json: AsJson = False) -> int:
-    """Print the difference of two maps over the same fields, cell by cell.
+def compare(first: Path, second: Path, /, *, out: Path | None = None, json: AsJson = False) -> int:
+    """Print the difference of two maps over the same fields, cell by cell, and write its page.
 
     Args:
         first: Folder of a map.
         second: Folder of another one; its numbers less those of the first are printed.
+        out: The page, such as difference.html; compare-<first>.html in the second folder when left
+            out.
         json: Print the difference as JSON and nothing else on standard output.
     """
     from spikeguard.cli.commands.sweep import number_text
     from spikeguard.cli.console import say, table
+    from spikeguard.config.errors import ConfigError
     from spikeguard.maps.comparison import compare as difference
     from spikeguard.maps.comparison import read_map
+    from spikeguard.maps.comparison_page import comparison_page
+    from spikeguard.storage.atomic_files import write_text
 
-    found = difference(read_map(first), read_map(second))
+    cards = (read_map(first), read_map(second))
+    found = difference(*cards)
+    page = second / f"compare-{first.resolve().name}.html" if out is None else out
+    if page.is_dir():
+        raise ConfigError(f"--out: {page} is a folder; name a page, such as {page}/compare.html.")
+    write_text(page, comparison_page(*cards, found, (first, second), page))
     names = list(found.cells[0].point)
     scores = list(dict.fromkeys(name for cell in found.cells for name in cell.accuracies))
     rows = [
@@ -161,8 +186,9 @@ def compare(first: Path, second: Path, /, *, json: AsJson = False) -> int:
     say(f"{second} less {first}: {len(rows)} cells; accuracies in points with 95 % intervals")
     if any(found.only):
         say(f"left out: {found.only[0]} cells of the first alone, {found.only[1]} of the second")
+    say(f"page in {page}")
     if json:
-        write_result("map compare", {"first": first, "second": second, **vars(found)})
+        write_result("map compare", {"first": first, "second": second, "page": page, **vars(found)})
     return 0
 
 

@@ -130,7 +130,8 @@ def sweep(
         )
     _show(found, of.plan.metrics, folder)
     if json:
-        write_result("sweep", {"folder": folder, **vars(found)})
+        records = [{**each.to_dict(), "seconds": each.seconds} for each in found.records]
+        write_result("sweep", {"folder": folder, **vars(found), "records": records})
     return 1 if found.failed else 0
 
 
