@@ -80,6 +80,7 @@ def test_a_cell_that_fails_is_shown_and_is_exit_code_1(tmp_path, capsys, monkeyp
     assert main([*MAP, *AXES, "--out", str(tmp_path / "m")]) == 1
     shown = capsys.readouterr().out
     assert "6 of 6 cells measured: 6 failed" in shown
+    assert "6 failed; run again with --retry-failed:" in shown
     assert "failed: model.neuron.tau=1.5, model.neuron.v_th=0.05: RuntimeError: no network" in shown
 
 
@@ -113,11 +114,18 @@ X, Y = ["--x", "neuron.tau=2:4:3"], ["--y", "neuron.v_th=1:2:3"]
         ([*X, "--y", "neuron.v_th"], "a dimension is FIELD=low:high:n"),
         ([*X, "--y", "neuron.v_th=1"], "--y: model.neuron.v_th needs 2 values or more"),
         ([*X, "--y", "neuron.tau=2,3"], "two fields, got model.neuron.tau twice"),
+        (["--x", "neuron.tau=2:4:101", "--y", "neuron.v_th=1:2:100"], "at most 10,000 points"),
+        ([*X, "--y", "neuron.v_th=1,,2"], "a value between two commas is empty"),
+        ([*X, "--y", "neuron.v_th=1,1"], "a value is given twice"),
+        ([*X, "--y", "objective.tgo.lambda_max=1,2"], "objective.tgo"),
+        ([*X, *Y, "--robust", "snn@0"], "a radius is > 0"),
         ([*X, "--y", "train.epochs=2,3"], "changes the steps"),
         (["--x", "neuron.tau=0.5,2", *Y], "a time constant in steps is >= 1, got 0.5"),
         ([*X, *Y, "--robust", "snn"], "name suite and radius"),
         ([*X, *Y, "--robust", "snnn@0.1"], "unknown suite 'snnn'"),
         ([*X, *Y, "--robust", "snn@8"], "robust:snn@8"),
+        ([*X, *Y, "--robust-images", "5"], "counts the images that --robust attacks"),
+        ([*X, *Y, "--robust", "fgsm@0.1", "--robust-images", "0"], "--robust-images: counts"),
         ([*X, *Y, "--seeds", "0,0"], "--seeds: whole"),
         ([*X, *Y, "--budget", "30"], "--budget: a time"),
         ([*X, *Y, "--budget", "0.0001s"], "is less than the training of one point"),
@@ -149,10 +157,38 @@ def test_two_maps_are_compared(undisturbed, capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["tau", "v_th", "class", "accuracy", "fgsm@0.1", "synops"]
     assert "+0.0 [" in lines[1] and lines[1].endswith("x 1")
+    assert lines[-1] == f"page in {undisturbed}/compare-m.html"
     assert main(["map", "compare", str(undisturbed), str(undisturbed), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["command"] == "map compare" and len(found["cells"]) == 6
     assert found["cells"][0]["accuracies"]["accuracy"][0] == 0
+    assert found["page"] == str(undisturbed / "compare-m.html")
+    assert "6 cells of both maps" in (undisturbed / "compare-m.html").read_text()
     assert main(["map", "compare", str(undisturbed), str(tmp_path)]) == 2
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.count("\n") == 1 and "no map, it holds no" in shown.err
+
+
+def test_the_page_of_a_comparison_can_have_another_place(undisturbed, capsys, tmp_path):
+    words = ["map", "compare", str(undisturbed), str(undisturbed), "--out"]
+    assert main([*words, str(tmp_path / "new" / "c.html")]) == 0
+    assert f"page in {tmp_path}/new/c.html" in capsys.readouterr().out
+    assert (tmp_path / "new" / "c.html").is_file()
+    assert main([*words, str(tmp_path)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.count("\n") == 1 and "is a folder" in shown.err
+
+
+def test_a_cell_that_failed_is_tried_again_when_asked(tmp_path, capsys, monkeypatch):
+    from spikeguard.maps.plan import MapPlan
+
+    def run(*_, **__):
+        raise RuntimeError("no network")
+
+    words = [*MAP, *AXES, "--out", str(tmp_path / "m")]
+    with monkeypatch.context() as patch:
+        patch.setattr(MapPlan, "run", run)
+        assert main(words) == 1
+    assert main(words) == 1
+    assert main([*words, "--retry-failed"]) == 0
+    assert capsys.readouterr().out.count("failed: ") == 12  # of two calls

@@ -111,6 +111,20 @@ def test_a_failed_point_is_shown_and_is_exit_code_1(tmp_path, capsys):
         (["neuron.v_thh=1,2", "--maximise", "accuracy"], "Did you mean 'v_th'?"),
         (["neuron.v_th=2:1:3", "--maximise", "accuracy"], "goes from low to high, got '2:1:3'"),
         (["neuron.v_th=1:1:3", "--maximise", "accuracy"], "goes from low to high"),
+        (["neuron.v_th=1,,2", "--maximise", "accuracy"], "a value between two commas is empty"),
+        (["neuron.v_th=1:2:10001", "--maximise", "accuracy"], "at most 10,000 values"),
+        (["objective.tgo.lambda_max=1,2", "--maximise", "accuracy"], "objective.tgo"),
+        (["seed=1,2", "--maximise", "accuracy"], "write --seeds"),
+        (["neuron.v_th=1,2", "--maximise", "robust:snn"], "name suite and radius"),
+        (
+            ["neuron.v_th=1,2", "data.val_fraction=0", "--maximise", "val_accuracy"],
+            "the recipe has no validation images",
+        ),
+        (
+            ["neuron.v_th=1:2:3", "neuron.tau=2:3:3", "--maximise", "accuracy"]
+            + ["--sampler", "cmaes", "--trials", "4", "--minimise", "synops"],
+            "optimises one metric",
+        ),
         (["neuron.v_th=1,2", "--maximise", "acuracy"], "Did you mean 'accuracy'?"),
         (["neuron.v_th=1,2", "--maximise", "robust:snnn@0.1"], "unknown suite 'snnn'"),
         (["neuron.v_th=1,2"], "name a metric to --maximise or --minimise"),
@@ -131,6 +145,20 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys, words, part):
     shown = capsys.readouterr()
     assert shown.out == "" and len(shown.err.splitlines()) == 1 and part in shown.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_cmaes_without_its_package_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    words = [*SWEEP, "neuron.v_th=1:2:3", "neuron.tau=2:3:3", "--maximise", "accuracy"]
+    words += ["--sampler", "cmaes", "--trials", "4", "--out", str(tmp_path / "s")]
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    (line,) = shown.err.splitlines()
+    assert line == (
+        "spikeguard sweep: --sampler cmaes: needs the package cmaes; "
+        "pip install 'spikeguard[cmaes]', or use tpe."
+    )
+    assert shown.out == "" and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Charts of a toy map: cells as measured, the outline, and the fronts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from spikeguard.maps.front_charts import front_charts
 from spikeguard.maps.printed import Printed
 from tests.toys.maps import numbers, toy_cell
 
-PRINTED = "<b>Table &lt;I&gt;</b><br>99 %<br>Note: 1 &lt; 2"
+PRINTED = "<b>Table &lt;I&gt;</b><br>tau=2<br>99 %<br>Note: 1 &lt; 2"
 TAUS, V = [2.0, 3.0, 4.0], [0.5, 1.0, 1.5, 2.5]
 PLACES = [(x, y) for x in range(3) for y in range(4) if (x, y) != (1, 1)]
 CELLS = {(x, y): toy_cell(V[y], TAUS[x]) for x, y in PLACES}
@@ -24,7 +26,7 @@ def sheet():
         CELLS,
         {place: f"cell {place}" for place in PLACES},
         {place: f"{place}.html" for place in PLACES},
-        [Printed(2.5, 0.5, "Table <I>: 99 %", ("1 < 2",))],
+        [Printed(2.5, 0.5, "Table <I>, tau=2: 99 %", ("1 < 2",))],
         {(x, y) for x in range(3) for y in range(3)},
     )
 
@@ -69,6 +71,16 @@ def test_operations_have_a_logarithmic_colour(heats):
     (heat,) = (trace for trace in heats["synops"].data if trace.type == "heatmap")
     assert heat.z[0][0] == pytest.approx(np.log10(numbers(0.5, 2.0)[2]))
     assert heat.colorbar.ticktext[0] == "1"
+
+
+def test_equal_numbers_have_one_tick_on_their_colour_bar(heats):
+    (heat,) = (trace for trace in heats["zero-0"].data if trace.type == "heatmap")
+    assert list(heat.colorbar.ticktext) == ["0"]
+
+
+def test_an_axis_has_its_values_with_four_digits(sheet):
+    chart = heat_charts(replace(sheet, x=[1.001, 2.0, 3.0]))[0]
+    assert list(chart.figure.layout.xaxis.ticktext) == ["1.001", "2", "3"]
 
 
 def test_the_outline_is_the_edge_of_the_region(heats):

@@ -103,7 +103,7 @@ def test_a_cell_is_linked_to_its_report_in_the_second_map(drawn, tmp_path):
 
 
 def test_text_of_a_folder_is_no_markup(drawn, tmp_path):
-    folder, first, second = drawn
+    _, first, second = drawn
     hostile = tmp_path / HOSTILE.replace("/", "|")
     text = comparison_page(
         first, second, compare(first, second), (hostile, hostile), tmp_path / "c.html"

@@ -52,7 +52,7 @@ def test_text_of_a_recipe_or_an_error_is_no_markup(drawn):
 
 
 def test_printed_points_are_listed_with_their_notes(drawn):
-    """The toy's 3 membrane updates of an image allow 3e4 spikes on 10,000 images."""
+    """The toy emits at most 60 spikes of an image, 6e5 on 10,000 images."""
     folder, card = drawn
     assert "Printed points" not in map_page(card, folder)
     published = ["operational-space/II (most accurate)/mnist/cnn/tau=1.88 v_th=1.3389"]
@@ -64,5 +64,5 @@ def test_printed_points_are_listed_with_their_notes(drawn):
     )
     assert (
         "<li>operational-space, Table II, tau=1.88 v_th=1.3389: 99.1 %, total spikes 7.10e+08; "
-        "the text prints 99.36; the network of this map emits at most 3e+04 spikes" in text
+        "the text prints 99.36; the network of this map emits at most 6e+05 spikes" in text
     )

@@ -17,11 +17,13 @@ from spikeguard.sweeps.trial import place_of
 from tests.toys.sweeps import TINY
 
 METRICS = ("accuracy", "spikes", "synops", "near_threshold", "robust:fgsm@0.1")
+NEURONS = 2 * 8 * 8 + 4 * 4 * 4 + 8 * 2 * 2 + 8  # three convolutions of width 2, and 8 hidden
 POINT = {"model.neuron.tau": 2.0, "model.neuron.v_th": 0.05}
 
 
-def plan_at(folder, *changes, seeds=(0,), steps=4):
-    return MapPlan("demo/vanilla", (*TINY, *changes), seeds, METRICS, folder, steps=steps)
+def plan_at(folder, *changes, seeds=(0,), **own):
+    own.setdefault("steps", 4)
+    return MapPlan("demo/vanilla", (*TINY, *changes), seeds, METRICS, folder, **own)
 
 
 def quiet(*news):
@@ -83,6 +85,7 @@ def test_the_record_of_a_cell_is_that_of_its_runs(measured):
             card["spikes"]["an_image"]["mean"]
         )
         assert run.recipe.train["epochs"] == 2
+        assert card["spikes"]["at_most"] == NEURONS * 2  # time steps
     means = [cell["seeds"][str(seed)]["spikes"]["an_image"]["mean"] for seed in (0, 1)]
     assert cell["spikes"]["an_image"] == record.values["spikes"] == sum(means) / 2
     low, high = cell["accuracy"]["low"], cell["accuracy"]["high"]
@@ -103,6 +106,27 @@ def test_a_second_run_of_a_cell_trains_and_attacks_nothing(measured, monkeypatch
     assert (again.values, again.seeds) == (record.values, record.seeds)
     kept = {file: file.stat().st_mtime_ns for file in files}
     assert kept == files
+
+
+@pytest.mark.slow
+def test_only_some_images_may_be_attacked_and_the_clean_accuracy_is_of_all(measured, tmp_path):
+    plan, _ = measured
+    plan_at(tmp_path, robust_images=5).run(POINT, progress=quiet)
+    cell, whole = read_cell(tmp_path, POINT), read_cell(plan.folder, POINT)["seeds"]["0"]
+    assert cell["accuracy"]["accuracy"] == whole["accuracy"]["accuracy"]
+    assert (cell["accuracy"]["n"], cell["robust"]["fgsm@0.1"]["n"]) == (12, 5)
+    found = Run.load(plan.folder / "trials" / place_of(POINT) / "seed0").evaluate("fgsm", eps=0.1)
+    first = float(found.outcomes["fgsm"][:5].sum()) / 5
+    assert cell["robust"]["fgsm@0.1"]["accuracy"] == first
+
+
+@pytest.mark.parametrize(
+    ("limit", "n", "attacked"), [("", 5, 5), (3, 5, 3), (8, 5, 5), (8, None, 8)]
+)
+def test_attacked_images_are_among_those_that_are_evaluated(tmp_path, limit, n, attacked):
+    plan = plan_at(tmp_path, f"evaluate.limit={limit}", robust_images=n)
+    assert plan.attacked(plan.recipe_at(POINT)) == attacked
+    assert ("robust_images" in plan.to_dict()) == (n is not None)
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def test_a_printed_number_of_spikes_that_the_network_cannot_emit_has_a_note(neur
     """394 neurons, T = 10, 10,000 images: at most 3.94e7 spikes; Table II prints 6.18e7."""
     published = ["operational-space/II (most accurate)/cifar10/mlp/tau=5.0 v_th=1.6711"]
     card = {"recipe": {"published": published}, "x": TAU, "y": V_TH}
-    (found,) = printed_points(card, updates=10.0 * neurons)
+    (found,) = printed_points(card, at_most=10.0 * neurons)
     assert "total spikes 6.18e+07" in found.text and found.notes[0] == "the text prints 53.53"
     assert [note.startswith("the network of this map emits at most 3.94e+07 spikes on 10,000")
             for note in found.notes[1:]] == [True] * noted  # fmt: skip

@@ -6,6 +6,8 @@ import pytest
 
 from spikeguard.config import builder
 from spikeguard.config.errors import ConfigError
+from spikeguard.evaluation.cost_estimate import Estimate
+from spikeguard.maps.plan import MapPlan
 from spikeguard.sweeps import cost as module
 from spikeguard.sweeps.cost import Cost, require_points, require_reachable, time_points
 from spikeguard.sweeps.metrics import parse_metric
@@ -24,6 +26,23 @@ def test_steps_are_counted_and_timed(tmp_path, monkeypatch):
     of = plan(tmp_path, "train.epochs=3", seeds=(0, 1))
     found = time_points(of, [{"model.neuron.v_th": 1.0}], [parse_metric("accuracy")])
     assert found == Cost(steps=12, training=6.0, attacks=0.0)
+
+
+def test_only_the_images_that_are_attacked_cost_attacks(tmp_path, monkeypatch):
+    """A map attacks 5 of the 12 test images; a sweep all of the recipe's."""
+    seen = []
+
+    def estimate(*_, limit, **__):
+        seen.append(limit)
+        return Estimate(1, 1.0, 1.0)
+
+    monkeypatch.setattr(module, "estimate", estimate)
+    monkeypatch.setattr(module, "_step_seconds", lambda built: 0.5)
+    metrics = [parse_metric("robust:fgsm@0.1")]
+    of = MapPlan("demo/vanilla", TINY, (0,), ("accuracy",), tmp_path, robust_images=5)
+    time_points(of, [{}], metrics)
+    time_points(plan(tmp_path, "evaluate.limit=7"), [{}], metrics)
+    assert seen == [5, 7]
 
 
 def test_the_mean_of_the_ends_counts(tmp_path, monkeypatch):

@@ -204,6 +204,10 @@ def test_nothing_is_stopped_unless_asked(tmp_path):
         ({"maximise": ()}, "name a metric"),
         ({"minimise": (parse_metric("accuracy"),)}, "is to be maximised and minimised"),
         ({"maximise": (parse_metric("robust:snnn@0.1"),)}, "unknown suite 'snnn'"),
+        (
+            {"fields": ["neuron.v_th=1:2:101", "neuron.tau=2:3:100"]},
+            "a grid has at most 10,000 points, got 10,100",
+        ),
         ({"sampler": "tpe"}, "--trials: say how many points tpe tries"),
         ({"sampler": "tpe", "trials": 0}, "--trials counts points"),
         ({"trials": 3}, "the grid has 4 points, got 3"),

@@ -8,8 +8,10 @@ from spikeguard.cli.entry import main
 from spikeguard.config.errors import ConfigError
 from spikeguard.sweeps.engine import sweep
 from tests.toys.postgres import PASSWORD, QUOTED, postgres
-from tests.toys.sweeps import begun, toy_sweep
+from tests.toys.sweeps import TINY, begun, toy_sweep
 
+AXES = ["--x", "neuron.v_th=0.5,1", "--y", "neuron.tau=2,3", "--steps", "1"]
+MAP = ["map", "demo/vanilla", *TINY, *AXES]
 SWEEP = ["sweep", "demo/vanilla", "neuron.v_th=0.5,1", "--maximise", "accuracy"]
 
 
@@ -42,23 +44,44 @@ def test_three_workers_on_postgres_one_of_them_killed_leave_the_same_table(tmp_p
         assert PASSWORD not in str(caught.value)
 
 
-def test_a_database_that_does_not_answer_is_one_line_without_the_password(tmp_path, capsys):
+@pytest.mark.parametrize("command", ["sweep", "map"])
+def test_a_database_that_does_not_answer_is_one_line_without_the_password(
+    tmp_path, capsys, command
+):
     pytest.importorskip("psycopg")
     url = "postgresql://me:secret@127.0.0.1:1/none"
-    words = [*SWEEP, "--storage", url, "--out", str(tmp_path / "a")]
-    assert main(words) == 2
+    words = SWEEP if command == "sweep" else MAP
+    assert main([*words, "--storage", url, "--out", str(tmp_path / "a")]) == 2
     shown = capsys.readouterr()
-    line = shown.err.splitlines()[-1]
-    assert line.startswith("spikeguard sweep: --storage: postgresql://127.0.0.1:1/none cannot be")
+    (line,) = shown.err.splitlines()
+    assert line.startswith(f"spikeguard {command}: --storage: postgresql://127.0.0.1:1/none cannot")
     assert "secret" not in shown.err + shown.out and "Traceback" not in shown.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_driver_is_named(tmp_path, capsys):
-    if importlib.util.find_spec("MySQLdb"):
-        pytest.skip("the driver is installed")
-    words = [*SWEEP, "--storage", "mysql://me:secret@there/x", "--out", str(tmp_path / "a")]
+@pytest.mark.parametrize("command", [SWEEP, MAP], ids=["sweep", "map"])
+def test_a_storage_that_is_no_database_is_one_line(tmp_path, capsys, command):
+    words = [*command, "--storage", "sqlite:///x.db", "--out", str(tmp_path / "a")]
     assert main(words) == 2
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert "mysql://there/x needs a driver" in line and "secret" not in line
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--storage: a database such as postgresql://host/name" in line
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "url", "extra"),
+    [
+        (SWEEP, "mysql://me:secret@there/x", "mysql"),
+        (SWEEP, "mariadb://me:secret@there/x", "mysql"),
+        (MAP, "mysql://me:secret@there/x", "mysql"),
+        (MAP, "postgresql+asyncpg://me:secret@there/x", "postgres"),
+    ],
+)
+def test_a_missing_driver_is_named(tmp_path, capsys, command, url, extra):
+    if any(map(importlib.util.find_spec, ("MySQLdb", "pymysql", "asyncpg"))):
+        pytest.skip("the driver is installed")
+    assert main([*command, "--storage", url, "--out", str(tmp_path / "a")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    shown = url.replace("me:secret@", "")
+    assert f"{shown} needs a driver, such as pip install 'spikeguard[{extra}]'" in line
+    assert "secret" not in line and list(tmp_path.iterdir()) == []

@@ -64,7 +64,8 @@ def toy_cell(v_th, tau, n=1000):
         "point": {TAU: tau, V_TH: v_th},
         "class": kind,
         "accuracy": score,
-        "spikes": {"images": n, "an_image": synops / 2, "total": n * synops / 2, "layers": {}},
+        "spikes": {"images": n, "an_image": synops / 2, "total": n * synops / 2, "layers": {},
+                   "at_most": 60.0},
         "operations": {
             "images": n,
             "effective_acs": synops - 0.5,

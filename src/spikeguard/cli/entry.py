@@ -282,7 +282,7 @@ def _plugins(words: Sequence[str]) -> set[str]:
 
 
 def _command(words: Sequence[str]) -> str:
-    verb = words[:1] if words and words[0] in {*_HELP, "data"} else []
+    verb = words[:1] if words and words[0] in {*_HELP, "data", "map"} else []
     return " ".join(["spikeguard", *verb])
 
 

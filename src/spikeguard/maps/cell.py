@@ -96,7 +96,11 @@ def behaviour_of(
 
 
 def measured(
-    run: Run, look: CleanLook, robust: Sequence[Metric], progress: ProgressCallback | None = None
+    run: Run,
+    look: CleanLook,
+    robust: Sequence[Metric],
+    attacked: int | None,
+    progress: ProgressCallback | None = None,
 ) -> dict[str, Any]:
     """Return what a map records of a run, as plain data; what its folder holds is read.
 
@@ -104,6 +108,7 @@ def measured(
         run: A finished run.
         look: The same on clean images.
         robust: Metrics of suite and radius under which it is attacked.
+        attacked: Number of the first test images that are attacked; None for all.
         progress: Callback ``(done, total, what)`` of the attacks, or None.
     """
     from spikeguard.analysis.operations import Operations
@@ -112,10 +117,11 @@ def measured(
     operations = _analysed(run, "operations", Operations(limit=images))
     kind = classify(look.behaviour)
     works = kind in ("working", "not converged")  # else the check warns of what the class says
-    attacked = {
+    limited = plan.model_copy(update={"limit": attacked})
+    evaluations = {
         each.text.removeprefix("robust:"): (
             each,
-            run.evaluate(each.suite, eps=each.eps, check=works, progress=progress),
+            run.evaluate(each.suite, eps=each.eps, plan=limited, check=works, progress=progress),
         )
         for each in robust
     }
@@ -133,7 +139,7 @@ def measured(
                 **_score(found.worst_case),
                 "zero_gradient": float(found.zero_gradient),
             }
-            for text, (metric, found) in attacked.items()
+            for text, (metric, found) in evaluations.items()
         },
     }
 
@@ -230,6 +236,7 @@ def _spikes(run: Run, found: Measurement) -> dict[str, Any]:
         "output": output,
         "with_input": None if encoded is None else middle + encoded,
         "without_output": middle - (output or 0.0),
+        "at_most": float(found["neurons"].sum() * found["rate"].shape[1]),
     }
 
 

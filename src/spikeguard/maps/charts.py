@@ -27,7 +27,7 @@ _CLASS_COLOURS = dict(
 )
 _TICKS = 10  # labels along an axis
 _HEIGHT = 340
-_WIDE = 48  # characters of a line under the pointer
+_WIDE = 42  # characters of a line under the pointer
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,10 @@ def _heat(
     ends = [short(10**end if log else end) + unit for end in (low, high)]
     heat = Heat(z, range(len(sheet.x)), range(len(sheet.y)), unit)
     chart = framed(sheet, id, title, f"{title}: {ends[0]} to {ends[1]}", heat)
-    if log:
+    if log or low == high:
         ticks = np.linspace(low, high, 5) if high > low else [low]
-        bar = {"tickvals": list(ticks), "ticktext": [short(10**tick) for tick in ticks]}
+        texts = [short(10**tick if log else tick) for tick in ticks]
+        bar = {"tickvals": list(ticks), "ticktext": texts}
         chart.figure.update_traces(colorbar=bar, selector={"type": "heatmap"})
     return chart
 
@@ -198,7 +199,7 @@ def framed(
         places = list(range(0, len(values), step))
         update(
             tickvals=places,
-            ticktext=[escaped(short(values[place])) for place in places],
+            ticktext=[escaped(short(values[place], 4)) for place in places],
             range=[-0.5, len(values) - 0.5],
             showgrid=False,
             title_standoff=10,
@@ -207,13 +208,12 @@ def framed(
 
 
 def _printed_text(point: Printed) -> str:
-    """Return the hover of a printed point, lines of at most _WIDE characters."""
-    table, _, numbers = point.text.partition(": ")
-    notes = [f"Note: {note}" for note in point.notes]
-    lines = [f"<b>{escaped(table)}</b>", *map(escaped, textwrap.wrap(numbers, _WIDE))]
-    return "<br>".join(
-        [*lines, *(escaped(line) for n in notes for line in textwrap.wrap(n, _WIDE))]
-    )
+    """Return the hover of a printed point: table, place, numbers and notes in short lines."""
+    head, _, numbers = point.text.partition(": ")
+    table, _, at = head.rpartition(", ")
+    parts = [at, numbers, *(f"Note: {note}" for note in point.notes)]
+    lines = [escaped(line) for part in parts for line in textwrap.wrap(part, _WIDE)]
+    return "<br>".join([f"<b>{escaped(table)}</b>", *lines])
 
 
 def _outline(figure: go.Figure, inside: set[Place]) -> None:
@@ -258,8 +258,8 @@ def _along(values: Sequence[float | str], value: float) -> float:
     return float(np.interp(value, [float(each) for each in values], range(len(values))))
 
 
-def short(value: Any) -> str:
-    """Write a value of an axis with three digits, or a word."""
+def short(value: Any, digits: int = 3) -> str:
+    """Write a value with three digits or another number of them, or a word."""
     if not isinstance(value, float | int):
         return str(value)
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.{digits}g}"

@@ -17,7 +17,7 @@ from spikeguard.maps.comparison import Comparison, Difference, Ratio
 from spikeguard.maps.fronts import SYNOPS
 from spikeguard.maps.page import hover_text, number_text, report_link
 from spikeguard.maps.schedule import Place
-from spikeguard.reporting.charts.base import Chart, dark_colours
+from spikeguard.reporting.charts.base import GRID, Chart, dark_colours
 from spikeguard.reporting.page import figures_of
 from spikeguard.reporting.renderer import environment, packed_plotly
 
@@ -157,7 +157,7 @@ def _heat(
     limit = max(map(abs, values.values())) or 1.0
     heat = Heat(z, range(len(sheet.x)), range(len(sheet.y)), low=-limit, high=limit, diverging=True)
     marked = _changed(cells, name)
-    summary = f"{title}: {len(marked)} of {len(values)} cells with an interval without no change"
+    summary = f"{title}: {len(marked)} of {len(values)} cells with an interval that excludes {1 if log else 0}"
     chart = framed(sheet, id, title, summary, heat, marked)
     ticks = [limit * step / 2 for step in range(-2, 3)]
     bar = {
@@ -165,6 +165,7 @@ def _heat(
         "ticktext": [f"x {10**tick:.3g}" if log else f"{short(tick)}" for tick in ticks],
     }
     chart.figure.update_traces(colorbar=bar, selector={"type": "heatmap"})
+    chart.figure.update_layout(plot_bgcolor=GRID)  # an empty cell is not the white of no change
     return chart
 
 

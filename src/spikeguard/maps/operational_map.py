@@ -62,6 +62,13 @@ class OperationalMap:
             raise ConfigError(f"--x and --y: two fields, got {self.x.field} twice.")
         if self.plan.steps is not None and self.plan.steps < 1:
             raise ConfigError(f"--steps: optimiser steps of a cell, >= 1, got {self.plan.steps}.")
+        images = self.plan.robust_images
+        if images is not None and images < 1:
+            raise ConfigError(f"--robust-images: counts test images, >= 1, got {images}.")
+        if images is not None and not self.plan.robust:
+            raise ConfigError(
+                "--robust-images: counts the images that --robust attacks; write --robust snn@0.1."
+            )
 
     @property
     def sweep(self) -> Sweep:

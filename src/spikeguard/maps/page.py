@@ -88,7 +88,7 @@ def map_page(card: Mapping[str, Any], folder: Path) -> str:
         places,
         {place: hover_text(each) for place, each in facts.items()},
         {place: report_link(cell, folder, folder / PAGE) for place, cell in places.items()},
-        printed_points(of, _most_updates(card["cells"])),
+        printed_points(of, _most_spikes(card["cells"])),
         region(len(axes[0]["values"]), len(axes[1]["values"]), seen, "working"),
     )
     recipe, n = of["recipe"], len(of["seeds"])
@@ -116,9 +116,9 @@ def map_page(card: Mapping[str, Any], folder: Path) -> str:
     return made.get_template("map.html.j2").render(figures=figures, plotly_gz=packed_plotly())
 
 
-def _most_updates(cells: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the most membrane updates of an image in a cell; None if no cell has numbers."""
-    found = [each["operations"]["membrane_updates"] for each in cells if "accuracy" in each]
+def _most_spikes(cells: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the spikes of an image that the network can emit; None if no cell says it."""
+    found = [each.get("spikes", {}).get("at_most") for each in cells]
     return max((each for each in found if each is not None), default=None)
 
 

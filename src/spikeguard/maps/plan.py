@@ -45,9 +45,11 @@ class MapPlan(Plan):
     Args:
         steps: Optimiser steps of each training, rounded up to whole epochs; None for the recipe's
             epochs.
+        robust_images: Attack the first so many of the test images; None attacks all of them.
     """
 
     steps: int | None = None
+    robust_images: int | None = None
 
     @property
     def robust(self) -> list[Metric]:
@@ -71,7 +73,15 @@ class MapPlan(Plan):
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the numbers of every cell depend on, as plain data."""
-        return {**super().to_dict(), "steps": self.steps}
+        found = {**super().to_dict(), "steps": self.steps}
+        return (
+            found if self.robust_images is None else {**found, "robust_images": self.robust_images}
+        )
+
+    def attacked(self, recipe: Recipe) -> int | None:
+        """Return how many of the first test images are attacked; None for all."""
+        limits = (recipe.evaluate.limit, self.robust_images)
+        return min((each for each in limits if each is not None), default=None)
 
     def run(
         self,
@@ -99,7 +109,8 @@ class MapPlan(Plan):
         for run, look, seed in zip(runs, looks, self.seeds, strict=True):
             task = f"{label_of(point)} seed{seed} measured"
             progress(task, 0, 1, "operations")
-            each.append(measured(run, look, self.robust, partial(progress, task)))
+            attacked = self.attacked(run.recipe)
+            each.append(measured(run, look, self.robust, attacked, partial(progress, task)))
             progress(task, 1, 1, "measured")
         cell = {
             "point": dict(point),

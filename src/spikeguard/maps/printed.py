@@ -34,13 +34,13 @@ class Printed:
     notes: tuple[str, ...] = ()
 
 
-def printed_points(card: Mapping[str, Any], updates: float | None = None) -> list[Printed]:
+def printed_points(card: Mapping[str, Any], at_most: float | None = None) -> list[Printed]:
     """Return the printed points of the map's network and data set, within its axes.
 
     Args:
         card: What map.json holds under "map".
-        updates: Membrane updates of an image in the map's network, the most spikes that it can
-            emit; None if they are not known. A printed number of spikes above it has a note.
+        at_most: Spikes of an image that the map's network can emit; None if that is not known. A
+            printed number of spikes above it has a note.
     """
     axes = [card[name] for name in ("x", "y")]
     fields = [axis["field"].rpartition(".")[2] for axis in axes]
@@ -56,7 +56,7 @@ def printed_points(card: Mapping[str, Any], updates: float | None = None) -> lis
         values = {"tau": float(at[1]), "v_th": float(at[2])}
         x, y = (values[field] for field in fields)
         if _within(axes[0]["values"], x) and _within(axes[1]["values"], y):
-            found.append(Printed(x, y, *_words(row, updates)))
+            found.append(Printed(x, y, *_words(row, at_most)))
     return found
 
 
@@ -64,13 +64,13 @@ def _within(values: Sequence[float], value: float) -> bool:
     return min(values) <= value <= max(values)
 
 
-def _words(row: Row, updates: float | None) -> tuple[str, tuple[str, ...]]:
+def _words(row: Row, at_most: float | None) -> tuple[str, tuple[str, ...]]:
     """Return the printed numbers as text, and the notes on them."""
     said = [each for each in row.notes.get("clean", "").split("; ") if each]
     values = [each for each in said if each.startswith(_VALUES)]
     notes = [each for each in said if each not in values]
     spikes = next((float(found[1]) for each in values if (found := _SPIKES.match(each))), 0.0)
-    most = math.inf if updates is None else updates * PRINTED_N
+    most = math.inf if at_most is None else at_most * PRINTED_N
     if spikes > most:
         notes.append(
             f"the network of this map emits at most {most:.3g} spikes on {PRINTED_N:,} images, so "

@@ -115,7 +115,7 @@ def _time_point(
             wanted = build_suite(suite, eps=eps, norm=evaluate.norm, plugins=plan.plugins)
             fitting, _ = suitable(wanted, model, test.batch(slice(evaluate.batch_size))[0])
             batch = evaluate.batch_size
-            cost = estimate(model, test, fitting, limit=evaluate.limit, batch_size=batch)
+            cost = estimate(model, test, fitting, limit=plan.attacked(recipe), batch_size=batch)
             attacks += cost.seconds * len(plan.seeds)
         return Cost(steps, _step_seconds(built) * steps, attacks)
 

@@ -16,8 +16,8 @@ from spikeguard.sweeps.file_locks import has_locks
 from spikeguard.sweeps.metrics import Metric, parse_metric
 from spikeguard.sweeps.queue import Queue, State
 from spikeguard.sweeps.samplers import require_sampler
-from spikeguard.sweeps.space import Dimension, Value, grid
-from spikeguard.sweeps.study import JOURNAL, database_errors, open_study
+from spikeguard.sweeps.space import MOST, Dimension, Value, grid
+from spikeguard.sweeps.study import JOURNAL, database_errors, open_study, require_database
 from spikeguard.sweeps.table import Outcome, outcome
 from spikeguard.sweeps.trial import Plan
 from spikeguard.sweeps.worker import run_one, work
@@ -86,6 +86,11 @@ class Sweep:
             raise ConfigError(
                 f"--trials: the grid has {self.size} points, got {self.trials}; use fewer values, "
                 "or --sampler nsga2 to search."
+            )
+        if self.sampler == "grid" and self.size > MOST:
+            raise ConfigError(
+                f"a grid has at most {MOST:,} points, got {self.size:,}; write fewer values, or "
+                "search them with spikeguard sweep --sampler nsga2 --trials 100."
             )
         if self.prune and (self.sampler == "grid" or self.minimise or len(self.maximise) != 1):
             raise ConfigError(
@@ -172,8 +177,9 @@ def sweep(
         announce: Called with lines of text: the cost before the start.
 
     Raises:
-        ConfigError: If a point is rejected by the recipe or the budget is too short for one point,
-            before anything is written; or if the folder or the database holds another sweep.
+        ConfigError: If a point is rejected by the recipe, the database does not answer, or the
+            budget is too short for one point, before anything is written; or if the folder or the
+            database holds another sweep.
     """
     if jobs < 1:
         raise ConfigError(f"--jobs counts processes, >= 1, got {jobs}.")
@@ -182,6 +188,7 @@ def sweep(
     metrics = [*of.objectives, *_further(of)]
     compared = [parse_metric("val_accuracy")] if of.prune else []
     require_points(of.plan, of.dimensions, [*metrics, *compared])
+    require_database(of.storage)
     until = None if seconds is None else time.time() + seconds
     _say_cost(of, len(points) or of.size, metrics, jobs, seconds, announce)
     with database_errors(of.storage), of.queue() as queue:

@@ -74,7 +74,9 @@ def require_sampler(name: str, dimensions: Sequence[Dimension], objectives: int)
         what = f"{listed[0]} is a list of values" if listed else "there is one field"
         raise ConfigError(f"--sampler cmaes: needs two ranges low:high:n or more, {what}; use tpe.")
     if find_spec("cmaes") is None:
-        raise ConfigError("--sampler cmaes: needs the package cmaes; install it, or use tpe.")
+        raise ConfigError(
+            "--sampler cmaes: needs the package cmaes; pip install 'spikeguard[cmaes]', or use tpe."
+        )
 
 
 def distributions(dimensions: Sequence[Dimension]) -> dict[str, BaseDistribution]:

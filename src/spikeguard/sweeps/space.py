@@ -12,9 +12,10 @@ from typing import Any
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.instantiate import parse_number
 
-__all__ = ["Dimension", "Value", "changes_of", "grid", "parse_dimension"]
+__all__ = ["MOST", "Dimension", "Value", "changes_of", "grid", "parse_dimension"]
 
 Value = float | int | str
+MOST = 10_000  # values of a range, points of a grid
 _WHOLE = re.compile(r"[-+]?\d+")
 _SHORT = ("neuron.", "encoder.", "surrogate.")  # short for model.neuron. and so on
 
@@ -81,7 +82,10 @@ def parse_dimension(text: str) -> Dimension:
     if given.startswith(("[", "{")):  # a list or a mapping is one value
         return Dimension(field, (given,))
     if not isinstance(parse_number(given.partition(":")[0]), float) or ":" not in given:
-        return Dimension(field, tuple(_value(part.strip()) for part in given.split(",")))
+        parts = [part.strip() for part in given.split(",")]
+        if "" in parts:
+            raise ConfigError(f"{field}: a value between two commas is empty, got {given!r}.")
+        return Dimension(field, tuple(map(_value, parts)))
     low, high, n, log = _range(field, given)
     if log:
         inner = [low * (high / low) ** (place / (n - 1)) for place in range(1, n - 1)]
@@ -105,6 +109,8 @@ def _range(field: str, given: str) -> tuple[float, float, int, bool]:
         raise ConfigError(f"{field}: a range goes from low to high, got {given!r}.")
     if n != int(n) or n < 2:
         raise ConfigError(f"{field}: a range has a whole number of values >= 2, got {given!r}.")
+    if n > MOST:
+        raise ConfigError(f"{field}: a range has at most {MOST:,} values, got {given!r}.")
     if log and low <= 0:
         raise ConfigError(f"{field}: values spaced by equal factors are > 0, got {given!r}.")
     return low, high, int(n), log

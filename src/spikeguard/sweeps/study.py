@@ -18,12 +18,22 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.study import Study
 
-__all__ = ["JOURNAL", "LOCK", "close_study", "database_errors", "open_study"]
+__all__ = [
+    "JOURNAL",
+    "LOCK",
+    "close_study",
+    "database_errors",
+    "open_study",
+    "require_database",
+]
 
 JOURNAL = "study.log"
 LOCK = "queue.lock"
 _SPEC = "spec"
 _DATABASE = re.compile(r"(postgres(?:ql)?|mysql|mariadb)(\+\w+)?://")
+# what to install; module and name of the driver that is used if it is present; the other one
+_POSTGRES = ("postgres", ("psycopg2", "psycopg2"), "psycopg")
+_MYSQL = ("mysql", ("MySQLdb", "mysqldb"), "pymysql")
 _PATIENCE = 10  # seconds to connect
 
 
@@ -119,29 +129,69 @@ def _journal(folder: Path) -> BaseStorage:
     return JournalStorage(journal_backend(folder / JOURNAL))
 
 
+def require_database(url: str | None) -> None:
+    """Connect to a database once; nothing is written.
+
+    Args:
+        url: Its URL; None for a journal file, which needs none.
+
+    Raises:
+        ConfigError: If it is no URL of a database, its driver is missing, or it does not answer.
+    """
+    if url is None:
+        return
+    from sqlalchemy import create_engine
+
+    with database_errors(url), _driver_errors(url):
+        address, connect = _address(url)
+        engine = create_engine(address, connect_args=connect)
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+
+
 def _database(url: str) -> BaseStorage:
     from optuna.storages import RDBStorage
 
-    found, shown = _DATABASE.match(url), _without_password(url)
+    with _driver_errors(url):
+        address, connect = _address(url)
+        return RDBStorage(address, engine_kwargs={"connect_args": connect, "pool_pre_ping": True})
+
+
+def _address(url: str) -> tuple[str, dict[str, Any]]:
+    """Return the URL with its driver, and the options of a connection."""
+    found = _DATABASE.match(url)
     if found is None:
         raise ConfigError(
             f"--storage: a database such as postgresql://host/name or mysql://host/name, got "
-            f"{shown}; leave it out for a file in the folder of the sweep."
+            f"{_without_password(url)}; leave it out for a file in the folder of the sweep."
         )
     kind, driver = found.groups()
-    if kind.startswith("postgres") and driver is None:
-        driver = "+psycopg2" if find_spec("psycopg2") else "+psycopg"
+    _, (module, usual), other = _drivers(url)
+    if driver is None:
+        driver = f"+{usual}" if find_spec(module) else f"+{other}"
     connect: dict[str, Any] = {"connect_timeout": _PATIENCE}
     if kind.startswith("postgres"):
         kind = "postgresql"
         connect["client_encoding"] = "utf8"  # of the database else: bytes instead of text in ASCII
-    address = f"{kind}{driver or ''}://{url[found.end() :]}"
+    return f"{kind}{driver}://{url[found.end() :]}", connect
+
+
+def _drivers(url: str) -> tuple[str, tuple[str, str], str]:
+    return _POSTGRES if url.startswith("postgres") else _MYSQL
+
+
+@contextmanager
+def _driver_errors(url: str) -> Iterator[None]:
+    """Raise a missing driver as one line that says what to install."""
     try:
-        return RDBStorage(address, engine_kwargs={"connect_args": connect, "pool_pre_ping": True})
+        yield
     except ImportError as error:
+        reason = _hidden(str(error).partition("\n")[0], url)
         raise ConfigError(
-            f"--storage: {shown} needs a driver, such as pip install 'spikeguard[postgres]': "
-            f"{_hidden(str(error).partition(chr(10))[0], url)}"
+            f"--storage: {_without_password(url)} needs a driver, such as pip install "
+            f"'spikeguard[{_drivers(url)[0]}]': {reason}"
         ) from None
 
 

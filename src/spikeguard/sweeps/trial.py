@@ -92,6 +92,10 @@ class Plan:
             "metrics": list(self.metrics),
         }
 
+    def attacked(self, recipe: Recipe) -> int | None:
+        """Return how many of the first test images are attacked; None for all."""
+        return recipe.evaluate.limit
+
     def run(
         self,
         point: Mapping[str, Value],

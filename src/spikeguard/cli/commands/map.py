@@ -32,6 +32,7 @@ def map_(
     seeds: Repeated = None,
     steps: int = STEPS,
     robust: Repeated = None,
+    robust_images: int | None = None,
     budget: str | None = None,
     jobs: int = 1,
     retry_failed: Annotated[bool, Parameter(negative="")] = False,
@@ -59,6 +60,8 @@ def map_(
         steps: Optimiser steps of each training, rounded up to whole epochs. A silent cell is
             trained again with 4 and 16 times the steps before it is called silent.
         robust: SUITE@EPS of an accuracy under attack, such as snn@8/255; repeated or with commas.
+        robust_images: Attack only the first so many test images, such as 200; the clean accuracy is
+            measured on all of them.
         budget: Begin no further cell after this time, such as 90s, 30m or 8h.
         jobs: Worker processes of one thread each.
         retry_failed: Run the cells that ended in an error again.
@@ -89,7 +92,17 @@ def map_(
     loaded = load_recipe(recipe, changes, plugins=plugins)
     folder = Path("runs") / f"map-{loaded.name.replace('/', '-')}" if out is None else out
     own = seeds_of(seeds, loaded.seed)
-    plan = MapPlan(recipe, changes, own, metrics, folder, data_root, plugins, steps=steps)
+    plan = MapPlan(
+        recipe,
+        changes,
+        own,
+        metrics,
+        folder,
+        data_root,
+        plugins,
+        steps=steps,
+        robust_images=robust_images,
+    )
     of = OperationalMap(plan, *axes, storage=storage)
     with progress_board() as board:
         found = draw_map(
