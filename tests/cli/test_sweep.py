@@ -121,8 +121,10 @@ def test_a_failed_point_is_shown_and_is_exit_code_1(tmp_path, capsys):
             "the recipe has no validation images",
         ),
         (
-            ["neuron.v_th=1:2:3", "neuron.tau=2:3:3", "--maximise", "accuracy"]
-            + ["--sampler", "cmaes", "--trials", "4", "--minimise", "synops"],
+            [
+                *("neuron.v_th=1:2:3", "neuron.tau=2:3:3", "--maximise", "accuracy"),
+                *("--sampler", "cmaes", "--trials", "4", "--minimise", "synops"),
+            ],
             "optimises one metric",
         ),
         (["neuron.v_th=1,2", "--maximise", "acuracy"], "Did you mean 'accuracy'?"),

@@ -141,7 +141,8 @@ def _spread(cell: Mapping[str, Any], name: str) -> tuple[float, float, float] | 
     if value is None:
         return None
     keys = ("spikes:an_image",) if name == "spikes" else _SYNOPS_KEYS
-    return value, *(_mean_end(cell["seeds"].values(), keys, end) for end in ("low", "high"))
+    low, high = (_mean_end(cell["seeds"].values(), keys, end) for end in ("low", "high"))
+    return value, low, high
 
 
 def _mean_end(seeds: Collection[Mapping[str, Any]], keys: Sequence[str], end: str) -> float:

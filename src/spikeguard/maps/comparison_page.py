@@ -157,7 +157,8 @@ def _heat(
     limit = max(map(abs, values.values())) or 1.0
     heat = Heat(z, range(len(sheet.x)), range(len(sheet.y)), low=-limit, high=limit, diverging=True)
     marked = _changed(cells, name)
-    summary = f"{title}: {len(marked)} of {len(values)} cells with an interval that excludes {1 if log else 0}"
+    same = 1 if log else 0
+    summary = f"{title}: {len(marked)} of {len(values)} cells with an interval that excludes {same}"
     chart = framed(sheet, id, title, summary, heat, marked)
     ticks = [limit * step / 2 for step in range(-2, 3)]
     bar = {

@@ -69,6 +69,8 @@ class Sweep:
         fields = [each.field for each in self.dimensions]
         if len(set(fields)) < len(fields):
             raise ConfigError("a field is given twice; write all its values in one dimension.")
+        for field in {change.partition("=")[0].strip() for change in self.plan.changes} & {*fields}:
+            raise ConfigError(f"{field}: is a change to the recipe and varies too; leave one out.")
         if "seed" in fields:
             raise ConfigError("seed: is no field of a sweep; write --seeds 0,1,2.")
         if not self.objectives:

@@ -77,7 +77,7 @@ class Metric:
             return
         problem = radius_problem(recipe.evaluate.norm, self.eps)
         if problem:
-            raise ConfigError(f"metric {self.text!r}: {problem}.")
+            raise ConfigError(f"metric {self.text!r}: {problem}")
         where = f"metric {self.text!r}"
         norm, plugins = recipe.evaluate.norm, recipe.plugins
         try:

@@ -76,6 +76,7 @@ def map_(
     """
     from spikeguard.cli.commands.sweep import seconds_of, seeds_of
     from spikeguard.cli.console import allowed_plugins, note, progress_board, words
+    from spikeguard.config.errors import ConfigError
     from spikeguard.config.schema import load_recipe
     from spikeguard.maps.operational_map import OperationalMap, draw_map
     from spikeguard.maps.plan import MapPlan
@@ -83,8 +84,10 @@ def map_(
     from spikeguard.sweeps.space import parse_dimension
 
     plugins = allowed_plugins(plugin)
-    axes = [parse_dimension(text) for text in (x, y)]
+    first, second = parse_dimension(x), parse_dimension(y)
     under = list(dict.fromkeys(words(robust or [])))
+    if robust and not under:
+        raise ConfigError("--robust: name suite and radius, such as snn@8/255, got ''.")
     attacked = [f"robust:{text}" for text in under]
     metrics = ("accuracy", "spikes", "synops", "near_threshold", *attacked)
     for text in metrics:
@@ -103,7 +106,7 @@ def map_(
         steps=steps,
         robust_images=robust_images,
     )
-    of = OperationalMap(plan, *axes, storage=storage)
+    of = OperationalMap(plan, first, second, storage)
     with progress_board() as board:
         found = draw_map(
             of,
