@@ -17,8 +17,8 @@ _LAST = torch.channels_last
 def can_pool(x: Tensor, layer: nn.AvgPool2d) -> bool:
     """Whether the compiled passes support ``layer`` on ``x`` [B, C, H, W].
 
-    They need a CPU, float32, float64 or bfloat16, channels innermost in memory, and windows that cover the
-    image without gaps, overlap or padding.
+    They need a CPU, float32, float64 or bfloat16, channels innermost in memory, and windows that
+    cover the image without gaps, overlap or padding.
     """
     if x.device.type != "cpu" or default_kernel(x.device) != "cpu" or x.ndim != 4:
         return False
