@@ -10,6 +10,7 @@ import torch
 from spikeguard import data
 from spikeguard.data import Compose, HorizontalFlip, ImageSet, RandomCrop
 from spikeguard.data.datasets import DATASETS, load
+from spikeguard.data.events.by_hand import BY_HAND
 from spikeguard.rng import key
 
 
@@ -77,8 +78,13 @@ def test_digits_ship_with_their_attribution():
     assert all(word in text for word in ("Alpaydin", "Kaynak", "10.24432/C50P49", "CC BY 4.0"))
 
 
-@pytest.mark.parametrize("name", DATASETS)
-def test_every_data_set_has_statistics_in_the_unit_interval(name):
+@pytest.mark.parametrize("name", BY_HAND)
+def test_event_frames_are_shown_as_they_are(name):
+    assert (DATASETS[name].mean, DATASETS[name].std) == ((0.0, 0.0), (1.0, 1.0))
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name not in BY_HAND])
+def test_every_data_set_of_images_has_statistics_in_the_unit_interval(name):
     entry = DATASETS[name]
     assert len(entry.mean) == len(entry.std) == (3 if "cifar" in name else 1)
     assert all(0 < value < 1 for value in entry.mean + entry.std)

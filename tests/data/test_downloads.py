@@ -16,6 +16,7 @@ from spikeguard.data import DownloadError, download, downloads
 from spikeguard.data.archives import extract
 from spikeguard.data.datasets import DATASETS
 from spikeguard.data.downloads import SOURCES, Source
+from spikeguard.data.events.by_hand import BY_HAND
 
 BODY = bytes(range(256)) * 4096  # 1 MiB: several reads
 HALF = len(BODY) // 2
@@ -275,8 +276,16 @@ def test_the_pause_between_attempts_grows_and_is_bounded(monkeypatch):
     assert waits == [1, 2, 4, 8, 16, 30, 30]
 
 
+@pytest.mark.parametrize("name", BY_HAND)
+def test_event_data_sets_say_where_to_get_them(name, tmp_path):
+    with pytest.raises(DownloadError, match=f"{name} has no lasting address; get .*https://") as e:
+        download(name, tmp_path)
+    assert "\n" not in str(e.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_everything_but_the_digits_can_be_fetched_over_https():
-    assert set(SOURCES) == set(DATASETS) - {"digits"}
+    assert set(SOURCES) == set(DATASETS) - {"digits"} - set(BY_HAND)
     for source in SOURCES.values():
         assert source.url.startswith("https://")
         assert source.url.endswith("/")

@@ -73,7 +73,9 @@ class DataSection(_Section):
     """Name and size of the data set; the arguments of :func:`spikeguard.data.load`.
 
     ``val_fraction: 0`` trains on all images and needs ``evaluate.checkpoint: last``.
-    The name may be the path of own data, or ``package.module:function`` of an allowed package.
+    ``skip_bad: true`` leaves out event recordings that cannot be read; their list is written to
+    ``environment.json``. The name may be the path of own data, or ``package.module:function`` of an
+    allowed package.
     """
 
     name: str
@@ -81,6 +83,7 @@ class DataSection(_Section):
     test_limit: Count | None = None
     val_fraction: Number = 0.1
     augment: tuple[str, ...] = ()
+    skip_bad: bool | None = None  # for event recordings only
 
 
 class EvaluateSection(_Section):

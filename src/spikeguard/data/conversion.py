@@ -124,10 +124,12 @@ def _remedy(low: float, high: float, peak: float) -> str:
     return "rescale them or set peak. Normalisation belongs in the model."
 
 
-def check_labels(where: str, labels: Tensor, count: int, num_classes: int) -> None:
+def check_labels(
+    where: str, labels: Tensor, count: int, num_classes: int, what: str = "images"
+) -> None:
     """Raise ValueError unless there are ``count`` labels in 0 .. num_classes - 1."""
     if len(labels) != count:
-        raise ValueError(f"{where}: {count} images but {len(labels)} labels.")
+        raise ValueError(f"{where}: {count} {what} but {len(labels)} labels.")
     low, high = (int(value) for value in labels.aminmax())
     if low < 0 or high >= num_classes:
         raise ValueError(

@@ -9,6 +9,11 @@ from pathlib import Path
 from spikeguard.data.augment import augmentation_named
 from spikeguard.data.cifar import CIFAR10, CIFAR100, read_cifar
 from spikeguard.data.digits import read_digits
+from spikeguard.data.events.cifar10_dvs import read_cifar10_dvs
+from spikeguard.data.events.event_set import UNSCALED, EventSet
+from spikeguard.data.events.framing import Framing
+from spikeguard.data.events.gesture import read_gesture
+from spikeguard.data.events.nmnist import read_nmnist
 from spikeguard.data.idx import read_mnist
 from spikeguard.data.images import ImageSet, Splits, split_validation, stratified_order
 from spikeguard.data.names import unknown_name
@@ -29,7 +34,8 @@ class DataSet:
         mean: Per-channel mean of the training pixels, in [0, 1] units.
         std: Per-channel scale that the model divides by, in [0, 1] units: the standard deviation
             of the training pixels, except for CIFAR-10: there the smaller numbers in common use
-            (the mean deviation within an image), with which published networks were trained.
+            (the mean deviation within an image), with which published networks were trained. Event
+            frames have mean 0 and scale 1.
     """
 
     read: Callable[[Path], tuple[ImageSet, ImageSet]]
@@ -46,6 +52,9 @@ DATASETS: dict[str, DataSet] = {
     "cifar100": DataSet(
         lambda root: read_cifar(CIFAR100, root), (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
     ),
+    "nmnist": DataSet(read_nmnist, *UNSCALED[2]),
+    "dvs-gesture": DataSet(read_gesture, *UNSCALED[2]),
+    "cifar10-dvs": DataSet(read_cifar10_dvs, *UNSCALED[2]),
 }
 
 
@@ -58,13 +67,16 @@ def load(
     train_limit: int | None = None,
     test_limit: int | None = None,
     augment: Sequence[str] | None = None,
+    framing: Framing | None = None,
+    skip_bad: bool = False,
     known: Mapping[str, DataSet] = DATASETS,
 ) -> Splits:
     """Read a data set from disk.
 
     Args:
         name: A name in ``DATASETS``, or the path of own data: an ``.npz`` file, an ``.npy`` file
-            beside its ``labels.npy``, or a folder of images by class (see ``read_own``).
+            beside its ``labels.npy``, or a folder of images or recordings by class (see
+            ``read_own``).
         root: Folder of the data sets; default ``$SPIKEGUARD_DATA``, else ``data``.
         val_fraction: Share of the training images that is set aside for validation, in [0, 1);
             with 0 every training image is trained on, and ``val`` is None.
@@ -74,6 +86,11 @@ def load(
             is contained in a larger one.
         test_limit: Number of test images to use: the first ones, the same for every seed.
         augment: Names in ``AUGMENTATIONS``, applied to training batches in this order.
+        framing: How event recordings become frames; ``Framing(T=10)`` when left out. Only for
+            events.
+        skip_bad: Leave out event recordings that cannot be read, with a
+            ``SkippedRecordingWarning``; reads every recording once. Otherwise the first one that is
+            used raises ``BadRecording``.
         known: The registry in which the name is looked up.
 
     Raises:
@@ -94,15 +111,21 @@ def load(
             train_limit=train_limit,
             test_limit=test_limit,
             augment=augment,
+            framing=framing,
+            skip_bad=skip_bad,
         )
     data_set = known[str(name)]
     augmentation = augmentation_named(augment or ())
-    train, test = data_set.read(data_root(root))
+    read = (_as_events(part, framing, skip_bad) for part in data_set.read(data_root(root)))
+    train, test = read
     train, test = _limited(train, train_limit, seed), _first(test, test_limit)
     val = None
     if val_fraction != 0:
         train, val = split_validation(train, val_fraction, seed)
-    return Splits(train, val, test, data_set.mean, data_set.std, augmentation)
+    mean, std = data_set.mean, data_set.std
+    if isinstance(train, EventSet):
+        mean, std = UNSCALED[train.shape[0]]
+    return Splits(train, val, test, mean, std, augmentation)
 
 
 def load_own(
@@ -114,9 +137,12 @@ def load_own(
     train_limit: int | None = None,
     test_limit: int | None = None,
     augment: Sequence[str] | None = None,
+    framing: Framing | None = None,
+    skip_bad: bool = False,
 ) -> Splits:
     """Return own data as splits; the arguments are those of ``load``, and of ``make_splits``."""
     augmentation = augmentation_named(augment or ())
+    own = own.changed(lambda part: _as_events(part, framing, skip_bad))
     if own.splits is not None:
         train = _limited(own.splits.train, train_limit, seed)
         test = _first(own.splits.test, test_limit)
@@ -127,6 +153,23 @@ def load_own(
     train, test = split_test(train) if given is None else (train, given)
     train, test = _limited(train, train_limit, seed), _first(test, test_limit)
     return make_splits(train, test, val, val_fraction=val_fraction, seed=seed, augment=augmentation)
+
+
+def _as_events(images: ImageSet, framing: Framing | None, skip_bad: bool) -> ImageSet:
+    """Set the framing of an event set and leave out what cannot be read; reject it for images."""
+    if not isinstance(images, EventSet):
+        if framing is not None or skip_bad:
+            given = "frames" if framing is not None else "skip_bad"
+            raise ValueError(
+                f"load: {images.name} holds images, and {given} is for event recordings; leave it "
+                "out."
+            )
+        return images
+    events = images if framing is None else replace(images, framing=framing)
+    if skip_bad:
+        events = events.readable()
+        events.warn_of_skipped()
+    return events
 
 
 def _limited(train: ImageSet, limit: int | None, seed: int) -> ImageSet:

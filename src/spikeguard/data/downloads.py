@@ -21,6 +21,7 @@ from urllib.request import Request, urlopen
 
 from spikeguard.data.archives import extract
 from spikeguard.data.cifar import CIFAR10, CIFAR100
+from spikeguard.data.events.by_hand import BY_HAND
 from spikeguard.data.official import OFFICIAL, is_official
 from spikeguard.data.paths import data_root
 
@@ -91,7 +92,8 @@ def download(
     """Download a data set and return its folder; complete files are not downloaded again.
 
     Args:
-        name: "mnist", "cifar10" or "cifar100"; "digits" ships with the package.
+        name: "mnist", "cifar10" or "cifar100"; "digits" ships with the package, and event data sets
+            have to be fetched by hand: the error says where.
         root: Folder of the data sets; default ``$SPIKEGUARD_DATA``, else ``data``.
         progress: Called with the bytes done and the bytes in total (None if the server does not
             say) of the current file.
@@ -104,6 +106,8 @@ def download(
         DownloadError: If the server rejects the request, stalls, closes the connection or sends a
             file with another checksum, or if the disk is full.
     """
+    if name in BY_HAND:
+        raise DownloadError(f"download: {name} has no lasting address; {BY_HAND[name]}")
     if name not in SOURCES:
         known = ", ".join(SOURCES)
         raise DownloadError(f"download: {name!r} has nothing to download; known: {known}.")

@@ -68,6 +68,9 @@ class ImageSet:
         object.__setattr__(self, "classes", tuple(map(str, self.classes)))
         check_pixels(where, self.images, self.peak)
         check_labels(where, self.labels, len(self.images), self.num_classes)
+        self._check_classes(where)
+
+    def _check_classes(self, where: str) -> None:
         if self.classes and len(self.classes) != self.num_classes:
             raise ValueError(
                 f"{where}: {self.num_classes} classes but {len(self.classes)} class names."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from spikeguard.data.array_files import read_npy, read_npz
 from spikeguard.data.arrays import from_arrays
 from spikeguard.data.columns import CLASSES, PARTS, is_column, part_columns, part_of
 from spikeguard.data.dataset_objects import from_dataset
+from spikeguard.data.events.own_events import from_recordings, has_events, read_event_folder
+from spikeguard.data.events.recording import Recording
 from spikeguard.data.folders import from_folder, has_images
 from spikeguard.data.images import ImageSet, Splits, mixed_order, require_validation
 
@@ -61,6 +63,15 @@ class OwnData:
     test: ImageSet | None = None
     whole: ImageSet | None = None
     splits: Splits | None = None
+
+    def changed(self, change: Callable[[ImageSet], ImageSet]) -> OwnData:
+        """Return the parts after ``change``."""
+        parts = [self.train, self.val, self.test, self.whole]
+        train, val, test, whole = (None if part is None else change(part) for part in parts)
+        splits = self.splits
+        if splits is not None and train is not None and test is not None:
+            splits = replace(splits, train=train, val=val, test=test)
+        return OwnData(train, val, test, whole, splits)
 
     def for_evaluation(self, where: str) -> EvaluationImages:
         """Return the images to attack: the test images, or all of data without parts.
@@ -113,6 +124,10 @@ def read_own(path: Path) -> OwnData:
         ValueError: If it is something else, or damaged; the message says what to write.
     """
     if path.is_dir():
+        if has_events(path):
+            return _with_same_classes(
+                {part or "whole": each for part, each in read_event_folder(path).items()}
+            )
         return _read_folder(path)
     if path.suffix.lower() == ".npz":
         return _from_columns(read_npz(path, is_column), path.name)
@@ -128,9 +143,9 @@ def own_data(data: Any, name: str) -> OwnData:
     """Return an object as data: anything that ``read_own`` could have read from a file.
 
     Args:
-        data: An ImageSet, Splits, a pair (x, y), two pairs (x_train, y_train), (x_test, y_test), a
-            mapping of arrays (x, y, x_train, ...), a mapping of parts (train, test, ...), a
-            Dataset or a DataLoader.
+        data: An ImageSet or EventSet, Splits, a pair (x, y), or (recordings, y) with a list of
+            ``Recording``, two pairs (x_train, y_train), (x_test, y_test), a mapping of arrays (x,
+            y, x_train, ...), a mapping of parts (train, test, ...), a Dataset or a DataLoader.
         name: Name in messages and results.
 
     Raises:
@@ -145,6 +160,8 @@ def own_data(data: Any, name: str) -> OwnData:
     if isinstance(data, Mapping):
         parts = {part: data[key] for key in data if (part := part_of(str(key))) is not None}
         return _from_parts(parts, name) if parts else _from_columns(data, name)
+    if isinstance(data, tuple | list) and len(data) == 2 and _are_recordings(data[0]):
+        return OwnData(whole=from_recordings(*data, name=name))
     if isinstance(data, tuple | list) and len(data) in (2, 3):
         if all(isinstance(each, tuple | list) and len(each) == 2 for each in data):
             names = ("train", "test") if len(data) == 2 else PARTS
@@ -152,6 +169,10 @@ def own_data(data: Any, name: str) -> OwnData:
         if len(data) == 2:
             return OwnData(whole=from_arrays(*data, name=name))
     return OwnData(whole=from_dataset(data, name=name))
+
+
+def _are_recordings(given: Any) -> bool:
+    return isinstance(given, tuple | list) and bool(given) and isinstance(given[0], Recording)
 
 
 def _from_parts(parts: Mapping[str, Any], name: str) -> OwnData:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from spikeguard.data.augment import Augmentation, augmentation_named
+from spikeguard.data.events.event_set import UNSCALED, EventSet
 from spikeguard.data.images import (
     ImageSet,
     Splits,
@@ -71,7 +72,7 @@ def make_splits(
         )
     if val is None and val_fraction != 0:
         train, val = split_validation(train, val_fraction, seed)
-    mean, std = statistics(train)
+    mean, std = UNSCALED[train.shape[0]] if isinstance(train, EventSet) else statistics(train)
     if isinstance(augment, Sequence):
         augment = augmentation_named(augment)
     return Splits(train, val, test, mean, std, augment)

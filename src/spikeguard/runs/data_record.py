@@ -16,10 +16,20 @@ __all__ = ["data_record", "require_recorded_data"]
 
 
 def data_record(name: str, data: Splits) -> dict[str, Any]:
-    """Return what a run records of its test images; empty for a data set of the registry."""
-    from spikeguard.data.datasets import DATASETS
+    """Return what a run records of its test images; nothing of images of the registry.
 
-    return {} if name in DATASETS else {"data": data.test.describe()}
+    Of event data the registry's names do not say which recordings there are, so these are recorded,
+    and the messages about those that were skipped in "skipped_recordings".
+    """
+    from spikeguard.data.datasets import DATASETS
+    from spikeguard.data.events.event_set import EventSet
+
+    if not isinstance(data.test, EventSet):
+        return {} if name in DATASETS else {"data": data.test.describe()}
+    trained = data.train.skipped if isinstance(data.train, EventSet) else ()
+    skipped = [*trained, *data.test.skipped]
+    record = {"data": data.test.describe()}
+    return {**record, "skipped_recordings": skipped} if skipped else record
 
 
 def require_recorded_data(path: Path, name: str, data: Splits) -> None:
