@@ -43,6 +43,16 @@ class Place:
     part: tuple[int, ...] = ()
 
 
+def _space(framing: Framing) -> Any:
+    """Return the ``InputSpace`` of frames: 0 and 1, or whole numbers >= 0; with a time axis."""
+    try:
+        module = importlib.import_module("spikeguard.encoders.input_space")
+    except ModuleNotFoundError:
+        return None
+    high = 1.0 if framing.values == "binary" else float("inf")
+    return module.InputSpace(high=high, whole=True, temporal=True)
+
+
 def _in_memory(place: Place) -> Recording:
     raise BadRecording(f"{place.path}: has no reader.")
 
@@ -64,6 +74,7 @@ class EventSet(ImageSet):
         sensor: Height and width of the sensor in pixels.
         framing: How recordings become frames; ``dataclasses.replace`` sets another.
         skipped: Messages about the recordings that ``readable`` left out.
+        space: Set by the set itself: the ``InputSpace`` of frames of this framing.
 
     Raises:
         ValueError: If labels, class names or framing do not fit.
@@ -84,12 +95,14 @@ class EventSet(ImageSet):
     sensor: tuple[int, int] = field(kw_only=True)
     framing: Framing = field(kw_only=True, default=Framing(T=10))
     skipped: tuple[str, ...] = field(kw_only=True, default=(), repr=False)
+    space: Any = field(kw_only=True, default=None, repr=False)
 
     def __post_init__(self) -> None:
         where = f"EventSet {self.name!r}"
         object.__setattr__(self, "labels", as_labels(self.labels, where))
         object.__setattr__(self, "classes", tuple(map(str, self.classes)))
         object.__setattr__(self, "places", tuple(self.places))
+        object.__setattr__(self, "space", _space(self.framing))
         if not self.places:
             raise ValueError(f"{where}: holds no recordings.")
         check_labels(where, self.labels, len(self.places), self.num_classes, "recordings")
@@ -111,13 +124,6 @@ class EventSet(ImageSet):
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one frame; the number of frames is ``framing.T``."""
         return self.framing.shape(self.sensor)
-
-    @property
-    def space(self) -> Any:
-        """The ``InputSpace`` of the frames: with a time axis; 0 and 1, or whole numbers >= 0."""
-        made = importlib.import_module("spikeguard.encoders.input_space").InputSpace
-        high = 1.0 if self.framing.values == "binary" else float("inf")
-        return made(high=high, whole=True, temporal=True)
 
     @cached_property
     def digest(self) -> str:
