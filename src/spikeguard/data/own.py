@@ -11,6 +11,7 @@ from spikeguard.data.array_files import read_npy, read_npz
 from spikeguard.data.arrays import from_arrays
 from spikeguard.data.columns import CLASSES, PARTS, is_column, part_columns, part_of
 from spikeguard.data.dataset_objects import from_dataset
+from spikeguard.data.events.one_file import is_event_file, read_event_file
 from spikeguard.data.events.own_events import from_recordings, has_events, read_event_folder
 from spikeguard.data.events.recording import Recording
 from spikeguard.data.folders import from_folder, has_images
@@ -119,15 +120,16 @@ def read_own(path: Path) -> OwnData:
     Args:
         path: An ``.npz`` file; an ``.npy`` file of images beside a ``labels.npy``, as CIFAR-10-C
             has them; a folder of class folders; or a folder with such folders train, val, test.
+            Event recordings are a folder of ``.npz`` or HDF5 files (see ``read_event_folder``) or
+            one such file (see ``read_event_file``).
 
     Raises:
         ValueError: If it is something else, or damaged; the message says what to write.
     """
+    if has_events(path) or is_event_file(path):
+        read = read_event_folder if path.is_dir() else read_event_file
+        return _with_same_classes({part or "whole": each for part, each in read(path).items()})
     if path.is_dir():
-        if has_events(path):
-            return _with_same_classes(
-                {part or "whole": each for part, each in read_event_folder(path).items()}
-            )
         return _read_folder(path)
     if path.suffix.lower() == ".npz":
         return _from_columns(read_npz(path, is_column), path.name)
@@ -135,7 +137,8 @@ def read_own(path: Path) -> OwnData:
         return _read_pair(path)
     raise ValueError(
         f"{path}: not a data file; SpikeGuard reads .npz (np.savez('data.npz', x=x, y=y)), .npy "
-        "with a labels.npy beside it, and folders of images by class."
+        "with a labels.npy beside it, folders of images by class, and event recordings in .npz, "
+        ".h5 or .hdf5."
     )
 
 

@@ -12,13 +12,13 @@ import torch
 from spikeguard.data.columns import part_of
 from spikeguard.data.events.event_set import EventSet, Place
 from spikeguard.data.events.files import stem_number
+from spikeguard.data.events.hdf5_files import HDF5, opened_hdf5
 from spikeguard.data.events.recording import BadRecording, Recording
 from spikeguard.data.images import mixed_order
 from spikeguard.storage.npz_files import DamagedFile, read_npz
 
 __all__ = ["from_recordings", "has_events", "read_arrays", "read_event_folder"]
 
-HDF5 = (".h5", ".hdf5")
 _SUFFIXES = (".npz", *HDF5)
 _NAMES = ("t", "x", "y", "p", "sensor")
 _WHAT = (
@@ -125,14 +125,8 @@ def read_arrays(place: Place) -> Recording:
 
 
 def _hdf5(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    try:
-        import h5py
-    except ImportError as error:
-        raise BadRecording(
-            f"{path}: HDF5 needs h5py; install it with 'pip install spikeguard[hdf5]'."
-        ) from error
-    with h5py.File(path, "r") as file:
-        missing = [name for name in names if not isinstance(file.get(name), h5py.Dataset)]
+    with opened_hdf5(path) as file:
+        missing = [name for name in names if name not in file]
         if missing:
             raise OSError(f"it holds no {missing[0]!r}")
         return {name: file[name][()] for name in names}
