@@ -92,7 +92,7 @@ def build(
 
 def load_data(recipe: Recipe, data_root: str | Path | None = None) -> Splits:
     """Load the recipe's images."""
-    settings = recipe.data.model_dump(exclude={"name"}, exclude_none=True)
+    settings = recipe.data.model_dump(exclude={"name"})
     where = ConfigPath("data", recipe.label)
     return load_images(
         recipe.data.name,

@@ -72,18 +72,17 @@ _S = TypeVar("_S", bound=_Section)
 class DataSection(_Section):
     """Name and size of the data set; the arguments of :func:`spikeguard.data.load`.
 
+    ``skip_bad: true`` leaves out event recordings that cannot be read, and records their list.
     ``val_fraction: 0`` trains on all images and needs ``evaluate.checkpoint: last``.
-    ``skip_bad: true`` leaves out event recordings that cannot be read; their list is written to
-    ``environment.json``. The name may be the path of own data, or ``package.module:function`` of an
-    allowed package.
+    The name may be the path of own data, or ``package.module:function`` of an allowed package.
     """
 
     name: str
     train_limit: Count | None = None
     test_limit: Count | None = None
+    skip_bad: bool | None = None
     val_fraction: Number = 0.1
     augment: tuple[str, ...] = ()
-    skip_bad: bool | None = None  # for event recordings only
 
 
 class EvaluateSection(_Section):

@@ -1,4 +1,4 @@
-"""Data sets as labelled images in [0, 1]: digits, MNIST, CIFAR-10, CIFAR-100, and own data.
+"""Data sets as labelled images in [0, 1], or as event recordings that become frames; and own data.
 
 ``load`` reads from disk only; ``download`` fetches an official archive; ``from_arrays``,
 ``from_folder`` and ``from_dataset`` take own images, which ``make_splits`` prepares for training.
@@ -18,6 +18,10 @@ from spikeguard.data.augment import (
 from spikeguard.data.dataset_objects import from_dataset
 from spikeguard.data.datasets import DATASETS, DataSet, load
 from spikeguard.data.downloads import DownloadError, download
+from spikeguard.data.events.event_set import EventSet
+from spikeguard.data.events.framing import Framing
+from spikeguard.data.events.own_events import from_recordings
+from spikeguard.data.events.recording import BadRecording, Recording
 from spikeguard.data.folders import from_folder
 from spikeguard.data.images import Data, ImageSet, Splits, as_image_set, split_validation
 from spikeguard.data.splits import make_splits
@@ -25,21 +29,26 @@ from spikeguard.data.splits import make_splits
 __all__ = [
     "AUGMENTATIONS",
     "Augmentation",
+    "BadRecording",
     "Compose",
     "Cutout",
     "DATASETS",
     "Data",
     "DataSet",
     "DownloadError",
+    "EventSet",
+    "Framing",
     "HorizontalFlip",
     "ImageSet",
     "RandomCrop",
+    "Recording",
     "Splits",
     "as_image_set",
     "download",
     "from_arrays",
     "from_dataset",
     "from_folder",
+    "from_recordings",
     "load",
     "make_splits",
     "split_validation",
