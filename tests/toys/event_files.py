@@ -5,6 +5,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from spikeguard.data.events.cifar10_dvs import CLASSES
 
@@ -145,6 +146,17 @@ def write_npz(path, listed, size=8, **changes):
         | changes
     )
     np.savez(path, **{name: column for name, column in columns.items() if column is not None})
+    return path
+
+
+def write_h5(path, listed, size=8, **changes):
+    h5py = pytest.importorskip("h5py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = dict(zip("txyp", arrays(listed), strict=True)) | {"sensor": [size, size]} | changes
+    with h5py.File(path, "w") as file:
+        for name, column in columns.items():
+            if column is not None:
+                file[name] = column
     return path
 
 

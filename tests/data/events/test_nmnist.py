@@ -85,6 +85,12 @@ def test_the_folders_are_read_as_they_are(tmp_path, folder):
     assert (train.name, train.num_classes, train.sensor) == ("nmnist/train", 10, (34, 34))
 
 
+def test_hidden_files_are_left_out(tmp_path):
+    folder = write_nmnist(tmp_path)
+    (folder / "Train" / "0" / "._00001.bin").write_bytes(b"Mac OS X")
+    assert len(read_nmnist(tmp_path)[0]) == 20
+
+
 def test_missing_folders_say_where_to_get_the_data(tmp_path):
     with pytest.raises(ValueError, match=r"nmnist: Train not found in .*; get Train.zip .*n-mnist"):
         read_nmnist(tmp_path)

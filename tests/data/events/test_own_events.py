@@ -11,7 +11,7 @@ from spikeguard.data.events.framing import Framing
 from spikeguard.data.events.own_events import from_recordings, read_arrays
 from spikeguard.data.events.recording import BadRecording, Recording
 from spikeguard.data.own import own_data, read_own
-from tests.toys.event_files import arrays, events, write_npz
+from tests.toys.event_files import arrays, events, write_h5, write_npz
 
 LISTED = events(30, size=8)
 
@@ -19,17 +19,6 @@ LISTED = events(30, size=8)
 def same(recording, listed):
     found = [recording.t, recording.x, recording.y, recording.p]
     return all(np.array_equal(a, b) for a, b in zip(found, arrays(listed), strict=True))
-
-
-def write_h5(path, listed, size=8, **changes):
-    h5py = pytest.importorskip("h5py")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = dict(zip("txyp", arrays(listed), strict=True)) | {"sensor": [size, size]} | changes
-    with h5py.File(path, "w") as file:
-        for name, column in columns.items():
-            if column is not None:
-                file[name] = column
-    return path
 
 
 WRITERS = {"npz": write_npz, "h5": write_h5, "hdf5": write_h5}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from spikeguard.data.events.aedat import skip_header
 from spikeguard.data.events.event_set import EventSet, Place
-from spikeguard.data.events.files import first_folder, opened, stem_number
+from spikeguard.data.events.files import files_of, first_folder, opened
 from spikeguard.data.events.mat_files import read_mat
 from spikeguard.data.events.recording import BadRecording, Recording
 from spikeguard.data.images import mixed_order
@@ -46,7 +46,7 @@ def read_cifar10_dvs(root: Path) -> tuple[EventSet, EventSet]:
     folder = first_folder("cifar10-dvs", root, _FOLDERS, CLASSES[0])
     parts: dict[str, list[tuple[Place, int]]] = {"train": [], "test": []}
     for label, name in enumerate(CLASSES):
-        files = _files(folder / name)
+        files = files_of(folder / name, ".aedat") or files_of(folder / name, ".mat")
         cut = int(_TRAIN * len(files) + 1e-9)
         if not 0 < cut < len(files):
             raise ValueError(
@@ -70,11 +70,6 @@ def read_cifar10_dvs(root: Path) -> tuple[EventSet, EventSet]:
     mixed = mixed_order(test)
     assert isinstance(mixed, EventSet)
     return train, mixed
-
-
-def _files(folder: Path) -> list[Path]:
-    found = sorted(folder.glob("*.aedat"), key=stem_number)
-    return found or sorted(folder.glob("*.mat"), key=stem_number)
 
 
 def _read(place: Place) -> Recording:

@@ -11,7 +11,7 @@ from pathlib import Path
 from spikeguard.data.events.by_hand import BY_HAND
 from spikeguard.data.events.recording import BadRecording
 
-__all__ = ["first_folder", "opened", "stem_number"]
+__all__ = ["files_of", "first_folder", "number_of", "opened"]
 
 
 def first_folder(name: str, root: Path, folders: Sequence[str], mark: str) -> Path:
@@ -38,7 +38,18 @@ def opened(path: Path) -> Iterator[BufferedReader]:
         raise BadRecording(f"{path}: cannot be read: {error.strerror or error}.") from error
 
 
-def stem_number(path: Path) -> tuple[int, str]:
-    """Return the last number in a file's name, then the name: a key that sorts 9 before 10."""
+def files_of(folder: Path, *suffixes: str) -> list[Path]:
+    """Return the files of a folder in the order of the numbers in their names, 9 before 10.
+
+    Hidden files are left out, such as the ``._name`` that archives of some systems contain.
+    """
+    if not folder.is_dir():
+        return []
+    found = (each for each in folder.iterdir() if not each.name.startswith("."))
+    return sorted((each for each in found if each.suffix.lower() in suffixes), key=number_of)
+
+
+def number_of(path: Path) -> tuple[int, str]:
+    """Return the last number in a file's name, and the name; -1 without a number."""
     numbers = re.findall(r"\d+", path.stem)
     return (int(numbers[-1]) if numbers else -1, path.name)

@@ -12,6 +12,7 @@ from spikeguard.data.events.recording import BadRecording
 __all__ = ["HDF5", "opened_hdf5"]
 
 HDF5 = (".h5", ".hdf5")
+_FREE, _RATIO = 64 << 20, 100  # a file unpacks to at most 64 MiB and 100 times its size
 
 
 @contextmanager
@@ -28,9 +29,13 @@ def opened_hdf5(path: Path) -> Iterator[dict[str, Any]]:
             f"{path}: HDF5 needs h5py; install it with 'pip install spikeguard[hdf5]'."
         ) from error
     try:
-        file = h5py.File(path, "r")
-    except OSError as error:
+        with h5py.File(path, "r") as file:
+            found = {name: file[name] for name in file}
+            found = {name: each for name, each in found.items() if isinstance(each, h5py.Dataset)}
+            claimed = sum(each.size * each.dtype.itemsize for each in found.values())
+            if claimed > _FREE + _RATIO * path.stat().st_size:
+                raise OSError(f"it claims {claimed >> 20} MB")
+            yield found
+    except (OSError, RuntimeError, LookupError, TypeError) as error:
         said = str(error).partition("\n")[0].rstrip(".")
         raise BadRecording(f"{path}: not a whole HDF5 file ({said}).") from error
-    with file:
-        yield {name: file[name] for name in file if isinstance(file.get(name), h5py.Dataset)}

@@ -110,7 +110,10 @@ def _matrix(body: memoryview, order: str, wanted: str) -> tuple[str, NDArray[Any
     kind, values = next(parts)
     if kind not in _KINDS:
         raise _Damaged(f"numbers of type {kind}")
-    array = np.frombuffer(values, np.dtype(f"{order}{_KINDS[kind]}"))
+    dtype = np.dtype(f"{order}{_KINDS[kind]}")
+    if len(values) % dtype.itemsize:
+        raise _Damaged(f"{len(values)} bytes of numbers of {dtype.itemsize} bytes")
+    array = np.frombuffer(values, dtype)
     if math.prod(shape) != len(array) or min(shape, default=-1) < 0:
         raise _Damaged(f"{name} has {len(array)} numbers for the shape {list(shape)}")
     return name, array.reshape(shape, order="F")

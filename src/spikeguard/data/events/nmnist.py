@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from spikeguard.data.events.event_set import EventSet, Place
-from spikeguard.data.events.files import first_folder, opened, stem_number
+from spikeguard.data.events.files import files_of, first_folder, number_of, opened
 from spikeguard.data.events.recording import BadRecording, Recording
 
 __all__ = ["read_bin", "read_nmnist"]
@@ -39,10 +39,10 @@ def read_nmnist(root: Path) -> tuple[EventSet, EventSet]:
 
 
 def _read_part(folder: Path, name: str) -> EventSet:
-    files = [(file, digit) for digit in range(10) for file in (folder / str(digit)).glob("*.bin")]
+    files = [(file, k) for k in range(10) for file in files_of(folder / str(k), ".bin")]
     if not files:
         raise ValueError(f"{name}: {folder} has no recordings, {folder}/0/00002.bin and so on.")
-    files.sort(key=lambda each: (stem_number(each[0]), each[1]))
+    files.sort(key=lambda each: (number_of(each[0]), each[1]))
     return EventSet(
         torch.tensor([digit for _, digit in files]),
         10,

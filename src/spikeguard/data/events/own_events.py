@@ -11,7 +11,7 @@ import torch
 
 from spikeguard.data.columns import part_of
 from spikeguard.data.events.event_set import EventSet, Place
-from spikeguard.data.events.files import stem_number
+from spikeguard.data.events.files import files_of
 from spikeguard.data.events.hdf5_files import HDF5, opened_hdf5
 from spikeguard.data.events.recording import BadRecording, Recording
 from spikeguard.data.images import mixed_order
@@ -128,19 +128,15 @@ def _hdf5(path: Path, names: Sequence[str]) -> dict[str, Any]:
     with opened_hdf5(path) as file:
         missing = [name for name in names if name not in file]
         if missing:
-            raise OSError(f"it holds no {missing[0]!r}")
+            raise BadRecording(f"{path}: it holds no {missing[0]!r}; {_WHAT}.")
         return {name: file[name][()] for name in names}
 
 
 def _class_files(folder: Path) -> dict[str, list[Path]]:
     """Return the recordings of each class folder that has some, in the order of their numbers."""
-    found = {}
-    for each in sorted(folder.iterdir()):
-        if each.is_dir() and not each.name.startswith("."):
-            files = [file for file in each.iterdir() if file.suffix.lower() in _SUFFIXES]
-            if files:
-                found[each.name] = sorted(files, key=stem_number)
-    return found
+    folders = [each for each in sorted(folder.iterdir()) if not each.name.startswith(".")]
+    found = {each.name: files_of(each, *_SUFFIXES) for each in folders}
+    return {name: files for name, files in found.items() if files}
 
 
 def _part_folders(path: Path) -> list[tuple[str, str]]:
