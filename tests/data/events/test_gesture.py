@@ -1,13 +1,25 @@
 """DVS128 Gesture: packets of AEDAT 3.1, trials of a label file, the lists, planted faults."""
 
+import hashlib
 import struct
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from spikeguard.data.events.gesture import CLASSES, read_gesture, read_trial
 from spikeguard.data.events.recording import BadRecording
-from tests.toys.event_files import TRIALS, aedat31, arrays, events, packet, write_gesture
+from tests.toys.event_files import (
+    TRIALS,
+    aedat31,
+    arrays,
+    events,
+    packet,
+    shared_data,
+    write_gesture,
+)
+
+REAL = shared_data() / "dvs_gesture_10.npz"
 
 
 def same(recording, listed):
@@ -83,6 +95,28 @@ def test_the_number_of_a_record_counts_the_events_of_the_file(tmp_path):
     with pytest.raises(BadRecording, match="from 60 to 70 us: record 10: x 5, y 300"):
         read_trial(path, 60, 70)
     assert same(read_trial(path, 0, 50), listed)
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="no ../shared/data beside the repository")
+def test_real_recordings_survive_the_format(tmp_path):
+    """Ten recordings of the data set, in packets of 1,000; their SHA-256 is that of the source."""
+    with np.load(REAL) as stored:
+        x, y, offsets = (stored[name].astype(np.int64) for name in ("x", "y", "offsets"))
+        steps = stored["dt_lo"].astype(np.int64) + 256 * stored["dt_hi"].astype(np.int64)
+        p = np.unpackbits(stored["p"]).astype(np.int64)
+    total = hashlib.sha256()
+    for start, stop in pairwise(offsets):
+        words = x[start:stop] << 17 | y[start:stop] << 2 | p[start:stop] << 1 | 1
+        raw = np.stack([words, np.cumsum(steps[start:stop])], 1).astype("<u4")
+        packets = [
+            struct.pack("<HHIIIIII", 1, 1, 8, 4, 0, *[len(part)] * 3) + part.tobytes()
+            for part in np.split(raw, range(1000, len(raw), 1000))
+        ]
+        recording = read_trial(write(tmp_path, *packets))
+        t = recording.t
+        columns = (recording.x, recording.y, recording.p.astype(int) << 7 | t >> 16, t >> 8, t)
+        total.update(np.stack(columns, 1).astype(np.uint8).tobytes())
+    assert total.hexdigest() == "a24667bbd8a35b649fbcd2ac9f247d4fa2c7e83d9ed3f4ce7af75fbf74d8f66d"
 
 
 A, B = (events(20, seed, 128, start=100 * seed, step=100) for seed in (1, 2))
