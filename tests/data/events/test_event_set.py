@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from spikeguard.data.datasets import load
+from spikeguard.data.events import aedat3
 from spikeguard.data.events.event_set import EventSet, SkippedRecordingWarning
 from spikeguard.data.events.framing import Framing
-from spikeguard.data.events.nmnist import read_nmnist
+from spikeguard.data.events.gesture import read_gesture
+from spikeguard.data.events.nmnist import read_bin, read_nmnist
 from spikeguard.data.events.recording import BadRecording, Recording
 from spikeguard.data.images import ImageSet, as_image_set
 from tests.toys.event_files import aedat2, write_bin, write_gesture, write_nmnist
@@ -178,18 +180,16 @@ def test_only_the_recordings_of_a_batch_are_opened(data, monkeypatch):
 
 
 def test_a_trial_reads_only_its_own_packets(tmp_path, monkeypatch):
-    from spikeguard.data.events import gesture
-
     write_gesture(tmp_path, per_packet=5)
-    _, test = gesture.read_gesture(tmp_path)
+    _, test = read_gesture(tmp_path)
     read = []
-    original = gesture._Packet.read
+    original = aedat3._Packet.read
 
     def counted(self, file, path):
         read.append(self.record)
         return original(self, file, path)
 
-    monkeypatch.setattr(gesture._Packet, "read", counted)
+    monkeypatch.setattr(aedat3._Packet, "read", counted)
     events = len(test.recording(0))  # from 1000 to 2000 us of 5200
     assert events <= 5 * len(read) <= events + 15
 
@@ -259,8 +259,6 @@ def test_a_set_of_a_file_of_another_camera_is_refused(tmp_path):
     """A CIFAR10-DVS file renamed to .bin is not read as N-MNIST."""
     path = tmp_path / "0.bin"
     path.write_bytes(aedat2([(k, 100, 90, 1) for k in range(40)]))
-    from spikeguard.data.events.nmnist import read_bin
-
     with pytest.raises(BadRecording, match=r"0\.bin: record "):
         read_bin(path)
 

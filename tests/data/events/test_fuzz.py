@@ -4,10 +4,10 @@ import random
 
 import pytest
 
+from spikeguard.data.events.aedat3 import read_aedat3
 from spikeguard.data.events.cifar10_dvs import read_aedat2, read_dat2mat
 from spikeguard.data.events.event_set import Place
 from spikeguard.data.events.framing import Framing
-from spikeguard.data.events.gesture import read_trial
 from spikeguard.data.events.nmnist import read_bin
 from spikeguard.data.events.one_file import read_event_file
 from spikeguard.data.events.own_events import read_arrays
@@ -73,7 +73,7 @@ def damaged(raw, draw):
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_damaged_file_is_a_recording_or_one_line(tmp_path, name):
     write, read = FORMATS[name]
-    read = read or (lambda path: read_trial(path, 200, 800))
+    read = read or (lambda path: read_aedat3(path, (128, 128), 200, 800))
     path = tmp_path / name
     write(path)
     raw, draw, rejected = path.read_bytes(), random.Random(name), 0

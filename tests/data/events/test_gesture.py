@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from spikeguard.data.events.gesture import CLASSES, read_gesture, read_trial
+from spikeguard.data.events.aedat3 import read_aedat3
+from spikeguard.data.events.gesture import CLASSES, SENSOR, read_gesture
 from spikeguard.data.events.recording import BadRecording
 from tests.toys.event_files import (
     TRIALS,
@@ -40,7 +41,7 @@ def write(tmp_path, *packets, **settings):
 def test_a_written_file_is_read_back(tmp_path):
     listed = events(100, size=128)
     path = write(tmp_path, packet(listed[:60], spare=4), packet(listed[60:]))
-    recording = read_trial(path)
+    recording = read_aedat3(path, SENSOR)
     assert same(recording, listed)
     assert recording.sensor == (128, 128)
 
@@ -65,13 +66,13 @@ def test_a_trial_is_the_same_however_the_packets_are_cut(tmp_path, size):
     pieces = [packet(listed[k : k + size]) for k in range(0, 500, size)]
     path = write(tmp_path, *pieces)
     for start, stop in ((0, 200), (50, 120), (0, 1), (120, 121), (199, 230)):
-        assert same(read_trial(path, start, stop), within(listed, start, stop))
+        assert same(read_aedat3(path, SENSOR, start, stop), within(listed, start, stop))
 
 
 def test_times_beyond_31_bits_use_the_overflow_count(tmp_path):
     first, second = [(2**31 - 1, 1, 2, 0)], [(0, 3, 4, 1)]
     path = write(tmp_path, packet(first), packet(second, overflow=1))
-    assert read_trial(path).t.tolist() == [2**31 - 1, 2**31]
+    assert read_aedat3(path, SENSOR).t.tolist() == [2**31 - 1, 2**31]
 
 
 def test_packets_of_other_types_and_events_marked_invalid_are_no_pixel_events(tmp_path):
@@ -84,17 +85,17 @@ def test_packets_of_other_types_and_events_marked_invalid_are_no_pixel_events(tm
         packet([(listed[4][0], 0, 0, 1)], valid=0, first=0),
         packet(listed[5:]),
     )
-    assert same(read_trial(path), listed)
+    assert same(read_aedat3(path, SENSOR), listed)
 
 
 def test_the_number_of_a_record_counts_the_events_of_the_file(tmp_path):
     listed = events(9, size=128, step=50)
     path = write(tmp_path, packet(listed), packet([(60, 5, 5, 1), (61, 5, 300, 1)]))
     with pytest.raises(BadRecording, match="record 10: x 5, y 300 is outside"):
-        read_trial(path)
+        read_aedat3(path, SENSOR)
     with pytest.raises(BadRecording, match="from 60 to 70 us: record 10: x 5, y 300"):
-        read_trial(path, 60, 70)
-    assert same(read_trial(path, 0, 50), listed)
+        read_aedat3(path, SENSOR, 60, 70)
+    assert same(read_aedat3(path, SENSOR, 0, 50), listed)
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason="no ../shared/data beside the repository")
@@ -112,7 +113,7 @@ def test_real_recordings_survive_the_format(tmp_path):
             struct.pack("<HHIIIIII", 1, 1, 8, 4, 0, *[len(part)] * 3) + part.tobytes()
             for part in np.split(raw, range(1000, len(raw), 1000))
         ]
-        recording = read_trial(write(tmp_path, *packets))
+        recording = read_aedat3(write(tmp_path, *packets), SENSOR)
         t = recording.t
         columns = (recording.x, recording.y, recording.p.astype(int) << 7 | t >> 16, t >> 8, t)
         total.update(np.stack(columns, 1).astype(np.uint8).tobytes())
@@ -157,11 +158,11 @@ def test_a_planted_fault_is_one_line_with_file_and_record(tmp_path, fault):
     path = tmp_path / "user01_led.aedat"
     path.write_bytes(aedat31([packet(A), packet(B)]))
     trial = (0, 100_300 if fault == "cut between packets" else 300)
-    assert same(read_trial(path, 0, 300), A + B)  # the healthy twin
+    assert same(read_aedat3(path, SENSOR, 0, 300), A + B)  # the healthy twin
     make, line = FAULTS[fault]
     path.write_bytes(make())
     with pytest.raises(BadRecording, match=line) as caught:
-        read_trial(path, *trial)
+        read_aedat3(path, SENSOR, *trial)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
