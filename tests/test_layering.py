@@ -17,7 +17,7 @@ LAYERS = [
     {"kernels"},
     {"neurons", "encoders", "data"},
     {"models"},
-    {"attacks"},
+    {"attacks", "export"},
     {"preflight"},
     {"defences", "analysis", "evaluation"},
     {"training", "auditing"},
