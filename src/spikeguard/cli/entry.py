@@ -48,6 +48,13 @@ _EXAMPLES = {
         "attack runs/mine --suite papers --seed 1 --json",
         "attack --model my_nets:net --weights net.pt --T 4 --data mnist --suite snn --eps 0.1",
         "attack runs/mine --data CIFAR-10-C/fog.npy --suite snn-short --limit 500",
+        "attack --model nir:runs/mine/export/mine.nir --data digits --transfer runs/mine",
+    ],
+    "export": [
+        "export runs/mine --to nir",
+        "export runs/mine --to nir --weights 8 --per channel --threshold-grid 0.25",
+        "export runs/demo/tgo --to nir --noise off",
+        "export runs/mine --to onnx --out mine.onnx",
     ],
     "audit": [
         "audit runs/mine --quick",
@@ -83,6 +90,7 @@ _HELP = {
     "attack": "Attack a trained run or a foreign network; print the accuracy under attack.",
     "audit": "Judge the number that a paper would print, and the bound from all attacks.",
     "analyse": "Measure potentials, gradients, landscapes, synchrony, activity and cost.",
+    "export": "Write the network of a run to a NIR or ONNX file, and verify the file.",
     "report": "Write one self-contained HTML page about one run or several.",
     "bench": "Measure time and memory beside other libraries.",
     "reproduce": "Train and attack every recipe of a folder at several seeds; print one table.",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spikeguard.export.folding import folded, without_noise
+from spikeguard.export.gradient_facts import gradient_facts
 from spikeguard.export.importer import from_nir
 from spikeguard.export.nir_file import DT, read_nir, to_nir, write_nir
 from spikeguard.export.quantise import Per, quantised
@@ -82,6 +83,7 @@ def export_nir(
     graph = folded(network)
     graph.facts |= {"spikeguard": version("spikeguard"), "dt": DT, "comparator": ">="}
     graph.facts |= {"reset": "hard", "readout": "mean over T", "noise": _stated(model, noise)}
+    graph.facts |= gradient_facts(network)
     layers = {node.name: node.layer for node in graph.neurons()}
     mapping = compare(to_nir(graph), network, x, layers)
     small = quantised(graph, bits=bits, per=per, threshold_grid=threshold_grid)

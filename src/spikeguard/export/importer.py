@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.encoders import ENCODERS
+from spikeguard.export.gradient_facts import Backward, backward_of
 from spikeguard.export.interpreter import order, pair, reset_of
 from spikeguard.export.nir_file import DT, facts_of, read_nir, threshold_above
 from spikeguard.export.refusals import NAMES, ExportError, required
@@ -68,8 +69,8 @@ def load_nir(path: str | Path, *, T: int | None = None) -> SNN:
 def from_nir(graph: Any, *, T: int | None = None) -> SNN:
     """Build a network from a feedforward NIR graph, in evaluation mode.
 
-    Its neurons have the default surrogate, because NIR has none. What fires at v > v_threshold
-    becomes a neuron that fires at v >= v_th, v_th the float32 number just above.
+    Its neurons have the surrogate that the metadata states, or the default. What fires at
+    v > v_threshold becomes a neuron that fires at v >= v_th, v_th the float32 number just above.
 
     Args:
         graph: A ``nir.NIRGraph``. If its metadata states dt, T and the encoder, they are used.
@@ -88,12 +89,12 @@ def from_nir(graph: Any, *, T: int | None = None) -> SNN:
     name = str(stated.get("encoder", "direct"))
     if name not in NAMES.values() or name not in ENCODERS:
         raise ExportError(f"NIR: unknown encoder {name!r} in the metadata.")
-    dt = float(stated.get("dt", DT))
+    dt, backward = float(stated.get("dt", DT)), backward_of(stated)
     layers: dict[str, list[nn.Module]] = {}
     inputs: dict[str, list[str]] = {}
     with quiet_construction():
         for each in order(graph):
-            layers[_key(each)] = _layers(nir, each, graph.nodes[each], dt, steps)
+            layers[_key(each)] = _layers(nir, each, graph.nodes[each], dt, steps, backward)
             inputs[_key(each)] = [_key(a) for a, b in graph.edges if b == each]
     ends = [node for node in graph.nodes.values() if isinstance(node, nir.Input | nir.Output)]
     if len(ends) != 2:
@@ -115,7 +116,9 @@ def from_nir(graph: Any, *, T: int | None = None) -> SNN:
     ).eval()
 
 
-def _layers(nir: Any, name: str, node: Any, dt: float, T: int) -> list[nn.Module]:
+def _layers(
+    nir: Any, name: str, node: Any, dt: float, T: int, backward: Backward
+) -> list[nn.Module]:
     """Return the layers of a node, run in sequence."""
     if isinstance(node, nir.Input | nir.Output):
         return []
@@ -144,11 +147,13 @@ def _layers(nir: Any, name: str, node: Any, dt: float, T: int) -> list[nn.Module
     if isinstance(node, nir.Scale):
         return [_Gain(_tensor(node.scale))]
     if isinstance(node, nir.LIF | nir.IF):
-        return _neurons(name, node, dt, T, leaky=isinstance(node, nir.LIF))
+        return _neurons(name, node, dt, T, backward, leaky=isinstance(node, nir.LIF))
     raise ExportError(f"NIR: node {name} of type {type(node).__name__} is not supported.")
 
 
-def _neurons(name: str, node: Any, dt: float, T: int, *, leaky: bool) -> list[nn.Module]:
+def _neurons(
+    name: str, node: Any, dt: float, T: int, backward: Backward, *, leaky: bool
+) -> list[nn.Module]:
     thresholds = np.unique(np.asarray(node.v_threshold, dtype=np.float32))
     leak = np.asarray(node.v_leak) if leaky else np.zeros(1)
     if len(thresholds) != 1 or leak.any() or np.asarray(reset_of(node)).any():
@@ -161,7 +166,7 @@ def _neurons(name: str, node: Any, dt: float, T: int, *, leaky: bool) -> list[nn
     step = dt / np.asarray(node.tau, dtype=np.float64) if leaky else np.full(1, dt)
     gain = np.asarray(node.r, dtype=np.float64) * step
     if not leaky:
-        return [*_gained(gain), IF(v_th)]
+        return [*_gained(gain), IF(v_th, **backward)]
     if step.max() >= 1 or step.min() <= 0:
         raise ExportError(
             f"NIR: node {name} has tau {dt / step.max():g} to {dt / step.min():g} s, which must be "
@@ -169,9 +174,9 @@ def _neurons(name: str, node: Any, dt: float, T: int, *, leaky: bool) -> list[nn
         )
     if np.ptp(step) == 0:
         if np.ptp(gain) == 0:
-            return [LIF(1 - float(step.flat[0]), v_th, input_scale=float(gain.flat[0]))]
-        return [*_gained(gain), LIF(1 - float(step.flat[0]), v_th)]
-    neuron = EvolutionaryLIF(T, node.tau.shape, v_th=v_th)
+            return [LIF(1 - float(step.flat[0]), v_th, input_scale=float(gain.flat[0]), **backward)]
+        return [*_gained(gain), LIF(1 - float(step.flat[0]), v_th, **backward)]
+    neuron = EvolutionaryLIF(T, node.tau.shape, v_th=v_th, **backward)
     assert neuron.leak is not None
     with torch.no_grad():
         neuron.leak.copy_(_tensor(1 - step))

@@ -50,8 +50,9 @@ class Agreement:
     def __str__(self) -> str:
         trains = f"{self.differ} of {self.spikes:,} spikes differ"
         why = ", decided by rounding at the threshold" if self.differ else ""
+        logits = f"logits within {self.logits:.1e}" if self.logits else "logits equal"
         return (
-            f"{trains} on {self.n} inputs{why}; logits within {self.logits:.1e}; "
+            f"{trains} on {self.n} inputs{why}; {logits}; "
             f"{self.same} of {self.n} predictions equal"
         )
 

@@ -23,6 +23,7 @@ from spikeguard.data.datasets import DATASETS
 from spikeguard.data.images import ImageSet, Splits
 from spikeguard.data.own import EvaluationImages
 from spikeguard.evaluation.parallel import Reload
+from spikeguard.export.importer import load_nir
 from spikeguard.models.adapters.classifier import Foreign, foreign
 from spikeguard.models.adapters.presentation import ImagesRefused
 from spikeguard.models.snn import SNN
@@ -54,6 +55,7 @@ _WRAPPERS = (
     "net",
 )  # keys that hold the weights
 _CHECKED = 32
+_NIR = "nir:"  # a model that is a NIR file
 
 
 @dataclass(frozen=True)
@@ -138,13 +140,25 @@ def load_foreign_model(
 
 
 def results_folder(model: str, out: Path | None) -> Path:
-    """Return the folder of the results of a foreign model: ``out``, or one named by its factory."""
-    return Path("runs") / model.replace(":", ".") if out is None else out
+    """Return the folder of the results of a foreign model: ``out``, or one named by its factory.
+
+    The results of a NIR file ``nir:folder/net.nir`` are in ``runs/nir.net``.
+    """
+    if out is not None:
+        return out
+    if model.startswith(_NIR):
+        return Path("runs") / f"nir.{Path(model.removeprefix(_NIR)).stem}"
+    return Path("runs") / model.replace(":", ".")
 
 
 def _built(
     model: str, weights: Path | None, T: int | None, framework: Any, readout: Any
 ) -> nn.Module:
+    if model.startswith(_NIR):
+        for name, given in (("weights", weights), ("framework", framework), ("readout", readout)):
+            if given is not None:
+                raise ConfigError(f"--{name}: a NIR file has its own; leave it out.")
+        return load_nir(model.removeprefix(_NIR), T=T)
     made = call_factory(model)
     if weights is not None:
         load_weights(weights, made.model if isinstance(made, Foreign) else made)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from spikeguard.config.plugins import Plugins
-    from spikeguard.config.schema import EvaluateSection
+    from spikeguard.config.schema import EvaluateSection, Recipe
     from spikeguard.data.images import Splits
     from spikeguard.data.own import EvaluationImages
     from spikeguard.evaluation.parallel import Reload
@@ -67,6 +67,7 @@ def attack(
     seed: int | None = None,
     jobs: int = 1,
     rescore: bool = False,
+    transfer: Path | None = None,
     check: bool = True,
     json: AsJson = False,
     plugin: Plugin = None,
@@ -80,7 +81,8 @@ def attack(
     Args:
         run: Run folder; or --model.
         model: Factory of a network of SpikingJelly, snnTorch, Norse or plain torch, as
-            package.module:function; the function takes no arguments. Its code runs.
+            package.module:function; the function takes no arguments. Its code runs. Or a NIR file,
+            as nir:FILE.
         weights: Its state dict, .safetensors or a torch file that holds only tensors.
         T: Time steps of the network.
         framework: Framework of the network; detected when left out.
@@ -109,6 +111,8 @@ def attack(
             Results of another seed are stored beside the others.
         jobs: Number of processes of one thread each; results do not depend on it.
         rescore: Run no attack: load the worst-case inputs of finished attacks and score them again.
+        transfer: Score the stored worst-case inputs of this run on the model before each attack,
+            such as --transfer runs/mine for a file exported from it; with --rescore, only these.
         check: Check first, in a few passes, that the model is repeatable and differentiable.
         json: Print the results as JSON and nothing else on standard output.
         plugin: Package whose parts the recipe or --suite may name as package.module:Part; repeated
@@ -118,6 +122,7 @@ def attack(
     from spikeguard.config.builder import require_tunable
     from spikeguard.config.schema import EvaluateSection, eps_text
     from spikeguard.runs.attack_results import evaluate_once, rescore_once
+    from spikeguard.runs.transfer import transferred
     from spikeguard.storage.run_folder import ATTACKS
 
     only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
@@ -144,6 +149,7 @@ def attack(
         _require_suites(EvaluateSection().changed(**changes), plugins)  # before anything is written
         subject = _of_foreign_model(model, options, changes)
     _require_suites(subject.plan, plugins)  # all of them, before the first runs
+    source = None if transfer is None else _recipe_of(transfer, plugins)
     if tune:
         require_tunable(subject.plan)
     plan, folder, agreed = subject.plan, subject.path / ATTACKS, True
@@ -153,6 +159,22 @@ def attack(
             what = f"{name}, {plan.norm} eps {eps_text(radius)}"
             place = {"suite": name, "norm": plan.norm, "eps": radius}
             model_, images = subject.model, subject.data
+            if transfer is not None:
+                assert source is not None
+                moved = transferred(
+                    *(model_, images.test, transfer, source, name),
+                    eps=radius,
+                    changes={**changes, "seed": None},
+                    plugins=plugins,
+                )
+                say(f"{_kind(name)} {what}")
+                before = f"{100 * moved.reported:.1f} % on it"
+                say(f"inputs of the worst case of {transfer}: {str(moved.found).strip()}; {before}")
+                say()
+                scores = {"reported": moved.reported, **vars(moved.found), "transfer": transfer}
+                results.append({**place, **scores})
+                if rescore:
+                    continue
             if rescore:
                 found = rescore_once(
                     *(model_, images, name), eps=radius, plan=plan, folder=folder, plugins=plugins
@@ -184,6 +206,14 @@ def attack(
     if json:
         write_result("attack", {"folder": folder, "results": results})
     return 0 if agreed else 1
+
+
+def _recipe_of(run: Path, plugins: Plugins) -> Recipe:
+    from spikeguard.config.schema import load_recipe
+    from spikeguard.runs.run import require_finished
+    from spikeguard.storage.run_folder import RECIPE
+
+    return load_recipe(require_finished(run) / RECIPE, plugins=plugins)
 
 
 def _kind(name: str) -> str:
