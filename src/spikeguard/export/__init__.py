@@ -7,6 +7,7 @@ from spikeguard.export.importer import from_nir, load_nir
 from spikeguard.export.interpreter import Replay, replay
 from spikeguard.export.nir_file import read_nir
 from spikeguard.export.onnx_file import ExportedOnnx, export_onnx
+from spikeguard.export.pooling_layers import without_pooling
 from spikeguard.export.refusals import ExportError
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "load_nir",
     "read_nir",
     "replay",
+    "without_pooling",
 ]

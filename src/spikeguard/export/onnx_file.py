@@ -111,7 +111,10 @@ def _serialised(network: nn.Module, x: Tensor) -> bytes:
                 verbose=False,
             )
     except Exception as error:
-        first = str(error).strip().partition("\n")[0]
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        first = str(cause).strip().partition("\n")[0]
         raise ExportError(f"export: torch.onnx cannot export this network: {first}") from error
     finally:
         logger.setLevel(level)

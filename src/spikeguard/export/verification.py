@@ -2,8 +2,8 @@
 
 Every layer of the graph gets the spikes that the network has before it, so that each spike train is
 compared on its own. If none differs, the graph that runs on its own spikes is equal too. The two
-add the same numbers in another order; a potential that rounding puts on the other side of the
-threshold is counted, and everything else that differs is an error.
+add the same numbers in another order. A spike that differs because rounding puts the potential on
+the other side of the threshold is counted; every other difference is an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from spikeguard.neurons.modes import record
 __all__ = ["Agreement", "TOLERANCE", "compare"]
 
 TOLERANCE = 1e-4  # largest difference of a logit, relative to the largest logit or 1
-ROUNDING = 1e-5  # distance from the threshold, relative to it, that rounding explains
+ROUNDING = 1e-5  # difference of two potentials, relative to the threshold, that rounding explains
 _BATCH = 32
 
 
@@ -52,8 +52,7 @@ class Agreement:
         why = ", decided by rounding at the threshold" if self.differ else ""
         logits = f"logits within {self.logits:.1e}" if self.logits else "logits equal"
         return (
-            f"{trains} on {self.n} inputs{why}; {logits}; "
-            f"{self.same} of {self.n} predictions equal"
+            f"{trains} on {self.n} inputs{why}; {logits}; {self.same} of {self.n} predictions equal"
         )
 
 
@@ -83,9 +82,8 @@ def compare(
         found = replay(graph, inputs, dt=dt, given=own)
         for node, layer in layers.items():
             seen = trace[layer]
-            differ += _explained(
-                node, own[node], found.spikes[node], seen.v - seen.v_reset, seen.v_th - seen.v_reset
-            )
+            v, v_th = seen.v - seen.v_reset, seen.v_th - seen.v_reset
+            differ += _explained(node, own[node] != found.spikes[node], v, found.v[node], v_th)
             spikes += own[node].numel()
         gap = float((found.output.mean(0) - logits).abs().max())
         if gap > TOLERANCE * max(1.0, float(logits.abs().max())):
@@ -99,16 +97,28 @@ def compare(
     return Agreement(len(x), spikes, differ, worst, same)
 
 
-def _explained(node: str, own: Tensor, found: Tensor, v: Tensor, v_th: float) -> int:
-    """Count the spike trains that differ; reject one that rounding does not explain."""
-    wrong = own != found
+def _explained(node: str, wrong: Tensor, v: Tensor, found: Tensor, v_th: float) -> int:
+    """Count the spike trains that differ; reject one that rounding does not explain.
+
+    Args:
+        node: Name of the node.
+        wrong: Where the spikes of network and graph differ [T, B, *N].
+        v: Potentials of the network before reset.
+        found: Those of the graph.
+        v_th: The threshold.
+    """
     if not bool(wrong.any()):
         return 0
     first = wrong & (wrong.cumsum(0) == 1)  # later spikes follow from the first one that differs
-    far = float(((v - v_th).abs() * first).max())
-    if far > ROUNDING * v_th:
+    gap = (v - found).abs()[first]
+    if bool((gap == 0).any()):
         raise ExportError(
-            f"verification: {int(wrong.sum())} of {wrong.numel()} spikes of {node} differ, at "
-            f"potentials up to {far:.2g} from the threshold; nothing was written."
+            f"verification: {int(wrong.sum())} of {wrong.numel()} spikes of {node} differ at equal "
+            "potentials: the thresholds differ; nothing was written."
+        )
+    if float(gap.max()) > ROUNDING * v_th:
+        raise ExportError(
+            f"verification: {int(wrong.sum())} of {wrong.numel()} spikes of {node} differ, with "
+            f"potentials that are up to {float(gap.max()):.2g} apart; nothing was written."
         )
     return int(first.sum())
