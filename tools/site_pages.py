@@ -30,6 +30,7 @@ MODULES = (
     "defences",
     "encoders",
     "evaluation",
+    "export",
     "kernels",
     "models",
     "neurons",
