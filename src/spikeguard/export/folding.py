@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from spikeguard.export.encoder_facts import frame_facts, require_encoder
 from spikeguard.export.graph import Flatten, Graph, Node, Pool, Spiking, Weights
 from spikeguard.export.neuron_constants import constants_of
-from spikeguard.export.refusals import ExportError, require_encoder, require_plain
+from spikeguard.export.refusals import ExportError, require_plain
 from spikeguard.kernels.cpu.pooling import as_pair
 from spikeguard.models.operational import Dropout
 from spikeguard.models.resnet import _Block
@@ -85,7 +86,7 @@ def folded(model: nn.Module) -> Graph:
     for name in network._stages:
         value = reader.layer(value, getattr(network, name), name)
     outputs = reader.sources(value, "readout")
-    return Graph(reader.nodes, outputs, shape, network.T, encoder)
+    return Graph(reader.nodes, outputs, shape, network.T, encoder, frame_facts(network.encoder))
 
 
 class _Reader:

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikeguard.encoders import ENCODERS
+from spikeguard.export.encoder_facts import encoder_of
 from spikeguard.export.gradient_facts import Backward, backward_of
 from spikeguard.export.interpreter import order, pair, reset_of
 from spikeguard.export.nir_file import DT, facts_of, read_nir, threshold_above
-from spikeguard.export.refusals import NAMES, ExportError, required
+from spikeguard.export.refusals import ExportError, required
 from spikeguard.models.snn import SNN, Temporal, fold, quiet_construction
 from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.evolutionary import EvolutionaryLIF
@@ -86,9 +86,7 @@ def from_nir(graph: Any, *, T: int | None = None) -> SNN:
     steps = T if known is None else int(known)
     if steps is None:
         raise ExportError("--T: the file does not state the number of time steps; pass it.")
-    name = str(stated.get("encoder", "direct"))
-    if name not in NAMES.values() or name not in ENCODERS:
-        raise ExportError(f"NIR: unknown encoder {name!r} in the metadata.")
+    encoder = encoder_of(stated)
     dt, backward = float(stated.get("dt", DT)), backward_of(stated)
     layers: dict[str, list[nn.Module]] = {}
     inputs: dict[str, list[str]] = {}
@@ -105,14 +103,12 @@ def from_nir(graph: Any, *, T: int | None = None) -> SNN:
         raise ExportError(f"NIR: the output is {list(out)}, not one number for each class.")
     (last,) = (_key(key) for key, node in graph.nodes.items() if isinstance(node, nir.Output))
     inputs[last] = inputs.pop(last)  # the output is computed last
-    encoder = ENCODERS[name]()
-    shape = (steps, *shape) if name == "event_frames" else shape
     return SNN(
         {"graph": _Joined(layers, inputs)},
         T=steps,
         num_classes=out[0],
         in_shape=shape,
-        encoder=encoder,  # type: ignore[arg-type]
+        encoder=encoder,
     ).eval()
 
 

@@ -1,4 +1,4 @@
-"""What an export rejects and why: networks, encoders and packages that a file cannot hold."""
+"""The error of exports, and what every export needs: a readable network, an optional package."""
 
 from __future__ import annotations
 
@@ -9,15 +9,7 @@ from torch import nn
 
 from spikeguard.models.snn import SNN
 
-__all__ = ["ExportError", "require_encoder", "require_plain", "required"]
-
-_ENCODERS = {  # encoder -> why NIR cannot hold it
-    "Poisson": "draws spikes at random",
-    "Phase": "emits bits of the pixels",
-    "Quantised": "rounds pixels",
-    "FrequencyEncoding": "filters the image, another one at every step",
-}
-NAMES = {"Direct": "direct", "EventFrames": "event_frames"}  # encoders that leave the input as is
+__all__ = ["ExportError", "require_plain", "required"]
 
 
 class ExportError(ValueError):
@@ -50,18 +42,3 @@ def require_plain(model: nn.Module) -> SNN:
             "spikeguard.models can be exported."
         )
     return model
-
-
-def require_encoder(model: SNN) -> str:
-    """Return the name of an encoder that passes its input on unchanged.
-
-    Raises:
-        ExportError: If the encoder computes something: NIR has no node for it.
-    """
-    kind = type(model.encoder).__name__
-    if kind not in NAMES:
-        why = _ENCODERS.get(kind, "is not one of direct and event_frames")
-        raise ExportError(
-            f"encoder {kind}: {why}, for which NIR has no node; train with encoder direct."
-        )
-    return NAMES[kind]
