@@ -53,7 +53,7 @@ TINY = [
 ]
 TRAIN = ["train", "demo/vanilla", *TINY]
 COMMANDS = ["demo", "train", "attack", "audit", "analyse", "report", "reproduce", "list", "bench"]
-COMMANDS += ["sweep", "map"]
+COMMANDS += ["sweep", "map", "export"]
 HELP = [[name] for name in COMMANDS] + [["data", "download"], ["data", "check"], ["map", "compare"]]
 
 

@@ -59,7 +59,7 @@ def result(words, capsys, code=0):
 
 def test_every_command_has_the_option_and_is_documented():
     commands = {name: app[name] for name in ("attack", "audit", "train", "report", "reproduce")}
-    commands |= {name: app[name] for name in ("demo", "bench", "list", "sweep", "map")}
+    commands |= {name: app[name] for name in ("demo", "bench", "list", "sweep", "map", "export")}
     commands |= {f"data {name}": app["data"][name] for name in ("check", "download")}
     for name, command in commands.items():
         options = {n for each in command.assemble_argument_collection() for n in each.names}

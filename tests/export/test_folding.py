@@ -1,14 +1,18 @@
 """Networks read as graphs: normalisations, gains and means folded by hand, and what is rejected."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from spikeguard.encoders import ENCODERS
+from spikeguard.export.exporter import export_nir
 from spikeguard.export.folding import folded, without_noise
 from spikeguard.export.graph import Pool, Spiking, Weights
+from spikeguard.export.importer import load_nir
 from spikeguard.export.refusals import ExportError
-from spikeguard.models import MLP, VGG5, WRN16_4, SEWResNet, SpikingResNet, SpikingVGG11
+from spikeguard.models import CNN, MLP, VGG5, WRN16_4, SEWResNet, SpikingResNet, SpikingVGG11
 from spikeguard.models.snn import SNN, Temporal
 from spikeguard.neurons import DLIF, IF, LIF, NEURONS, PLIF, EvolutionaryLIF, NoisyLIF, StoG
 from spikeguard.rng import stream
@@ -143,6 +147,21 @@ def test_the_graph_fires_as_the_network(name):
     assert found.logits < 1e-5
     assert found.same == found.n == 6
     assert found.spikes > 100
+
+
+@pytest.mark.skipif("event_frames" not in ENCODERS, reason="no encoder of event frames")
+@pytest.mark.parametrize("high", [1.0, 2.0, math.inf])
+def test_event_frames_are_the_input_of_the_graph(high, tmp_path):
+    encoder = ENCODERS["event_frames"](high=high)
+    frames = (torch.rand(6, 5, 2, 8, 8, generator=stream(0, "frames")) < 0.2).float()
+    frames = frames * min(high, 3.0)
+    model = CNN(2, 5, T=5, width=4, hidden=12, image_size=8, encoder=encoder)
+    model = lively(model, frames)
+    assert agreement(model, frames).differ == 0
+    export_nir(model, tmp_path / "net.nir", frames)
+    found = load_nir(tmp_path / "net.nir")
+    assert found.input_space == model.input_space
+    torch.testing.assert_close(found(frames), model(frames), rtol=0, atol=1e-5)
 
 
 def test_pooling_keeps_its_windows():

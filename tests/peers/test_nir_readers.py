@@ -11,9 +11,10 @@ from torch import nn
 
 import spikeguard as sg
 from spikeguard.export import export_nir, read_nir, replay, without_pooling
-from spikeguard.models import CNN, MLP
-from spikeguard.neurons import LIF
+from spikeguard.models import CNN, MLP, WRN16_4
+from spikeguard.neurons import IF, LIF
 from spikeguard.rng import stream
+from tests.toys.exported import lively
 from tests.toys.fitting import fitted
 
 pytest.importorskip("nir", reason="nir is not installed: pip install 'spikeguard[nir]'")
@@ -24,13 +25,25 @@ NETWORKS = {
     "mlp": lambda: MLP(64, 10, 4, hidden=(48, 24), in_shape=(1, 8, 8)),
     "mlp, leak 0.9": lambda: MLP(64, 10, 4, hidden=(48,), in_shape=(1, 8, 8), neuron=LIF(0.9)),
     "cnn": lambda: CNN(1, 10, T=4, width=6, hidden=24, image_size=8, mean=(0.3,), std=(0.4,)),
+    "wrn": lambda: lively(WRN16_4(1, 10, T=3, width=1 / 8, image_size=8), X),
+    "if": lambda: MLP(64, 10, 4, hidden=(48,), in_shape=(1, 8, 8), neuron=IF()),
 }
+UNTRAINED = ("wrn",)
 SMALL = {"bits": 4, "per": "channel", "threshold_grid": 0.3}
+
+
+def cases(*without):
+    """Return networks at full precision, and the trained ones quantised, without some networks."""
+    names = [name for name in NETWORKS if name not in without]
+    small = [pytest.param(name, SMALL, id=f"{name}, small") for name in names]
+    full = [pytest.param(name, {}, id=name) for name in names]
+    return full + [each for each in small if each.values[0] not in UNTRAINED]
 
 
 @cache
 def trained(name):
-    return fitted(NETWORKS[name](), TRAIN, 3, stream(0, "order"))
+    network = NETWORKS[name]()
+    return network if name in UNTRAINED else fitted(network, TRAIN, 3, stream(0, "order"))
 
 
 def written(name, path, **options):
@@ -80,8 +93,7 @@ def in_steps(reader, inputs):
         _, state = reader(each, state)
 
 
-@pytest.mark.parametrize("options", [{}, SMALL], ids=["full", "small"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "options"), cases())
 def test_spikingjelly(name, options, tmp_path):
     exchange = pytest.importorskip(
         "spikingjelly.activation_based.nir_exchange",
@@ -104,8 +116,7 @@ def one_by_one(reader, layers, inputs, run):
     return {name: torch.stack([each[name] for each in found], 1) for name in layers}
 
 
-@pytest.mark.parametrize("options", [{}, SMALL], ids=["full", "small"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "options"), cases("if"))  # read as a neuron with leak 0.9
 def test_snntorch(name, options, tmp_path):
     reason = "snnTorch is not installed: make bench-peers"
     importer = pytest.importorskip("snntorch.import_nir", reason=reason)
@@ -124,8 +135,7 @@ def test_snntorch(name, options, tmp_path):
     check(replayed, one_by_one(reader, replayed.spikes, inputs, run))
 
 
-@pytest.mark.parametrize("options", [{}, SMALL], ids=["full", "small"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "options"), cases("wrn"))  # it runs chains only
 def test_norse(name, options, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

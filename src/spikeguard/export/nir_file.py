@@ -57,18 +57,18 @@ def to_nir(graph: Graph) -> Any:
     return nir.NIRGraph(nodes, edges, metadata=stated)
 
 
-def write_nir(graph: Any, path: Path) -> None:
+def write_nir(graph: Any, path: str | Path) -> None:
     """Write a ``nir.NIRGraph``; the same graph gives the same bytes."""
     required("nir", "nir").write(path, graph)
 
 
-def read_nir(path: Path) -> Any:
+def read_nir(path: str | Path) -> Any:
     """Read a NIR file.
 
     Raises:
         ExportError: If the package nir is not installed, or the file is missing, damaged or no NIR.
     """
-    nir = required("nir", "nir")
+    nir, path = required("nir", "nir"), Path(path)
     if not path.is_file():
         raise ExportError(f"{path}: no such file.")
     try:
