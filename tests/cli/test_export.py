@@ -160,3 +160,4 @@ def test_wrong_models_and_sources(here, capsys, words, message):
     assert main(["export", "runs/vanilla", "--to", "nir", "--out", "net.nir"]) == 0
     shutil.rmtree("runs/vanilla/attacks", ignore_errors=True)
     assert message in rejected(["attack", *words, *ATTACK, "--no-check"], capsys)
+    assert not (here / "runs/nir.net").exists()

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from spikeguard.config.plugins import Plugins
-    from spikeguard.config.schema import EvaluateSection, Recipe
+    from spikeguard.config.schema import EvaluateSection
     from spikeguard.data.images import Splits
     from spikeguard.data.own import EvaluationImages
     from spikeguard.evaluation.parallel import Reload
     from spikeguard.evaluation.rescoring import Rescored
+    from spikeguard.runs.transfer import StoredInputs
 
 __all__ = ["attack", "require_one"]
 
@@ -122,7 +123,6 @@ def attack(
     from spikeguard.config.builder import require_tunable
     from spikeguard.config.schema import EvaluateSection, eps_text
     from spikeguard.runs.attack_results import evaluate_once, rescore_once
-    from spikeguard.runs.transfer import transferred
     from spikeguard.storage.run_folder import ATTACKS
 
     only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
@@ -146,10 +146,12 @@ def attack(
         assert model is not None
         options = {**only, "data": data, "out": out, "data_root": data_root, "plugins": plugins}
         options["check"] = check
-        _require_suites(EvaluateSection().changed(**changes), plugins)  # before anything is written
+        asked = EvaluateSection().changed(**changes)
+        _require_suites(asked, plugins)  # before anything is written
+        _stored(transfer, changes, asked, plugins)
         subject = _of_foreign_model(model, options, changes)
     _require_suites(subject.plan, plugins)  # all of them, before the first runs
-    source = None if transfer is None else _recipe_of(transfer, plugins)
+    stored = _stored(transfer, changes, subject.plan, plugins)
     if tune:
         require_tunable(subject.plan)
     plan, folder, agreed = subject.plan, subject.path / ATTACKS, True
@@ -159,20 +161,10 @@ def attack(
             what = f"{name}, {plan.norm} eps {eps_text(radius)}"
             place = {"suite": name, "norm": plan.norm, "eps": radius}
             model_, images = subject.model, subject.data
-            if transfer is not None:
-                assert source is not None
-                moved = transferred(
-                    *(model_, images.test, transfer, source, name),
-                    eps=radius,
-                    changes={**changes, "seed": None},
-                    plugins=plugins,
-                )
-                say(f"{_kind(name)} {what}")
-                before = f"{100 * moved.reported:.1f} % on it"
-                say(f"inputs of the worst case of {transfer}: {str(moved.found).strip()}; {before}")
-                say()
-                scores = {"reported": moved.reported, **vars(moved.found), "transfer": transfer}
-                results.append({**place, **scores})
+            if stored is not None:
+                moved = stored.score(model_, images.test, name, radius)
+                shown = _transferred(f"{_kind(name)} {what}", stored.run, moved)
+                results.append({**place, **shown})
                 if rescore:
                     continue
             if rescore:
@@ -208,12 +200,28 @@ def attack(
     return 0 if agreed else 1
 
 
-def _recipe_of(run: Path, plugins: Plugins) -> Recipe:
-    from spikeguard.config.schema import load_recipe
-    from spikeguard.runs.run import require_finished
-    from spikeguard.storage.run_folder import RECIPE
+def _stored(
+    run: Path | None, changes: Mapping[str, object], plan: EvaluateSection, plugins: Plugins
+) -> StoredInputs | None:
+    """Return the inputs that --transfer names; all results of the plan are there."""
+    from spikeguard.runs.transfer import StoredInputs
 
-    return load_recipe(require_finished(run) / RECIPE, plugins=plugins)
+    if run is None:
+        return None
+    found = StoredInputs.of(run, {**changes, "norm": plan.norm, "seed": None}, plugins)
+    for name in plan.runs:
+        for radius in plan.eps:
+            found.result(name, radius)
+    return found
+
+
+def _transferred(what: str, run: Path, found: Rescored) -> dict[str, object]:
+    """Write the accuracy on the inputs of another run, and return it as plain data."""
+    say(what)
+    before = f"{100 * found.reported:.1f} % on it"
+    say(f"inputs of the worst case of {run}: {str(found.found).strip()}; {before}")
+    say()
+    return {"reported": found.reported, **vars(found.found), "transfer": run}
 
 
 def _kind(name: str) -> str:
