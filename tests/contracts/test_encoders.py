@@ -14,9 +14,16 @@ def images(*shape):
     return torch.rand(shape, generator=stream(0, "images"))
 
 
-def fitting(name, *shape):
-    """Images of a shape that the encoder accepts."""
+def fitting(name, *shape, T=6):
+    """Inputs of a shape that the encoder accepts: images, or T frames of event data."""
+    if name == "event_frames":
+        return images(shape[0], T, 2, 4, 4).round()
     return images(shape[0], 1, 4, 4) if name == "frequency" else images(*shape)
+
+
+def step_shape(name, x):
+    """The shape of the current of one step."""
+    return x[:, 0].shape if name == "event_frames" else x.shape
 
 
 def encode(encoder, x, T, seed=0):
@@ -32,11 +39,11 @@ def encode(encoder, x, T, seed=0):
 def test_the_drive_is_time_first(name, shape):
     x = fitting(name, *shape).double()
     drive = encode(ENCODERS[name](), x, 6)
-    assert drive.shape == (6, *x.shape) and drive.dtype == x.dtype
+    assert drive.shape == (6, *step_shape(name, x)) and drive.dtype == x.dtype
 
 
 @pytest.mark.parametrize("T", [1, 5])
-@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "frequency"])
+@pytest.mark.parametrize("name", [n for n in ENCODERS if n not in ("frequency", "event_frames")])
 def test_every_step_passes_its_gradient_to_the_pixel_unchanged(name, T):
     """Straight-through where coding is random or rounds: the sum over steps has slope T exactly."""
     x, weight = images(3, 4).requires_grad_(), torch.arange(1.0, T + 1).view(-1, 1, 1)

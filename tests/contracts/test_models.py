@@ -215,6 +215,24 @@ def test_a_code_of_pixels_is_not_normalised(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_equal_event_frames_are_an_image_with_direct_coding(name):
+    """T copies of one frame give the same current at every step as direct coding of it."""
+    flat = {"in_shape": (1, 3, 4)} if "in_features" in SMALL[name] else {}
+    events = BUILD[name](neuron=EASY, encoder=ENCODERS["event_frames"](), **flat).eval()
+    still = BUILD[name](neuron=EASY, **flat).eval()
+    still.load_state_dict(events.state_dict())
+    x = images(name).round()
+    x = x.view(len(x), *events.in_shape[1:])
+    frames = x[:, None].repeat(1, T, *[1] * (x.ndim - 1)).requires_grad_()
+    x = x.requires_grad_()
+    logits = events(frames)
+    torch.testing.assert_close(logits, still(x))
+    slope = torch.autograd.grad(logits.sum(), frames)[0]
+    expected = torch.autograd.grad(still(x).sum(), x)[0]
+    torch.testing.assert_close(slope.sum(1), expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_the_rate_readout_is_a_firing_rate(name):
     rate = build(name, readout="rate", neuron=LIF(0.5, v_th=0.05))(images(name))
     assert rate.shape == (6, K) and rate.max() > 0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import AttackError
+from spikeguard.encoders.input_space import PIXELS, InputSpace, space_of
 from spikeguard.models.input_dtype import in_dtype_of
 from spikeguard.neurons.modes import under_attack
 from spikeguard.rng import Randomness, SampleStreams, randomness
@@ -64,7 +65,7 @@ def crafting(
 
     Args:
         model: The classifier under attack.
-        x: Inputs [B, ...] in [0, 1], floating point.
+        x: Inputs [B, ...], floating point, in the ``space_of`` the model: [0, 1] for images.
         y: Labels [B], integers.
         generator: A generator or SampleStreams; None is a fixed stream.
 
@@ -72,10 +73,11 @@ def crafting(
         The streams for the attack's random numbers, one for each sample.
 
     Raises:
-        ValueError: If x is not floating point in [0, 1] or holds NaN, or y is not int64 [B] >= 0.
+        ValueError: If x is not floating point in that space or holds NaN, or y is not int64
+            [B] >= 0.
         AttackError: If a parameter or buffer holds NaN.
     """
-    require_inputs(x, y)
+    require_inputs(x, y, space_of(model))
     require_finite_weights(model)
     streams = SampleStreams.of(generator, len(x))
     with frozen(model), randomness(model, streams.fork("noise")), torch.no_grad():
@@ -160,22 +162,9 @@ def require_finite_weights(model: nn.Module) -> None:
         raise AttackError(f"attack: {name} holds NaN; the model cannot be attacked or scored.")
 
 
-def require_inputs(x: Tensor, y: Tensor) -> None:
-    """Reject inputs that are not finite floats in [0, 1] and labels that are not int64 [B] >= 0."""
-    if x.ndim < 2 or not x.numel():
-        raise ValueError(f"attack: inputs are [B, ...] and not empty, got shape {list(x.shape)}.")
-    if not x.is_floating_point():
-        raise ValueError(
-            f"attack: inputs must be floating point in [0, 1], got {x.dtype}; use x / 255."
-        )
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("attack: inputs hold NaN or infinity; clean the data first.")
-    low, high = (float(value) for value in x.detach().aminmax())
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"attack: inputs must be in [0, 1], got {low:.4g} to {high:.4g}; "
-            "normalise inside the model, not before it."
-        )
+def require_inputs(x: Tensor, y: Tensor, space: InputSpace = PIXELS) -> None:
+    """Reject inputs outside the space of the model and labels that are not int64 [B] >= 0."""
+    space.check(x, "attack")
     if y.shape != x.shape[:1] or y.dtype != torch.int64:
         one_hot = y.ndim == 2 and y.shape[1] > 1
         remedy = "y.argmax(1)" if one_hot else "y.flatten().long()" if y.ndim > 1 else "y.long()"

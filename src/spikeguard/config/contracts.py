@@ -192,10 +192,13 @@ def _probe_surrogate(surrogate: Any) -> str | None:
 def _probe_encoder(encoder: Any) -> str | None:
     import torch
 
+    from spikeguard.encoders.input_space import PIXELS
     from spikeguard.rng import randomness, stream
 
-    x = torch.rand(2, 3, 8, 8, generator=stream(0, "probe"))
     steps = getattr(encoder, "T", None) or 4
+    x = torch.rand(2, 3, 8, 8, generator=stream(0, "probe"))
+    if getattr(encoder, "space", PIXELS).temporal:
+        x = x.round()[:, None].repeat(1, steps, 1, 1, 1)
     for attribute in ("constant", "normalised"):
         if not isinstance(getattr(encoder, attribute, None), bool):
             return f"it needs an attribute {attribute!r}, True or False (see encoders.Encoder)"

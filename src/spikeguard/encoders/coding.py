@@ -31,6 +31,9 @@ class Encoder(Protocol):
             first neuron run once instead of T times.
         normalised: The image is normalised (mean, std) before it is encoded. False for encoders
             that use pixels as probabilities or bits.
+
+    An encoder of other inputs than pixels in [0, 1] has a further attribute ``space``, an
+    :class:`~spikeguard.encoders.input_space.InputSpace`.
     """
 
     constant: bool

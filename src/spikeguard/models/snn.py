@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.encoders.coding import Direct, Encoder
+from spikeguard.encoders.input_space import PIXELS, InputSpace
 from spikeguard.kernels.layout import regular
 from spikeguard.models import efficient_layers as lean
 from spikeguard.models.options import NetworkOptions, Readout
@@ -77,7 +78,9 @@ class SNN(nn.Module):
             these.
         T: Time steps, >= 1.
         num_classes: Length K of the logits.
-        in_shape: Shape of one input, without the batch axis; checked at every call.
+        in_shape: Shape of one image, or of one frame of event data, without the batch axis. The
+            attribute of this name is the shape of one input, (T, C, H, W) for event data; it is
+            checked at every call.
         encoder: Default ``Direct()``.
         mean: Per-channel mean of the inputs (or one number for all), subtracted inside the model.
         std: Per-channel standard deviation, > 0, divided by inside the model.
@@ -111,11 +114,11 @@ class SNN(nn.Module):
             )
         self.T = T
         self.num_classes = num_classes
-        self.in_shape = tuple(in_shape)
         shape = (-1, *[1] * (len(in_shape) - 1))
         self.register_buffer("mean", torch.tensor([float(m) for m in mean]).view(shape))
         self.register_buffer("std", torch.tensor([float(s) for s in std]).view(shape))
         self.encoder: Encoder = copy.deepcopy(encoder) if encoder is not None else Direct()
+        self.in_shape = (T, *in_shape) if self.input_space.temporal else tuple(in_shape)
         self._stages = tuple(stages)
         for name, stage in stages.items():
             self.add_module(name, stage)
@@ -124,7 +127,7 @@ class SNN(nn.Module):
         self._settle_neurons()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images [B, *in_shape] in [0, 1] to logits [B, K].
+        """Map images [B, *in_shape] in [0, 1], or event frames [B, T, C, H, W], to logits [B, K].
 
         If the encoder gives the same frame at every step, as direct coding does, x may also be
         [T, B, *in_shape]: one image per step.
@@ -132,10 +135,12 @@ class SNN(nn.Module):
         frames = x.ndim == len(self.in_shape) + 2 and len(x) == self.T and self.encoder.constant
         if tuple(x.shape[2 if frames else 1 :]) != self.in_shape:
             shape = ", ".join(["B", *map(str, self.in_shape)])
-            raise ValueError(f"SNN: expects inputs [{shape}], got {list(x.shape)}.")
+            raise ValueError(f"SNN: expects inputs [{shape}], got {list(x.shape)}{self._why(x)}.")
         if not x.is_floating_point():
+            remedy = "x.float()" if self.input_space.temporal else "x.float() / 255"
             raise ValueError(
-                f"SNN: expects floating-point inputs in [0, 1], got {x.dtype}; use x.float() / 255."
+                f"SNN: expects floating-point inputs in {self.input_space.box}, got {x.dtype}; "
+                f"use {remedy}."
             )
         if self.encoder.normalised:
             x = (x - self.mean) / self.std
@@ -146,6 +151,21 @@ class SNN(nn.Module):
         for name in self._stages:
             drive = getattr(self, name)(drive, self.T)
         return drive.mean(0)
+
+    @property
+    def input_space(self) -> InputSpace:
+        """The inputs that the encoder takes."""
+        return getattr(self.encoder, "space", PIXELS)
+
+    def _why(self, x: Tensor) -> str:
+        """Explain a shape of event data where images are expected, and the other way round."""
+        if self.input_space.temporal and x.ndim == 4:
+            return "; it takes event frames [B, T, C, H, W], not images"
+        if self.input_space.temporal and x.ndim == 5 and x.shape[1] != self.T:
+            return f"; it takes T = {self.T} frames per recording"
+        if not self.input_space.temporal and len(self.in_shape) == 3 and x.ndim == 5:
+            return "; event frames are for a network with the encoder event_frames"
+        return ""
 
     @property
     def stochastic(self) -> bool:

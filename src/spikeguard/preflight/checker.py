@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.model_access import frozen, require_finite_weights, require_inputs
 from spikeguard.data.conversion import as_labels, as_tensor
+from spikeguard.encoders.input_space import PIXELS, space_of
 from spikeguard.models.adapters.classifier import Foreign
 from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
 from spikeguard.models.adapters.presentation import taken
@@ -116,7 +117,8 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
     Args:
         model: A classifier ``model(x [B, ...] in [0, 1]) -> logits [B, K]``, such as
             :func:`spikeguard.foreign` makes. It runs in evaluation mode; its mode is restored.
-        x: Images [B, ...] in [0, 1], or uint8, B >= 2; shown as float32, as in ``evaluate``.
+        x: Images [B, ...] in [0, 1], or uint8, B >= 2; or event frames [B, T, C, H, W] for a
+            network that takes them. Shown as float32, as in ``evaluate``.
         y: Labels [B], of any integer type.
         seed: Seed of the random directions and starts.
 
@@ -126,8 +128,8 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
     Source: faults reported against stateful networks, sampling encoders and evaluations in training
         mode.
     """
-    x, y = _as_evaluated(x, y)
-    require_inputs(x, y)
+    x, y = _as_evaluated(x, y, scaled=space_of(model) == PIXELS)
+    require_inputs(x, y, space_of(model))
     if len(x) < 2:
         raise ValueError("check: needs at least 2 images, to compare batches of different sizes.")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -148,10 +150,13 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
     return found
 
 
-def _as_evaluated(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first images as a float32 copy and their labels as int64, as evaluate does."""
+def _as_evaluated(x: Tensor, y: Tensor, *, scaled: bool) -> tuple[Tensor, Tensor]:
+    """Return the first inputs as a float32 copy and their labels as int64, as evaluate does.
+
+    Where they are ``scaled``, uint8 images of 0 .. 255 become images in [0, 1].
+    """
     x, y = as_tensor(x[:_SAMPLES], "check: images"), as_labels(y[:_SAMPLES], "check")
-    peak = 255 if x.dtype == torch.uint8 else 1
+    peak = 255 if scaled and x.dtype == torch.uint8 else 1
     return x.to(torch.float32, copy=True) / peak, y
 
 

@@ -19,6 +19,7 @@ from spikeguard.attacks.model_access import (
 )
 from spikeguard.attacks.searches.converging import Converging
 from spikeguard.attacks.searches.portfolio import portfolio
+from spikeguard.encoders.input_space import space_of
 from spikeguard.neurons.modes import spiking_layers
 from spikeguard.preflight.gradient import beats_its_negative
 from spikeguard.preflight.modes import TrainingModeError, evaluation_mode_required
@@ -87,7 +88,7 @@ def quick_check(
         AttackError: If weights or logits are not finite.
     """
     x, y = x[:SAMPLES], y[:SAMPLES]
-    require_inputs(x, y)
+    require_inputs(x, y, space_of(model))
     require_finite_weights(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     x, y = x.to(device, copy=True), y.to(device)
