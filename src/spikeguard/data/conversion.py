@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_labels", "as_tensor", "check_labels", "check_pixels", "digest_of"]
+from spikeguard.encoders.input_space import InputSpace
+
+__all__ = [
+    "as_labels",
+    "as_tensor",
+    "check_frames",
+    "check_labels",
+    "check_pixels",
+    "digest_of",
+    "frames_space",
+]
+
+_CHUNK = 256  # recordings whose frames are checked at once
 
 
 def as_tensor(value: Any, where: str) -> Tensor:
@@ -109,6 +122,42 @@ def check_pixels(where: str, images: Tensor, peak: float) -> None:
             f"{where}: pixels lie in [0, peak={peak:g}], got {low:g} .. {high:g}; "
             f"{_remedy(low, high, peak)}"
         )
+
+
+def check_frames(where: str, frames: Tensor, space: InputSpace) -> None:
+    """Raise ValueError unless frames are [N, T, C, H, W] numbers inside a space."""
+    if frames.ndim != 5 or frames.numel() == 0:
+        raise ValueError(
+            f"{where}: event frames are [N, T, C, H, W] and not empty, got shape "
+            f"{tuple(frames.shape)}."
+        )
+    if frames.is_complex() or frames.dtype == torch.bool:
+        raise ValueError(f"{where}: frames are numbers, got {frames.dtype}; write x.to(uint8).")
+    for part in frames.split(_CHUNK):
+        space.check(part if part.is_floating_point() else part.float(), where)
+
+
+def frames_space(frames: Tensor, where: str) -> InputSpace:
+    """Return the narrowest space that holds all values of frames [N, T, C, H, W].
+
+    It is one of three: 0 and 1, whole numbers >= 0 without a bound, real numbers in [0, 1].
+
+    Raises:
+        ValueError: If no such space holds them.
+    """
+    if not frames.numel() or frames.isnan().any():
+        return InputSpace(whole=True, temporal=True)  # the check of the frames says so
+    whole = not frames.is_floating_point() or all(
+        bool((part == part.round()).all()) for part in frames.split(_CHUNK)
+    )
+    high = 1.0 if float(frames.max()) <= 1 else math.inf
+    if not whole and high > 1:
+        raise ValueError(
+            f"{where}: frames are whole numbers, or real numbers in [0, 1], got values up to "
+            f"{float(frames.max()):.4g} that are not whole; divide by the largest, or state "
+            "space=InputSpace(high=..., temporal=True)."
+        )
+    return InputSpace(high=high, whole=whole, temporal=True)
 
 
 def _remedy(low: float, high: float, peak: float) -> str:

@@ -1,4 +1,4 @@
-"""Labelled images in memory, and the splits of a data set."""
+"""Labelled images or event frames in memory, and the splits of a data set."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from spikeguard.data.augment import Augmentation
 from spikeguard.data.conversion import (
     as_labels,
     as_tensor,
+    check_frames,
     check_labels,
     check_pixels,
     digest_of,
+    frames_space,
 )
+from spikeguard.encoders.input_space import PIXELS, InputSpace
 from spikeguard.rng import stream
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "ImageSet",
     "Splits",
     "as_image_set",
+    "content",
     "mixed_order",
     "require_validation",
     "split_validation",
@@ -35,18 +39,21 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images, kept as stored and scaled to [0, 1] batch by batch.
+    """Labelled images, kept as stored and scaled to [0, 1] batch by batch; or event frames.
 
     Args:
-        images: [N, C, H, W], or flat [N, F], uint8 or float, values in [0, ``peak``].
+        images: [N, C, H, W], or flat [N, F], uint8 or float, values in [0, ``peak``]. With a
+            temporal ``space``, frames [N, T, C, H, W] of any number type, values in that space.
         labels: [N], any integer type, kept as int64; values in 0 .. ``num_classes`` - 1.
         num_classes: Number of classes, >= 1.
         name: Name of the set in messages and results.
-        peak: The stored value that represents 1.0, > 0.
+        peak: The stored value that represents 1.0, > 0. Frames are stored in their true range,
+            and their peak is 1.
         classes: Names of the classes, one for each, or empty.
+        space: The values that an input may have, and whether it has a time axis.
 
     Raises:
-        ValueError: If shapes, types, pixel values, labels or class names are not as above.
+        ValueError: If shapes, types, values, labels or class names are not as above.
 
     Example:
         >>> data = ImageSet(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 1]), 2, "dark", peak=1.0)
@@ -61,12 +68,17 @@ class ImageSet:
     name: str
     peak: float = 255.0
     classes: tuple[str, ...] = ()
+    space: InputSpace = PIXELS
 
     def __post_init__(self) -> None:
         where = f"ImageSet {self.name!r}"
         object.__setattr__(self, "labels", as_labels(self.labels, where))
         object.__setattr__(self, "classes", tuple(map(str, self.classes)))
-        check_pixels(where, self.images, self.peak)
+        if self.space.temporal:
+            object.__setattr__(self, "peak", 1.0)
+            check_frames(where, self.images, self.space)
+        else:
+            check_pixels(where, self.images, self.peak)
         check_labels(where, self.labels, len(self.images), self.num_classes)
         self._check_classes(where)
 
@@ -81,19 +93,22 @@ class ImageSet:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one image."""
-        if self.images.ndim != 4:
+        """Channels, height and width of one image or frame."""
+        if self.images.ndim not in (4, 5):
             raise ValueError(
                 f"{self.name}: its inputs are flat vectors, not images; reshape them to "
                 "[N, C, H, W]."
             )
-        channels, height, width = self.images.shape[1:]
+        channels, height, width = self.images.shape[-3:]
         return channels, height, width
 
     @property
     def digest(self) -> str:
-        """SHA-256 of pixels, labels and ``peak`` in hexadecimal; names are not part of it."""
-        return digest_of(self.images, self.labels, repr(self.peak).encode())
+        """SHA-256 of pixels, labels and ``peak`` in hexadecimal; names are not part of it.
+
+        That of frames covers their ``space`` too.
+        """
+        return digest_of(*content(self))
 
     def describe(self) -> dict[str, Any]:
         """Return digest, number, shape and class names of the images as plain data."""
@@ -101,7 +116,10 @@ class ImageSet:
         return {**found, "classes": list(self.classes)} if self.classes else found
 
     def batch(self, index: Tensor | Sequence[int] | slice) -> tuple[Tensor, Tensor]:
-        """Return x float32 [B, C, H, W] in [0, 1] and y int64 [B], as copies."""
+        """Return x float32 [B, C, H, W] in [0, 1] and y int64 [B], as copies.
+
+        Frames are [B, T, C, H, W] in their true range.
+        """
         index = _positions(index, self.images.device)
         x = self.images[index].to(torch.float32) / self.peak
         return x, self.labels[index].clone()
@@ -110,6 +128,15 @@ class ImageSet:
         """Return the images at ``index``, in that order."""
         index = _positions(index, self.images.device)
         return replace(self, images=self.images[index], labels=self.labels[index])
+
+
+def content(images: ImageSet, samples: int | None = None) -> tuple[Tensor | bytes, ...]:
+    """Return what a digest of the first ``samples`` inputs covers; None is all of them."""
+    held = getattr(images, "images", None)  # inputs that are read from disk are not held
+    if held is None:
+        return ((images if samples is None else images.subset(slice(samples))).digest.encode(),)
+    parts = (held[:samples], images.labels[:samples], repr(images.peak).encode())
+    return parts if images.space == PIXELS else (*parts, repr(images.space).encode())
 
 
 Array = Tensor | NDArray[Any]
@@ -147,6 +174,17 @@ class Splits:
                     f"Splits: train has images {self.train.shape} in {self.train.num_classes} "
                     f"classes, but {part.name} has {part.shape} in {part.num_classes}."
                 )
+            if part.space != self.train.space:
+                raise ValueError(
+                    f"Splits: train holds {self.train.space}, but {part.name} {part.space}."
+                )
+            if part.space.temporal:
+                steps = [each.batch(slice(1))[0].shape[1] for each in (self.train, part)]
+                if steps[0] != steps[1]:
+                    raise ValueError(
+                        f"Splits: train has {steps[0]} frames per recording, but {part.name} has "
+                        f"{steps[1]}."
+                    )
             if part.classes != self.train.classes:
                 raise ValueError(f"Splits: {part.name} names the classes otherwise than train.")
         channels = self.train.shape[0]
@@ -192,15 +230,19 @@ def as_image_set(
     num_classes: int | None = None,
     name: str = "pair",
     classes: Sequence[str] = (),
+    space: InputSpace | None = None,
 ) -> ImageSet:
     """Return ``data`` as an ImageSet; a pair ``(x, y)`` is checked and wrapped.
 
     Args:
         data: An ImageSet, which is returned unchanged, or a pair: x [N, C, H, W] or [N, F], uint8
-            in 0 .. 255 or float in [0, 1], and y [N] of any integer type; tensors or NumPy arrays.
+            in 0 .. 255 or float in [0, 1], or event frames [N, T, C, H, W] of any number type, and
+            y [N] of any integer type; tensors or NumPy arrays.
         num_classes: For a pair; default the number of class names, else the largest label + 1.
         name: For a pair; its name in messages.
         classes: For a pair; the names of the classes.
+        space: For a pair of frames; the values they may have. Default: 0 and 1, whole numbers
+            >= 0 or real numbers in [0, 1], whichever fits all values.
 
     Raises:
         ValueError: If ``data`` is something else, or the pair is not as above.
@@ -222,7 +264,11 @@ def as_image_set(
         )
     where = "data" if name == "pair" else name
     x, y = as_tensor(data[0], f"{where}: images"), as_labels(data[1], where)
-    if x.dtype == torch.uint8 and x.numel() and int(x.max()) == 1:
+    if space is None:
+        space = frames_space(x, where) if x.ndim == 5 else PIXELS
+    if x.dtype == torch.bool and space.temporal:
+        x = x.to(torch.uint8)
+    if not space.temporal and x.dtype == torch.uint8 and x.numel() and int(x.max()) == 1:
         raise ValueError(
             f"{where}: uint8 pixels are 0 .. 255, got 0 .. 1; if 1 is white, "
             "write x.astype('float32'), of a tensor x.float()."
@@ -230,7 +276,7 @@ def as_image_set(
     if num_classes is None:
         num_classes = len(classes) or (max(int(y.max()) + 1, 1) if y.numel() else 1)
     peak = 255.0 if x.dtype == torch.uint8 else 1.0
-    return ImageSet(x, y, num_classes, name, peak, tuple(classes))
+    return ImageSet(x, y, num_classes, name, peak, tuple(classes), space)
 
 
 def split_validation(train: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:

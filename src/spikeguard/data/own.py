@@ -208,8 +208,14 @@ def _with_same_classes(parts: Mapping[str, ImageSet]) -> OwnData:
                 f"{part.name}: its classes are {', '.join(part.classes)}, those of {most.name} "
                 f"{', '.join(most.classes)}; number both by the same names."
             )
+    widest = max((part.space for part in parts.values()), key=lambda s: (s.high, not s.whole))
     same = {
-        name: replace(part, num_classes=most.num_classes, classes=most.classes)
+        name: replace(
+            part,
+            num_classes=most.num_classes,
+            classes=most.classes,
+            **({"space": widest} if part.space.temporal and widest.temporal else {}),
+        )
         for name, part in parts.items()
     }
     return OwnData(same.get("train"), same.get("val"), same.get("test"), same.get("whole"))

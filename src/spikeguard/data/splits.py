@@ -81,9 +81,12 @@ def make_splits(
 def statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each channel [C], in [0, 1] units, to 4 digits.
 
-    The deviation is at least 0.01, so that a constant channel is not divided by zero.
+    The deviation is at least 0.01, so that a constant channel is not divided by zero. Event frames
+    are not normalised: 0 and 1.
     """
     channels = images.shape[0]
+    if images.space.temporal:
+        return (0.0,) * channels, (1.0,) * channels
     total, squares, count = torch.zeros(channels).double(), torch.zeros(channels).double(), 0
     for start in range(0, len(images), _CHUNK):
         x = images.batch(slice(start, start + _CHUNK))[0].double()

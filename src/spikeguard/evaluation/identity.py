@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from spikeguard.data.images import ImageSet
+from spikeguard.data.images import ImageSet, content
 from spikeguard.storage.digests import content_digest, weights_digest
 from spikeguard.system.environment import code_version
 
@@ -34,11 +34,10 @@ def identity_of(model: nn.Module, images: ImageSet, samples: int | None = None) 
         samples: Number of samples used, from the first; None is all of them.
     """
     written = re.sub(r" at 0x[0-9a-f]+", "", repr(model))
-    pixels, labels = images.images[:samples], images.labels[:samples]
     return {
         "weights": weights_digest(model.state_dict()),
         "network": content_digest(written.encode(), repr(getattr(model, "T", None)).encode()),
-        "data": content_digest(pixels, labels, repr(images.peak).encode()),
+        "data": content_digest(*content(images, samples)),
         "code": code_version(),
     }
 

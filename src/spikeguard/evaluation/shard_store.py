@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from spikeguard.data.images import ImageSet
+from spikeguard.data.images import ImageSet, content
 from spikeguard.evaluation.result_files import PARTS
 from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.digests import content_digest
@@ -54,7 +54,7 @@ def open_shard_store(
         "weights": content_digest(
             *(part for name in state for part in (name.encode(), state[name]))
         ),
-        "data": content_digest(images.images, images.labels, repr(images.peak).encode()),
+        "data": content_digest(*content(images)),
     }
     card = folder / _CARD
     if card.exists():

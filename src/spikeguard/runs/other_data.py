@@ -14,6 +14,7 @@ from spikeguard.config.errors import ConfigError
 from spikeguard.config.plugins import Plugins, is_reference
 from spikeguard.data.images import ImageSet
 from spikeguard.data.own import EvaluationImages
+from spikeguard.encoders.input_space import require_same_kind, space_of
 from spikeguard.models.snn import SNN
 from spikeguard.runs.foreign_model import (
     ForeignSubject,
@@ -60,11 +61,16 @@ def _test_images(run: Run, data: str) -> ImageSet:
     """Load the images, with the classes of the run."""
     found = load_test_images(data, run.data_root, plugins=run.recipe.plugins).test
     own = run.data.test
-    if found.images.shape[1:] != own.images.shape[1:]:
+    shape, trained = (list(each.batch(slice(1))[0].shape[1:]) for each in (found, own))
+    if shape != trained:
         raise ConfigError(
-            f"--data: {data} has images {list(found.images.shape[1:])}, the run was trained on "
-            f"{list(own.images.shape[1:])}; resize or convert them."
+            f"--data: {data} has images {shape}, the run was trained on {trained}; resize or "
+            "convert them."
         )
+    try:
+        require_same_kind(space_of(run.model), found.space, f"--data: {data}")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if own.classes and found.classes and own.classes != found.classes:
         return _by_name(found, own.classes, data)
     if found.num_classes > own.num_classes:

@@ -218,7 +218,10 @@ def _revised(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 def _fingerprint(images: ImageSet) -> dict[str, Any]:
     """Return name and size of an image set, and a digest of its pixels and labels."""
     digest = hashlib.blake2b(digest_size=16)
-    for tensor in (images.images, images.labels):
+    held = getattr(images, "images", None)  # inputs that are read from disk are not held
+    if held is None:
+        digest.update(images.digest.encode())
+    for tensor in (images.labels,) if held is None else (held, images.labels):
         digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
         digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
     return {"name": images.name, "images": len(images), "digest": digest.hexdigest()}
