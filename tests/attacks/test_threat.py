@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikeguard.attacks import L1, L2, THREATS, Linf, ThreatViolation
+from spikeguard.attacks import L1, L2, THREATS, Linf, ThreatViolation, describe
 from spikeguard.attacks.threat import require_ball_in_box
 from spikeguard.rng import SampleStreams, stream
 from spikeguard.system.pixel_units import reach
@@ -311,3 +311,53 @@ def test_the_ball_that_is_the_whole_box_is_the_largest(norm, largest):
     if norm != "linf":
         with pytest.raises(ValueError, match="did you mean"):
             require_ball_in_box(THREATS[norm](1.01 * largest), x)
+
+
+# ------------------------------------------------------------------- frames in [0, peak]
+
+SCALED = [(Linf, 0.2), (L2, 0.7), (L1, 2.0)]
+
+
+@pytest.mark.parametrize(("ball", "eps"), SCALED)
+def test_a_ball_of_frames_up_to_peak_is_the_unit_ball_scaled(ball, eps):
+    """Inputs, radius and box times 4 (exact in binary): the same results times 4."""
+    x = torch.rand(6, 3, 2, 5, 5, generator=stream(0, "x"))
+    far = x + torch.randn(x.shape, generator=stream(0, "far"))
+    one, four = ball(eps), ball(4 * eps, peak=4.0)
+    torch.testing.assert_close(four.project(4 * far, 4 * x), 4 * one.project(far, x))
+    same = [SampleStreams(3, range(6)) for _ in range(2)]
+    start = four.sample(4 * x, same[0])
+    torch.testing.assert_close(start, 4 * one.sample(x, same[1]))
+    assert four.contains(start, 4 * x) and four.contains(four.project(4 * far, 4 * x), 4 * x)
+    assert not four.contains(4 * far, 4 * x)
+    assert torch.equal(four.steepest(far), one.steepest(far))
+
+
+@pytest.mark.parametrize(("ball", "eps"), SCALED)
+def test_peak_1_is_written_and_stored_as_before(ball, eps):
+    assert repr(ball(eps)) == f"{ball.__name__}(eps={eps})" and ball(eps) == ball(eps, peak=1.0)
+    assert describe(ball(eps)) == {"kind": ball.__name__, "eps": eps}
+    assert describe(ball(eps, peak=4.0)) == {"kind": ball.__name__, "eps": eps, "peak": 4.0}
+    assert repr(ball(eps, peak=4.0)) == f"{ball.__name__}(eps={eps}, peak=4)"
+
+
+def test_counts_above_the_peak_are_refused_with_the_remedy():
+    x = torch.full((2, 3, 2, 4, 4), 3.0)
+    with pytest.raises(ValueError, match=r"the data go up to 3, the box is \[0, 1\]"):
+        require_ball_in_box(Linf(0.1), x)
+    with pytest.raises(ThreatViolation, match="the data go up to 3"):
+        Linf(0.1).check(x.clamp(0, 1), x)
+    require_ball_in_box(Linf(0.1, peak=3.0), x)
+    Linf(0.1, peak=3.0).check(x - 0.1, x)
+
+
+@pytest.mark.parametrize("peak", [0.0, -1.0, math.inf, math.nan, "1"])
+def test_a_peak_that_is_no_largest_value_is_refused(peak):
+    with pytest.raises(ValueError, match="peak is the largest value of an input, > 0"):
+        Linf(0.1, peak=peak)
+
+
+def test_a_radius_beyond_the_peak_is_refused():
+    Linf(3.0, peak=4.0)
+    with pytest.raises(ValueError, match=r"eps 5 reaches every input in \[0, 4\]"):
+        Linf(5.0, peak=4.0)

@@ -125,6 +125,6 @@ def test_an_npz_file_may_hold_frames(tmp_path):
 
 
 def test_objects_may_hold_frames():
-    x = [each for each in frames()]
+    x = list(frames())
     assert from_dataset(list(zip(x, labels().tolist(), strict=True))).space == BINARY
     assert own_data((frames(), labels()), "mine").whole.space == BINARY

@@ -1,6 +1,7 @@
-r"""Threat sets: the inputs an adversary may use, all inside the pixel box [0, 1].
+r"""Threat sets: the inputs an adversary may use, all inside the box [0, 1], or [0, peak].
 
-A threat set defines the projection, the random start and the direction of steepest ascent. It is
+The box of pixels is [0, 1]. For event frames with real values, as papers attack them, ``peak`` is
+the largest value of a frame. A threat set defines the projection, the random start and the direction of steepest ascent. It is
 enforced: ``check`` runs on every adversarial batch before it is scored.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ __all__ = [
     "Linf",
     "Threat",
     "ThreatViolation",
+    "peak_of",
     "require_ball_in_box",
 ]
 
@@ -61,25 +63,43 @@ class Threat(Protocol):
         """Raise ThreatViolation unless every sample is in the set."""
 
 
-def _require_eps(owner: object, eps: float) -> None:
+def peak_of(threat: Threat) -> float:
+    """Return the upper end of a threat set's box: 1 unless it has a ``peak``."""
+    return float(getattr(threat, "peak", 1.0))
+
+
+def _require_eps(owner: Threat, eps: float, peak: float) -> None:
+    name = type(owner).__name__
     if not (isinstance(eps, int | float) and math.isfinite(eps) and eps >= 0):
-        raise ValueError(
-            f"{type(owner).__name__}: eps is a radius in pixels of [0, 1], >= 0, got {eps!r}."
-        )
-    problem = radius_problem(type(owner).norm, eps)  # type: ignore[attr-defined]
+        raise ValueError(f"{name}: eps is a radius in pixels of [0, 1], >= 0, got {eps!r}.")
+    if not (isinstance(peak, int | float) and 0 < peak < math.inf):
+        raise ValueError(f"{name}: peak is the largest value of an input, > 0, got {peak!r}.")
+    problem = _radius_problem(owner, None)
     if problem:
-        raise ValueError(f"{type(owner).__name__}: {problem}")
+        raise ValueError(f"{name}: {problem}")
+
+
+def _radius_problem(threat: Threat, pixels: int | None) -> str:
+    """Return why a ball is larger than its box; empty if it is not."""
+    peak = peak_of(threat)
+    problem = radius_problem(threat.norm, threat.eps / peak, pixels)
+    if problem and peak != 1:
+        return f"eps {threat.eps:g} reaches every input in [0, {peak:g}]; use a smaller radius."
+    return problem
 
 
 def require_ball_in_box(threat: Threat, x: Tensor) -> None:
     """Reject a ball that is larger than the box of all images [B, ...].
 
     Raises:
-        ValueError: If every image is inside the ball with room to spare.
+        ValueError: If every image is inside the ball with room to spare, or ``x`` is outside the
+            box.
     """
-    problem = radius_problem(threat.norm, threat.eps, x[0].numel())
+    problem = _radius_problem(threat, x[0].numel())
     if problem:
         raise ValueError(f"{threat}: {problem}")
+    if isinstance(threat, _Ball) and x.numel() and float(x.max()) > peak_of(threat):
+        raise ValueError(f"{threat}: {_above(threat, x)}")
 
 
 def _breach(threat: Threat, x_adv: Tensor, x: Tensor) -> str | None:
@@ -91,11 +111,13 @@ def _breach(threat: Threat, x_adv: Tensor, x: Tensor) -> str | None:
     if not bool(torch.isfinite(x_adv).all()):
         rows = int((~torch.isfinite(x_adv)).flatten(1).any(1).sum())
         return f"holds NaN or infinity in {rows} of {len(x)} samples"
-    low, high = float(x_adv.min()), float(x_adv.max())
-    if low < 0 or high > 1:
-        return f"leaves the box [0, 1]: pixels from {low:.6g} to {high:.6g}"
+    low, high, peak = float(x_adv.min()), float(x_adv.max()), peak_of(threat)
+    if low < 0 or high > peak:
+        return f"leaves the box [0, {peak:g}]: pixels from {low:.6g} to {high:.6g}"
     far = threat.distance(x_adv, x)
     if bool((far > threat.eps * (1 + _RELATIVE) + _resolution(threat, x)).any()):
+        if float(x.max()) > peak:
+            return f"cannot be judged: {_above(threat, x)}"
         return (
             f"leaves the ball in sample {int(far.argmax())}: distance {float(far.max()):.7g}, "
             f"eps {threat.eps:.7g}"
@@ -103,14 +125,30 @@ def _breach(threat: Threat, x_adv: Tensor, x: Tensor) -> str | None:
     return None
 
 
+def _above(threat: Threat, x: Tensor) -> str:
+    return (
+        f"the data go up to {float(x.max()):g}, the box is [0, {peak_of(threat):g}]; event counts "
+        "need a larger peak or a threat on events."
+    )
+
+
 def _resolution(threat: Threat, x: Tensor) -> float:
-    """Return the largest rounding error of x + delta: pixels up to 1 have steps of finfo.eps."""
+    """Return the largest rounding error of x + delta: pixels up to 1 have steps of finfo.eps.
+
+    Those of values up to ``peak`` are at most ``peak`` times as large.
+    """
     pixels = {"linf": 1.0, "l2": x[0].numel() ** 0.5}.get(threat.norm, float(x[0].numel()))
-    return float(torch.finfo(x.dtype).eps * pixels)
+    return float(torch.finfo(x.dtype).eps * pixels * max(1.0, peak_of(threat)))
 
 
 class _Ball:
     """The membership checks shared by all balls."""
+
+    added_later: ClassVar[tuple[str, ...]] = ("peak",)
+
+    def __repr__(self: Threat) -> str:
+        peak = "" if peak_of(self) == 1 else f", peak={peak_of(self):g}"
+        return f"{type(self).__name__}(eps={self.eps!r}{peak})"
 
     def contains(self: Threat, x_adv: Tensor, x: Tensor) -> bool:
         """Whether every sample is in the set."""
@@ -120,29 +158,33 @@ class _Ball:
         """Raise ThreatViolation unless every sample is in the set."""
         wrong = _breach(self, x_adv, x)
         if wrong is not None:
-            raise ThreatViolation(f"{self}: the adversarial batch {wrong}; it is not scored.")
+            raise ThreatViolation(
+                f"{self}: the adversarial batch {wrong.rstrip('.')}; it is not scored."
+            )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Linf(_Ball):
     """Every pixel may change by at most eps, inside [0, 1].
 
     Args:
         eps: Radius in pixel units, in [0, 1], for example 8/255.
+        peak: Largest value of an input; above 1 only for event frames.
 
     Raises:
-        ValueError: If eps is not a number in [0, 1].
+        ValueError: If eps is not a number in [0, peak].
     """
 
     eps: float
+    peak: float = 1.0
     norm = "linf"
 
     def __post_init__(self) -> None:
-        _require_eps(self, self.eps)
+        _require_eps(self, self.eps, self.peak)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Clip each pixel to [x - eps, x + eps] and [0, 1]."""
-        return torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps).clamp(0, 1)
+        return torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps).clamp(0, self.peak)
 
     def sample(self, x: Tensor, streams: SampleStreams) -> Tensor:
         """Draw each pixel's change from U(-eps, eps)."""
@@ -158,22 +200,24 @@ class Linf(_Ball):
         return (_precise(x_adv) - _precise(x)).abs().flatten(1).amax(1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class L2(_Ball):
     """The perturbation's Euclidean length is at most eps, inside [0, 1].
 
     Args:
         eps: Radius, >= 0, for example 0.5.
+        peak: Largest value of an input; above 1 only for event frames.
 
     Raises:
         ValueError: If eps is negative or not finite.
     """
 
     eps: float
+    peak: float = 1.0
     norm = "l2"
 
     def __post_init__(self) -> None:
-        _require_eps(self, self.eps)
+        _require_eps(self, self.eps, self.peak)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Shrink to the ball, then clip to the box; the result is in both.
@@ -184,7 +228,7 @@ class L2(_Ball):
         delta = x_adv - x
         length = _rows(delta.flatten(1).norm(dim=1), delta)
         factor = (self.eps / length.clamp_min(torch.finfo(x.dtype).tiny)).clamp_max(1)
-        return (x + delta * factor).clamp(0, 1)
+        return (x + delta * factor).clamp(0, self.peak)
 
     def sample(self, x: Tensor, streams: SampleStreams) -> Tensor:
         """Draw uniformly from the ball: a Gaussian direction, radius eps U^(1/d)."""
@@ -206,22 +250,24 @@ class L2(_Ball):
         return length
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class L1(_Ball):
     """The absolute changes of all pixels sum to at most eps, inside [0, 1].
 
     Args:
         eps: Radius, >= 0. For example, 12 allows twelve pixels to turn from black to white.
+        peak: Largest value of an input; above 1 only for event frames.
 
     Raises:
         ValueError: If eps is negative or not finite.
     """
 
     eps: float
+    peak: float = 1.0
     norm = "l1"
 
     def __post_init__(self) -> None:
-        _require_eps(self, self.eps)
+        _require_eps(self, self.eps, self.peak)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         r"""Return the nearest point of the intersection of ball and box.
@@ -236,12 +282,12 @@ class L1(_Ball):
         delta = (x_adv.double() - x.double()).flatten(1)
         size = delta.abs()
         start = x.double().flatten(1)
-        room = torch.where(delta > 0, 1 - start, start)
+        room = torch.where(delta > 0, self.peak - start, start)
         excess = _excess(size, room, self.eps)
         moved = (size - excess[:, None]).clamp_min(0).minimum(room)
         length = moved.sum(1, keepdim=True)
         moved *= torch.where(length > self.eps, self.eps / length, 1)  # rounding errors, and eps 0
-        return (start + moved * delta.sign()).view_as(x).to(x.dtype).clamp(0, 1)
+        return (start + moved * delta.sign()).view_as(x).to(x.dtype).clamp(0, self.peak)
 
     def sample(self, x: Tensor, streams: SampleStreams) -> Tensor:
         """Draw uniformly from the ball: Laplace noise over its L1 norm plus an exponential."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,7 @@ def check_frames(where: str, frames: Tensor, space: InputSpace) -> None:
         )
     if frames.is_complex() or frames.dtype == torch.bool:
         raise ValueError(f"{where}: frames are numbers, got {frames.dtype}; write x.to(uint8).")
-    for part in frames.split(_CHUNK):
+    for part in _chunks(frames):
         space.check(part if part.is_floating_point() else part.float(), where)
 
 
@@ -148,7 +149,7 @@ def frames_space(frames: Tensor, where: str) -> InputSpace:
     if not frames.numel() or frames.isnan().any():
         return InputSpace(whole=True, temporal=True)  # the check of the frames says so
     whole = not frames.is_floating_point() or all(
-        bool((part == part.round()).all()) for part in frames.split(_CHUNK)
+        bool((part == part.round()).all()) for part in _chunks(frames)
     )
     high = 1.0 if float(frames.max()) <= 1 else math.inf
     if not whole and high > 1:
@@ -158,6 +159,10 @@ def frames_space(frames: Tensor, where: str) -> InputSpace:
             "space=InputSpace(high=..., temporal=True)."
         )
     return InputSpace(high=high, whole=whole, temporal=True)
+
+
+def _chunks(frames: Tensor) -> Iterator[Tensor]:
+    return (frames[start : start + _CHUNK] for start in range(0, len(frames), _CHUNK))
 
 
 def _remedy(low: float, high: float, peak: float) -> str:

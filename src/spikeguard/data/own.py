@@ -214,7 +214,7 @@ def _with_same_classes(parts: Mapping[str, ImageSet]) -> OwnData:
             part,
             num_classes=most.num_classes,
             classes=most.classes,
-            **({"space": widest} if part.space.temporal and widest.temporal else {}),
+            space=widest if part.space.temporal and widest.temporal else part.space,
         )
         for name, part in parts.items()
     }

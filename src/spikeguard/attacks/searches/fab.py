@@ -15,7 +15,7 @@ from spikeguard.attacks.losses import targeted_margin
 from spikeguard.attacks.model_access import DEFAULT_DRAWS, crafting, is_stochastic
 from spikeguard.attacks.searches.restarts import mean_logits, rows, runner_up
 from spikeguard.attacks.searches.stepwise import State, Step
-from spikeguard.attacks.threat import Threat
+from spikeguard.attacks.threat import Threat, peak_of
 from spikeguard.rng import Randomness, SampleStreams
 
 __all__ = ["FAB", "onto_plane"]
@@ -157,19 +157,20 @@ class FAB:
         """Return the next points: the weighted mean of the steps to the plane from here and x."""
         start, point, w = (part.flatten(1).double() for part in (x, here, grad))
         gap = value.double()
-        d1 = onto_plane(point, w, gap, self.threat.norm)
-        d2 = onto_plane(start, w, gap + (w * (start - point)).sum(1), self.threat.norm)
+        peak = peak_of(self.threat)
+        d1 = onto_plane(point, w, gap, self.threat.norm, peak)
+        d2 = onto_plane(start, w, gap + (w * (start - point)).sum(1), self.threat.norm, peak)
         one, two = (self.threat.distance(d, torch.zeros_like(d)) for d in (d1, d2))
         tiny = torch.finfo(torch.float64).tiny
         alpha = (one / (one + two).clamp_min(tiny)).clamp_max(_NEAREST)[:, None]
         there = (1 - alpha) * (point + _OVERSHOOT * d1) + alpha * (start + _OVERSHOOT * d2)
         flat = (w == 0).all(1, keepdim=True)
-        there = torch.where(flat, point, there.clamp(0, 1))
+        there = torch.where(flat, point, there.clamp(0, peak))
         return there.to(x.dtype).view_as(x)
 
 
-def onto_plane(point: Tensor, w: Tensor, gap: Tensor, norm: str) -> Tensor:
-    r"""Return the shortest d with <w, d> = -gap and point + d in [0, 1], exactly.
+def onto_plane(point: Tensor, w: Tensor, gap: Tensor, norm: str, peak: float = 1.0) -> Tensor:
+    r"""Return the shortest d with <w, d> = -gap and point + d in [0, peak], exactly.
 
     Every coordinate moves in the direction that reduces the gap, by
 
@@ -186,12 +187,13 @@ def onto_plane(point: Tensor, w: Tensor, gap: Tensor, norm: str) -> Tensor:
         w: Normals [B, D].
         gap: Required decrease of <w, .> [B].
         norm: "linf", "l2" or "l1".
+        peak: Upper end of the box.
 
     Source: Croce and Hein, 2020 (arXiv:1907.02044), Section 2.
     """
     way = -gap.sign()[:, None] * w.sign()
     size, need = w.abs(), gap.abs()[:, None]
-    room = torch.where(way > 0, 1 - point, point) * (way != 0)
+    room = torch.where(way > 0, peak - point, point) * (way != 0)
     if norm == "l1":
         order = size.argsort(dim=1, descending=True, stable=True)
         worth = (size * room).gather(1, order)

@@ -14,7 +14,7 @@ from spikeguard.attacks.base import FORWARD
 from spikeguard.attacks.losses import margin
 from spikeguard.attacks.model_access import classify, crafting, is_stochastic
 from spikeguard.attacks.searches.restarts import rows
-from spikeguard.attacks.threat import Threat
+from spikeguard.attacks.threat import Threat, peak_of
 from spikeguard.rng import Randomness, SampleStreams
 
 __all__ = ["Climbed", "LocalClimb"]
@@ -148,7 +148,7 @@ class LocalClimb:
         u = streams.uniform((n, count, 5), device=x.device).to(x.dtype)
         flat, clean = here.flatten(1), x.flatten(1)
         tried = flat[:, None].repeat(1, count, 1)
-        low, high = (clean - eps).clamp_min(0), (clean + eps).clamp_max(1)
+        low, high = (clean - eps).clamp_min(0), (clean + eps).clamp_max(peak_of(self.threat))
         ranks = torch.arange(count, device=x.device)
         leaps, pairs = ranks % 2 == 0, ranks % 3 == 2
         step = eps * _LONGEST * torch.exp(u[..., 2] * math.log(_SHORTEST / _LONGEST))

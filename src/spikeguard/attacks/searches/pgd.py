@@ -15,7 +15,7 @@ from spikeguard.attacks.gradients.base import BACKPROP, EoT, Gradient, gradient_
 from spikeguard.attacks.losses import Loss, cross_entropy
 from spikeguard.attacks.model_access import classify, crafting
 from spikeguard.attacks.searches.stepwise import State, Step, Watch
-from spikeguard.attacks.threat import Threat
+from spikeguard.attacks.threat import Threat, peak_of
 from spikeguard.rng import Randomness, SampleStreams
 
 __all__ = ["FGSM", "PGD", "RFGSM", "RFGSMVariant"]
@@ -136,7 +136,7 @@ class RFGSM:
             noise = streams.normal(x.shape, device=x.device).to(x.dtype)
             if kind.start == "sign":
                 noise = self.threat.steepest(noise)
-            x_adv = (x + alpha * noise).clamp(0, 1)
+            x_adv = (x + alpha * noise).clamp(0, peak_of(self.threat))
             search = replace(self, gradient=start_search(self.gradient))
             for _ in range(kind.steps):
                 x_adv = _step(search, model, x_adv, x, y, length)
