@@ -86,9 +86,17 @@ def small(name):
     return Cutout(4) if name == "cutout" else AUGMENTATIONS[name]()
 
 
+FOR_EVENTS = ("event_drop", "time_jitter")
+
+
+@pytest.mark.parametrize("kind", ["pictures", "frames"])
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_contract_of_every_augmentation(name):
-    x = pictures()
+def test_contract_of_every_augmentation(name, kind):
+    x = pictures() if kind == "pictures" else pictures(channels=6).view(64, 3, 2, 8, 10).round()
+    if kind == "pictures" and name in FOR_EVENTS:
+        with pytest.raises(ValueError, match=r"is for event frames .* leave it out for images"):
+            small(name)(x, stream(5, "augment"))
+        return
     before, state = x.clone(), torch.get_rng_state()
     augment = small(name)
     first, again, other = (augment(x, stream(seed, "augment")) for seed in (5, 5, 6))

@@ -15,6 +15,7 @@ from spikeguard.config.attack_lines import build_attack, is_line
 from spikeguard.config.contracts import require_attack
 from spikeguard.config.data_sources import load_images
 from spikeguard.config.errors import ConfigError, ConfigPath, raised, unknown_name
+from spikeguard.config.event_data import event_encoder, framing, in_steps, require_fitting
 from spikeguard.config.instantiate import call_checked, instantiate
 from spikeguard.config.plugins import NO_PLUGINS, Plugins, is_reference
 from spikeguard.config.schema import EvaluateSection, Recipe
@@ -80,7 +81,7 @@ def build(
         TrainOptions, recipe.train, ConfigPath("train", recipe.label), seed=recipe.seed
     )
     objective = build_objective(recipe)
-    data = load_data(recipe, data_root) if data is None else data
+    data = load_data(recipe, data_root) if data is None else in_steps(recipe, data)
     require_images(recipe.evaluate.limit, data, ConfigPath("evaluate.limit", recipe.label))
     model = build_model(recipe, data)
     try:
@@ -91,10 +92,11 @@ def build(
 
 
 def load_data(recipe: Recipe, data_root: str | Path | None = None) -> Splits:
-    """Load the recipe's images."""
-    settings = recipe.data.model_dump(exclude={"name"})
+    """Load the recipe's images; recordings of events are framed in ``model.T`` steps."""
+    settings = recipe.data.model_dump(exclude={"name", "frames"})
+    settings |= framing(recipe)
     where = ConfigPath("data", recipe.label)
-    return load_images(
+    found = load_images(
         recipe.data.name,
         data_root,
         where=where,
@@ -102,6 +104,7 @@ def load_data(recipe: Recipe, data_root: str | Path | None = None) -> Splits:
         seed=recipe.seed,
         **settings,
     )
+    return in_steps(recipe, found)
 
 
 def require_suites(recipe: Recipe) -> None:
@@ -194,20 +197,21 @@ def require_tunable(plan: EvaluateSection, where: ConfigPath | str = "--tune") -
 
 
 def build_model(recipe: Recipe, data: Splits) -> SNN:
-    """Build the recipe's network for images like those of ``data``."""
+    """Build the recipe's network for images or event frames like those of ``data``."""
     from spikeguard.models import MODELS
     from spikeguard.rng import stream
 
     channels, height, width = data.test.shape
     where = ConfigPath("model", recipe.label)
+    entry = event_encoder(recipe.model, data.test, where)
     if height != width:
         raise ConfigError(
             f"{where}: needs square images, {data.test.name} has {height} x {width}; crop "
             "or resize them."
         )
-    return instantiate(  # type: ignore[no-any-return]
+    model: SNN = instantiate(
         MODELS,
-        recipe.model,
+        entry,
         where,
         plugins=recipe.plugins,
         num_classes=data.test.num_classes,
@@ -219,6 +223,8 @@ def build_model(recipe: Recipe, data: Splits) -> SNN:
         std=data.std,
         generator=stream(recipe.seed, "init"),
     )
+    require_fitting(model, data.test, where)
+    return model
 
 
 def build_objective(recipe: Recipe) -> Objective:

@@ -75,6 +75,8 @@ class DataSection(_Section):
     ``skip_bad: true`` leaves out event recordings that cannot be read, and records their list.
     ``val_fraction: 0`` trains on all images and needs ``evaluate.checkpoint: last``.
     The name may be the path of own data, or ``package.module:function`` of an allowed package.
+    ``frames`` says how recordings of events become frames: the fields of
+    :class:`spikeguard.data.events.framing.Framing` except T, which is ``model.T``.
     """
 
     name: str
@@ -83,6 +85,7 @@ class DataSection(_Section):
     skip_bad: bool | None = None
     val_fraction: Number = 0.1
     augment: tuple[str, ...] = ()
+    frames: dict[str, Any] | None = None
 
 
 class EvaluateSection(_Section):

@@ -15,6 +15,7 @@ from spikeguard.data.augment import (
     HorizontalFlip,
     RandomCrop,
 )
+from spikeguard.data.augment_events import EventDrop, TimeJitter
 from spikeguard.data.dataset_objects import from_dataset
 from spikeguard.data.datasets import DATASETS, DataSet, load
 from spikeguard.data.downloads import DownloadError, download
@@ -36,6 +37,7 @@ __all__ = [
     "Data",
     "DataSet",
     "DownloadError",
+    "EventDrop",
     "EventSet",
     "Framing",
     "HorizontalFlip",
@@ -43,6 +45,7 @@ __all__ = [
     "RandomCrop",
     "Recording",
     "Splits",
+    "TimeJitter",
     "as_image_set",
     "download",
     "from_arrays",

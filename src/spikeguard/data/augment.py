@@ -1,6 +1,7 @@
-"""Augmentation of training batches: crop, flip and cutout, drawn for each image.
+"""Augmentation of training batches: crop, flip and cutout, drawn for each sample.
 
-An augmentation is called with images and a generator and returns new images. The draws depend on
+An augmentation is called with images [B, C, H, W] or event frames [B, T, C, H, W] and a generator,
+and returns new ones. All frames of a recording are cropped and flipped in the same way. The draws depend on
 the generator alone, so a resumed run gets the same images, on any device.
 """
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from spikeguard.data.augment_events import EventDrop, TimeJitter
 from spikeguard.data.names import unknown_name
 
 __all__ = [
@@ -46,16 +48,17 @@ class RandomCrop:
             raise ValueError(f"RandomCrop: padding is at least 1 pixel, got {self.padding}.")
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return shifted images shaped like ``x`` [B, C, H, W]."""
-        batch, channels, height, width = x.shape
+        """Return shifted images or frames shaped like ``x``."""
+        images = x.flatten(1, -3)
+        batch, channels, height, width = images.shape
         top = _integers(generator, 2 * self.padding + 1, batch, x.device)
         left = _integers(generator, 2 * self.padding + 1, batch, x.device)
-        padded = functional.pad(x, [self.padding] * 4)
+        padded = functional.pad(images, [self.padding] * 4)
         rows = top[:, None] + torch.arange(height, device=x.device)
         columns = left[:, None] + torch.arange(width, device=x.device)
         rows = rows[:, None, :, None].expand(batch, channels, height, padded.shape[3])
         columns = columns[:, None, None, :].expand(batch, channels, height, width)
-        return padded.gather(2, rows).gather(3, columns)
+        return padded.gather(2, rows).gather(3, columns).view(x.shape)
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,9 @@ class HorizontalFlip:
     """Mirror each image left to right with probability one half."""
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return images shaped like ``x`` [B, C, H, W]."""
+        """Return images or frames shaped like ``x``."""
         flip = _integers(generator, 2, len(x), x.device).bool()
-        return torch.where(flip[:, None, None, None], x.flip(3), x)
+        return torch.where(flip.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ class Cutout:
             raise ValueError(f"Cutout: size is at least 1 pixel, got {self.size}.")
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return images shaped like ``x`` [B, C, H, W]."""
-        batch, _, height, width = x.shape
+        """Return images or frames shaped like ``x``."""
+        batch, height, width = len(x), *x.shape[-2:]
         if self.size > min(height, width):
             raise ValueError(
                 f"Cutout: a hole of {self.size} pixels erases an image of {height} x {width}; "
@@ -102,7 +105,7 @@ class Cutout:
         left = _integers(generator, width, batch, x.device) - self.size // 2
         rows = _inside(top, self.size, height)[:, None, :, None]
         columns = _inside(left, self.size, width)[:, None, None, :]
-        return x.masked_fill(rows & columns, 0.0)
+        return x.flatten(1, -3).masked_fill(rows & columns, 0.0).view(x.shape)
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class Compose:
     parts: tuple[Augmentation, ...]
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return images shaped like ``x`` [B, C, H, W]."""
+        """Return images or frames shaped like ``x``."""
         for part in self.parts:
             x = part(x, generator)
         return x
@@ -122,6 +125,8 @@ AUGMENTATIONS: dict[str, Callable[[], Augmentation]] = {
     "crop": RandomCrop,
     "flip": HorizontalFlip,
     "cutout": Cutout,
+    "event_drop": EventDrop,
+    "time_jitter": TimeJitter,
 }
 
 
