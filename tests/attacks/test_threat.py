@@ -351,10 +351,21 @@ def test_counts_above_the_peak_are_refused_with_the_remedy():
     Linf(0.1, peak=3.0).check(x - 0.1, x)
 
 
-@pytest.mark.parametrize("peak", [0.0, -1.0, math.inf, math.nan, "1"])
+@pytest.mark.parametrize("peak", [0.0, -1.0, math.nan, "1"])
 def test_a_peak_that_is_no_largest_value_is_refused(peak):
     with pytest.raises(ValueError, match="peak is the largest value of an input, > 0"):
         Linf(0.1, peak=peak)
+
+
+@pytest.mark.parametrize(("ball", "eps"), SCALED)
+def test_counts_have_no_upper_end(ball, eps):
+    """Above 0 the box does not matter: the same as in a box that is far away."""
+    x = 20 * torch.rand(6, 3, 2, 5, 5, generator=stream(0, "x"))
+    far = x + torch.randn(x.shape, generator=stream(0, "far"))
+    free, wide = ball(eps, peak=math.inf), ball(eps, peak=1000.0)
+    torch.testing.assert_close(free.project(far, x), wide.project(far, x))
+    assert free.contains(free.project(far, x), x) and not free.contains(far, x)
+    assert not free.contains(x - x - 0.1, x - x)
 
 
 def test_a_radius_beyond_the_peak_is_refused():

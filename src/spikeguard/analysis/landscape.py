@@ -27,7 +27,7 @@ from spikeguard.attacks.base import Attack, cost
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost
 from spikeguard.attacks.losses import cross_entropy
 from spikeguard.attacks.model_access import classify, frozen
-from spikeguard.attacks.threat import Threat
+from spikeguard.attacks.threat import Threat, peak_of
 from spikeguard.data.images import Data, as_image_set
 from spikeguard.rng import randomness
 from spikeguard.system.progress import ProgressCallback
@@ -212,7 +212,7 @@ def input_plane(
     for some in torch.split(pairs.to(centre.device), max(1, rows // len(batch.y))):
         along, across = (c.view(-1, *[1] * centre.ndim) for c in some.unbind(1))
         step = threat.eps * (along * first + across * second)
-        x = (centre + step).clamp(0, 1).flatten(0, 1)
+        x = (centre + step).clamp(0, peak_of(threat)).flatten(0, 1)
         many = Batch(batch.index.repeat(len(some)), x, batch.y.repeat(len(some)))
         with recorded(model, many, seed):
             logits = classify(model, x, many.y)

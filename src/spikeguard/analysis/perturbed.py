@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks.base import Attack
-from spikeguard.attacks.threat import Threat
+from spikeguard.attacks.threat import Threat, peak_of
 from spikeguard.rng import SampleStreams
 
 __all__ = ["as_far_at_random", "at_radius", "norms", "radii"]
@@ -52,11 +52,11 @@ def at_radius(attack: Attack, eps: float) -> Attack:
 
 
 def as_far_at_random(x: Tensor, x_adv: Tensor, threat: Threat, streams: SampleStreams) -> Tensor:
-    """Return random inputs in [0, 1] at the same L2 distance from x as adversarial ones.
+    """Return random inputs in the box at the same L2 distance from x as adversarial ones.
 
     The direction is a random sign for every pixel under Linf and a Gaussian one under L2 and L1.
-    Pixels are clipped to [0, 1]; the length along the direction is found by bisection. Where the
-    box leaves too little room the distance is smaller.
+    Pixels are clipped to the box of the threat set; the length along the direction is found by
+    bisection. Where the box leaves too little room the distance is smaller.
 
     Args:
         x: Clean images [B, C, H, W].
@@ -67,13 +67,13 @@ def as_far_at_random(x: Tensor, x_adv: Tensor, threat: Threat, streams: SampleSt
     direction = streams.normal(x.shape, device=x.device).to(x.dtype)
     if threat.norm == "linf":
         direction = direction.sign()
-    wanted = norms(x_adv - x)
+    wanted, peak = norms(x_adv - x), peak_of(threat)
     low, high = torch.zeros_like(wanted), torch.full_like(wanted, 2.0**10)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        short = norms(_moved(x, direction, middle) - x) < wanted
+        short = norms(_moved(x, direction, middle, peak) - x) < wanted
         low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-    return torch.where(_rows(wanted, x) > 0, _moved(x, direction, high), x)
+    return torch.where(_rows(wanted, x) > 0, _moved(x, direction, high, peak), x)
 
 
 def norms(change: Tensor) -> Tensor:
@@ -82,8 +82,8 @@ def norms(change: Tensor) -> Tensor:
     return found
 
 
-def _moved(x: Tensor, direction: Tensor, length: Tensor) -> Tensor:
-    return (x + _rows(length, x).to(x.dtype) * direction).clamp(0, 1)
+def _moved(x: Tensor, direction: Tensor, length: Tensor, peak: float) -> Tensor:
+    return (x + _rows(length, x).to(x.dtype) * direction).clamp(0, peak)
 
 
 def _rows(values: Tensor, like: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 r"""Threat sets: the inputs an adversary may use, all inside the box [0, 1], or [0, peak].
 
 The box of pixels is [0, 1]. For event frames with real values, as papers attack them, ``peak`` is
-the largest value of a frame. A threat set defines the projection, the random start and the direction of steepest ascent. It is
-enforced: ``check`` runs on every adversarial batch before it is scored.
+the largest value of a frame. A threat set defines the projection, the random start and the
+direction of steepest ascent. It is enforced: ``check`` runs on every adversarial batch before it is
+scored.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def _require_eps(owner: Threat, eps: float, peak: float) -> None:
     name = type(owner).__name__
     if not (isinstance(eps, int | float) and math.isfinite(eps) and eps >= 0):
         raise ValueError(f"{name}: eps is a radius in pixels of [0, 1], >= 0, got {eps!r}.")
-    if not (isinstance(peak, int | float) and 0 < peak < math.inf):
+    if not (isinstance(peak, int | float) and peak > 0):
         raise ValueError(f"{name}: peak is the largest value of an input, > 0, got {peak!r}.")
     problem = _radius_problem(owner, None)
     if problem:
@@ -135,10 +136,11 @@ def _above(threat: Threat, x: Tensor) -> str:
 def _resolution(threat: Threat, x: Tensor) -> float:
     """Return the largest rounding error of x + delta: pixels up to 1 have steps of finfo.eps.
 
-    Those of values up to ``peak`` are at most ``peak`` times as large.
+    Those of larger values are larger in proportion.
     """
+    largest = 1.0 if peak_of(threat) <= 1 else max(1.0, float(x.max()))
     pixels = {"linf": 1.0, "l2": x[0].numel() ** 0.5}.get(threat.norm, float(x[0].numel()))
-    return float(torch.finfo(x.dtype).eps * pixels * max(1.0, peak_of(threat)))
+    return float(torch.finfo(x.dtype).eps * pixels * largest)
 
 
 class _Ball:
@@ -169,7 +171,7 @@ class Linf(_Ball):
 
     Args:
         eps: Radius in pixel units, in [0, 1], for example 8/255.
-        peak: Largest value of an input; above 1 only for event frames.
+        peak: Largest value of an input; above 1 only for event frames, ``math.inf`` for counts.
 
     Raises:
         ValueError: If eps is not a number in [0, peak].
@@ -206,7 +208,7 @@ class L2(_Ball):
 
     Args:
         eps: Radius, >= 0, for example 0.5.
-        peak: Largest value of an input; above 1 only for event frames.
+        peak: Largest value of an input; above 1 only for event frames, ``math.inf`` for counts.
 
     Raises:
         ValueError: If eps is negative or not finite.
@@ -256,7 +258,7 @@ class L1(_Ball):
 
     Args:
         eps: Radius, >= 0. For example, 12 allows twelve pixels to turn from black to white.
-        peak: Largest value of an input; above 1 only for event frames.
+        peak: Largest value of an input; above 1 only for event frames, ``math.inf`` for counts.
 
     Raises:
         ValueError: If eps is negative or not finite.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack, AttackError
 from spikeguard.attacks.model_access import evaluating, frozen, is_stochastic
-from spikeguard.attacks.threat import Threat
+from spikeguard.attacks.threat import Threat, peak_of
 from spikeguard.evaluation.estimates import Estimate
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.neurons.surrogate import Surrogate
@@ -130,8 +131,10 @@ class Subject:
 
     @property
     def reach(self) -> float:
-        """Radius at which the ball around any image contains every image."""
-        return reach(self.threat.norm, self.x[0].numel())
+        """Radius at which the ball around any input contains every input of these values."""
+        peak = peak_of(self.threat)
+        top = peak if peak < math.inf else max(1.0, float(self.x.max()))
+        return top * reach(self.threat.norm, self.x[0].numel())
 
     @cached_property
     def clean(self) -> Tensor:

@@ -20,7 +20,7 @@ _NAME = "event_frames"
 
 
 def framing(recipe: Recipe) -> dict[str, Any]:
-    """Return the argument ``framing`` of :func:`spikeguard.data.load`; none without ``data.frames``.
+    """Return the argument ``framing`` of ``data.load``; none without ``data.frames``.
 
     Raises:
         ConfigError: If a field of ``data.frames`` is unknown or rejected, or ``model.T`` is
@@ -47,7 +47,7 @@ def in_steps(recipe: Recipe, data: Splits) -> Splits:
         return data
 
     def framed(part: Any) -> Any:
-        if part is None or part.framing.T == _steps(recipe):
+        if part is None or _steps(recipe) == part.framing.T:
             return part
         return replace(part, framing=replace(part.framing, T=_steps(recipe)))
 

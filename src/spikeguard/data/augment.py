@@ -1,8 +1,8 @@
 """Augmentation of training batches: crop, flip and cutout, drawn for each sample.
 
 An augmentation is called with images [B, C, H, W] or event frames [B, T, C, H, W] and a generator,
-and returns new ones. All frames of a recording are cropped and flipped in the same way. The draws depend on
-the generator alone, so a resumed run gets the same images, on any device.
+and returns new ones. All frames of a recording are cropped and flipped in the same way. The draws
+depend on the generator alone, so a resumed run gets the same images, on any device.
 """
 
 from __future__ import annotations

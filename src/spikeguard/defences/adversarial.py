@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -13,6 +13,7 @@ from spikeguard.attacks.base import Attack
 from spikeguard.attacks.searches.pgd import FGSM, PGD, RFGSM
 from spikeguard.attacks.threat import THREATS
 from spikeguard.defences.piece import Piece
+from spikeguard.encoders.input_space import space_of
 from spikeguard.system.pixel_units import radius_problem
 
 __all__ = ["AT"]
@@ -135,7 +136,11 @@ class AT(Piece):
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Return adversarial images; the model, its modes and its statistics are unchanged."""
-        return self.attack(model, x, y, generator=generator)
+        attack, high = self.attack, space_of(model).high
+        if high != 1:
+            threat = THREATS[self.norm](self.eps, high)
+            attack = replace(attack, threat=threat)  # type: ignore[type-var]
+        return attack(model, x, y, generator=generator)
 
     @property
     def _is_fgsm(self) -> bool:

@@ -14,6 +14,7 @@ from spikeguard.attacks.gradients.base import Backprop
 from spikeguard.attacks.model_access import classify, crafting
 from spikeguard.attacks.threat import Linf
 from spikeguard.defences.piece import Measured, Piece, Step
+from spikeguard.encoders.input_space import space_of
 from spikeguard.system.pixel_units import radius_problem
 
 __all__ = ["TRADES"]
@@ -98,7 +99,7 @@ class TRADES(Piece):
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Return the images of largest divergence; the model is unchanged."""
-        threat = Linf(self.eps)
+        threat = Linf(self.eps, space_of(model).high)
         with crafting(model, x, y, generator) as streams:
             clean = classify(model, x, y)
 

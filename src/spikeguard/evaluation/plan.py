@@ -19,8 +19,9 @@ from spikeguard.attacks.model_access import (
     require_finite_weights,
 )
 from spikeguard.attacks.searches.converging import Converging
-from spikeguard.attacks.threat import require_ball_in_box
+from spikeguard.attacks.threat import peak_of, require_ball_in_box
 from spikeguard.data.images import ImageSet, as_image_set
+from spikeguard.encoders.input_space import require_same_kind, space_of
 from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.progress import ProgressMeter
 from spikeguard.evaluation.result_files import RESERVED
@@ -144,10 +145,13 @@ def plan_evaluation(
     reserved = {"clean", "worst_case", *RESERVED} & set(attacks)
     if reserved:
         raise ValueError(f"evaluate: an attack cannot be named {sorted(reserved)[0]!r}; rename it.")
-    threats = {(a.threat.norm, a.threat.eps) for a in attacks.values()}
+    require_same_kind(space_of(model), images.space, "evaluate")
+    threats = {(a.threat.norm, a.threat.eps, peak_of(a.threat)) for a in attacks.values()}
     if len(threats) > 1:
-        raise ValueError(f"evaluate: attacks must share one threat set, got {sorted(threats)}.")
-    norm, eps = next(iter(threats), (None, 0.0))
+        shown = sorted(each[:2] if each[2] == 1 else each for each in threats)
+        raise ValueError(f"evaluate: attacks must share one threat set, got {shown}.")
+    norm, eps, peak = next(iter(threats), (None, 0.0, 1.0))
+    threat = {"norm": norm, "eps": eps} | ({} if peak == 1 else {"peak": peak})
     for attack in list(attacks.values())[:1]:
         require_ball_in_box(attack.threat, images.batch(slice(1))[0])
     n = len(images) if options.limit is None else min(options.limit, len(images))
@@ -180,4 +184,4 @@ def plan_evaluation(
             identity["scores"] = "common"  # all inputs of a sample are scored on the same draws
         store = open_shard_store(options.out, identity, model, images)
     runner = ShardRunner(model, dict(attacks), options, stochastic)
-    return EvaluationPlan(runner, images, n, size, store, settings, {"norm": norm, "eps": eps})
+    return EvaluationPlan(runner, images, n, size, store, settings, threat)

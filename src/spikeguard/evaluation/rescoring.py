@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -61,9 +61,13 @@ def rescore(model: nn.Module, data: ImageSet, path: str | Path) -> Rescored:
             f"{list(x.shape)}; pass the images that were attacked."
         )
     if result.threat["norm"] is not None:
-        THREATS[result.threat["norm"]](result.threat["eps"]).check(worst.x, x)
+        peak = result.threat.get("peak", 1.0)
+        THREATS[result.threat["norm"]](result.threat["eps"], peak).check(worst.x, x)
+    shown = ImageSet(
+        worst.x, y, data.num_classes, "adversarial", 1.0, space=replace(data.space, whole=False)
+    )
     again = evaluate(
-        *(model, (worst.x, y), {}),
+        *(model, shown, {}),
         seed=key(result.seed, "rescore"),
         draws=result.draws,
         check=False,

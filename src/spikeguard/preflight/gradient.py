@@ -24,6 +24,7 @@ from spikeguard.attacks.base import NoGradientError
 from spikeguard.attacks.gradients.base import BACKPROP
 from spikeguard.attacks.gradients.zero_gradients import zero_gradients
 from spikeguard.attacks.losses import cross_entropy
+from spikeguard.encoders.input_space import space_of
 from spikeguard.rng import SampleStreams, key, randomness, stream
 
 __all__ = ["beats_its_negative", "require_gradient"]
@@ -68,7 +69,7 @@ def require_gradient(
         )
 
     def losses(direction: Tensor, eps: float, n: int) -> Tensor:
-        moved = (x[:n] + eps * direction[:n]).clamp(0, 1)
+        moved = space_of(model).clamp(x[:n] + eps * direction[:n])
         return cross_entropy(logits(moved, torch.arange(n)), y[:n]).double()
 
     eps, along, chance, best = _among_directions(losses, grad.sign(), seed)

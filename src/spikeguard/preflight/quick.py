@@ -159,7 +159,7 @@ def _gradient(model: nn.Module, logits: Logits, x: Tensor, y: Tensor, seed: int)
     """
 
     def losses(direction: Tensor, eps: float, n: int) -> Tensor:
-        moved = (x[:n] + eps * direction[:n]).clamp(0, 1)
+        moved = space_of(model).clamp(x[:n] + eps * direction[:n])
         return cross_entropy(logits(moved, torch.arange(n)), y[:n]).double()
 
     try:

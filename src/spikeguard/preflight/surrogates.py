@@ -12,6 +12,7 @@ from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient, SwapSurrogate
 from spikeguard.attacks.searches.pgd import PGD
 from spikeguard.attacks.threat import Linf
+from spikeguard.encoders.input_space import space_of
 from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
 from spikeguard.neurons.modes import spiking_layers
 from spikeguard.neurons.surrogate import Triangular
@@ -98,7 +99,7 @@ def _at(
 ) -> Compared:
     index, right = torch.arange(len(x)), {}
     for name, gradient in _gradients(model).items():
-        attack = PGD(Linf(eps), steps=_STEPS, gradient=gradient)
+        attack = PGD(Linf(eps, space_of(model).high), steps=_STEPS, gradient=gradient)
         starts = SampleStreams(key(seed, "check", "surrogates"), index)
         there = attack(model, x, y, generator=starts)
         right[name] = clean & (logits(there, index).argmax(1) == y)

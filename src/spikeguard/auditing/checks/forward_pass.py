@@ -109,7 +109,8 @@ def no_loop_inside(context: Context) -> CheckOutcome:
     seen: list[Counter[str]] = []
     marks: Counter[str] = Counter()
     with context.searching(index) as (x, _), torch.no_grad(), _marked(marks, context.model):
-        for shown in (x, 1 - x, torch.full_like(x, 0.5), torch.zeros_like(x)):
+        top = max(1.0, float(x.max()))
+        for shown in (x, top - x, torch.full_like(x, 0.5), torch.zeros_like(x)):
             with _counted(context.model) as calls:
                 context.model(shown)
             seen.append(calls)

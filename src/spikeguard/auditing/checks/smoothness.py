@@ -7,6 +7,7 @@ from torch import Tensor
 
 from spikeguard.attacks.losses import Loss, cross_entropy, margin
 from spikeguard.attacks.model_access import classify
+from spikeguard.attacks.threat import peak_of
 from spikeguard.auditing.check import CheckOutcome, judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.input_gradients import input_gradients
@@ -38,7 +39,7 @@ def stable_predictions(context: Context) -> CheckOutcome:
     Source: Pintor et al., "Indicators of attack failure", 2022 (arXiv:2106.09947), who flag from
     0.1 to 0.5.
     """
-    draws = context.pick(full=100, quick=20)
+    draws, peak = context.pick(full=100, quick=20), peak_of(context.threat)
     changes = []
     for index in context.batches():
         x = context.x[index]
@@ -48,7 +49,7 @@ def stable_predictions(context: Context) -> CheckOutcome:
         total = torch.zeros_like(here)
         for _ in range(draws):
             cube = _RADIUS * (2 * streams.uniform(x.shape) - 1).to(x.dtype)
-            there = _loss(context, index, (x + cube).clamp(0, 1), margin)
+            there = _loss(context, index, (x + cube).clamp(0, peak), margin)
             total += ((there - here).abs() / size).clamp_max(1)
         changes.append(total / draws)
     change = torch.cat(changes)
@@ -79,7 +80,7 @@ def finite_differences(context: Context) -> CheckOutcome:
     Source: Carlini et al., 2019 (arXiv:1902.06705), numerical gradients; Salimans et al., 2017
     (arXiv:1703.03864), antithetic pairs.
     """
-    pairs = _PAIRS[context.budget]
+    pairs, peak = _PAIRS[context.budget], peak_of(context.threat)
     found = []
     for index, grad in input_gradients(context):
         x, streams = context.x[index], context.draws(index, "pairs")
@@ -87,7 +88,7 @@ def finite_differences(context: Context) -> CheckOutcome:
         rows = []
         for _ in range(pairs):
             u = size * streams.normal(x.shape).to(x.dtype)
-            there, back = (x + u).clamp(0, 1), (x - u).clamp(0, 1)
+            there, back = (x + u).clamp(0, peak), (x - u).clamp(0, peak)
             rise = _loss(context, index, there) - _loss(context, index, back)
             rows.append(torch.stack([((there - back) * grad).flatten(1).sum(1), rise]))
         predicted, seen = torch.stack(rows).double().unbind(1)  # each [pairs, B]
@@ -120,7 +121,7 @@ def ascent(context: Context) -> CheckOutcome:
 
     Source: SpikeGuard's own, after Carlini et al., 2019 (arXiv:1902.06705).
     """
-    eps = context.threat.eps
+    eps, peak = context.threat.eps, peak_of(context.threat)
     if context.threat.norm not in ("linf", "l2"):
         return not_run(
             f"one step of {context.threat.norm} moves a pixel or two out of the box",
@@ -131,7 +132,7 @@ def ascent(context: Context) -> CheckOutcome:
         x, streams = context.x[index], context.draws(index, "steps")
 
         def rise(direction: Tensor, index: Tensor = index, x: Tensor = x) -> Tensor:
-            there = (x + eps / 2 * context.threat.steepest(direction)).clamp(0, 1)
+            there = (x + eps / 2 * context.threat.steepest(direction)).clamp(0, peak)
             return _loss(context, index, there) - _loss(context, index, x)
 
         guided = rise(grad)

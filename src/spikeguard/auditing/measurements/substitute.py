@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikeguard.attacks.model_access import evaluating
+from spikeguard.attacks.threat import peak_of
 from spikeguard.auditing.context import Context
 from spikeguard.rng import randomness, stream
 
@@ -63,7 +64,7 @@ def _asked(context: Context, index: Tensor, number: int) -> tuple[Tensor, Tensor
     x = context.x[index]
     points = context.threat.sample(x, streams)
     if number % 2:
-        points = (x + 2 * (points - x)).clamp(0, 1)
+        points = (x + 2 * (points - x)).clamp(0, peak_of(context.threat))
     with evaluating(context.model), randomness(context.model, streams), torch.no_grad():
         answers: Tensor = context.model(points.to(context.device)).argmax(1)
     return points, answers.cpu()
