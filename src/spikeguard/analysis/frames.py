@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.analysis.base import NotApplicable
+from spikeguard.encoders.input_space import space_of
 from spikeguard.models.adapters.classifier import Foreign
 from spikeguard.models.snn import SNN
 from spikeguard.rng import SampleStreams
@@ -44,6 +45,10 @@ def present_frames(model: nn.Module, frames: Tensor) -> Tensor:
     Raises:
         NotApplicable: If the network cannot take another image at every step.
     """
+    if space_of(model).temporal:
+        raise NotApplicable(
+            "replaces one of T equal images; the frames of events differ from step to step already."
+        )
     if isinstance(model, SNN):
         if model.encoder.constant:
             return require_logits(model(frames))

@@ -122,7 +122,7 @@ class Saliency:
     ) -> Measurement:
         """Return maps of the shown images, and for every image norm, half share and zeros."""
         images = as_image_set(data)
-        if images.images.ndim != 4:
+        if images.batch(slice(1))[0].ndim < 4:
             raise NotApplicable("saliency needs images [N, C, H, W], these inputs are flat vectors")
         n = count_of(images, self.limit)
         shown, seen, rows = min(n, self.show), [], []
@@ -130,6 +130,7 @@ class Saliency:
             model, data, limit=n, batch_size=batch_size, progress=progress, what="gradients"
         ):
             grad = input_gradient(model, batch, seed)
+            grad = grad.flatten(1, -3)  # the frames of events count as channels
             size = grad.abs().sum(1)
             zeros = (size == 0).double().mean((1, 2))
             norms = grad.double().flatten(1).norm(dim=1)
@@ -137,6 +138,10 @@ class Saliency:
             seen.append(size[: max(0, shown - int(batch.index[0]))].cpu())
         norm, half, zero = torch.cat(rows, 1).numpy()
         x, y = images.batch(slice(shown))
+        pixels = x.mean(1)
+        if x.ndim == 5:  # events of both polarities, summed over time
+            pixels = x.sum((1, 2))
+            pixels = pixels / pixels.amax((1, 2), keepdim=True).clamp_min(1e-9)
         maps = torch.cat(seen).numpy()
         height, width = maps.shape[1:]
         axes = {
@@ -152,7 +157,7 @@ class Saliency:
             n,
             axes,
             gradient=(maps, grid, "loss a pixel unit", "|gradient| summed over channels"),
-            pixels=(x.mean(1).numpy(), grid, "1", "the image, mean over channels"),
+            pixels=(pixels.numpy(), grid, "1", "the image, mean over channels"),
             label=(y.numpy(), ["shown"], "class", "true class"),
             norm=(norm, ["image"], "1", "L2 norm of the gradient"),
             half=(

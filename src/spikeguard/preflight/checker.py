@@ -18,6 +18,7 @@ from spikeguard.models.adapters.classifier import Foreign
 from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
 from spikeguard.models.adapters.presentation import taken
 from spikeguard.neurons.modes import spiking_layers
+from spikeguard.preflight.axes import require_axes
 from spikeguard.preflight.chance import guesses
 from spikeguard.preflight.gradient import require_gradient
 from spikeguard.preflight.modes import TrainingModeError, evaluation_mode_required
@@ -129,6 +130,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Preflight
         mode.
     """
     x, y = _as_evaluated(x, y, scaled=space_of(model) == PIXELS)
+    require_axes(model, x)
     require_inputs(x, y, space_of(model))
     if len(x) < 2:
         raise ValueError("check: needs at least 2 images, to compare batches of different sizes.")

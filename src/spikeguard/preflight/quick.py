@@ -21,6 +21,7 @@ from spikeguard.attacks.searches.converging import Converging
 from spikeguard.attacks.searches.portfolio import portfolio
 from spikeguard.encoders.input_space import space_of
 from spikeguard.neurons.modes import spiking_layers
+from spikeguard.preflight.axes import require_axes
 from spikeguard.preflight.gradient import beats_its_negative
 from spikeguard.preflight.modes import TrainingModeError, evaluation_mode_required
 from spikeguard.preflight.padding import padding_recorded
@@ -88,6 +89,7 @@ def quick_check(
         AttackError: If weights or logits are not finite.
     """
     x, y = x[:SAMPLES], y[:SAMPLES]
+    require_axes(model, x)
     require_inputs(x, y, space_of(model))
     require_finite_weights(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from spikeguard.config.plugins import NO_PLUGINS, SEARCHED, Plugins, import_part
 from spikeguard.data.datasets import DATASETS
 from spikeguard.data.images import ImageSet, Splits
 from spikeguard.data.own import EvaluationImages
+from spikeguard.encoders.input_space import InputSpace, require_same_kind, space_of
 from spikeguard.evaluation.parallel import Reload
 from spikeguard.export.importer import load_nir
 from spikeguard.models.adapters.classifier import Foreign, foreign
@@ -105,7 +106,12 @@ def load_foreign_model(
             "images, or my_module:function."
         )
     images = load_test_images(data, data_root, plugins=plugins)
-    adapted = _built(model, weights, T, framework, readout)
+    adapted = _built(model, weights, T, framework, readout, images.test.space)
+    images = _in_steps(images, adapted)
+    try:
+        require_same_kind(space_of(adapted), images.test.space, f"--data: {data}")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     x, y = images.test.batch(slice(_CHECKED))
     try:
         preflight = examine(adapted, x, y) if check else None
@@ -133,7 +139,7 @@ def load_foreign_model(
     shown = {"check": {name: v for name, v in found.items() if name not in card}} if found else {}
     with locked(path, if_writable=True):
         write_or_check_card(path, card, {"arguments": words, **shown})
-    how = (model, weights, T, framework, readout)
+    how = (model, weights, T, framework, readout, images.test.space)
     digests = (weights_now, images.test.digest)
     again = partial(_reloaded, how, data, data_root, digests, plugins)
     return ForeignSubject(path, adapted, images, preflight, again, plugins)
@@ -152,7 +158,12 @@ def results_folder(model: str, out: Path | None) -> Path:
 
 
 def _built(
-    model: str, weights: Path | None, T: int | None, framework: Any, readout: Any
+    model: str,
+    weights: Path | None,
+    T: int | None,
+    framework: Any,
+    readout: Any,
+    space: InputSpace,
 ) -> nn.Module:
     if model.startswith(_NIR):
         for name, given in (("weights", weights), ("framework", framework), ("readout", readout)):
@@ -162,13 +173,29 @@ def _built(
     made = call_factory(model)
     if weights is not None:
         load_weights(weights, made.model if isinstance(made, Foreign) else made)
-    return _adapted(made, T, framework, readout)
+    return _adapted(made, T, framework, readout, space)
+
+
+def _in_steps(images: Splits | EvaluationImages, model: nn.Module) -> Splits | EvaluationImages:
+    """Return images with recordings, where there are any, framed in the steps of the model."""
+    T = getattr(model, "T", None)
+
+    def framed(part: Any) -> Any:
+        if part is None or not hasattr(part, "framing") or T in (None, part.framing.T):
+            return part
+        return replace(part, framing=replace(part.framing, T=T))
+
+    parts = {name: framed(getattr(images, name)) for name in ("test", "val")}
+    if all(part is getattr(images, name) for name, part in parts.items()):
+        return images
+    return EvaluationImages(parts["test"], parts["val"])
 
 
 def _reloaded(
     how: tuple[Any, ...], data: str, root: Path | None, digests: tuple[str, str], plugins: Plugins
 ) -> tuple[nn.Module, ImageSet]:
-    adapted, images = _built(*how), load_test_images(data, root, plugins=plugins).test
+    adapted = _built(*how)
+    images = _in_steps(load_test_images(data, root, plugins=plugins), adapted).test
     if weights_of(adapted) != digests[0]:
         raise ConfigError(
             f"--jobs: {how[0]} makes other weights at every call; pass --weights, or --jobs 1."
@@ -246,7 +273,9 @@ def _is_state_dict(found: object) -> bool:
     )
 
 
-def _adapted(made: nn.Module, T: int | None, framework: Any, readout: Any) -> nn.Module:
+def _adapted(
+    made: nn.Module, T: int | None, framework: Any, readout: Any, space: InputSpace
+) -> nn.Module:
     if isinstance(made, Foreign | SNN):
         given = [n for n, v in (("T", T), ("framework", framework), ("readout", readout)) if v]
         if given:
@@ -257,7 +286,7 @@ def _adapted(made: nn.Module, T: int | None, framework: Any, readout: Any) -> nn
         return made
     if T is None:
         raise ConfigError("--T: pass the number of time steps the network was trained with.")
-    return foreign(made, T=T, framework=framework or "auto", readout=readout)
+    return foreign(made, T=T, framework=framework or "auto", readout=readout, space=space)
 
 
 def write_or_check_card(path: Path, card: dict[str, Any], more: dict[str, Any]) -> None:

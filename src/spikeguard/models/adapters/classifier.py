@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from spikeguard.encoders.input_space import PIXELS, InputSpace
 from spikeguard.models.adapters.foreign_neuron import ForeignNeuron
 from spikeguard.models.adapters.frameworks import FRAMEWORKS
 from spikeguard.models.adapters.frameworks.base import Framework
@@ -42,6 +43,7 @@ def foreign(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     example: Tensor | None = None,
+    space: InputSpace | None = None,
 ) -> Foreign:
     """Wrap a network of SpikingJelly, snnTorch, Norse or a paper's code as a classifier.
 
@@ -59,12 +61,16 @@ def foreign(
             that returns [B, K] has its own readout.
         presentation: How an image is presented: the model is called once with T copies ("sequence",
             [T, B, ...]), T times ("steps"), or once with the image because it loops over time
-            itself ("inside"). "auto" detects it by trial calls with two and three images.
+            itself ("inside"). "auto" detects it by trial calls with two and three images. Event
+            frames are [T, B, C, H, W] in a "sequence" and [B, T, C, H, W] "inside".
         output: Index of the element to use where the model returns a tuple; 0 is the spikes.
         mean: Per-channel mean, or one number for all channels; subtracted first, for a network
             trained on normalised images.
         std: Per-channel standard deviation, > 0, divided by after that.
         example: Images [B, ...] for the trial calls; default the images of the first call.
+        space: The inputs that the network takes, for one of event frames [B, T, C, H, W]:
+            ``InputSpace(high=1.0, whole=True, temporal=True)`` are frames of 0 and 1. Default:
+            images in [0, 1].
 
     Raises:
         ValueError: If an argument is invalid, the framework is not recognised, or the model cannot
@@ -84,6 +90,7 @@ def foreign(
         output=output,
         mean=mean,
         std=std,
+        space=space or PIXELS,
     )
     if example is not None:
         with torch.no_grad():
@@ -100,6 +107,7 @@ class Foreign(nn.Module):
         framework: "spikingjelly", "snntorch", "norse" or "stateless".
         readout: How outputs over time become logits; "own" if the network returns logits.
         presentation: "sequence", "steps" or "inside"; "auto" until the first call.
+        input_space: The inputs that the network takes.
     """
 
     mean: Tensor
@@ -116,6 +124,7 @@ class Foreign(nn.Module):
         output: int,
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
+        space: InputSpace = PIXELS,
     ):
         super().__init__()
         if not isinstance(model, nn.Module):
@@ -138,6 +147,7 @@ class Foreign(nn.Module):
         model = unwrapped(model)
         self.model = model
         self.T = T
+        self.input_space = space
         self.framework = recognised(model, framework)
         self.presentation: Presentation | Literal["auto"] = presentation
         self.readout: ForeignReadout | Literal["own"] | None = readout
@@ -166,26 +176,44 @@ class Foreign(nn.Module):
         return self._tried
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images [B, ...] in [0, 1] to logits [B, K], in the type of the network's weights."""
+        """Map images [B, ...] in [0, 1] to logits [B, K], in the type of the network's weights.
+
+        A network of event frames takes [B, T, C, H, W].
+        """
         if not x.is_floating_point():
+            remedy = "x.float()" if self.input_space.temporal else "x.float() / 255"
             raise ValueError(
-                f"foreign: expects floating-point inputs in [0, 1], got {x.dtype}; "
-                "use x.float() / 255."
+                f"foreign: expects floating-point inputs in {self.input_space.box}, got {x.dtype}; "
+                f"use {remedy}."
+            )
+        if self.input_space.temporal and (x.ndim != 5 or x.shape[1] != self.T):
+            raise ValueError(
+                f"foreign: expects event frames [B, T, C, H, W] with T = {self.T}, got "
+                f"{list(x.shape)}."
             )
         x = self._normalised(in_dtype_of(self.model, x))
         if not self._tried:
             self._try(x)
         assert self.presentation != "auto"
         with self._running():
-            out = present(self.model, x, self.T, self.presentation, self.output)
+            out = present(
+                self.model,
+                x,
+                self.T,
+                self.presentation,
+                self.output,
+                temporal=self.input_space.temporal,
+            )
         return self._read(out, len(x))
 
     def present(self, frames: Tensor) -> Tensor:
         """Map one image per step, [T, B, ...], to logits [B, K]; see :meth:`forward`.
 
         Raises:
-            ValueError: If the network loops over time itself, or the steps are not T.
+            ValueError: If the network takes event frames, loops over time itself, or the steps are not T.
         """
+        if self.input_space.temporal:
+            raise ValueError("foreign: the network takes event frames; call it with them.")
         if len(frames) != self.T:
             raise ValueError(f"foreign: {len(frames)} frames for T={self.T} steps.")
         if not self._tried:
@@ -221,12 +249,13 @@ class Foreign(nn.Module):
     def _normalised(self, x: Tensor) -> Tensor:
         if not len(self.std):
             return x
-        if len(self.std) not in (1, x.shape[1]):
+        axis = 2 if self.input_space.temporal else 1
+        if len(self.std) not in (1, x.shape[axis]):
             raise ValueError(
                 f"foreign: mean and std have {len(self.std)} numbers, the images "
-                f"{list(x.shape[1:])} have {x.shape[1]} channels; pass one number for each."
+                f"{list(x.shape[1:])} have {x.shape[axis]} channels; pass one number for each."
             )
-        shape = (-1, *[1] * (x.ndim - 2))
+        shape = (-1, *[1] * (x.ndim - axis - 1))
         return (x - self.mean.to(x).view(shape)) / self.std.to(x).view(shape)
 
     def _try(self, x: Tensor) -> None:
@@ -243,6 +272,7 @@ class Foreign(nn.Module):
                     output=self.output,
                     multistep=self._known_by.multistep,
                     from_rest=self._from_rest,
+                    temporal=self.input_space.temporal,
                 )
         if found.own_readout and self.readout not in (None, "own"):
             raise ValueError(
@@ -262,4 +292,5 @@ class Foreign(nn.Module):
         return (
             f"framework={self.framework!r}, T={self.T}, presentation={self.presentation!r}, "
             f"readout={readout!r}, spiking_layers={len(self._neurons)}"
+            + (f", space={self.input_space}" if self.input_space.temporal else "")
         )

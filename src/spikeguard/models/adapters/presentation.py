@@ -1,4 +1,4 @@
-"""Present an image to a foreign network over T steps, and detect how it must be presented."""
+"""Present images or event frames to a foreign network over T steps, and detect how."""
 
 from __future__ import annotations
 
@@ -70,14 +70,20 @@ def taken(result: Any, element: int) -> Tensor:
     return result
 
 
-def present(model: nn.Module, x: Tensor, T: int, how: Presentation, output: int) -> Tensor:
+def present(
+    model: nn.Module, x: Tensor, T: int, how: Presentation, output: int, *, temporal: bool = False
+) -> Tensor:
     """Present x [B, ...] and return [T, B, K], or [B, K] if the model has its own readout.
+
+    Images are repeated T times. Where x is ``temporal``, [B, T, ...], frame t is shown at step t: a
+    "sequence" is [T, B, ...], and a model that loops over time itself gets [B, T, ...].
 
     The model gets copies, because some networks write to their argument or change its shape.
     """
     if how == "inside":
         return taken(model(x.clone()), output)
-    return present_frames(model, x.unsqueeze(0).expand(T, *x.shape), how, output)
+    frames = x.transpose(0, 1) if temporal else x.unsqueeze(0).expand(T, *x.shape)
+    return present_frames(model, frames, how, output)
 
 
 def present_frames(model: nn.Module, frames: Tensor, how: Presentation, output: int) -> Tensor:
@@ -109,6 +115,7 @@ def probe(
     output: int,
     multistep: Callable[[nn.Module], bool],
     from_rest: Callable[[], AbstractContextManager[None]],
+    temporal: bool = False,
 ) -> Found:
     """Detect how images must be presented to a model, by trial calls with two and three images.
 
@@ -130,7 +137,7 @@ def probe(
             _counting(layers, multistep, len(images)) as steps,
             reaching(model) as reached,
         ):
-            out = present(model, images, T, how, output)
+            out = present(model, images, T, how, output, temporal=temporal)
         return out, max(steps.values(), default=0)
 
     def refused(images: Tensor, how: Presentation) -> Trial | None:
