@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from spikeguard.config.published import PAPERS, PRINTED_N, Row
+from spikeguard.config.published import PAPERS, Row, printed_samples
 from spikeguard.config.schema import Recipe, load_recipe
 from spikeguard.config.yaml_files import recipe_names
 from spikeguard.system.pixel_units import fraction_text
@@ -17,7 +17,12 @@ __all__ = ["EPS", "NORM", "Protocol", "differences", "protocol_of", "size_differ
 
 EPS, NORM = 8 / 255, "linf"  # radius and norm of all published tables
 _ALIKE = 1e-9  # relative difference of two numbers that are the same setting
-_OTHER_SIZES = ("demo/", "mini/", "medium/")  # recipes that are not of the size of any paper
+_OTHER_SIZES = (
+    "demo/",
+    "events/",
+    "mini/",
+    "medium/",
+)  # recipes that are not of the size of any paper
 
 
 @dataclass(frozen=True)
@@ -87,14 +92,15 @@ def size_differences(recipe: Recipe, row: Row, samples: int | None) -> tuple[str
         found.append(f"data {recipe.data.name}, not {row.dataset}")
     if recipe.data.train_limit is not None:
         found.append(f"{recipe.data.train_limit:,} training images, not all")
-    if samples is not None and samples < PRINTED_N:
-        found.append(f"{samples:,} test images, not {PRINTED_N:,}")
+    printed_n = printed_samples(row.dataset)
+    if samples is not None and samples < printed_n:
+        found.append(f"{samples:,} test images, not {printed_n:,}")
     if name is not None:
         theirs = load_recipe(name)
         pairs = (
             ("held-out share of the training images", *_held_out(recipe, theirs)),
             ("network", recipe.model["name"], theirs.model["name"]),
-            ("width", recipe.model.get("width", 1), theirs.model.get("width", 1)),
+            ("width", *_widths(recipe, theirs)),
             ("epochs", _epochs(recipe), _epochs(theirs)),
             ("T", recipe.model.get("T"), theirs.model.get("T")),
         )
@@ -102,6 +108,13 @@ def size_differences(recipe: Recipe, row: Row, samples: int | None) -> tuple[str
             f"{what} {mine}, not {printed}" for what, mine, printed in pairs if mine != printed
         ]
     return tuple(found)
+
+
+def _widths(mine: Recipe, theirs: Recipe) -> tuple[Any, Any]:
+    """Return both widths; two equal ones where a number of channels meets a multiplier."""
+    found = mine.model.get("width", 1), theirs.model.get("width", 1)
+    other = mine.model["name"] != theirs.model["name"] and type(found[0]) is int
+    return (1, 1) if other else found
 
 
 def _held_out(*recipes: Recipe) -> tuple[str, ...]:

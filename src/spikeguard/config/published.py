@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["PAPERS", "PRINTED_N", "Paper", "Row", "row", "rows"]
+__all__ = ["PAPERS", "PRINTED_N", "Paper", "Row", "printed_samples", "row", "rows"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Paper:
 
 
 PRINTED_N = 10_000  # test images of CIFAR and MNIST, on which the tables are measured
+_OTHER_N = {"cifar10-dvs": 1_000}  # the usual tenth; the papers do not say
 
 PAPERS = {
     "tgo": Paper(
@@ -64,6 +65,11 @@ PAPERS = {
         "clean accuracy only",
     ),
 }
+
+
+def printed_samples(dataset: str) -> int:
+    """Return the number of test samples behind the printed numbers of a data set."""
+    return _OTHER_N.get(dataset, PRINTED_N)
 
 
 _PLACE = ("paper", "table", "dataset", "network", "defence")

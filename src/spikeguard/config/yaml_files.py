@@ -60,10 +60,11 @@ def read(recipe: str | Path) -> dict[str, Any]:
     are appended.
 
     Args:
-        recipe: A path, or the name of a recipe that ships with SpikeGuard.
+        recipe: A path, or the name of a recipe that ships with SpikeGuard. Of a name that only one
+            recipe ends with, the folder may be left out: "nmnist-tgo" is "events/nmnist-tgo".
 
     Raises:
-        ConfigError: If there is no such recipe, it is not a YAML mapping, or it extends itself.
+        ConfigError: If there is no such recipe or several, it is not a YAML mapping, or it extends itself.
     """
     found = _read(_find(str(recipe), base=None), (), {})
     if isinstance(found.get("objective"), Mapping):
@@ -167,6 +168,14 @@ def _find(recipe: str, base: Path | None) -> Path:
         return _PACKAGED / f"{recipe}.yaml"
     if is_file:
         raise ConfigError(f"recipe {recipe}: no such file.")
+    if base is None:
+        ending = [name for name in recipe_names() if name.endswith(f"/{recipe}")]
+        if len(ending) == 1:
+            return _PACKAGED / f"{ending[0]}.yaml"
+        if ending:
+            raise ConfigError(
+                f"recipe {recipe!r}: several end with that name, write one of {', '.join(ending)}."
+            )
     close = difflib.get_close_matches(recipe, recipe_names(), n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ConfigError(

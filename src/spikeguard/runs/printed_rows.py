@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spikeguard.config.protocols import size_differences
-from spikeguard.config.published import PRINTED_N, Row, row
+from spikeguard.config.published import Row, printed_samples, row
 from spikeguard.config.schema import Recipe
 from spikeguard.evaluation.estimates import Estimate
 from spikeguard.evaluation.statistics import OverSeeds, Score, over_seeds
@@ -95,14 +95,16 @@ def _beside(
         attack=attack,
         printed=accuracy,
         ours=ours,
-        difference=None if ours is None else _difference(ours, samples or 1, accuracy),
+        difference=None
+        if ours is None
+        else _difference(ours, samples or 1, printed.dataset, accuracy),
         size=size_differences(runs[0][0], printed, samples),
         note=found[missing or 0].note,
         command=formatting.shell("spikeguard", "attack", str(folder), *options) if options else "",
     )
 
 
-def _difference(ours: OverSeeds, n: int, printed: float) -> Estimate:
+def _difference(ours: OverSeeds, n: int, dataset: str, printed: float) -> Estimate:
     low, high = ours.sampling
     mine = Score(
         ours.mean,
@@ -110,7 +112,7 @@ def _difference(ours: OverSeeds, n: int, printed: float) -> Estimate:
         max(high, high if ours.high is None else ours.high),
         n,
     )
-    return Estimate.unpaired(mine, Score.from_share(printed, PRINTED_N))
+    return Estimate.unpaired(mine, Score.from_share(printed, printed_samples(dataset)))
 
 
 def _results(path: Path) -> list[AttackResult]:
