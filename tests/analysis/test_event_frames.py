@@ -29,7 +29,7 @@ def test_every_analysis_takes_frames_or_says_why_not(name):
             assert "\n" not in str(error)
             continue
         assert found.samples <= 8
-        kind = {label: found for label in ("one", "two")}
+        kind = dict.fromkeys(("one", "two"), found)
         analysis = ANALYSES[name]
         assert isinstance(analysis.result(kind), str)
         analysis.plots(kind)

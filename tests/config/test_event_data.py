@@ -105,6 +105,9 @@ def test_training_takes_a_step_with_every_augmentation(recipe):
 # ------------------------------------------------------------------------ recordings
 
 
+BINARY = InputSpace(whole=True, temporal=True)
+
+
 @dataclass(frozen=True)
 class Framing:
     T: int = 10
@@ -119,7 +122,7 @@ class Recordings:
     name: str = "recordings"
     classes: tuple[str, ...] = ()
     shape: tuple[int, int, int] = (2, 8, 8)
-    space: InputSpace = InputSpace(whole=True, temporal=True)
+    space: InputSpace = BINARY
 
     def batch(self, index):
         n = len(dots(4).labels[index])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from spikeguard.analysis.activity import Activity
 from spikeguard.analysis.base import NotApplicable
+from spikeguard.analysis.examples import Examples
 from spikeguard.analysis.flips import Flips
 from spikeguard.analysis.gain import Gain, layer_gains
 from spikeguard.analysis.gates import Gates
@@ -52,6 +53,7 @@ from spikeguard.models.synaptic_operations import LayerOperations, count_operati
 __all__ = [
     "ANALYSES",
     "Activity",
+    "Examples",
     "Flips",
     "Gain",
     "Gates",

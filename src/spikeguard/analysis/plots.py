@@ -57,6 +57,7 @@ class Heat:
         levels: Number of contour lines over the cells; 0 draws none.
         image: Row 0 at the top and square cells without axes, as for an image.
         grey: Shades of grey, for an image as it is seen.
+        colours: Colours of the whole numbers 0, 1, ... instead of a scale.
     """
 
     z: ArrayLike
@@ -69,6 +70,7 @@ class Heat:
     levels: int = 0
     image: bool = False
     grey: bool = False
+    colours: Sequence[str] = ()
 
     @property
     def grid(self) -> NDArray[Any]:

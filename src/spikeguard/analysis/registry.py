@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from spikeguard.analysis.activity import Activity
+from spikeguard.analysis.examples import Examples
 from spikeguard.analysis.flips import Flips
 from spikeguard.analysis.gain import Gain
 from spikeguard.analysis.gates import Gates
@@ -34,6 +35,7 @@ _ALL: tuple[Callable[..., Any], ...] = (
     Gain,
     Gates,
     Zeros,
+    Examples,
     Saliency,
     Jacobian,
     Regions,

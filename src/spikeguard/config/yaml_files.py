@@ -64,7 +64,8 @@ def read(recipe: str | Path) -> dict[str, Any]:
             recipe ends with, the folder may be left out: "nmnist-tgo" is "events/nmnist-tgo".
 
     Raises:
-        ConfigError: If there is no such recipe or several, it is not a YAML mapping, or it extends itself.
+        ConfigError: If there is no such recipe or several, it is not a YAML mapping, or it extends
+            itself.
     """
     found = _read(_find(str(recipe), base=None), (), {})
     if isinstance(found.get("objective"), Mapping):

@@ -210,7 +210,8 @@ class Foreign(nn.Module):
         """Map one image per step, [T, B, ...], to logits [B, K]; see :meth:`forward`.
 
         Raises:
-            ValueError: If the network takes event frames, loops over time itself, or the steps are not T.
+            ValueError: If the network takes event frames, loops over time itself, or the steps are
+                not T.
         """
         if self.input_space.temporal:
             raise ValueError("foreign: the network takes event frames; call it with them.")

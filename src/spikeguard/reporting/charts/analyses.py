@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -191,13 +191,17 @@ def _add_heat(figure: go.Figure, it: Heat) -> None:
     high = float(np.nanmax(grid)) if it.high is None else it.high
     plain = _PALE if it.levels else _SEQUENTIAL
     scale = _GREYS if it.grey else _DIVERGING if it.diverging else plain
+    if it.colours:
+        scale, low, high = _steps(it.colours), -0.5, len(it.colours) - 0.5
+    bare = it.grey or bool(it.colours)
     x, y = np.asarray(it.x), np.asarray(it.y)
     common = {"x": x, "y": y, "z": _thin(grid), "zmin": low, "zmax": high, "colorscale": scale}
     figure.add_heatmap(
         **common,
-        showscale=not it.grey,
+        showscale=not bare,
         colorbar={"title": {"text": literal(it.unit), "side": "right"}, "thickness": 12},
-        hovertemplate="%{x}, %{y}: %{z:.4g}<extra></extra>",
+        hovertemplate=None if it.colours else "%{x}, %{y}: %{z:.4g}<extra></extra>",
+        hoverinfo="skip" if it.colours else None,
     )
     if it.levels:
         figure.add_contour(
@@ -208,11 +212,17 @@ def _add_heat(figure: go.Figure, it: Heat) -> None:
             line={"width": 1, "color": _CONTOUR},
             hoverinfo="skip",
         )
-    if it.grey:  # no colour bar; as wide as a heat map that has one
+    if bare:  # no colour bar; as wide as a heat map that has one
         figure.update_layout(margin_r=figure.layout.margin.r + _BAR)
     if it.image:
         figure.update_xaxes(visible=False, constrain="domain")
         figure.update_yaxes(visible=False, autorange="reversed", scaleanchor="x")
+
+
+def _steps(colours: Sequence[str]) -> list[tuple[float, str]]:
+    """Return a scale without transitions: a colour for each whole number."""
+    n = len(colours)
+    return [(at / n, colour) for i, colour in enumerate(colours) for at in (i, i + 1)]
 
 
 def _levels(low: float, high: float, count: int) -> dict[str, float]:
