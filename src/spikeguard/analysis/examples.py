@@ -111,7 +111,7 @@ class Examples:
         right, kept, changed, distance, seen, seen_after = torch.cat(rows, 1).numpy()
         before, after, differs = (torch.cat(part).double().numpy() for part in drawn)
         frames = bool(images.space.temporal)
-        axes = {
+        axes: dict[str, Any] = {
             "image": np.arange(n),
             "shown": np.arange(len(before)),
             "plane": ["OFF", "ON"] if frames and before.shape[1] == 2 else ["all"],

@@ -219,10 +219,10 @@ def _add_heat(figure: go.Figure, it: Heat) -> None:
         figure.update_yaxes(visible=False, autorange="reversed", scaleanchor="x")
 
 
-def _steps(colours: Sequence[str]) -> list[tuple[float, str]]:
+def _steps(colours: Sequence[str]) -> list[list[object]]:
     """Return a scale without transitions: a colour for each whole number."""
     n = len(colours)
-    return [(at / n, colour) for i, colour in enumerate(colours) for at in (i, i + 1)]
+    return [[at / n, colour] for i, colour in enumerate(colours) for at in (i, i + 1)]
 
 
 def _levels(low: float, high: float, count: int) -> dict[str, float]:
