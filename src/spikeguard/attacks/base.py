@@ -74,6 +74,8 @@ def describe(part: Any) -> Any:
         return {"kind": type(part).__name__, **inside}
     if isinstance(part, list | tuple):
         return [describe(item) for item in part]
+    if isinstance(part, float) and math.isinf(part):
+        return str(part)  # JSON has no infinity
     if part is None or isinstance(part, bool | int | float | str):
         return part
     return getattr(part, "__name__", type(part).__name__)

@@ -151,7 +151,7 @@ def plan_evaluation(
         shown = sorted(each[:2] if each[2] == 1 else each for each in threats)
         raise ValueError(f"evaluate: attacks must share one threat set, got {shown}.")
     norm, eps, peak = next(iter(threats), (None, 0.0, 1.0))
-    threat = {"norm": norm, "eps": eps} | ({} if peak == 1 else {"peak": peak})
+    threat = {"norm": norm, "eps": eps} | ({} if peak == 1 else {"peak": describe(peak)})
     for attack in list(attacks.values())[:1]:
         require_ball_in_box(attack.threat, images.batch(slice(1))[0])
     n = len(images) if options.limit is None else min(options.limit, len(images))

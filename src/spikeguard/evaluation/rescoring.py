@@ -61,7 +61,7 @@ def rescore(model: nn.Module, data: ImageSet, path: str | Path) -> Rescored:
             f"{list(x.shape)}; pass the images that were attacked."
         )
     if result.threat["norm"] is not None:
-        peak = result.threat.get("peak", 1.0)
+        peak = float(result.threat.get("peak", 1.0))
         THREATS[result.threat["norm"]](result.threat["eps"], peak).check(worst.x, x)
     shown = ImageSet(
         worst.x, y, data.num_classes, "adversarial", 1.0, space=replace(data.space, whole=False)
