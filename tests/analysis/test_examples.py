@@ -14,7 +14,6 @@ from spikeguard.reporting.charts.analyses import drawn
 from tests.toys.analyses import images, network
 from tests.toys.event_frames import T, dots, trained
 
-
 UNIT = Linf(1.0)
 
 

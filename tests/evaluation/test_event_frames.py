@@ -1,4 +1,4 @@
-"""Evaluations on event frames: frames in [0, 1], counts in [0, inf), results that are scored again."""
+"""Evaluations on event frames: in [0, 1], counts in [0, inf), results that are scored again."""
 
 import math
 
