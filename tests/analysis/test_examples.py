@@ -68,7 +68,7 @@ def test_pictures_are_drawn_with_their_own_colours():
     plot = Examples.plots({"one": found})[0]
     assert "classes" in plot.title and plot.marks[0].grid.shape == (8, 2 * 8 + 1)
     (trace,) = drawn(plot, {}, id="a").figure.data
-    assert (trace.zmin, trace.zmax, trace.showscale) == (-0.5, 24.5, False)
+    assert (trace.zmin, trace.zmax, trace.showscale) == (-0.5, 80.5, False)
     assert [colour for _, colour in trace.colorscale][::2] == list(plot.marks[0].colours)
 
 

@@ -31,7 +31,7 @@ from spikeguard.system.progress import ProgressCallback
 
 __all__ = ["Examples"]
 
-_LEVELS = 4  # shades of a polarity above "no event"
+_LEVELS = 8  # shades of a polarity above "no event"
 _OFF, _ON = (0, 96, 192), (208, 64, 0)  # colours of the largest sum of one polarity
 _EMPTY = 253  # almost white: a cell without events
 
@@ -208,7 +208,7 @@ def _heat(pictures: NDArray[Any], high: float) -> Heat:
     x, y = np.arange(joined.shape[2]), np.arange(joined.shape[1])
     if len(joined) == 1:
         return Heat((joined[0] / high).round(3), x, y, "", 0, 1, image=True, grey=True)
-    off, on = np.ceil(_LEVELS * joined / high - 1e-9).clip(0, _LEVELS)
+    off, on = np.round(_LEVELS * joined / high).clip(0, _LEVELS)
     return Heat(off * (_LEVELS + 1) + on, x, y, "", image=True, colours=_COLOURS)
 
 
