@@ -1,20 +1,21 @@
 """Event data in recipes: encoder, number of frames, framing, and short names of recipes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from spikeguard.config.builder import build
+from spikeguard.config.builder import build, load_data
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.event_data import in_steps
 from spikeguard.config.schema import load_recipe
 from spikeguard.config.yaml_files import read
-from spikeguard.data import Splits
+from spikeguard.data import Framing, Recording, Splits, from_recordings
 from spikeguard.encoders.event_frames import EventFrames
 from spikeguard.encoders.input_space import InputSpace, space_of
-from tests.toys.event_frames import CLASSES, T, dots
+from tests.toys.event_files import write_nmnist
+from tests.toys.event_frames import T, dots
 
 SMALL = """
 data: {{name: {file}, val_fraction: 0.25}}
@@ -105,32 +106,10 @@ def test_training_takes_a_step_with_every_augmentation(recipe):
 # ------------------------------------------------------------------------ recordings
 
 
-BINARY = InputSpace(whole=True, temporal=True)
-
-
-@dataclass(frozen=True)
-class Framing:
-    T: int = 10
-
-
-@dataclass(frozen=True, eq=False)
-class Recordings:
-    """A data set that is framed when it is read, like one of recordings on disk."""
-
-    framing: Framing = Framing()
-    num_classes: int = CLASSES
-    name: str = "recordings"
-    classes: tuple[str, ...] = ()
-    shape: tuple[int, int, int] = (2, 8, 8)
-    space: InputSpace = BINARY
-
-    def batch(self, index):
-        n = len(dots(4).labels[index])
-        return torch.zeros(n, self.framing.T, *self.shape), torch.zeros(n, dtype=torch.int64)
-
-
 def test_recordings_are_framed_in_the_steps_of_the_network(recipe):
-    data = Splits(Recordings(), None, Recordings(), (0.0, 0.0), (1.0, 1.0))
+    events = Recording([0, 5, 9], x=[3, 3, 0], y=[1, 1, 0], p=[1, 1, 0], sensor=(8, 8))
+    made = from_recordings([events] * 4, [0, 1, 2, 3])
+    data = Splits(made, None, made, (0.0, 0.0), (1.0, 1.0))
     again = in_steps(recipe("model.T=6"), data)
     assert (again.train.framing.T, again.val, again.test.framing.T) == (6, None, 6)
     assert in_steps(recipe("model.T=6"), again) is again
@@ -139,6 +118,27 @@ def test_recordings_are_framed_in_the_steps_of_the_network(recipe):
     assert in_steps(recipe(), replace(again)).test.framing.T == 4
     said = line(lambda: in_steps(recipe("model.T="), data))
     assert "model.T in recipe small" in said and "write model.T" in said
+
+
+def test_the_recipes_of_nmnist_read_framed_recordings(tmp_path):
+    """The official layout on disk, in frames of the stated size and of the T of the network."""
+    write_nmnist(tmp_path)
+    small = ["data.train_limit=", "model.width=2", "model.hidden=4", "evaluate.limit="]
+    for name, size, steps in (("nmnist-vanilla", 17, 10), ("nmnist-at-tgo", 12, 3)):
+        changes = [*small, f"data.frames.size={size}", f"model.T={steps}", "data.val_fraction=0.5"]
+        built = build(load_recipe(name, changes), tmp_path)
+        assert built.data.train.framing.T == built.model.T == steps
+        assert built.model.in_shape == (steps, 2, size, size)
+        x = built.data.train.batch(slice(2))[0]
+        assert built.model(x).shape == (2, 10) and x.shape == (2, *built.model.in_shape)
+    default = load_recipe("nmnist-vanilla", [*small, "data.frames=", "model.T=5"])
+    assert load_data(default, tmp_path).test.framing == Framing(T=5)
+    said = line(lambda: build(load_recipe("nmnist-vanilla", ["data.frames.buy=time"]), tmp_path))
+    assert "data.frames in recipe events/nmnist-vanilla" in said and "Did you mean 'by'?" in said
+    said = line(lambda: build(load_recipe("nmnist-vanilla", ["data.frames.T=3"]), tmp_path))
+    assert "data.frames.T" in said and "leave it out" in said
+    said = line(lambda: build(load_recipe("demo/vanilla", ["data.frames.by=time"])))
+    assert "holds images, and frames is for event" in said and "leave it out" in said
 
 
 # ----------------------------------------------------------------------- short names

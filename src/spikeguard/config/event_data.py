@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -29,12 +28,13 @@ def framing(recipe: Recipe) -> dict[str, Any]:
     """
     if recipe.data.frames is None:
         return {}
-    part = importlib.import_module("spikeguard.data.events.framing").Framing
+    from spikeguard.data.events.framing import Framing
+
     fields = dict(recipe.data.frames)
     if type(fields.get("size")) is int:
         fields["size"] = [fields["size"]] * 2
     where = ConfigPath("data.frames", recipe.label)
-    return {"framing": call_checked(part, fields, where, T=_steps(recipe))}
+    return {"framing": call_checked(Framing, fields, where, T=_steps(recipe))}
 
 
 def in_steps(recipe: Recipe, data: Splits) -> Splits:

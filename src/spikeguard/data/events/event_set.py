@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import multiprocessing
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from spikeguard.data.conversion import as_labels, check_labels
 from spikeguard.data.events.framing import Framing
 from spikeguard.data.events.recording import BadRecording, Recording
 from spikeguard.data.images import ImageSet
+from spikeguard.encoders.input_space import PIXELS, InputSpace
 
 __all__ = ["UNSCALED", "EventSet", "Place", "SkippedRecordingWarning"]
 
@@ -43,14 +43,10 @@ class Place:
     part: tuple[int, ...] = ()
 
 
-def _space(framing: Framing) -> Any:
+def _space(framing: Framing) -> InputSpace:
     """Return the ``InputSpace`` of frames: 0 and 1, or whole numbers >= 0; with a time axis."""
-    try:
-        module = importlib.import_module("spikeguard.encoders.input_space")
-    except ModuleNotFoundError:
-        return None
     high = 1.0 if framing.values == "binary" else float("inf")
-    return module.InputSpace(high=high, whole=True, temporal=True)
+    return InputSpace(high=high, whole=True, temporal=True)
 
 
 def _in_memory(place: Place) -> Recording:
@@ -95,7 +91,7 @@ class EventSet(ImageSet):
     sensor: tuple[int, int] = field(kw_only=True)
     framing: Framing = field(kw_only=True, default=Framing(T=10))
     skipped: tuple[str, ...] = field(kw_only=True, default=(), repr=False)
-    space: Any = field(kw_only=True, default=None, repr=False)
+    space: InputSpace = field(kw_only=True, default=PIXELS, repr=False)
 
     def __post_init__(self) -> None:
         where = f"EventSet {self.name!r}"
