@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spikeguard.attacks.base import FORWARD, Attack, AttackError, NoGradientError, cost, describe
+from spikeguard.attacks.event_threats import EVENT_THREATS, Counts, Edits, Flips, Retiming
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.assg import ASSG
 from spikeguard.attacks.gradients.base import Backprop, EoT, Gradient, SwapSurrogate, gradient_cost
@@ -58,10 +59,14 @@ __all__ = [
     "CANDIDATES",
     "CASCADES",
     "Converging",
+    "Counts",
+    "EVENT_THREATS",
+    "Edits",
     "EoT",
     "FAB",
     "FGSM",
     "FORWARD",
+    "Flips",
     "GRADIENTS",
     "Gradient",
     "Graphed",
@@ -82,6 +87,7 @@ __all__ = [
     "PGD",
     "RFGSM",
     "RGA",
+    "Retiming",
     "SAPGD",
     "SUITES",
     "Square",
