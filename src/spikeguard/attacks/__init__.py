@@ -32,6 +32,12 @@ from spikeguard.attacks.model_access import (
 from spikeguard.attacks.registry import ATTACKS, GRADIENTS
 from spikeguard.attacks.searches.apgd import APGD
 from spikeguard.attacks.searches.converging import Converging
+from spikeguard.attacks.searches.events.greedy import EventGreedy
+from spikeguard.attacks.searches.events.raw_events import RawEvents
+from spikeguard.attacks.searches.events.retiming import SpikeRetiming
+from spikeguard.attacks.searches.events.sda import SDA
+from spikeguard.attacks.searches.events.spike_compatible import SpikeCompatible
+from spikeguard.attacks.searches.events.spikefool import SpikeFool
 from spikeguard.attacks.searches.fab import FAB
 from spikeguard.attacks.searches.local_climb import LocalClimb
 from spikeguard.attacks.searches.mifgsm import MIFGSM
@@ -63,6 +69,7 @@ __all__ = [
     "EVENT_THREATS",
     "Edits",
     "EoT",
+    "EventGreedy",
     "FAB",
     "FGSM",
     "FORWARD",
@@ -87,9 +94,14 @@ __all__ = [
     "PGD",
     "RFGSM",
     "RGA",
+    "RawEvents",
     "Retiming",
     "SAPGD",
+    "SDA",
     "SUITES",
+    "SpikeCompatible",
+    "SpikeFool",
+    "SpikeRetiming",
     "Square",
     "State",
     "Step",

@@ -14,6 +14,12 @@ from spikeguard.attacks.gradients.membrane_readout import MembraneReadout
 from spikeguard.attacks.gradients.nes import NES
 from spikeguard.attacks.gradients.spiking_rules import BPTR, HART, PDSG, RGA
 from spikeguard.attacks.searches.apgd import APGD
+from spikeguard.attacks.searches.events.greedy import EventGreedy
+from spikeguard.attacks.searches.events.raw_events import RawEvents
+from spikeguard.attacks.searches.events.retiming import SpikeRetiming
+from spikeguard.attacks.searches.events.sda import SDA
+from spikeguard.attacks.searches.events.spike_compatible import SpikeCompatible
+from spikeguard.attacks.searches.events.spikefool import SpikeFool
 from spikeguard.attacks.searches.fab import FAB
 from spikeguard.attacks.searches.mifgsm import MIFGSM
 from spikeguard.attacks.searches.mtpgd import MTPGD
@@ -35,6 +41,12 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "fab": FAB,
     "square": Square,
     "noise": UniformNoise,
+    "greedy": EventGreedy,
+    "spike-compatible": SpikeCompatible,
+    "sda": SDA,
+    "spikefool": SpikeFool,
+    "raw-events": RawEvents,
+    "retiming": SpikeRetiming,
 }
 
 GRADIENTS: dict[str, Callable[..., Gradient]] = {

@@ -157,14 +157,14 @@ def _shared(values: Tensor, limits: Limits) -> Tensor:
     for line in range(count):
         after = torch.full_like(best, -torch.inf)
         pick = torch.zeros_like(best, dtype=torch.int32)
-        for shift in range(min(shifts, sizes[0])):
-            for moved in range(min(moves, sizes[1])):
+        for s in range(min(shifts, sizes[0])):
+            for m in range(min(moves, sizes[1])):
                 came = torch.full_like(best, -torch.inf)
-                own = values[:, line, shift, moved, None, None]
-                came[:, shift:, moved:] = best[:, : sizes[0] - shift, : sizes[1] - moved] + own
+                own = values[:, line, s, m, None, None]
+                came[:, s:, m:] = best[:, : sizes[0] - s, : sizes[1] - m] + own
                 better = came > after
                 after = torch.where(better, came, after)
-                pick = torch.where(better, shift * moves + moved, pick)
+                pick = torch.where(better, s * moves + m, pick)
         best = after
         picks.append(pick)
     flat = best.flatten(1).argmax(1)

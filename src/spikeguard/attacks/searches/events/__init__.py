@@ -1,0 +1,1 @@
+"""Searches on event grids [B, T, C, H, W]."""

@@ -1,0 +1,212 @@
+"""RawEvents: the attack on raw events, a choice of no event, OFF or ON for every position."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from spikeguard.attacks.base import FORWARD
+from spikeguard.attacks.gradients.base import (
+    BACKPROP,
+    Gradient,
+    gradient_cost,
+    is_adaptive,
+    start_search,
+)
+from spikeguard.attacks.losses import Loss, cross_entropy
+from spikeguard.attacks.model_access import classify, crafting, is_stochastic
+from spikeguard.attacks.searches.events.choices import Choices
+from spikeguard.attacks.searches.events.search_batch import kept, require_norm, require_positive
+from spikeguard.attacks.searches.restarts import rows
+from spikeguard.attacks.searches.stepwise import Watch
+from spikeguard.attacks.threat import Threat
+from spikeguard.rng import Randomness, SampleStreams
+
+__all__ = ["RawEvents"]
+
+_MOMENTUM, _SQUARES, _SMALL = 0.9, 0.999, 1e-8  # Adam
+
+
+@dataclass(frozen=True)
+class RawEvents:
+    r"""Direct attack on raw events: a three-way choice for every candidate position.
+
+    A candidate position (t, h, w) holds no event, an OFF or an ON event, by the logits a. In every
+    step ``samples`` grids are drawn: the Gumbel-softmax of a at a ``temperature`` is the soft
+    grid, its largest choice the hard one. The gradient of the loss at the hard grid is passed on to
+    the soft one (straight through). Adam ascends the mean over the samples of
+
+    .. math:: L(E) - \lambda\,\|E - E_0\|_1 - \mu\,\max(0,\ |n(E) - n(E_0)| - r\,n(E_0))
+
+    where the second term is the cost of the edits (insertion and deletion 1, change of polarity 2)
+    and the third keeps the number of events n in an interval. The model sees only hard grids of the
+    threat set, with the likeliest of their changes where the budget does not allow all of them. The
+    search of a sample ends at the first one that fools the model.
+
+    **Soft and hard success.** A soft grid is no input that a camera could make, yet fools the model
+    far more often. :meth:`with_record` also says where a soft grid did.
+
+    The source's candidates are the events of the sample and those of a sample of the target class,
+    and it searches towards that class. Here they are the positions within ``reach`` of an event,
+    and the loss is untargeted: a result does not depend on other samples.
+
+    Args:
+        threat: Edits or flips.
+        steps: Steps, >= 1.
+        samples: Grids drawn in a step, the M of the source, >= 1.
+        temperature: Temperature of the Gumbel-softmax, > 0.
+        step_size: Step of Adam, > 0.
+        cost_weight: The weight lambda, >= 0.
+        interval: The share r by which the number of events may change without penalty, >= 0.
+        interval_weight: The weight mu, >= 0.
+        reach: Distance of a candidate from an event in t, h and w, >= 0.
+        loss: Per-sample loss to maximise.
+        gradient: How the loss is differentiated.
+
+    Raises:
+        ValueError: If a setting is out of range, or the threat set is of another kind.
+
+    Source: Yao et al., "Exploring vulnerabilities in spiking neural networks: direct adversarial
+        attacks on raw event data", ECCV 2024; used in appendix A of TGO (arXiv:2602.20548).
+    """
+
+    norms: ClassVar[tuple[str, ...]] = ("edits", "flips")
+    exempt_from: ClassVar[frozenset[str]] = frozenset({"linear_optimum"})
+
+    threat: Threat
+    steps: int = 50
+    samples: int = 4
+    temperature: float = 1.0
+    step_size: float = 0.3
+    cost_weight: float = 1e-3
+    interval: float = 0.5
+    interval_weight: float = 1e-3
+    reach: int = 1
+    loss: Loss = cross_entropy
+    gradient: Gradient = BACKPROP
+
+    def __post_init__(self) -> None:
+        require_norm(self)
+        require_positive(self, "steps", "samples")
+        for name in ("temperature", "step_size"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"RawEvents: {name} must be positive, got {getattr(self, name)}.")
+        for name in ("cost_weight", "interval", "interval_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"RawEvents: {name} must be >= 0, got {getattr(self, name)}.")
+        if type(self.reach) is not int or self.reach < 0:
+            raise ValueError(f"RawEvents: reach is a whole number >= 0, got {self.reach!r}.")
+
+    @property
+    def cost(self) -> float:
+        """Gradient evaluations per sample; each step has one forward pass at a soft grid."""
+        return self.steps * (self.samples * gradient_cost(self.gradient) + FORWARD)
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
+    ) -> Tensor:
+        """Return adversarial inputs shaped like ``x``; ``model`` is left unchanged."""
+        return self.with_record(model, x, y, generator=generator)[0]
+
+    def with_record(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return adversarial inputs, and by name what else was found out about each sample.
+
+        Returns:
+            Inputs shaped like ``x``, and ``{"soft": fooled}``: whether a soft grid of the search,
+            or the result, fooled the model [B].
+        """
+        with crafting(model, x, y, generator) as streams:
+            return _Search(self, model, x.detach(), y, streams).run()
+
+
+class _Search:
+    """The state of the search of one batch; fooled samples leave it."""
+
+    def __init__(
+        self, attack: RawEvents, model: nn.Module, x: Tensor, y: Tensor, streams: SampleStreams
+    ):
+        self.attack = replace(attack, gradient=start_search(attack.gradient))
+        self.model, self.x, self.y, self.streams = model, x, y, streams
+        self.noisy = is_stochastic(model)
+        self.drops = not self.noisy and not is_adaptive(attack.gradient)
+        self.choices = Choices.around(x, attack.reach)
+        self.logits = self.choices.start()
+        self.memory = torch.zeros_like(self.logits), torch.zeros_like(self.logits)
+        self.soft = torch.zeros_like(y, dtype=torch.bool)
+
+    def run(self) -> tuple[Tensor, dict[str, Tensor]]:
+        found, soft = self.x.clone(), self.soft.clone()
+        hard = torch.zeros_like(soft)
+        left = torch.arange(len(self.x), device=self.x.device)
+        for number in range(1, self.attack.steps + 1):
+            point, wrong = self._step(number)
+            soft[left] |= self.soft | wrong
+            new = ~hard[left]
+            found[left[new]] = point[new]
+            hard[left] |= wrong
+            if self.drops and bool(wrong.any()):
+                left = left[~wrong]
+                self._take((~wrong).nonzero()[:, 0])
+            if not len(left) or bool(hard.all()):
+                break
+        return found, {"soft": soft}
+
+    def _step(self, number: int) -> tuple[Tensor, Tensor]:
+        """Draw grids and take a step; return the first that fools the model, else the last one."""
+        attack, x, y = self.attack, self.x, self.y
+        logits = self.logits.detach().requires_grad_()
+        point, wrong = x, torch.zeros_like(y, dtype=torch.bool)
+        ascent = torch.zeros_like(logits)
+        for draw in range(attack.samples):
+            noise = _gumbel(self.streams, logits)
+            with torch.enable_grad():
+                soft = self.choices.soft((logits + noise) / attack.temperature)
+            hard = self.choices.hard(logits.detach() + noise)
+            tried = kept(attack.threat, hard, x, (hard - x).abs() * (soft.detach() - x).abs())
+            watch = Watch(attack.loss)
+            _, grad = attack.gradient(self.model, tried, y, watch)
+            with torch.enable_grad():
+                value = (grad * soft).flatten(1).sum(1) - self._penalty(soft)
+                (slope,) = torch.autograd.grad(value.sum(), logits)
+            ascent += slope / attack.samples
+            now = watch.outcome(y) & (not self.noisy)
+            point = torch.where(rows(wrong, x), point, tried)
+            wrong = wrong | now
+            if not draw:
+                self.soft = classify(self.model, soft.detach(), y).argmax(1) != y
+        self._climb(ascent, number)
+        return point, wrong
+
+    def _penalty(self, soft: Tensor) -> Tensor:
+        """Return the cost of the edits and of leaving the interval [B], by the soft grid."""
+        attack = self.attack
+        edits = (soft - self.x).abs().flatten(1).sum(1)
+        before, after = self.x.flatten(1).sum(1), soft.flatten(1).sum(1)
+        beyond = ((after - before).abs() - attack.interval * before).clamp_min(0)
+        return attack.cost_weight * edits + attack.interval_weight * beyond
+
+    def _climb(self, slope: Tensor, number: int) -> None:
+        """Take a step of Adam."""
+        first, second = self.memory
+        first = _MOMENTUM * first + (1 - _MOMENTUM) * slope
+        second = _SQUARES * second + (1 - _SQUARES) * slope.square()
+        self.memory = first, second
+        scale = (second / (1 - _SQUARES**number)).sqrt() + _SMALL
+        self.logits = self.logits + self.attack.step_size * first / (1 - _MOMENTUM**number) / scale
+
+    def _take(self, at: Tensor) -> None:
+        self.x, self.y, self.logits = self.x[at], self.y[at], self.logits[at]
+        self.memory = self.memory[0][at], self.memory[1][at]
+        self.choices, self.streams = self.choices.take(at), self.streams.take(at)
+
+
+def _gumbel(streams: SampleStreams, like: Tensor) -> Tensor:
+    """Return standard Gumbel noise."""
+    u = streams.uniform(like.shape, device=like.device).double() + 2.0**-25
+    return -torch.log(-torch.log(u)).to(like.dtype)
