@@ -21,22 +21,28 @@ def rows(values: Tensor, like: Tensor) -> Tensor:
 
 
 def until_fooled(
-    attack: Stepwise, model: nn.Module, x: Tensor, y: Tensor, streams: SampleStreams
+    attack: Stepwise,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    streams: SampleStreams,
+    round_: int = 0,
 ) -> Tensor:
-    """Run a search of one round step by step; fooled samples leave the batch.
+    """Run one round of a search step by step; fooled samples leave the batch.
 
     For a fooled sample the result is the point evaluated in that step, for others the final result
     of the search.
 
     Args:
-        attack: A search of one round for which ``can_step`` holds.
+        attack: A search for which ``can_step`` holds.
         model: The model, inside ``crafting``.
         x: Inputs [B, ...].
         y: Labels [B].
         streams: The streams yielded by ``crafting``.
+        round_: The round, counted from 0.
     """
     found, here = x.detach().clone(), torch.arange(len(x), device=x.device)
-    state = attack.begin(x, y, streams, 0)
+    state = attack.begin(x, y, streams, round_)
     while len(here):
         made = attack.step(model, x, y, state)
         state, stays = made.state, ~(made.fooled | made.over)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from spikeguard.attacks.base import FORWARD
 from spikeguard.attacks.event_threats import Retiming
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost
 from spikeguard.attacks.losses import Loss, cross_entropy
@@ -18,14 +19,14 @@ from spikeguard.attacks.searches.events.search_batch import (
     require_positive,
     run_search,
 )
-from spikeguard.attacks.searches.restarts import rows
+from spikeguard.attacks.searches.restarts import best_round, rows
 from spikeguard.attacks.searches.stepwise import State, Step, Watch
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams
 
 __all__ = ["SpikeRetiming"]
 
-_START = 0.1  # spread of the random logits at the start
+_START, _RESTART = 0.1, 1.0  # spread of the random logits, of the first search and the others
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class SpikeRetiming:
         steps: Gradient steps, >= 1.
         step_size: Length of a step of the logits, > 0.
         capacity: Weight of the penalty of crowded bins, >= 0.
+        restarts: Searches, >= 1; the next one, from logits that differ more, is of the samples that
+            are not fooled yet.
         loss: Per-sample loss to maximise.
         gradient: How the loss is differentiated.
 
@@ -60,12 +63,13 @@ class SpikeRetiming:
     steps: int = 20
     step_size: float = 0.5
     capacity: float = 1.0
+    restarts: int = 1
     loss: Loss = cross_entropy
     gradient: Gradient = BACKPROP
 
     def __post_init__(self) -> None:
         require_norm(self)
-        require_positive(self, "steps")
+        require_positive(self, "steps", "restarts")
         if not 0 < self.step_size < math.inf:
             raise ValueError(f"SpikeRetiming: step_size must be positive, got {self.step_size:g}.")
         if not 0 <= self.capacity < math.inf:
@@ -74,17 +78,20 @@ class SpikeRetiming:
     @property
     def cost(self) -> float:
         """Gradient evaluations per sample."""
-        return self.steps * gradient_cost(self.gradient)
+        compared = FORWARD * self.restarts if self.restarts > 1 else 0
+        return self.restarts * self.steps * gradient_cost(self.gradient) + compared
 
     @property
     def rounds(self) -> int:
-        """One search per sample."""
-        return 1
+        """Largest number of searches per sample."""
+        return self.restarts
 
     def begin(self, x: Tensor, y: Tensor, streams: SampleStreams, round_: int) -> State:
         """Return the initial state: nearly equal logits, at x."""
         shifts = 2 * self._reach(x) + 1
-        logits = _START * streams.normal((len(x), shifts, *x.shape[1:]), device=x.device)
+        named = streams.fork("round", round_)
+        logits = named.normal((len(x), shifts, *x.shape[1:]), device=x.device)
+        logits *= _RESTART if round_ else _START
         return {"x_adv": x, "logits": logits.to(x.dtype), "done": torch.zeros_like(y)}
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> Step:
@@ -110,7 +117,12 @@ class SpikeRetiming:
     ) -> Tensor:
         """Return adversarial inputs shaped like ``x``; ``model`` is left unchanged."""
         with crafting(model, x, y, generator) as streams:
-            return run_search(self, model, x.detach(), y, streams)
+
+            def search(at: Tensor, round_: int) -> Tensor:
+                part = streams.take(at)
+                return run_search(self, model, x[at].detach(), y[at], part, round_)
+
+            return best_round(search, self.restarts, model, x, y, self.loss)
 
     def _reach(self, x: Tensor) -> int:
         assert isinstance(self.threat, Retiming)

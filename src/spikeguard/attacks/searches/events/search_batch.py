@@ -44,9 +44,9 @@ def require_positive(attack: Any, *names: str) -> None:
 
 
 def run_search(
-    attack: Any, model: nn.Module, x: Tensor, y: Tensor, streams: SampleStreams
+    attack: Any, model: nn.Module, x: Tensor, y: Tensor, streams: SampleStreams, round_: int = 0
 ) -> Tensor:
-    """Run a stepwise search on a batch, inside ``crafting``.
+    """Run a round of a stepwise search on a batch, inside ``crafting``.
 
     The result of a fooled sample is the first point that fools the model, that of others the final
     result of the search. Under noise one draw does not decide, so all are final results.
@@ -54,8 +54,8 @@ def run_search(
     search = replace(attack, gradient=start_search(attack.gradient))
     noisy = is_stochastic(model)
     if not noisy and not is_adaptive(attack.gradient):
-        return until_fooled(search, model, x, y, streams)
-    state = search.begin(x, y, streams, 0)
+        return until_fooled(search, model, x, y, streams, round_)
+    state = search.begin(x, y, streams, round_)
     found, done = x.detach().clone(), torch.zeros_like(y, dtype=torch.bool)
     while not bool(done.all()):
         made = search.step(model, x, y, state)
