@@ -26,6 +26,7 @@ from spikeguard.attacks import (
     margin,
     suitable,
     suite,
+    threat_of,
 )
 from spikeguard.attacks.base import describe
 from spikeguard.attacks.suites import attack_by_name
@@ -61,6 +62,12 @@ NAMES = {
     "tgo-table3": [
         *("mtpgd7", "apgd-ce7", "mtpgd10", "apgd-ce10"),
         *("mtpgd20", "apgd-ce20", "mtpgd40", "apgd-ce40"),
+    ],
+    "tgo-table5": ["fgsm", "rfgsm", "pgd7", "pgd10", "pgd30", "pgd50"],
+    "events-papers": ["fgsm", "rfgsm", "pgd7", "pgd10", "pgd30", "pgd50"],  # on frames
+    "events": [
+        *("noise", "fgsm", "rfgsm", "pgd7", "pgd10", "pgd30", "pgd50", "sapgd/assg"),
+        *(f"pgd20/width{w}" for w in ("0.5", "1", "2", "4")),
     ],
     "demo": [
         *("noise", "fgsm", "pgd10", "pgd40", "sapgd/assg"),
@@ -197,9 +204,11 @@ def test_settings_survive_json_and_distinguish_attacks(name):
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_every_registered_attack_needs_a_threat_set_only(name):
-    attack = ATTACKS[name](Linf(0.1))
-    assert attack.threat == Linf(0.1)
-    assert hash(attack) == hash(ATTACKS[name](Linf(0.1)))
+    norms = getattr(ATTACKS[name], "norms", ["linf"])  # of the attacks on events: their own
+    threat = threat_of(norms[0], 0.1 if norms == ["linf"] else 2)
+    attack = ATTACKS[name](threat)
+    assert attack.threat == threat
+    assert hash(attack) == hash(ATTACKS[name](threat))
 
 
 def test_one_attack_is_found_by_the_name_its_suite_gives_it():

@@ -33,7 +33,11 @@ from spikeguard.models import CNN
 from spikeguard.neurons import NoisyLIF, Triangular
 from spikeguard.rng import RandomSource, SampleStreams, randomness, stream
 
-BUILD = {name: getattr(attack, "example", attack) for name, attack in ATTACKS.items()}
+BUILD = {
+    name: getattr(attack, "example", attack)
+    for name, attack in ATTACKS.items()
+    if not hasattr(attack, "norms")  # attacks on events: test_event_attacks.py
+}
 for _variant in get_args(RFGSMVariant):
     BUILD[f"rfgsm/{_variant}"] = lambda threat, v=_variant: RFGSM(threat, variant=v)
 BUILD["pgd/restarts"] = lambda threat: PGD(threat, steps=3, restarts=3)

@@ -103,6 +103,7 @@ def test_only_suites_with_such_a_gradient_have_something_to_choose():
         "snn-cascade": both,
         "every": both,
         "demo": {"ASSG"},
+        "events": {"ASSG"},  # on frames; on events HART's gamma too
     }
 
 
@@ -306,7 +307,7 @@ def test_a_recipe_that_tunes_can_run_suites_without_settings(run, capsys, tmp_pa
 def test_a_suite_without_a_setting_is_rejected(run, capsys):
     assert main(["attack", str(run), "--suite", "papers,quick", "--tune"]) == 2
     said = "--tune: no setting to choose in suite papers, quick; there is one in: demo, "
-    said += "snn-cascade, every."
+    said += "snn-cascade, every, events."
     assert said in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"evaluate\.tune in recipe demo/at: no setting"):
         from spikeguard.config.builder import build

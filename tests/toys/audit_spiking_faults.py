@@ -6,14 +6,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikeguard.attacks import APGD, HART, PGD, Linf, dlr, margin
+from spikeguard.attacks import APGD, HART, PGD, Edits, Flips, Linf, Retiming, dlr, margin
 from spikeguard.auditing import Attacked, Context, Provenance
 from spikeguard.data.datasets import load
 from spikeguard.encoders.coding import Poisson
+from spikeguard.encoders.input_space import InputSpace
 from spikeguard.models import CNN
 from spikeguard.neurons import LIF, NoisyLIF, Triangular
 from spikeguard.rng import RandomSource
 from tests.toys.audit_wrappers import Detached, Loud, TrainingBatchNorm, Wrapper
+from tests.toys.event_networks import EventNet, event_grids
 
 DIGITS = load("digits", train_limit=400)
 
@@ -293,6 +295,22 @@ def on_events(weights, whole):
     return Context(model, (X > 0.5).float(), Y, threat, steps=2)
 
 
+def on_grids(threat, spoil=None):
+    """Attack a network on event grids; ``spoil`` replaces the adversarial grids."""
+    model, x = EventNet().eval(), event_grids(20, (3, 2, 4, 4))
+    model.input_space = InputSpace(whole=True, temporal=True)
+    subject = Context(model, x, model(x).argmax(1), threat, steps=2)
+    return subject if spoil is None else with_record(subject, subject.pgd(), x_adv=spoil(x))
+
+
+def second_polarity(x):
+    """Insert an event of the other polarity in one filled cell of each grid."""
+    first = x[:, :, :1].flatten(1).argmax(1)
+    spoilt = x.transpose(1, 2).flatten(2).clone()
+    spoilt[torch.arange(len(x)), 1, first] = 1
+    return spoilt.unflatten(2, (x.shape[1], *x.shape[3:])).transpose(1, 2)
+
+
 def with_record(subject, attack, **wrong):
     """Store an attack's outcome in the context, with one field replaced."""
     made = subject.attacked(attack)
@@ -397,7 +415,15 @@ FAULTS = {
         "NaN off the clean images": lambda w: context(NaNOffGrid(healthy(w))),
         "NaN in an input": nan_input,
     },
-    "S19": {"fractions of events": lambda w: on_events(w, whole=False)},
+    "S19": {
+        "fractions of events": lambda w: on_events(w, whole=False),
+        "both polarities in a cell": lambda w: on_grids(Edits(5), second_polarity),
+        "two events in a cell": lambda w: on_grids(Flips(500), lambda x: 2 * x),
+        "more changes than the budget": lambda w: on_grids(Flips(3), lambda x: 1 - x),
+        "bins left out": lambda w: on_grids(Flips(500), lambda x: x[:, :2]),
+        "events that vanish": lambda w: on_grids(Retiming(1), torch.zeros_like),
+        "events that move too far": lambda w: on_grids(Retiming(1), lambda x: x.roll(1, 1)),
+    },
     "S20": {"batch norm in training mode": lambda w: context(TrainingBatchNorm(healthy(w)))},
     "S21": {
         "nobody says where from": lambda w: tuned(w, 0.3),
@@ -423,7 +449,13 @@ TWINS |= {
         "detached reset": lambda w: context(healthy(w, LIF(0.5, detach_reset=True))),
     },
     "S13": {"Poisson": lambda w: poisson(w, Poisson)},
-    "S19": {"whole events": lambda w: on_events(w, whole=True)},
+    "S19": {
+        "whole events": lambda w: on_events(w, whole=True),
+        "flips": lambda w: on_grids(Flips(3)),
+        "edits": lambda w: on_grids(Edits(3)),
+        "retiming": lambda w: on_grids(Retiming(1)),
+        "retiming by as far as a roll": lambda w: on_grids(Retiming(2), lambda x: x.roll(1, 1)),
+    },
     "S21": {
         "usual": lambda w: tuned(w, 1.0),
         "chosen on validation data": lambda w: tuned(w, 0.3, tuned=Provenance("validation", 48)),

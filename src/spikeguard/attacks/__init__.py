@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from spikeguard.attacks.base import FORWARD, Attack, AttackError, NoGradientError, cost, describe
-from spikeguard.attacks.event_threats import EVENT_THREATS, Counts, Edits, Flips, Retiming
+from spikeguard.attacks.event_threats.counts import Counts
+from spikeguard.attacks.event_threats.edits import Edits
+from spikeguard.attacks.event_threats.flips import Flips
+from spikeguard.attacks.event_threats.retiming import Retiming
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.assg import ASSG
 from spikeguard.attacks.gradients.base import Backprop, EoT, Gradient, SwapSurrogate, gradient_cost
@@ -50,6 +53,7 @@ from spikeguard.attacks.searches.stepwise import State, Step, Stepwise, Watch
 from spikeguard.attacks.suite_definitions import CASCADES, SUITES
 from spikeguard.attacks.suites import suitable, suite
 from spikeguard.attacks.threat import L1, L2, THREATS, Linf, Threat, ThreatViolation
+from spikeguard.attacks.threat_names import EVENT_THREATS, parse_threat, threat_of
 from spikeguard.attacks.tuning import CANDIDATES, Tuned, adjusted, tunable, tune
 
 __all__ = [
@@ -124,11 +128,13 @@ __all__ = [
     "frozen",
     "gradient_cost",
     "margin",
+    "parse_threat",
     "require_finite_weights",
     "suitable",
     "suite",
     "targeted_dlr",
     "targeted_margin",
+    "threat_of",
     "tunable",
     "tune",
 ]

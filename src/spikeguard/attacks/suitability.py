@@ -1,21 +1,37 @@
-"""suitable(): the attacks whose gradient applies to a model."""
+"""Which attacks apply to a model: by their gradient, and by their threat set."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack
+from spikeguard.attacks.event_threats.counts import Counts
+from spikeguard.attacks.event_threats.edits import Edits
+from spikeguard.attacks.event_threats.flips import Flips
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.assg import ASSG
 from spikeguard.attacks.gradients.base import SwapSurrogate, nested
 from spikeguard.attacks.gradients.mean_field import MeanField, has_mean_field
 from spikeguard.attacks.gradients.membrane_readout import MembraneReadout, answers_in_spikes
 from spikeguard.attacks.gradients.spiking_rules import BPTR, HART, PDSG, RGA, prescribable
+from spikeguard.attacks.searches.apgd import APGD
+from spikeguard.attacks.searches.fab import FAB
+from spikeguard.attacks.searches.local_climb import LocalClimb
+from spikeguard.attacks.searches.mifgsm import MIFGSM
+from spikeguard.attacks.searches.mtpgd import MTPGD
+from spikeguard.attacks.searches.pgd import RFGSM
+from spikeguard.attacks.searches.sapgd import SAPGD
+from spikeguard.attacks.searches.square import Square
+from spikeguard.attacks.threat import Threat, peak_of
+from spikeguard.encoders.input_space import InputSpace, space_of
 from spikeguard.neurons.modes import spiking_layers
 
-__all__ = ["suitable"]
+__all__ = ["require_threats", "suitable"]
+
+_ON_IMAGES = (APGD, FAB, LocalClimb, MIFGSM, MTPGD, RFGSM, SAPGD, Square)
 
 _SWAPS = (SwapSurrogate, ASSG)  # need a surrogate that can be replaced
 _RULES = (BPTR, RGA, HART, PDSG, ANNTwin)  # need layers whose recurrence is known
@@ -61,3 +77,43 @@ def _uses(attack: Attack, *kinds: type) -> bool:
 def _cuts_path(attack: Attack) -> bool:
     parts = nested(getattr(attack, "gradient", None))
     return any(isinstance(each, ASSG) and not each.whole for each in parts)
+
+
+def require_threats(attacks: Iterable[Attack], model: nn.Module | None = None) -> None:
+    """Reject attacks on images with a threat on events, and a threat that does not fit a network.
+
+    Args:
+        attacks: The attacks.
+        model: The network; None checks the attacks alone.
+
+    Raises:
+        ValueError: One line that says what does not fit.
+    """
+    for attack in attacks:
+        threat, kind = attack.threat, type(attack).__name__
+        if getattr(threat, "events", False) and isinstance(attack, _ON_IMAGES):
+            raise ValueError(
+                f"{kind}: defined for images, got the threat {threat}; on events use the suite "
+                "events, or one of the attacks fgsm, pgd, noise, greedy, spike-compatible, sda, "
+                "spikefool, raw-events and retiming."
+            )
+        problem = None if model is None else _misfit(threat, space_of(model))
+        if problem:
+            raise ValueError(f"{threat}: {problem}")
+
+
+def _misfit(threat: Threat, space: InputSpace) -> str | None:
+    """Return why adversarial inputs of a threat may be no inputs of a network; None if they are."""
+    if not getattr(threat, "events", False):
+        if space.temporal and peak_of(threat) > space.high:
+            return f"peak is above the values that the network takes, {space}."
+        return None
+    if not (space.temporal and space.whole):
+        return f"is a threat on event grids; the network takes {space}."
+    if isinstance(threat, Flips | Edits) and space.high != 1:
+        return f'changes zeros and ones; the network takes {space}: use "counts budget=...".'
+    if isinstance(threat, Counts) and space.high != math.inf:
+        return f'has no largest value; the network takes {space}: use "flips budget=...".'
+    if isinstance(threat, Flips) and space.exclusive:
+        return 'may put both polarities in one cell, which the network excludes: use "edits ...".'
+    return None

@@ -12,6 +12,7 @@ from typing import Any
 
 from spikeguard.attacks.attack_lines import parse_line
 from spikeguard.attacks.base import Attack
+from spikeguard.attacks.event_suites import events, events_papers
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.assg import ASSG
 from spikeguard.attacks.gradients.base import Backprop, EoT, Gradient, SwapSurrogate
@@ -34,7 +35,9 @@ from spikeguard.neurons.surrogate import Surrogate, Triangular
 
 __all__ = ["CASCADES", "SHORT_SEARCH", "SUITES", "SuiteSettings"]
 
-CASCADES = frozenset({"standard", "snn", "snn-short", "snn-cascade"})  # suites for the worst case
+CASCADES = frozenset(
+    {"standard", "snn", "snn-short", "snn-cascade", "events"}
+)  # suites for the worst case
 
 _TARGETS = 9
 SHORT_SEARCH = 600  # gradients per sample of ``snn-short``
@@ -214,4 +217,6 @@ SUITES: dict[str, Callable[[SuiteSettings], dict[str, Attack]]] = {
     "snn-short": _snn_short,
     "snn-cascade": _snn_cascade,
     "every": _every,
+    "events-papers": events_papers,
+    "events": events,
 }

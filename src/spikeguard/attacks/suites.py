@@ -8,9 +8,9 @@ from functools import cache
 
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.registry import ATTACKS
-from spikeguard.attacks.suitability import suitable
+from spikeguard.attacks.suitability import require_threats, suitable
 from spikeguard.attacks.suite_definitions import CASCADES, SUITES, SuiteSettings
-from spikeguard.attacks.threat import THREATS
+from spikeguard.attacks.threat_names import ALL_THREATS, threat_of
 
 __all__ = ["CASCADES", "SUITES", "attack_by_name", "attack_names", "suitable", "suite"]
 
@@ -29,7 +29,7 @@ def suite(
     Args:
         name: One of ``SUITES``.
         eps: Radius of the threat set.
-        norm: "linf", "l2" or "l1".
+        norm: "linf", "l2", "l1", or a threat on events, see ``threat_of``.
         eot: Gradients averaged in every step, >= 1; more than 1 for stochastic models.
         widths: Half-widths of the attacker's triangular surrogate, in suites that sweep them.
         steps: Gradient steps of the sweep in "surrogates" and "demo".
@@ -43,13 +43,19 @@ def suite(
         if name.partition(" ")[0] in ATTACKS:
             hint = f" It is an attack: write --attack {name!r}."
         raise ValueError(f"suite: unknown suite {name!r}.{hint} Known: {', '.join(SUITES)}.")
-    if norm not in THREATS:
-        raise ValueError(f"suite: norm is one of {', '.join(THREATS)}; got {norm!r}.")
+    if norm.partition(" ")[0] not in ALL_THREATS:
+        raise ValueError(f"suite: norm is one of {', '.join(ALL_THREATS)}; got {norm!r}.")
     if eot < 1:
         raise ValueError(f"suite: eot counts gradients, >= 1, got {eot}.")
     if len(set(widths)) < len(widths):
         raise ValueError(f"suite: widths must differ, got {list(widths)}.")
-    return SUITES[name](SuiteSettings(THREATS[norm](eps), eot, tuple(widths), steps))
+    threat = threat_of(norm, eps)
+    attacks = SUITES[name](SuiteSettings(threat, eot, tuple(widths), steps))
+    try:
+        require_threats(attacks.values())
+    except ValueError as error:
+        raise ValueError(f"suite: {name}: {error}") from error
+    return attacks
 
 
 def attack_by_name(name: str, *, eps: float, norm: str = "linf", eot: int = 1) -> Attack:

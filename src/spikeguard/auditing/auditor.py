@@ -16,6 +16,7 @@ from spikeguard.attacks.base import Attack, AttackError, describe
 from spikeguard.attacks.model_access import is_stochastic
 from spikeguard.attacks.suites import attack_by_name, suitable
 from spikeguard.attacks.threat import Threat, ThreatViolation, require_ball_in_box
+from spikeguard.attacks.threat_names import norm_of
 from spikeguard.auditing.check import Check, not_run, reason, title
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding, Verdict, conclude
@@ -212,7 +213,7 @@ def reported(name: str, model: nn.Module, threat: Threat) -> Attack:
         ValueError: If no suite has an attack of this name, or the attack does not fit the model.
     """
     eot = EOT if is_stochastic(model) else 1
-    attack = attack_by_name(name, eps=threat.eps, norm=threat.norm, eot=eot)
+    attack = attack_by_name(name, eps=threat.eps, norm=norm_of(threat), eot=eot)
     require_suitable(name, attack, model)
     return attack
 

@@ -41,7 +41,7 @@ def build_attack(
     Args:
         line: See :mod:`spikeguard.attacks.attack_lines`.
         eps: Radius of the threat set.
-        norm: "linf", "l2" or "l1".
+        norm: "linf", "l2", "l1", or a threat on events.
         eot: Gradients averaged in every step, where the line does not say.
         where: Path in the recipe or option, for messages.
         plugins: Packages that may be imported.
@@ -51,9 +51,10 @@ def build_attack(
     """
     from spikeguard.attacks.attack_lines import averaged, parse_line
     from spikeguard.attacks.registry import ATTACKS
+    from spikeguard.attacks.suitability import require_threats
     from spikeguard.attacks.suite_definitions import SUITES
     from spikeguard.attacks.suites import attack_by_name, attack_names
-    from spikeguard.attacks.threat import THREATS
+    from spikeguard.attacks.threat_names import threat_of
 
     place = ConfigPath("", f"{where} {line!r}")
     try:
@@ -74,10 +75,14 @@ def build_attack(
         return {name: attack_by_name(name, eps=eps, norm=norm, eot=parsed.eot or eot)}
     _require_own_keys(parsed, place)
     built: Attack = instantiate(
-        ATTACKS, parsed.entry(eps), place, plugins=plugins, threat=THREATS[norm](eps)
+        ATTACKS, parsed.entry(eps), place, plugins=plugins, threat=threat_of(norm, eps)
     )
     if parsed.eot is not None and not hasattr(built, "gradient"):
         raise ConfigError(f"{place}: {name} has no gradient to average; leave eot out.")
+    try:
+        require_threats([built])
+    except ValueError as error:
+        raise ConfigError(f"{place}: {error}") from error
     return {parsed.label: averaged(built, parsed.eot or eot)}
 
 

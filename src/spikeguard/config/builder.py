@@ -140,7 +140,7 @@ def build_suite(
         name: One of ``SUITES``, an attack line, or ``package.module:Attack``, called as
             ``Attack(threat=...)``.
         eps: Radius of the threat set.
-        norm: "linf", "l2" or "l1".
+        norm: "linf", "l2", "l1", or a threat on events.
         eot: Gradients averaged in every step; an attack without the field ``gradient`` ignores it.
         where: Path in the recipe or option, for messages.
         plugins: Packages that may be imported.
@@ -148,7 +148,7 @@ def build_suite(
     from spikeguard.attacks.attack_lines import averaged
     from spikeguard.attacks.registry import ATTACKS
     from spikeguard.attacks.suites import attack_names, suite
-    from spikeguard.attacks.threat import THREATS
+    from spikeguard.attacks.threat_names import threat_of
 
     meant = " " in name or name in ATTACKS or name in attack_names()  # else a misspelt suite
     if is_line(name) and meant:
@@ -157,7 +157,7 @@ def build_suite(
         return suite(name, eps=eps, norm=norm, eot=eot)
     part = plugins.find(name, where)
     try:
-        attack = averaged(part(threat=THREATS[norm](eps)), eot)
+        attack = averaged(part(threat=threat_of(norm, eps)), eot)
     except Exception as error:
         raise ConfigError(f"{where}: {name} {raised(error)}") from error
     require_attack(attack, name, where)

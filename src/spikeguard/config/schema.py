@@ -93,7 +93,8 @@ class EvaluateSection(_Section):
 
     Attributes:
         eps: Radii in pixel units of [0, 1].
-        norm: "linf", "l2" or "l1".
+        norm: "linf", "l2", "l1", or a threat on events with its further limits: "flips", "edits",
+            "counts", "retiming total=20". Its ``eps`` is then a budget, a whole number.
         suite: Names of attack suites; none where ``attacks`` are given alone.
         attacks: Attack lines such as "mtpgd steps=40 eot=3", each a result of its own.
         limit: Attack only the first ``limit`` test images; None attacks all.
@@ -102,7 +103,8 @@ class EvaluateSection(_Section):
         batch_size: Images attacked at once; results do not depend on it.
         cascade: Run attacks from cheap to expensive, each on the samples that survived the cheaper
             ones: the worst case in less time, but no accuracy of a single attack. None runs only
-            the suites "standard", "snn", "snn-short" and "snn-cascade" as cascades.
+            the suites "standard", "snn", "snn-short", "snn-cascade" and "events" as
+            cascades.
         precision: Precision of the attacks' passes, "32" or "bf16"; scores are float32.
         seed: Seed of the attacks' random streams, >= 0; None is the seed of the recipe.
         tune: Choose the settings of a suite's gradients, HART's gamma and ASSG's A, on validation
@@ -113,7 +115,7 @@ class EvaluateSection(_Section):
     """
 
     eps: Annotated[tuple[Radius, ...], BeforeValidator(_listed), Field(min_length=1)] = (8 / 255,)
-    norm: Literal["linf", "l2", "l1"] = "linf"
+    norm: str = "linf"
     suite: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("quick",)
     attacks: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     limit: Count | None = None
@@ -151,6 +153,10 @@ class EvaluateSection(_Section):
         for eps in self.eps:
             if problem := radius_problem(self.norm, eps):
                 raise ValueError(problem)
+            if self.norm not in ("linf", "l2", "l1"):
+                from spikeguard.attacks.threat_names import threat_of
+
+                threat_of(self.norm, eps)
         return self
 
     @property

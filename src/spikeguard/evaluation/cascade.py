@@ -28,6 +28,7 @@ class Cascade:
         right: For each attack the reported share of correct draws after it [N].
         points: For each attack the inputs after it, where they are stored.
         seconds: Time spent in each attack.
+        records: What attacks found out about samples besides, see ``SampleRecords``.
     """
 
     worst: Tensor
@@ -36,11 +37,12 @@ class Cascade:
     right: dict[str, Tensor] = field(default_factory=dict)
     points: dict[str, Tensor] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    records: dict[str, Tensor] = field(default_factory=dict)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return the state as arrays, for a file."""
         single = {"worst": self.worst, "lowest": self.lowest, "holds": self.holds}
-        kinds = {"right": self.right, "points": self.points}
+        kinds = {"right": self.right, "points": self.points, "records": self.records}
         named = {f"{k}:{name}": each for k, group in kinds.items() for name, each in group.items()}
         arrays = {name: tensor.cpu().numpy() for name, tensor in (single | named).items()}
         return arrays | {f"seconds:{n}": np.array(took) for n, took in self.seconds.items()}
@@ -60,6 +62,7 @@ class Cascade:
             named("right"),
             {name: points.to(device) for name, points in named("points").items()},
             {name: float(took) for name, took in named("seconds").items()},
+            named("records"),
         )
 
 
@@ -73,6 +76,7 @@ def run_cascade(
     rescore: Rescore | None = None,
     keep_points: bool = False,
     resume_from: Cascade | None = None,
+    records: dict[str, Tensor] | None = None,
     on_progress: Callable[[Cascade], None] | None = None,
 ) -> Cascade:
     """Run attacks until no sample is classified correctly, or no attack is left.
@@ -87,6 +91,7 @@ def run_cascade(
             model. The shares that choose a sample's worst input are too low.
         keep_points: Store the inputs after each attack.
         resume_from: State of an interrupted cascade of the same attacks.
+        records: Filled by ``attack_samples``; they become part of the state.
         on_progress: Called with the cascade state after each attack, to save it.
     """
     found = (
@@ -94,6 +99,7 @@ def run_cascade(
         if resume_from is not None
         else Cascade(x.clone(), clean.clone(), reported.clone())
     )
+    found.records = found.records if records is None else records
     lowest, worst = found.lowest, found.worst
     for name in names:
         if name in found.right:

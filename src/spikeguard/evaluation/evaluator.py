@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from spikeguard.attacks.base import Attack
 from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.activity import activity_cost
+from spikeguard.evaluation.attack_records import summed
 from spikeguard.evaluation.checked_plan import checked_plan
 from spikeguard.evaluation.options import EvaluationOptions, Precision
 from spikeguard.evaluation.plan import EvaluationPlan, plan_evaluation
@@ -121,6 +122,7 @@ def run_plan(plan: EvaluationPlan, progress: ProgressCallback | None = None) -> 
         outcomes = never_rising(outcomes)
     after = [merged[name] for name in merged if name.startswith("after:")]
     outcomes["worst_case"] = lowest([per_sample, *after, *outcomes.values()]).clone()
+    records = {n.partition(":")[2]: merged[n] for n in merged if n.startswith("record:")}
     kept = attacks if options.keep_adversarial else ()
     return Evaluation(
         outcomes=outcomes,
@@ -138,6 +140,7 @@ def run_plan(plan: EvaluationPlan, progress: ProgressCallback | None = None) -> 
         worst=WorstSet(merged["worst_x"], float(per_sample.mean())),
         cascade=options.cascade,
         precision=options.precision,
+        records=summed(records),
         search=merged_record(texts, runner.stochastic) if texts else None,
         activity=activity_cost(
             runner.model, plan.images, n=n, seed=options.seed, batch_size=runner.batch_size

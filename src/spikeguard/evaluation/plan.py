@@ -19,6 +19,7 @@ from spikeguard.attacks.model_access import (
     require_finite_weights,
 )
 from spikeguard.attacks.searches.converging import Converging
+from spikeguard.attacks.suitability import require_threats
 from spikeguard.attacks.threat import peak_of, require_ball_in_box
 from spikeguard.data.images import ImageSet, as_image_set
 from spikeguard.encoders.input_space import require_same_kind, space_of
@@ -152,6 +153,7 @@ def plan_evaluation(
         raise ValueError(f"evaluate: attacks must share one threat set, got {shown}.")
     norm, eps, peak = next(iter(threats), (None, 0.0, 1.0))
     threat = {"norm": norm, "eps": eps} | ({} if peak == 1 else {"peak": describe(peak)})
+    require_threats(attacks.values(), model)
     for attack in list(attacks.values())[:1]:
         require_ball_in_box(attack.threat, images.batch(slice(1))[0])
     n = len(images) if options.limit is None else min(options.limit, len(images))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from spikeguard.attacks.threat import THREATS
+from spikeguard.attacks.threat_names import threat_of
 from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.evaluation.result import Evaluation
@@ -61,8 +61,9 @@ def rescore(model: nn.Module, data: ImageSet, path: str | Path) -> Rescored:
             f"{list(x.shape)}; pass the images that were attacked."
         )
     if result.threat["norm"] is not None:
-        peak = float(result.threat.get("peak", 1.0))
-        THREATS[result.threat["norm"]](result.threat["eps"], peak).check(worst.x, x)
+        norm, peak = result.threat["norm"], float(result.threat.get("peak", 1.0))
+        norm = norm if peak == 1 else f"{norm} peak={peak!r}"
+        threat_of(norm, result.threat["eps"]).check(worst.x, x)
     shown = ImageSet(
         worst.x, y, data.num_classes, "adversarial", 1.0, space=replace(data.space, whole=False)
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spikeguard.attacks.model_access import DEFAULT_EOT
 from spikeguard.evaluation.activity import ActivityCost
+from spikeguard.evaluation.attack_records import success_text
 from spikeguard.evaluation.result_files import (
     PARTS,
     RESERVED,
@@ -68,6 +69,8 @@ class Evaluation:
         zero: Whether the input gradient is exactly zero, bool [N]; None where an older version
             stored only the share.
         search: Record of a converging search, see ``merged_record``; None if there was none.
+        records: For attacks that say more than whether they succeeded, such as ``RawEvents``: the
+            samples ``attacked``, and sums over them such as ``soft`` and ``hard`` successes.
         activity: Spikes and synaptic operations of an image, from the first clean images; None for
             a network where they cannot be counted, or for a result of an older version.
         identity: What a stored result was made with, see ``identity_of``; None for a result that
@@ -90,6 +93,7 @@ class Evaluation:
     precision: str = "32"
     zero: Tensor | None = None
     search: dict[str, Any] | None = None
+    records: dict[str, dict[str, float]] = field(default_factory=dict)
     activity: ActivityCost | None = None
     identity: dict[str, Any] | None = None
 
@@ -142,6 +146,7 @@ class Evaluation:
         lines = [head, *(f"{name:<{wide}}   {score}" for name, score in rows)]
         if self.search is not None:
             lines.append(_search_in_words(self.search, self.samples))
+        lines += filter(None, (success_text(name, each) for name, each in self.records.items()))
         if self.cascade and len(self.settings) > 1:
             lines.append("cascade: each accuracy is after this and all cheaper attacks")
         if self.precision != "32":
@@ -221,6 +226,7 @@ class Evaluation:
             "cascade": self.cascade,
             "precision": self.precision,
             **({} if self.search is None else {"search": self.search}),
+            **({"records": self.records} if self.records else {}),
             **({} if self.activity is None else {"activity": self.activity.to_dict()}),
         }
 
@@ -291,6 +297,7 @@ class Evaluation:
                 cascade=card.get("cascade", False),
                 precision=card.get("precision", "32"),
                 search=card.get("search"),
+                records=card.get("records", {}),
                 activity=ActivityCost.from_dict(card["activity"]) if "activity" in card else None,
                 zero=arrays.get("zero_gradient"),
                 identity=card.get(IDENTITY),

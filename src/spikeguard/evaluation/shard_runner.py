@@ -19,6 +19,7 @@ from spikeguard.attacks.searches.active_set import active_set
 from spikeguard.attacks.searches.converging import CHOICE_DRAWS, Converging
 from spikeguard.attacks.searches.stepwise import can_step
 from spikeguard.data.images import ImageSet
+from spikeguard.evaluation.attack_records import SampleRecords, attacked
 from spikeguard.evaluation.cascade import Cascade, run_cascade
 from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.progress import ProgressMeter
@@ -150,6 +151,7 @@ class ShardRunner:
         """Run every attack on every sample of a shard."""
         correct, shard = {"clean": self._reported(x, y, index, clean)}, Arrays()
         least, worst, worst_x = clean.clone(), correct["clean"].clone(), x.clone()
+        records = SampleRecords(len(x), self._no_records(len(x)))
         for name, attack in self.attacks.items():
             started = time.monotonic()
             rows = torch.arange(len(x)) if self.stochastic else clean.nonzero()[:, 0]
@@ -157,8 +159,10 @@ class ShardRunner:
             meter.attack(name, len(rows))
             for batch in torch.split(rows, self._batch.samples) if len(rows) else ():
                 at = batch.to(x.device)
-                found, shares[batch] = self._attack(name, attack, x[at], y[at], index[batch])
-                x_adv[at] = found
+                x_adv[at], shares[batch], record = self._attack(
+                    name, attack, x[at], y[at], index[batch]
+                )
+                records.add(name, batch, record, shares[batch])
             correct[name] = self._reported(x_adv, y, index, shares)
             shard[f"seconds:{name}"] = np.array([time.monotonic() - started])
             lower = shares < least
@@ -170,6 +174,7 @@ class ShardRunner:
                 shard[f"x:{name}"] = x_adv.cpu().numpy()
         correct["worst_case"] = worst
         shard["worst_x"] = worst_x.cpu().numpy()
+        shard |= {f"record:{name}": values.numpy() for name, values in records.items()}
         return shard | {f"right:{name}": values.numpy() for name, values in correct.items()}
 
     def _reported(self, x: Tensor, y: Tensor, index: Tensor, shares: Tensor) -> Tensor:
@@ -196,7 +201,11 @@ class ShardRunner:
                 return self._converge(
                     name, searches[name], x[at], y[at], index[rows], clean[rows], meter
                 )
-            return self._attack_samples(name, attack, x[at], y[at], index[rows], meter)
+            points, shares, record = self._attack_samples(
+                name, attack, x[at], y[at], index[rows], meter
+            )
+            records.add(name, rows, record, shares)
+            return points, shares
 
         def rescore(points: Tensor, rows: Tensor) -> Tensor:
             labels, batches = y[rows.to(x.device)], self._batches(points)
@@ -214,6 +223,8 @@ class ShardRunner:
             if isinstance(attack, Converging)
         }
         before = Cascade.of(read_shard(saved), x.device) if saved and saved.exists() else None
+        known = self._no_records(len(x)) | ({} if before is None else before.records)
+        records = SampleRecords(len(x), known)
         if before is not None or any(each.blocks for each in searches.values()):
             meter.resume()
         found = run_cascade(
@@ -225,6 +236,7 @@ class ShardRunner:
             rescore=rescore if self.stochastic else None,
             keep_points=self.options.keep_adversarial,
             resume_from=before,
+            records=records,
             on_progress=None if saved is None else lambda state: write_npz(saved, **state.arrays()),
         )
         correct = {"clean": reported, **found.right}
@@ -232,6 +244,7 @@ class ShardRunner:
         shard = {"worst_x": found.worst.cpu().numpy()}
         shard |= {f"right:{name}": values.numpy() for name, values in correct.items()}
         shard |= {f"seconds:{name}": np.array([took]) for name, took in found.seconds.items()}
+        shard |= {f"record:{name}": values.numpy() for name, values in records.items()}
         for each in searches.values():
             if each.blocks:  # some sample was searched
                 shard["search"] = np.array([each.record()])
@@ -239,12 +252,13 @@ class ShardRunner:
 
     def _attack_samples(
         self, name: str, attack: Attack, x: Tensor, y: Tensor, index: Tensor, meter: ProgressMeter
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Attack and score samples in full batches; step by step where the attack allows it."""
         if self.stochastic or not can_step(attack, self.model):
-            batches = self._batches(x)
-            pairs = [self._attack(name, attack, x[b], y[b], index[b]) for b in batches]
-            return torch.cat([found for found, _ in pairs]), torch.cat([c for _, c in pairs])
+            made = [self._attack(name, attack, x[b], y[b], index[b]) for b in self._batches(x)]
+            points, shares, parts = zip(*made, strict=True)
+            record = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+            return torch.cat(points), torch.cat(shares), record
         fooled = torch.zeros(len(x), dtype=torch.bool)
 
         def judge(points: Tensor, rows: Tensor) -> Tensor:
@@ -259,9 +273,10 @@ class ShardRunner:
         streams = SampleStreams(key(self.options.seed, "attack", name), index)
         size = self._batch.samples
         with self._search_precision(x):
-            return active_set(
+            found, shares = active_set(
                 attack, self.model, x, y, streams=streams, batch_size=size, judge=judge
             )
+        return found, shares, {}
 
     def _converge(
         self,
@@ -292,12 +307,21 @@ class ShardRunner:
 
     def _attack(
         self, name: str, attack: Attack, x: Tensor, y: Tensor, index: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Attack and score one batch."""
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Attack and score one batch; return the inputs, their shares and the attack's record."""
         streams = SampleStreams(key(self.options.seed, "attack", name), index)
         with self._search_precision(x):
-            found = attack(self.model, x, y, generator=streams).detach()
-        return found, self.scorer.adversarial(name, attack.threat, found, x, y, index)
+            found, record = attacked(attack, self.model, x, y, streams)
+        return found, self.scorer.adversarial(name, attack.threat, found, x, y, index), record
+
+    def _no_records(self, samples: int) -> dict[str, Tensor]:
+        """Return the records of the attacks that have some, before a sample was attacked."""
+        names = (
+            f"{name}:{key}"
+            for name, attack in self.attacks.items()
+            for key in getattr(attack, "record_names", ())
+        )
+        return {name: torch.full((samples,), torch.nan, dtype=torch.float64) for name in names}
 
     def _batches(self, x: Tensor) -> tuple[Tensor, ...]:
         return torch.split(torch.arange(len(x)), self._batch.samples)

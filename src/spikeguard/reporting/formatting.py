@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
+from spikeguard.attacks.threat_names import is_event_norm, threat_line
 from spikeguard.config.schema import eps_text
 from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting.names import attack, search
@@ -15,6 +16,7 @@ __all__ = [
     "duration",
     "interval",
     "norm",
+    "threat_options",
     "percent",
     "points",
     "radius",
@@ -71,6 +73,13 @@ def norm(name: str) -> str:
 def radius(eps: float) -> str:
     """Write a radius: "ε = 8/255"."""
     return f"ε = {eps_text(eps)}"
+
+
+def threat_options(norm: str, eps: float) -> list[str]:
+    """Return the options of a command that name a threat set."""
+    if is_event_norm(norm):
+        return ["--threat", threat_line(norm, eps)]
+    return ["--norm", norm, "--eps", eps_text(eps)]
 
 
 def unbroken(text: str) -> str:

@@ -338,7 +338,7 @@ def _attack(network: Network, result: AttackResult) -> str:
     suite = "snn-cascade" if result.before else result.suite
     options = ["--suite", suite] if suite else []
     options += ["--attack", result.line] if result.line else []
-    options += ["--norm", result.norm, "--eps", eps_text(result.eps)]
+    options += formatting.threat_options(result.norm, result.eps)
     options += ["--limit", str(result.limit)] if result.limit is not None else []
     options += ["--eot", str(result.eot)] if result.eot > 1 or result.stochastic else []
     plan = EvaluateSection() if network.recipe is None else network.recipe.evaluate

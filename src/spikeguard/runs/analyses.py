@@ -85,7 +85,7 @@ def plan_analyses(
     )
     (used,) = built.values()
     words = attack.replace(" ", "_").replace("/", "_").replace(":", ".")
-    text = f"{words}-{subject.norm}-{eps_text(subject.eps).replace('/', '_')}"
+    text = f"{words}-{subject.norm.replace(' ', '_')}-{eps_text(subject.eps).replace('/', '_')}"
     return {
         analysis_name(line, text): build_analysis(line, attack=used, limit=limit) for line in lines
     }

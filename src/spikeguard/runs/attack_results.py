@@ -187,7 +187,7 @@ def _planned(
         The plan, the suite's attacks that suit the model, and the names of the attacks left out.
     """
     from spikeguard.attacks.model_access import DEFAULT_EOT, is_stochastic
-    from spikeguard.attacks.suites import suitable
+    from spikeguard.attacks.suitability import require_threats, suitable
     from spikeguard.attacks.threat import require_ball_in_box
     from spikeguard.attacks.tuning import tunable
 
@@ -197,6 +197,7 @@ def _planned(
     if plan.eot is None:
         plan = plan.changed(eot=(stated or DEFAULT_EOT) if is_stochastic(model) else 1)
     attacks = build_suite(suite, eps=eps, norm=plan.norm, eot=plan.eot or 1, plugins=plugins)
+    require_threats(attacks.values(), model)
     example = data.test.batch(slice(plan.batch_size))[0]
     for attack in attacks.values():
         require_ball_in_box(attack.threat, example)

@@ -39,7 +39,7 @@ def attack_name(
     version = plugins.versions().get(re.split(r"[.:]", suite)[0]) if from_package else None
     named = _file_text(line_text(suite)) if is_line(suite) else suite.replace(":", ".")
     named += f"@{version}" if version else ""
-    parts = [named, plan.norm, eps_text(eps).replace("/", "_")]
+    parts = [named, plan.norm.replace(" ", "_"), eps_text(eps).replace("/", "_")]
     parts += [f"eot{plan.eot}"] if plan.eot is not None and plan.eot > 1 else []
     parts += [f"draws{plan.draws}"] if plan.draws is not None else []
     parts += [f"first{plan.limit}"] if plan.limit is not None else []

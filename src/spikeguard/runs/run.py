@@ -189,13 +189,13 @@ class Run:
             check: Whether to reject a network at once that is not repeatable; see ``audit``.
             progress: Callback ``(done, total, what)``, or None.
         """
-        from spikeguard.attacks.threat import THREATS
+        from spikeguard.attacks.threat_names import threat_of
         from spikeguard.auditing.auditor import audit
         from spikeguard.auditing.numbers import MAX_GAP
         from spikeguard.evaluation.identity import identity_of
 
         plan = self.recipe.evaluate.changed(eps=eps, limit=limit, norm=norm)
-        threat = THREATS[plan.norm](max(plan.eps))
+        threat = threat_of(plan.norm, max(plan.eps))
         with locked(self.path):
             model, images = self.model, self.data.test
             stored = stored_evaluations(
@@ -308,6 +308,7 @@ def attack_to_audit(
         plugins: Packages from which the attack may be imported.
     """
     from spikeguard.attacks.model_access import DEFAULT_EOT, is_stochastic
+    from spikeguard.attacks.threat_names import norm_of
     from spikeguard.auditing.auditor import require_suitable
 
     if name is None:
@@ -315,7 +316,7 @@ def attack_to_audit(
     eot = DEFAULT_EOT if is_stochastic(model) else 1
     build = build_suite if is_reference(name) else build_attack
     found = build(
-        name, eps=threat.eps, norm=threat.norm, eot=eot, where="--attack", plugins=plugins
+        name, eps=threat.eps, norm=norm_of(threat), eot=eot, where="--attack", plugins=plugins
     )
     attack = next(iter(found.values()))
     require_suitable(name, attack, model)

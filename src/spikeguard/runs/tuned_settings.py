@@ -151,7 +151,7 @@ def tuned_from_json(chosen: Mapping[str, Any], where: Path) -> dict[str, Gradien
 def _name(kind: str, threat: Threat, mark: str, card: Mapping[str, Any]) -> str:
     """Name the file of a choice by gradient, threat set and a digest of everything else."""
     digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()[:8]
-    parts = [kind.lower(), threat.norm, eps_text(threat.eps).replace("/", "_")]
+    parts = [kind.lower(), threat.norm.replace(" ", "_"), eps_text(threat.eps).replace("/", "_")]
     return "-".join([*parts, *([mark] if mark else []), digest]) + ".json"
 
 

@@ -61,7 +61,7 @@ class Converging:
             continued.
 
     Raises:
-        ValueError: If the budget is not positive.
+        ValueError: If the budget is not positive, or the threat set is on events.
     """
 
     threat: Threat
@@ -73,6 +73,10 @@ class Converging:
     def __post_init__(self) -> None:
         if not 0 < self.budget < math.inf:
             raise ValueError(f"Converging: budget counts gradients, > 0, got {self.budget:g}.")
+        if getattr(self.threat, "events", False):
+            raise ValueError(
+                f"Converging: defined for images, got {self.threat}; use the suite events."
+            )
 
     @property
     def cost(self) -> float:

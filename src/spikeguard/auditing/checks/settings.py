@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 
 from spikeguard.attacks.suites import suite
+from spikeguard.attacks.threat_names import norm_of
 from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged, not_run
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.attack_variants import RULES
@@ -54,7 +55,8 @@ def settings_are_accounted_for(context: Context) -> CheckOutcome:
     Source: SpikeGuard's own, after the released scripts of HART and ASSG.
     """
     kinds = tuple(type(rule) for rule in RULES.values())
-    standard = suite("snn-cascade", eps=context.threat.eps, norm=context.threat.norm)
+    fitting = "events" if getattr(context.threat, "events", False) else "snn-cascade"
+    standard = suite(fitting, eps=context.threat.eps, norm=norm_of(context.threat))
     fixed = {*RULES.values(), *(part for attack in standard.values() for part in _parts(attack))}
     used = {part for attack in context.made for part in _parts(attack) if isinstance(part, kinds)}
     chosen = sorted(str(part) for part in used - fixed)

@@ -13,6 +13,7 @@ from spikeguard.attacks.searches.pgd import PGD
 from spikeguard.attacks.threat import ThreatViolation
 from spikeguard.auditing.check import CheckOutcome, does_not_apply, judged, reason
 from spikeguard.auditing.context import Context
+from spikeguard.auditing.measurements.event_faults import event_faults
 from spikeguard.neurons.modes import record
 
 __all__ = ["model_is_untouched", "valid_numbers", "finite_under_attack", "valid_events"]
@@ -160,8 +161,11 @@ def finite_under_attack(context: Context) -> CheckOutcome:
 def valid_events(context: Context) -> CheckOutcome:
     """Adversarial events are valid events.
 
-    For a threat on events (one with ``events = True``): counts stay integers >= 0, binary grids
-    stay binary, shape and time bins do not change, and at most eps cells change.
+    For a threat on events (one with ``events = True``): the shape is that of the clean input,
+    values stay integers >= 0, binary grids stay binary, no cell gets events of both polarities, and
+    the budget holds. No retiming changes the number of events of a line, and no other attack the
+    number of a sample by more than the budget. The conditions are counted here, apart from the
+    threat's own check.
 
     Source: Büchel et al., 2022 (arXiv:2110.02929); the conditions are SpikeGuard's own.
     """
@@ -169,28 +173,16 @@ def valid_events(context: Context) -> CheckOutcome:
         return does_not_apply("the threat is on images, not on events")
     context.attacked(context.pgd())
     x = context.x
-    binary = bool(((x == 0) | (x == 1)).all())
     faults: dict[str, int] = {}
     for outcome in context.made.values():
-        x_adv = outcome.x_adv
-        if x_adv.shape != x.shape:
-            faults["another shape"] = len(x)
-            continue
-        whole = (x_adv >= 0) & (x_adv == x_adv.round())
-        whole &= (x_adv <= 1) if binary else torch.ones_like(whole)
-        changed = (x_adv != x).flatten(1).sum(1)
-        counts = {
-            "cells that are no events": int((~whole).sum()),
-            "samples over budget": int((changed > context.threat.eps).sum()),
-        }
-        for name, number in counts.items():
+        for name, number in event_faults(outcome.x_adv, x, context.threat).items():
             faults[name] = faults.get(name, 0) + number
     found = {name: number for name, number in faults.items() if number}
     summary = ", ".join(f"{number} {name}" for name, number in found.items())
     return judged(
         failed=bool(found),
         measured=summary or f"the inputs of {len(context.made)} attacks are valid events",
-        threshold=f"integers >= 0, and at most {context.threat.eps:g} cells changed",
+        threshold=f"integers >= 0 of the same shape, within {context.threat}",
         sound="a sensor could produce these inputs",
         fault=f"the attack made inputs that are no valid events ({summary})",
         remedy="round and project inside the attack, not after it",

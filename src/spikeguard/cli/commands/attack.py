@@ -60,6 +60,7 @@ def attack(
     attack: Repeated = None,
     eps: Repeated = None,
     norm: Literal["linf", "l2", "l1"] | None = None,
+    threat: Repeated = None,
     limit: int | None = None,
     eot: int | None = None,
     cascade: bool | None = None,
@@ -101,6 +102,9 @@ def attack(
             all settings and their defaults.
         eps: Radii of the threat set in pixel units, such as 8/255; repeated or with commas.
         norm: Norm of the threat set.
+        threat: A threat set in one line, instead of --norm and --eps; repeated, each is attacked.
+            On event frames: "flips budget=50", "edits budget=50", "counts budget=50" or "retiming
+            max_shift=1 total=100 moved=50". On frames with values up to 16: "linf eps=0.5 peak=16"
         limit: Attack only the first LIMIT test images.
         eot: Gradients averaged in every attack step; 4 for noisy models when left out.
         cascade: Compute only the worst case, in less time: attacks run from cheap to expensive,
@@ -120,18 +124,20 @@ def attack(
             or with commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
+    from spikeguard.cli.threat_option import parsed_threats, threat_text
     from spikeguard.config.builder import require_tunable
-    from spikeguard.config.schema import EvaluateSection, eps_text
+    from spikeguard.config.schema import EvaluateSection
     from spikeguard.runs.attack_results import evaluate_once, rescore_once
     from spikeguard.storage.run_folder import ATTACKS
 
     only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
     require_one(run, model, {**only, "out": None if data else out})
+    lines = parsed_threats(threat, eps, norm)
     changes = {
         "suite": words(suite) if suite else [] if attack else None,
         "attacks": attack if attack else [] if suite else None,
-        "eps": numbers("--eps", eps) if eps else None,
-        "norm": norm,
+        "eps": [lines[0][1]] if lines else numbers("--eps", eps) if eps else None,
+        "norm": lines[0][0] if lines else norm,
         "limit": limit,
         "eot": eot,
         "cascade": cascade,
@@ -150,15 +156,17 @@ def attack(
         _require_suites(asked, plugins)  # before anything is written
         _stored(transfer, changes, asked, plugins)
         subject = _of_foreign_model(model, options, changes)
-    _require_suites(subject.plan, plugins)  # all of them, before the first runs
+    plans = [subject.plan.changed(norm=n, eps=[radius]) for n, radius in lines] or [subject.plan]
+    for each in plans:
+        _require_suites(each, plugins)  # all of them, before the first runs
     stored = _stored(transfer, changes, subject.plan, plugins)
     if tune:
         require_tunable(subject.plan)
-    plan, folder, agreed = subject.plan, subject.path / ATTACKS, True
+    folder, agreed = subject.path / ATTACKS, True
     results: list[dict[str, object]] = []
-    for name in plan.runs:
+    for name, plan in ((name, each) for each in plans for name in each.runs):
         for radius in plan.eps:
-            what = f"{name}, {plan.norm} eps {eps_text(radius)}"
+            what = f"{name}, {threat_text(plan.norm, radius)}"
             place = {"suite": name, "norm": plan.norm, "eps": radius}
             model_, images = subject.model, subject.data
             if stored is not None:

@@ -118,7 +118,7 @@ def audit(
         raise ConfigError(f"--seed: a whole number >= 0, got {seed}.")
     plugins = allowed_plugins(plugin, data)
     budget: Budget = "quick" if quick else "full"
-    ball = (norm, radius)
+    ball: tuple[str | None, float | None] = (norm, radius)
     if run is None:
         assert model is not None
         options = {**only, "data": data, "out": out, "data_root": data_root, "plugins": plugins}
@@ -193,7 +193,7 @@ def _audit_images(
     trained_with: Mapping[str, Surrogate] | None = None,
 ) -> tuple[Verdict, Path]:
     """Audit a foreign model, or a run on other images than its own."""
-    from spikeguard.attacks.threat import THREATS
+    from spikeguard.attacks.threat_names import threat_of
     from spikeguard.auditing.auditor import audit as audited
     from spikeguard.config.schema import EvaluateSection
     from spikeguard.evaluation.identity import identity_of
@@ -203,7 +203,7 @@ def _audit_images(
     from spikeguard.storage.run_folder import ATTACKS, AUDIT
 
     norm, eps = ball
-    threat = THREATS[norm or "linf"](max(EvaluateSection().eps) if eps is None else eps)
+    threat = threat_of(norm or "linf", max(EvaluateSection().eps) if eps is None else eps)
     stored = stored_evaluations(
         found.path / ATTACKS, threat, model=found.model, images=found.data.test
     )

@@ -56,7 +56,7 @@ def per_attack(radius: Radius, look: Mapping[str, Look]) -> Chart:
         range=[len(names) - 0.5, -0.5],
     )
     return Chart(
-        f"per-attack-{radius.norm}-{radius.eps:g}".replace(".", "_"),
+        f"per-attack-{radius.norm}-{radius.eps:g}".replace(".", "_").replace(" ", "_"),
         f"{formatting.norm(radius.norm)}, {formatting.radius(radius.eps)}",
         "Accuracy with its 95 % interval under each attack, the strongest attack first, one mark "
         "for each network; the first row is the worst case over all attacks. The table below has "

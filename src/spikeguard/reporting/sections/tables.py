@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from spikeguard.auditing.findings import Finding
-from spikeguard.config.schema import eps_text
 from spikeguard.evaluation.activity import ActivityCost
 from spikeguard.evaluation.search_record import BEFORE
 from spikeguard.evaluation.statistics import Score
@@ -134,14 +133,14 @@ def score_table(place: Radius, networks: Sequence[Network]) -> RadiusTable:
     for network in networks:
         standing = place.standings[network.label]
         cells = None if standing is None else tuple(_row(standing, names, network, active))
-        hint = command("attack", network, "--norm", place.norm, "--eps", eps_text(place.eps))
+        hint = command("attack", network, *formatting.threat_options(place.norm, place.eps))
         rows.append((network.label, cells, hint))
     full: list[tuple[str, tuple[Cell, ...]]] = []
     for name in ("clean", *place.attacks, "worst_case"):
         cells = tuple(_cell(_scores(standing).get(name)) for standing in place.attacked.values())
         full.append((formatting.attack(name), cells))
     return RadiusTable(
-        id=f"{place.norm}-{place.eps:g}".replace(".", "_"),
+        id=f"{place.norm}-{place.eps:g}".replace(".", "_").replace(" ", "_"),
         where=f"{formatting.norm(place.norm)}, {formatting.radius(place.eps)}",
         head=tuple(head),
         rows=tuple(rows),

@@ -76,6 +76,7 @@ class RawEvents:
 
     norms: ClassVar[tuple[str, ...]] = ("edits", "flips")
     exempt_from: ClassVar[frozenset[str]] = frozenset({"linear_optimum"})
+    record_names: ClassVar[tuple[str, ...]] = ("soft", "hard")
 
     threat: Threat
     steps: int = 50

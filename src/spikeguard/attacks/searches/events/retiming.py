@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import FORWARD
-from spikeguard.attacks.event_threats import Retiming
+from spikeguard.attacks.event_threats.retiming import Retiming
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost
 from spikeguard.attacks.losses import Loss, cross_entropy
 from spikeguard.attacks.model_access import crafting
