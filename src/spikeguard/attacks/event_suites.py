@@ -23,10 +23,26 @@ from spikeguard.attacks.searches.sapgd import SAPGD
 from spikeguard.attacks.threat import Threat
 from spikeguard.neurons.surrogate import Surrogate, Triangular
 
-__all__ = ["events", "events_papers"]
+__all__ = ["event_search", "events", "events_papers"]
 
 _FRAMES = "tgo-table5"
 _RESTARTS = 5
+
+
+def event_search(threat: Threat, steps: int, gradient: Gradient) -> Attack:
+    """Return one search on events with a gradient: what APGD is on images.
+
+    Args:
+        threat: A threat set on events.
+        steps: Gradient steps; a greedy search has as many as its budget.
+        gradient: How the loss is differentiated.
+    """
+    kind = threat.norm.partition(" ")[0]
+    if kind == "retiming":
+        return SpikeRetiming(threat, steps=steps, gradient=gradient)
+    if kind == "counts":
+        return EventGreedy(threat, gradient=gradient)
+    return SpikeCompatible(threat, steps=steps, gradient=gradient)
 
 
 class _Settings(Protocol):

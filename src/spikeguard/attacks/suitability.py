@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack
+from spikeguard.attacks.event_threats.base import EventThreat
 from spikeguard.attacks.event_threats.counts import Counts
 from spikeguard.attacks.event_threats.edits import Edits
 from spikeguard.attacks.event_threats.flips import Flips
@@ -25,7 +27,7 @@ from spikeguard.attacks.searches.mtpgd import MTPGD
 from spikeguard.attacks.searches.pgd import RFGSM
 from spikeguard.attacks.searches.sapgd import SAPGD
 from spikeguard.attacks.searches.square import Square
-from spikeguard.attacks.threat import Threat, peak_of
+from spikeguard.attacks.threat import peak_of
 from spikeguard.encoders.input_space import InputSpace, space_of
 from spikeguard.neurons.modes import spiking_layers
 
@@ -102,9 +104,9 @@ def require_threats(attacks: Iterable[Attack], model: nn.Module | None = None) -
             raise ValueError(f"{threat}: {problem}")
 
 
-def _misfit(threat: Threat, space: InputSpace) -> str | None:
+def _misfit(threat: Any, space: InputSpace) -> str | None:
     """Return why adversarial inputs of a threat may be no inputs of a network; None if they are."""
-    if not getattr(threat, "events", False):
+    if not isinstance(threat, EventThreat):
         if space.temporal and peak_of(threat) > space.high:
             return f"peak is above the values that the network takes, {space}."
         return None

@@ -10,7 +10,7 @@ from spikeguard.attacks.base import Attack
 from spikeguard.attacks.registry import ATTACKS
 from spikeguard.attacks.suitability import require_threats, suitable
 from spikeguard.attacks.suite_definitions import CASCADES, SUITES, SuiteSettings
-from spikeguard.attacks.threat_names import ALL_THREATS, threat_of
+from spikeguard.attacks.threat_names import ALL_THREATS, is_event_norm, threat_of
 
 __all__ = ["CASCADES", "SUITES", "attack_by_name", "attack_names", "suitable", "suite"]
 
@@ -83,6 +83,10 @@ def attack_names() -> tuple[str, ...]:
 def _known(eps: float, norm: str, eot: int) -> dict[str, Attack]:
     known: dict[str, Attack] = {}
     for suite_name in ("papers", "snn-cascade", *SUITES):
-        known = suite(suite_name, eps=eps, norm=norm, eot=eot) | known
-    del known["snn"]  # a search over many attacks
+        try:
+            known = suite(suite_name, eps=eps, norm=norm, eot=eot) | known
+        except ValueError:
+            if not is_event_norm(norm):  # a suite of attacks on images
+                raise
+    known.pop("snn", None)  # a search over many attacks
     return known

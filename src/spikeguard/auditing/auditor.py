@@ -17,11 +17,11 @@ from spikeguard.attacks.model_access import is_stochastic
 from spikeguard.attacks.suites import attack_by_name, suitable
 from spikeguard.attacks.threat import Threat, ThreatViolation, require_ball_in_box
 from spikeguard.attacks.threat_names import norm_of
-from spikeguard.auditing.check import Check, not_run, reason, title
+from spikeguard.auditing.check import Check, does_not_apply, not_run, reason, title
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding, Verdict, conclude
 from spikeguard.auditing.numbers import MAX_GAP, Claim
-from spikeguard.auditing.registry import CHECKS
+from spikeguard.auditing.registry import CHECKS, NOT_ON_EVENTS
 from spikeguard.auditing.subject import Budget, Provenance
 from spikeguard.auditing.tolerances import looks
 from spikeguard.auditing.unfinished import UnfinishedAudit
@@ -258,6 +258,8 @@ def _run(code: str, check: Check, contexts: Sequence[Context]) -> Finding:
     """Run one check; an error that stops it becomes a finding, never a pass."""
     started = time.monotonic()
     check = replace(check, code=code)  # also for a check that was added to CHECKS without one
+    if contexts[0].on_events and code in NOT_ON_EVENTS:
+        return check.finding(does_not_apply(NOT_ON_EVENTS[code]))
     if contexts[0].budget == "quick" and not check.quick:
         return check.finding(not_run(_NOT_QUICK))
     try:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from spikeguard.attacks.base import Attack, describe
+from spikeguard.attacks.event_suites import event_search
+from spikeguard.attacks.event_threats.base import EventThreat
 from spikeguard.attacks.gradients.base import Backprop, EoT, Gradient, SwapSurrogate, unwrap
 from spikeguard.attacks.gradients.nes import NES
 from spikeguard.attacks.losses import Loss, cross_entropy
@@ -117,8 +119,18 @@ class Context(Subject):
         )
 
     def reference(self) -> Attack:
-        """Return the reported attack: the one passed to the audit, or APGD."""
-        return self.attack or APGD(self.threat, steps=50, gradient=self.gradient())
+        """Return the reported attack: the one passed to the audit, or APGD; on events a search."""
+        return self.attack or self._adaptive()
+
+    def _adaptive(self) -> Attack:
+        if self.on_events:
+            return event_search(self.threat, 50, self.gradient())
+        return APGD(self.threat, steps=50, gradient=self.gradient())
+
+    @property
+    def on_events(self) -> bool:
+        """Whether the threat set is one of this package's on event grids."""
+        return isinstance(self.threat, EventThreat)
 
     @property
     def tries(self) -> int:
@@ -134,11 +146,16 @@ class Context(Subject):
         return several
 
     def blind(self) -> tuple[str, Attack]:
-        """Return the name of a gradient-free attack and the attack: Square, or NES under L1."""
+        """Return the name of a gradient-free attack and the attack: Square; NES without an image.
+
+        Under L1 and on events NES is the gradient of a search.
+        """
         queries = self.pick(full=1000, quick=300)
         if self.threat.norm in ("linf", "l2"):
             return "Square", Square(self.threat, queries=queries, rescale=True)
         differences = NES(samples=16, sigma=0.05)
+        if self.on_events:
+            return "NES", event_search(self.threat, queries // 33, differences)
         return "NES", APGD(self.threat, steps=queries // 33, gradient=differences)
 
     def white(self, *, own: bool = False) -> list[Attacked]:
@@ -150,7 +167,7 @@ class Context(Subject):
         strongest = self.strongest()
         gradient = unwrap(getattr(strongest, "gradient", None))
         if gradient is None or (own and not isinstance(gradient, Backprop)):
-            strongest = APGD(self.threat, steps=50, gradient=self.gradient())
+            strongest = self._adaptive()
         return [self.attacked(attack) for attack in (self.fgsm(), self.pgd(), strongest)]
 
     def attacked(self, attack: Attack) -> Attacked:

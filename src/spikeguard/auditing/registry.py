@@ -72,7 +72,7 @@ from spikeguard.auditing.checks.validity import (
     valid_numbers,
 )
 
-__all__ = ["CHECKS", "QUESTIONS"]
+__all__ = ["CHECKS", "NOT_ON_EVENTS", "QUESTIONS"]
 
 _TABLE = {
     "Is the network a fixed, differentiable function?": {
@@ -151,3 +151,13 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
 CHECKS: dict[str, Check] = {
     code: replace(check, code=code) for checks in _TABLE.values() for code, check in checks.items()
 }
+
+_SCALED = "a budget of events has no multiples that reach every input, as the radius of a ball has"
+_BETWEEN = "the points between event grids are no inputs"
+NOT_ON_EVENTS: dict[str, str] = {
+    **dict.fromkeys(("G5", "G6", "G7", "S16", "G26"), _SCALED),
+    **dict.fromkeys(("G17", "S17"), _BETWEEN),
+    "G1": "one step on events is the optimum of the linear loss, which further steps only leave",
+    "G14": "the targeted search is APGD, which is on images",
+}
+"""Why a check does not apply to a threat set on events, by the check's code."""

@@ -10,13 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spikeguard.attacks.base import Attack, AttackError, describe
+from spikeguard.attacks.base import Attack, AttackError, cost, describe
 from spikeguard.attacks.gradients.base import Backprop, unwrap
 from spikeguard.attacks.searches.converging import Converging
 from spikeguard.attacks.suite_definitions import SHORT_SEARCH
+from spikeguard.attacks.suites import suitable, suite
 from spikeguard.attacks.threat import ThreatViolation
+from spikeguard.attacks.threat_names import norm_of
 from spikeguard.auditing.check import reason
-from spikeguard.auditing.context import Context
+from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.numbers import Claim, PrintedNumber, judge
 from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.estimates import Estimate
@@ -162,11 +164,16 @@ def _search(
     """
     if any(_searches(each, len(context)) for each in stored.values()):
         return None
+    attacks: Mapping[str, Attack] = {}
+    if context.on_events:
+        attacks, _ = suitable(_on_events(context), context.model, context.x[:1])
+    else:
+        attacks = {"snn": Converging(context.threat, SHORT_SEARCH)}
     try:
         return evaluate(
             context.model,
             (context.x, context.y),
-            {"snn": Converging(context.threat, SHORT_SEARCH)},
+            attacks,
             seed=key(context.seed, "audit", "search"),
             batch_size=context.batch_size,
             out=out,
@@ -181,11 +188,20 @@ def _search(
         return None
 
 
+def _on_events(context: Context) -> dict[str, Attack]:
+    """Return the attacks of the suite "events" that cost no more than the short search."""
+    eot = EOT if context.stochastic else 1
+    found = suite("events", eps=context.threat.eps, norm=norm_of(context.threat), eot=eot)
+    return {name: each for name, each in found.items() if cost(each) <= SHORT_SEARCH * eot}
+
+
 def _searches(evaluation: Evaluation, n: int) -> bool:
     """Whether an evaluation has a search at least as long as the short one, on n images or more."""
     settings = [one for one in evaluation.settings.values() if isinstance(one, Mapping)]
     searches = [one for one in settings if one.get("kind") == Converging.__name__]
-    return evaluation.samples >= n and any(one["budget"] >= SHORT_SEARCH for one in searches)
+    long = any(one["budget"] >= SHORT_SEARCH for one in searches)
+    events = evaluation.cascade and {"greedy/assg", "retiming/assg"} & set(evaluation.settings)
+    return evaluation.samples >= n and (long or bool(events))
 
 
 def _stored(evaluation: Evaluation) -> _Source:

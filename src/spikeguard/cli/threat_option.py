@@ -30,7 +30,9 @@ def parsed_threats(
         try:
             found.append(parse_threat(line))
         except ValueError as error:
-            raise ConfigError(f"--threat {line!r}: {str(error).rstrip('.')}.") from error
+            said = str(error)
+            said += "" if said.endswith((".", "?")) else "."
+            raise ConfigError(f"--threat {line!r}: {said}") from error
         if found[-1][1] <= 0:
             raise ConfigError(f"--threat {line!r}: a radius of 0 allows no change.")
     if len(set(found)) < len(found):

@@ -256,9 +256,8 @@ class ShardRunner:
         """Attack and score samples in full batches; step by step where the attack allows it."""
         if self.stochastic or not can_step(attack, self.model):
             made = [self._attack(name, attack, x[b], y[b], index[b]) for b in self._batches(x)]
-            points, shares, parts = zip(*made, strict=True)
-            record = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-            return torch.cat(points), torch.cat(shares), record
+            record = {name: torch.cat([part[name] for *_, part in made]) for name in made[0][2]}
+            return torch.cat([part[0] for part in made]), torch.cat([p[1] for p in made]), record
         fooled = torch.zeros(len(x), dtype=torch.bool)
 
         def judge(points: Tensor, rows: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from spikeguard.attacks.base import Attack
+from spikeguard.attacks.event_suites import event_search
 from spikeguard.attacks.gradients.ann_twin import ANNTwin
 from spikeguard.attacks.gradients.assg import ASSG
 from spikeguard.attacks.gradients.base import Backprop, EoT, Gradient
@@ -171,9 +172,14 @@ def _compared(context: Context, attacks: dict[str, Attack]) -> CheckOutcome:
 
 
 def _stable(context: Context, gradient: Gradient) -> Attack:
-    """Return SA-PGD with a gradient; half the steps in the quick budget of a noisy model."""
+    """Return SA-PGD with a gradient, or a search on events.
+
+    It takes half the steps in the quick budget of a noisy model.
+    """
     steps = context.pick(full=100, quick=50 if context.stochastic else 100)
     averaged = EoT(EOT, gradient) if context.stochastic else gradient
+    if context.on_events:
+        return event_search(context.threat, steps, averaged)
     return SAPGD(context.threat, steps=steps, gradient=averaged)
 
 

@@ -104,6 +104,8 @@ def unseen(attack: Attack) -> str | None:
         return "the attack maximises no loss"
     if not hasattr(attack, "gradient"):
         return "the attack uses no gradient"
+    if hasattr(attack, "norms"):
+        return "the searches on events end at the first grid that fools the model"
     if getattr(attack, "targets", 0) or isinstance(attack, MTPGD):
         return "the attack maximises a different loss for every target"
     if isinstance(attack, APGD) and attack.threat.norm == "l1":
