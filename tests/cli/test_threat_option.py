@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from spikeguard.cli.main import main
+from spikeguard.cli.entry import main
 from spikeguard.cli.threat_option import parsed_threats, threat_text
 from spikeguard.config.errors import ConfigError
 from tests.toys.moving_events import moving_bars
