@@ -88,6 +88,9 @@ class DataSection(_Section):
     frames: dict[str, Any] | None = None
 
 
+_NORMS = ("linf", "l2", "l1", "flips", "edits", "counts", "retiming")
+
+
 class EvaluateSection(_Section):
     """Settings of the attacks on the trained model.
 
@@ -135,6 +138,15 @@ class EvaluateSection(_Section):
             raise ValueError("radius 0 allows no change; write a decimal point, 0.1, not 0,1")
         return eps
 
+    @field_validator("norm")
+    @classmethod
+    def _known_norm(cls, norm: str) -> str:
+        if norm.partition(" ")[0] not in _NORMS:
+            raise ValueError(
+                "write 'linf', 'l2' or 'l1', or on events 'flips', 'edits', 'counts' or 'retiming'"
+            )
+        return norm
+
     @model_validator(mode="before")
     @classmethod
     def _attacks_alone(cls, raw: Any) -> Any:
@@ -153,7 +165,7 @@ class EvaluateSection(_Section):
         for eps in self.eps:
             if problem := radius_problem(self.norm, eps):
                 raise ValueError(problem)
-            if self.norm not in ("linf", "l2", "l1"):
+            if self.norm not in _NORMS[:3]:
                 from spikeguard.attacks.threat_names import threat_of
 
                 threat_of(self.norm, eps)
