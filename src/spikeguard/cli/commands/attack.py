@@ -159,12 +159,13 @@ def attack(
     plans = [subject.plan.changed(norm=n, eps=[radius]) for n, radius in lines] or [subject.plan]
     for each in plans:
         _require_suites(each, plugins)  # all of them, before the first runs
-    stored = _stored(transfer, changes, subject.plan, plugins)
+    inputs = [_stored(transfer, changes, each, plugins) for each in plans]
     if tune:
         require_tunable(subject.plan)
     folder, agreed = subject.path / ATTACKS, True
     results: list[dict[str, object]] = []
-    for name, plan in ((name, each) for each in plans for name in each.runs):
+    each_plan = zip(plans, inputs, strict=True)
+    for name, plan, stored in ((name, p, s) for p, s in each_plan for name in p.runs):
         for radius in plan.eps:
             what = f"{name}, {threat_text(plan.norm, radius)}"
             place = {"suite": name, "norm": plan.norm, "eps": radius}
