@@ -149,7 +149,6 @@ def test_the_graph_fires_as_the_network(name):
     assert found.spikes > 100
 
 
-@pytest.mark.skipif("event_frames" not in ENCODERS, reason="no encoder of event frames")
 @pytest.mark.parametrize("high", [1.0, 2.0, math.inf])
 def test_event_frames_are_the_input_of_the_graph(high, tmp_path):
     encoder = ENCODERS["event_frames"](high=high)

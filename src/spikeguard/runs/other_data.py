@@ -12,6 +12,7 @@ from spikeguard.config.builder import require_images
 from spikeguard.config.data_sources import load_test_images
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.plugins import Plugins, is_reference
+from spikeguard.data.events.event_set import EventSet
 from spikeguard.data.images import ImageSet
 from spikeguard.data.own import EvaluationImages
 from spikeguard.encoders.input_space import require_same_kind, space_of
@@ -58,9 +59,11 @@ def run_on_data(
 
 
 def _test_images(run: Run, data: str) -> ImageSet:
-    """Load the images, with the classes of the run."""
+    """Load the images, with the classes of the run; recordings are framed as the run's are."""
     found = load_test_images(data, run.data_root, plugins=run.recipe.plugins).test
     own = run.data.test
+    if isinstance(found, EventSet) and isinstance(own, EventSet):
+        found = replace(found, framing=own.framing)
     shape, trained = (list(each.batch(slice(1))[0].shape[1:]) for each in (found, own))
     if shape != trained:
         raise ConfigError(
