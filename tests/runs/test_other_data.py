@@ -11,7 +11,7 @@ from tests.toys.event_files import arrays, events, write_nmnist
 CHANGES = ["data.frames={by: count, values: binary, polarity: 1, size: 8}", "model.T=3"]
 SMALL = [
     *CHANGES,
-    "model.width=0.1",
+    "model.width=2",
     "model.hidden=4",
     "train.epochs=1",
     "data.val_fraction=0",
