@@ -141,7 +141,7 @@ def test_modules_and_functions_do_not_shadow_each_other():
 def test_list_describes_every_entry(kind, capsys):
     lines = text_of(["list", kind], capsys).splitlines()
     overview = text_of(["list"], capsys)
-    names = list(listing._described(kind))
+    names = list(listing._described(kind, full=True))
     start = lines[0].index("what it is")
     rows = [line for line in lines[1 : lines.index("") if "" in lines else None] if line[0] != " "]
     for name, line in zip(names, rows, strict=True):  # a long row goes on in indented lines
