@@ -12,6 +12,7 @@ from torch import nn
 import spikeguard as sg
 from spikeguard.cli import main
 from spikeguard.training.trainer import train
+from tests.toys.event_frames import dots, trained
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -20,6 +21,15 @@ PAGES = [
     if "```python" in page.read_text(encoding="utf-8")
     and page.name != "your-data.md"  # also has commands and files: tests/test_your_data.py
 ]
+EVENT_ATTACKS = (
+    "events",
+    "raw-events",
+    "retiming",
+    "sda",
+    "spike-compatible",
+    "spikefool",
+    "greedy",
+)
 pytestmark = pytest.mark.slow
 
 
@@ -86,6 +96,9 @@ def own(page: Path, names: dict) -> dict:
     if page.name == "mean-field.md":  # a network that draws noise
         noisy = sg.models.CNN(T=4, width=4, image_size=8, neuron=sg.neurons.NoisyLIF(decay=0.5))
         return {"model": noisy}
+    if page.parent.name == "attacks" and page.stem in EVENT_ATTACKS:
+        x, y = dots(4).batch(slice(4))
+        return {"model": trained(), "x": x, "y": y}
     if page.name == "models.md":
         return {"x": torch.rand(1, 3, 32, 32)}
     if page.name == "report.md":

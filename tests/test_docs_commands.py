@@ -26,6 +26,7 @@ _SEARCH = re.compile(r"(?<![^,])snn(?:-short)?(?![^,])")  # a suite of some hund
 _LONG = ("demo", "bench", "reproduce", "sweep", "map", "download", "analyse")
 _NOT_HERE = ("cifar10", "mini/", "runs/at-tgo", "my_package", "package.module")
 _NOT_HERE += ("nir:",)  # the check before a foreign model rejects the silent network of this test
+_NOT_HERE += ("nmnist", "--threat", "events")  # event recordings, and networks trained on them
 LEFT_BEFORE = ("runs/demo/vanilla", "runs/demo/at", "runs/demo/tgo", "runs/demo/at-tgo")
 LEFT_BEFORE += ("runs/first", "RUN")
 TINY = [

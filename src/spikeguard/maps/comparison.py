@@ -161,7 +161,7 @@ def _ratio(
     """Return b over a with the interval of two means on different samples; None if one is 0.
 
     Source: Zou and Donner, "Construction of confidence limits about effect measures: a general
-    approach", Statistics in Medicine 27, 2008, Eq. 3, for the difference of the logarithms.
+    approach", Statistics in Medicine 27, 2008: the limits of a difference, here of logarithms.
     """
     if a is None or b is None or not (0 < a[0] < math.inf and 0 < b[0] < math.inf):
         return None
