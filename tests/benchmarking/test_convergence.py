@@ -91,14 +91,14 @@ def test_nothing_is_compared_where_nothing_is_left_or_the_budget_was_not_reached
     assert benchmark.compared(progress, 26, 500) is None  # the last round: nothing came after
 
 
-def converged(model, x, y, right, seed=0, budget=60_000):
+def converged(model, x, y, right, seed=0, budget=60_000, batch_size=3):
     def judge(points, rows):
         with torch.no_grad():
             return (model(points).argmax(1) == y[rows]).double()
 
     return Converging(Linf(0.1), budget=budget).run(
         model, x, y, SearchState.of(x, right), SampleStreams(seed, torch.arange(len(x))),
-        batch_size=3, judge=judge,
+        batch_size=batch_size, judge=judge,
     )  # fmt: skip
 
 
@@ -119,7 +119,8 @@ def test_a_sample_fell_within_the_round_that_fooled_it():
     model = MLP(16, 3, T=4, hidden=(12,), neuron=LIF(0.5), generator=stream(0, "w")).eval()
     with torch.no_grad():
         y = model(x).argmax(1)
-    search = converged(model, x, y, torch.ones(24, dtype=torch.float64), budget=6000)
+    right = torch.ones(24, dtype=torch.float64)
+    search = converged(model, x, y, right, budget=1500, batch_size=12)
     fell, began, counted = search.fell[search.fell.isfinite()], 0.0, 0
     assert len(fell) > 0
     for each in search.rounds:
