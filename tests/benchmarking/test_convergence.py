@@ -91,7 +91,7 @@ def test_nothing_is_compared_where_nothing_is_left_or_the_budget_was_not_reached
     assert benchmark.compared(progress, 26, 500) is None  # the last round: nothing came after
 
 
-def converged(model, x, y, right, seed=0, budget=60_000, batch_size=3):
+def converged(model, x, y, right, seed=0, budget=20_000, batch_size=3):
     def judge(points, rows):
         with torch.no_grad():
             return (model(points).argmax(1) == y[rows]).double()
