@@ -70,9 +70,15 @@ def norm(name: str) -> str:
     return _NORMS.get(name, name)
 
 
-def radius(eps: float) -> str:
-    """Write a radius: "ε = 8/255"."""
-    return f"ε = {eps_text(eps)}"
+def radius(eps: float, norm: str = "") -> str:
+    """Write a radius, "ε = 8/255", or a threat set on events, "edits budget=20"."""
+    return threat_line(norm, eps) if is_event_norm(norm) else f"ε = {eps_text(eps)}"
+
+
+def threat(norm_: str, eps: float) -> str:
+    """Write a threat set: "L∞, ε = 8/255", or "edits budget=20"."""
+    given = radius(eps, norm_)
+    return given if is_event_norm(norm_) else f"{norm(norm_)}, {given}"
 
 
 def threat_options(norm: str, eps: float) -> list[str]:

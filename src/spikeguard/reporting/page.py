@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from spikeguard.analysis.base import SECTIONS
 from spikeguard.attacks.suite_definitions import CASCADES
+from spikeguard.attacks.threat_names import is_event_norm
 from spikeguard.auditing.findings import Finding, Verdict
 from spikeguard.config.schema import EvaluateSection, eps_text
 from spikeguard.reporting import formatting
@@ -267,7 +268,7 @@ def _searches(networks: Sequence[Network]) -> list[Search]:
     for network in networks:
         for result in network.attacked:
             if result.search is not None:
-                where = f"{formatting.norm(result.norm)}, {formatting.radius(result.eps)}"
+                where = formatting.threat(result.norm, result.eps)
                 id_, title = (
                     f"search-{len(found)}",
                     f"{result.suite or result.line or result.name}, {where}",
@@ -315,11 +316,17 @@ def _subtitle(networks: Sequence[Network]) -> str:
     parts = [f"{len(networks)} network" + "s" * (len(networks) > 1), ", ".join(sets)]
     for norm in dict.fromkeys(result.norm for result in results):
         sizes = sorted({result.eps for result in results if result.norm == norm})
-        parts.append(f"{formatting.norm(norm)} attacks at ε = {', '.join(map(eps_text, sizes))}")
+        parts.append(_attacked_at(norm, sizes))
     counts = sorted({result.clean.n for result in results})
     if counts:
         parts.append(f"{' or '.join(map(formatting.count, counts))} test images")
     return " · ".join(parts)
+
+
+def _attacked_at(norm: str, sizes: Sequence[float]) -> str:
+    if is_event_norm(norm):
+        return f"attacks: {', '.join(formatting.radius(eps, norm) for eps in sizes)}"
+    return f"{formatting.norm(norm)} attacks at ε = {', '.join(map(eps_text, sizes))}"
 
 
 def _commands(network: Network) -> list[tuple[str, str]]:

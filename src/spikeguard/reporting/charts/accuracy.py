@@ -7,6 +7,7 @@ from statistics import fmean
 
 import plotly.graph_objects as go
 
+from spikeguard.attacks.threat_names import is_event_norm
 from spikeguard.config.schema import eps_text
 from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting import formatting
@@ -57,7 +58,7 @@ def per_attack(radius: Radius, look: Mapping[str, Look]) -> Chart:
     )
     return Chart(
         f"per-attack-{radius.norm}-{radius.eps:g}".replace(".", "_").replace(" ", "_"),
-        f"{formatting.norm(radius.norm)}, {formatting.radius(radius.eps)}",
+        formatting.threat(radius.norm, radius.eps),
         "Accuracy with its 95 % interval under each attack, the strongest attack first, one mark "
         "for each network; the first row is the worst case over all attacks. The table below has "
         "the numbers.",
@@ -74,6 +75,12 @@ def _strongest_first(
         return fmean(found[name].accuracy for found in scores.values() if name in found)
 
     return sorted(attacks, key=left)
+
+
+def _axis(norm: str) -> str:
+    if is_event_norm(norm):
+        return f"Budget of changes ({norm})"
+    return f"Radius ε ({formatting.norm(norm)}, pixels in [0, 1])"
 
 
 def against_radius(places: Sequence[Radius], label: str, look: Mapping[str, Look]) -> Chart:
@@ -94,14 +101,14 @@ def against_radius(places: Sequence[Radius], label: str, look: Mapping[str, Look
         figure.data[-1].update(fill="tonexty", fillcolor=tint(colour, 0.16))
     norm, ticks = places[0].norm, [0.0, *sorted({place.eps for place in places})]
     figure.update_xaxes(
-        title_text=f"Radius ε ({formatting.norm(norm)}, pixels in [0, 1])",
+        title_text=_axis(norm),
         tickvals=ticks,
         ticktext=[eps_text(eps) if eps else "0" for eps in ticks],
         range=[-0.03 * ticks[-1], 1.05 * ticks[-1]],
     )
     figure.update_yaxes(title_text="Accuracy (%)", range=[-3, 103], tick0=0, dtick=25)
     values = [
-        f"{formatting.radius(eps)}: "
+        f"{formatting.radius(eps, norm)}: "
         f"at most {formatting.percent(s.worst_case.accuracy)} in the worst case"
         + (f", {formatting.percent(printed[eps].accuracy)} as printed" if eps in printed else "")
         for eps, s in attacked.items()

@@ -32,11 +32,15 @@ def _attacks(places: Sequence[Radius]) -> str:
     found = []
     for place in places:
         worst = {label: s.worst_case.accuracy for label, s in place.attacked.items()}
-        where = formatting.radius(place.eps)
-        if len({other.norm for other in places}) > 1:
-            where = f"{formatting.norm(place.norm)}, {where}"
+        mixed = len({other.norm for other in places}) > 1
+        write = formatting.threat if mixed else _alone
+        where = write(place.norm, place.eps)
         found.append(f"{where}: at most {_span(worst)}")
     return "; ".join(found) or "No attacks were run"
+
+
+def _alone(norm: str, eps: float) -> str:
+    return formatting.radius(eps, norm)
 
 
 def _printed(printed: Sequence[Comparison]) -> str:
@@ -58,7 +62,7 @@ def _radius(places: Sequence[Radius]) -> str:
     whose = f"{label}, " if _several(place.standings) else ""
     return (
         f"Largest gap between the printed number and the worst case: {formatting.points(gap)} "
-        f"({whose}{formatting.radius(place.eps)})"
+        f"({whose}{formatting.radius(place.eps, place.norm)})"
     )
 
 

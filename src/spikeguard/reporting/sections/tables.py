@@ -141,7 +141,7 @@ def score_table(place: Radius, networks: Sequence[Network]) -> RadiusTable:
         full.append((formatting.attack(name), cells))
     return RadiusTable(
         id=f"{place.norm}-{place.eps:g}".replace(".", "_").replace(" ", "_"),
-        where=f"{formatting.norm(place.norm)}, {formatting.radius(place.eps)}",
+        where=formatting.threat(place.norm, place.eps),
         head=tuple(head),
         rows=tuple(rows),
         full_head=tuple(place.attacked),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spikeguard.attacks.threat_names import is_event_norm
 from spikeguard.auditing.findings import Verdict
 from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.base import Look
@@ -172,13 +173,14 @@ def _sentence(found: Sequence[tuple[Radius, Standing]], audited: Verdict | None)
         )
     gap, place, standing = max(gaps, key=lambda item: item[0])
     judged = audited is not None and audited.printed is not None
-    if judged and audited_at(audited).startswith(f"at {formatting.radius(place.eps)},"):
+    if judged and audited_at(audited).startswith(f"at {formatting.radius(place.eps, place.norm)},"):
         return ""
     own = f"{_printed(standing)} with its own surrogate"
     worst, n = formatting.percent(standing.worst_case.accuracy), standing.worst_case.n
+    norm = "" if is_event_norm(place.norm) else f"{formatting.norm(place.norm)}, "
     if gap >= _NOTABLE:
         return (
-            f"At {formatting.radius(place.eps)} ({formatting.norm(place.norm)}, n = {n}) {own} is "
+            f"At {formatting.radius(place.eps, place.norm)} ({norm}n = {n}) {own} is "
             f"{formatting.points(gap)} too optimistic: at most {worst} survive in the worst case."
         )
     if any(s.swept for _, s in found):
@@ -196,8 +198,6 @@ def _printed(standing: Standing) -> str | None:
 def _where(place: Radius, places: Sequence[Radius]) -> str:
     """Write a radius, with its norm where the report has several norms."""
     mixed = len({other.norm for other in places}) > 1
-    return (
-        f"{formatting.norm(place.norm)}, {formatting.radius(place.eps)}"
-        if mixed
-        else formatting.radius(place.eps)
-    )
+    if mixed:
+        return formatting.threat(place.norm, place.eps)
+    return formatting.radius(place.eps, place.norm)
