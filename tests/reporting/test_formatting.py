@@ -16,6 +16,9 @@ from spikeguard.reporting.standings import _strength
         ("pgd10/width1 + all cheaper of quick", "PGD-10, width 1 + all cheaper of quick"),
         ("mtpgd steps=40 momentum=0.9", "MTPGD steps=40 momentum=0.9"),
         ("rfgsm variant=stog", "R+FGSM variant=stog"),
+        ("greedy/width2 + all cheaper of events", "Greedy, width 2 + all cheaper of events"),
+        ("sda", "SDA"),
+        ("raw-events/assg", "Raw events, ASSG"),
         ("pgd step_size=2/255 in bf16", "PGD step_size=2/255 in bf16"),
     ],
 )

@@ -27,6 +27,12 @@ DISPLAY_NAMES = {
     "snn": "Converging search",
     "l1": "APGD-L1",
     "climb": "Hill climbing",
+    "greedy": "Greedy",
+    "spike-compatible": "Spike-compatible",
+    "sda": "SDA",
+    "spikefool": "SpikeFool",
+    "raw-events": "Raw events",
+    "retiming": "Retiming",
     "worst_case": "Worst case",
     # gradients
     "own": "own surrogate",
