@@ -43,7 +43,12 @@ def test_attack_lines_stand_among_the_attacks_by_their_steps():
     [
         ("linf", 8 / 255, "ε = 8/255", "L∞, ε = 8/255"),
         ("edits", 20.0, "edits budget=20", "edits budget=20"),
-        ("retiming moved=50", 1.0, "retiming max_shift=1 moved=50", "retiming max_shift=1 moved=50"),
+        (
+            "retiming moved=50",
+            1.0,
+            "retiming max_shift=1 moved=50",
+            "retiming max_shift=1 moved=50",
+        ),
     ],
 )
 def test_a_threat_on_events_is_written_with_its_budgets(norm, eps, alone, whole):
