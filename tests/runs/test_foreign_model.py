@@ -85,6 +85,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "my_nets.py").write_text(NETS, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     path = list(sys.path)
+    sys.modules.pop("my_nets", None)
     yield tmp_path
     sys.modules.pop("my_nets", None)
     assert sys.path == path
