@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from spikeguard.attacks.threat import Threat, ThreatViolation
 
-__all__ = ["EventThreat", "largest", "require_budget"]
+__all__ = ["Budgeted", "EventThreat", "binary_violation", "largest", "require_budget"]
 
 _STRIDE = 2.0**20  # longest entry of a steepest step: far beyond the grid, exact in float32
 
@@ -20,7 +23,7 @@ def require_budget(owner: object, name: str, value: object, least: int = 0) -> N
         )
 
 
-class EventThreat:
+class EventThreat(ABC):
     """Base of the threat sets on events: a grid of whole numbers with a time axis."""
 
     events = True
@@ -44,9 +47,44 @@ class EventThreat:
         peak = grad.flatten(1).abs().amax(1).view(-1, *[1] * (grad.ndim - 1))
         return grad / torch.where(peak > 0, peak, 1) * _STRIDE
 
+    @abstractmethod
     def violation(self, x_adv: Tensor, x: Tensor) -> str | None:
-        """Describe what a batch of valid numbers violates; None if nothing."""
-        raise NotImplementedError
+        """Describe what a batch of whole numbers violates; None if nothing."""
+
+
+@dataclass(frozen=True)
+class Budgeted(EventThreat):
+    """A threat set whose one limit is ``budget``, the largest total cost of a sample, >= 0."""
+
+    budget: int
+
+    def __post_init__(self) -> None:
+        require_budget(self, "budget", self.budget)
+
+    @property
+    def eps(self) -> float:
+        """The budget."""
+        return float(self.budget)
+
+    @abstractmethod
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Return the total cost of the changes [B]."""
+
+    def violation(self, x_adv: Tensor, x: Tensor) -> str | None:
+        """Describe more changes than the budget; None if there are not."""
+        far = self.distance(x_adv, x)
+        if bool((far > self.budget).any()):
+            row, most = int(far.argmax()), int(far.max())
+            return f"makes {most} changes in sample {row}, more than the budget {self.budget}"
+        return None
+
+
+def binary_violation(x_adv: Tensor) -> str | None:
+    """Describe a value above 1; None if there is none."""
+    if float(x_adv.max()) > 1:
+        row = int(x_adv.flatten(1).amax(1).argmax())
+        return f"holds the invalid value {float(x_adv.max()):g} in sample {row}: the grid is binary"
+    return None
 
 
 def _breach(threat: Threat, x_adv: Tensor, x: Tensor) -> str | None:

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spikeguard.attacks.event_threats.base import EventThreat, largest, require_budget
-from spikeguard.attacks.event_threats.flips import over_budget
+from spikeguard.attacks.event_threats.base import Budgeted, largest
 from spikeguard.rng import SampleStreams
 
 __all__ = ["Counts"]
 
 
 @dataclass(frozen=True)
-class Counts(EventThreat):
+class Counts(Budgeted):
     """Events are inserted and deleted in a grid of counts, at most ``budget`` in a sample.
 
     Args:
@@ -25,16 +24,7 @@ class Counts(EventThreat):
         ValueError: If the budget is no whole number >= 0.
     """
 
-    budget: int
     norm = "counts"
-
-    def __post_init__(self) -> None:
-        require_budget(self, "budget", self.budget)
-
-    @property
-    def eps(self) -> float:
-        """The budget."""
-        return float(self.budget)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Return the nearest grid of counts whose changes sum to at most ``budget``.
@@ -79,7 +69,3 @@ class Counts(EventThreat):
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Return the sum of the absolute changes [B]."""
         return (x_adv.double() - x.double()).abs().flatten(1).sum(1)
-
-    def violation(self, x_adv: Tensor, x: Tensor) -> str | None:
-        """Describe what a batch of whole numbers violates; None if nothing."""
-        return over_budget(self, x_adv, x)

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spikeguard.attacks.event_threats.base import EventThreat, largest, require_budget
-from spikeguard.attacks.event_threats.flips import binary_violation
+from spikeguard.attacks.event_threats.base import Budgeted, binary_violation, largest
 from spikeguard.rng import SampleStreams
 
 __all__ = ["Edits"]
 
 
 @dataclass(frozen=True)
-class Edits(EventThreat):
+class Edits(Budgeted):
     """Events of a binary grid are inserted (cost 1), deleted (1) or change polarity (2).
 
     A cell is a position in one time bin. It holds an event of at most one polarity: no edit may
@@ -32,16 +31,7 @@ class Edits(EventThreat):
         networks: direct adversarial attacks on raw event data", ECCV 2024.
     """
 
-    budget: int
     norm = "edits"
-
-    def __post_init__(self) -> None:
-        require_budget(self, "budget", self.budget)
-
-    @property
-    def eps(self) -> float:
-        """The budget."""
-        return float(self.budget)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Return the nearest grid of the set.
@@ -144,7 +134,7 @@ class Edits(EventThreat):
             if bool(full.any()):
                 row = int(full.flatten(1).any(1).nonzero()[0, 0])
                 return f"has both polarities in {int(full[row].sum())} cells of sample {row}"
-        return binary_violation(self, x_adv, x)
+        return binary_violation(x_adv) or super().violation(x_adv, x)
 
 
 def _cells(x: Tensor) -> Tensor:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spikeguard.attacks.event_threats.base import EventThreat, largest, require_budget
+from spikeguard.attacks.event_threats.base import Budgeted, binary_violation, largest
 from spikeguard.rng import SampleStreams
 
-__all__ = ["Flips", "binary_violation", "over_budget"]
+__all__ = ["Flips"]
 
 
 @dataclass(frozen=True)
-class Flips(EventThreat):
+class Flips(Budgeted):
     """At most ``budget`` entries of a binary grid change from 0 to 1 or from 1 to 0.
 
     Args:
@@ -24,16 +24,7 @@ class Flips(EventThreat):
         ValueError: If the budget is no whole number >= 0.
     """
 
-    budget: int
     norm = "flips"
-
-    def __post_init__(self) -> None:
-        require_budget(self, "budget", self.budget)
-
-    @property
-    def eps(self) -> float:
-        """The budget."""
-        return float(self.budget)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Return the nearest binary grid with at most ``budget`` flips.
@@ -57,22 +48,4 @@ class Flips(EventThreat):
 
     def violation(self, x_adv: Tensor, x: Tensor) -> str | None:
         """Describe what a batch of whole numbers violates; None if nothing."""
-        return binary_violation(self, x_adv, x)
-
-
-def binary_violation(threat: Flips | EventThreat, x_adv: Tensor, x: Tensor) -> str | None:
-    """Describe a value above 1, or more changes than the budget; None if there is neither."""
-    if float(x_adv.max()) > 1:
-        row = int(x_adv.flatten(1).amax(1).argmax())
-        return f"holds the invalid value {float(x_adv.max()):g} in sample {row}: the grid is binary"
-    return over_budget(threat, x_adv, x)
-
-
-def over_budget(threat: EventThreat, x_adv: Tensor, x: Tensor) -> str | None:
-    """Describe more changes than the budget; None if there are not."""
-    far = threat.distance(x_adv, x)  # type: ignore[attr-defined]
-    budget = threat.budget  # type: ignore[attr-defined]
-    if bool((far > budget).any()):
-        row = int(far.argmax())
-        return f"makes {int(far.max())} changes in sample {row}, more than the budget {budget}"
-    return None
+        return binary_violation(x_adv) or super().violation(x_adv, x)
