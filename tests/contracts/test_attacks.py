@@ -32,6 +32,7 @@ from spikeguard.attacks.searches.pgd import RFGSMVariant
 from spikeguard.models import CNN
 from spikeguard.neurons import NoisyLIF, Triangular
 from spikeguard.rng import RandomSource, SampleStreams, randomness, stream
+from tests.toys.untouched import assert_untouched, state
 
 BUILD = {
     name: getattr(attack, "example", attack)
@@ -236,32 +237,6 @@ def test_a_sample_does_not_depend_on_its_batch(name, threat, model, x, y):
     torch.testing.assert_close(attacked([2, 0, 3, 1]), together[[2, 0, 3, 1]], rtol=0, atol=1e-9)
     alone = torch.cat([attacked([i]) for i in range(4)])
     torch.testing.assert_close(alone, together, rtol=0, atol=1e-9)
-
-
-def state(model):
-    """Return copies of everything that an attack must leave unchanged."""
-    return (
-        {name: value.clone() for name, value in model.state_dict().items()},
-        {name: module.training for name, module in model.named_modules()},
-        {name: p.requires_grad for name, p in model.named_parameters()},
-        {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()},
-        {
-            name: (m.surrogate, m.attacked)
-            for name, m in model.named_modules()
-            if hasattr(m, "fire")
-        },
-        {name: m.random.bound for name, m in model.named_modules() if hasattr(m, "random")},
-    )
-
-
-def assert_untouched(model, before):
-    after = state(model)
-    torch.testing.assert_close(after[0], before[0], rtol=0, atol=0)
-    assert after[1:3] == before[1:3]
-    for name, grad in before[3].items():
-        assert (grad is None) == (after[3][name] is None), name
-        assert grad is None or torch.equal(grad, after[3][name]), name
-    assert after[4:] == before[4:]
 
 
 @every_attack
