@@ -5,6 +5,7 @@ The blocks of Python run in tests/test_docs_code.py.
 
 import re
 import shlex
+import sys
 import tomllib
 from pathlib import Path
 
@@ -79,7 +80,8 @@ def fresh(tmp_path, monkeypatch):
     torch.save(
         torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).state_dict(), "net.pt"
     )
-    return tmp_path
+    yield tmp_path
+    sys.modules.pop("my_nets", None)
 
 
 @pytest.mark.slow
