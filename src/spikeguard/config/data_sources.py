@@ -63,8 +63,12 @@ def load_test_images(
     *,
     where: ConfigPath | str = "--data",
     plugins: Plugins = NO_PLUGINS,
+    size: int | None = None,
 ) -> Splits | EvaluationImages:
-    """Load the images to attack; own data need no training images. See ``load_images``."""
+    """Load the images to attack; own data need no training images. See ``load_images``.
+
+    With a ``size``, image files are cut to it and read when they are attacked.
+    """
     from spikeguard.data.datasets import DATASETS, DataSet
     from spikeguard.data.own import find_own, read_own
     from spikeguard.data.paths import data_root as root_of
@@ -76,9 +80,10 @@ def load_test_images(
     else:
         path = None if name in DATASETS else find_own(name, root_of(data_root))
         if path is None:
-            return load_images(name, data_root, where=where)
+            cut = {"size": size} if name in DATASETS and DATASETS[name].sized else {}
+            return load_images(name, data_root, where=where, **cut)
         try:
-            own = read_own(path)
+            own = read_own(path, size)
         except ValueError as error:
             raise ConfigError(f"{where}: {error}") from error
     try:

@@ -77,6 +77,8 @@ class DataSection(_Section):
     The name may be the path of own data, or ``package.module:function`` of an allowed package.
     ``frames`` says how recordings of events become frames: the fields of
     :class:`spikeguard.data.events.framing.Framing` except T, which is ``model.T``.
+    ``size`` is the height and width to which image files are cut when they are read, batch by batch
+    (see :class:`spikeguard.data.PhotoSet`).
     """
 
     name: str
@@ -85,6 +87,7 @@ class DataSection(_Section):
     skip_bad: bool | None = None
     val_fraction: Number = 0.1
     augment: tuple[str, ...] = ()
+    size: Count | None = None
     frames: dict[str, Any] | None = None
 
 

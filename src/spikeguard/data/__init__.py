@@ -25,10 +25,14 @@ from spikeguard.data.events.own_events import from_recordings
 from spikeguard.data.events.recording import BadRecording, Recording
 from spikeguard.data.folders import from_folder
 from spikeguard.data.images import Data, ImageSet, Splits, as_image_set, split_validation
+from spikeguard.data.photos.decoding import BadImage
+from spikeguard.data.photos.photo_folders import photo_folder
+from spikeguard.data.photos.photo_set import PhotoSet
 from spikeguard.data.splits import make_splits
 
 __all__ = [
     "AUGMENTATIONS",
+    "BadImage",
     "Augmentation",
     "BadRecording",
     "Compose",
@@ -42,6 +46,7 @@ __all__ = [
     "Framing",
     "HorizontalFlip",
     "ImageSet",
+    "PhotoSet",
     "RandomCrop",
     "Recording",
     "Splits",
@@ -54,5 +59,6 @@ __all__ = [
     "from_recordings",
     "load",
     "make_splits",
+    "photo_folder",
     "split_validation",
 ]

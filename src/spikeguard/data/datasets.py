@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spikeguard.data.augment import augmentation_named
+from spikeguard.data.augment import Augmentation, augmentation_named
 from spikeguard.data.cifar import CIFAR10, CIFAR100, read_cifar
 from spikeguard.data.digits import read_digits
 from spikeguard.data.events.cifar10_dvs import read_cifar10_dvs
@@ -19,6 +19,8 @@ from spikeguard.data.images import ImageSet, Splits, split_validation, stratifie
 from spikeguard.data.names import unknown_name
 from spikeguard.data.own import OwnData, find_own, read_own
 from spikeguard.data.paths import data_root
+from spikeguard.data.photos.photo_folders import read_imagenet
+from spikeguard.data.photos.photo_set import WHILE_DECODING, PhotoSet
 from spikeguard.data.splits import make_splits, split_test
 from spikeguard.rng import stream
 
@@ -36,11 +38,13 @@ class DataSet:
             of the training pixels, except for CIFAR-10: there the smaller numbers in common use
             (the mean deviation within an image), with which published networks were trained. Event
             frames have mean 0 and scale 1.
+        sized: Whether the images are files of any size, which ``load`` needs a ``size`` for.
     """
 
     read: Callable[[Path], tuple[ImageSet, ImageSet]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    sized: bool = False
 
 
 DATASETS: dict[str, DataSet] = {
@@ -55,6 +59,7 @@ DATASETS: dict[str, DataSet] = {
     "nmnist": DataSet(read_nmnist, *UNSCALED[2]),
     "dvs-gesture": DataSet(read_gesture, *UNSCALED[2]),
     "cifar10-dvs": DataSet(read_cifar10_dvs, *UNSCALED[2]),
+    "imagenet": DataSet(read_imagenet, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), sized=True),
 }
 
 
@@ -69,6 +74,7 @@ def load(
     augment: Sequence[str] | None = None,
     framing: Framing | None = None,
     skip_bad: bool = False,
+    size: int | None = None,
     known: Mapping[str, DataSet] = DATASETS,
 ) -> Splits:
     """Read a data set from disk.
@@ -85,12 +91,16 @@ def load(
             ``seed`` with the class proportions of all, in the order of the files. A smaller choice
             is contained in a larger one.
         test_limit: Number of test images to use: the first ones, the same for every seed.
-        augment: Names in ``AUGMENTATIONS``, applied to training batches in this order.
+        augment: Names in ``AUGMENTATIONS``, applied to training batches in this order. Of images
+            that are decoded at a ``size``, "resized_crop" and "flip" are applied first.
         framing: How event recordings become frames; ``Framing(T=10)`` when left out. Only for
             events.
         skip_bad: Leave out event recordings that cannot be read, with a
             ``SkippedRecordingWarning``; reads every recording once. Otherwise the first one that is
             used raises ``BadRecording``.
+        size: Height and width in pixels to which image files are cut when they are read, batch by
+            batch (see ``PhotoSet``); needed for "imagenet", and for a folder of images of different
+            sizes, or of more images than fit into memory.
         known: The registry in which the name is looked up.
 
     Raises:
@@ -104,7 +114,7 @@ def load(
     """
     if name not in known:
         return load_own(
-            read_own(_found(name, data_root(root), known)),
+            read_own(_found(name, data_root(root), known), size),
             str(name),
             val_fraction=val_fraction,
             seed=seed,
@@ -113,11 +123,12 @@ def load(
             augment=augment,
             framing=framing,
             skip_bad=skip_bad,
+            size=size,
         )
     data_set = known[str(name)]
-    augmentation = augmentation_named(augment or ())
-    read = (_as_events(part, framing, skip_bad) for part in data_set.read(data_root(root)))
-    train, test = read
+    read = data_set.read(data_root(root))
+    train, test = (_as_asked(part, framing, skip_bad, size) for part in read)
+    train, augmentation = _augmented(train, augment or ())
     train, test = _limited(train, train_limit, seed), _first(test, test_limit)
     val = None
     if val_fraction != 0:
@@ -139,24 +150,58 @@ def load_own(
     augment: Sequence[str] | None = None,
     framing: Framing | None = None,
     skip_bad: bool = False,
+    size: int | None = None,
 ) -> Splits:
     """Return own data as splits; the arguments are those of ``load``, and of ``make_splits``."""
-    augmentation = augmentation_named(augment or ())
-    own = own.changed(lambda part: _as_events(part, framing, skip_bad))
+    own = own.changed(lambda part: _as_asked(part, framing, skip_bad, size))
     if own.splits is not None:
-        train = _limited(own.splits.train, train_limit, seed)
+        train, augmentation = _augmented(own.splits.train, augment or ())
+        train = _limited(train, train_limit, seed)
         test = _first(own.splits.test, test_limit)
         return replace(
             own.splits, train=train, test=test, augment=augmentation or own.splits.augment
         )
     train, val, given = own.for_training(name)
+    train, augmentation = _augmented(train, augment or ())
     train, test = split_test(train) if given is None else (train, given)
     train, test = _limited(train, train_limit, seed), _first(test, test_limit)
     return make_splits(train, test, val, val_fraction=val_fraction, seed=seed, augment=augmentation)
 
 
-def _as_events(images: ImageSet, framing: Framing | None, skip_bad: bool) -> ImageSet:
-    """Set the framing of an event set and leave out what cannot be read; reject it for images."""
+def _augmented(train: ImageSet, names: Sequence[str]) -> tuple[ImageSet, Augmentation | None]:
+    """Return the training images and the augmentation of their batches.
+
+    A ``PhotoSet`` applies those of ``WHILE_DECODING`` itself.
+    """
+    if not isinstance(train, PhotoSet):
+        if "resized_crop" in names:
+            raise ValueError(
+                "load: augmentation resized_crop is for image files that are read at a size, not "
+                f"for {train.name}; write crop, or data.size."
+            )
+        return train, augmentation_named(names)
+    drawn = tuple(name for name in WHILE_DECODING if name in names)
+    return (
+        replace(train, drawn=drawn),
+        augmentation_named([name for name in names if name not in drawn]),
+    )
+
+
+def _as_asked(
+    images: ImageSet, framing: Framing | None, skip_bad: bool, size: int | None
+) -> ImageSet:
+    """Set the framing of events or the size of photographs; reject what is not for these data."""
+    if isinstance(images, PhotoSet):
+        if size is None:
+            raise ValueError(
+                f"load: {images.name} has images of any size; write the one to cut them to, size "
+                "(data.size= in a recipe): 64 or 224."
+            )
+        images = replace(images, size=size)
+    elif size is not None:
+        raise ValueError(
+            f"load: size is for image files, which {images.name} is not; leave it out."
+        )
     if not isinstance(images, EventSet):
         if framing is not None or skip_bad:
             given = "frames" if framing is not None else "skip_bad"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from spikeguard.data.images import ImageSet, mixed_order
 
-__all__ = ["from_folder", "has_images"]
+__all__ = ["class_files", "from_folder", "has_images", "image_files", "pillow"]
 
+_SHOWN = 10  # names of classes in a message
 _SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
@@ -44,20 +45,13 @@ def from_folder(
         ValueError: If there are no images, one cannot be read, or two differ in size or channels.
     """
     root = Path(path).expanduser()
-    found = _class_folders(root)
-    names = tuple(sorted(found)) if classes is None else tuple(classes)
-    unknown = sorted(found.keys() - set(names))
-    if unknown:
-        raise ValueError(
-            f"{root}: {unknown[0]} is no class of the training images, which are "
-            f"{', '.join(names)}; rename or remove the folder."
-        )
-    files = [(file, names.index(each)) for each in sorted(found) for file in found[each]]
-    pillow = _pillow(root)
-    first = _pixels(pillow, files[0][0])
+    found, names = class_files(root, classes)
+    files = [(Path(file), names.index(each)) for each in sorted(found) for file in found[each]]
+    library = pillow(root)
+    first = _pixels(library, files[0][0])
     images = np.empty((len(files), *first.shape), np.uint8)
     for place, (file, _) in enumerate(files):
-        image = _pixels(pillow, file)
+        image = _pixels(library, file)
         if image.shape != first.shape:
             raise ValueError(_difference(file, image.shape, files[0][0], first.shape))
         images[place] = image
@@ -69,15 +63,30 @@ def from_folder(
 
 def has_images(folder: Path) -> bool:
     """Whether a folder has an image file, at any depth."""
-    return bool(_images(folder))
+    return next(_images(folder), None) is not None
 
 
-def _class_folders(root: Path) -> dict[str, list[Path]]:
-    """Return the image files of each class, sorted."""
+def class_files(
+    root: Path, classes: Sequence[str] | None = None
+) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """List a folder with one folder of images per class.
+
+    Args:
+        root: The folder.
+        classes: Names of the class folders in the order of the labels, some of which may be
+            missing; those of the folder, sorted, when left out.
+
+    Returns:
+        The sorted paths of the image files of each class, and the names of the classes.
+
+    Raises:
+        ValueError: If there is no such folder, it holds no images, or a class that is not among
+            ``classes``.
+    """
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder.")
     folders = [each for each in root.iterdir() if each.is_dir() and not each.name.startswith(".")]
-    found = {folder.name: _images(folder) for folder in folders}
+    found = {folder.name: image_files(folder) for folder in folders}
     if not any(found.values()):
         raise ValueError(
             f"{root}: no images by class; it needs a folder for each class, with "
@@ -86,37 +95,55 @@ def _class_folders(root: Path) -> dict[str, list[Path]]:
     empty = sorted(name for name, files in found.items() if not files)
     if empty:
         raise ValueError(f"{root / empty[0]}: no images in this class folder; remove it.")
-    return found
+    names = tuple(sorted(found)) if classes is None else tuple(classes)
+    unknown = sorted(found.keys() - set(names))
+    if unknown:
+        raise ValueError(
+            f"{root}: {unknown[0]} is no class of the training images, which are "
+            f"{_some(names)}; rename or remove the folder."
+        )
+    return found, names
 
 
-def _images(folder: Path) -> list[Path]:
-    files: list[str] = []
+def _some(names: Sequence[str]) -> str:
+    """List names, the first ones of many."""
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def image_files(folder: Path) -> list[str]:
+    """Return the paths of the image files of a folder, at any depth, sorted as text."""
+    return sorted(_images(folder))
+
+
+def _images(folder: Path) -> Iterator[str]:
     for inner, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [each for each in folders if not each.startswith(".")]
-        shown = [each for each in names if not each.startswith(".")]
-        files += [
-            os.path.join(inner, each)  # noqa: PTH118 - sorted as text
-            for each in shown
-            if Path(each).suffix.lower() in _SUFFIXES
-        ]
-    return [Path(file) for file in sorted(files)]
+        for each in names:
+            if not each.startswith(".") and os.path.splitext(each)[1].lower() in _SUFFIXES:  # noqa: PTH122 - a million names
+                yield os.path.join(inner, each)  # noqa: PTH118 - sorted as text
 
 
-def _pillow(root: Path) -> ModuleType:
+def pillow(where: Path) -> ModuleType:
+    """Return the module ``PIL.Image``.
+
+    Raises:
+        ValueError: If Pillow is not installed; the message names ``where``.
+    """
     try:
         import PIL.Image
     except ImportError as error:
         raise ValueError(
-            f"{root}: reading image files needs Pillow; run pip install 'spikeguard[images]', or "
+            f"{where}: reading image files needs Pillow; run pip install 'spikeguard[images]', or "
             "save the images as arrays with np.savez."
         ) from error
     return PIL.Image
 
 
-def _pixels(pillow: ModuleType, file: Path) -> NDArray[np.uint8]:
+def _pixels(library: ModuleType, file: Path) -> NDArray[np.uint8]:
     """Return one image as uint8 [H, W, C]."""
     try:
-        with pillow.open(file) as image:
+        with library.open(file) as image:
             image.load()
             flat = _opaque(image, file)
             return np.atleast_3d(np.asarray(flat.convert("L" if flat.mode in "1L" else "RGB")))
@@ -124,7 +151,7 @@ def _pixels(pillow: ModuleType, file: Path) -> NDArray[np.uint8]:
         if str(error).startswith(str(file)):
             raise
         raise _unreadable(file, error) from error
-    except (OSError, SyntaxError, EOFError, pillow.DecompressionBombError) as error:
+    except (OSError, SyntaxError, EOFError, library.DecompressionBombError) as error:
         raise _unreadable(file, error) from error
 
 

@@ -124,6 +124,15 @@ class ImageSet:
         x = self.images[index].to(torch.float32) / self.peak
         return x, self.labels[index].clone()
 
+    def training_batch(
+        self, index: Tensor | Sequence[int] | slice, *, seed: int, epoch: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the batch to train on; one that is decoded from files may vary with the epoch."""
+        return self.batch(index)
+
+    def read_ahead(self, index: Tensor | Sequence[int] | slice, *, seed: int, epoch: int) -> None:
+        """Learn which ``training_batch`` comes next; a set that reads files starts to read it."""
+
     def subset(self, index: Tensor | Sequence[int] | slice) -> ImageSet:
         """Return the images at ``index``, in that order."""
         index = _positions(index, self.images.device)

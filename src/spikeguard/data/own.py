@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from spikeguard.data.events.own_events import from_recordings, has_events, read_
 from spikeguard.data.events.recording import Recording
 from spikeguard.data.folders import from_folder, has_images
 from spikeguard.data.images import ImageSet, Splits, mixed_order, require_validation
+from spikeguard.data.photos.photo_folders import photo_folder
 
 __all__ = ["EvaluationImages", "OwnData", "find_own", "own_data", "read_own"]
 
@@ -114,7 +116,7 @@ def find_own(name: str | Path, root: Path) -> Path | None:
     return None
 
 
-def read_own(path: Path) -> OwnData:
+def read_own(path: Path, size: int | None = None) -> OwnData:
     """Read a file or a folder.
 
     Args:
@@ -122,6 +124,8 @@ def read_own(path: Path) -> OwnData:
             has them; a folder of class folders; or a folder with such folders train, val, test.
             Event recordings are a folder of ``.npz`` or HDF5 files (see ``read_event_folder``) or
             one such file (see ``read_event_file``).
+        size: Pixels to which image files are cut when they are used, see ``PhotoSet``; None reads
+            them into memory, and they all have the same size.
 
     Raises:
         ValueError: If it is something else, or damaged; the message says what to write.
@@ -130,7 +134,7 @@ def read_own(path: Path) -> OwnData:
         read = read_event_folder if path.is_dir() else read_event_file
         return _with_same_classes({part or "whole": each for part, each in read(path).items()})
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, size)
     if path.suffix.lower() == ".npz":
         return _from_columns(read_npz(path, is_column), path.name)
     if path.suffix.lower() == ".npy":
@@ -221,16 +225,17 @@ def _with_same_classes(parts: Mapping[str, ImageSet]) -> OwnData:
     return OwnData(same.get("train"), same.get("val"), same.get("test"), same.get("whole"))
 
 
-def _read_folder(path: Path) -> OwnData:
+def _read_folder(path: Path, size: int | None) -> OwnData:
     name, inner = path.resolve().name, _part_folders(path)
+    read = from_folder if size is None else partial(photo_folder, size=size)
     if not inner:
-        return OwnData(whole=from_folder(_of_images(path), name=name))
+        return OwnData(whole=read(_of_images(path), name=name))
     found: dict[str, ImageSet] = {}
     classes: tuple[str, ...] | None = (
         None  # those of the first, the training images if there are any
     )
     for part, folder in inner.items():
-        found[part] = from_folder(folder, classes=classes, name=f"{name}/{part}")
+        found[part] = read(folder, classes=classes, name=f"{name}/{part}")
         classes = found[part].classes
     return _with_same_classes(found)
 

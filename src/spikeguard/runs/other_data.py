@@ -15,6 +15,7 @@ from spikeguard.config.plugins import Plugins, is_reference
 from spikeguard.data.events.event_set import EventSet
 from spikeguard.data.images import ImageSet
 from spikeguard.data.own import EvaluationImages
+from spikeguard.data.photos.photo_set import PhotoSet
 from spikeguard.encoders.input_space import require_same_kind, space_of
 from spikeguard.models.snn import SNN
 from spikeguard.runs.foreign_model import (
@@ -60,8 +61,9 @@ def run_on_data(
 
 def _test_images(run: Run, data: str) -> ImageSet:
     """Load the images, with the classes of the run; recordings are framed as the run's are."""
-    found = load_test_images(data, run.data_root, plugins=run.recipe.plugins).test
     own = run.data.test
+    size = own.size if isinstance(own, PhotoSet) else None
+    found = load_test_images(data, run.data_root, plugins=run.recipe.plugins, size=size).test
     if isinstance(found, EventSet) and isinstance(own, EventSet):
         found = replace(found, framing=own.framing)
     shape, trained = (list(each.batch(slice(1))[0].shape[1:]) for each in (found, own))

@@ -77,7 +77,7 @@ class Learner:
                 updated.
         """
         seed, device, name = self.options.seed, self.engine.device, (state.epoch, state.batch)
-        x, y = self.data.train.batch(index)
+        x, y = self.data.train.training_batch(index, seed=seed, epoch=state.epoch)
         if self.data.augment is not None:
             x = self.data.augment(x, stream(seed, "augment", *name))
         x, y = x.to(device), y.to(device)
@@ -97,6 +97,10 @@ class Learner:
             self._require_finite_update(x, state)
         self.engine.step(self.optimizer)
         self.objective.constrain(self.model, progress, stream(seed, "constrain", *name))
+
+    def read_ahead(self, index: Tensor, state: TrainState) -> None:
+        """Announce the images [B] of the next step of an epoch, so that files are read meanwhile."""
+        self.data.train.read_ahead(index, seed=self.options.seed, epoch=state.epoch)
 
     def validate(self, state: TrainState) -> tuple[float | None, float | None]:
         """Return classification loss and accuracy on the clean validation images.

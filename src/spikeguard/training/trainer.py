@@ -149,9 +149,9 @@ def _train(
             while state.batch < steps:
                 done = state.epoch * steps + state.batch
                 start = state.batch * options.batch_size
-                learner.step(
-                    order[start : start + options.batch_size], state, progress=done / total
-                )
+                stop = start + options.batch_size
+                learner.read_ahead(order[stop : stop + options.batch_size], state)
+                learner.step(order[start:stop], state, progress=done / total)
                 state.batch += 1
                 state.seconds = before + time.monotonic() - started
                 if progress is not None:

@@ -76,9 +76,15 @@ def check(
             with warnings.catch_warnings():
                 warnings.simplefilter("error", ChangedFileWarning)
                 data = load_images(
-                    each, data_root, where="data check", plugins=plugins, val_fraction=0
+                    each,
+                    data_root,
+                    where="data check",
+                    plugins=plugins,
+                    val_fraction=0,
+                    **_size(each),
                 )
             found = _read_events(data, skip_bad)
+            _read_photos(data)
         except (ValueError, ChangedFileWarning) as error:
             if name is not None:
                 raise
@@ -138,6 +144,22 @@ def _read_events(data: Splits, skip_bad: bool) -> _Events | None:
     return _Events(
         data.test.classes or [str(k) for k in range(data.test.num_classes)], sizes, skipped
     )
+
+
+def _size(name: str) -> dict[str, int]:
+    """Return the argument ``size`` of image files, any of which is decoded in full."""
+    from spikeguard.data.datasets import DATASETS
+
+    return {"size": 64} if name in DATASETS and DATASETS[name].sized else {}
+
+
+def _read_photos(data: Splits) -> None:
+    """Decode every image that is read from a file only when it is used."""
+    from spikeguard.data.photos.photo_set import PhotoSet
+
+    for part in (data.train, data.val, data.test):
+        if isinstance(part, PhotoSet):
+            part.read_all()
 
 
 def _counts(*parts: ImageSet | None) -> list[int]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from spikeguard.data.events.by_hand import BY_HAND
+from spikeguard.data.by_hand import BY_HAND
 from spikeguard.data.events.recording import BadRecording
 
 __all__ = ["files_of", "first_folder", "number_of", "opened"]

@@ -1,4 +1,4 @@
-"""Where to get the event data sets, none of which has a lasting address of its files."""
+"""Where to get the data sets whose files have no address from which they can be fetched."""
 
 from __future__ import annotations
 
@@ -16,5 +16,10 @@ BY_HAND = {
     "cifar10-dvs": (
         "get the ten class archives from https://figshare.com/articles/dataset/4724671 and unpack "
         "them into CIFAR10-DVS/ in the data folder (CIFAR10-DVS/airplane/*.aedat ...)."
+    ),
+    "imagenet": (
+        "get the training and validation images of ILSVRC2012 from https://image-net.org (an "
+        "account is needed) and unpack them into imagenet/ in the data folder "
+        "(imagenet/train/n01440764/*.JPEG, imagenet/val/n01440764/*.JPEG)."
     ),
 }
