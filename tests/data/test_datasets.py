@@ -9,8 +9,8 @@ import torch
 
 from spikeguard import data
 from spikeguard.data import Compose, HorizontalFlip, ImageSet, RandomCrop
-from spikeguard.data.datasets import DATASETS, load
 from spikeguard.data.by_hand import BY_HAND
+from spikeguard.data.datasets import DATASETS, load
 from spikeguard.rng import key
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from spikeguard.data import DownloadError, download, downloads
 from spikeguard.data.archives import extract
+from spikeguard.data.by_hand import BY_HAND
 from spikeguard.data.datasets import DATASETS
 from spikeguard.data.downloads import SOURCES, Source
-from spikeguard.data.by_hand import BY_HAND
 
 BODY = bytes(range(256)) * 4096  # 1 MiB: several reads
 HALF = len(BODY) // 2

@@ -80,7 +80,9 @@ def load_test_images(
     else:
         path = None if name in DATASETS else find_own(name, root_of(data_root))
         if path is None:
-            cut = {"size": size} if name in DATASETS and DATASETS[name].sized else {}
+            cut: dict[str, Any] = (
+                {"size": size} if name in DATASETS and DATASETS[name].sized else {}
+            )
             return load_images(name, data_root, where=where, **cut)
         try:
             own = read_own(path, size)

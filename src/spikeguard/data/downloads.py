@@ -20,8 +20,8 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from spikeguard.data.archives import extract
-from spikeguard.data.cifar import CIFAR10, CIFAR100
 from spikeguard.data.by_hand import BY_HAND
+from spikeguard.data.cifar import CIFAR10, CIFAR100
 from spikeguard.data.official import OFFICIAL, is_official
 from spikeguard.data.paths import data_root
 

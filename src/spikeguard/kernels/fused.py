@@ -283,7 +283,7 @@ def _affine(
 def _track(norm: _Norm, n: int) -> None:
     """Update the running statistics as torch does, for n values per channel."""
     module = norm.module
-    if module.running_mean is None or module.running_var is None:
+    if module.running_mean is None or module.running_var is None or not module.track_running_stats:
         return
     assert norm.mean is not None and norm.var is not None
     assert module.num_batches_tracked is not None

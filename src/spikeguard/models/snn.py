@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from spikeguard.encoders.coding import Direct, Encoder
 from spikeguard.encoders.input_space import PIXELS, InputSpace
 from spikeguard.kernels.layout import regular
 from spikeguard.models import efficient_layers as lean
+from spikeguard.models.activation_checkpointing import run_checkpointed
 from spikeguard.models.options import NetworkOptions, Readout
 from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.lif import LIF
@@ -35,6 +37,10 @@ __all__ = [
 ]
 
 
+_NEURONS = 2  # spiking layers of a group, where no block says what belongs together
+_POOLING = (nn.AvgPool2d, nn.MaxPool2d)
+
+
 class Temporal(nn.Module):
     """Base of modules that process the time axis: ``module(x, T)``, [T or 1, B, ...] to the same.
 
@@ -46,13 +52,27 @@ class Temporal(nn.Module):
 
 
 class TimeSequential(nn.Sequential, Temporal):
-    """Layers in sequence. Stateless ones get time folded into the batch, neurons [T, B, ...]."""
+    """Layers in sequence. Stateless ones get time folded into the batch, neurons [T, B, ...].
+
+    Attributes:
+        checkpointing: Whether only the inputs of groups of layers are kept for the backward pass;
+            set by ``checkpointed``.
+    """
+
+    checkpointing = False
 
     def forward(self, x: Tensor, T: int) -> Tensor:  # type: ignore[override]
         """Map [T or 1, B, ...] to [T or 1, B, ...]."""
+        if not self.checkpointing:
+            return self._run(list(self), T, x)
+        for group in _groups(list(self)):
+            x = run_checkpointed(group, partial(self._run, group, T), x)
+        return x
+
+    def _run(self, layers: list[nn.Module], T: int, x: Tensor) -> Tensor:
+        """Run some of the layers; those that a kernel computes in one pass are among them."""
         norm: nn.Module | None = None
         pool: nn.Module | None = None  # pooling already done by the previous neuron
-        layers = list(self)
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
             if layer is pool:
                 pool = None
@@ -68,6 +88,20 @@ class TimeSequential(nn.Sequential, Temporal):
             else:
                 x = fold(layer, x)
         return x
+
+
+def _groups(layers: list[nn.Module]) -> list[list[nn.Module]]:
+    """Divide layers into groups to checkpoint: a block, or up to two neurons with their pooling."""
+    groups: list[list[nn.Module]] = [[]]
+    for layer, following in zip(layers, [*layers[1:], None], strict=True):
+        if isinstance(layer, Temporal) and groups[-1]:
+            groups.append([])
+        groups[-1].append(layer)
+        neurons = sum(isinstance(each, Neuron) for each in groups[-1])
+        full = neurons == _NEURONS and not isinstance(following, _POOLING)
+        if isinstance(layer, Temporal) or full:
+            groups.append([])
+    return [group for group in groups if group]
 
 
 class SNN(nn.Module):

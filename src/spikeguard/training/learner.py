@@ -99,7 +99,7 @@ class Learner:
         self.objective.constrain(self.model, progress, stream(seed, "constrain", *name))
 
     def read_ahead(self, index: Tensor, state: TrainState) -> None:
-        """Announce the images [B] of the next step of an epoch, so that files are read meanwhile."""
+        """Announce the images [B] of the next step, so that files are read meanwhile."""
         self.data.train.read_ahead(index, seed=self.options.seed, epoch=state.epoch)
 
     def validate(self, state: TrainState) -> tuple[float | None, float | None]:

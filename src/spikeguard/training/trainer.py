@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 from spikeguard.data.images import Splits
 from spikeguard.defences.objective import Objective
 from spikeguard.defences.piece import Piece, Vanilla
+from spikeguard.models.activation_checkpointing import checkpointed
 from spikeguard.rng import stream
 from spikeguard.storage import checkpoints as checkpoint
 from spikeguard.storage.atomic_files import write_json
@@ -113,6 +115,9 @@ def train(
     objective = Objective.of(Vanilla() if objective is None else objective)
     options = TrainOptions() if options is None else options
     objective.require(model, options)
+    if options.checkpoint_activations:
+        with checkpointed(model):  # a network that cannot is rejected before anything is written
+            pass
     if options.patience is not None:
         data.validation(f"patience={options.patience}")
     if not resume:
@@ -124,7 +129,8 @@ def train(
             require_new_folder(out)
         checkpointer = Checkpointer(Path(out), identity(model, data, objective, options, recipe))
         learner = Learner.create(model, data, objective, options, engine)
-        return _train(learner, checkpointer, resume=resume, progress=progress)
+        with checkpointed(model) if options.checkpoint_activations else nullcontext():
+            return _train(learner, checkpointer, resume=resume, progress=progress)
 
 
 def _train(

@@ -30,7 +30,7 @@ def drawn(photos):
 def test_it_takes_the_place_of_an_image_set(photos, no_workers):
     x, y = photos.batch([3, 0])
     assert (x.shape, x.dtype, photos.shape) == ((2, 3, 16, 16), torch.float32, (3, 16, 16))
-    assert 0 <= float(x.min()) and float(x.max()) <= 1
+    assert float(x.min()) >= 0 and float(x.max()) <= 1
     assert y.tolist() == photos.labels[[3, 0]].tolist()
     assert torch.equal(photos.batch(slice(4))[0][3], x[0])
     assert torch.equal(photos.subset([3]).batch([0])[0][0], x[0])
@@ -136,7 +136,7 @@ def test_a_broken_image_is_named_from_a_worker_too(photos, monkeypatch):
         with pytest.raises(BadImage) as caught:
             photos.batch(slice(24))
         assert str(caught.value).startswith(f"{bad}: ") and "\n" not in str(caught.value)
-        with pytest.raises(BadImage, match="no_such|not an image"):
+        with pytest.raises(BadImage, match="not an image"):
             photos.read_all()
         assert len(photos.batch(slice(20))[0]) == 20
     reading_ahead.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Job:
                 self.flip,
                 None if self.draws is None else self.draws[start:stop],
             )
-            for start, stop in zip(edges[:-1], edges[1:], strict=True)
+            for start, stop in pairwise(edges)
         ]
 
 
@@ -102,13 +103,13 @@ def _decode(path: Path, job: Job, drawn: NDArray[np.float64] | None) -> NDArray[
 
 
 def _part(library: Any, image: Any, job: Job, drawn: NDArray[np.float64] | None) -> Any:
-    size = (job.size, job.size)
+    size, (width, height) = (job.size, job.size), image.size
     if job.resized_crop:
         assert drawn is not None
-        cut = image.crop(random_box(*image.size, drawn))
+        cut = image.crop(random_box(width, height, drawn))
         found = cut.resize(size, library.Resampling.BILINEAR)
     else:
-        box = centre_box(*image.size, job.size)
+        box = centre_box(width, height, job.size)
         found = image.resize(size, library.Resampling.BILINEAR, box=box)
     if job.flip:
         assert drawn is not None

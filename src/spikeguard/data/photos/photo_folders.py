@@ -116,7 +116,7 @@ def _flat(folder: Path, listed: Path, classes: tuple[str, ...]) -> PhotoSet:
 
 
 def _stem(path: str) -> str:
-    return os.path.splitext(os.path.basename(path))[0]
+    return Path(path).stem
 
 
 def _made(
