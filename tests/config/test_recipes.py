@@ -77,6 +77,7 @@ def small(name, *changes):
     """Load a recipe at the size of a test: few narrow layers, digits, two time steps."""
     network = shipped(name).model["name"]
     data = [] if shipped(name).data.frames is None else [f"data.name={made()}", "data.frames="]
+    data += [] if shipped(name).data.size is None else ["data.size="]
     narrow = NARROW.get(network, ["model.width=0.03"])
     return load_recipe(name, [*DIGITS, *data, *narrow, *changes])
 

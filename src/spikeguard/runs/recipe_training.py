@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from spikeguard.config.errors import ConfigError
 from spikeguard.config.schema import Recipe, load_recipe
 from spikeguard.runs.data_record import data_record
 from spikeguard.runs.plugin_versions import require_same_versions
+from spikeguard.runs.training_plan import announce_memory
 from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.folder_lock import holds_nothing, locked
 from spikeguard.storage.run_folder import CHECKPOINTS, ENVIRONMENT, RECIPE
@@ -31,6 +33,7 @@ def train_recipe(
     data_root: str | Path | None = None,
     log: LogName | None = None,
     progress: ProgressCallback | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Build a recipe and train it in a run folder; nothing is written before everything is built.
 
@@ -41,6 +44,8 @@ def train_recipe(
         data_root: Folder of the data sets; ``$SPIKEGUARD_DATA`` or ``data`` when left out.
         log: "tensorboard" also writes TensorBoard events; see ``train``.
         progress: Callback ``(done, total, what)`` in optimiser steps, or None.
+        announce: Called with the planned peak of memory before anything is written; a plan that
+            does not fit is a ``MemoryPlanWarning``. None plans nothing.
 
     Raises:
         FolderLocked: If another process writes to the folder; nothing was changed.
@@ -57,6 +62,8 @@ def train_recipe(
         _require_startable(recipe, path, resume)
         require_same_versions(path, recipe.plugins)
         built = build(recipe, data_root)
+        if announce is not None:
+            announce_memory(built, announce)
         return _train(recipe, path, built, kernel, resume=resume, log=log, progress=progress)
 
 

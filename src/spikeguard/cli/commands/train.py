@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from spikeguard.cli.console import Plugin, allowed_plugins, note, progress, say
 from spikeguard.cli.json_output import AsJson, write_result
+
+if TYPE_CHECKING:
+    from spikeguard.config.schema import Recipe
 
 __all__ = ["train"]
 
@@ -20,6 +23,7 @@ def train(
     *changes: str,
     out: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
     data: str | None = None,
     log: Literal["tensorboard"] | None = None,
     json: AsJson = False,
@@ -33,6 +37,8 @@ def train(
         changes: Changes to the recipe, key=value: model.T=8 train.lr=0.05 objective.at.eps=8/255
         out: Run folder; runs/<name of the recipe> when left out.
         resume: Continue an interrupted training exactly where it stopped.
+        dry_run: Build everything, measure a small step, and print what the training takes: steps,
+            memory, hours. Nothing is trained or written.
         data: Images to train on instead of the recipe's, the same as data.name=DATA: an .npz file
             with x_train, y_train, x_test and y_test, a folder with train and test, or
             module:function, whose code runs. Data without test images are split.
@@ -49,10 +55,18 @@ def train(
     plugins = allowed_plugins(plugin, data)
     named = [] if data is None else [f"data.name={dumps(data)}"]
     loaded = load_recipe(recipe, [*named, *changes], plugins=plugins)
+    if dry_run:
+        return _dry_run(loaded, data_root, json)
     path = Path("runs") / loaded.name if out is None else out
     with progress("train") as update:
         result = train_recipe(
-            loaded, path, resume=resume, data_root=data_root, log=log, progress=update
+            loaded,
+            path,
+            resume=resume,
+            data_root=data_root,
+            log=log,
+            progress=update,
+            announce=note,
         )
     note("")
     say(f"run folder     {path}")
@@ -67,4 +81,16 @@ def train(
     if json:
         found = {"best_epoch": result.best_epoch, "val_accuracy": result.val_accuracy}
         write_result("train", {"folder": path, **found, "history": result.history})
+    return 0
+
+
+def _dry_run(recipe: Recipe, data_root: Path | None, json: bool) -> int:
+    """Print what a training takes before it is started."""
+    from spikeguard.runs.training_plan import plan_training
+
+    plan = plan_training(recipe, data_root)
+    for name, line in plan.lines():
+        say(f"{name:<15}{line}")
+    if json:
+        write_result("train", {"dry_run": plan.numbers()})
     return 0
