@@ -242,7 +242,7 @@ def test_another_network_is_rejected_in_one_line(tmp_path):
     data = Splits(images, images, images, (0.0,) * 3, (1.0,) * 3)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4))
     options = TrainOptions(checkpoint_activations=True)
-    with pytest.raises(ValueError, match="leave train.checkpoint_activations out") as caught:
+    with pytest.raises(ValueError, match=r"leave train\.checkpoint_activations out") as caught:
         train(model, data, options=options, out=tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()

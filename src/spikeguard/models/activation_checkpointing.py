@@ -49,13 +49,13 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
         >>> with checkpointed(model):                                  # doctest: +SKIP
         ...     train(model, data, out="runs/small-memory")
     """
-    stages = [each for each in model.modules() if isinstance(each, nn.Module) and _is_stage(each)]
+    stages = [each for each in model.modules() if _is_stage(each)]
     inner = {id(m) for stage in stages for m in stage.modules() if m is not stage}
     outer = [stage for stage in stages if id(stage) not in inner]
     if not outer:
         raise ValueError(
-            f"checkpointed: {type(model).__name__} is no network of spikeguard.models, whose blocks "
-            "can be run again; leave train.checkpoint_activations out."
+            f"checkpointed: {type(model).__name__} is no network of spikeguard.models, whose "
+            "blocks can be run again; leave train.checkpoint_activations out."
         )
     with swapped(outer, CAN_CHECKPOINT, True):
         yield
@@ -97,7 +97,7 @@ class _AsBefore:
     """
 
     def __init__(self, modules: Sequence[nn.Module], device: torch.device):
-        self._state = [
+        self._state: list[tuple[Any, str, Any]] = [
             (m, name, getattr(m, name)) for m in modules for name in _SWAPPED if hasattr(m, name)
         ]
         parameters = {p for module in modules for p in module.parameters(recurse=False)}

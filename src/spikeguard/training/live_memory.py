@@ -14,7 +14,7 @@ __all__ = ["LiveMemory"]
 _MARKS = {"convolution", "convolution_backward", "addmm", "mm", "bmm"}
 
 
-class LiveMemory(TorchDispatchMode):
+class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the memory of tensors that are made inside the block, on any device.
 
     Every operation of torch passes through it, those of the backward pass too. A piece of memory
@@ -29,7 +29,7 @@ class LiveMemory(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.peaks = [0]
         self._known: dict[int, weakref.ref[Any]] = {}
@@ -67,7 +67,7 @@ class LiveMemory(TorchDispatchMode):
 
 def _place(tensor: Tensor) -> int:
     """Return what identifies the memory of a tensor while it is alive."""
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -69,7 +69,7 @@ class TrialStep:
                     progress=0.5,
                     generator=stream(options.seed, "trial"),
                 )
-            outcome.total.backward()
+            outcome.total.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
 
     def seconds(self, images: int) -> float:
