@@ -108,6 +108,24 @@ class Checkpointer:
         self.write_metrics(state)
         return state
 
+    def restore_all(self, learner: Learner, steps: int) -> TrainState:
+        """Restore as :meth:`restore` does, on every rank; rank 0 alone reads and writes files."""
+        world = learner.engine.world
+        state = TrainState()
+        with world.together():
+            if world.is_first:
+                state = self.restore(learner, steps)
+        if world.size == 1:
+            return state
+        tensors, groups = optimizer_state(learner.optimizer, learner.model)
+        sent = (state, learner.model.state_dict(), tensors, groups, learner.engine.state())
+        state, weights, tensors, groups, scaler = world.of_first(sent)
+        if not world.is_first:
+            learner.model.load_state_dict(weights)
+            restore_optimizer(learner.optimizer, learner.model, tensors, groups)
+            learner.engine.load_state(scaler)
+        return state
+
     def write_metrics(self, state: TrainState) -> None:
         """Write one line per finished epoch.
 

@@ -1,11 +1,17 @@
-"""One optimiser step and one validation pass; values that are not finite are rejected."""
+"""One optimiser step and one validation pass; values that are not finite are rejected.
+
+Several ranks share every batch: each takes a contiguous part of it, draws the random numbers that
+one process would draw for that part, and gets the gradients of the whole batch.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Self
+from functools import partial
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +20,36 @@ from spikeguard.attacks.base import AttackError, NoGradientError
 from spikeguard.data.images import Splits
 from spikeguard.defences.objective import Objective
 from spikeguard.defences.piece import Outcome
-from spikeguard.rng import SampleStreams, key, randomness, stream
+from spikeguard.kernels.batch_statistics import shared_statistics
+from spikeguard.rng import SampleStreams, key, part_of_batch, randomness, stream
 from spikeguard.training.divergence import TrainingDiverged, all_finite, bad_term, diagnose
 from spikeguard.training.engine import Engine
 from spikeguard.training.options import TrainOptions
 from spikeguard.training.state import TrainState
 
 __all__ = ["Learner"]
+
+_Sharing = Callable[[], AbstractContextManager[None]]
+
+
+class _Loss(nn.Module):
+    """The objective on some images as a module, whose gradients the engine averages over ranks.
+
+    Args:
+        model: The model, called as it is.
+        objective: The objective.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective):
+        super().__init__()
+        self.model, self.objective = model, objective
+        self.outcome: Outcome | None = None  # of the latest call
+
+    def forward(self, x: Tensor, y: Tensor, weight: float, options: Mapping[str, Any]) -> Tensor:
+        """Return the total loss times a weight."""
+        self.outcome = None  # frees the one before
+        self.outcome = self.objective(self.model, x, y, **options)
+        return self.outcome.total * weight
 
 
 @dataclass(frozen=True)
@@ -36,6 +65,8 @@ class Learner:
         options: Options of the run.
         engine: Device and precision.
         optimizer: Optimiser over the model's parameters.
+        loss: The objective as a module.
+        averaged: The same, with gradients averaged over ranks.
     """
 
     model: nn.Module
@@ -44,6 +75,8 @@ class Learner:
     options: TrainOptions
     engine: Engine
     optimizer: torch.optim.Optimizer
+    loss: _Loss
+    averaged: nn.Module
 
     @classmethod
     def create(
@@ -57,7 +90,8 @@ class Learner:
         """Move the model to the engine's device and build its optimiser."""
         engine.setup(model)
         optimizer = options.build_optimizer(model)
-        return cls(model, data, objective, options, engine, optimizer)
+        loss = _Loss(model, objective)
+        return cls(model, data, objective, options, engine, optimizer, loss, engine.averaged(loss))
 
     @property
     def lr(self) -> float:
@@ -68,7 +102,7 @@ class Learner:
         """Take one optimiser step.
 
         Args:
-            index: Indices of the training images [B].
+            index: Indices of the training images [B], of all ranks together.
             state: Training state; it names the random streams, and the losses are added to it.
             progress: Finished share of the training, in [0, 1].
 
@@ -77,33 +111,43 @@ class Learner:
                 updated.
         """
         seed, device, name = self.options.seed, self.engine.device, (state.epoch, state.batch)
-        x, y = self.data.train.batch(index)
-        if self.data.augment is not None:
-            x = self.data.augment(x, stream(seed, "augment", *name))
+        world = self.engine.world
+        parts = torch.arange(len(index)).chunk(self.options.accumulate)
+        own = [world.share(part) for part in parts]  # places of this rank's images in the batch
+        x, y = self._images(index, own, name)
         x, y = x.to(device), y.to(device)
         generator = stream(seed, "objective", *name)
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate(progress)
         self.model.train()
         self.optimizer.zero_grad()
+        sizes = [len(places) for places in own]
         with randomness(self.model, stream(seed, "noise", *name, device=device)):
-            parts = self.options.accumulate
-            for x_part, y_part in zip(x.chunk(parts), y.chunk(parts), strict=True):
-                outcome = self._outcome(x_part, y_part, state, progress, generator)
-                self.engine.backward(outcome.total * (len(y_part) / len(y)))
+            for number, (x_part, y_part) in enumerate(
+                zip(x.split(sizes), y.split(sizes), strict=True)
+            ):
+                part, weight = parts[number], world.size * len(y_part) / len(index)
+                sharing = partial(self._sharing, own[number] - part[0], len(part))
+                with self.engine.unaveraged(self.averaged, number < len(parts) - 1):
+                    loss = self._loss(x_part, y_part, weight, sharing, state, progress, generator)
+                    with sharing():
+                        self.engine.backward(loss)
                 if self.options.measure_idle:
-                    self._measure_idle(x_part, y_part, outcome, state, progress)
+                    self._measure_idle(x_part, y_part, sharing, state, progress)
+            self.loss.outcome = None
             self.engine.unscale(self.optimizer)
             self._require_finite_update(x, state)
         self.engine.step(self.optimizer)
         self.objective.constrain(self.model, progress, stream(seed, "constrain", *name))
+        if not self.options.sync_batchnorm:
+            self._average_buffers()
 
     def validate(self, state: TrainState) -> tuple[float | None, float | None]:
         """Return classification loss and accuracy on the clean validation images.
 
         The loss is the objective's: the cross-entropy or the ``fit`` of a piece. Both numbers are
         None without validation images. The model is in evaluation mode. Neuron noise is on; each
-        image gets the same draws in every epoch.
+        image gets the same draws in every epoch. Each rank takes a part of every batch.
 
         Raises:
             TrainingDiverged: If the loss is not finite.
@@ -116,7 +160,10 @@ class Learner:
         _, fit = self.objective.fit
         loss, correct = 0.0, 0
         for start in range(0, len(data), self.options.batch_size):
-            index = torch.arange(start, min(start + self.options.batch_size, len(data)))
+            batch = torch.arange(start, min(start + self.options.batch_size, len(data)))
+            index = self.engine.world.share(batch)
+            if not len(index):  # fewer images than ranks
+                continue
             x, y = (part.to(device) for part in data.batch(index))
             bound = randomness(self.model, streams.take(index))
             with torch.no_grad(), bound, self.engine.autocast():
@@ -125,7 +172,8 @@ class Learner:
             correct += int((logits.argmax(1) == y).sum())
             if not math.isfinite(loss):
                 raise self._diverged(x, state, f"the validation loss is {loss}")
-        return loss / len(data), correct / len(data)
+        loss, found = self.engine.world.sum([loss, correct])
+        return loss / len(data), found / len(data)
 
     def require_finite_weights(self, state: TrainState) -> None:
         """Reject weights and statistics that are not finite; called before validating or saving."""
@@ -134,41 +182,112 @@ class Learner:
             why = "a weight or a statistic is not finite"
             raise self._diverged(x.to(self.engine.device), state, why)
 
-    def _outcome(
-        self, x: Tensor, y: Tensor, state: TrainState, progress: float, generator: torch.Generator
-    ) -> Outcome:
+    def _images(
+        self, index: Tensor, own: Sequence[Tensor], name: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return this rank's augmented images and labels of a batch.
+
+        Args:
+            index: Indices of the images of the batch [B].
+            own: Places of this rank's images in the batch, for each part of it.
+            name: Epoch and step.
+        """
+        augment, places = self.data.augment, torch.cat(list(own))
+        if augment is None:
+            return self.data.train.batch(index[places])
+        generator = stream(self.options.seed, "augment", *name)
+        if self.engine.world.size == 1:
+            x, y = self.data.train.batch(index)
+            return augment(x, generator), y
+        if getattr(augment, "by_row", False):
+            x, y = self.data.train.batch(index[places])
+            with part_of_batch(places, len(index)):
+                return augment(x, generator), y
+        x, y = self.data.train.batch(index)  # its draws depend on all images
+        return augment(x, generator)[places], y[places]
+
+    @contextmanager
+    def _sharing(self, rows: Tensor, total: int) -> Iterator[None]:
+        """Draw random numbers, and take batch statistics, as one process does for all ranks."""
+        world = self.engine.world
+        if world.size == 1:
+            yield
+            return
+        total_of = world.sum_of if self.options.sync_batchnorm else None
+        with part_of_batch(rows, total), shared_statistics(self.model, total_of):
+            yield
+
+    def _loss(
+        self,
+        x: Tensor,
+        y: Tensor,
+        weight: float,
+        sharing: _Sharing,
+        state: TrainState,
+        progress: float,
+        generator: torch.Generator,
+    ) -> Tensor:
         """Run the objective on images and count its losses; reject losses that are not finite."""
+        options = {
+            "progress": progress,
+            "generator": generator,
+            "epochs_done": state.epoch / self.options.epochs,
+        }
         try:
-            with self.engine.autocast():
-                outcome = self.objective(
-                    self.model,
-                    x,
-                    y,
-                    progress=progress,
-                    generator=generator,
-                    epochs_done=state.epoch / self.options.epochs,
-                )
+            with sharing(), self.engine.autocast():
+                loss: Tensor = self.averaged(x, y, weight, options)
         except NoGradientError:  # an error in the model, not a diverged value
             raise
         except AttackError as error:
             why = f"the attack on the training images failed ({error})"
             raise self._diverged(x, state, why) from error
-        losses = {name: loss.item() for name, loss in outcome.losses.items()}
+        outcome = self.loss.outcome
+        assert outcome is not None
+        losses = {name: value.item() for name, value in outcome.losses.items()}
         term = bad_term(losses)
         if term is not None:
             why = f"loss term {term!r} is {losses[term]}"
             raise self._diverged(outcome.seen.x, state, why, term)
-        state.count(losses, int((outcome.seen.logits.argmax(1) == y).sum()), len(y))
-        state.measure(_numbers(outcome.unweighted), len(y))
-        return outcome
+        correct = int((outcome.seen.logits.argmax(1) == y).sum())
+        groups, count, samples = self._over_ranks(
+            [losses, _numbers(outcome.unweighted)], correct, len(y)
+        )
+        state.count(groups[0], count, samples)
+        state.measure(groups[1], samples)
+        return loss
+
+    def _over_ranks(
+        self, groups: Sequence[Mapping[str, float]], correct: int, samples: int
+    ) -> tuple[Sequence[Mapping[str, float]], int, int]:
+        """Return means over images of this rank as means over those of all ranks, and the counts."""
+        world = self.engine.world
+        if world.size == 1:
+            return groups, correct, samples
+        sums = [value * samples for group in groups for value in group.values()]
+        *sums, found, total = world.sum([*sums, correct, samples])
+        means = iter(value / total for value in sums)
+        return [{name: next(means) for name in group} for group in groups], int(found), int(total)
+
+    @torch.no_grad()
+    def _average_buffers(self) -> None:
+        """Give all ranks the mean of each running statistic."""
+        held = [each for each in self.model.buffers() if each.is_floating_point() and each.numel()]
+        if self.engine.world.size == 1 or not held:
+            return
+        sums = self.engine.world.sum_of(torch.cat([each.double().flatten() for each in held]))
+        means = (sums / self.engine.world.size).split([each.numel() for each in held])
+        for each, mean in zip(held, means, strict=True):
+            each.copy_(mean.view_as(each))
 
     def _measure_idle(
-        self, x: Tensor, y: Tensor, outcome: Outcome, state: TrainState, progress: float
+        self, x: Tensor, y: Tensor, sharing: _Sharing, state: TrainState, progress: float
     ) -> None:
         """Log the terms of weight 0, with random streams of their own."""
         seed, name = self.options.seed, (state.epoch, state.batch)
         noise = stream(seed, "measure", "noise", *name, device=self.engine.device)
-        with randomness(self.model, noise), self.engine.autocast():
+        outcome = self.loss.outcome
+        assert outcome is not None
+        with randomness(self.model, noise), sharing(), self.engine.autocast():
             found = self.objective.measure_idle(
                 self.model,
                 x,
@@ -177,7 +296,8 @@ class Learner:
                 progress=progress,
                 generator=stream(seed, "measure", *name),
             )
-        state.measure(_numbers(found), len(y))
+        (means,), _, samples = self._over_ranks([_numbers(found)], 0, len(y))
+        state.measure(means, samples)
 
     def _require_finite_update(self, x: Tensor, state: TrainState) -> None:
         """Reject gradients and weights that are not finite; called before the weight update."""

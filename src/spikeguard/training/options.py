@@ -42,6 +42,9 @@ class TrainOptions:
             best epoch is the one of highest validation accuracy.
         measure_idle: Also log the unweighted terms of pieces of weight 0. Such a piece is skipped
             otherwise, so this costs the passes that it would need; the weights stay the same.
+        sync_batchnorm: Where several ranks train together, normalise batches by the statistics of
+            the whole batch, as one process does. False uses those of each rank's share, like
+            ``accumulate``; the running statistics are then the means over ranks.
         checkpoint_seconds: Seconds between checkpoints within an epoch, >= 0; 0 saves after every
             step. A checkpoint is also saved at the end of each epoch.
 
@@ -62,8 +65,9 @@ class TrainOptions:
     checkpoint_seconds: float = 300.0
     patience: int | None = None
     measure_idle: bool = False
+    sync_batchnorm: bool = True
 
-    added_later: ClassVar[tuple[str, ...]] = ("patience", "measure_idle")
+    added_later: ClassVar[tuple[str, ...]] = ("patience", "measure_idle", "sync_batchnorm")
 
     def __post_init__(self) -> None:
         for field in ("epochs", "batch_size", "accumulate"):
@@ -80,6 +84,10 @@ class TrainOptions:
             raise ValueError(
                 f"TrainOptions: accumulate={self.accumulate} parts need a batch_size of at least "
                 f"{self.accumulate}, got {self.batch_size}."
+            )
+        if not isinstance(self.sync_batchnorm, bool):
+            raise ValueError(
+                f"TrainOptions: sync_batchnorm is true or false, got {self.sync_batchnorm!r}."
             )
         for field, words in (
             ("optimizer", OptimizerName),
