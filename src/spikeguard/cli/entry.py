@@ -1,8 +1,8 @@
 """The command line: one verb, one function, one exit code; a verb is imported when it runs.
 
 Exit codes: 0 done, 1 another accuracy (``attack --rescore``), an empty row or a failed point, 2
-wrong use, 3 to 6 judgements of ``audit --strict`` and ``--min-robust``, 130 interrupted, 143
-terminated. A user's mistake is one line on standard error; ``SPIKEGUARD_DEBUG=1`` adds the
+wrong use, 3 to 6 judgements of ``audit --strict`` and ``--min-robust``, 75 a rank of a training was
+lost (try again), 130 interrupted, 143 terminated. A user's mistake is one line on standard error; ``SPIKEGUARD_DEBUG=1`` adds the
 traceback.
 """
 
@@ -25,6 +25,7 @@ from cyclopts import App, CycloptsError
 
 from spikeguard.cli.commands.map import map_
 from spikeguard.cli.json_output import is_json, prose_on_stderr
+from spikeguard.cli.rank_output import is_one_of_several, leave, of_first_rank, print_anyway
 from spikeguard.system.allocator import keep_freed_memory
 from spikeguard.system.errors import is_user_error, raised_in
 from spikeguard.system.out_of_memory import is_out_of_memory
@@ -169,9 +170,21 @@ app.register_install_completion_command(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
+    Of several ranks that train together, only rank 0 writes output.
+
     Args:
         arguments: The words after ``spikeguard``; None takes those of this process.
     """
+    if arguments is not None or not is_one_of_several(sys.argv[1:]):
+        return _main(arguments)
+    with of_first_rank():
+        code = _main(None)
+    leave(code)
+    return code
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    """Run a command line and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     _make_streams_writable()
     if arguments is None and words[:1] != ["bench"]:  # benchmarks run with the default allocator
@@ -184,9 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CycloptsError as error:
         return _report_error(words, error, " ".join(str(error).split()))
     except KeyboardInterrupt as error:
-        ended, code = (
-            ("terminated", 143) if isinstance(error, _Terminated) else ("interrupted", 130)
-        )
+        ended = "terminated" if isinstance(error, _Terminated) else "interrupted"
+        code = getattr(error, "exit_code", 130)
         print(f"{_command(words)}: {ended}; {_how_to_continue(words)}", file=sys.stderr)
         return code
     except SystemExit as error:  # our own code raises none
@@ -217,6 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 class _Terminated(KeyboardInterrupt):
     """The process received SIGTERM."""
+
+    exit_code = 143
 
 
 @contextmanager
@@ -249,8 +263,13 @@ def _report_error(words: Sequence[str], error: BaseException, message: str) -> i
     if os.environ.get("SPIKEGUARD_DEBUG"):
         traceback.print_exception(error)
     with suppress(OSError):  # nobody reads standard error
-        print(f"{_command(words)}: {_shown(message)}", file=sys.stderr)
-    return 2
+        show = print_anyway if getattr(error, "must_show", False) else _print_error
+        show(f"{_command(words)}: {_shown(message)}")
+    return int(getattr(error, "exit_code", 2))
+
+
+def _print_error(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _shown(message: str) -> str:

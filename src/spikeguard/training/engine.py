@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -165,7 +166,7 @@ def joined(place: Place) -> Iterator[World]:
 
     Raises:
         RankLost: If another rank fails or dies in the block.
-        ValueError: If the address of rank 0 is not known or cannot be reached, or ranks are missing.
+        NotJoined: If rank 0 cannot be reached, or ranks are missing.
     """
     address, port = place.address, place.port
     if address is None or port is None:
@@ -210,8 +211,11 @@ def _devices(accelerator: str, world: World) -> dict[str, Any]:
     if accelerator == "cuda":
         shown = torch.cuda.device_count()
         found["devices"] = [world.local_rank if world.local_rank < shown else 0]
-    # A step may leave parameters out, such as frozen ones. The learner keeps buffers equal.
-    strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+    # The learner keeps buffers equal. Older versions of torch have another name for it.
+    known = signature(nn.parallel.DistributedDataParallel).parameters
+    copied = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    # A step may leave parameters out, such as frozen ones.
+    strategy = DDPStrategy(find_unused_parameters=True, **{copied: False})
     return {**found, "num_nodes": world.size, "strategy": strategy}
 
 

@@ -43,15 +43,28 @@ class Failure:
 
     Attributes:
         rank: The rank that failed or died.
-        text: What happened, the name of the rank included.
+        name: Its name.
+        what: What happened to it.
         code: Exit code of all ranks.
         told: Whether the rank itself reports it, because it is rank 0 and alive.
     """
 
     rank: int
-    text: str
+    name: str
+    what: str
     code: int
     told: bool = False
+
+    @property
+    def text(self) -> str:
+        """One line about it."""
+        if self.code == LOST:
+            return f"{self.name} {self.what}; all ranks end, resume the run"
+        return f"{self.name}: {self.what}"
+
+    def must_be_shown_by(self, rank: int) -> bool:
+        """Whether a rank reports it, the first one that still runs."""
+        return not self.told and rank == (1 if self.rank == 0 else 0)
 
 
 class Watch:
@@ -62,7 +75,8 @@ class Watch:
         rank: This rank.
         size: Number of ranks, >= 2.
         silence: Seconds without a sign of life after which a rank counts as dead.
-        leave: Ends the process when the main thread does not; None is an exit without cleaning up.
+        leave: Ends the process when the main thread does not; None is an exit without cleaning
+            up, after a line on standard error.
     """
 
     def __init__(
@@ -75,7 +89,7 @@ class Watch:
         leave: Callable[[Failure], None] | None = None,
     ):
         self._store, self.rank, self.size = store, rank, size
-        self._silence, self._leave = silence, _exit if leave is None else leave
+        self._silence, self._leave = silence, self._exit if leave is None else leave
         self._lock = threading.Lock()  # the main thread writes a failure to the store
         self._found, self._stopping = threading.Event(), threading.Event()
         self._failure: Failure | None = None
@@ -128,8 +142,8 @@ class Watch:
             except RuntimeError as error:  # the store is gone, and with it its host
                 if self._stopping.is_set():
                     return
-                host = f"rank 0, or the launcher on its host, has ended ({_first_line(error)})"
-                self._failure = Failure(0, host, LOST)
+                what = f"or the launcher on its host has ended ({_first_line(error)})"
+                self._failure = Failure(0, "rank 0", what, LOST)
             if self._failure is not None:
                 self._found.set()
                 if not self._stopping.wait(_GRACE):
@@ -156,8 +170,14 @@ class Watch:
             why = f"has shown no sign of life for {self._silence:g} s"
         if why is None:
             return None
-        said = Failure(self._next, f"{self.name(self._next)} {why}", LOST)
+        said = Failure(self._next, self.name(self._next), why, LOST)
         return _read(store.compare_set(_FAILED, "", json.dumps(asdict(said))))
+
+    def _exit(self, failure: Failure) -> None:
+        """End the process although its main thread waits in code that cannot be interrupted."""
+        if failure.must_be_shown_by(self.rank):
+            print(f"spikeguard train: {failure.text}", file=sys.__stderr__, flush=True)
+        os._exit(failure.code)
 
     def _owner(self, rank: int) -> Owner:
         key = f"owner/{rank}"
@@ -170,9 +190,3 @@ def _read(said: bytes) -> Failure:
 
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0][:120]
-
-
-def _exit(failure: Failure) -> None:
-    """End the process although its main thread waits in code that cannot be interrupted."""
-    sys.stdout.flush()
-    os._exit(failure.code)

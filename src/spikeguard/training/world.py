@@ -23,7 +23,7 @@ from spikeguard.system.errors import is_user_error
 from spikeguard.system.launch_place import Place
 from spikeguard.training.watch import LOST, SILENCE, Failure, Watch
 
-__all__ = ["ALONE", "RankLost", "World", "join"]
+__all__ = ["ALONE", "NotJoined", "RankLost", "World", "join"]
 
 JOIN_SECONDS = 300.0  # for all ranks to start
 _COLLECTIVE = timedelta(minutes=30)  # a rank that lives but does not come, such as in a debugger
@@ -42,6 +42,18 @@ class RankLost(RuntimeError):
     def __init__(self, message: str, *, exit_code: int, must_show: bool):
         super().__init__(message)
         self.exit_code, self.must_show = exit_code, must_show
+
+
+class NotJoined(ValueError):
+    """Not all ranks met.
+
+    Attributes:
+        must_show: Whether this rank reports it, although it may not be rank 0: one on each host.
+    """
+
+    def __init__(self, message: str, place: Place):
+        super().__init__(message)
+        self.must_show = place.local_rank == 0
 
 
 class World:
@@ -157,14 +169,15 @@ class World:
                     return self._lost(found)
             code = 2 if is_user_error(error) or isinstance(error, OSError) else 1
             code = getattr(error, "exit_code", 130 if interrupted else code)
-            said = f"{self.name(self.rank)}: {_told(error)}"
+            own = Failure(self.rank, self.name(self.rank), _told(error), code, told=self.is_first)
             try:
-                first = self._watch.report(Failure(self.rank, said, code, told=self.is_first))
+                first = self._watch.report(own)
                 if self.is_first:
                     self._watch.wait_until_known(_KNOWN)
             except RuntimeError:  # the store is gone
                 return error
-            return error if interrupted or first.rank == self.rank else self._lost(first)
+            same = first.what == own.what  # all ranks have found the same mistake
+            return error if interrupted or same else self._lost(first)
 
     def leave(self) -> None:
         """Part from the other ranks after the work is done; rank 0 leaves last."""
@@ -190,13 +203,8 @@ class World:
             raise RankLost(f"{self.name(rank)}: {text}", exit_code=2, must_show=False) from own
 
     def _lost(self, failure: Failure) -> RankLost:
-        alive = 1 if failure.rank == 0 else 0  # the first rank that can still speak
-        text = failure.text
-        if failure.code == LOST:
-            text = f"{text}; the other ranks have ended too, resume the run"
-        return RankLost(
-            text, exit_code=failure.code, must_show=self.rank == alive and not failure.told
-        )
+        shown = failure.must_be_shown_by(self.rank) and self.rank > 0
+        return RankLost(failure.text, exit_code=failure.code, must_show=shown)
 
 
 ALONE = World()
@@ -216,7 +224,7 @@ def join(
 
     Raises:
         RankLost: If another rank fails or dies in the block.
-        ValueError: If not all ranks come in time, or rank 0 cannot be reached.
+        NotJoined: If not all ranks come in time, or rank 0 cannot be reached.
     """
     store = _meet(place, address, port, seconds)
     try:
@@ -230,9 +238,10 @@ def join(
         own = _connect(place, address, port, seconds)
         watch = Watch(dist.PrefixStore("watch", own), place.rank, place.size)
     except RuntimeError as error:
-        raise ValueError(
+        raise NotJoined(
             f"rank {place.rank} cannot join the others at {address}:{port} "
-            f"({_first_line(error)})."
+            f"({_first_line(error)}).",
+            place,
         ) from error
     dist.barrier()
     watch.start()
@@ -253,10 +262,11 @@ def _meet(place: Place, address: str, port: int, seconds: float) -> Any:
     try:
         store = _connect(place, address, port, seconds, host=place.rank == 0)
     except RuntimeError as error:
-        raise ValueError(
+        raise NotJoined(
             f"rank {place.rank} of {place.size} on {platform.node()} cannot reach rank 0 at "
             f"{address}:{port} within {seconds:g} s ({_first_line(error)}); check MASTER_ADDR, "
-            "MASTER_PORT and the network."
+            "MASTER_PORT and the network.",
+            place,
         ) from error
     store.set(f"here/{place.rank}", platform.node())
     everyone = [f"here/{rank}" for rank in range(place.size)]
@@ -264,9 +274,10 @@ def _meet(place: Place, address: str, port: int, seconds: float) -> Any:
         store.wait(everyone, timedelta(seconds=seconds))
     except RuntimeError as error:
         missing = [str(rank) for rank in range(place.size) if not store.check([everyone[rank]])]
-        raise ValueError(
+        raise NotJoined(
             f"{len(missing)} of {place.size} ranks did not come to {address}:{port} within "
-            f"{seconds:g} s: {', '.join(missing)}; start all of them with the same address."
+            f"{seconds:g} s: {', '.join(missing)}; start all of them with the same address.",
+            place,
         ) from error
     return store
 
