@@ -300,7 +300,9 @@ def normal(
     """Draw N(0, 1) from either kind of source; ``dim`` is the sample axis."""
     if isinstance(source, SampleStreams):
         return source.normal(shape, dim=dim, device=device)
-    return _rows(torch.randn(_whole(shape, dim), generator=source, device=source.device), dim, device)
+    return _rows(
+        torch.randn(_whole(shape, dim), generator=source, device=source.device), dim, device
+    )
 
 
 def uniform(
@@ -309,7 +311,9 @@ def uniform(
     """Draw U[0, 1) from either kind of source; ``dim`` is the sample axis."""
     if isinstance(source, SampleStreams):
         return source.uniform(shape, dim=dim, device=device)
-    return _rows(torch.rand(_whole(shape, dim), generator=source, device=source.device), dim, device)
+    return _rows(
+        torch.rand(_whole(shape, dim), generator=source, device=source.device), dim, device
+    )
 
 
 def integers(

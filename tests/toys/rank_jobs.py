@@ -22,19 +22,35 @@ from spikeguard.neurons import DLIF, LIF, NoisyLIF
 from spikeguard.rng import stream
 from spikeguard.system.launch_place import this_place
 from spikeguard.training import TrainOptions, train
+from spikeguard.training.divergence import TrainingDiverged
 from spikeguard.training.engine import joined
 from spikeguard.training.world import ALONE
 
 ATTACK = AT(eps=0.1, steps=2)
+
+
+def lif():
+    return LIF(0.5, v_th=0.3)
+
+
+def noisy():
+    return NoisyLIF(0.5, sigma=0.2, v_th=0.3)
+
+
+def dlif():
+    return DLIF(T=2, v_th=0.3)
+
+
 OBJECTIVES = {  # neuron, objective, options
-    "vanilla": (lambda: LIF(0.5), Vanilla(), {}),
-    "tgo": (lambda: NoisyLIF(0.5, sigma=0.3), ATTACK | TGO(1.0), {}),
-    "sr": (lambda: NoisyLIF(0.5, sigma=0.3), ATTACK | SR(lamb=0.1), {}),
-    "rat": (lambda: LIF(0.5), ATTACK | RAT(0.004), {"weight_decay": 0.0, "accumulate": 2}),
-    "mppd": (lambda: DLIF(T=2), ATTACK | MPPD() | Mixup(), {}),
-    "mpd_sgr": (lambda: LIF(0.5), GaussianNoise(0.1) | MPDSGR(0.5), {}),
-    "own_statistics": (lambda: LIF(0.5), Vanilla(), {"sync_batchnorm": False}),
+    "vanilla": (lif, Vanilla(), {}),
+    "tgo": (noisy, ATTACK | TGO(1.0), {}),
+    "sr": (noisy, ATTACK | SR(lamb=0.1), {}),
+    "rat": (lif, ATTACK | RAT(0.004), {"weight_decay": 0.0, "accumulate": 2}),
+    "mppd": (dlif, ATTACK | MPPD() | Mixup(), {}),
+    "mpd_sgr": (lif, GaussianNoise(0.1) | MPDSGR(0.5), {}),
+    "own_statistics": (lif, Vanilla(), {"sync_batchnorm": False}),
 }
+DIVERGED = TrainingDiverged("training diverged", epoch=1, step=1, term=None, layer=None)
 STEP = 4  # a signal arrives after it, in the first epoch
 
 
@@ -55,7 +71,7 @@ def data():
 
 
 def run(name, out, world=ALONE, **extra):
-    """Train one of the objectives; return loss and accuracies of each epoch."""
+    """Train one of the objectives; return the losses and the accuracy of each epoch."""
     neuron, objective, options = OBJECTIVES[name]
     given = {"epochs": 2, "batch_size": 8, "lr": 0.05, "weight_decay": 5e-4, **options}
     progress, resume = extra.pop("progress", None), extra.pop("resume", False)
@@ -71,7 +87,7 @@ def run(name, out, world=ALONE, **extra):
         progress=progress,
         world=world,
     )
-    names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    names = ("train_loss", "val_loss", "val_accuracy")
     return [[line[name] for name in names] for line in found.history]
 
 
@@ -125,7 +141,7 @@ JOBS = {
     "differs": lambda out, world: differs(world),
     "fails_alone": lambda out, world: fails_alone(world),
     "disk_full": lambda out, world: dies(world, OSError(28, "No space left on device"), 0),
-    "diverges": lambda out, world: dies(world, ValueError("training diverged"), world.size - 1),
+    "diverges": lambda out, world: dies(world, DIVERGED, world.size - 1),
     "terminated": lambda out, world: terminated("mppd", out / "stopped", world),
     "resumed": lambda out, world: run("mppd", out / "stopped", world, resume=True),
 }

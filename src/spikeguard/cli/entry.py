@@ -2,8 +2,8 @@
 
 Exit codes: 0 done, 1 another accuracy (``attack --rescore``), an empty row or a failed point, 2
 wrong use, 3 to 6 judgements of ``audit --strict`` and ``--min-robust``, 75 a rank of a training was
-lost (try again), 130 interrupted, 143 terminated. A user's mistake is one line on standard error; ``SPIKEGUARD_DEBUG=1`` adds the
-traceback.
+lost (resume it), 130 interrupted, 143 terminated. A user's mistake is one line on standard error;
+``SPIKEGUARD_DEBUG=1`` adds the traceback.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ An augmentation is called with images [B, C, H, W] or event frames [B, T, C, H, 
 and returns new ones. All frames of a recording are cropped and flipped in the same way. The draws
 depend on the generator alone, so a resumed run gets the same images, on any device.
 
-An augmentation with a true ``by_row`` draws for each sample by ``spikeguard.rng``, so a process that
-has only a part of a batch needs only that part.
+An augmentation with a true ``by_row`` draws for each sample by ``spikeguard.rng``, so a process
+that has only a part of a batch needs only that part.
 """
 
 from __future__ import annotations

@@ -53,6 +53,7 @@ class MPDSGR(Piece):
 
     name: ClassVar[str] = "mpd_sgr"
     needs_trace: ClassVar[bool] = True
+    of_whole_batch: ClassVar[bool] = True
 
     eta: float
     width: float | None = None

@@ -159,6 +159,8 @@ class Piece:
         needs_perturbed: The term needs a perturbed pass; an objective without one is rejected.
         clean_share: Share of the classification loss on the clean batch if a piece perturbs, in
             [0, 1]; None leaves it to the other pieces, and if all are None it is 0.
+        of_whole_batch: The term is no mean over samples. It takes what it needs of the whole batch
+            from ``spikeguard.kernels.batch_statistics``, where several ranks share one.
         needs_input_gradient: The term differentiates logits in ``Pass.x``.
         added_later: Fields left out of ``repr`` at their default, so that a run of an earlier
             version, which has no such field, can be resumed. For dataclasses with ``repr=False``.
@@ -168,6 +170,7 @@ class Piece:
     needs_trace: ClassVar[bool] = False
     needs_clean: ClassVar[bool] = False
     needs_perturbed: ClassVar[bool] = False
+    of_whole_batch: ClassVar[bool] = False
     added_later: ClassVar[tuple[str, ...]] = ()
 
     def __repr__(self) -> str:

@@ -117,7 +117,7 @@ def _totalled_by(total: Total) -> Iterator[None]:
 
 
 def _normalise(norm: _BatchNorm, x: Tensor) -> Tensor:
-    """Return the batch normalisation of x [B, C, ...] by statistics of the batch of all processes."""
+    """Return the normalisation of x [B, C, ...] by statistics of the batch of all processes."""
     if not norm.training and norm.running_mean is not None:
         return type(norm).forward(norm, x)
     norm._check_input_dim(x)

@@ -128,7 +128,9 @@ def _train(
             world=world,
         )
     except BaseException:
-        if written and not (path / CHECKPOINTS).exists():  # nothing was trained: free for another recipe
+        if (
+            written and not (path / CHECKPOINTS).exists()
+        ):  # nothing was trained: free for another recipe
             for file in written:
                 file.unlink(missing_ok=True)
         raise

@@ -47,9 +47,7 @@ class Engine:
         ValueError: If precision is unknown, or "16" without a CUDA device.
     """
 
-    def __init__(
-        self, precision: str = "32", *, log: Path | None = None, world: World = ALONE
-    ):
+    def __init__(self, precision: str = "32", *, log: Path | None = None, world: World = ALONE):
         if precision not in _PRECISION:
             raise ValueError(f"precision is one of {', '.join(_PRECISION)}; got {precision!r}.")
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
@@ -219,9 +217,7 @@ def _devices(accelerator: str, world: World) -> dict[str, Any]:
     return {**found, "num_nodes": world.size, "strategy": strategy}
 
 
-def _quiet_fabric(
-    accelerator: str, precision: str, loggers: list[Any], world: World
-) -> Fabric:
+def _quiet_fabric(accelerator: str, precision: str, loggers: list[Any], world: World) -> Fabric:
     """Build a Fabric without its log messages and warnings on precision and launchers."""
     from lightning_fabric import Fabric
     from lightning_fabric.utilities.warnings import PossibleUserWarning

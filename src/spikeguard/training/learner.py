@@ -259,7 +259,7 @@ class Learner:
     def _over_ranks(
         self, groups: Sequence[Mapping[str, float]], correct: int, samples: int
     ) -> tuple[Sequence[Mapping[str, float]], int, int]:
-        """Return means over images of this rank as means over those of all ranks, and the counts."""
+        """Return means over this rank's images as means over those of all ranks; and the counts."""
         world = self.engine.world
         if world.size == 1:
             return groups, correct, samples

@@ -31,10 +31,17 @@ _FAILED = "failed"
 class Store(Protocol):
     """The part of ``torch.distributed.Store`` that is used."""
 
-    def set(self, key: str, value: str) -> None: ...
-    def get(self, key: str) -> bytes: ...
-    def check(self, keys: list[str]) -> bool: ...
-    def compare_set(self, key: str, expected: str, desired: str) -> bytes: ...
+    def set(self, key: str, value: str) -> None:
+        """Store a value."""
+
+    def get(self, key: str) -> bytes:
+        """Return a value."""
+
+    def check(self, keys: list[str]) -> bool:
+        """Whether all keys have a value."""
+
+    def compare_set(self, key: str, expected: str, desired: str) -> bytes:
+        """Store a value unless there is one; return the stored one."""
 
 
 @dataclass(frozen=True)

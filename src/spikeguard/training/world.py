@@ -239,8 +239,7 @@ def join(
         watch = Watch(dist.PrefixStore("watch", own), place.rank, place.size)
     except RuntimeError as error:
         raise NotJoined(
-            f"rank {place.rank} cannot join the others at {address}:{port} "
-            f"({_first_line(error)}).",
+            f"rank {place.rank} cannot join the others at {address}:{port} ({_first_line(error)}).",
             place,
         ) from error
     dist.barrier()
@@ -282,9 +281,7 @@ def _meet(place: Place, address: str, port: int, seconds: float) -> Any:
     return store
 
 
-def _connect(
-    place: Place, address: str, port: int, seconds: float, *, host: bool = False
-) -> Any:
+def _connect(place: Place, address: str, port: int, seconds: float, *, host: bool = False) -> Any:
     """Return a connection to the store; rank 0 hosts it unless torchrun does."""
     store = dist.TCPStore(
         address,
