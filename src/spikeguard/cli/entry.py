@@ -175,12 +175,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The words after ``spikeguard``; None takes those of this process.
     """
-    if arguments is not None or not is_one_of_several(sys.argv[1:]):
-        return _main(arguments)
-    with of_first_rank():
-        code = _main(None)
-    leave(code)
-    return code
+    if arguments is None and is_one_of_several(sys.argv[1:]):
+        with of_first_rank():
+            code = _main(None)
+        leave(code)
+    return _main(arguments)
 
 
 def _main(arguments: Sequence[str] | None) -> int:
@@ -198,7 +197,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         return _report_error(words, error, " ".join(str(error).split()))
     except KeyboardInterrupt as error:
         ended = "terminated" if isinstance(error, _Terminated) else "interrupted"
-        code = getattr(error, "exit_code", 130)
+        code = int(getattr(error, "exit_code", 130))
         print(f"{_command(words)}: {ended}; {_how_to_continue(words)}", file=sys.stderr)
         return code
     except SystemExit as error:  # our own code raises none

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import NoReturn
 
 from spikeguard.system.launch_place import this_place
 
@@ -36,7 +37,7 @@ def print_anyway(line: str) -> None:
     print(line, file=sys.__stderr__)
 
 
-def leave(code: int) -> None:
+def leave(code: int) -> NoReturn:
     """End the process at once: threads of the exchange between ranks may crash a usual end."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):

@@ -99,7 +99,7 @@ class _Sum(torch.autograd.Function):
         return _total(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         with _totalled_by(ctx.total):
             summed: Tensor = _Sum.apply(grad)  # type: ignore[no-untyped-call]
         return summed
@@ -120,7 +120,7 @@ def _normalise(norm: _BatchNorm, x: Tensor) -> Tensor:
     """Return the normalisation of x [B, C, ...] by statistics of the batch of all processes."""
     if not norm.training and norm.running_mean is not None:
         return type(norm).forward(norm, x)
-    norm._check_input_dim(x)
+    norm._check_input_dim(x)  # type: ignore[no-untyped-call]
     mean, var, count = _moments_of_all(x, [0, *range(2, x.ndim)])
     if float(count) <= 1:
         raise ValueError(

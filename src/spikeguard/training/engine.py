@@ -179,7 +179,7 @@ def joined(place: Place) -> Iterator[World]:
 
 def _devices(accelerator: str, world: World) -> dict[str, Any]:
     """Return Fabric's arguments for one device and ranks that have met already."""
-    from lightning_fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     class Ranks(LightningEnvironment):  # a rank alone ignores what SLURM says about others
@@ -213,7 +213,8 @@ def _devices(accelerator: str, world: World) -> dict[str, Any]:
     known = signature(nn.parallel.DistributedDataParallel).parameters
     copied = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     # A step may leave parameters out, such as frozen ones.
-    strategy = DDPStrategy(find_unused_parameters=True, **{copied: False})
+    options: dict[str, Any] = {"find_unused_parameters": True, copied: False}
+    strategy = DDPStrategy(**options)
     return {**found, "num_nodes": world.size, "strategy": strategy}
 
 

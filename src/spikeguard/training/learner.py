@@ -124,7 +124,7 @@ class Learner:
         sizes = [len(places) for places in own]
         with randomness(self.model, stream(seed, "noise", *name, device=device)):
             for number, (x_part, y_part) in enumerate(
-                zip(x.split(sizes), y.split(sizes), strict=True)
+                zip(torch.split(x, sizes), torch.split(y, sizes), strict=True)
             ):
                 part, weight = parts[number], world.size * len(y_part) / len(index)
                 sharing = partial(self._sharing, own[number] - part[0], len(part))
@@ -275,7 +275,7 @@ class Learner:
         if self.engine.world.size == 1 or not held:
             return
         sums = self.engine.world.sum_of(torch.cat([each.double().flatten() for each in held]))
-        means = (sums / self.engine.world.size).split([each.numel() for each in held])
+        means = torch.split(sums / self.engine.world.size, [each.numel() for each in held])
         for each, mean in zip(held, means, strict=True):
             each.copy_(mean.view_as(each))
 

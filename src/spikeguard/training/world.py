@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import TCPStore  # type: ignore[attr-defined]
 
 from spikeguard.system.errors import is_user_error
 from spikeguard.system.launch_place import Place
@@ -230,13 +232,13 @@ def join(
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-            store=dist.PrefixStore("group", store),
+            store=PrefixStore("group", store),
             rank=place.rank,
             world_size=place.size,
             timeout=_COLLECTIVE,
         )
         own = _connect(place, address, port, seconds)
-        watch = Watch(dist.PrefixStore("watch", own), place.rank, place.size)
+        watch = Watch(PrefixStore("watch", own), place.rank, place.size)
     except RuntimeError as error:
         raise NotJoined(
             f"rank {place.rank} cannot join the others at {address}:{port} ({_first_line(error)}).",
@@ -283,7 +285,7 @@ def _meet(place: Place, address: str, port: int, seconds: float) -> Any:
 
 def _connect(place: Place, address: str, port: int, seconds: float, *, host: bool = False) -> Any:
     """Return a connection to the store; rank 0 hosts it unless torchrun does."""
-    store = dist.TCPStore(
+    store = TCPStore(
         address,
         port,
         place.size,
@@ -292,7 +294,7 @@ def _connect(place: Place, address: str, port: int, seconds: float, *, host: boo
         wait_for_workers=False,
         multi_tenant=True,
     )
-    return dist.PrefixStore(f"spikeguard/{place.attempt}", store)
+    return PrefixStore(f"spikeguard/{place.attempt}", store)
 
 
 def _first_line(error: Exception) -> str:
