@@ -1,7 +1,11 @@
 """The watch over ranks, with a store in memory: who died, who failed first, who reports it."""
 
 import json
+import os
+import signal
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +77,19 @@ def test_a_silent_rank_of_another_host_is_found(store, watching):
     elsewhere(store, 1)
     first.start()
     assert "rank 1 on far has shown no sign of life" in first.failure(within=30).text
+
+
+def test_a_stopped_rank_of_this_host_is_ended(store, watching):
+    start, _ = watching
+    first = start(0, silence=0.0)
+    with subprocess.Popen(["sleep", "60"]) as stopped:
+        os.kill(stopped.pid, signal.SIGSTOP)
+        started = Path(f"/proc/{stopped.pid}/stat").read_text().split()[21]
+        owner = Owner(stopped.pid, Owner.this_process().host, started)
+        store.set("owner/1", json.dumps(owner.to_dict()))
+        first.start()
+        assert "no sign of life" in first.failure(within=30).text
+        assert stopped.wait(timeout=30) == -signal.SIGKILL
 
 
 def test_a_rank_that_shows_signs_of_life_is_left_alone(store, watching):

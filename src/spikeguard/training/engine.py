@@ -159,13 +159,19 @@ def _numbers(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
 
 
 @contextmanager
-def joined(place: Place) -> Iterator[World]:
+def joined(place: Place | None) -> Iterator[World]:
     """Meet the ranks that torchrun or srun started, and part from them at the end of the block.
+
+    Args:
+        place: The place of this process; None if it was started alone.
 
     Raises:
         RankLost: If another rank fails or dies in the block.
         NotJoined: If rank 0 cannot be reached, or ranks are missing.
     """
+    if place is None:
+        yield ALONE
+        return
     address, port = place.address, place.port
     if address is None or port is None:
         from lightning_fabric.plugins.environments.slurm import SLURMEnvironment

@@ -3,13 +3,15 @@
 Every rank has a thread that counts up in a store that all ranks share. Each thread watches the
 counter of the next rank, and the process itself where both run on one host. The first failure is
 kept in the store, where all threads find it. A rank whose main thread waits for a dead one, in code
-that Python cannot interrupt, is ended by its own thread.
+that Python cannot interrupt, is ended by its own thread; a stopped one, by the thread that watches
+it, if both are on one host.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -177,6 +179,9 @@ class Watch:
             why = f"has shown no sign of life for {self._silence:g} s"
         if why is None:
             return None
+        if owner.is_here and owner.runs():  # a launcher waits for the end of a stopped process
+            assert owner.pid is not None
+            os.kill(owner.pid, signal.SIGKILL)
         said = Failure(self._next, self.name(self._next), why, LOST)
         return _read(store.compare_set(_FAILED, "", json.dumps(asdict(said))))
 
