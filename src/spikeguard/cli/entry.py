@@ -190,14 +190,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{_command(words)}: {ended}; {_how_to_continue(words)}", file=sys.stderr)
         return code
     except SystemExit as error:  # our own code raises none
+        if isinstance(error.__context__, BrokenPipeError):  # rich raised it while printing help
+            return _reader_left()
         what = "the code of a network, a data set or a plugin ended the command"
         return _report_error(
             words, error, f"{what} with sys.exit({error.code!r}); nothing more ran"
         )
-    except BrokenPipeError:  # the reader, for example 'head', closed the pipe
-        for stream in (sys.stdout, sys.stderr):
-            _discard_if_closed(stream)
-        return 0
+    except BrokenPipeError:
+        return _reader_left()
     except OSError as error:
         reason = error.strerror or str(error)
         message = f"{error.filename}: {reason}" if error.filename else reason
@@ -213,6 +213,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _report_error(words, error, f"{place}: {type(error).__name__}: {_first_line(error)}")
     return code if isinstance(code, int) else 0
+
+
+def _reader_left() -> int:
+    """Return the exit code when the reader of the output, such as 'head', closed the pipe."""
+    for stream in (sys.stdout, sys.stderr):
+        _discard_if_closed(stream)
+    return 0
 
 
 class _Terminated(KeyboardInterrupt):
