@@ -12,6 +12,8 @@ from spikeguard.defences.noise import GaussianNoise
 from spikeguard.defences.objective import Objective
 from spikeguard.defences.piece import Measured, Outcome, Pass, Piece, Step, Vanilla
 from spikeguard.defences.rat import RAT
+from spikeguard.defences.rte import RTE
+from spikeguard.defences.smoothed import Smoothed
 from spikeguard.defences.sr import SR
 from spikeguard.defences.stog import GatePrior
 from spikeguard.defences.tgo import TGO
@@ -33,7 +35,9 @@ __all__ = [
     "Pass",
     "Piece",
     "RAT",
+    "RTE",
     "SR",
+    "Smoothed",
     "Step",
     "TGO",
     "TRADES",
@@ -51,6 +55,8 @@ DEFENCES: dict[str, type[Piece]] = {
     "mppd": MPPD,
     "mixup": Mixup,
     "trades": TRADES,
+    "rte": RTE,
+    "smoothed": Smoothed,
     "stog": GatePrior,
     "hire": HIRE,
     "mse_rates": MSERates,
