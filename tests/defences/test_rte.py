@@ -54,7 +54,8 @@ def test_at_one_time_step_it_is_trades():
     settings = {"eps": 0.1, "steps": 3, "step_size": 0.05, "beta": 2.0}
     model = small_cnn(1)
     first, second = (
-        piece.perturb(model, X, Y, stream(5, "same")) for piece in (RTE(**settings), TRADES(**settings))
+        piece.perturb(model, X, Y, stream(5, "same"))
+        for piece in (RTE(**settings), TRADES(**settings))
     )
     assert (first - X).abs().max() == pytest.approx(0.1)
     assert torch.equal(first, second)

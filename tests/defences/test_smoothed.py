@@ -31,7 +31,9 @@ def test_without_noise_and_search_it_is_plain_training():
 
 
 def test_without_search_it_is_training_under_gaussian_noise():
-    images = [piece(0.3).perturb(small_cnn(), X, Y, stream(2, "p")) for piece in (Smoothed, GaussianNoise)]
+    images = [
+        piece(0.3).perturb(small_cnn(), X, Y, stream(2, "p")) for piece in (Smoothed, GaussianNoise)
+    ]
     assert torch.equal(*images)
     assert abs((images[0] - X).std() - 0.3) < 5 * 0.3 / math.sqrt(2 * X.numel())
 

@@ -63,6 +63,11 @@ _EXAMPLES = {
         "audit runs/mine --strict --min-robust 40 --json",
         'audit runs/mine --printed 62.3 --protocol "PGD-20 8/255, n 1000"',
     ],
+    "certify": [
+        "certify runs/mine --sigma 0.25",
+        "certify runs/mine --sigma 0.25 --n 10000 --limit 500",
+        "certify runs/mine --sigma 0.25 --attack 0.1,0.25 --json",
+    ],
     "analyse": [
         "analyse runs/mine",
         "analyse runs/demo/vanilla runs/demo/tgo zeros",
@@ -89,6 +94,7 @@ _HELP = {
     "train": "Train the network of a recipe.",
     "attack": "Attack a trained run or a foreign network; print the accuracy under attack.",
     "audit": "Judge the number that a paper would print, and the bound from all attacks.",
+    "certify": "Certify radii of the network under noise; attack the same classifier beside them.",
     "analyse": "Measure potentials, gradients, landscapes, synchrony, activity and cost.",
     "export": "Write the network of a run to a NIR or ONNX file, and verify the file.",
     "report": "Write one self-contained HTML page about one run or several.",
