@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from spikeguard.certification import (
+    Certification,
     GaussianCertificate,
     RateCertificate,
     Sampling,
@@ -169,6 +170,23 @@ def test_attacks_break_the_images_beyond_their_radius_and_no_other():
     expected = (distance.abs() < radius)[clear].tolist()
     assert [b for b, c in zip(found, clear.tolist(), strict=True) if c] == expected
     assert 5 < sum(expected) < len(expected) - 5
+
+
+def test_the_published_radius_of_rate_coding_is_contradicted_by_an_attack(monkeypatch):
+    """At 0.3 a spike comes with 1 - 0.7^4 = 0.76; p - 1/2 would certify 0.49 there."""
+    model = SNN({"out": Spike()}, T=4, num_classes=2, in_shape=(3,), encoder=Poisson())
+    x, y, index = torch.zeros(5, 3), torch.zeros(5, dtype=torch.int64), torch.arange(5)
+    options = model, x, y, index, smoothing_of(model, None), Sampling(n=1000)
+    broken = {0.3: tuple(attacked(*options, radius=0.3))}
+    assert all(broken[0.3])
+
+    def contradictions():
+        records = tuple(certified(*options))
+        return Certification("rate", "l1", {}, records, broken).contradictions
+
+    assert contradictions() == 0
+    monkeypatch.setattr(RateCertificate, "radius", lambda self, p: max(0.0, p - 0.5))
+    assert contradictions() == 5
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from spikeguard.system.intervals import binomial_tail
+
 __all__ = [
     "Certificate",
     "GaussianCertificate",
@@ -32,19 +34,15 @@ _HALVINGS = 60  # of the interval that holds a confidence bound
 
 
 class Certificate(Protocol):
-    """How a probability becomes a radius.
+    """How a probability becomes a radius."""
 
-    Attributes:
-        norm: Norm of the ball, a name in ``THREATS``.
-        sigma: Deviation of the Gaussian noise that is added in front of the network; 0 where the
-            network's own coding is the noise.
-    """
-
-    norm: str
+    @property
+    def norm(self) -> str:
+        """Norm of the ball, a name in ``THREATS``."""
 
     @property
     def sigma(self) -> float:
-        """Deviation of the noise in front of the network."""
+        """Deviation of Gaussian noise in front of the network; 0 where its coding is the noise."""
 
     def radius(self, p: float) -> float:
         """Return the certified radius for a class of probability at least p, 0 for p <= 1/2."""
@@ -65,8 +63,8 @@ class GaussianCertificate:
         own: Whether the network's own coding draws the noise.
 
     Source: Cohen et al., "Certified adversarial robustness via randomized smoothing", ICML 2019
-        (arXiv:1902.02918), Theorem 1 and Eq. 3 with the bound 1 - p for the second class; the copies
-        are SpikeGuard's own.
+        (arXiv:1902.02918), Theorem 1 with the bound 1 - p for the second class (Section 3.2.2); the
+        copies are SpikeGuard's own.
     """
 
     norm: ClassVar[str] = "l2"
@@ -129,7 +127,7 @@ class RateCertificate:
         """Return the certified L1 radius, in input units."""
         if p <= 0.5:
             return 0.0
-        whole = 1 - (1.5 - min(p, 1.0)) ** (1 / self.T)
+        whole = 1 - math.pow(1.5 - min(p, 1.0), 1 / self.T)
         return max(0.0, whole - self.pixels * _GRID) / (2 if self.signed else 1)
 
     def __str__(self) -> str:
@@ -191,6 +189,4 @@ def outvotes(first: int, second: int, alpha: float) -> bool:
         second: Votes.
         alpha: Probability of an error, in (0, 1).
     """
-    from spikeguard.system.intervals import binomial_tail
-
     return 2 * binomial_tail(first, first + second, 0.5) <= alpha

@@ -197,7 +197,7 @@ def _votes(
     shown = torch.arange(len(x) * draws)
     counts: Tensor | None = None
     with evaluating(network):
-        for part in shown.split(batch_size):
+        for part in torch.split(shown, batch_size):
             image, draw = part // draws, part % draws
             streams = SampleStreams(seed, index.cpu()[image] * _MOST + draw)
             with randomness(network, streams):

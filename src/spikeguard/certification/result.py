@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -112,7 +112,7 @@ class Certification:
         return sorted({0.0, *np.linspace(0, 1.05 * most, _POINTS).round(6).tolist(), *self.attacks})
 
     def csv(self) -> str:
-        """Return the curve as CSV: radius, certified accuracy with interval, the same of attacks."""
+        """Return the curves as CSV: radius, certified and attacked accuracy with intervals."""
         written = io.StringIO()
         out = csv.writer(written, lineterminator="\n")
         ends = ("", "_low", "_high")
@@ -139,14 +139,13 @@ class Certification:
         """
         records = tuple(Radius(**each) for each in card["records"])
         attacks = {float(r): tuple(map(bool, broken)) for r, broken in card["attacks"].items()}
-        stated = (card[name] for name in ("smoothing", "norm", "settings"))
-        return cls(*stated, records, attacks, card["identity"])
+        stated = {name: card[name] for name in ("smoothing", "norm", "settings", "identity")}
+        return cls(**stated, records=records, attacks=attacks)
 
     def first(self, images: int) -> Self:
         """Return the result on the first images alone; attacks that cover fewer are left out."""
         enough = {r: broken[:images] for r, broken in self.attacks.items() if len(broken) >= images}
-        stated = (self.smoothing, self.norm, self.settings)
-        return type(self)(*stated, self.records[:images], enough, self.identity)
+        return replace(self, records=self.records[:images], attacks=enough)
 
 
 def _share(outcomes: Any) -> Score:

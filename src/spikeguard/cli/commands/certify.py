@@ -39,8 +39,8 @@ def certify(
     """Certify radii inside which the smoothed classifier of a run keeps its class.
 
     The smoothed classifier returns the class that the network returns most often under noise. It is
-    certified, not the bare network. With --sigma the noise is Gaussian and the radius L2; without it
-    the noise is that of the network's rate coding (radius L1) or RSC coding (radius L2).
+    what is certified, not the bare network. With --sigma the noise is Gaussian and the radius L2;
+    without it the noise is that of the network's rate coding (radius L1) or RSC coding (radius L2).
 
     Results are stored image by image in RUN/certificates; an interrupted command continues where it
     stopped. 'spikeguard report' shows them.
@@ -116,10 +116,9 @@ def _show(found: Certification, certificate: Certificate, sampling: Sampling) ->
         for radius in shown
     ]
     table(("radius", "certified: at least, %", "attacked: at most, %"), rows)
-    say(f"abstained {_text(found.abstained)} %; the largest radius that n = {sampling.n} draws can")
-    say(
-        f"certify is {most:.4g}; each image is wrong with a probability of {sampling.alpha:g} at most"
-    )
+    alpha, n = f"{sampling.alpha:g}", f"n = {sampling.n}"
+    say(f"abstained {_text(found.abstained)} %; largest radius that {n} can certify: {most:.4g};")
+    say(f"the certificate of each image is wrong with a probability of {alpha} at most")
     if found.contradictions:
         note(
             f"{found.contradictions} images were broken inside their certified radius; at most "

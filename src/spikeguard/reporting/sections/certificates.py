@@ -17,10 +17,10 @@ __all__ = ["certificate_sections"]
 
 _ABOUT = (
     "The smoothed classifier returns the class that the network returns most often under noise. It "
-    "is this classifier that is certified, not the bare network, which the other sections attack: "
-    "their numbers do not compare with these. The certified accuracy is a lower bound of the "
-    "accuracy under any perturbation of a radius, the attacked accuracy an upper bound for the same "
-    "norm and the same classifier; the truth is between them."
+    "is what is certified here, not the bare network, which the other sections attack: their "
+    "numbers do not compare with these. The certified accuracy is a lower bound of the accuracy "
+    "under any perturbation of a radius; the attacked accuracy is an upper bound for the same norm "
+    "and the same classifier. The truth is between them."
 )
 _SOURCES = {
     "l2": "Cohen et al., ICML 2019 (arXiv:1902.02918), Theorem 1",
