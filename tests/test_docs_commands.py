@@ -36,6 +36,7 @@ TINY = [
 SMALL = {  # what is added to a command so that it ends in a second
     "attack": {"--limit": ["2"], "--eot": ["1"]},
     "audit": {"--quick": [], "--limit": ["4"]},
+    "certify": {"--limit": ["1"], "--attack": ["0.1"], "--n": ["100"]},
 }
 
 

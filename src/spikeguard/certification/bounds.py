@@ -63,8 +63,8 @@ class GaussianCertificate:
         own: Whether the network's own coding draws the noise.
 
     Source: Cohen et al., "Certified adversarial robustness via randomized smoothing", ICML 2019
-        (arXiv:1902.02918), Theorem 1 with the bound 1 - p for the second class (Section 3.2.2); the
-        copies are SpikeGuard's own.
+        (arXiv:1902.02918), Theorem 1 with the bound 1 - p for the second class, as in its
+        algorithm CERTIFY; the copies are SpikeGuard's own.
     """
 
     norm: ClassVar[str] = "l2"

@@ -47,7 +47,7 @@ class Smoothed(Piece):
         ValueError: If a number is out of range or the norm unknown.
 
     Source: Cohen et al., "Certified adversarial robustness via randomized smoothing", ICML 2019
-        (arXiv:1902.02918), Section 3.3 (noise); Salman et al., "Provably robust deep learning via
+        (arXiv:1902.02918) (noise); Salman et al., "Provably robust deep learning via
         adversarially trained smoothed classifiers", NeurIPS 2019 (arXiv:1906.04584) (the search);
         Mukhoty et al., "Certified adversarial robustness for rate encoded spiking neural networks",
         ICLR 2024, and its public training code (rate coding: PGD of 4 steps of 2/255 at 8/255,
