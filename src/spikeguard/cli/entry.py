@@ -25,6 +25,7 @@ from cyclopts import App, CycloptsError
 
 from spikeguard.cli.commands.map import map_
 from spikeguard.cli.json_output import is_json, prose_on_stderr
+from spikeguard.cli.ranks import LOGGED
 from spikeguard.system.allocator import keep_freed_memory
 from spikeguard.system.errors import is_user_error, raised_in
 from spikeguard.system.out_of_memory import is_out_of_memory
@@ -193,7 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ended, code = (
             ("terminated", 143) if isinstance(error, _Terminated) else ("interrupted", 130)
         )
-        print(f"{_command(words)}: {ended}; {_how_to_continue(words)}", file=sys.stderr)
+        if not getattr(error, LOGGED, False):
+            print(f"{_command(words)}: {ended}; {_how_to_continue(words)}", file=sys.stderr)
         return code
     except SystemExit as error:  # our own code raises none
         if isinstance(error.__context__, BrokenPipeError):  # rich raised it while printing help
@@ -261,6 +263,8 @@ def _one_line_warnings(command: str) -> Iterator[None]:
 def _report_error(words: Sequence[str], error: BaseException, message: str) -> int:
     if os.environ.get("SPIKEGUARD_DEBUG"):
         traceback.print_exception(error)
+    if getattr(error, LOGGED, False):
+        return 2
     with suppress(OSError):  # nobody reads standard error
         print(f"{_command(words)}: {_shown(message)}", file=sys.stderr)
     return 2

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,11 +16,12 @@ from spikeguard.cli.console import (
     note,
     numbers,
     progress,
+    progress_board,
     say,
     words,
 )
 from spikeguard.cli.json_output import AsJson, write_result
-from spikeguard.cli.one_writer import one_writer
+from spikeguard.cli.ranks import Together, run_by_ranks, together
 from spikeguard.config.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ FrameworkName = Literal["auto", "spikingjelly", "snntorch", "norse", "stateless"
 ReadoutName = Literal["mean", "sum", "last", "max"]
 
 
-@one_writer
+@run_by_ranks
 def attack(
     run: Path | None = None,
     /,
@@ -78,7 +80,8 @@ def attack(
     """Attack a trained run or a foreign model; print clean, per-attack and worst-case accuracy.
 
     Options that are left out come from the evaluate section of the run's recipe. A finished attack
-    is loaded, an interrupted one continues where it stopped.
+    is loaded, an interrupted one continues where it stopped. Ranks of torchrun or srun, and tasks
+    of a SLURM array, share the images.
 
     Args:
         run: Run folder; or --model.
@@ -162,13 +165,19 @@ def attack(
     inputs = [_stored(transfer, changes, each, plugins) for each in plans]
     if tune:
         require_tunable(subject.plan)
-    folder, agreed = subject.path / ATTACKS, True
+    folder, agreed, ranks = subject.path / ATTACKS, True, together()
+    left = set() if ranks is None else _run_together(subject, plans, ranks, plugins, check)
+    if ranks is not None and not ranks.leads:
+        return 0
     results: list[dict[str, object]] = []
     each_plan = zip(plans, inputs, strict=True)
     for name, plan, stored in ((name, p, s) for p, s in each_plan for name in p.runs):
         for radius in plan.eps:
             what = f"{name}, {threat_text(plan.norm, radius)}"
             place = {"suite": name, "norm": plan.norm, "eps": radius}
+            if (name, plan.norm, radius) in left:
+                say(f"{_kind(name)} {what}: its last images are with other tasks; no result yet")
+                continue
             model_, images = subject.model, subject.data
             if stored is not None:
                 moved = stored.score(model_, images.test, name, radius)
@@ -207,6 +216,45 @@ def attack(
     if json:
         write_result("attack", {"folder": folder, "results": results})
     return 0 if agreed else 1
+
+
+def _run_together(
+    subject: _Subject,
+    plans: Sequence[EvaluateSection],
+    ranks: Together,
+    plugins: Plugins,
+    check: bool,
+) -> set[tuple[str, str, float]]:
+    """Run all attacks together with other ranks; return suite, norm and radius of those left."""
+    from spikeguard.cli.threat_option import threat_text
+    from spikeguard.runs.attack_job import AttackJob
+    from spikeguard.runs.shared_attack import SharedAttack, run_together
+    from spikeguard.storage.run_folder import ATTACKS
+
+    wanted = [(name, plan, eps) for plan in plans for name in plan.runs for eps in plan.eps]
+    note(f"{ranks.rank}: images are shared through {ranks.claims.folder}")
+    with progress_board() as board:
+        shared = {
+            (name, plan.norm, eps): SharedAttack(
+                AttackJob.of(
+                    *(subject.model, subject.data, name),
+                    eps=eps,
+                    plan=plan,
+                    seed=subject.seed,
+                    folder=subject.path / ATTACKS,
+                    plugins=plugins,
+                ),
+                ranks.claims,
+                ranks.rank.size,
+                check=check,
+                announce=note if ranks.leads else None,
+                progress=partial(board, f"attack with {name}, {threat_text(plan.norm, eps)}"),
+            )
+            for name, plan, eps in wanted
+        }
+        ranks.began = True
+        run_together(list(shared.values()), wait=not ranks.rank.in_array)
+    return {place for place, each in shared.items() if not each.job.is_stored}
 
 
 def _stored(
