@@ -25,7 +25,6 @@ from cyclopts import App, CycloptsError
 
 from spikeguard.cli.commands.map import map_
 from spikeguard.cli.json_output import is_json, prose_on_stderr
-from spikeguard.cli.ranks import LOGGED
 from spikeguard.system.allocator import keep_freed_memory
 from spikeguard.system.errors import is_user_error, raised_in
 from spikeguard.system.out_of_memory import is_out_of_memory
@@ -110,6 +109,16 @@ _MAPS = [
     "map my.yaml --x neuron.tau=2,4 --y neuron.v_th=1,2 --robust snn@0.1",
     "map my.yaml --x neuron.v_th=1,2 --y train.lr=0.1,1 --steps 500",
 ]
+_LAUNCH = {
+    "torchrun": (
+        "Print the torchrun command that runs a command in several processes.",
+        "launch torchrun --processes 4 -- train demo/at --out runs/at",
+    ),
+    "slurm": (
+        "Print or submit the SLURM script that runs a command.",
+        "launch slurm --array 8 --cpus 4 -- attack runs/at --suite snn",
+    ),
+}
 _DATA = {
     "download": ("Fetch a data set from its official source.", "data download cifar10"),
     "check": (
@@ -154,6 +163,19 @@ for _name, (_text, _call) in _DATA.items():
         help_epilogue=_epilogue([_call]),
     )
 app.command(_data)
+_launch = App(
+    name="launch",
+    help="Run a command on several GPUs or nodes.",
+    help_format="plaintext",
+)
+for _name, (_text, _call) in _LAUNCH.items():
+    _launch.command(
+        f"spikeguard.cli.commands.launch:{_name}",
+        name=_name,
+        help=_text,
+        help_epilogue=_epilogue([_call]),
+    )
+app.command(_launch)
 _map = App(
     name="map",
     help="Map where a network works in a plane of two recipe fields, and what it costs.",
@@ -183,7 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _make_streams_writable()
     if arguments is None and words[:1] != ["bench"]:  # benchmarks run with the default allocator
         keep_freed_memory()
-    prose = prose_on_stderr(process=arguments is None) if is_json(words) else nullcontext()
+    own = words[: words.index("--")] if "--" in words else words
+    prose = prose_on_stderr(process=arguments is None) if is_json(own) else nullcontext()
     try:
         with prose, _one_line_warnings(_command(words)), _terminated_as_interrupted():
             code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
@@ -194,8 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ended, code = (
             ("terminated", 143) if isinstance(error, _Terminated) else ("interrupted", 130)
         )
-        if not getattr(error, LOGGED, False):
-            print(f"{_command(words)}: {ended}; {_how_to_continue(words)}", file=sys.stderr)
+        print(f"{_command(words)}: {ended}; {_how_to_continue(words)}", file=sys.stderr)
         return code
     except SystemExit as error:  # our own code raises none
         if isinstance(error.__context__, BrokenPipeError):  # rich raised it while printing help
@@ -263,8 +285,6 @@ def _one_line_warnings(command: str) -> Iterator[None]:
 def _report_error(words: Sequence[str], error: BaseException, message: str) -> int:
     if os.environ.get("SPIKEGUARD_DEBUG"):
         traceback.print_exception(error)
-    if getattr(error, LOGGED, False):
-        return 2
     with suppress(OSError):  # nobody reads standard error
         print(f"{_command(words)}: {_shown(message)}", file=sys.stderr)
     return 2
@@ -307,7 +327,7 @@ def _plugins(words: Sequence[str]) -> set[str]:
 
 
 def _command(words: Sequence[str]) -> str:
-    verb = words[:1] if words and words[0] in {*_HELP, "data", "map"} else []
+    verb = words[:1] if words and words[0] in {*_HELP, "data", "launch", "map"} else []
     return " ".join(["spikeguard", *verb])
 
 

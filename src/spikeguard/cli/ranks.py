@@ -7,8 +7,8 @@ writes to ``RUN/ranks/rank-NAME.log``, and to the terminal only an error that is
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
@@ -24,11 +24,10 @@ from spikeguard.system.environment import code_version
 from spikeguard.system.errors import is_user_error
 from spikeguard.system.ranks import Rank, this_rank
 
-__all__ = ["LOGGED", "Together", "first_rank_only", "run_by_ranks", "together"]
+__all__ = ["Together", "first_rank_only", "run_by_ranks", "together"]
 
 _Command = TypeVar("_Command", bound=Callable[..., int])
 
-LOGGED = "spikeguard_logged"  # attribute of an error that was written to the log of its rank
 _OWN = {"jobs", "json", "check", "data_root", "rescore"}  # options in which ranks may differ
 
 
@@ -93,17 +92,16 @@ def run_by_ranks(command: _Command) -> _Command:
             try:
                 if leads:
                     return command(run, **options)
-                with _logged(this, folder / RANKS / f"rank-{rank.name}.log"):
-                    return command(run, **options)
+                log = folder / RANKS / f"rank-{rank.name}.log"
+                return _logged(this, log, lambda: command(run, **options))
             finally:
                 _TOGETHER.reset(token)
 
     return in_all_ranks  # type: ignore[return-value]
 
 
-@contextmanager
-def _logged(this: Together, file: Path) -> Iterator[None]:
-    """Write all output to a log inside the block, errors included.
+def _logged(this: Together, file: Path, command: Callable[[], int]) -> int:
+    """Run a command, write all its output to a log, and return its exit code.
 
     An error that the first rank reports too is for the log alone. The tasks of an array have files
     of their own for their errors.
@@ -111,13 +109,12 @@ def _logged(this: Together, file: Path) -> Iterator[None]:
     with file.open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as log:
         try:
             with redirect_stdout(log), redirect_stderr(log):
-                yield
+                return command()
         except KeyboardInterrupt as error:
             log.write(f"{this.rank}: ended by a signal; finished images are kept\n")
-            setattr(error, LOGGED, True)
-            raise
+            return 130 if type(error) is KeyboardInterrupt else 143
         except Exception as error:
             log.write(f"{this.rank}: {type(error).__name__}: {error}\n")
             if not (this.began or this.rank.in_array) and is_user_error(error):
-                setattr(error, LOGGED, True)
+                return 2
             raise

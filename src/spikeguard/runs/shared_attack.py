@@ -56,23 +56,26 @@ class SharedAttack:
         Raises:
             ValueError: If the shards in the folder are of another model, other data or settings.
         """
-        if self.job.is_stored:
+        if self._is_saved():
             return False
         with self._claims.waiting(f"{self._name}result"):
-            if self.job.is_stored:
+            if self._is_saved():
                 return False
             ready, plan = self._begun = self._begun or self._begin()
-        queue = ShardQueue(plan, self._claims, self._name, lambda: self.job.is_stored)
+        queue = ShardQueue(plan, self._claims, self._name, self._is_saved)
         ran = False
         while queue.run_one(self._progress):
             ran = True
         if plan.missing:
             return ran
         with self._claims.waiting(f"{self._name}result"):
-            if not self.job.is_stored:
+            if not self._is_saved():
                 ready.finish(check=False)
                 self._claims.clear(self._name)
         return True
+
+    def _is_saved(self) -> bool:
+        return self.job.is_stored
 
     def show_end(self) -> None:
         """Report the end to ``progress`` if the result is stored."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from spikeguard.evaluation.rescoring import Rescored
     from spikeguard.runs.transfer import StoredInputs
 
-__all__ = ["attack", "require_one"]
+__all__ = ["attack", "require_one", "require_suites"]
 
 Repeated = Annotated[
     list[str] | None,
@@ -156,12 +156,12 @@ def attack(
         options = {**only, "data": data, "out": out, "data_root": data_root, "plugins": plugins}
         options["check"] = check
         asked = EvaluateSection().changed(**changes)
-        _require_suites(asked, plugins)  # before anything is written
+        require_suites(asked, plugins)  # before anything is written
         _stored(transfer, changes, asked, plugins)
         subject = _of_foreign_model(model, options, changes)
     plans = [subject.plan.changed(norm=n, eps=[radius]) for n, radius in lines] or [subject.plan]
     for each in plans:
-        _require_suites(each, plugins)  # all of them, before the first runs
+        require_suites(each, plugins)  # all of them, before the first runs
     inputs = [_stored(transfer, changes, each, plugins) for each in plans]
     if tune:
         require_tunable(subject.plan)
@@ -312,7 +312,7 @@ def require_one(run: Path | None, model: str | None, only: Mapping[str, object])
         raise ConfigError(f"--{given} goes with {other}; a run has its own.")
 
 
-def _require_suites(plan: EvaluateSection, plugins: Plugins) -> None:
+def require_suites(plan: EvaluateSection, plugins: Plugins) -> None:
     """Reject unknown suites and attacks, radii that they reject, and parts that are no attacks."""
     from spikeguard.attacks.suites import suite
     from spikeguard.config.attack_lines import build_attack
@@ -359,7 +359,7 @@ def _of_run(
     plan = plan.changed(**_other_than(seed if plan.seed is None else plan.seed, changes))
     if data is not None:
         plan = plan.model_copy(update={"limit": changes["limit"]})  # the recipe's is of its images
-        _require_suites(plan, plugins)  # before anything is written
+        require_suites(plan, plugins)  # before anything is written
         other = run_on_data(loaded, data, out=out, limit=plan.limit)
         return _Subject(other.path, other.model, other.data, plan, seed, other.reload)
     return _Subject(run, loaded.model, loaded.data, plan, seed, loaded.reload)
