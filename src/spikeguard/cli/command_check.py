@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from json import dumps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spikeguard.cli.console import allowed_plugins, numbers, words
 from spikeguard.config.errors import ConfigError, unknown_name
+
+if TYPE_CHECKING:
+    from spikeguard.config.plugins import Plugins
 
 __all__ = ["SHARED", "WORKERS", "require_valid"]
 
@@ -40,11 +43,18 @@ def require_valid(command: Sequence[str]) -> None:
 
 
 def _train(given: Options) -> None:
-    from spikeguard.config.schema import load_recipe
-
     named = [] if given["data"] is None else [f"data.name={dumps(given['data'])}"]
     plugins = allowed_plugins(given["plugin"], given["data"])
-    load_recipe(given["recipe"], [*named, *given["changes"]], plugins=plugins)
+    _build(given, [*named, *given["changes"]], plugins)
+
+
+def _build(given: Options, changes: Sequence[str], plugins: Plugins | None = None) -> None:
+    """Build everything that a recipe names, from its data on."""
+    from spikeguard.config.builder import build
+    from spikeguard.config.schema import load_recipe
+
+    allowed = allowed_plugins(given["plugin"]) if plugins is None else plugins
+    build(load_recipe(given["recipe"], changes, plugins=allowed), given["data_root"])
 
 
 def _attack(given: Options) -> None:
@@ -85,13 +95,12 @@ def _audit(given: Options) -> None:
 
 def _sweep(given: Options) -> None:
     from spikeguard.cli.commands.sweep import fields_of, seconds_of
-    from spikeguard.config.schema import load_recipe
     from spikeguard.sweeps.metrics import parse_metric
     from spikeguard.sweeps.space import changes_of
 
     changes, dimensions = fields_of(given["fields"])
     changes += changes_of({each.field: each.values[0] for each in dimensions})
-    load_recipe(given["recipe"], changes, plugins=allowed_plugins(given["plugin"]))
+    _build(given, changes)
     for name in ("maximise", "minimise", "measure"):
         for text in words(given[name] or []):
             parse_metric(text)
@@ -100,12 +109,11 @@ def _sweep(given: Options) -> None:
 
 def _map(given: Options) -> None:
     from spikeguard.cli.commands.sweep import seconds_of
-    from spikeguard.config.schema import load_recipe
     from spikeguard.sweeps.space import changes_of, parse_dimension
 
     plane = [parse_dimension(given[name]) for name in ("x", "y")]
     changes = [*given["changes"], *changes_of({each.field: each.values[0] for each in plane})]
-    load_recipe(given["recipe"], changes, plugins=allowed_plugins(given["plugin"]))
+    _build(given, changes)
     seconds_of(given["budget"])
 
 
