@@ -1,4 +1,4 @@
-"""Ranks that attack one run together: the bits of one process, deaths, other settings, full disks."""
+"""Ranks that attack one run together: bits, deaths, other settings, full disks."""
 
 import errno
 import json
@@ -13,6 +13,7 @@ from spikeguard.evaluation import plan as plan_module
 from spikeguard.evaluation.result_files import PARTS
 from spikeguard.storage.claims import Claims
 from spikeguard.storage.members import RANKS
+from spikeguard.storage.owner import Owner
 from tests.drill.runs import TINY, content
 from tests.toys.ranks import after, dies_at, rank_of, shards, wait_for, wait_until
 
@@ -79,18 +80,16 @@ def test_a_killed_rank_loses_nothing_and_the_other_finishes(run, alone):
     killed = rank_of(1, 2, words, before=dies_at(3, signal.SIGKILL))
     wait_until(lambda: list(run.glob(f"attacks/*/{PARTS}/*.begun")))
     other = rank_of(0, 2, words, before=after(lambda: ended(run)))
-    assert wait_for(killed, other) == [-signal.SIGKILL, 0]
+    assert wait_for(killed, other) == [-signal.SIGKILL, 0], written(run, 0)
     assert results(run) == alone
     begun = [line for line in written(run, 0).splitlines() if "linf eps 0.05: " in line]
     assert not any(f": {name} (0/12" in line for line in begun for name in FIRST_TWO)
 
 
 def ended(run):
-    """Whether the process of the only shard claim has ended; it is a zombie until waited for."""
+    """Whether the process of the only shard claim has ended."""
     (claim,) = run.glob(f"{RANKS}/*@0*.claim-0")
-    pid = json.loads(claim.read_text())["pid"]
-    with open(f"/proc/{pid}/stat") as handle:
-        return handle.read().rpartition(")")[2].split()[0] == "Z"
+    return not Owner.of(json.loads(claim.read_text())).runs()
 
 
 def test_an_array_task_leaves_when_no_shard_is_free_and_the_rest_is_kept(run, alone):
