@@ -37,17 +37,12 @@ def alone(trained, tmp_path_factory):
     """What one process leaves."""
     path = shutil.copytree(trained, tmp_path_factory.mktemp("alone") / "run")
     assert main(["attack", str(path), *ATTACK]) == 0
-    return results(path)
+    return content(path)
 
 
 @pytest.fixture
 def run(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
-
-
-def results(path):
-    """Return the digests of all results in a run folder, without the logs of ranks."""
-    return {name: d for name, d in content(path).items() if not name.startswith(RANKS)}
 
 
 def written(path, number):
@@ -67,7 +62,7 @@ def test_two_ranks_give_the_bits_of_one_process(run, alone):
     first = rank_of(0, 2, words, before=after(lambda: shards(run)))
     second = rank_of(1, 2, words, before=after(lambda: len(shards(run)) > 1, second=True))
     assert wait_for(first, second) == [0, 0]
-    assert results(run) == alone
+    assert content(run) == alone
     assert "worst case" in written(run, 0) and written(run, 1) == ""
     log = (run / RANKS / "rank-1.log").read_text()
     assert f": {FIRST_TWO[0]} (0/12)" in log and "(12/12)" in log
@@ -81,7 +76,7 @@ def test_a_killed_rank_loses_nothing_and_the_other_finishes(run, alone):
     wait_until(lambda: list(run.glob(f"attacks/*/{PARTS}/*.begun")))
     other = rank_of(0, 2, words, before=after(lambda: ended(run)))
     assert wait_for(killed, other) == [-signal.SIGKILL, 0], written(run, 0)
-    assert results(run) == alone
+    assert content(run) == alone
     begun = [line for line in written(run, 0).splitlines() if "linf eps 0.05: " in line]
     assert not any(f": {name} (0/12" in line for line in begun for name in FIRST_TWO)
 
@@ -103,7 +98,7 @@ def test_an_array_task_leaves_when_no_shard_is_free_and_the_rest_is_kept(run, al
         assert kept and "00000000.npz" not in kept
     assert wait_for(rank_of(0, 2, ["attack", run, *ATTACK], array=True)) == [0]
     assert "worst case" in written(run, 0)
-    assert results(run) == alone
+    assert content(run) == alone
 
 
 def test_ranks_of_other_settings_are_refused_in_one_line(run, capsys, monkeypatch):
@@ -155,7 +150,7 @@ def test_a_full_disk_is_one_line_and_releases_the_claim(run, alone, capsys, monk
     assert one_line(capsys).endswith(f"{calls[1]}: No space left on device")
     assert len(shards(run)) == 1 and not (run / RANKS).exists()
     assert main(["attack", str(run), *ATTACK]) == 0
-    assert results(run) == alone
+    assert content(run) == alone
 
 
 @pytest.mark.parametrize(
