@@ -14,6 +14,7 @@ from spikeguard.defences.piece import Measured, Outcome, Pass, Piece, Step, Vani
 from spikeguard.defences.rat import RAT
 from spikeguard.defences.rte import RTE
 from spikeguard.defences.smoothed import Smoothed
+from spikeguard.defences.smoothing import LabelSmoothing
 from spikeguard.defences.sr import SR
 from spikeguard.defences.stog import GatePrior
 from spikeguard.defences.tgo import TGO
@@ -25,6 +26,7 @@ __all__ = [
     "GatePrior",
     "GaussianNoise",
     "HIRE",
+    "LabelSmoothing",
     "MPDSGR",
     "MPPD",
     "MSERates",
@@ -60,4 +62,5 @@ DEFENCES: dict[str, type[Piece]] = {
     "stog": GatePrior,
     "hire": HIRE,
     "mse_rates": MSERates,
+    "label_smoothing": LabelSmoothing,
 }

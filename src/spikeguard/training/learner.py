@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Self
 
@@ -15,6 +16,7 @@ from spikeguard.data.images import Splits
 from spikeguard.defences.objective import Objective
 from spikeguard.defences.piece import Outcome
 from spikeguard.rng import SampleStreams, key, randomness, stream
+from spikeguard.training.averaging import WeightAverage
 from spikeguard.training.divergence import TrainingDiverged, all_finite, bad_term, diagnose
 from spikeguard.training.engine import Engine
 from spikeguard.training.options import TrainOptions
@@ -36,6 +38,7 @@ class Learner:
         options: Options of the run.
         engine: Device and precision.
         optimizer: Optimiser over the model's parameters.
+        average: Average of the weights, updated by each step; None without one.
     """
 
     model: nn.Module
@@ -44,6 +47,7 @@ class Learner:
     options: TrainOptions
     engine: Engine
     optimizer: torch.optim.Optimizer
+    average: WeightAverage | None = None
 
     @classmethod
     def create(
@@ -57,7 +61,8 @@ class Learner:
         """Move the model to the engine's device and build its optimiser."""
         engine.setup(model)
         optimizer = options.build_optimizer(model)
-        return cls(model, data, objective, options, engine, optimizer)
+        average = options.build_average(model)
+        return cls(model, data, objective, options, engine, optimizer, average)
 
     @property
     def lr(self) -> float:
@@ -97,6 +102,12 @@ class Learner:
             self._require_finite_update(x, state)
         self.engine.step(self.optimizer)
         self.objective.constrain(self.model, progress, stream(seed, "constrain", *name))
+        if self.average is not None:
+            self.average.update(self.model, progress)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return a context in which the model has the averaged weights, if there is an average."""
+        return nullcontext() if self.average is None else self.average.applied(self.model)
 
     def validate(self, state: TrainState) -> tuple[float | None, float | None]:
         """Return classification loss and accuracy on the clean validation images.

@@ -89,14 +89,15 @@ def attack(
             package.module:function; the function takes no arguments. Its code runs. Or a NIR file,
             as nir:FILE.
         weights: Its state dict, .safetensors or a torch file that holds only tensors.
-        T: Time steps of the network.
+        T: Time steps of the network. With RUN, other ones than it was trained with; the results are
+            apart from those at its own T, in RUN/on/T<T>.
         framework: Framework of the network; detected when left out.
         readout: How outputs over time become logits; their mean when left out.
         data: Images to attack: a data set (see 'spikeguard list datasets'), an .npz file with x
             and y, an .npy file beside its labels.npy, a folder of images by class, or
             module:function, whose code runs. With RUN, other images than the run's test images:
             --data CIFAR-10-C/fog.npy
-        out: Folder for the results; runs/<model>, or RUN/on/<data>, when left out.
+        out: Folder for the results; runs/<model>, or RUN/on/<data> or RUN/on/T<T>, when left out.
         suite: Attack suites (see 'spikeguard list suites'), or package.module:Attack with --plugin;
             repeated or with commas.
         attack: An attack by name with its settings, such as "mtpgd steps=40 momentum=0.9 eot=3" or
@@ -134,7 +135,11 @@ def attack(
     from spikeguard.storage.run_folder import ATTACKS
 
     only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
-    require_one(run, model, {**only, "out": None if data else out})
+    apart = data is not None or T is not None  # the results of RUN have a folder of their own
+    own = {**only, "T": None, "out": None if apart else out}
+    require_one(run, model, own)
+    if run is not None and T is not None and data is not None:
+        raise ConfigError("--T: a run is attacked with other steps or on other data, got both.")
     lines = parsed_threats(threat, eps, norm)
     changes = {
         "suite": words(suite) if suite else [] if attack else None,
@@ -150,7 +155,7 @@ def attack(
     }
     plugins = allowed_plugins(plugin, data)
     if run is not None:
-        subject = _of_run(run, data_root, plugins, changes, data, out)
+        subject = _of_run(run, data_root, plugins, changes, data, T, out)
     else:
         assert model is not None
         options = {**only, "data": data, "out": out, "data_root": data_root, "plugins": plugins}
@@ -348,9 +353,11 @@ def _of_run(
     plugins: Plugins,
     changes: Mapping[str, object],
     data: str | None,
+    T: int | None,
     out: Path | None,
 ) -> _Subject:
     from spikeguard.runs.other_data import run_on_data
+    from spikeguard.runs.other_steps import run_at_steps
     from spikeguard.runs.run import Run
 
     loaded = Run.load(run, data_root=data_root, plugins=plugins)
@@ -361,6 +368,10 @@ def _of_run(
         plan = plan.model_copy(update={"limit": changes["limit"]})  # the recipe's is of its images
         require_suites(plan, plugins)  # before anything is written
         other = run_on_data(loaded, data, out=out, limit=plan.limit)
+        return _Subject(other.path, other.model, other.data, plan, seed, other.reload)
+    if T is not None:
+        _require_suites(plan, plugins)  # before anything is written
+        other = run_at_steps(loaded, T, out=out)
         return _Subject(other.path, other.model, other.data, plan, seed, other.reload)
     return _Subject(run, loaded.model, loaded.data, plan, seed, loaded.reload)
 
