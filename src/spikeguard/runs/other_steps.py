@@ -52,7 +52,7 @@ def _with_steps(run: Run, T: int) -> SNN:
         raise ConfigError(f"--T: time steps are a whole number >= 1, got {T}.")
     if run.model.input_space.temporal:
         raise ConfigError(
-            f"--T: recordings of events are framed in the trained {run.model.T} steps; leave it out."
+            f"--T: recordings of events are framed in {run.model.T} steps; leave it out."
         )
     recipe = run.recipe.model_copy(update={"model": {**run.recipe.model, "T": T}})
     try:
