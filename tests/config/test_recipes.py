@@ -261,7 +261,6 @@ def test_a_record_recipe_trains_at_full_size_against_what_is_tested(name):
     assert recipe.evaluate.checkpoint == "last" and recipe.train["precision"] == "bf16"
 
 
-
 # --- several parents, pieces by name
 
 
