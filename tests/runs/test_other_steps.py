@@ -73,10 +73,12 @@ def test_results_are_not_mixed_with_those_of_other_steps(trained, capsys):
     [
         (["--T", "0"], "--T: time steps are a whole number >= 1, got 0"),
         (["--T", "3", "--data", "digits"], "other steps or on other data, got both"),
+        (["--device", "cuda"], "--device cuda: torch sees no CUDA device"),
         (["--out", "there"], "--out goes with --model or --data"),
     ],
 )
-def test_bad_input_is_one_line(trained, capsys, words, message):
+def test_bad_input_is_one_line(trained, capsys, words, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["attack", str(trained), *words, *ATTACK]) == 2
     error = capsys.readouterr().err
     assert message in error

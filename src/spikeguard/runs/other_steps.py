@@ -42,7 +42,8 @@ def run_at_steps(run: Run, T: int, *, out: Path | None) -> ForeignSubject:
     card |= {"weights": weights_of(model), "T": T}
     with locked(path, if_writable=True):
         write_or_check_card(path, card, {"arguments": [str(run.path), "--T", str(T)]})
-    again = partial(_reloaded, run.path.absolute(), T, run.data_root, run.recipe.plugins)
+    place = (run.path.absolute(), T, run.data_root)
+    again = partial(_reloaded, *place, run.recipe.plugins, run.device)
     return ForeignSubject(path, model, run.data, None, again, run.recipe.plugins)
 
 
@@ -62,9 +63,11 @@ def _with_steps(run: Run, T: int) -> SNN:
         raise ConfigError(
             f"--T: the network has parts for its {run.model.T} steps ({error}); leave it out."
         ) from error
-    return model
+    return model.to(run.device)
 
 
-def _reloaded(path: Path, T: int, data_root: Path | None, plugins: Plugins) -> tuple[SNN, ImageSet]:
-    run = Run.load(path, data_root=data_root, plugins=plugins)
+def _reloaded(
+    path: Path, T: int, data_root: Path | None, plugins: Plugins, device: str
+) -> tuple[SNN, ImageSet]:
+    run = Run.load(path, data_root=data_root, plugins=plugins, device=device)
     return _with_steps(run, T), run.data.test

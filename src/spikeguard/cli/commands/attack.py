@@ -70,6 +70,7 @@ def attack(
     tune: bool | None = None,
     seed: int | None = None,
     jobs: int = 1,
+    device: Literal["cpu", "cuda"] | None = None,
     rescore: bool = False,
     transfer: Path | None = None,
     check: bool = True,
@@ -119,6 +120,7 @@ def attack(
         seed: Seed of the attacks' random numbers; the run's seed when left out, 0 for --model.
             Results of another seed are stored beside the others.
         jobs: Number of processes of one thread each; results do not depend on it.
+        device: Where RUN is attacked; the first GPU if there is one, when left out.
         rescore: Run no attack: load the worst-case inputs of finished attacks and score them again.
         transfer: Score the stored worst-case inputs of this run on the model before each attack,
             such as --transfer runs/mine for a file exported from it; with --rescore, only these.
@@ -155,7 +157,7 @@ def attack(
     }
     plugins = allowed_plugins(plugin, data)
     if run is not None:
-        subject = _of_run(run, data_root, plugins, changes, data, T, out)
+        subject = _of_run(run, data_root, plugins, changes, data, T, out, device)
     else:
         assert model is not None
         options = {**only, "data": data, "out": out, "data_root": data_root, "plugins": plugins}
@@ -355,12 +357,14 @@ def _of_run(
     data: str | None,
     T: int | None,
     out: Path | None,
+    device: str | None,
 ) -> _Subject:
     from spikeguard.runs.other_data import run_on_data
     from spikeguard.runs.other_steps import run_at_steps
     from spikeguard.runs.run import Run
 
-    loaded = Run.load(run, data_root=data_root, plugins=plugins)
+    where = _device(device)
+    loaded = Run.load(run, data_root=data_root, plugins=plugins, device=where)
     seed = loaded.recipe.seed
     plan = loaded.recipe.evaluate
     plan = plan.changed(**_other_than(seed if plan.seed is None else plan.seed, changes))
@@ -374,6 +378,16 @@ def _of_run(
         other = run_at_steps(loaded, T, out=out)
         return _Subject(other.path, other.model, other.data, plan, seed, other.reload)
     return _Subject(run, loaded.model, loaded.data, plan, seed, loaded.reload)
+
+
+def _device(wanted: str | None) -> str:
+    """Return the device of an attack on a run: the one that training would choose."""
+    import torch
+
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise ConfigError("--device cuda: torch sees no CUDA device; leave it out for the CPU.")
+    return wanted or ("cuda" if there else "cpu")
 
 
 def _of_foreign_model(
