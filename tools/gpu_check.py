@@ -19,9 +19,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +48,11 @@ class Check:
     changes: list[str]
     data_root: str | None
     waiting: list[str]  # lines about parts that have not come
+    machine: dict[str, Any] = field(default_factory=dict)
+
+    def has(self, module: str) -> bool:
+        """Whether a module can be imported by the steps."""
+        return not str(self.machine.get(module, "missing")).startswith("missing")
 
     @property
     def device(self) -> str:
@@ -78,18 +82,26 @@ Outcome = tuple[str, str]  # status and note
 
 def tests(check: Check, seconds: float) -> Outcome:
     """Run tests/gpu; tests that have passed or were skipped in an earlier call are left out."""
-    file = check.work / "tests.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    finished = sorted({line["test"] for line in lines if line["outcome"] != "failed"})
+    finished = sorted(name for name, outcome in _outcomes(check).items() if outcome != "failed")
     words = ["-m", "pytest", "tests/gpu", "-q", "-p", "gpu_steps.record_tests"]
     words += ["-c", str(ROOT / "tools/gpu_steps/pytest.ini"), f"--rootdir={ROOT}"]
     words += ["-p", "no:cacheprovider", *(f"--deselect={name}" for name in finished)]
-    if find_spec("xdist") is not None and not check.dry_run:
+    if check.has("xdist") and not check.dry_run:
         words += ["-n", "6"]  # most of the time is compilation on the CPU
     ended = check.run(seconds, *words)
     if ended.code is None:
         return "stopped", ""
-    return ("done", "") if ended.code in (0, 1, 5) else ("failed", "pytest could not run")
+    failed = list(_outcomes(check).values()).count("failed")
+    if failed:
+        return "failed", f"{failed} tests failed, see results.json"
+    return ("done", "") if ended.code in (0, 5) else ("failed", "pytest could not run, see the log")
+
+
+def _outcomes(check: Check) -> dict[str, str]:
+    """Return the latest outcome of each test."""
+    file = check.work / "tests.jsonl"
+    lines = map(json.loads, file.read_text().splitlines()) if file.exists() else ()
+    return {line["test"]: line["outcome"] for line in lines}
 
 
 def bench(check: Check, seconds: float) -> Outcome:
@@ -101,7 +113,7 @@ def bench(check: Check, seconds: float) -> Outcome:
     if first.code != 0:
         return _status(first)
     failed = []
-    for kernel in ("torch", "triton", "cuda") if find_spec("spikingjelly") else ():
+    for kernel in ("torch", "triton", "cuda") if check.has("spikingjelly") else ():
         folder = check.work / f"bench-spikingjelly-{kernel}"
         env = {"SJ_LIF_CUDA_IMPLEMENTATION": kernel}
         only = ["--only", "spikingjelly", "--out", str(folder)]
@@ -128,7 +140,7 @@ def row(check: Check, seconds: float) -> Outcome:
     words = ["-m", "gpu_steps.row", check.recipe, "--out", str(check.work / "row")]
     words += ["--seconds", f"{seconds:.0f}", *(f"--change={each}" for each in check.changes)]
     words += [f"--data-root={check.data_root}"] if check.data_root else []
-    attacks = ["pgd steps=2"] if check.dry_run else ["papers", "snn-cascade"]
+    attacks = ["pgd steps=2"] if check.dry_run else ["quick", "papers", "snn-cascade"]
     words += [*(f"--attack={each}" for each in attacks), "--limit", "4" if check.dry_run else "500"]
     return _status(check.run(seconds, *words))
 
@@ -209,7 +221,9 @@ def _write(check: Check, state: dict[str, Any], out: Path) -> list[str]:
 def _machine(check: Check, clock: Clock) -> dict[str, Any]:
     """Return what the machine has; reject one without a GPU."""
     file = check.work / "machine.json"
-    code = f"from gpu_steps.machine import describe; import json, pathlib; pathlib.Path({str(file)!r})"
+    code = (
+        f"from gpu_steps.machine import describe; import json, pathlib; pathlib.Path({str(file)!r})"
+    )
     ended = check.run(min(120.0, clock.left), "-c", f"{code}.write_text(json.dumps(describe()))")
     if ended.code != 0:
         raise ValueError(f"Python cannot describe the machine; see {check.work / 'log.txt'}.")
@@ -248,7 +262,7 @@ def _checked(given: argparse.Namespace) -> int:
     changes = [*(_TINY_ROW if given.dry_run else ()), "train.precision=bf16", *given.change]
     root = packing.data_root(work, given.data_root)
     check = Check(work, given.dry_run, recipe, changes, root, waiting)
-    state["machine"] = _machine(check, clock)
+    state["machine"] = check.machine = _machine(check, clock)
     missing = [f"{k}: {v}" for k, v in state["machine"].items() if str(v).startswith("missing")]
     print(*missing, sep="\n", flush=True)
     try:
@@ -264,7 +278,9 @@ def _checked(given: argparse.Namespace) -> int:
 
 def _packed(given: argparse.Namespace) -> int:
     out = Path(given.pack)
-    wheels, problems = packing.wheels_for(given.python, out / "wheels") if given.wheels else ([], [])
+    wheels, problems = (
+        packing.wheels_for(given.python, out / "wheels") if given.wheels else ([], [])
+    )
     root = given.data_root or os.environ.get("SPIKEGUARD_DATA") or ROOT / "data"
     cifar = Path(root) / "cifar-10-batches-bin" if given.data else None
     print(*packing.pack(out, wheels=wheels, cifar=cifar), *problems, sep="\n")
@@ -296,6 +312,8 @@ def main(words: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"gpu_check: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The comparison of ``spikeguard bench --quick``, on networks small enough for a dry run if asked.
 
-    python -m gpu_steps.bench --device cuda --out FOLDER [--only spikingjelly] [--tiny]
+python -m gpu_steps.bench --device cuda --out FOLDER [--only spikingjelly] [--tiny]
 """
 
 from __future__ import annotations

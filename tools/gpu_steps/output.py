@@ -5,8 +5,10 @@ The files of the work folder that a later call needs to go on are in ``work.tar.
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -39,10 +41,9 @@ def deliver(
     Returns:
         One line for each file that was cut, packed or left out.
     """
-    lines = []
     kept, extra = list(loose[: most // 2]), loose[most // 2 :]
-    for path in extra:
-        lines.append(f"{path.name}: more than {most // 2} loose files, packed into {_ARCHIVE}")
+    why = f"more than {most // 2} loose files, packed into {_ARCHIVE}"
+    lines = [f"{path.name}: {why}" for path in extra]
     packed = [*((path.name, path) for path in extra), *packed]
     out.mkdir(parents=True, exist_ok=True)
     for old in out.iterdir():
@@ -85,11 +86,11 @@ def restore(folder: Path, work: Path) -> None:
     parts = sorted(folder.glob(f"{_ARCHIVE}.*"), key=lambda path: int(path.suffix[1:]))
     if not parts:
         raise ValueError(f"--resume-from: {folder} holds no {_ARCHIVE}.0; name an earlier output.")
-    data = io.BytesIO(b"".join(path.read_bytes() for path in parts))
     try:
-        with tarfile.open(fileobj=data, mode="r:gz") as archive:
+        data = gzip.decompress(b"".join(path.read_bytes() for path in parts))  # checks its CRC
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             archive.extractall(work, filter="data")
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise ValueError(f"--resume-from: {folder}: {_ARCHIVE} is damaged ({error}).") from error
 
 

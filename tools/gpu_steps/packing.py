@@ -54,6 +54,9 @@ def pack(
     Raises:
         ValueError: If a part would be larger, or a file of CIFAR-10 is missing.
     """
+    for path in () if cifar is None else (cifar / f"{name}.bin" for name in CIFAR):
+        if not path.is_file():
+            raise ValueError(f"--pack: {path} is missing; run 'spikeguard data download cifar10'.")
     out.mkdir(parents=True, exist_ok=True)
     for name in (MANIFEST, "source.tar.gz", "wheels-*.tar", "cifar10-*.npz"):
         for old in out.glob(name):
@@ -90,9 +93,13 @@ def unpack(parts: Path, work: Path, *, python: str = sys.executable) -> tuple[li
     """
     file = parts / MANIFEST
     try:
-        listed = [(p["name"], p["bytes"], p["sha256"]) for p in json.loads(file.read_text())["parts"]]
+        listed = [
+            (p["name"], p["bytes"], p["sha256"]) for p in json.loads(file.read_text())["parts"]
+        ]
     except FileNotFoundError:
-        raise ValueError(f"--unpack: {parts} holds no {MANIFEST}; bring it with the parts.") from None
+        raise ValueError(
+            f"--unpack: {parts} holds no {MANIFEST}; bring it with the parts."
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"--unpack: {file} is damaged ({error!r}); bring it again.") from error
     done_file = work / "unpacked.json"
@@ -105,7 +112,9 @@ def unpack(parts: Path, work: Path, *, python: str = sys.executable) -> tuple[li
         if not path.exists():
             problems.append(f"part {name}: not here yet")
         elif path.stat().st_size != size or _digest(path) != digest:
-            problems.append(f"part {name}: damaged, its SHA-256 is not the manifest's; bring it again")
+            problems.append(
+                f"part {name}: damaged, its SHA-256 is not the manifest's; bring it again"
+            )
         else:
             lines.append(_unpacked(path, work, python))
             done[name] = digest
@@ -157,9 +166,9 @@ def _closure(names: Iterable[str]) -> list[str]:
             needs = requires(name) or []
         except PackageNotFoundError:
             continue  # needed on other platforms only
-        for need in map(Requirement, needs):
-            if need.marker is None or need.marker.evaluate({"extra": ""}):
-                waiting.append(need.name)
+        listed = map(Requirement, needs)
+        here = {"extra": ""}
+        waiting += [n.name for n in listed if n.marker is None or n.marker.evaluate(here)]
     return [f"{name}=={found[name]}" for name in sorted(found) if name != "spikeguard"]
 
 
@@ -195,8 +204,6 @@ def _wheels(out: Path, wheels: list[Path], largest: int) -> list[Path]:
 
 def _cifar(source: Path, path: Path) -> Path:
     """Write one file of the binary version as labels and pixels."""
-    if not source.is_file():
-        raise ValueError(f"--pack: {source} is missing; run 'spikeguard data download cifar10'.")
     rows = np.fromfile(source, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
     found = io.BytesIO()
     np.savez_compressed(found, y=rows[:, 0], x=rows[:, 1:].reshape(-1, 3, 32, 32))
@@ -230,7 +237,16 @@ def _install(wheels: list[Path], site: Path, python: str) -> str:
     asked = subprocess.run([python, "-c", code, *names], capture_output=True, text=True, check=True)
     lacking = asked.stdout.split()
     if lacking:
-        words = ["-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-compile", "--target"]
+        words = [
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-index",
+            "--no-deps",
+            "--no-compile",
+            "--target",
+        ]
         files = [str(names[name]) for name in lacking]
         done = subprocess.run([python, *words, str(site), *files], capture_output=True, text=True)
         if done.returncode:

@@ -31,7 +31,13 @@ __all__ = ["counted_bytes", "main", "share"]
 FORWARD_FLOPS, BACKWARD_FLOPS = 5, 16  # per element and step
 _PASSES = {"forward": 2, "backward": 3}  # values moved per element and step
 _SIZES = {
-    "cuda": {"repeats": 10, "calls": 10, "copy": 1 << 30, "product": 8192, "shape": (256, 128, 32, 32)},
+    "cuda": {
+        "repeats": 10,
+        "calls": 10,
+        "copy": 1 << 30,
+        "product": 8192,
+        "shape": (256, 128, 32, 32),
+    },
     "cpu": {"repeats": 3, "calls": 1, "copy": 1 << 22, "product": 128, "shape": (2, 4, 8, 8)},
 }
 
