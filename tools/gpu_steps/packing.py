@@ -134,20 +134,24 @@ def wheels_for(python: str, into: Path) -> tuple[list[Path], list[str]]:
         The wheels, and one line for each package without one.
     """
     into.mkdir(parents=True, exist_ok=True)
+    for old in into.glob("*.whl"):
+        old.unlink()
     problems = []
     platform = [f"--platform={name}_x86_64" for name in _PLATFORMS]
     target = ["--only-binary=:all:", f"--python-version={python}", "--implementation=cp", *platform]
-    for need in [*_closure(["spikeguard", *_TESTS]), *_PEERS]:
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-        tries = ([*pip, "download", "--no-deps", *target, "-d", str(into), need],)
-        if need in _PEERS:  # Norse has no wheel; one for every Python can be built
-            tries += ([*pip, "wheel", "--no-deps", "-w", str(into), need],)
-        ended = [subprocess.run(words, capture_output=True, check=False) for words in tries[:1]]
-        if ended[-1].returncode and len(tries) > 1:
-            ended.append(subprocess.run(tries[1], capture_output=True, check=False))
-        if ended[-1].returncode:
-            said = ended[-1].stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-            problems.append(f"{need}: no wheel ({said[-1][:150]})")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    download = [*pip, "download", "--no-deps", *target, "-d", str(into)]
+    build = [*pip, "wheel", "--no-deps", "-w", str(into)]  # Norse has no wheel of its own
+    needs = [(name, download) for name in _closure(["spikeguard", *_TESTS])]
+    for need, words in [*needs, *((name, build) for name in _PEERS)]:
+        ended = subprocess.run([*words, need], capture_output=True, text=True, check=False)
+        if ended.returncode:
+            said = (ended.stderr.strip().splitlines() or ["no message"])[-1]
+            problems.append(f"{need}: no wheel ({said[:150]})")
+    compiled = [wheel for name in _PEERS for wheel in into.glob(f"{name}-*.whl")]
+    for wheel in (wheel for wheel in compiled if not wheel.stem.endswith("-none-any")):
+        problems.append(f"{wheel.name}: built for this Python only, left out")
+        wheel.unlink()
     return sorted(into.glob("*.whl")), problems
 
 
