@@ -22,7 +22,7 @@ def test_two_classes_by_hand():
     a, s = 1.5, 0.2
     c = math.log(1 + math.exp(-a))
     loss = LabelSmoothing(s).fit(torch.tensor([[0.0, a]]), torch.tensor([1]))
-    assert float(loss) == pytest.approx((1 - s / 2) * c + s / 2 * (a + c))
+    assert loss.item() == pytest.approx((1 - s / 2) * c + s / 2 * (a + c))
 
 
 def test_the_least_loss_is_the_entropy_of_the_labels():
@@ -30,7 +30,7 @@ def test_the_least_loss_is_the_entropy_of_the_labels():
     q = torch.tensor([[0.1 / 3, 0.1 / 3, 0.9 + 0.1 / 3]])
     logits = q.log().requires_grad_()
     loss = LabelSmoothing(0.1).fit(logits, torch.tensor([2]))
-    assert float(loss) == pytest.approx(float(-(q * q.log()).sum()))
+    assert loss.item() == pytest.approx(float(-(q * q.log()).sum()))
     (grad,) = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(grad, torch.zeros_like(grad), rtol=0, atol=1e-7)
 

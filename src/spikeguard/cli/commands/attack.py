@@ -374,7 +374,7 @@ def _of_run(
         other = run_on_data(loaded, data, out=out, limit=plan.limit)
         return _Subject(other.path, other.model, other.data, plan, seed, other.reload)
     if T is not None:
-        _require_suites(plan, plugins)  # before anything is written
+        require_suites(plan, plugins)  # before anything is written
         other = run_at_steps(loaded, T, out=out)
         return _Subject(other.path, other.model, other.data, plan, seed, other.reload)
     return _Subject(run, loaded.model, loaded.data, plan, seed, loaded.reload)
