@@ -49,11 +49,11 @@ def test_every_cross_entropy_of_the_objective_is_smoothed(pieces):
         return Objective.of(objective)(model, x, y, progress=0.0, generator=stream(0, "o"))
 
     plain, smooth = outcome(pieces), outcome(pieces | LabelSmoothing(0.4))
-    seen = float(smooth.seen.x)
-    assert float(plain.seen.x) == seen != 0.5  # the search uses the plain labels
+    seen = smooth.seen.x.item()
+    assert plain.seen.x.item() == seen != 0.5  # the search uses the plain labels
     share = {"trades": 1.0, "mixup": 0.3}.get(Objective.of(pieces).pieces[-1].name, 0.0)
     margin = share * 0.5 + (1 - share) * seen  # z_y - z_other = x on the image that counts
-    difference = float(smooth.losses["label_smoothing"] - plain.losses["cross_entropy"])
+    difference = (smooth.losses["label_smoothing"] - plain.losses["cross_entropy"]).item()
     assert difference == pytest.approx(0.2 * margin, abs=1e-6)
     assert smooth.losses.get("trades") == plain.losses.get("trades")
 
