@@ -129,6 +129,30 @@ class Drill:
             return Trial("failed", f"{name}: {len(lines)} lines: {lines}")
         return self.compare(name, path)
 
+    def killed_ranks(self, number: int) -> Trial:
+        """Kill one of two ranks that attack together, or both; the other one must finish alone."""
+        chance = random.Random(f"{self.seed} ranks {number}")
+        path, name = self.folder("ranks", True), "attack"
+        seconds = self.undisturbed(name).seconds
+        names = ("RANK", "WORLD_SIZE")
+        both = [
+            start(command(JOBS[name], path), dict(zip(names, (str(rank), "2"), strict=True)))
+            for rank in range(2)
+        ]
+        with suppress(subprocess.TimeoutExpired):
+            both[number % 2].wait(seconds * chance.uniform(0.2, 0.95))
+        victims = both if number % 3 == 2 else [both[number % 2]]
+        for each in victims:
+            each.kill()
+        said = [each.communicate(timeout=_LIMIT)[1] for each in both]
+        other = both[1 - number % 2]
+        if len(victims) == 2:
+            return self.compare(name, path)
+        if other.returncode != 0 or "Traceback" in said[1 - number % 2]:
+            return Trial("failed", f"ranks: {other.returncode}: {said[1 - number % 2][-300:]}")
+        left, wanted = content(path), self.undisturbed(name).content
+        return Trial("passed") if left == wanted else Trial("silently wrong", f"ranks: {path}")
+
     def two_writers(self, number: int) -> Trial:
         """Start two trainings of other recipes in one new folder."""
         path, name = self.folder("writers", False), "train"
@@ -181,6 +205,7 @@ def drills(drill: Drill) -> Iterator[tuple[str, list[Callable[[], Trial]]]]:
         yield f"killed: {name}", [partial(drill.killed, name, number) for number in range(n)]
     ranks = "train, 2 ranks"
     yield f"killed rank: {ranks}", [partial(drill.killed_rank, ranks, n) for n in range(6)]
+    yield "killed: ranks", [partial(drill.killed_ranks, number) for number in range(6)]
     yield "two writers", [partial(drill.two_writers, number) for number in range(6)]
     full = [(name, number) for name in ("train", "attack", "audit") for number in range(3)]
     yield "disk full", [partial(drill.disk_full, *each) for each in full]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from spikeguard.storage.folder_lock import LOCK
+from spikeguard.storage.members import RANKS
 
 __all__ = ["JOBS", "TINY", "Job", "command", "content", "start"]
 
@@ -70,13 +71,26 @@ def command(job: Job, folder: Path, *, again: bool = False) -> list[str]:
     return [str(folder) if word == "FOLDER" else word for word in words]
 
 
-def start(words: list[str], *, ranks: int = 1, **options: Any) -> subprocess.Popen[str]:
-    """Start a command as a process of one thread, or as several under torchrun."""
+def start(
+    words: list[str],
+    variables: dict[str, str] | None = None,
+    *,
+    ranks: int = 1,
+    **options: Any,
+) -> subprocess.Popen[str]:
+    """Start a command as a process of one thread, or as several under torchrun.
+
+    Args:
+        words: Words of the command.
+        variables: Further environment variables.
+        ranks: Number of processes.
+        options: Passed on to Popen.
+    """
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from spikeguard.cli import main; sys.exit(main())"
     )
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} | (variables or {})
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     how = ["-c", code] if ranks == 1 else [*launcher, "-m", "spikeguard"]
@@ -89,7 +103,9 @@ def content(folder: Path) -> dict[str, str]:
     found = {}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        if file.is_file() and file.name not in _NOT_RESULTS and not name.endswith(".tmp"):
+        of_ranks = file.parent.name == RANKS  # logs and claims
+        kept = file.name not in _NOT_RESULTS and not name.endswith(".tmp") and not of_ranks
+        if file.is_file() and kept:
             found[name] = hashlib.sha256(_without_times(file).encode()).hexdigest()
     return found
 

@@ -701,7 +701,7 @@ def test_the_first_bad_layer_is_named_when_potentials_overflow(tmp_path):
         ({"epochs": 0}, "epochs is a whole number >= 1, got 0"),
         ({"batch_size": 1.5}, "batch_size is a whole number >= 1, got 1.5"),
         ({"accumulate": 5, "batch_size": 4}, "accumulate=5 parts need a batch_size of at least 5"),
-        ({"optimizer": "lion"}, "optimizer is one of sgd, adam; got 'lion'"),
+        ({"optimizer": "lion"}, "optimizer is one of sgd, adam, adamw; got 'lion'"),
         ({"schedule": "step"}, "schedule is one of cosine, constant; got 'step'"),
         ({"precision": "64"}, "precision is one of 32, bf16, 16; got '64'"),
         ({"lr": 0.0}, "lr must be positive, got 0"),

@@ -64,6 +64,11 @@ _EXAMPLES = {
         "audit runs/mine --strict --min-robust 40 --json",
         'audit runs/mine --printed 62.3 --protocol "PGD-20 8/255, n 1000"',
     ],
+    "certify": [
+        "certify runs/mine --sigma 0.25",
+        "certify runs/mine --sigma 0.25 --n 10000 --limit 500",
+        "certify runs/mine --sigma 0.25 --attack 0.1,0.25 --json",
+    ],
     "analyse": [
         "analyse runs/mine",
         "analyse runs/demo/vanilla runs/demo/tgo zeros",
@@ -90,6 +95,7 @@ _HELP = {
     "train": "Train the network of a recipe.",
     "attack": "Attack a trained run or a foreign network; print the accuracy under attack.",
     "audit": "Judge the number that a paper would print, and the bound from all attacks.",
+    "certify": "Certify radii of the network under noise; attack the same classifier beside them.",
     "analyse": "Measure potentials, gradients, landscapes, synchrony, activity and cost.",
     "export": "Write the network of a run to a NIR or ONNX file, and verify the file.",
     "report": "Write one self-contained HTML page about one run or several.",
@@ -104,6 +110,16 @@ _MAPS = [
     "map my.yaml --x neuron.tau=2,4 --y neuron.v_th=1,2 --robust snn@0.1",
     "map my.yaml --x neuron.v_th=1,2 --y train.lr=0.1,1 --steps 500",
 ]
+_LAUNCH = {
+    "torchrun": (
+        "Print the torchrun command that runs a command in several processes.",
+        "launch torchrun --processes 4 -- train demo/at --out runs/at",
+    ),
+    "slurm": (
+        "Print or submit the SLURM script that runs a command.",
+        "launch slurm --array 8 --cpus 4 -- attack runs/at --suite snn",
+    ),
+}
 _DATA = {
     "download": ("Fetch a data set from its official source.", "data download cifar10"),
     "check": (
@@ -148,6 +164,19 @@ for _name, (_text, _call) in _DATA.items():
         help_epilogue=_epilogue([_call]),
     )
 app.command(_data)
+_launch = App(
+    name="launch",
+    help="Run a command on several GPUs or nodes.",
+    help_format="plaintext",
+)
+for _name, (_text, _call) in _LAUNCH.items():
+    _launch.command(
+        f"spikeguard.cli.commands.launch:{_name}",
+        name=_name,
+        help=_text,
+        help_epilogue=_epilogue([_call]),
+    )
+app.command(_launch)
 _map = App(
     name="map",
     help="Map where a network works in a plane of two recipe fields, and what it costs.",
@@ -188,7 +217,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     _make_streams_writable()
     if arguments is None and words[:1] != ["bench"]:  # benchmarks run with the default allocator
         keep_freed_memory()
-    prose = prose_on_stderr(process=arguments is None) if is_json(words) else nullcontext()
+    own = words[: words.index("--")] if "--" in words else words
+    prose = prose_on_stderr(process=arguments is None) if is_json(own) else nullcontext()
     try:
         with prose, _one_line_warnings(_command(words)), _terminated_as_interrupted():
             code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
@@ -201,14 +231,14 @@ def _main(arguments: Sequence[str] | None) -> int:
         print(f"{_command(words)}: {ended}; {_how_to_continue(words)}", file=sys.stderr)
         return code
     except SystemExit as error:  # our own code raises none
+        if isinstance(error.__context__, BrokenPipeError):  # rich raised it while printing help
+            return _reader_left()
         what = "the code of a network, a data set or a plugin ended the command"
         return _report_error(
             words, error, f"{what} with sys.exit({error.code!r}); nothing more ran"
         )
-    except BrokenPipeError:  # the reader, for example 'head', closed the pipe
-        for stream in (sys.stdout, sys.stderr):
-            _discard_if_closed(stream)
-        return 0
+    except BrokenPipeError:
+        return _reader_left()
     except OSError as error:
         reason = error.strerror or str(error)
         message = f"{error.filename}: {reason}" if error.filename else reason
@@ -224,6 +254,13 @@ def _main(arguments: Sequence[str] | None) -> int:
             raise
         return _report_error(words, error, f"{place}: {type(error).__name__}: {_first_line(error)}")
     return code if isinstance(code, int) else 0
+
+
+def _reader_left() -> int:
+    """Return the exit code when the reader of the output, such as 'head', closed the pipe."""
+    for stream in (sys.stdout, sys.stderr):
+        _discard_if_closed(stream)
+    return 0
 
 
 class _Terminated(KeyboardInterrupt):
@@ -308,7 +345,7 @@ def _plugins(words: Sequence[str]) -> set[str]:
 
 
 def _command(words: Sequence[str]) -> str:
-    verb = words[:1] if words and words[0] in {*_HELP, "data", "map"} else []
+    verb = words[:1] if words and words[0] in {*_HELP, "data", "launch", "map"} else []
     return " ".join(["spikeguard", *verb])
 
 

@@ -58,7 +58,11 @@ class Checkpointer:
             "run": self.identity,
             "resume": "call train() with the same arguments and resume=True, or add --resume",
         }
-        checkpoint.save(self._checkpoint(name), learner.model, state=tensors, info=info)
+        if learner.average is not None:
+            own, info["average"] = learner.average.state(learner.model)
+            tensors |= own
+        with learner.averaged():
+            checkpoint.save(self._checkpoint(name), learner.model, state=tensors, info=info)
 
     def restore(self, learner: Learner, steps: int) -> TrainState:
         """Load the last checkpoint and rewrite the metrics file to match it.
@@ -99,10 +103,16 @@ class Checkpointer:
         with _fields_of(file, "position"):
             epochs = self.identity["options"]["epochs"]
             state = TrainState.from_json(found.info["position"], epochs, steps)
-        checkpoint.restore_model(learner.model, found.model, where=str(self._checkpoint("last")))
+        place, tensors = str(self._checkpoint("last")), found.state
+        checkpoint.restore_model(learner.model, found.model, where=place)
+        if learner.average is not None:
+            with _fields_of(file, "average"):
+                saved = found.info["average"]
+                own, tensors = learner.average.load_state(learner.model, tensors, saved)
+            checkpoint.restore_model(learner.model, own, where=place)
         with _fields_of(file, "optimizer"):
             groups = found.info["optimizer"]
-            restore_optimizer(learner.optimizer, learner.model, found.state, groups)
+            restore_optimizer(learner.optimizer, learner.model, tensors, groups)
         with _fields_of(file, "scaler"):
             learner.engine.load_state(found.info["scaler"])
         self.write_metrics(state)

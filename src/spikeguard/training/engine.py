@@ -66,7 +66,7 @@ class Engine:
         else:
             model.to(self.device)
 
-    def averaged(self, loss: nn.Module) -> nn.Module:
+    def reduced(self, loss: nn.Module) -> nn.Module:
         """Return a module whose gradients are the means over ranks, computed during the backward.
 
         Args:
@@ -74,7 +74,7 @@ class Engine:
         """
         return loss if self.world.size == 1 else self._fabric.setup_module(loss)
 
-    def unaveraged(self, loss: nn.Module, enabled: bool) -> AbstractContextManager[None]:
+    def unreduced(self, loss: nn.Module, enabled: bool) -> AbstractContextManager[None]:
         """Return a context in which gradients of this rank add up, until a pass outside of it."""
         if self.world.size == 1 or not enabled:
             return nullcontext()

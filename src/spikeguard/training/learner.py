@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -22,6 +22,7 @@ from spikeguard.defences.objective import Objective
 from spikeguard.defences.piece import Outcome
 from spikeguard.kernels.batch_statistics import shared_statistics
 from spikeguard.rng import SampleStreams, key, part_of_batch, randomness, stream
+from spikeguard.training.averaging import WeightAverage
 from spikeguard.training.divergence import TrainingDiverged, all_finite, bad_term, diagnose
 from spikeguard.training.engine import Engine
 from spikeguard.training.options import TrainOptions
@@ -66,7 +67,8 @@ class Learner:
         engine: Device and precision.
         optimizer: Optimiser over the model's parameters.
         loss: The objective as a module.
-        averaged: The same, with gradients averaged over ranks.
+        reduced: The same, with gradients averaged over ranks.
+        average: Average of the weights, updated by each step; None without one.
     """
 
     model: nn.Module
@@ -76,7 +78,8 @@ class Learner:
     engine: Engine
     optimizer: torch.optim.Optimizer
     loss: _Loss
-    averaged: nn.Module
+    reduced: nn.Module
+    average: WeightAverage | None = None
 
     @classmethod
     def create(
@@ -91,7 +94,8 @@ class Learner:
         engine.setup(model)
         optimizer = options.build_optimizer(model)
         loss = _Loss(model, objective)
-        return cls(model, data, objective, options, engine, optimizer, loss, engine.averaged(loss))
+        reduced, average = engine.reduced(loss), options.build_average(model)
+        return cls(model, data, objective, options, engine, optimizer, loss, reduced, average)
 
     @property
     def lr(self) -> float:
@@ -128,7 +132,7 @@ class Learner:
             ):
                 part, weight = parts[number], world.size * len(y_part) / len(index)
                 sharing = partial(self._sharing, own[number] - part[0], len(part))
-                with self.engine.unaveraged(self.averaged, number < len(parts) - 1):
+                with self.engine.unreduced(self.reduced, number < len(parts) - 1):
                     loss = self._loss(x_part, y_part, weight, sharing, state, progress, generator)
                     with sharing():
                         self.engine.backward(loss)
@@ -141,6 +145,12 @@ class Learner:
         self.objective.constrain(self.model, progress, stream(seed, "constrain", *name))
         if not self.options.sync_batchnorm:
             self._average_buffers()
+        if self.average is not None:
+            self.average.update(self.model, progress)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return a context in which the model has the averaged weights, if there is an average."""
+        return nullcontext() if self.average is None else self.average.applied(self.model)
 
     def validate(self, state: TrainState) -> tuple[float | None, float | None]:
         """Return classification loss and accuracy on the clean validation images.
@@ -235,7 +245,7 @@ class Learner:
         }
         try:
             with sharing(), self.engine.autocast():
-                loss: Tensor = self.averaged(x, y, weight, options)
+                loss: Tensor = self.reduced(x, y, weight, options)
         except NoGradientError:  # an error in the model, not a diverged value
             raise
         except AttackError as error:

@@ -80,6 +80,9 @@ def train(
     Then ``checkpoints/last`` and, after a new best, ``checkpoints/best`` are replaced, and
     ``metrics.jsonl`` is rewritten. Without validation images there is no ``checkpoints/best``.
 
+    With ``ema`` or ``swa`` the averaged weights are validated, kept in both checkpoints and
+    returned; those in training are kept beside them, to resume.
+
     Every random stream is named by the seed, the epoch and the step, so a resumed run ends with the
     same weights as an uninterrupted one: bit for bit on a CPU with the same number of threads,
     elsewhere as far as torch is deterministic. On SIGTERM the step is finished and a checkpoint
@@ -216,7 +219,8 @@ def _train(
 
                 learner.require_finite_weights(state)
                 world.require_equal(_weights(learner))
-                val_loss, val_accuracy = learner.validate(state)
+                with learner.averaged():
+                    val_loss, val_accuracy = learner.validate(state)
                 state.seconds = before + time.monotonic() - started
                 state = state.next_epoch(options.epochs, learner.lr, val_loss, val_accuracy)
                 if writes:
