@@ -15,10 +15,10 @@ demo: $(VENV)/.core ## Train, attack and audit four networks on embedded digits;
 	$(BIN)/spikeguard demo --out runs/demo
 
 test: $(VENV)/.dev ## Run the test suite.
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-fast: $(VENV)/.dev ## Run the tests that are not marked slow: under a minute on two cores.
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not browser"
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not browser"
 
 lint: $(VENV)/.dev ## Check format and lint.
 	$(BIN)/ruff format --check .
@@ -41,7 +41,7 @@ test-wheel: $(VENV)/.core ## Build a wheel, install it in a fresh environment an
 	cd build/wheel && CXX=none env/bin/spikeguard list kernels && env/bin/spikeguard demo --quick --out demo
 
 test-peers: $(VENV)/.dev bench-peers ## Test against foolbox, ART, SpikingJelly, snnTorch and Norse themselves.
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/peers tests/benchmarking
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/peers tests/benchmarking
 
 check: lint types test test-peers docs test-wheel ## Everything the gate runs.
 

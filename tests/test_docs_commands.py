@@ -25,6 +25,7 @@ _NOT_RUN = ("README.md", "docs/your-data.md", "docs/results.md")
 _SEARCH = re.compile(r"(?<![^,])snn(?:-short)?(?![^,])")  # a suite of some hundred steps
 _LONG = ("demo", "bench", "reproduce", "sweep", "map", "download", "analyse")
 _NOT_HERE = ("cifar10", "mini/", "runs/at-tgo", "my_package", "package.module")
+_NOT_HERE += ("record/", "runs/wrn16_4-at-ema")  # CIFAR-10, at full size
 _NOT_HERE += ("nir:",)  # the check before a foreign model rejects the silent network of this test
 _NOT_HERE += ("nmnist", "--threat", "events")  # event recordings, and networks trained on them
 LEFT_BEFORE = ("runs/demo/vanilla", "runs/demo/at", "runs/demo/tgo", "runs/demo/at-tgo")
@@ -36,6 +37,7 @@ TINY = [
 SMALL = {  # what is added to a command so that it ends in a second
     "attack": {"--limit": ["2"], "--eot": ["1"]},
     "audit": {"--quick": [], "--limit": ["4"]},
+    "certify": {"--limit": ["1"], "--attack": ["0.1"], "--n": ["100"]},
 }
 
 

@@ -19,7 +19,7 @@ LAYERS = [
     {"models"},
     {"attacks", "export"},
     {"preflight"},
-    {"defences", "analysis", "evaluation"},
+    {"defences", "analysis", "evaluation", "certification"},
     {"training", "auditing"},
     {"config", "benchmarking"},
     {"reporting"},

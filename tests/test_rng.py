@@ -13,8 +13,10 @@ from torch import nn
 from spikeguard.rng import (
     RandomSource,
     SampleStreams,
+    integers,
     key,
     normal,
+    part_of_batch,
     random_sources,
     randomness,
     stream,
@@ -304,3 +306,40 @@ def test_normal_numbers_do_not_depend_on_the_memory_they_are_written_to(shape):
     assert torch.equal(source.normal_(turned, dim=1), plain)
     source.bound = stream(3)
     assert torch.equal(source.normal_(turned, dim=1), torch.randn(shape, generator=stream(3)))
+
+
+# -------------------------------------------------------------------------- parts of a batch
+
+
+ROWS = torch.tensor([1, 4, 5])
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda count, source: normal(source, (2, count, 3), dim=1),
+        lambda count, source: uniform(source, (count, 3), dim=-2),
+        lambda count, source: integers(source, 9, count)[:, None],
+        lambda count, source: SampleStreams.of(source, count).uniform((count, 3)),
+    ],
+)
+def test_a_part_of_a_batch_draws_its_rows_of_the_whole(draw):
+    source = stream(0, "a")
+    whole = draw(6, source)
+    after = torch.rand(1, generator=source)
+    with part_of_batch(ROWS, 6):
+        source = stream(0, "a")
+        part = draw(3, source)
+    rows = whole[:, ROWS] if whole.shape[1] == 6 else whole[ROWS]
+    assert torch.equal(part, rows)
+    assert torch.equal(torch.rand(1, generator=source), after)
+
+
+def test_a_draw_of_another_length_than_the_part_is_rejected():
+    with part_of_batch(ROWS, 6):
+        for draw in (normal, uniform):
+            with pytest.raises(ValueError, match="has 3 of the 6 samples of the batch"):
+                draw(stream(0, "a"), (6, 2), dim=0)
+        with pytest.raises(ValueError, match="random numbers for 4 samples"):
+            SampleStreams.of(stream(0, "a"), 4)
+    assert len(normal(stream(0, "a"), (6, 2), dim=0)) == 6

@@ -25,6 +25,7 @@ MODULES = (
     "attacks",
     "auditing",
     "analysis",
+    "certification",
     "config",
     "data",
     "defences",

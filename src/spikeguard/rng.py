@@ -10,6 +10,9 @@ SpikeGuard never uses torch's global generator. There are two sources of random 
 
 A stochastic module holds a :class:`RandomSource`; ``with randomness(model, source):`` binds the
 sources of all modules.
+
+Where several processes share a batch, ``with part_of_batch(rows, total):`` gives each of them the
+numbers that one process would draw for its rows.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +32,10 @@ __all__ = [
     "RandomSource",
     "Randomness",
     "SampleStreams",
+    "integers",
     "key",
     "normal",
+    "part_of_batch",
     "random_sources",
     "randomness",
     "stream",
@@ -58,6 +64,56 @@ def stream(seed: int, *name: str | int, device: torch.device | str = "cpu") -> t
         True
     """
     return torch.Generator(device=device).manual_seed(key(seed, *name))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of a larger batch: their indices [n] and the size of that batch."""
+
+    rows: Tensor
+    total: int
+
+    def require(self, count: int) -> None:
+        if count != len(self.rows):
+            raise ValueError(
+                f"random numbers for {count} samples are drawn where this process has "
+                f"{len(self.rows)} of the {self.total} samples of the batch, so several processes "
+                "cannot draw what one does; train with one process."
+            )
+
+
+# A variable of the module, because the backward pass of a recomputed layer runs in another thread.
+_part: _Part | None = None
+
+
+@contextmanager
+def part_of_batch(rows: Tensor, total: int) -> Iterator[None]:
+    """Draw inside the block, for some samples of a batch, what one process draws for all of it.
+
+    A generator draws for the whole batch, and the rows are taken. Per-sample streams that are made
+    from a generator are those of the rows. Draws that do not belong to samples, such as a seed, are
+    the same for every part.
+
+    Args:
+        rows: Indices of the samples in the whole batch [n].
+        total: Size of the whole batch.
+
+    Raises:
+        ValueError: At a draw, if its sample axis has another length than n.
+
+    Example:
+        >>> whole = uniform(stream(0, "a"), (4, 2), dim=0)
+        >>> with part_of_batch(torch.tensor([2, 3]), 4):
+        ...     part = uniform(stream(0, "a"), (2, 2), dim=0)
+        >>> bool((whole[2:] == part).all())
+        True
+    """
+    global _part
+    before, _part = _part, _Part(rows, total)
+    try:
+        yield
+    finally:
+        _part = before
 
 
 class SampleStreams:
@@ -97,7 +153,8 @@ class SampleStreams:
         """Convert any source to per-sample streams.
 
         Streams are returned unchanged. From a generator one number is drawn, the seed of new
-        streams with ids 0 to batch - 1; for None the seed is 0, the same for every batch.
+        streams with ids 0 to batch - 1 (in a ``part_of_batch`` those of its rows); for None the
+        seed is 0, the same for every batch.
         """
         if isinstance(source, SampleStreams):
             if len(source) != batch:
@@ -105,10 +162,14 @@ class SampleStreams:
                     f"SampleStreams: made for {len(source)} samples, got a batch of {batch}."
                 )
             return source
+        ids = torch.arange(batch)
+        if _part is not None:
+            _part.require(batch)
+            ids = _part.rows
         if source is None:
-            return cls(0, torch.arange(batch))
+            return cls(0, ids)
         seed = torch.randint(2**62, (1,), generator=source, device=source.device).item()
-        return cls(int(seed), torch.arange(batch))
+        return cls(int(seed), ids)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -239,7 +300,9 @@ def normal(
     """Draw N(0, 1) from either kind of source; ``dim`` is the sample axis."""
     if isinstance(source, SampleStreams):
         return source.normal(shape, dim=dim, device=device)
-    return torch.randn(tuple(shape), generator=source, device=source.device).to(device)
+    return _rows(
+        torch.randn(_whole(shape, dim), generator=source, device=source.device), dim, device
+    )
 
 
 def uniform(
@@ -248,7 +311,33 @@ def uniform(
     """Draw U[0, 1) from either kind of source; ``dim`` is the sample axis."""
     if isinstance(source, SampleStreams):
         return source.uniform(shape, dim=dim, device=device)
-    return torch.rand(tuple(shape), generator=source, device=source.device).to(device)
+    return _rows(
+        torch.rand(_whole(shape, dim), generator=source, device=source.device), dim, device
+    )
+
+
+def integers(
+    source: torch.Generator, high: int, count: int, *, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw one whole number in 0 .. high - 1 for each of ``count`` samples."""
+    shape = _whole((count,), 0)
+    return _rows(torch.randint(high, shape, generator=source, device=source.device), 0, device)
+
+
+def _whole(shape: Sequence[int], dim: int) -> tuple[int, ...]:
+    """Return the shape of a draw for the whole batch; axis ``dim`` is the sample axis."""
+    if _part is None:
+        return tuple(shape)
+    _part.require(shape[dim])
+    dim %= len(shape)
+    return (*shape[:dim], _part.total, *shape[dim + 1 :])
+
+
+def _rows(drawn: Tensor, dim: int, device: torch.device | str) -> Tensor:
+    """Return this process's samples of a draw for the whole batch."""
+    if _part is not None:
+        drawn = drawn.index_select(dim, _part.rows.to(drawn.device))
+    return drawn.to(device)
 
 
 @contextmanager

@@ -12,10 +12,19 @@ import torch
 from spikeguard.benchmarking import scaling, suite
 from spikeguard.benchmarking import time_to_verdict as verdict
 from spikeguard.benchmarking.equality import Unequal, require_equal, tied
-from spikeguard.benchmarking.networks import NETWORKS, QUICK, Setup, build, firing_rates, sample
+from spikeguard.benchmarking.networks import (
+    GPU,
+    GPU_QUICK,
+    NETWORKS,
+    QUICK,
+    Setup,
+    build,
+    firing_rates,
+    sample,
+)
 from spikeguard.benchmarking.page import PAGE, write_page
 from spikeguard.benchmarking.peak_memory import MeasurementFailed, peak_mib
-from spikeguard.benchmarking.peers import PEERS, Unavailable, peer
+from spikeguard.benchmarking.peers import FLOOR, PEERS, Unavailable, peer
 from spikeguard.benchmarking.plot import NoMatplotlib, plot
 from spikeguard.benchmarking.store import RESULTS, Store, identity
 from spikeguard.benchmarking.suite import Benchmark, choose
@@ -546,6 +555,42 @@ def test_an_unknown_network_is_one_line_and_exit_code_2(flags, capsys, tmp_path)
     assert error.startswith("spikeguard bench: bench: unknown network 'vgg11-t5'. Did you mean")
     assert error.count("\n") == 1
     assert not (tmp_path / "b").exists()
+
+
+def test_without_a_gpu_the_device_is_refused_in_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["bench", "--device", "cuda", "--out", str(tmp_path / "b")]) == 2
+    error = capsys.readouterr().err
+    assert "device cuda: torch sees no CUDA device" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "b").exists()
+    with pytest.raises(ValueError, match="device is one of cpu, cuda; got 'tpu'"):
+        Benchmark({}, tmp_path, device="tpu")
+
+
+def test_each_device_has_its_kernels_and_networks():
+    found = {device: known_variants(slow=True, device=device) for device in ("cpu", "cuda")}
+    assert "spikeguard/triton" in found["cuda"] and "spikeguard/cpu" not in found["cuda"]
+    assert "spikeguard/triton" not in found["cpu"]
+    assert set(found["cpu"]) & set(found["cuda"]) >= {"spikeguard/reference", *PEERS, FLOOR}
+    assert choose([], quick=True, device="cuda") == GPU_QUICK
+    assert choose([], device="cuda") == GPU
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_logits_are_compared_without_rounded_products(before):
+    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    own = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = before
+        with pytest.raises(KeyError), suite._full_precision():
+            assert not any(backend.allow_tf32 for backend in backends)
+            raise KeyError
+        assert [backend.allow_tf32 for backend in backends] == [before, before]
+    finally:
+        for backend, value in zip(backends, own, strict=True):
+            backend.allow_tf32 = value
 
 
 def test_networks_are_chosen_by_name():

@@ -508,6 +508,7 @@ def process(*words, **options):
         ("list neurons >&-", 0),
         ("list neurons >&- 2>&-", 0),
         ("list recipes | true", 0),
+        ("attack --help | true", 0),
         ("train no-such-recipe 2>&-", 2),
         ("train no-such-recipe 2>&1 >&- | true", 2),
         ("list recipes > /dev/full", 2),

@@ -55,6 +55,7 @@ TRAIN = ["train", "demo/vanilla", *TINY]
 COMMANDS = ["demo", "train", "attack", "audit", "analyse", "report", "reproduce", "list", "bench"]
 COMMANDS += ["sweep", "map", "export"]
 HELP = [[name] for name in COMMANDS] + [["data", "download"], ["data", "check"], ["map", "compare"]]
+HELP += [["launch", "torchrun"], ["launch", "slurm"]]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_every_command_has_help_whose_examples_can_be_parsed(words, capsys):
 
 def test_every_command_is_listed_with_a_line_of_help(capsys):
     text = text_of(["--help"], capsys)
-    for name in [*COMMANDS, "data"]:
+    for name in [*COMMANDS, "data", "launch"]:
         assert f" {name} " in text
 
 

@@ -8,19 +8,20 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 import torch
+from torch import nn
 
 from spikeguard.data import ImageSet, Splits
 from spikeguard.defences import AT, DEFENCES, Objective, Vanilla
 from spikeguard.defences.piece import AddsTerm, Fits
 from spikeguard.models import CNN
 from spikeguard.neurons import NoisyLIF, StoG
-from spikeguard.rng import randomness, stream
+from spikeguard.rng import part_of_batch, randomness, stream
 from spikeguard.training.options import TrainOptions
 from spikeguard.training.trainer import train
 
 
 def switched_off(piece):
-    """Return the piece without effect; None for another classification loss, which has no 0."""
+    """Return the piece without effect; None for a classification loss that has none."""
     if hasattr(piece, "off"):
         return piece.off()
     if isinstance(piece, Fits):
@@ -77,7 +78,8 @@ def outcome(objective, model):
 def test_every_defence_is_under_contract():
     assert {name: type(piece) for name, piece in ON.items()} == DEFENCES
     assert {piece.name: name for name, piece in ON.items()} == {name: name for name in DEFENCES}
-    assert set(DEFENCES) - set(OFF) == {name for name in ON if isinstance(ON[name], Fits)}
+    fits = {name for name in ON if isinstance(ON[name], Fits)}
+    assert set(DEFENCES) - set(OFF) == fits - {"label_smoothing"} != fits
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -128,6 +130,24 @@ def test_switched_on_it_is_not(name):
         return loss, sum(p.sum().item() for p in model.parameters())
 
     assert step(whole(ON[name])) != step(AT(eps=0.1) if ON[name].needs_perturbed else Vanilla())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_losses_are_the_means_over_the_parts_of_a_batch(name):
+    """Two processes with three images each draw what one with six draws, and share its loss."""
+    model, losses = small_cnn(name), []
+    outcome(whole(ON[name]), model)
+    for layer in model.modules():  # statistics of a batch are shared by other means
+        layer.train(not isinstance(layer, nn.BatchNorm2d))
+    for rows in (torch.arange(6), torch.arange(3), torch.arange(3, 6)):
+        model.zero_grad()
+        x, y = small_data().train.batch(rows)
+        with part_of_batch(rows, 6), randomness(model, stream(1, "noise")):
+            options = {"progress": 0.5, "generator": stream(1, "objective")}
+            losses.append(Objective.of(whole(ON[name]))(model, x, y, **options).losses)
+    for loss, expected in losses[0].items():
+        close = torch.allclose((losses[1][loss] + losses[2][loss]) / 2, expected, atol=1e-5)
+        assert close != (ON[name].of_whole_batch and loss == name)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from spikeguard.data import AUGMENTATIONS, Compose, Cutout, HorizontalFlip, RandomCrop
-from spikeguard.rng import stream
+from spikeguard.rng import part_of_batch, stream
 
 
 def pictures(batch=64, channels=3, height=8, width=10) -> Tensor:
@@ -108,6 +108,12 @@ def test_contract_of_every_augmentation(name, kind):
     assert torch.equal(x, before)
     assert torch.equal(torch.get_rng_state(), state)
     assert augment == small(name)  # compared by value, so that a recipe can hold it
+    if name != "event_drop":  # how much it draws depends on the images
+        assert augment.by_row and Compose((augment,)).by_row
+        rows = torch.tensor([3, 4, 60])
+        with part_of_batch(rows, len(x)):
+            assert torch.equal(augment(x[rows], stream(5, "augment")), first[rows])
+    assert not Compose((augment, lambda x, generator: x)).by_row
 
 
 def test_compose_applies_in_order_with_one_generator():

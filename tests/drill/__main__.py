@@ -19,15 +19,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tests.drill.runs import JOBS, TINY, command, content, start
+from tests.toys.rank_jobs import rank_of
 
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _LIMIT = 300.0  # seconds for one command
+_RANKS = 30.0  # seconds for the other ranks to end after one was killed
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,14 @@ class Drill:
         with self._one:
             if name not in self._known:
                 path, began = self.folder(name, JOBS[name].trained), time.monotonic()
-                _finish(command(JOBS[name], path))
+                _finish(command(JOBS[name], path), ranks=JOBS[name].ranks)
                 self._known[name] = Undisturbed(content(path), time.monotonic() - began)
             return self._known[name]
 
     def compare(self, name: str, path: Path) -> Trial:
         """Run a disturbed job again and compare what it leaves."""
-        code, said = _finish(command(JOBS[name], path, again=True), check=False)
+        words, ranks = command(JOBS[name], path, again=True), JOBS[name].ranks
+        code, said = _finish(words, check=False, ranks=ranks)
         if code != 0:
             return Trial("failed", f"{name}: run again, it ended with {code}: {said}")
         left, wanted = content(path), self.undisturbed(name).content
@@ -103,6 +106,52 @@ class Drill:
         if process.returncode in (130, 143) and "continue with: spikeguard" not in said:
             return Trial("failed", f"{name}: no word how to continue: {said}")
         return self.compare(name, path)
+
+    def killed_rank(self, name: str, number: int) -> Trial:
+        """Kill one rank of a job at a random point of its duration, and run the job again."""
+        chance = random.Random(f"{self.seed} {name} {number}")
+        path, job = self.folder(name, JOBS[name].trained), JOBS[name]
+        process = start(command(job, path), ranks=job.ranks)
+        wait = self.undisturbed(name).seconds * chance.uniform(0.4, 0.95)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(wait)
+        rank = chance.randrange(job.ranks)
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(rank_of(process.pid, rank), signal.SIGKILL)
+        try:
+            _, said = process.communicate(timeout=_RANKS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return Trial("failed", f"{name}: other ranks still run after {_RANKS:g} s")
+        lines = [line for line in said.splitlines() if line.startswith("spikeguard train: ")]
+        if process.returncode and len(lines) != 1:
+            return Trial("failed", f"{name}: {len(lines)} lines: {lines}")
+        return self.compare(name, path)
+
+    def killed_ranks(self, number: int) -> Trial:
+        """Kill one of two ranks that attack together, or both; the other one must finish alone."""
+        chance = random.Random(f"{self.seed} ranks {number}")
+        path, name = self.folder("ranks", True), "attack"
+        seconds = self.undisturbed(name).seconds
+        names = ("RANK", "WORLD_SIZE")
+        both = [
+            start(command(JOBS[name], path), dict(zip(names, (str(rank), "2"), strict=True)))
+            for rank in range(2)
+        ]
+        with suppress(subprocess.TimeoutExpired):
+            both[number % 2].wait(seconds * chance.uniform(0.2, 0.95))
+        victims = both if number % 3 == 2 else [both[number % 2]]
+        for each in victims:
+            each.kill()
+        said = [each.communicate(timeout=_LIMIT)[1] for each in both]
+        other = both[1 - number % 2]
+        if len(victims) == 2:
+            return self.compare(name, path)
+        if other.returncode != 0 or "Traceback" in said[1 - number % 2]:
+            return Trial("failed", f"ranks: {other.returncode}: {said[1 - number % 2][-300:]}")
+        left, wanted = content(path), self.undisturbed(name).content
+        return Trial("passed") if left == wanted else Trial("silently wrong", f"ranks: {path}")
 
     def two_writers(self, number: int) -> Trial:
         """Start two trainings of other recipes in one new folder."""
@@ -154,6 +203,9 @@ def drills(drill: Drill) -> Iterator[tuple[str, list[Callable[[], Trial]]]]:
     counts |= {"reproduce": 3}
     for name, n in counts.items():
         yield f"killed: {name}", [partial(drill.killed, name, number) for number in range(n)]
+    ranks = "train, 2 ranks"
+    yield f"killed rank: {ranks}", [partial(drill.killed_rank, ranks, n) for n in range(6)]
+    yield "killed: ranks", [partial(drill.killed_ranks, number) for number in range(6)]
     yield "two writers", [partial(drill.two_writers, number) for number in range(6)]
     full = [(name, number) for name in ("train", "attack", "audit") for number in range(3)]
     yield "disk full", [partial(drill.disk_full, *each) for each in full]
@@ -161,9 +213,9 @@ def drills(drill: Drill) -> Iterator[tuple[str, list[Callable[[], Trial]]]]:
     yield "read-only", [partial(drill.read_only, name) for name in names]
 
 
-def _finish(words: list[str], *, check: bool = True) -> tuple[int, str]:
+def _finish(words: list[str], *, check: bool = True, ranks: int = 1) -> tuple[int, str]:
     """Run a command to its end; return its exit code and what it wrote about an error."""
-    process = start(words)
+    process = start(words, ranks=ranks)
     _, said = process.communicate(timeout=_LIMIT)
     lines = [line for line in said.splitlines() if line.startswith(("spikeguard", "Traceback"))]
     if check and process.returncode:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from spikeguard.storage.folder_lock import LOCK
+from spikeguard.storage.members import RANKS
 
 __all__ = ["JOBS", "TINY", "Job", "command", "content", "start"]
 
@@ -34,16 +35,21 @@ class Job:
         words: The command line; FOLDER stands for the run folder.
         again: Further words when it is run again.
         trained: Whether the folder holds a finished training before the command.
+        ranks: Number of processes that torchrun starts; 1 is the command itself.
     """
 
     words: tuple[str, ...]
     again: tuple[str, ...] = ()
     trained: bool = True
+    ranks: int = 1
 
 
 _ATTACK = ("attack", "FOLDER", "--suite", "quick,baseline", "--eps", "0.05,0.1")
 JOBS = {
     "train": Job(("train", "demo/vanilla", *TINY, "--out", "FOLDER"), ("--resume",), False),
+    "train, 2 ranks": Job(
+        ("train", "demo/tgo", *TINY, "--out", "FOLDER"), ("--resume",), False, ranks=2
+    ),
     "attack": Job(_ATTACK),
     "attack --jobs 2": Job((*_ATTACK, "--jobs", "2")),
     "cascade": Job((*_ATTACK, "--cascade")),
@@ -65,15 +71,30 @@ def command(job: Job, folder: Path, *, again: bool = False) -> list[str]:
     return [str(folder) if word == "FOLDER" else word for word in words]
 
 
-def start(words: list[str], **options: Any) -> subprocess.Popen[str]:
-    """Start a command as a process of one thread."""
+def start(
+    words: list[str],
+    variables: dict[str, str] | None = None,
+    *,
+    ranks: int = 1,
+    **options: Any,
+) -> subprocess.Popen[str]:
+    """Start a command as a process of one thread, or as several under torchrun.
+
+    Args:
+        words: Words of the command.
+        variables: Further environment variables.
+        ranks: Number of processes.
+        options: Passed on to Popen.
+    """
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from spikeguard.cli import main; sys.exit(main())"
     )
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} | (variables or {})
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    words = [sys.executable, "-c", code, *words]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    how = ["-c", code] if ranks == 1 else [*launcher, "-m", "spikeguard"]
+    words = [sys.executable, *how, *words]
     return subprocess.Popen(words, env=environment, **pipes, **options)  # type: ignore[call-overload,no-any-return]
 
 
@@ -82,7 +103,9 @@ def content(folder: Path) -> dict[str, str]:
     found = {}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        if file.is_file() and file.name not in _NOT_RESULTS and not name.endswith(".tmp"):
+        of_ranks = file.parent.name == RANKS  # logs and claims
+        kept = file.name not in _NOT_RESULTS and not name.endswith(".tmp") and not of_ranks
+        if file.is_file() and kept:
             found[name] = hashlib.sha256(_without_times(file).encode()).hexdigest()
     return found
 

@@ -53,7 +53,7 @@ def test_a_state_without_a_validation_is_read_back():
         ({"epoch": "1"}, "position.epoch cannot be '1'"),
         ({"epoch": True}, "position.epoch cannot be True"),
         ({"epoch": 2}, "position.history has 1 epochs, position.epoch is 2"),
-        ({"batch": 3}, "position.batch=3 is out of range"),
+        ({"batch": 4}, "position.batch=4 is out of range"),
         ({"batch": 0}, "position.samples does not fit"),
         ({"samples": 0}, "position.samples does not fit"),
         ({"correct": 9}, "position.samples does not fit"),

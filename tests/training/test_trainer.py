@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import signal
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -314,7 +315,7 @@ def half_precision(monkeypatch):
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.precision import MixedPrecision
 
-    def fabric(accelerator, precision, loggers):
+    def fabric(accelerator, precision, loggers, world):
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
         plugin = MixedPrecision("16-mixed", device="cpu", scaler=scaler)
         return Fabric(accelerator="cpu", devices=1, plugins=[plugin])
@@ -700,7 +701,7 @@ def test_the_first_bad_layer_is_named_when_potentials_overflow(tmp_path):
         ({"epochs": 0}, "epochs is a whole number >= 1, got 0"),
         ({"batch_size": 1.5}, "batch_size is a whole number >= 1, got 1.5"),
         ({"accumulate": 5, "batch_size": 4}, "accumulate=5 parts need a batch_size of at least 5"),
-        ({"optimizer": "lion"}, "optimizer is one of sgd, adam; got 'lion'"),
+        ({"optimizer": "lion"}, "optimizer is one of sgd, adam, adamw; got 'lion'"),
         ({"schedule": "step"}, "schedule is one of cosine, constant; got 'step'"),
         ({"precision": "64"}, "precision is one of 32, bf16, 16; got '64'"),
         ({"lr": 0.0}, "lr must be positive, got 0"),
@@ -713,3 +714,32 @@ def test_the_first_bad_layer_is_named_when_potentials_overflow(tmp_path):
 def test_options_are_checked(wrong, message):
     with pytest.raises(ValueError, match=message):
         TrainOptions(**wrong)
+
+
+class Terminated(Exception):
+    """SIGTERM took effect."""
+
+
+@pytest.mark.parametrize("after", [2, 3, 4])  # of 3 steps in an epoch: within, at its end, later
+def test_sigterm_finishes_the_step_and_saves_it(tmp_path, after):
+    def stop(number, frame):
+        raise Terminated
+
+    def progress(done, total, text):
+        if done == after and not text.startswith("epoch 1/2  validation"):
+            signal.raise_signal(signal.SIGTERM)
+
+    def run(name, **options):
+        return train(mlp(), small_data(), options=QUICK, out=tmp_path / name, **options)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(Terminated):
+            run("stopped", progress=progress)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    position = checkpoint.load(tmp_path / "stopped/checkpoints/last").info["position"]
+    assert 3 * position["epoch"] + position["batch"] == after
+    resumed, unbroken = run("stopped", resume=True), run("unbroken")
+    same(weights(resumed.model), weights(unbroken.model))
+    assert timeless(resumed.history) == timeless(unbroken.history)

@@ -34,7 +34,7 @@ def tied(model: SNN, x: Tensor) -> Tensor:
             model(part)
         for layer in trace.values():
             near = (layer.v - layer.v_th).abs() <= _TIE
-            found[place : place + 16] |= near.transpose(0, 1).flatten(1).any(1)
+            found[place : place + 16] |= near.transpose(0, 1).flatten(1).any(1).cpu()
     return found
 
 
@@ -60,7 +60,7 @@ def require_equal(variant: Variant, expected: Tensor, ties: Tensor, x: Tensor) -
     if logits.shape != expected.shape:
         shapes = f"{list(logits.shape)} instead of {list(expected.shape)}"
         raise Unequal(f"{variant.name}: logits are {shapes}; not measured.")
-    compared = ~ties
+    compared = ~ties.to(logits.device)
     if not bool(compared.any()):
         raise Unequal(f"{variant.name}: every image has a tie, nothing to compare; not measured.")
     difference = (logits - expected)[compared].abs()

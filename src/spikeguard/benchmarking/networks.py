@@ -18,7 +18,7 @@ from spikeguard.neurons.modes import record
 from spikeguard.neurons.surrogate import Triangular
 from spikeguard.rng import stream
 
-__all__ = ["NETWORKS", "QUICK", "Setup", "build", "firing_rates", "sample"]
+__all__ = ["GPU", "GPU_QUICK", "NETWORKS", "QUICK", "Setup", "build", "firing_rates", "sample"]
 
 
 def _cnn(T: int, width: float, generator: torch.Generator) -> SNN:
@@ -75,6 +75,16 @@ NETWORKS: dict[str, Setup] = {
 QUICK: dict[str, Setup] = {
     "cnn-t10": Setup("cnn", 10, 32),
     "half-vgg11-t4": Setup("vgg11", 4, 8, 0.5),
+}
+GPU: dict[str, Setup] = {
+    "cnn-t10": Setup("cnn", 10, 512),
+    "vgg11-t4": Setup("vgg11", 4, 128),
+    "vgg11-t8": Setup("vgg11", 8, 64),
+    "wrn-t4": Setup("wrn16_4", 4, 128),
+}
+GPU_QUICK: dict[str, Setup] = {
+    "vgg11-t4": Setup("vgg11", 4, 64),
+    "wrn-t4": Setup("wrn16_4", 4, 64),
 }
 
 

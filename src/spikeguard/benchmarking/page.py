@@ -27,12 +27,19 @@ def further(cases: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     return [(head, lines) for head, lines in found if lines]
 
 
+def _machine(identity: Mapping[str, Any]) -> str:
+    """Return the GPU, or the processor and its threads."""
+    if identity["device"] != "cpu":
+        return str(identity["device"]).removeprefix("cuda: ")
+    return f"{identity['cpu']}, {identity['threads']} threads"
+
+
 def write_page(store: Store, folder: Path) -> None:
     """Write the page of all cases measured so far."""
     identity = store.identity
     peers = ", ".join(f"{name} {version or '-'}" for name, version in identity["peers"].items())
     parts = [
-        f"{identity['cpu']}, {identity['threads']} threads, torch {identity['torch']}, "
+        f"{_machine(identity)}, torch {identity['torch']}, "
         f"SpikeGuard {identity['spikeguard']} ({identity['commit']}), {peers}.\n",
         table.markdown(table.HEAD, [table.cells(row) for row in table.rows(store.cases)]),
         *(table.markdown(head, lines) for head, lines in further(store.cases)),

@@ -14,12 +14,16 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spikeguard.benchmarking.networks import Setup, build, sample
 from spikeguard.benchmarking.timing import in_format
 from spikeguard.benchmarking.variants import Variant, ready, variant
 
-__all__ = ["MeasurementFailed", "measure", "peak_mib"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["MeasurementFailed", "measure", "peak_cuda_mib", "peak_mib"]
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -80,6 +84,33 @@ def measure(work: str, made: Variant, setup: Setup, *, channels_last: bool = Fal
         before = _reset_peak()
         run()
         return max(0.0, _peak() - before) / 1024
+
+
+def peak_cuda_mib(work: str, made: Variant, x: Tensor, y: Tensor) -> float:
+    """Return the peak of the memory of tensors on the GPU during a piece of work, above before it.
+
+    It is measured in this process, after a warm-up: torch counts the bytes of its own tensors.
+
+    Args:
+        work: One of ``WORKS``.
+        made: The variant, on the GPU.
+        x: Images [B, C, H, W] there.
+        y: Labels [B] there.
+
+    Returns:
+        MiB.
+    """
+    import torch
+
+    with ready(work, made, x, y) as run:
+        run()
+        gc.collect()
+        torch.cuda.synchronize(x.device)
+        torch.cuda.reset_peak_memory_stats(x.device)
+        before = torch.cuda.memory_allocated(x.device)
+        run()
+        torch.cuda.synchronize(x.device)
+        return (torch.cuda.max_memory_allocated(x.device) - before) / 2**20
 
 
 def _reset_peak() -> float:

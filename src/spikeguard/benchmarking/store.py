@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from spikeguard.benchmarking.peers import versions
 from spikeguard.storage.atomic_files import write_json
 from spikeguard.system.environment import describe
@@ -18,7 +20,7 @@ RESULTS = "bench.json"
 Case = dict[str, Any]
 
 
-def identity(*, quick: bool, threads: int) -> dict[str, Any]:
+def identity(*, quick: bool, threads: int, device: str = "cpu") -> dict[str, Any]:
     """Return the values that must be equal for two measurements to share one table."""
     described = describe(command="")
     names = ("spikeguard", "torch", "python", "commit", "platform", "cpu", "cores")
@@ -27,6 +29,7 @@ def identity(*, quick: bool, threads: int) -> dict[str, Any]:
         "peers": versions(),
         "threads": threads,
         "quick": quick,
+        "device": device if device == "cpu" else f"{device}: {torch.cuda.get_device_name()}",
     }
 
 

@@ -15,8 +15,17 @@ import torch
 from spikeguard.benchmarking import scaling
 from spikeguard.benchmarking import time_to_verdict as verdict
 from spikeguard.benchmarking.equality import Unequal, require_equal, tied
-from spikeguard.benchmarking.networks import NETWORKS, QUICK, Setup, build, firing_rates, sample
-from spikeguard.benchmarking.peak_memory import MeasurementFailed, peak_mib
+from spikeguard.benchmarking.networks import (
+    GPU,
+    GPU_QUICK,
+    NETWORKS,
+    QUICK,
+    Setup,
+    build,
+    firing_rates,
+    sample,
+)
+from spikeguard.benchmarking.peak_memory import MeasurementFailed, peak_cuda_mib, peak_mib
 from spikeguard.benchmarking.peers import FLOOR, Unavailable
 from spikeguard.benchmarking.store import Case, Store, identity
 from spikeguard.benchmarking.timing import (
@@ -31,23 +40,26 @@ from spikeguard.kernels.selection import use_kernel
 from spikeguard.models.snn import SNN
 from spikeguard.system.progress import ProgressCallback
 
-__all__ = ["Benchmark", "choose"]
+__all__ = ["Benchmark", "choose", "require_device"]
 
 
 _FULL = Effort(least=3, most=7, seconds=10)
 _QUICK = Effort(least=2, most=3, seconds=2)
+_FULL_GPU = Effort(least=20, most=200, seconds=5)  # a step takes milliseconds
+_QUICK_GPU = Effort(least=10, most=50, seconds=1)
+_DEVICES = ("cpu", "cuda")
 _PROCESSES = 2
 _WITHOUT_MEMORY = {"vgg11-t8"}  # slow; vgg11-t4 and the scaling with T show the same
 _MEASURED_MEMORY = ("train", "pgd")
 
 
-def choose(names: Sequence[str], *, quick: bool = False) -> dict[str, Setup]:
-    """Return the named networks; all of them if no name is given.
+def choose(names: Sequence[str], *, quick: bool = False, device: str = "cpu") -> dict[str, Setup]:
+    """Return the named networks; all of them if no name is given. On a GPU batches are larger.
 
     Raises:
         ValueError: If a name is unknown.
     """
-    known = QUICK if quick else NETWORKS
+    known = (GPU_QUICK if quick else GPU) if device == "cuda" else QUICK if quick else NETWORKS
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -66,9 +78,10 @@ class Benchmark:
         quick: Fewer repeats; no scaling, no verdict.
         threads: Threads of torch in this process, >= 1; memory is measured with one.
         names: Names of the variants; None means all that can run on this machine.
+        device: "cpu", or "cuda" for the first GPU, where scaling and verdict are left out.
 
     Raises:
-        ValueError: If ``threads`` is below 1.
+        ValueError: If ``threads`` is below 1, the device is unknown, or there is no GPU.
     """
 
     networks: dict[str, Setup]
@@ -76,8 +89,10 @@ class Benchmark:
     quick: bool = False
     threads: int = 1
     names: Sequence[str] | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
+        require_device(self.device)
         if self.threads < 1:
             raise ValueError(f"bench: threads must be >= 1, got {self.threads}.")
 
@@ -95,9 +110,10 @@ class Benchmark:
         Raises:
             ValueError: If the folder holds a benchmark of another machine, version or kind.
         """
-        store = Store(self.folder, identity(quick=self.quick, threads=self.threads))
+        own = identity(quick=self.quick, threads=self.threads, device=self.device)
+        store = Store(self.folder, own)
         steps = [step for name in self.networks for step in self._network(name, store)]
-        if not self.quick:
+        if not self.quick and self.device == "cpu":
             steps += self._further(store)
         with _threads(self.threads):
             for place, (what, step) in enumerate(steps):
@@ -108,7 +124,8 @@ class Benchmark:
         return store
 
     def _network(self, name: str, store: Store) -> Iterable[tuple[str, Callable[[], object]]]:
-        comparison = _Comparison(name, self.networks[name], self._names(), self.quick)
+        setup, names = self.networks[name], self._names()
+        comparison = _Comparison(name, setup, names, self.quick, self.device)
         yield f"{name}, equal logits", partial(comparison.prepare, store)
         for work in ("eval", "pgd", "train"):  # training last: it changes weights and statistics
             yield f"{name}, time of {work}", partial(comparison.time, work, store)
@@ -118,7 +135,7 @@ class Benchmark:
     def _names(self) -> list[str]:
         if self.names is not None:
             return list(self.names)
-        return known_variants()
+        return known_variants(device=self.device)
 
     def _further(self, store: Store) -> Iterable[tuple[str, Callable[[], object]]]:
         kernel = default_variant()
@@ -136,9 +153,11 @@ class Benchmark:
 class _Comparison:
     """All variants of one network; built when the first case needs them."""
 
-    def __init__(self, name: str, setup: Setup, names: Sequence[str], quick: bool):
-        self.name, self.setup, self.names = name, setup, names
-        self.effort = _QUICK if quick else _FULL
+    def __init__(self, name: str, setup: Setup, names: Sequence[str], quick: bool, device: str):
+        self.name, self.setup, self.names, self.device = name, setup, names, device
+        on_gpu = device == "cuda"
+        short, long = (_QUICK_GPU, _FULL_GPU) if on_gpu else (_QUICK, _FULL)
+        self.effort = short if quick else long
         self._built: list[tuple[Variant, bool]] | None = None
 
     def prepare(self, store: Store) -> Case:
@@ -152,6 +171,9 @@ class _Comparison:
     def memory(self, store: Store) -> None:
         """Measure the memory of each variant, two at a time: load does not change it."""
         formats = self.prepare(store)["channels_last"]
+        if self.device == "cuda":
+            self._memory_of_gpu(store, formats)
+            return
         self._built = None
         orders = [(work, name) for work in _MEASURED_MEMORY for name in formats]
         keys = [f"memory/{self.name}/{work}/{name}" for work, name in orders]
@@ -169,6 +191,17 @@ class _Comparison:
         finally:
             pool.shutdown(cancel_futures=True)
 
+    def _memory_of_gpu(self, store: Store, formats: dict[str, bool]) -> None:
+        x, y = self._sample()
+
+        def peak(work: str, made: Variant, last: bool) -> Case:
+            return {"mib": peak_cuda_mib(work, made, in_format(x, last), y)}
+
+        for work in _MEASURED_MEMORY:
+            for made, last in self._variants(formats):
+                key = f"memory/{self.name}/{work}/{made.name}"
+                store.case(key, partial(peak, work, made, last))
+
     def _peak(self, work: str, name: str, channels_last: bool) -> Case:
         try:
             return {"mib": peak_mib(self.setup, work, name, channels_last=channels_last)}
@@ -178,7 +211,7 @@ class _Comparison:
     def _time(self, work: str, store: Store) -> Case:
         formats = self.prepare(store)["channels_last"]
         built = self._variants(formats)
-        x, y = sample(self.setup)
+        x, y = self._sample()
         inputs = [in_format(x, channels_last) for _, channels_last in built]
         seconds = interleaved(work, [each for each, _ in built], inputs, y, self.effort)
         return {
@@ -188,15 +221,23 @@ class _Comparison:
 
     def _variants(self, formats: dict[str, bool]) -> list[tuple[Variant, bool]]:
         if self._built is None:
-            model = build(self.setup)
+            model = build(self.setup).to(self.device)
             self._built = [
                 (variant(name, model, channels_last=last), last) for name, last in formats.items()
             ]
         return self._built
 
-    def _check(self) -> Case:
-        model = build(self.setup)
+    def _sample(self) -> tuple[torch.Tensor, torch.Tensor]:
         x, y = sample(self.setup)
+        return x.to(self.device), y.to(self.device)
+
+    def _check(self) -> Case:
+        with _full_precision():
+            return self._checked()
+
+    def _checked(self) -> Case:
+        model = build(self.setup).to(self.device)
+        x, y = self._sample()
         with torch.no_grad(), use_kernel("reference"):
             expected = model(x)
         ties = tied(model, x)
@@ -233,6 +274,30 @@ def _verdicts(store: Store) -> None:
         for way in left:
             measure = partial(verdict.time_to_verdict, model, images, way)
             store.case(f"verdict/{way}", measure)
+
+
+def require_device(device: str) -> None:
+    """Reject a device that is unknown or missing.
+
+    Raises:
+        ValueError: In both cases.
+    """
+    if device not in _DEVICES:
+        raise ValueError(f"bench: device is one of {', '.join(_DEVICES)}; got {device!r}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("bench: device cuda: torch sees no CUDA device; leave it out for the CPU.")
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Convolve and multiply in float32 on a GPU: logits of rounded products are not comparable."""
+    convolution, product = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolution.allow_tf32, product.allow_tf32
+    try:
+        convolution.allow_tf32 = product.allow_tf32 = False
+        yield
+    finally:
+        convolution.allow_tf32, product.allow_tf32 = before
 
 
 @contextmanager

@@ -106,6 +106,14 @@ def _quarter(x: Tensor) -> int:
 
 def _once(work: str, variant: Variant, x: Tensor, y: Tensor, clock: Clock) -> float:
     with ready(work, variant, x, y) as run:
+        _finish(x)
         start = clock()
         run()
+        _finish(x)
         return clock() - start
+
+
+def _finish(x: Tensor) -> None:
+    """Wait for the work that a GPU has been given."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)

@@ -21,7 +21,7 @@ from spikeguard.models.snn import SNN
 __all__ = ["OURS", "WORKS", "Variant", "default_variant", "known_variants", "ready", "variant"]
 
 OURS = "spikeguard/"  # followed by the kernel
-_OTHER_DEVICES = {"triton"}
+_OTHER_DEVICES = {"cpu": {"triton"}, "cuda": {"cpu"}}  # kernels that a device cannot run
 _STEP = 2 / 255
 
 
@@ -51,13 +51,14 @@ class Variant:
             yield
 
 
-def known_variants(*, slow: bool = False) -> list[str]:
-    """Return the names of all variants: each SpikeGuard kernel for the CPU, each peer, the floor.
+def known_variants(*, slow: bool = False, device: str = "cpu") -> list[str]:
+    """Return the names of all variants: each SpikeGuard kernel for a device, each peer, the floor.
 
     Args:
         slow: Include the reference kernel, which exists for tests and is not fast.
+        device: "cpu" or "cuda".
     """
-    left_out = _OTHER_DEVICES | (set() if slow else {"reference"})
+    left_out = _OTHER_DEVICES[device] | (set() if slow else {"reference"})
     return [*(OURS + name for name in KERNELS if name not in left_out), *PEERS, FLOOR]
 
 
@@ -71,7 +72,7 @@ def variant(name: str, model: SNN, *, channels_last: bool = False) -> Variant:
 
     Args:
         name: One of ``known_variants(slow=True)``.
-        model: Network whose weights all variants share.
+        model: Network whose weights all variants share, and whose device.
         channels_last: Store the weights of convolutions in that memory format.
 
     Raises:
@@ -84,6 +85,7 @@ def variant(name: str, model: SNN, *, channels_last: bool = False) -> Variant:
         made: nn.Module = copy.deepcopy(model)
     else:
         made = floor(model) if name == FLOOR else peer(name, model)
+        made = made.to(next(model.parameters()).device)
     if channels_last:
         made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Variant(name, made)

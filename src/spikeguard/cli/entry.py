@@ -1,9 +1,9 @@
 """The command line: one verb, one function, one exit code; a verb is imported when it runs.
 
 Exit codes: 0 done, 1 another accuracy (``attack --rescore``), an empty row or a failed point, 2
-wrong use, 3 to 6 judgements of ``audit --strict`` and ``--min-robust``, 130 interrupted, 143
-terminated. A user's mistake is one line on standard error; ``SPIKEGUARD_DEBUG=1`` adds the
-traceback.
+wrong use, 3 to 6 judgements of ``audit --strict`` and ``--min-robust``, 75 a rank of a training was
+lost (resume it), 130 interrupted, 143 terminated. A user's mistake is one line on standard error;
+``SPIKEGUARD_DEBUG=1`` adds the traceback.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from cyclopts import App, CycloptsError
 
 from spikeguard.cli.commands.map import map_
 from spikeguard.cli.json_output import is_json, prose_on_stderr
+from spikeguard.cli.rank_output import is_one_of_several, leave, of_first_rank, print_anyway
 from spikeguard.system.allocator import keep_freed_memory
 from spikeguard.system.errors import is_user_error, raised_in
 from spikeguard.system.out_of_memory import is_out_of_memory
@@ -63,6 +64,11 @@ _EXAMPLES = {
         "audit runs/mine --strict --min-robust 40 --json",
         'audit runs/mine --printed 62.3 --protocol "PGD-20 8/255, n 1000"',
     ],
+    "certify": [
+        "certify runs/mine --sigma 0.25",
+        "certify runs/mine --sigma 0.25 --n 10000 --limit 500",
+        "certify runs/mine --sigma 0.25 --attack 0.1,0.25 --json",
+    ],
     "analyse": [
         "analyse runs/mine",
         "analyse runs/demo/vanilla runs/demo/tgo zeros",
@@ -89,6 +95,7 @@ _HELP = {
     "train": "Train the network of a recipe.",
     "attack": "Attack a trained run or a foreign network; print the accuracy under attack.",
     "audit": "Judge the number that a paper would print, and the bound from all attacks.",
+    "certify": "Certify radii of the network under noise; attack the same classifier beside them.",
     "analyse": "Measure potentials, gradients, landscapes, synchrony, activity and cost.",
     "export": "Write the network of a run to a NIR or ONNX file, and verify the file.",
     "report": "Write one self-contained HTML page about one run or several.",
@@ -103,6 +110,16 @@ _MAPS = [
     "map my.yaml --x neuron.tau=2,4 --y neuron.v_th=1,2 --robust snn@0.1",
     "map my.yaml --x neuron.v_th=1,2 --y train.lr=0.1,1 --steps 500",
 ]
+_LAUNCH = {
+    "torchrun": (
+        "Print the torchrun command that runs a command in several processes.",
+        "launch torchrun --processes 4 -- train demo/at --out runs/at",
+    ),
+    "slurm": (
+        "Print or submit the SLURM script that runs a command.",
+        "launch slurm --array 8 --cpus 4 -- attack runs/at --suite snn",
+    ),
+}
 _DATA = {
     "download": ("Fetch a data set from its official source.", "data download cifar10"),
     "check": (
@@ -147,6 +164,19 @@ for _name, (_text, _call) in _DATA.items():
         help_epilogue=_epilogue([_call]),
     )
 app.command(_data)
+_launch = App(
+    name="launch",
+    help="Run a command on several GPUs or nodes.",
+    help_format="plaintext",
+)
+for _name, (_text, _call) in _LAUNCH.items():
+    _launch.command(
+        f"spikeguard.cli.commands.launch:{_name}",
+        name=_name,
+        help=_text,
+        help_epilogue=_epilogue([_call]),
+    )
+app.command(_launch)
 _map = App(
     name="map",
     help="Map where a network works in a plane of two recipe fields, and what it costs.",
@@ -169,14 +199,26 @@ app.register_install_completion_command(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
+    Of several ranks that train together, only rank 0 writes output.
+
     Args:
         arguments: The words after ``spikeguard``; None takes those of this process.
     """
+    if arguments is None and is_one_of_several(sys.argv[1:]):
+        with of_first_rank():
+            code = _main(None)
+        leave(code)
+    return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    """Run a command line and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     _make_streams_writable()
     if arguments is None and words[:1] != ["bench"]:  # benchmarks run with the default allocator
         keep_freed_memory()
-    prose = prose_on_stderr(process=arguments is None) if is_json(words) else nullcontext()
+    own = words[: words.index("--")] if "--" in words else words
+    prose = prose_on_stderr(process=arguments is None) if is_json(own) else nullcontext()
     try:
         with prose, _one_line_warnings(_command(words)), _terminated_as_interrupted():
             code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
@@ -184,20 +226,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CycloptsError as error:
         return _report_error(words, error, " ".join(str(error).split()))
     except KeyboardInterrupt as error:
-        ended, code = (
-            ("terminated", 143) if isinstance(error, _Terminated) else ("interrupted", 130)
-        )
+        ended = "terminated" if isinstance(error, _Terminated) else "interrupted"
+        code = int(getattr(error, "exit_code", 130))
         print(f"{_command(words)}: {ended}; {_how_to_continue(words)}", file=sys.stderr)
         return code
     except SystemExit as error:  # our own code raises none
+        if isinstance(error.__context__, BrokenPipeError):  # rich raised it while printing help
+            return _reader_left()
         what = "the code of a network, a data set or a plugin ended the command"
         return _report_error(
             words, error, f"{what} with sys.exit({error.code!r}); nothing more ran"
         )
-    except BrokenPipeError:  # the reader, for example 'head', closed the pipe
-        for stream in (sys.stdout, sys.stderr):
-            _discard_if_closed(stream)
-        return 0
+    except BrokenPipeError:
+        return _reader_left()
     except OSError as error:
         reason = error.strerror or str(error)
         message = f"{error.filename}: {reason}" if error.filename else reason
@@ -215,8 +256,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _reader_left() -> int:
+    """Return the exit code when the reader of the output, such as 'head', closed the pipe."""
+    for stream in (sys.stdout, sys.stderr):
+        _discard_if_closed(stream)
+    return 0
+
+
 class _Terminated(KeyboardInterrupt):
     """The process received SIGTERM."""
+
+    exit_code = 143
 
 
 @contextmanager
@@ -249,8 +299,13 @@ def _report_error(words: Sequence[str], error: BaseException, message: str) -> i
     if os.environ.get("SPIKEGUARD_DEBUG"):
         traceback.print_exception(error)
     with suppress(OSError):  # nobody reads standard error
-        print(f"{_command(words)}: {_shown(message)}", file=sys.stderr)
-    return 2
+        show = print_anyway if getattr(error, "must_show", False) else _print_error
+        show(f"{_command(words)}: {_shown(message)}")
+    return int(getattr(error, "exit_code", 2))
+
+
+def _print_error(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _shown(message: str) -> str:
@@ -290,7 +345,7 @@ def _plugins(words: Sequence[str]) -> set[str]:
 
 
 def _command(words: Sequence[str]) -> str:
-    verb = words[:1] if words and words[0] in {*_HELP, "data", "map"} else []
+    verb = words[:1] if words and words[0] in {*_HELP, "data", "launch", "map"} else []
     return " ".join(["spikeguard", *verb])
 
 

@@ -3,12 +3,16 @@
 An augmentation is called with images [B, C, H, W] or event frames [B, T, C, H, W] and a generator,
 and returns new ones. All frames of a recording are cropped and flipped in the same way. The draws
 depend on the generator alone, so a resumed run gets the same images, on any device.
+
+An augmentation with a true ``by_row`` draws for each sample by ``spikeguard.rng``, so a process
+that has only a part of a batch needs only that part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +20,7 @@ from torch.nn import functional
 
 from spikeguard.data.augment_events import EventDrop, TimeJitter
 from spikeguard.data.names import unknown_name
+from spikeguard.rng import integers
 
 __all__ = [
     "AUGMENTATIONS",
@@ -41,6 +46,8 @@ class RandomCrop:
         ValueError: If ``padding`` is below 1.
     """
 
+    by_row: ClassVar[bool] = True
+
     padding: int = 4
 
     def __post_init__(self) -> None:
@@ -51,8 +58,8 @@ class RandomCrop:
         """Return shifted images or frames shaped like ``x``."""
         images = x.flatten(1, -3)
         batch, channels, height, width = images.shape
-        top = _integers(generator, 2 * self.padding + 1, batch, x.device)
-        left = _integers(generator, 2 * self.padding + 1, batch, x.device)
+        top = integers(generator, 2 * self.padding + 1, batch, device=x.device)
+        left = integers(generator, 2 * self.padding + 1, batch, device=x.device)
         padded = functional.pad(images, [self.padding] * 4)
         rows = top[:, None] + torch.arange(height, device=x.device)
         columns = left[:, None] + torch.arange(width, device=x.device)
@@ -65,9 +72,11 @@ class RandomCrop:
 class HorizontalFlip:
     """Mirror each image left to right with probability one half."""
 
+    by_row: ClassVar[bool] = True
+
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return images or frames shaped like ``x``."""
-        flip = _integers(generator, 2, len(x), x.device).bool()
+        flip = integers(generator, 2, len(x), device=x.device).bool()
         return torch.where(flip.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
 
 
@@ -87,6 +96,8 @@ class Cutout:
         cutout", 2017, arXiv:1708.04552.
     """
 
+    by_row: ClassVar[bool] = True
+
     size: int = 16
 
     def __post_init__(self) -> None:
@@ -101,8 +112,8 @@ class Cutout:
                 f"Cutout: a hole of {self.size} pixels erases an image of {height} x {width}; "
                 f"use a size of at most {min(height, width) // 2}."
             )
-        top = _integers(generator, height, batch, x.device) - self.size // 2
-        left = _integers(generator, width, batch, x.device) - self.size // 2
+        top = integers(generator, height, batch, device=x.device) - self.size // 2
+        left = integers(generator, width, batch, device=x.device) - self.size // 2
         rows = _inside(top, self.size, height)[:, None, :, None]
         columns = _inside(left, self.size, width)[:, None, None, :]
         return x.flatten(1, -3).masked_fill(rows & columns, 0.0).view(x.shape)
@@ -113,6 +124,11 @@ class Compose:
     """Apply augmentations in order, all with the same generator."""
 
     parts: tuple[Augmentation, ...]
+
+    @property
+    def by_row(self) -> bool:
+        """Whether all parts draw for each sample."""
+        return all(getattr(part, "by_row", False) for part in self.parts)
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return images or frames shaped like ``x``."""
@@ -140,12 +156,6 @@ def augmentation_named(names: Sequence[str]) -> Compose | None:
         if name not in AUGMENTATIONS:
             raise unknown_name("augmentation", name, AUGMENTATIONS)
     return Compose(tuple(AUGMENTATIONS[name]() for name in names)) if names else None
-
-
-def _integers(generator: torch.Generator, high: int, count: int, device: torch.device) -> Tensor:
-    """Draw ``count`` integers in 0 .. high - 1 on the generator's device and move them."""
-    drawn = torch.randint(high, (count,), generator=generator, device=generator.device)
-    return drawn.to(device)
 
 
 def _inside(start: Tensor, size: int, length: int) -> Tensor:

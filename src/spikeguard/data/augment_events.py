@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from spikeguard.rng import uniform
 
 __all__ = ["EventDrop", "TimeJitter"]
 
@@ -59,6 +62,8 @@ class TimeJitter:
         ValueError: If p is out of range; at a call, if x has no time axis.
     """
 
+    by_row: ClassVar[bool] = True
+
     p: float = 0.1
 
     def __post_init__(self) -> None:
@@ -68,7 +73,7 @@ class TimeJitter:
         """Return frames shaped like ``x`` [B, T, C, H, W]."""
         _require_frames("TimeJitter", x)
         full = (x > 0).any(2)  # [B, T, H, W]
-        drawn = torch.rand(full.shape, generator=generator, device=generator.device).to(x.device)
+        drawn = uniform(generator, full.shape, dim=0, device=x.device)
         later = full & (drawn < self.p / 2)
         later[:, :-1] &= ~full[:, 1:]
         later[:, -1] = False

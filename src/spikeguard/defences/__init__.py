@@ -12,6 +12,9 @@ from spikeguard.defences.noise import GaussianNoise
 from spikeguard.defences.objective import Objective
 from spikeguard.defences.piece import Measured, Outcome, Pass, Piece, Step, Vanilla
 from spikeguard.defences.rat import RAT
+from spikeguard.defences.rte import RTE
+from spikeguard.defences.smoothed import Smoothed
+from spikeguard.defences.smoothing import LabelSmoothing
 from spikeguard.defences.sr import SR
 from spikeguard.defences.stog import GatePrior
 from spikeguard.defences.tgo import TGO
@@ -23,6 +26,7 @@ __all__ = [
     "GatePrior",
     "GaussianNoise",
     "HIRE",
+    "LabelSmoothing",
     "MPDSGR",
     "MPPD",
     "MSERates",
@@ -33,7 +37,9 @@ __all__ = [
     "Pass",
     "Piece",
     "RAT",
+    "RTE",
     "SR",
+    "Smoothed",
     "Step",
     "TGO",
     "TRADES",
@@ -51,7 +57,10 @@ DEFENCES: dict[str, type[Piece]] = {
     "mppd": MPPD,
     "mixup": Mixup,
     "trades": TRADES,
+    "rte": RTE,
+    "smoothed": Smoothed,
     "stog": GatePrior,
     "hire": HIRE,
     "mse_rates": MSERates,
+    "label_smoothing": LabelSmoothing,
 }

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.defences.piece import Measured, Pass, Piece, Step
+from spikeguard.kernels.batch_statistics import moments
 from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.neurons.trace import LayerTrace
@@ -52,6 +53,7 @@ class MPDSGR(Piece):
 
     name: ClassVar[str] = "mpd_sgr"
     needs_trace: ClassVar[bool] = True
+    of_whole_batch: ClassVar[bool] = True
 
     eta: float
     width: float | None = None
@@ -80,8 +82,8 @@ class MPDSGR(Piece):
         g = self._reach(layer.surrogate, where)
         x = layer.v - layer.v_th
         axes = [1, *range(3, x.ndim)]
-        mean = x.mean(axes)
-        s = (x.var(axes, correction=0) + _EPS).sqrt()
+        mean, var = moments(x, axes)
+        s = (var + _EPS).sqrt()
         inside: Tensor = torch.special.ndtr((mean + g) / s) - torch.special.ndtr((mean - g) / s)
         return inside
 

@@ -22,6 +22,7 @@ from spikeguard.defences.piece import (
     Step,
     Vanilla,
 )
+from spikeguard.models.step_outputs import collect_steps
 from spikeguard.neurons.modes import record
 from spikeguard.rng import stream
 from spikeguard.system.swapping import swapped
@@ -275,13 +276,18 @@ class Objective:
 
 
 def _forward(model: nn.Module, x: Tensor, pieces: Iterable[Piece]) -> Pass:
-    """Run the model on a batch, with a trace or an input gradient if a piece needs one."""
+    """Run the model on a batch, with the trace, steps or input gradient that a piece needs."""
     pieces = tuple(pieces)
     if any(piece.needs_input_gradient for piece in pieces):
         x = x.detach().requires_grad_()
     recorded = any(piece.needs_trace for piece in pieces)
-    with record(model) if recorded else nullcontext() as trace:
-        return Pass(x, model(x), trace)
+    stepwise = any(piece.needs_steps for piece in pieces)
+    with (
+        record(model) if recorded else nullcontext() as trace,
+        collect_steps(model) if stepwise else nullcontext([None]) as steps,
+    ):
+        logits = model(x)
+        return Pass(x, logits, trace, steps[-1])
 
 
 def _measuring(piece: Piece) -> Measures | None:

@@ -55,11 +55,14 @@ class Pass:
         x: The input images [B, ...], or [T, B, ...] if each time step has a different image.
         logits: The model's output [B, K].
         trace: Potentials and spikes of every spiking layer; None if no term needs them.
+        steps: The output of every time step [T, B, K], whose mean is ``logits``; None if no term
+            needs it.
     """
 
     x: Tensor
     logits: Tensor
     trace: Trace | None
+    steps: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -155,10 +158,13 @@ class Piece:
         name: Name of the piece in recipes, of its loss in the metrics and of its random stream. By
             default the class name in snake case: ``LabelSmoothing`` is ``label_smoothing``.
         needs_trace: The term reads membrane potentials, so the passes are recorded.
+        needs_steps: The term reads the output of every time step, ``Pass.steps``.
         needs_clean: The term reads the clean pass, even if another piece perturbs.
         needs_perturbed: The term needs a perturbed pass; an objective without one is rejected.
         clean_share: Share of the classification loss on the clean batch if a piece perturbs, in
             [0, 1]; None leaves it to the other pieces, and if all are None it is 0.
+        of_whole_batch: The term is no mean over samples. It takes what it needs of the whole batch
+            from ``spikeguard.kernels.batch_statistics``, where several ranks share one.
         needs_input_gradient: The term differentiates logits in ``Pass.x``.
         added_later: Fields left out of ``repr`` at their default, so that a run of an earlier
             version, which has no such field, can be resumed. For dataclasses with ``repr=False``.
@@ -166,8 +172,10 @@ class Piece:
 
     name: ClassVar[str]
     needs_trace: ClassVar[bool] = False
+    needs_steps: ClassVar[bool] = False
     needs_clean: ClassVar[bool] = False
     needs_perturbed: ClassVar[bool] = False
+    of_whole_batch: ClassVar[bool] = False
     added_later: ClassVar[tuple[str, ...]] = ()
 
     def __repr__(self) -> str:

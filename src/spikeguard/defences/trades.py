@@ -17,9 +17,9 @@ from spikeguard.defences.piece import Measured, Piece, Step
 from spikeguard.encoders.input_space import space_of
 from spikeguard.system.pixel_units import radius_problem
 
-__all__ = ["TRADES"]
+__all__ = ["START", "TRADES", "divergence"]
 
-_START = 0.001  # standard deviation of the start, in input units
+START = 0.001  # standard deviation of the start, in input units
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class TRADES(Piece):
                 return divergence(clean, logits)
 
             noise = streams.normal(x.shape, device=x.device).to(x.dtype)
-            x_adv = threat.project(x + _START * noise, x)
+            x_adv = threat.project(x + START * noise, x)
             for _ in range(self.steps):
                 _, grad = Backprop()(model, x_adv, y, loss)
                 x_adv = threat.project(x_adv + self.step_size * threat.steepest(grad), x)

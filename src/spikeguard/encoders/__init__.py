@@ -8,6 +8,7 @@ from spikeguard.encoders.coding import Direct, Encoder, Phase, Poisson, Quantise
 from spikeguard.encoders.event_frames import EventFrames
 from spikeguard.encoders.frequency import FrequencyEncoding
 from spikeguard.encoders.input_space import PIXELS, InputSpace, space_of
+from spikeguard.encoders.rsc import RSC
 
 __all__ = [
     "Direct",
@@ -20,6 +21,7 @@ __all__ = [
     "Phase",
     "Poisson",
     "Quantised",
+    "RSC",
     "space_of",
 ]
 
@@ -30,4 +32,5 @@ ENCODERS: dict[str, type[nn.Module]] = {
     "quantised": Quantised,
     "frequency": FrequencyEncoding,
     "event_frames": EventFrames,
+    "rsc": RSC,
 }

@@ -18,6 +18,7 @@ __all__ = ["encoder_of", "frame_facts", "require_encoder"]
 _NAMES = {"Direct": "direct", "EventFrames": "event_frames"}  # what passes its input on unchanged
 _REFUSED = {
     "Poisson": "draws spikes at random",
+    "RSC": "adds noise at every step",
     "Phase": "emits bits of the pixels",
     "Quantised": "rounds pixels",
     "FrequencyEncoding": "filters the image, another one at every step",

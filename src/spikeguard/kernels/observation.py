@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from torch import nn
 from torch.nn.modules import module as torch_module
 
+from spikeguard.kernels.batch_statistics import is_shared
+
 __all__ = ["Reader", "is_observed", "is_read"]
 
 
@@ -32,7 +34,8 @@ def is_observed(module: nn.Module) -> bool:
     ``weight_norm`` are such hooks), a hook on all modules, a parametrization, or a ``forward``
     assigned to the instance. An observed layer must be called as a module: no kernel may compute
     its result. The class of the module is not checked; callers check it themselves. Recorders and
-    readers do not count, because kernels pass them the same tensors.
+    readers do not count, because kernels pass them the same tensors. Neither does a normalisation
+    that shares the statistics of batches, where it uses its running statistics.
     """
     return bool(
         _changed_by(module._forward_hooks)
@@ -43,9 +46,17 @@ def is_observed(module: nn.Module) -> bool:
         or torch_module._global_forward_pre_hooks
         or torch_module._global_backward_hooks
         or torch_module._global_backward_pre_hooks
-        or "forward" in module.__dict__
+        or _is_replaced(module)
         or "parametrizations" in module._modules
     )
+
+
+def _is_replaced(module: nn.Module) -> bool:
+    """Whether an assigned ``forward`` computes something else than that of the class."""
+    if "forward" not in module.__dict__:
+        return False
+    of_the_batch = module.training or getattr(module, "running_mean", None) is None
+    return of_the_batch or not is_shared(module)
 
 
 def is_read(module: nn.Module, *, unpooled: bool = False) -> bool:

@@ -48,7 +48,7 @@ class CleanLook:
 
     @classmethod
     def at(cls, run: Run) -> Self:
-        """Measure a run on the test images of its recipe's evaluate section."""
+        """Measure a run on the test images of its recipe's evaluate section, one draw an image."""
         from spikeguard.analysis.activity import Activity
         from spikeguard.evaluation.evaluator import evaluate
 
@@ -60,6 +60,7 @@ class CleanLook:
             seed=run.recipe.seed,
             limit=limit,
             batch_size=run.recipe.evaluate.batch_size,
+            draws=1,
             check=False,
             progress=None,
         )

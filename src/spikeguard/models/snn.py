@@ -187,6 +187,12 @@ class SNN(nn.Module):
         return drive.mean(0)
 
     @property
+    def last_stage(self) -> nn.Module:
+        """The stage whose output [T, B, K] is averaged over time to the logits."""
+        last: nn.Module = getattr(self, self._stages[-1])
+        return last
+
+    @property
     def input_space(self) -> InputSpace:
         """The inputs that the encoder takes."""
         return getattr(self.encoder, "space", PIXELS)

@@ -33,6 +33,7 @@ from spikeguard.reporting.sections.audit_findings import (
     groups,
     tally,
 )
+from spikeguard.reporting.sections.certificates import certificate_sections
 from spikeguard.reporting.sections.published_numbers import Comparison, comparisons
 from spikeguard.reporting.sections.results import section_results
 from spikeguard.reporting.sections.search_curve import search_chart, search_notes, search_rows
@@ -97,7 +98,7 @@ class Page:
         searches: Searches that ran until they were converged.
         against_radius: Charts by norm, one for each attacked network.
         membranes: One histogram for each measured network, by label.
-        analyses: Sections of analyses with at least one measurement.
+        analyses: Certified radii, and sections of analyses with at least one measurement.
         checks: All audits side by side.
         evidence: Curves of the audits, by kind and label; only kinds that some audit stored.
         missing: Curves that an audit did not store, with the reason.
@@ -221,7 +222,7 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
     look, places = looks(networks), radii(networks)
     measured = [network for network in networks if network.foreign is None]
     tables = [score_table(place, networks) for place in places]
-    analyses = analysis_sections(networks, look)
+    analyses = [*certificate_sections(networks, look), *analysis_sections(networks, look)]
     along, evidence, printed = {}, audited(networks, look), comparisons(networks)
     for norm in dict.fromkeys(place.norm for place in places):
         same = [place for place in places if place.norm == norm and place.eps > 0]

@@ -54,7 +54,8 @@ def run_on_data(
     card |= {"weights": weights_of(run.model), "T": run.model.T}
     with locked(path, if_writable=True):
         write_or_check_card(path, card, {"arguments": [str(run.path), "--data", data]})
-    again = partial(_reloaded, run.path.absolute(), data, run.data_root, run.recipe.plugins)
+    place = (run.path.absolute(), data, run.data_root)
+    again = partial(_reloaded, *place, run.recipe.plugins, run.device)
     shown = replace(run.data, test=images)
     return ForeignSubject(path, run.model, shown, None, again, run.recipe.plugins)
 
@@ -104,7 +105,7 @@ def _name(data: str) -> str:
 
 
 def _reloaded(
-    path: Path, data: str, data_root: Path | None, plugins: Plugins
+    path: Path, data: str, data_root: Path | None, plugins: Plugins, device: str
 ) -> tuple[SNN, ImageSet]:
-    run = Run.load(path, data_root=data_root, plugins=plugins)
+    run = Run.load(path, data_root=data_root, plugins=plugins, device=device)
     return run.model, _test_images(run, data)

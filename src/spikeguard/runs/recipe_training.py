@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from spikeguard.system.progress import ProgressCallback
     from spikeguard.training.engine import LogName
     from spikeguard.training.trainer import TrainResult
+    from spikeguard.training.world import World
 
 __all__ = ["train_recipe"]
 
@@ -34,6 +36,7 @@ def train_recipe(
     log: LogName | None = None,
     progress: ProgressCallback | None = None,
     announce: Callable[[str], None] | None = None,
+    world: World | None = None,
 ) -> TrainResult:
     """Build a recipe and train it in a run folder; nothing is written before everything is built.
 
@@ -46,25 +49,34 @@ def train_recipe(
         progress: Callback ``(done, total, what)`` in optimiser steps, or None.
         announce: Called with the planned peak of memory before anything is written; a plan that
             does not fit is a ``MemoryPlanWarning``. None plans nothing.
+        world: The ranks that train together, all of which call this function; None is this
+            process alone.
 
     Raises:
         FolderLocked: If another process writes to the folder; nothing was changed.
         ConfigError: If the folder holds a run and ``resume`` is off, the run of another recipe, or
             one started with another version of a plugin.
+        RankLost: If another rank fails or dies.
     """
     from spikeguard.training.engine import require_log
+    from spikeguard.training.world import ALONE
 
     require_log(log)
+    world = ALONE if world is None else world
     path, kernel = Path(path), _kernel()
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"{path} is a file; choose another folder with --out.")
-    with locked(path):
-        _require_startable(recipe, path, resume)
-        require_same_versions(path, recipe.plugins)
-        built = build(recipe, data_root)
-        if announce is not None:
-            announce_memory(built, announce)
-        return _train(recipe, path, built, kernel, resume=resume, log=log, progress=progress)
+    with ExitStack() as stack:
+        with world.together():
+            if path.exists() and not path.is_dir():
+                raise ConfigError(f"{path} is a file; choose another folder with --out.")
+            if world.is_first:  # it alone reads and writes the folder
+                stack.enter_context(locked(path))
+                _require_startable(recipe, path, resume)
+                require_same_versions(path, recipe.plugins)
+        with world.together():
+            built = build(recipe, data_root)
+            if announce is not None and world.is_first:
+                announce_memory(built, announce, ranks=world.size)
+        return _train(recipe, path, built, kernel, world, resume=resume, log=log, progress=progress)
 
 
 def _require_startable(recipe: Recipe, path: Path, resume: bool) -> None:
@@ -89,6 +101,7 @@ def _train(
     path: Path,
     built: Built,
     kernel: str,
+    world: World,
     *,
     resume: bool,
     log: LogName | None,
@@ -97,14 +110,18 @@ def _train(
     """Write the recipe and the environment of a run, and train it."""
     from spikeguard.training.trainer import train
 
-    written = [path / name for name in (RECIPE, ENVIRONMENT) if not (path / name).exists()]
+    names = (RECIPE, ENVIRONMENT) if world.is_first else ()
+    written = [path / name for name in names if not (path / name).exists()]
     try:
-        recipe.save(path / RECIPE)
-        if path / ENVIRONMENT in written:
-            record = {**describe(seed=recipe.seed), "kernel": kernel}
-            plugins = {"plugins": recipe.plugins.versions()} if recipe.plugins.packages else {}
-            own = data_record(recipe.data.name, built.data)
-            write_json(path / ENVIRONMENT, {**record, **plugins, **own})
+        with world.together():
+            if world.is_first:
+                recipe.save(path / RECIPE)
+            if path / ENVIRONMENT in written:
+                ranks = {"ranks": world.size} if world.size > 1 else {}
+                record = {**describe(seed=recipe.seed), "kernel": kernel, **ranks}
+                plugins = {"plugins": recipe.plugins.versions()} if recipe.plugins.packages else {}
+                own = data_record(recipe.data.name, built.data)
+                write_json(path / ENVIRONMENT, {**record, **plugins, **own})
         return train(
             built.model,
             built.data,
@@ -115,9 +132,12 @@ def _train(
             log=log,
             progress=progress,
             recipe=recipe.training_part(),
+            world=world,
         )
     except BaseException:
-        if not (path / CHECKPOINTS).exists():  # nothing was trained: free for another recipe
+        if (
+            written and not (path / CHECKPOINTS).exists()
+        ):  # nothing was trained: free for another recipe
             for file in written:
                 file.unlink(missing_ok=True)
         raise

@@ -79,6 +79,7 @@ class Run:
         *,
         data_root: str | Path | None = None,
         plugins: Iterable[str] | Plugins = (),
+        device: str = "cpu",
     ) -> Run:
         """Rebuild a run from its folder.
 
@@ -86,6 +87,7 @@ class Run:
             path: The run folder.
             data_root: Folder of the data sets; ``$SPIKEGUARD_DATA`` or ``data`` when left out.
             plugins: Packages from which parts named ``package.module:Part`` may be imported.
+            device: Where the model is, "cpu" or "cuda"; attacks run there.
 
         Raises:
             ConfigError: If it is no run folder, its training is not finished, its recipe was
@@ -107,6 +109,7 @@ class Run:
         require_recorded_data(path, recipe.data.name, data)
         model = build_model(recipe, data)
         restore_model(model, found.model, where=str(place))
+        model.to(device)
         return cls(path, recipe, model, data, None if data_root is None else Path(data_root))
 
     def evaluate(
@@ -262,7 +265,13 @@ class Run:
     @property
     def reload(self) -> Reload:
         """A function that returns the model and its test images in another process."""
-        return partial(_reloaded, self.path.absolute(), self.data_root, self.recipe.plugins)
+        place = (self.path.absolute(), self.data_root)
+        return partial(_reloaded, *place, self.recipe.plugins, self.device)
+
+    @property
+    def device(self) -> str:
+        """Where the model is: "cpu" or "cuda"."""
+        return next((p.device.type for p in self.model.parameters()), "cpu")
 
     @property
     def surrogates(self) -> dict[str, Surrogate]:
@@ -290,8 +299,10 @@ class Run:
         return found
 
 
-def _reloaded(path: Path, data_root: Path | None, plugins: Plugins) -> tuple[SNN, ImageSet]:
-    run = Run.load(path, data_root=data_root, plugins=plugins)
+def _reloaded(
+    path: Path, data_root: Path | None, plugins: Plugins, device: str
+) -> tuple[SNN, ImageSet]:
+    run = Run.load(path, data_root=data_root, plugins=plugins, device=device)
     return run.model, run.data.test
 
 

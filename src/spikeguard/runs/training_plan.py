@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,15 +96,21 @@ class TrainingPlan:
         }
 
 
-def announce_memory(built: Built, announce: Callable[[str], None]) -> None:
+def announce_memory(built: Built, announce: Callable[[str], None], *, ranks: int = 1) -> None:
     """Announce the planned peak of a training in one line; warn where it does not fit.
+
+    Args:
+        built: What is trained.
+        announce: Called with the line.
+        ranks: Number of processes that share each batch; the peak is that of one of them.
 
     Warns:
         MemoryPlanWarning: If the peak is more than what is free; it says what to change.
     """
     from spikeguard.training.memory_plan import MemoryPlanWarning, plan_memory
 
-    plan = plan_memory(built.model, built.data, built.objective, built.options)
+    options = replace(built.options, accumulate=built.options.accumulate * ranks)
+    plan = plan_memory(built.model, built.data, built.objective, options)
     announce(f"memory: {'unknown' if plan is None else plan}")
     if plan is not None and plan.free is not None and not plan.fits:
         warnings.warn(

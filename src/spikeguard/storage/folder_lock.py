@@ -4,6 +4,9 @@ The lock is the file ``.lock`` in the folder. It is held with flock(2), which th
 when the owner ends, and it names the owner: host, process id and start time. Where a file system
 has no flock, or another host wrote the file, the owner's name decides. A process may lock a folder
 again that it has locked in the same thread.
+
+Ranks that work on the same results join a folder instead of locking it; see ``members``. Whoever
+locks looks for members afterwards, and a member for a lock, so that one of two sees the other.
 """
 
 from __future__ import annotations
@@ -13,22 +16,24 @@ import fcntl
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from spikeguard.storage.members import RANKS, FolderLocked, Members
 from spikeguard.storage.owner import Owner
 
-__all__ = ["LOCK", "FolderLocked", "holds_nothing", "locked"]
+__all__ = ["LOCK", "FolderLocked", "holds_nothing", "joined", "locked"]
 
 LOCK = ".lock"
 _NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
-_held: dict[Path, int] = {}  # the folders that this process has locked, and the threads
-
-
-class FolderLocked(ValueError):
-    """Another process or thread writes to the folder."""
+_PATIENCE = (
+    60.0  # seconds that a rank waits for the lock of another folder, which ranks hold briefly
+)
+_held: dict[Path, int] = {}  # the folders that this process has locked or joined, and the threads
+_joined: set[Path] = set()  # those that it has joined
 
 
 @contextmanager
@@ -57,25 +62,68 @@ def locked(folder: str | Path, *, if_writable: bool = False) -> Iterator[None]:
     try:
         try:
             made = _make(place)
-            descriptor = _acquire(place / LOCK, folder)
+            descriptor = _acquire_patiently(place / LOCK, folder)
             _held[place] = threading.get_ident()
+            Members(place).require_none(folder)
         except OSError as error:
             if not (if_writable and error.errno in _NOT_WRITABLE):
                 raise
         yield
     finally:
         if descriptor is not None:
-            del _held[place]
+            _held.pop(place, None)
             (place / LOCK).unlink(missing_ok=True)
             os.close(descriptor)
-        for each in reversed(made):
-            with suppress(OSError):  # not empty: something was written
-                each.rmdir()
+        _remove_empty(made)
+
+
+@contextmanager
+def joined(folder: str | Path, rank: str, settings: dict[str, str]) -> Iterator[bool]:
+    """Write to a folder together with ranks of the same settings inside the block.
+
+    Inside the block ``locked`` admits this process to the folder, and waits for other folders.
+
+    Args:
+        folder: The folder; created if it is missing, removed at the end if it then holds nothing.
+        rank: Who this process is, for messages.
+        settings: What all members have in common, by name.
+
+    Yields:
+        Whether no other member was there.
+
+    Raises:
+        FolderLocked: If a process that is no member writes to the folder, or a member has other
+            settings; the message names them.
+        OSError: If the folder cannot be written.
+    """
+    folder = Path(folder)
+    place = folder.absolute().resolve()
+    members, made = Members(place), _make(place)
+    try:
+        with members.join(folder, rank, settings) as first:
+            _require_unlocked(place / LOCK, folder)
+            _held[place] = threading.get_ident()
+            _joined.add(place)
+            try:
+                yield first
+            finally:
+                del _held[place]
+                _joined.discard(place)
+    finally:
+        with suppress(OSError):  # not empty: other members, logs
+            (place / RANKS).rmdir()
+        _remove_empty(made)
 
 
 def holds_nothing(folder: Path) -> bool:
-    """Whether a folder has no entry, or only a lock."""
-    return all(entry.name == LOCK for entry in folder.iterdir())
+    """Whether a folder has no entry, or only a lock and ranks."""
+    return all(entry.name in (LOCK, RANKS) for entry in folder.iterdir())
+
+
+def _remove_empty(made: list[Path]) -> None:
+    for each in reversed(made):
+        with suppress(OSError):  # not empty: something was written
+            each.rmdir()
 
 
 def _make(folder: Path) -> list[Path]:
@@ -92,6 +140,31 @@ def _make(folder: Path) -> list[Path]:
             continue
         made.append(each)
     return made
+
+
+def _acquire_patiently(file: Path, folder: Path) -> int:
+    """As ``_acquire``; a rank waits for the others, which hold such a lock for a moment."""
+    until = time.monotonic() + (_PATIENCE if _joined else 0.0)
+    while True:
+        try:
+            return _acquire(file, folder)
+        except FolderLocked:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(0.1)
+
+
+def _require_unlocked(file: Path, folder: Path) -> None:
+    """Reject a folder that a process has locked that may still run."""
+    try:
+        descriptor = os.open(file, os.O_RDWR)
+    except FileNotFoundError:
+        return
+    try:
+        _flock(descriptor, file, folder)
+        _require_dead(_owner(descriptor), file, folder)
+    finally:
+        os.close(descriptor)
 
 
 def _acquire(file: Path, folder: Path) -> int:

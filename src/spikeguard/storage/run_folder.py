@@ -10,6 +10,7 @@ __all__ = [
     "ATTACKS",
     "AUDIT",
     "BEST",
+    "CERTIFICATES",
     "CHECKPOINTS",
     "ENVIRONMENT",
     "LAST",
@@ -33,6 +34,7 @@ LAST = f"{CHECKPOINTS}/last"
 ATTACKS = "attacks"
 AUDIT = "audit.json"
 ANALYSIS = "analysis"
+CERTIFICATES = "certificates"
 MEMBRANE = f"{ANALYSIS}/membrane.npz"
 REPORT = "report.html"
 

@@ -58,7 +58,11 @@ class Checkpointer:
             "run": self.identity,
             "resume": "call train() with the same arguments and resume=True, or add --resume",
         }
-        checkpoint.save(self._checkpoint(name), learner.model, state=tensors, info=info)
+        if learner.average is not None:
+            own, info["average"] = learner.average.state(learner.model)
+            tensors |= own
+        with learner.averaged():
+            checkpoint.save(self._checkpoint(name), learner.model, state=tensors, info=info)
 
     def restore(self, learner: Learner, steps: int) -> TrainState:
         """Load the last checkpoint and rewrite the metrics file to match it.
@@ -99,13 +103,37 @@ class Checkpointer:
         with _fields_of(file, "position"):
             epochs = self.identity["options"]["epochs"]
             state = TrainState.from_json(found.info["position"], epochs, steps)
-        checkpoint.restore_model(learner.model, found.model, where=str(self._checkpoint("last")))
+        place, tensors = str(self._checkpoint("last")), found.state
+        checkpoint.restore_model(learner.model, found.model, where=place)
+        if learner.average is not None:
+            with _fields_of(file, "average"):
+                saved = found.info["average"]
+                own, tensors = learner.average.load_state(learner.model, tensors, saved)
+            checkpoint.restore_model(learner.model, own, where=place)
         with _fields_of(file, "optimizer"):
             groups = found.info["optimizer"]
-            restore_optimizer(learner.optimizer, learner.model, found.state, groups)
+            restore_optimizer(learner.optimizer, learner.model, tensors, groups)
         with _fields_of(file, "scaler"):
             learner.engine.load_state(found.info["scaler"])
         self.write_metrics(state)
+        return state
+
+    def restore_all(self, learner: Learner, steps: int) -> TrainState:
+        """Restore as :meth:`restore` does, on every rank; rank 0 alone reads and writes files."""
+        world = learner.engine.world
+        state = TrainState()
+        with world.together():
+            if world.is_first:
+                state = self.restore(learner, steps)
+        if world.size == 1:
+            return state
+        tensors, groups = optimizer_state(learner.optimizer, learner.model)
+        sent = (state, learner.model.state_dict(), tensors, groups, learner.engine.state())
+        state, weights, tensors, groups, scaler = world.of_first(sent)
+        if not world.is_first:
+            learner.model.load_state_dict(weights)
+            restore_optimizer(learner.optimizer, learner.model, tensors, groups)
+            learner.engine.load_state(scaler)
         return state
 
     def write_metrics(self, state: TrainState) -> None:

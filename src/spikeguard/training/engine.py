@@ -1,8 +1,9 @@
-"""Device, precision, gradient scaling and log of a run: the only module with Lightning Fabric.
+"""Device, precision, gradient scaling, ranks and log of a run: the only module with Fabric.
 
 Fabric is imported when an :class:`Engine` is created, because the import is slow. The training loop
 and the attacks inside it both call the plain module under :meth:`Engine.autocast`, so that both
-compute the same numbers.
+compute the same numbers. Only the loss of a step passes through the module that averages gradients
+over ranks (torch's DistributedDataParallel, DDP), so an attack never exchanges any.
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from spikeguard.system.launch_place import Place
+from spikeguard.training.world import ALONE, World, join
+
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Engine", "LogName", "require_log"]
+__all__ = ["Engine", "LogName", "joined", "require_log"]
 
 LogName = Literal["tensorboard"]
 TENSORBOARD = "tensorboard"  # folder of the events in a run folder
@@ -34,26 +39,46 @@ class Engine:
 
     Args:
         precision: "32", "bf16" or "16".
-        log: The run folder, for TensorBoard events in ``tensorboard/``; None logs nothing.
+        log: The run folder, for TensorBoard events in ``tensorboard/``; None logs nothing. Of
+            several ranks the first one logs.
+        world: The ranks that train together.
 
     Raises:
         ValueError: If precision is unknown, or "16" without a CUDA device.
     """
 
-    def __init__(self, precision: str = "32", *, log: Path | None = None):
+    def __init__(self, precision: str = "32", *, log: Path | None = None, world: World = ALONE):
         if precision not in _PRECISION:
             raise ValueError(f"precision is one of {', '.join(_PRECISION)}; got {precision!r}.")
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
         if precision == "16" and accelerator == "cpu":
             raise ValueError("precision '16' needs a CUDA device; use 'bf16' or '32' on a CPU.")
-        self._log = log
+        self.world = world
+        self._log = log = log if world.is_first else None
         loggers = [] if log is None else [_tensorboard(log)]
-        self._fabric = _quiet_fabric(accelerator, _PRECISION[precision], loggers)
+        self._fabric = _quiet_fabric(accelerator, _PRECISION[precision], loggers, world)
         self.device: torch.device = self._fabric.device
 
     def setup(self, model: nn.Module) -> None:
         """Move the model to the device, in place; build its optimiser afterwards."""
-        self._fabric.setup_module(model)
+        if self.world.size == 1:
+            self._fabric.setup_module(model)
+        else:
+            model.to(self.device)
+
+    def reduced(self, loss: nn.Module) -> nn.Module:
+        """Return a module whose gradients are the means over ranks, computed during the backward.
+
+        Args:
+            loss: A module that returns the loss of this rank, with the model inside.
+        """
+        return loss if self.world.size == 1 else self._fabric.setup_module(loss)
+
+    def unreduced(self, loss: nn.Module, enabled: bool) -> AbstractContextManager[None]:
+        """Return a context in which gradients of this rank add up, until a pass outside of it."""
+        if self.world.size == 1 or not enabled:
+            return nullcontext()
+        return self._fabric.no_backward_sync(loss)  # type: ignore[arg-type]
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return a context in which forward passes run in the chosen precision."""
@@ -133,7 +158,73 @@ def _numbers(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
             yield f"{prefix}{name}", float(value)
 
 
-def _quiet_fabric(accelerator: str, precision: str, loggers: list[Any]) -> Fabric:
+@contextmanager
+def joined(place: Place | None) -> Iterator[World]:
+    """Meet the ranks that torchrun or srun started, and part from them at the end of the block.
+
+    Args:
+        place: The place of this process; None if it was started alone.
+
+    Raises:
+        RankLost: If another rank fails or dies in the block.
+        NotJoined: If rank 0 cannot be reached, or ranks are missing.
+    """
+    if place is None:
+        yield ALONE
+        return
+    address, port = place.address, place.port
+    if address is None or port is None:
+        from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+
+        of_job = SLURMEnvironment(auto_requeue=False)
+        address = of_job.main_address if address is None else address
+        port = of_job.main_port if port is None else port
+    with join(place, address, port) as world:
+        yield world
+
+
+def _devices(accelerator: str, world: World) -> dict[str, Any]:
+    """Return Fabric's arguments for one device and ranks that have met already."""
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
+    class Ranks(LightningEnvironment):  # a rank alone ignores what SLURM says about others
+        """Each rank looks like a node with one device, so that SLURM may bind devices to ranks."""
+
+        creates_processes_externally = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._global_rank, self._world_size = world.rank, world.size
+
+        def set_global_rank(self, rank: int) -> None:
+            pass
+
+        def set_world_size(self, size: int) -> None:
+            pass
+
+        def local_rank(self) -> int:
+            return 0
+
+        def node_rank(self) -> int:
+            return world.rank
+
+    found: dict[str, Any] = {"devices": 1, "plugins": [Ranks()]}
+    if world.size == 1:
+        return found
+    if accelerator == "cuda":
+        shown = torch.cuda.device_count()
+        found["devices"] = [world.local_rank if world.local_rank < shown else 0]
+    # The learner keeps buffers equal. Older versions of torch have another name for it.
+    known = signature(nn.parallel.DistributedDataParallel).parameters
+    copied = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    # A step may leave parameters out, such as frozen ones.
+    options: dict[str, Any] = {"find_unused_parameters": True, copied: False}
+    strategy = DDPStrategy(**options)
+    return {**found, "num_nodes": world.size, "strategy": strategy}
+
+
+def _quiet_fabric(accelerator: str, precision: str, loggers: list[Any], world: World) -> Fabric:
     """Build a Fabric without its log messages and warnings on precision and launchers."""
     from lightning_fabric import Fabric
     from lightning_fabric.utilities.warnings import PossibleUserWarning
@@ -146,9 +237,9 @@ def _quiet_fabric(accelerator: str, precision: str, loggers: list[Any]) -> Fabri
             warnings.simplefilter("ignore", PossibleUserWarning)
             fabric = Fabric(
                 accelerator=accelerator,
-                devices=1,
                 precision=precision,  # type: ignore[arg-type]
                 loggers=loggers,
+                **_devices(accelerator, world),
             )
             fabric.launch()
     finally:

@@ -1,11 +1,17 @@
-"""One optimiser step and one validation pass; values that are not finite are rejected."""
+"""One optimiser step and one validation pass; values that are not finite are rejected.
+
+Several ranks share every batch: each takes a contiguous part of it, draws the random numbers that
+one process would draw for that part, and gets the gradients of the whole batch.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Self
+from functools import partial
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +20,37 @@ from spikeguard.attacks.base import AttackError, NoGradientError
 from spikeguard.data.images import Splits
 from spikeguard.defences.objective import Objective
 from spikeguard.defences.piece import Outcome
-from spikeguard.rng import SampleStreams, key, randomness, stream
+from spikeguard.kernels.batch_statistics import shared_statistics
+from spikeguard.rng import SampleStreams, key, part_of_batch, randomness, stream
+from spikeguard.training.averaging import WeightAverage
 from spikeguard.training.divergence import TrainingDiverged, all_finite, bad_term, diagnose
 from spikeguard.training.engine import Engine
 from spikeguard.training.options import TrainOptions
 from spikeguard.training.state import TrainState
 
 __all__ = ["Learner"]
+
+_Sharing = Callable[[], AbstractContextManager[None]]
+
+
+class _Loss(nn.Module):
+    """The objective on some images as a module, whose gradients the engine averages over ranks.
+
+    Args:
+        model: The model, called as it is.
+        objective: The objective.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective):
+        super().__init__()
+        self.model, self.objective = model, objective
+        self.outcome: Outcome | None = None  # of the latest call
+
+    def forward(self, x: Tensor, y: Tensor, weight: float, options: Mapping[str, Any]) -> Tensor:
+        """Return the total loss times a weight."""
+        self.outcome = None  # frees the one before
+        self.outcome = self.objective(self.model, x, y, **options)
+        return self.outcome.total * weight
 
 
 @dataclass(frozen=True)
@@ -36,6 +66,9 @@ class Learner:
         options: Options of the run.
         engine: Device and precision.
         optimizer: Optimiser over the model's parameters.
+        loss: The objective as a module.
+        reduced: The same, with gradients averaged over ranks.
+        average: Average of the weights, updated by each step; None without one.
     """
 
     model: nn.Module
@@ -44,6 +77,9 @@ class Learner:
     options: TrainOptions
     engine: Engine
     optimizer: torch.optim.Optimizer
+    loss: _Loss
+    reduced: nn.Module
+    average: WeightAverage | None = None
 
     @classmethod
     def create(
@@ -57,7 +93,9 @@ class Learner:
         """Move the model to the engine's device and build its optimiser."""
         engine.setup(model)
         optimizer = options.build_optimizer(model)
-        return cls(model, data, objective, options, engine, optimizer)
+        loss = _Loss(model, objective)
+        reduced, average = engine.reduced(loss), options.build_average(model)
+        return cls(model, data, objective, options, engine, optimizer, loss, reduced, average)
 
     @property
     def lr(self) -> float:
@@ -68,7 +106,7 @@ class Learner:
         """Take one optimiser step.
 
         Args:
-            index: Indices of the training images [B].
+            index: Indices of the training images [B], of all ranks together.
             state: Training state; it names the random streams, and the losses are added to it.
             progress: Finished share of the training, in [0, 1].
 
@@ -77,29 +115,47 @@ class Learner:
                 updated.
         """
         seed, device, name = self.options.seed, self.engine.device, (state.epoch, state.batch)
-        x, y = self.data.train.training_batch(index, seed=seed, epoch=state.epoch)
-        if self.data.augment is not None:
-            x = self.data.augment(x, stream(seed, "augment", *name))
+        world = self.engine.world
+        parts = torch.arange(len(index)).chunk(self.options.accumulate)
+        own = self._own(index)
+        x, y = self._images(index, torch.cat(own), name)
         x, y = x.to(device), y.to(device)
         generator = stream(seed, "objective", *name)
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate(progress)
         self.model.train()
         self.optimizer.zero_grad()
+        sizes = [len(places) for places in own]
         with randomness(self.model, stream(seed, "noise", *name, device=device)):
-            parts = self.options.accumulate
-            for x_part, y_part in zip(x.chunk(parts), y.chunk(parts), strict=True):
-                outcome = self._outcome(x_part, y_part, state, progress, generator)
-                self.engine.backward(outcome.total * (len(y_part) / len(y)))
+            for number, (x_part, y_part) in enumerate(
+                zip(torch.split(x, sizes), torch.split(y, sizes), strict=True)
+            ):
+                part, weight = parts[number], world.size * len(y_part) / len(index)
+                sharing = partial(self._sharing, own[number] - part[0], len(part))
+                with self.engine.unreduced(self.reduced, number < len(parts) - 1):
+                    loss = self._loss(x_part, y_part, weight, sharing, state, progress, generator)
+                    with sharing():
+                        self.engine.backward(loss)
                 if self.options.measure_idle:
-                    self._measure_idle(x_part, y_part, outcome, state, progress)
+                    self._measure_idle(x_part, y_part, sharing, state, progress)
+            self.loss.outcome = None
             self.engine.unscale(self.optimizer)
             self._require_finite_update(x, state)
         self.engine.step(self.optimizer)
         self.objective.constrain(self.model, progress, stream(seed, "constrain", *name))
+        if not self.options.sync_batchnorm:
+            self._average_buffers()
+        if self.average is not None:
+            self.average.update(self.model, progress)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return a context in which the model has the averaged weights, if there is an average."""
+        return nullcontext() if self.average is None else self.average.applied(self.model)
 
     def read_ahead(self, index: Tensor, state: TrainState) -> None:
         """Announce the images [B] of the next step, so that files are read meanwhile."""
+        if len(index):
+            index = self._read(index, torch.cat(self._own(index)))
         self.data.train.read_ahead(index, seed=self.options.seed, epoch=state.epoch)
 
     def validate(self, state: TrainState) -> tuple[float | None, float | None]:
@@ -107,7 +163,7 @@ class Learner:
 
         The loss is the objective's: the cross-entropy or the ``fit`` of a piece. Both numbers are
         None without validation images. The model is in evaluation mode. Neuron noise is on; each
-        image gets the same draws in every epoch.
+        image gets the same draws in every epoch. Each rank takes a part of every batch.
 
         Raises:
             TrainingDiverged: If the loss is not finite.
@@ -120,7 +176,10 @@ class Learner:
         _, fit = self.objective.fit
         loss, correct = 0.0, 0
         for start in range(0, len(data), self.options.batch_size):
-            index = torch.arange(start, min(start + self.options.batch_size, len(data)))
+            batch = torch.arange(start, min(start + self.options.batch_size, len(data)))
+            index = self.engine.world.share(batch)
+            if not len(index):  # fewer images than ranks
+                continue
             x, y = (part.to(device) for part in data.batch(index))
             bound = randomness(self.model, streams.take(index))
             with torch.no_grad(), bound, self.engine.autocast():
@@ -129,7 +188,8 @@ class Learner:
             correct += int((logits.argmax(1) == y).sum())
             if not math.isfinite(loss):
                 raise self._diverged(x, state, f"the validation loss is {loss}")
-        return loss / len(data), correct / len(data)
+        loss, found = self.engine.world.sum([loss, correct])
+        return loss / len(data), found / len(data)
 
     def require_finite_weights(self, state: TrainState) -> None:
         """Reject weights and statistics that are not finite; called before validating or saving."""
@@ -138,41 +198,121 @@ class Learner:
             why = "a weight or a statistic is not finite"
             raise self._diverged(x.to(self.engine.device), state, why)
 
-    def _outcome(
-        self, x: Tensor, y: Tensor, state: TrainState, progress: float, generator: torch.Generator
-    ) -> Outcome:
+    def _images(
+        self, index: Tensor, places: Tensor, name: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return this rank's augmented images and labels of a batch.
+
+        Args:
+            index: Indices of the images of the batch [B].
+            places: Places of this rank's images in the batch.
+            name: Epoch and step.
+        """
+        augment, seed = self.data.augment, self.options.seed
+        x, y = self.data.train.training_batch(self._read(index, places), seed=seed, epoch=name[0])
+        if augment is None:
+            return x, y
+        generator = stream(seed, "augment", *name)
+        if len(x) < len(index):
+            with part_of_batch(places, len(index)):
+                return augment(x, generator), y
+        x = augment(x, generator)
+        return (x, y) if self.engine.world.size == 1 else (x[places], y[places])
+
+    def _read(self, index: Tensor, places: Tensor) -> Tensor:
+        """Return which images of a batch are read: all where the augmentation needs them."""
+        if self.engine.world.size == 1:
+            return index
+        whole = self.data.augment is not None and not getattr(self.data.augment, "by_row", False)
+        return index if whole else index[places]
+
+    def _own(self, index: Tensor) -> list[Tensor]:
+        """Return the places of this rank's images in a batch, for each part of it."""
+        parts = torch.arange(len(index)).chunk(self.options.accumulate)
+        return [self.engine.world.share(part) for part in parts]
+
+    @contextmanager
+    def _sharing(self, rows: Tensor, total: int) -> Iterator[None]:
+        """Draw random numbers, and take batch statistics, as one process does for all ranks."""
+        world = self.engine.world
+        if world.size == 1:
+            yield
+            return
+        total_of = world.sum_of if self.options.sync_batchnorm else None
+        with part_of_batch(rows, total), shared_statistics(self.model, total_of):
+            yield
+
+    def _loss(
+        self,
+        x: Tensor,
+        y: Tensor,
+        weight: float,
+        sharing: _Sharing,
+        state: TrainState,
+        progress: float,
+        generator: torch.Generator,
+    ) -> Tensor:
         """Run the objective on images and count its losses; reject losses that are not finite."""
+        options = {
+            "progress": progress,
+            "generator": generator,
+            "epochs_done": state.epoch / self.options.epochs,
+        }
         try:
-            with self.engine.autocast():
-                outcome = self.objective(
-                    self.model,
-                    x,
-                    y,
-                    progress=progress,
-                    generator=generator,
-                    epochs_done=state.epoch / self.options.epochs,
-                )
+            with sharing(), self.engine.autocast():
+                loss: Tensor = self.reduced(x, y, weight, options)
         except NoGradientError:  # an error in the model, not a diverged value
             raise
         except AttackError as error:
             why = f"the attack on the training images failed ({error})"
             raise self._diverged(x, state, why) from error
-        losses = {name: loss.item() for name, loss in outcome.losses.items()}
+        outcome = self.loss.outcome
+        assert outcome is not None
+        losses = {name: value.item() for name, value in outcome.losses.items()}
         term = bad_term(losses)
         if term is not None:
             why = f"loss term {term!r} is {losses[term]}"
             raise self._diverged(outcome.seen.x, state, why, term)
-        state.count(losses, int((outcome.seen.logits.argmax(1) == y).sum()), len(y))
-        state.measure(_numbers(outcome.unweighted), len(y))
-        return outcome
+        correct = int((outcome.seen.logits.argmax(1) == y).sum())
+        groups, count, samples = self._over_ranks(
+            [losses, _numbers(outcome.unweighted)], correct, len(y)
+        )
+        state.count(groups[0], count, samples)
+        state.measure(groups[1], samples)
+        return loss
+
+    def _over_ranks(
+        self, groups: Sequence[Mapping[str, float]], correct: int, samples: int
+    ) -> tuple[Sequence[Mapping[str, float]], int, int]:
+        """Return means over this rank's images as means over those of all ranks; and the counts."""
+        world = self.engine.world
+        if world.size == 1:
+            return groups, correct, samples
+        sums = [value * samples for group in groups for value in group.values()]
+        *sums, found, total = world.sum([*sums, correct, samples])
+        means = iter(value / total for value in sums)
+        return [{name: next(means) for name in group} for group in groups], int(found), int(total)
+
+    @torch.no_grad()
+    def _average_buffers(self) -> None:
+        """Give all ranks the mean of each running statistic."""
+        held = [each for each in self.model.buffers() if each.is_floating_point() and each.numel()]
+        if self.engine.world.size == 1 or not held:
+            return
+        sums = self.engine.world.sum_of(torch.cat([each.double().flatten() for each in held]))
+        means = torch.split(sums / self.engine.world.size, [each.numel() for each in held])
+        for each, mean in zip(held, means, strict=True):
+            each.copy_(mean.view_as(each))
 
     def _measure_idle(
-        self, x: Tensor, y: Tensor, outcome: Outcome, state: TrainState, progress: float
+        self, x: Tensor, y: Tensor, sharing: _Sharing, state: TrainState, progress: float
     ) -> None:
         """Log the terms of weight 0, with random streams of their own."""
         seed, name = self.options.seed, (state.epoch, state.batch)
         noise = stream(seed, "measure", "noise", *name, device=self.engine.device)
-        with randomness(self.model, noise), self.engine.autocast():
+        outcome = self.loss.outcome
+        assert outcome is not None
+        with randomness(self.model, noise), sharing(), self.engine.autocast():
             found = self.objective.measure_idle(
                 self.model,
                 x,
@@ -181,7 +321,8 @@ class Learner:
                 progress=progress,
                 generator=stream(seed, "measure", *name),
             )
-        state.measure(_numbers(found), len(y))
+        (means,), _, samples = self._over_ranks([_numbers(found)], 0, len(y))
+        state.measure(means, samples)
 
     def _require_finite_update(self, x: Tensor, state: TrainState) -> None:
         """Reject gradients and weights that are not finite; called before the weight update."""

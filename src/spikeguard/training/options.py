@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import nn
 
+from spikeguard.training.averaging import WeightAverage
+
 __all__ = ["TrainOptions"]
 
-OptimizerName = Literal["sgd", "adam"]
+OptimizerName = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["cosine", "constant"]
 PrecisionName = Literal["32", "bf16", "16"]
 
@@ -24,13 +26,15 @@ class TrainOptions:
     Args:
         epochs: Passes over the training images, >= 1.
         batch_size: Images per optimiser step, >= 1; the last batch of an epoch may be smaller.
-        optimizer: "sgd" or "adam".
+        optimizer: "sgd", "adam" or "adamw".
         lr: Learning rate at the start, > 0.
-        momentum: Momentum of SGD, in [0, 1); Adam does not use it.
+        momentum: Momentum of SGD, in [0, 1); Adam and AdamW do not use it.
         weight_decay: L2 penalty, >= 0, on all parameters except those that a module lists in its
-            attribute ``undecayed``.
+            attribute ``undecayed``. Of AdamW it is the decay apart from the gradient, times lr.
         schedule: "constant", or "cosine": lr (1 + cos(pi p)) / 2 with p the finished share of all
             optimiser steps, so that the rate changes with every step and ends near 0.
+        warmup: Share of all optimiser steps, in [0, 1), in which the rate rises linearly from 0 to
+            lr; p is then the finished share of the others.
         precision: "32"; "bf16" or "16" for automatic mixed precision ("16" needs a CUDA device).
             Attacks on the training images run in the same precision.
         accumulate: Split each batch into this many parts and add their gradients, to save memory.
@@ -45,6 +49,14 @@ class TrainOptions:
         checkpoint_activations: Keep only the inputs of blocks of layers for the backward pass and
             run the blocks again there: the same training, bit for bit, in less memory and about a
             third more time (see :func:`spikeguard.models.activation_checkpointing.checkpointed`).
+        sync_batchnorm: Where several ranks train together, normalise batches by the statistics of
+            the whole batch, as one process does. False uses those of each rank's share, like
+            ``accumulate``; the running statistics are then the means over ranks.
+        ema: Validate, keep and evaluate an exponential average of the weights after each step
+            instead of the weights; its decay, in (0, 1), see
+            :class:`~spikeguard.training.averaging.WeightAverage`. None keeps the weights.
+        swa: The same with the mean of the weights since this share of the optimiser steps, in
+            [0, 1); not together with ema.
         checkpoint_seconds: Seconds between checkpoints within an epoch, >= 0; 0 saves after every
             step. A checkpoint is also saved at the end of each epoch.
 
@@ -66,8 +78,20 @@ class TrainOptions:
     patience: int | None = None
     measure_idle: bool = False
     checkpoint_activations: bool = False
+    sync_batchnorm: bool = True
+    warmup: float = 0.0
+    ema: float | None = None
+    swa: float | None = None
 
-    added_later: ClassVar[tuple[str, ...]] = ("patience", "measure_idle", "checkpoint_activations")
+    added_later: ClassVar[tuple[str, ...]] = (
+        "patience",
+        "measure_idle",
+        "warmup",
+        "ema",
+        "swa",
+        "sync_batchnorm",
+        "checkpoint_activations",
+    )
 
     def __post_init__(self) -> None:
         for field in ("epochs", "batch_size", "accumulate"):
@@ -85,6 +109,10 @@ class TrainOptions:
                 f"TrainOptions: accumulate={self.accumulate} parts need a batch_size of at least "
                 f"{self.accumulate}, got {self.batch_size}."
             )
+        if not isinstance(self.sync_batchnorm, bool):
+            raise ValueError(
+                f"TrainOptions: sync_batchnorm is true or false, got {self.sync_batchnorm!r}."
+            )
         for field, words in (
             ("optimizer", OptimizerName),
             ("schedule", Schedule),
@@ -101,6 +129,25 @@ class TrainOptions:
             raise ValueError(f"TrainOptions: momentum must be in [0, 1), got {self.momentum:g}.")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise ValueError(f"TrainOptions: weight_decay is >= 0, got {self.weight_decay:g}.")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(
+                f"TrainOptions: warmup is a share of the steps in [0, 1), got {self.warmup:g}."
+            )
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(
+                f"TrainOptions: ema is a decay in (0, 1), such as 0.999, got {self.ema:g}; leave "
+                "it out for no average."
+            )
+        if self.swa is not None and not 0 <= self.swa < 1:
+            raise ValueError(
+                f"TrainOptions: swa is a share of the steps in [0, 1), got {self.swa:g}; leave it "
+                "out for no average."
+            )
+        if self.ema is not None and self.swa is not None:
+            raise ValueError(
+                f"TrainOptions: one average of the weights, got ema={self.ema:g} and "
+                f"swa={self.swa:g}; leave one out."
+            )
         if not (self.checkpoint_seconds >= 0 and math.isfinite(self.checkpoint_seconds)):
             raise ValueError(
                 f"TrainOptions: checkpoint_seconds is >= 0, got {self.checkpoint_seconds:g}."
@@ -126,17 +173,27 @@ class TrainOptions:
         if undecayed:
             rest = [p for p in model.parameters() if p in undecayed]
             groups.append({"params": rest, "weight_decay": 0.0})
-        if self.optimizer == "adam":
-            return torch.optim.Adam(groups, lr=self.lr, weight_decay=self.weight_decay)
+        if self.optimizer != "sgd":
+            kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
+            return kind(groups, lr=self.lr, weight_decay=self.weight_decay)
         return torch.optim.SGD(
             groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
         )
 
     def learning_rate(self, progress: float) -> float:
         """Return the learning rate of the next step at a finished share in [0, 1]."""
+        if progress < self.warmup:
+            return self.lr * progress / self.warmup
         if self.schedule == "constant":
             return self.lr
-        return 0.5 * self.lr * (1 + math.cos(math.pi * progress))
+        done = (progress - self.warmup) / (1 - self.warmup)
+        return 0.5 * self.lr * (1 + math.cos(math.pi * done))
+
+    def build_average(self, model: nn.Module) -> WeightAverage | None:
+        """Return a new average of the weights of ``model``; None where none is asked for."""
+        if self.ema is None and self.swa is None:
+            return None
+        return WeightAverage(model, ema=self.ema, swa=self.swa)
 
 
 def _undecayed(model: nn.Module) -> Iterator[nn.Parameter]:

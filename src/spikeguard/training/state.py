@@ -59,7 +59,7 @@ class TrainState:
             value = stored[name]
             if not isinstance(value, kinds.get(name, int)) or isinstance(value, bool):
                 raise ValueError(f"position.{name} cannot be {value!r}")
-        most = {"epoch": epochs, "batch": steps - 1}
+        most = {"epoch": epochs, "batch": steps}  # all steps: stopped before the validation
         for name in ("epoch", "batch", "samples", "correct", "seconds"):
             if not 0 <= stored[name] <= most.get(name, math.inf):
                 raise ValueError(f"position.{name}={stored[name]} is out of range")

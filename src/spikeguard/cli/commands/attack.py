@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,11 +16,12 @@ from spikeguard.cli.console import (
     note,
     numbers,
     progress,
+    progress_board,
     say,
     words,
 )
 from spikeguard.cli.json_output import AsJson, write_result
-from spikeguard.cli.one_writer import one_writer
+from spikeguard.cli.ranks import Together, run_by_ranks, together
 from spikeguard.config.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from spikeguard.evaluation.rescoring import Rescored
     from spikeguard.runs.transfer import StoredInputs
 
-__all__ = ["attack", "require_one"]
+__all__ = ["attack", "require_one", "require_suites"]
 
 Repeated = Annotated[
     list[str] | None,
@@ -44,7 +46,7 @@ FrameworkName = Literal["auto", "spikingjelly", "snntorch", "norse", "stateless"
 ReadoutName = Literal["mean", "sum", "last", "max"]
 
 
-@one_writer
+@run_by_ranks
 def attack(
     run: Path | None = None,
     /,
@@ -68,6 +70,7 @@ def attack(
     tune: bool | None = None,
     seed: int | None = None,
     jobs: int = 1,
+    device: Literal["cpu", "cuda"] | None = None,
     rescore: bool = False,
     transfer: Path | None = None,
     check: bool = True,
@@ -78,7 +81,8 @@ def attack(
     """Attack a trained run or a foreign model; print clean, per-attack and worst-case accuracy.
 
     Options that are left out come from the evaluate section of the run's recipe. A finished attack
-    is loaded, an interrupted one continues where it stopped.
+    is loaded, an interrupted one continues where it stopped. Ranks of torchrun or srun, and tasks
+    of a SLURM array, share the images.
 
     Args:
         run: Run folder; or --model.
@@ -86,14 +90,15 @@ def attack(
             package.module:function; the function takes no arguments. Its code runs. Or a NIR file,
             as nir:FILE.
         weights: Its state dict, .safetensors or a torch file that holds only tensors.
-        T: Time steps of the network.
+        T: Time steps of the network. With RUN, other ones than it was trained with; the results are
+            apart from those at its own T, in RUN/on/T<T>.
         framework: Framework of the network; detected when left out.
         readout: How outputs over time become logits; their mean when left out.
         data: Images to attack: a data set (see 'spikeguard list datasets'), an .npz file with x
             and y, an .npy file beside its labels.npy, a folder of images by class, or
             module:function, whose code runs. With RUN, other images than the run's test images:
             --data CIFAR-10-C/fog.npy
-        out: Folder for the results; runs/<model>, or RUN/on/<data>, when left out.
+        out: Folder for the results; runs/<model>, or RUN/on/<data> or RUN/on/T<T>, when left out.
         suite: Attack suites (see 'spikeguard list suites'), or package.module:Attack with --plugin;
             repeated or with commas.
         attack: An attack by name with its settings, such as "mtpgd steps=40 momentum=0.9 eot=3" or
@@ -115,6 +120,7 @@ def attack(
         seed: Seed of the attacks' random numbers; the run's seed when left out, 0 for --model.
             Results of another seed are stored beside the others.
         jobs: Number of processes of one thread each; results do not depend on it.
+        device: Where RUN is attacked; the first GPU if there is one, when left out.
         rescore: Run no attack: load the worst-case inputs of finished attacks and score them again.
         transfer: Score the stored worst-case inputs of this run on the model before each attack,
             such as --transfer runs/mine for a file exported from it; with --rescore, only these.
@@ -131,7 +137,11 @@ def attack(
     from spikeguard.storage.run_folder import ATTACKS
 
     only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
-    require_one(run, model, {**only, "out": None if data else out})
+    apart = data is not None or T is not None  # the results of RUN have a folder of their own
+    own = {**only, "T": None, "out": None if apart else out}
+    require_one(run, model, own)
+    if run is not None and T is not None and data is not None:
+        raise ConfigError("--T: a run is attacked with other steps or on other data, got both.")
     lines = parsed_threats(threat, eps, norm)
     changes = {
         "suite": words(suite) if suite else [] if attack else None,
@@ -147,28 +157,34 @@ def attack(
     }
     plugins = allowed_plugins(plugin, data)
     if run is not None:
-        subject = _of_run(run, data_root, plugins, changes, data, out)
+        subject = _of_run(run, data_root, plugins, changes, data, T, out, device)
     else:
         assert model is not None
         options = {**only, "data": data, "out": out, "data_root": data_root, "plugins": plugins}
         options["check"] = check
         asked = EvaluateSection().changed(**changes)
-        _require_suites(asked, plugins)  # before anything is written
+        require_suites(asked, plugins)  # before anything is written
         _stored(transfer, changes, asked, plugins)
         subject = _of_foreign_model(model, options, changes)
     plans = [subject.plan.changed(norm=n, eps=[radius]) for n, radius in lines] or [subject.plan]
     for each in plans:
-        _require_suites(each, plugins)  # all of them, before the first runs
+        require_suites(each, plugins)  # all of them, before the first runs
     inputs = [_stored(transfer, changes, each, plugins) for each in plans]
     if tune:
         require_tunable(subject.plan)
-    folder, agreed = subject.path / ATTACKS, True
+    folder, agreed, ranks = subject.path / ATTACKS, True, together()
+    left = set() if ranks is None else _run_together(subject, plans, ranks, plugins, check)
+    if ranks is not None and not ranks.leads:
+        return 0
     results: list[dict[str, object]] = []
     each_plan = zip(plans, inputs, strict=True)
     for name, plan, stored in ((name, p, s) for p, s in each_plan for name in p.runs):
         for radius in plan.eps:
             what = f"{name}, {threat_text(plan.norm, radius)}"
             place = {"suite": name, "norm": plan.norm, "eps": radius}
+            if (name, plan.norm, radius) in left:
+                say(f"{_kind(name)} {what}: its last images are with other tasks; no result yet")
+                continue
             model_, images = subject.model, subject.data
             if stored is not None:
                 moved = stored.score(model_, images.test, name, radius)
@@ -207,6 +223,45 @@ def attack(
     if json:
         write_result("attack", {"folder": folder, "results": results})
     return 0 if agreed else 1
+
+
+def _run_together(
+    subject: _Subject,
+    plans: Sequence[EvaluateSection],
+    ranks: Together,
+    plugins: Plugins,
+    check: bool,
+) -> set[tuple[str, str, float]]:
+    """Run all attacks together with other ranks; return suite, norm and radius of those left."""
+    from spikeguard.cli.threat_option import threat_text
+    from spikeguard.runs.attack_job import AttackJob
+    from spikeguard.runs.shared_attack import SharedAttack, run_together
+    from spikeguard.storage.run_folder import ATTACKS
+
+    wanted = [(name, plan, eps) for plan in plans for name in plan.runs for eps in plan.eps]
+    note(f"{ranks.rank}: images are shared through {ranks.claims.folder}")
+    with progress_board() as board:
+        shared = {
+            (name, plan.norm, eps): SharedAttack(
+                AttackJob.of(
+                    *(subject.model, subject.data, name),
+                    eps=eps,
+                    plan=plan,
+                    seed=subject.seed,
+                    folder=subject.path / ATTACKS,
+                    plugins=plugins,
+                ),
+                ranks.claims,
+                ranks.rank.size,
+                check=check,
+                announce=note if ranks.leads else None,
+                progress=partial(board, f"attack with {name}, {threat_text(plan.norm, eps)}"),
+            )
+            for name, plan, eps in wanted
+        }
+        ranks.began = True
+        run_together(list(shared.values()), wait=not ranks.rank.in_array)
+    return {place for place, each in shared.items() if not each.job.is_stored}
 
 
 def _stored(
@@ -264,7 +319,7 @@ def require_one(run: Path | None, model: str | None, only: Mapping[str, object])
         raise ConfigError(f"--{given} goes with {other}; a run has its own.")
 
 
-def _require_suites(plan: EvaluateSection, plugins: Plugins) -> None:
+def require_suites(plan: EvaluateSection, plugins: Plugins) -> None:
     """Reject unknown suites and attacks, radii that they reject, and parts that are no attacks."""
     from spikeguard.attacks.suites import suite
     from spikeguard.config.attack_lines import build_attack
@@ -300,21 +355,39 @@ def _of_run(
     plugins: Plugins,
     changes: Mapping[str, object],
     data: str | None,
+    T: int | None,
     out: Path | None,
+    device: str | None,
 ) -> _Subject:
     from spikeguard.runs.other_data import run_on_data
+    from spikeguard.runs.other_steps import run_at_steps
     from spikeguard.runs.run import Run
 
-    loaded = Run.load(run, data_root=data_root, plugins=plugins)
+    where = _device(device)
+    loaded = Run.load(run, data_root=data_root, plugins=plugins, device=where)
     seed = loaded.recipe.seed
     plan = loaded.recipe.evaluate
     plan = plan.changed(**_other_than(seed if plan.seed is None else plan.seed, changes))
     if data is not None:
         plan = plan.model_copy(update={"limit": changes["limit"]})  # the recipe's is of its images
-        _require_suites(plan, plugins)  # before anything is written
+        require_suites(plan, plugins)  # before anything is written
         other = run_on_data(loaded, data, out=out, limit=plan.limit)
         return _Subject(other.path, other.model, other.data, plan, seed, other.reload)
+    if T is not None:
+        require_suites(plan, plugins)  # before anything is written
+        other = run_at_steps(loaded, T, out=out)
+        return _Subject(other.path, other.model, other.data, plan, seed, other.reload)
     return _Subject(run, loaded.model, loaded.data, plan, seed, loaded.reload)
+
+
+def _device(wanted: str | None) -> str:
+    """Return the device of an attack on a run: the one that training would choose."""
+    import torch
+
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise ConfigError("--device cuda: torch sees no CUDA device; leave it out for the CPU.")
+    return wanted or ("cuda" if there else "cpu")
 
 
 def _of_foreign_model(

@@ -16,6 +16,7 @@ from spikeguard.cli.commands.attack import FrameworkName, ReadoutName, Steps, re
 from spikeguard.cli.console import Plugin, allowed_plugins, note, numbers, progress, say, width
 from spikeguard.cli.json_output import AsJson, write_result
 from spikeguard.cli.one_writer import one_writer
+from spikeguard.cli.ranks import first_rank_only
 from spikeguard.config.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class _Judged(TypedDict):
     max_gap: float
 
 
+@first_rank_only
 @one_writer
 def audit(
     run: Path | None = None,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from spikeguard.sweeps.space import Dimension
     from spikeguard.sweeps.table import Outcome
 
-__all__ = ["number_text", "seconds_of", "seeds_of", "sweep"]
+__all__ = ["fields_of", "number_text", "seconds_of", "seeds_of", "sweep"]
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -93,7 +93,7 @@ def sweep(
     from spikeguard.sweeps.trial import Plan
 
     plugins = allowed_plugins(plugin)
-    changes, dimensions = _split(fields)
+    changes, dimensions = fields_of(fields)
     best, least, more = (words(given or []) for given in (maximise, minimise, measure))
     metrics = {text: parse_metric(text) for text in dict.fromkeys([*best, *least, *more])}
     loaded = load_recipe(recipe, changes, plugins=plugins)
@@ -149,7 +149,7 @@ def seconds_of(text: str | None) -> float | None:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def _split(fields: Sequence[str]) -> tuple[list[str], tuple[Dimension, ...]]:
+def fields_of(fields: Sequence[str]) -> tuple[list[str], tuple[Dimension, ...]]:
     """Return the changes to the recipe, and the fields that vary."""
     from spikeguard.sweeps.space import changes_of, parse_dimension
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,11 +11,22 @@ from cyclopts import Parameter
 
 from spikeguard.cli.console import Plugin, allowed_plugins, note, progress, say
 from spikeguard.cli.json_output import AsJson, write_result
+from spikeguard.system.launch_place import Place, this_place
+
+if TYPE_CHECKING:
+    from spikeguard.training.world import World
 
 if TYPE_CHECKING:
     from spikeguard.config.schema import Recipe
 
 __all__ = ["train"]
+
+
+def joined(place: Place) -> AbstractContextManager[World]:
+    """Meet the other ranks; imports torch."""
+    from spikeguard.training.engine import joined as meet
+
+    return meet(place)
 
 
 def train(
@@ -31,6 +43,8 @@ def train(
     data_root: Path | None = None,
 ) -> int:
     """Train the network of a recipe.
+
+    Started by torchrun or by srun, the processes train one network together.
 
     Args:
         recipe: A YAML file, or a recipe that ships with SpikeGuard (see 'spikeguard list recipes').
@@ -50,24 +64,29 @@ def train(
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
     from spikeguard.config.schema import load_recipe
-    from spikeguard.runs.recipe_training import train_recipe
 
-    plugins = allowed_plugins(plugin, data)
-    named = [] if data is None else [f"data.name={dumps(data)}"]
-    loaded = load_recipe(recipe, [*named, *changes], plugins=plugins)
-    if dry_run:
-        return _dry_run(loaded, data_root, json)
-    path = Path("runs") / loaded.name if out is None else out
-    with progress("train") as update:
-        result = train_recipe(
-            loaded,
-            path,
-            resume=resume,
-            data_root=data_root,
-            log=log,
-            progress=update,
-            announce=note,
-        )
+    place = this_place()
+    with joined(place) if place is not None else nullcontext() as world:
+        with nullcontext() if world is None else world.together():
+            plugins = allowed_plugins(plugin, data)
+            named = [] if data is None else [f"data.name={dumps(data)}"]
+            loaded = load_recipe(recipe, [*named, *changes], plugins=plugins)
+        if dry_run:
+            return _dry_run(loaded, data_root, json)
+        path = Path("runs") / loaded.name if out is None else out
+        from spikeguard.runs.recipe_training import train_recipe
+
+        with progress("train") as update:
+            result = train_recipe(
+                loaded,
+                path,
+                resume=resume,
+                data_root=data_root,
+                log=log,
+                progress=update,
+                announce=note,
+                world=world,
+            )
     note("")
     say(f"run folder     {path}")
     if result.val_accuracy is None:

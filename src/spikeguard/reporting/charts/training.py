@@ -133,9 +133,11 @@ def _beside(epoch: Epoch) -> list[str]:
 
 
 def _word(loss: str) -> str:
-    return {"cross_entropy": "cross-entropy", "mse_rates": "mean squared error of rates"}.get(
-        loss, loss
-    )
+    return {
+        "cross_entropy": "cross-entropy",
+        "label_smoothing": "cross-entropy, smoothed labels",
+        "mse_rates": "mean squared error of rates",
+    }.get(loss, loss)
 
 
 def _log_axis(figure: go.Figure, title: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.membrane import MembraneHistogram
 from spikeguard.auditing.findings import Verdict
+from spikeguard.certification.result import Certification
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.schema import Recipe, load_recipe
 from spikeguard.config.trained_recipe import require_trained_recipe
@@ -17,6 +18,7 @@ from spikeguard.reporting.readers.analyses import read_analyses
 from spikeguard.reporting.readers.attack_results import AttackResult, read_attacked
 from spikeguard.reporting.readers.audit import read_audited, read_evidence
 from spikeguard.reporting.readers.audit_evidence import Evidence
+from spikeguard.reporting.readers.certificates import read_certificates
 from spikeguard.reporting.readers.foreign_model import ForeignModelCard, read_foreign_model
 from spikeguard.reporting.readers.json_files import read_json
 from spikeguard.reporting.readers.training import Epoch, TrainingResult, read_epochs, read_trained
@@ -26,6 +28,7 @@ from spikeguard.storage.run_folder import (
     ANALYSIS,
     ATTACKS,
     AUDIT,
+    CERTIFICATES,
     CHECKPOINTS,
     ENVIRONMENT,
     MEMBRANE,
@@ -57,6 +60,7 @@ class Network:
         evidence: The curves that the audit stored.
         membrane: Histogram of the membrane potentials.
         analyses: Stored measurements by file name without suffix.
+        certificates: Certified radii, and attacks on the same smoothed classifier.
     """
 
     path: Path
@@ -72,6 +76,7 @@ class Network:
     evidence: Evidence
     membrane: MembraneHistogram | None
     analyses: Mapping[str, Measurement] = field(default_factory=dict)
+    certificates: tuple[Certification, ...] = ()
 
     @property
     def data(self) -> str:
@@ -129,6 +134,7 @@ def _network(path: Path, label: str, source: Recipe | ForeignModelCard) -> Netwo
         evidence=Evidence() if audited is None else read_evidence(audit, audited),
         membrane=_membrane(membrane, weights) if membrane.exists() else None,
         analyses=read_analyses(path / ANALYSIS, weights),
+        certificates=read_certificates(path / CERTIFICATES, weights),
     )
 
 

@@ -1,0 +1,66 @@
+"""SIGTERM, as a scheduler sends it before it takes a machine away: deferred to a good moment."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["Termination", "termination_deferred"]
+
+
+class Termination:
+    """A SIGTERM that was deferred.
+
+    Attributes:
+        requested: Whether the signal arrived.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: object = None
+
+    def deliver(self) -> None:
+        """Handle the signal now, as it would have been handled without the deferral.
+
+        Returns only if the handler of the surrounding program lets it go on.
+        """
+        self.requested = False
+        if threading.current_thread() is threading.main_thread():
+            with _handled_by(self._before):
+                signal.raise_signal(signal.SIGTERM)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:  # a second signal does not wait
+            self.deliver()
+        self.requested = True
+
+
+@contextmanager
+def termination_deferred() -> Iterator[Termination]:
+    """Keep SIGTERM from ending the block; the block looks at ``requested`` and calls ``deliver``.
+
+    A signal that was not delivered is handled at the end of the block, a second one at once.
+    Outside the main thread, and where SIGTERM is ignored, nothing is deferred.
+    """
+    found = Termination()
+    found._before = signal.getsignal(signal.SIGTERM)
+    ignored = found._before in (signal.SIG_IGN, None)
+    if ignored or threading.current_thread() is not threading.main_thread():
+        yield found
+        return
+    with _handled_by(found._note):
+        yield found
+    if found.requested:
+        found.deliver()
+
+
+@contextmanager
+def _handled_by(handler: object) -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, handler)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,177 @@
+"""launch: scripts and commands, checked before they are printed, and run by stand-ins of SLURM."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spikeguard.cli.entry import app, main
+from tests.drill.runs import TINY, content
+from tests.toys.slurm import JOB, install
+
+ROOT = Path(__file__).parents[2]
+SMALL = [*TINY, "data.test_limit=12"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trained") / "run"
+    assert main(["train", "demo/vanilla", *SMALL, "--out", str(path)]) == 0
+    return path
+
+
+def printed(capsys, *words):
+    capsys.readouterr()
+    assert main(["launch", *map(str, words)]) == 0
+    return capsys.readouterr().out
+
+
+def command_in(script):
+    """Return the words that srun starts in a script."""
+    text = script.replace("\\\n", " ")
+    (line,) = [line for line in text.splitlines() if line.startswith("srun")]
+    return shlex.split(line.rstrip("& "))
+
+
+def test_the_command_of_torchrun_is_one_that_a_shell_reads_back(capsys):
+    words = ["train", "demo/at", "model.T=2", "--out", "runs/a name"]
+    line = printed(capsys, "torchrun", "--processes", 4, "--", *words)
+    found = shlex.split(line)
+    assert found[:3] == ["torchrun", "--standalone", "--nproc-per-node=4"]
+    assert found[3:] == ["-m", "spikeguard", *words]
+    line = printed(capsys, "torchrun", "--nodes", 2, "--rendezvous", "node7", "--", *words)
+    assert {"--nnodes=2", "--rdzv-endpoint=node7:29500"} <= set(shlex.split(line))
+
+
+def test_a_script_asks_for_what_was_given(capsys):
+    options = ["--nodes", 2, "--tasks", 4, "--cpus", 8, "--gpus", 4, "--time", "1-12:00:00"]
+    options += ["--partition", "long", "--account", "me"]
+    script = printed(capsys, "slurm", *options, "--", "train", "demo/at")
+    for line in ("nodes=2", "ntasks-per-node=1", "cpus-per-task=32", "gpus-per-node=4"):
+        assert f"#SBATCH --{line}\n" in script
+    for line in ("time=1-12:00:00", "partition=long", "account=me", "signal=B:USR1@120", "requeue"):
+        assert f"#SBATCH --{line}\n" in script
+    words = command_in(script)
+    assert words[words.index("-m") :][:2] == ["-m", "torch.distributed.run"]
+    assert {"--nproc-per-node=4", "--nnodes=2", "--rdzv-endpoint=$first:$port"} <= set(words)
+    assert words[-4:] == ["spikeguard", "train", "demo/at", "--resume"]
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_ranks_of_attack_are_tasks_of_srun_and_its_options_stay_its_own(trained, capsys):
+    words = ["attack", trained, "--suite", "quick", "--json"]
+    script = printed(capsys, "slurm", "--tasks", 3, "--cpus", 2, "--", *words)
+    assert "#SBATCH --ntasks-per-node=3\n" in script and "#SBATCH --cpus-per-task=2\n" in script
+    assert command_in(script)[-len(words) :] == [str(word) for word in words]
+    assert "torch.distributed" not in script
+
+
+def test_workers_of_a_sweep_and_of_a_map_are_an_array(capsys):
+    sweep = ["sweep", "demo/vanilla", "neuron.v_th=0.5,1", "--maximise", "accuracy"]
+    plane = ["map", "demo/vanilla", "--x", "neuron.tau=2,4", "--y", "neuron.v_th=0.5,1"]
+    for words in (sweep, plane):
+        script = printed(capsys, "slurm", "--array", 3, "--no-requeue", "--", *words)
+        assert "#SBATCH --array=0-2\n" in script and "#SBATCH --no-requeue\n" in script
+        assert "scontrol requeue" not in script and command_in(script)[-len(words) :] == words
+
+
+def test_a_container_runs_the_command(capsys):
+    words = ["--gpus", 1, "--container", "spikeguard.sif", "--", "train", "demo/at"]
+    assert "apptainer exec --nv spikeguard.sif python" in printed(capsys, "slurm", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--", "train", "demo/att"], "unknown recipe 'demo/att'. Did you mean 'demo/at'?"),
+        (["--", "train", "demo/at", "model.neuron.v_thh=1"], "Did you mean 'v_th'?"),
+        (["--", "train", "demo/at", "--resum"], "--resum"),
+        (["--", "attack", "runs/none"], "runs/none: no such run folder"),
+        (["--", "attack", "RUN", "--suite", "qiuck"], "unknown suite 'qiuck'"),
+        (["--", "attack", "RUN", "--eps", "8"], "8"),
+        (["--", "trian", "demo/at"], "Did you mean 'train'?"),
+        (["--", "sweep", "demo/at", "neuron.v_thh=1,2"], "Did you mean 'v_th'?"),
+        ([], "no command; write '-- COMMAND ...'"),
+        (["--array", "2", "--", "train", "demo/at"], "--array: for attack, sweep and map"),
+        (["--tasks", "2", "--", "audit", "RUN"], "audit runs in one process"),
+        (["--tasks", "0", "--", "train", "demo/at"], "--tasks: a whole number >= 1, got 0"),
+        (["--time", "soon", "--", "train", "demo/at"], "--time: minutes, H:MM:SS"),
+        (["--account", "a\nb", "--", "train", "demo/at"], "--account: letters, digits"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_one_line_and_nothing_is_printed(words, line, trained, capsys):
+    given = [str(trained) if word == "RUN" else word for word in words]
+    capsys.readouterr()
+    assert main(["launch", "slurm", *given]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and line in shown.err and len(shown.err.splitlines()) == 1
+    assert shown.err.startswith("spikeguard launch: ")
+
+
+def test_without_a_cluster_submitting_is_one_line(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["launch", "slurm", "--submit", "--", "train", "demo/at"]) == 2
+    assert "--submit: no sbatch on this machine" in capsys.readouterr().err
+
+
+def test_every_checked_command_exists():
+    from spikeguard.cli.command_check import _CHECKS
+
+    assert all(name in app for name in _CHECKS)
+
+
+def submitted(words, options, folder, monkeypatch, *, warn=None):
+    """Submit a command to the stand-ins; return what happened, line by line."""
+    for name, value in install(folder).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    monkeypatch.delenv("PYTEST_CURRENT_TEST", raising=False)
+    if warn is not None:
+        monkeypatch.setenv("STAND_IN_WARN", str(warn))
+    assert main(["launch", "slurm", *options, "--submit", "--", *map(str, words)]) == 0
+    return (folder / "events").read_text().splitlines()
+
+
+@pytest.mark.slow
+def test_two_preempted_array_tasks_are_queued_again_and_leave_the_bits_of_one(
+    trained, tmp_path, monkeypatch, capsys
+):
+    """The signal comes when the first shard is stored; both tasks end, are queued again, finish."""
+    attack = ["--suite", "surrogates", "--eps", "0.05"]
+    alone, run = (shutil.copytree(trained, tmp_path / name) for name in ("alone", "run"))
+    assert main(["attack", str(alone), *attack]) == 0
+    capsys.readouterr()
+    events = submitted(
+        *(["attack", run, *attack], ["--array", "2"], tmp_path / "slurm", monkeypatch),
+        warn=run / "attacks" / "*" / ".parts" / "*.npz",
+    )
+    assert capsys.readouterr().out == f"Submitted batch job {JOB}\n"
+    for job in (JOB, JOB + 1):
+        assert f"job {job} was sent USR1" in events and f"job {job} is queued again" in events
+        assert f"job {job} ended with 0" in events and f"job {job} ended again with 0" in events
+    assert content(run) == content(alone)
+
+
+@pytest.mark.slow
+def test_a_preempted_training_is_queued_again_and_ends_with_the_same_weights(
+    trained, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    events = submitted(
+        *(["train", "demo/vanilla", *SMALL, "--out", run], [], tmp_path / "slurm", monkeypatch),
+        warn=run / "checkpoints" / "last",
+    )
+    assert f"job {JOB} was sent USR1" in events and f"job {JOB} is queued again" in events
+    assert f"job {JOB} ended again with 0" in events
+    assert content(run) == content(trained)
+    assert "terminated; continue with" in (tmp_path / "slurm" / f"job-{JOB}.out").read_text()
+
+
+def test_the_interpreter_of_the_script_is_this_one(capsys):
+    assert sys.executable in printed(capsys, "slurm", "--", "train", "demo/at")
+    assert os.access(sys.executable, os.X_OK)

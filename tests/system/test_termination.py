@@ -1,0 +1,70 @@
+"""SIGTERM is deferred, delivered where the block asks for it, and never lost."""
+
+import signal
+
+import pytest
+
+from spikeguard.system.termination import termination_deferred
+
+
+class Handled(Exception):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def raising():
+    def handle(number, frame):
+        raise Handled
+
+    before = signal.signal(signal.SIGTERM, handle)
+    yield handle
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_the_signal_waits_for_the_block_to_deliver_it(raising):
+    done = []
+    with pytest.raises(Handled), termination_deferred() as termination:
+        assert not termination.requested
+        signal.raise_signal(signal.SIGTERM)
+        done.append("saved")
+        assert termination.requested
+        termination.deliver()
+        done.append("never")
+    assert done == ["saved"] and signal.getsignal(signal.SIGTERM) is raising
+
+
+def test_a_second_signal_does_not_wait():
+    done = []
+    with pytest.raises(Handled), termination_deferred():
+        signal.raise_signal(signal.SIGTERM)
+        done.append("first")
+        signal.raise_signal(signal.SIGTERM)
+        done.append("never")
+    assert done == ["first"]
+
+
+def test_an_undelivered_signal_takes_effect_after_the_block():
+    done = []
+    with pytest.raises(Handled):
+        with termination_deferred():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("inside")
+        done.append("never")
+    assert done == ["inside"]
+
+
+def test_a_handler_that_returns_lets_the_block_go_on():
+    seen = []
+    signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    with termination_deferred() as termination:
+        signal.raise_signal(signal.SIGTERM)
+        termination.deliver()
+        assert not termination.requested
+    assert seen == [signal.SIGTERM]
+
+
+def test_an_ignored_signal_stays_ignored():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with termination_deferred() as termination:
+        signal.raise_signal(signal.SIGTERM)
+        assert not termination.requested

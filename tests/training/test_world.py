@@ -1,0 +1,65 @@
+"""The ranks of a training: one alone, batches they cannot divide, ranks that do not come."""
+
+import pytest
+import torch
+
+from spikeguard.system.launch_place import Place
+from spikeguard.training.options import TrainOptions
+from spikeguard.training.trainer import _require_parts
+from spikeguard.training.world import ALONE, NotJoined, World, join
+from tests.toys.rank_jobs import free_port
+
+
+def test_a_process_alone_keeps_its_values():
+    assert ALONE.sum([1.0, 2.0]) == [1.0, 2.0] and ALONE.gather("a") == ["a"]
+    assert ALONE.is_first and not ALONE.any(False) and ALONE.of_first(3) == 3
+    with pytest.raises(KeyError), ALONE.together():
+        raise KeyError("a")
+
+
+@pytest.mark.parametrize("count", [4, 7, 8])
+def test_the_shares_of_all_ranks_are_the_rows_in_order(count):
+    rows = torch.arange(count)
+    shares = [World(Place(rank, 4, rank)).share(rows) for rank in range(4)]
+    assert torch.equal(torch.cat(shares), rows)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "accumulate", "message"),
+    [
+        (90, 10, 1, "batch_size 10 does not divide by 4 ranks; take train.batch_size 8 or 12"),
+        (90, 2, 1, "take train.batch_size 4, or another number"),
+        (96, 12, 2, "4 ranks times 2 parts .accumulate.; take train.batch_size 8 or 16"),
+        (91, 8, 1, "the last batch of an epoch has 3 of 91 images, too few for 4 ranks"),
+        (92, 8, 2, "the last batch of an epoch has 4 of 92 images"),
+    ],
+)
+def test_batches_that_the_ranks_cannot_divide_are_rejected(images, batch, accumulate, message):
+    options = TrainOptions(batch_size=batch, accumulate=accumulate)
+    with pytest.raises(ValueError, match=message):
+        _require_parts(images, options, World(Place(0, 4, 0)))
+
+
+def test_batches_that_they_can_divide_are_accepted():
+    for images, batch in ((92, 8), (95, 12), (8, 16)):
+        _require_parts(images, TrainOptions(batch_size=batch), World(Place(0, 4, 0)))
+
+
+def test_a_missing_rank_is_named():
+    place = Place(0, 2, 0)
+    with (
+        pytest.raises(NotJoined, match=r"1 of 2 ranks did not come .* within 0.2 s: 1;") as error,
+        join(place, "127.0.0.1", free_port(), seconds=0.2),
+    ):
+        pass
+    assert error.value.must_show
+
+
+def test_an_unreachable_rank_0_is_named():
+    port = free_port()
+    with (
+        pytest.raises(NotJoined, match=rf"rank 3 of 4 on .* cannot reach rank 0 at .*:{port}"),
+        join(Place(3, 4, 1), "127.0.0.1", port, seconds=0.2),
+    ):
+        pass
