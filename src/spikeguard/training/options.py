@@ -44,7 +44,8 @@ class TrainOptions:
             otherwise, so this costs the passes that it would need; the weights stay the same.
         checkpoint_activations: Keep only the inputs of blocks of layers for the backward pass and
             run the blocks again there: the same training, bit for bit, in less memory and with one
-            more forward pass for each backward pass (see :func:`spikeguard.models.activation_checkpointing.checkpointed`).
+            more forward pass for each backward pass; see
+            :func:`spikeguard.models.activation_checkpointing.checkpointed`.
         checkpoint_seconds: Seconds between checkpoints within an epoch, >= 0; 0 saves after every
             step. A checkpoint is also saved at the end of each epoch.
 
