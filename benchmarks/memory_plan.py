@@ -30,7 +30,6 @@ CASES = {  # recipe, pixels, changes; the images are made, and none is read from
     ],
     "SEW-18, 64 pixels": ["imagenet/sew18", 64, "train.batch_size=6", "train.precision=32"],
     "SEW-18, 64 pixels, bf16": ["imagenet/sew18", 64, "train.batch_size=6"],
-    "SEW-50, 64 pixels": ["imagenet/sew50", 64, "train.batch_size=4", "train.precision=32"],
 }
 HERE = ["data.name=digits", "data.size=", "data.augment=", "evaluate.limit=4"]  # not loaded
 

@@ -13,6 +13,7 @@ import spikeguard as sg
 from spikeguard.cli import main
 from spikeguard.training.trainer import train
 from tests.toys.event_frames import dots, trained
+from tests.toys.photos import write_photo
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -99,6 +100,9 @@ def own(page: Path, names: dict) -> dict:
     if page.parent.name == "attacks" and page.stem in EVENT_ATTACKS:
         x, y = dots(4).batch(slice(4))
         return {"model": trained(), "x": x, "y": y}
+    if page.name == "data.md":
+        for place, name in enumerate(("cat", "dog")):
+            write_photo(Path("photos") / name / "001.jpeg", place)
     if page.name == "models.md":
         return {"x": torch.rand(1, 3, 32, 32)}
     if page.name == "report.md":

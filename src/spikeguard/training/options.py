@@ -47,8 +47,9 @@ class TrainOptions:
         measure_idle: Also log the unweighted terms of pieces of weight 0. Such a piece is skipped
             otherwise, so this costs the passes that it would need; the weights stay the same.
         checkpoint_activations: Keep only the inputs of blocks of layers for the backward pass and
-            run the blocks again there: the same training, bit for bit, in less memory and about a
-            third more time (see :func:`spikeguard.models.activation_checkpointing.checkpointed`).
+            run the blocks again there: the same training, bit for bit, in less memory and with one
+            more forward pass for each backward pass; see
+            :func:`spikeguard.models.activation_checkpointing.checkpointed`.
         sync_batchnorm: Where several ranks train together, normalise batches by the statistics of
             the whole batch, as one process does. False uses those of each rank's share, like
             ``accumulate``; the running statistics are then the means over ranks.
