@@ -111,8 +111,10 @@ def speed(args):
         for ranks in counts:
             strong = measured(name, ranks, images, args)
             alone = strong if alone is None else alone
-            weak = measured(name, ranks, images * ranks, args)
-            own = measured(name, ranks, images, args, shared=False)
+            weak = own = strong
+            if ranks > 1:
+                weak = measured(name, ranks, images * ranks, args)
+                own = measured(name, ranks, images, args, shared=False)
             gains = f"{alone / strong:.2f} | {ranks * alone / weak:.2f} | {alone / own:.2f}"
             print(f"| {name} | {ranks} | {images} | {strong:.0f} | {gains} |", flush=True)
 
