@@ -1,6 +1,6 @@
 """How a training scales over processes: a model of one step, checked on CPUs, applied to GPUs.
 
-    python benchmarks/scaling.py check --data-root data --out scaling.json   # about ten minutes
+    python benchmarks/scaling.py check --data-root data --out scaling.json   # about five minutes
     python benchmarks/scaling.py table
 
 ``check`` measures a training with 1, 2 and 4 processes beside what the model predicts from one
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from spikeguard.config.schema import Recipe
 
-RECIPE, BATCH, SAMPLES, EPOCHS = "mini/cifar10-at", 64, 1536, 3
+RECIPE, BATCH, SAMPLES, EPOCHS = "mini/cifar10-at", 64, 1024, 3
 
 
 @dataclass(frozen=True)
