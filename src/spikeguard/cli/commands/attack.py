@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -381,13 +382,20 @@ def _of_run(
 
 
 def _device(wanted: str | None) -> str:
-    """Return the device of an attack on a run: the one that training would choose."""
+    """Return the device of an attack on a run: the one that training would choose.
+
+    Ranks on one host take its GPUs in turn.
+    """
     import torch
 
     there = torch.cuda.is_available()
     if wanted == "cuda" and not there:
         raise ConfigError("--device cuda: torch sees no CUDA device; leave it out for the CPU.")
-    return wanted or ("cuda" if there else "cpu")
+    device = wanted or ("cuda" if there else "cpu")
+    place = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", ""))
+    if device == "cuda" and place.isdigit():
+        torch.cuda.set_device(int(place) % torch.cuda.device_count())
+    return device
 
 
 def _of_foreign_model(
