@@ -1,6 +1,7 @@
 """The plan of a training before it starts: train --dry-run, and the warning of little memory."""
 
 import json
+import warnings
 
 import pytest
 
@@ -60,7 +61,9 @@ def test_too_little_memory_is_a_warning_before_any_work(tmp_path, capsys, monkey
     assert said[0].startswith("memory: about ") and "free" in said[0]
     assert not [line for line in said if "more than" in line]
     monkeypatch.setattr(memory_plan, "free_memory", lambda: 1000)
-    assert main(["train", "demo/vanilla", *SMALL, "--out", str(tmp_path / "other")]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["train", "demo/vanilla", *SMALL, "--out", str(tmp_path / "other")]) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "more than" in line]
     assert len(said) == 1 and said[0].startswith("spikeguard train: the planned peak of memory, ")
     assert "not even 2 images fit; write train.checkpoint_activations=true" in said[0]

@@ -28,5 +28,5 @@ def test_the_smaller_of_what_is_available_and_what_a_container_leaves(files):
 
 def test_sizes_are_in_mebibytes_or_gibibytes():
     assert [size_text(n) for n in (1, 2**20, 1023 * 2**20, 2**30, 1.5 * 2**30)] == [
-        *("1 MiB", "1 MiB", "1023 MiB", "1.0 GiB", "1.5 GiB")
+        *("under 1 MiB", "1 MiB", "1023 MiB", "1.0 GiB", "1.5 GiB")
     ]

@@ -47,4 +47,4 @@ def size_text(count: float) -> str:
     """
     if count >= 2**30:
         return f"{count / 2**30:.1f} GiB"
-    return f"{max(1, round(count / 2**20))} MiB"
+    return f"{round(count / 2**20)} MiB" if count >= 2**20 else "under 1 MiB"
