@@ -212,7 +212,7 @@ def test_list_recipes_prints_published_numbers_and_takes_a_prefix(capsys):
     lines = text_of(["list", "recipes", "mini/"], capsys).splitlines()[1:-3]
     assert {each.split("/")[0] for each in lines if not each.startswith(" ")} == {"mini"}
     (line,) = [each for each in lines if each.startswith("mini/cifar10-at ")]
-    assert "91.32 / 39.14 / 21.15  (tgo, Table 1; not at" in line
+    assert "91.32 / 39.14 / 21.15  (tgo, Table 1; not" in line
     assert main(["list", "recipes", "nowhere/"]) == 2
     assert "no recipes begin with 'nowhere/'" in capsys.readouterr().err
 

@@ -391,6 +391,7 @@ def test_every_small_recipe_of_a_printed_defence_names_its_row():
     """Defences that no table has: AT at the tested radius, TRADES, other encoders, SR with RAT."""
     silent = {n for n in NAMES if n.startswith(OWN_SIZES) and not shipped(n).published}
     words = ("at8", "trades8", "mnist", "feel", "mpd-sgr", "quantised", "rat-sr", "rat-dlif")
+    words += ("rte", "rsc", "smoothed", "rate")
     words += ("at-dlif", "gaussian")  # the tables train DLIF and noise at 4/255 and with DLIF
     assert silent == {n for n in silent if any(word in n for word in words)}
     assert len([n for n in NAMING if n.startswith(OWN_SIZES)]) > 30

@@ -213,7 +213,6 @@ def test_a_factory_may_return_an_adapted_model(capsys):
     [
         ([], "expected RUN, a run folder, or --model; got neither."),
         (["a-run", "--model", "my_nets:net"], "expected RUN, a run folder, or --model; got both."),
-        (["a-run", "--T", "4"], "--T goes with --model; a run has its own."),
         (["--model", "my_nets:net", "--T", "4"], "--data: name the images to attack"),
         (["--model", "my_nets:net", "--data", "digits"], "--T: pass the number of time steps"),
         (["--model", "my_nets", "--T", "4", "--data", "digits"], "package.module:factory, got"),

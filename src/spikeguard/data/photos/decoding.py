@@ -141,8 +141,8 @@ def random_box(width: int, height: int, drawn: NDArray[np.float64]) -> tuple[int
         height: Of the image.
         drawn: Uniform numbers in [0, 1), four for each attempt.
 
-    Source: Szegedy et al., "Going deeper with convolutions", CVPR 2015 (arXiv:1409.4842), Section
-        6, as torchvision's training reference uses it.
+    Source: Szegedy et al., "Going deeper with convolutions", CVPR 2015 (arXiv:1409.4842),
+        on its training, as torchvision's reference uses it.
     """
     low, high = (math.log(ratio) for ratio in _RATIO)
     for attempt in range(_ATTEMPTS):
