@@ -7,9 +7,7 @@ import shutil
 import signal
 
 import pytest
-import torch
 
-from spikeguard.cli.commands.attack import _device
 from spikeguard.cli.entry import main
 from spikeguard.evaluation import plan as plan_module
 from spikeguard.evaluation.result_files import PARTS
@@ -187,18 +185,3 @@ def test_an_audit_is_run_by_the_first_rank_alone(run, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["audit", str(run), "--quick"]) == 0
     assert capsys.readouterr() == ("", "") and content(run) == before
-
-
-@pytest.mark.parametrize(("place", "gpu"), [("0", 0), ("3", 1), (None, None)])
-def test_ranks_of_a_host_take_its_gpus_in_turn(place, gpu, monkeypatch):
-    taken = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
-        monkeypatch.delenv(name, raising=False)
-    if place is not None:
-        monkeypatch.setenv("LOCAL_RANK", place)
-    assert _device(None) == "cuda"
-    assert taken == ([] if gpu is None else [gpu])
-    assert _device("cpu") == "cpu"

@@ -40,12 +40,17 @@ def test_a_process_alone(alone):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"RANK": "0"}, "WORLD_SIZE is not set: start the processes with torchrun"),
+        ({"RANK": "0"}, "WORLD_SIZE is not: start the processes with torchrun"),
+        (
+            {"RANK": "1", "WORLD_SIZE": "2"},
+            "LOCAL_RANK is not set: start the processes with torchrun",
+        ),
         (TORCHRUN, "MASTER_ADDR or MASTER_PORT is not"),
-        (TORCHRUN | ADDRESS | {"RANK": "4"}, "ranks count from 0 to WORLD_SIZE - 1"),
+        (TORCHRUN | ADDRESS | {"RANK": "4"}, "RANK=4, WORLD_SIZE=4: ranks count from 0 to 3"),
         (TORCHRUN | ADDRESS | {"RANK": "one"}, "RANK is a whole number >= 0, got 'one'"),
         (TORCHRUN | {"MASTER_ADDR": "a", "MASTER_PORT": "x"}, "MASTER_PORT is a whole number"),
-        ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_PROCID is not set: start the processes with srun"),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_PROCID is not: start the processes with srun"),
+        (TORCHRUN | ADDRESS | {"LOCAL_RANK": "4"}, "LOCAL_RANK=4 is above the rank 3"),
     ],
 )
 def test_a_broken_environment_is_rejected(given, message):

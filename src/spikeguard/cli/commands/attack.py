@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from spikeguard.cli.console import (
     say,
     words,
 )
+from spikeguard.cli.device import device_of
 from spikeguard.cli.json_output import AsJson, write_result
 from spikeguard.cli.ranks import Together, run_by_ranks, together
 from spikeguard.config.errors import ConfigError
@@ -364,7 +364,7 @@ def _of_run(
     from spikeguard.runs.other_steps import run_at_steps
     from spikeguard.runs.run import Run
 
-    where = _device(device)
+    where = device_of(device)
     loaded = Run.load(run, data_root=data_root, plugins=plugins, device=where)
     seed = loaded.recipe.seed
     plan = loaded.recipe.evaluate
@@ -379,23 +379,6 @@ def _of_run(
         other = run_at_steps(loaded, T, out=out)
         return _Subject(other.path, other.model, other.data, plan, seed, other.reload)
     return _Subject(run, loaded.model, loaded.data, plan, seed, loaded.reload)
-
-
-def _device(wanted: str | None) -> str:
-    """Return the device of an attack on a run: the one that training would choose.
-
-    Ranks on one host take its GPUs in turn.
-    """
-    import torch
-
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise ConfigError("--device cuda: torch sees no CUDA device; leave it out for the CPU.")
-    device = wanted or ("cuda" if there else "cpu")
-    place = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", ""))
-    if device == "cuda" and place.isdigit():
-        torch.cuda.set_device(int(place) % torch.cuda.device_count())
-    return device
 
 
 def _of_foreign_model(
