@@ -98,7 +98,7 @@ def test_losses_are_finite_scalars_and_reach_every_weight(name):
 def test_its_term_is_logged_before_weighting_with_its_layers(name):
     """The unweighted value is that of twice the strength, and the layers bear its name."""
     piece = ON[name]
-    strength = "beta" if name == "trades" else fields(piece)[0].name
+    strength = "beta" if name in ("trades", "rte") else fields(piece)[0].name
     double = replace(piece, **{strength: 2 * getattr(piece, strength)})
     first, second = (outcome(whole(each), small_cnn(name)) for each in (piece, double))
     assert first.unweighted[name].isfinite() and first.unweighted[name] > 0

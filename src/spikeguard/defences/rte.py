@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.gradients.base import Backprop
 from spikeguard.attacks.model_access import classify, crafting
 from spikeguard.attacks.threat import Linf
-from spikeguard.defences.piece import Measured, Piece, Step
-from spikeguard.defences.trades import START, divergence
+from spikeguard.defences.piece import Measured, Step
+from spikeguard.defences.trades import TRADES, climb, divergence
 from spikeguard.encoders.input_space import space_of
 from spikeguard.models.step_outputs import collect_steps, spiking_network
-from spikeguard.system.pixel_units import radius_problem
 
 __all__ = ["RTE", "mean_divergence"]
 
 
 @dataclass(frozen=True)
-class RTE(Piece):
+class RTE(TRADES):
     r"""Keep the prediction of every time step under an attack on one step drawn at random.
 
     The output f_t(x) of step t is a sub-network, and the network is their mean, an ensemble with
@@ -42,11 +39,7 @@ class RTE(Piece):
     signed steps. Both passes are differentiated.
 
     Args:
-        beta: Weight of the divergence, >= 0; 0 gives the same weights as plain training, bit for
-            bit: nothing is perturbed.
-        eps: Radius of the L-infinity ball, in input units, >= 0.
-        steps: Gradient steps, >= 1.
-        step_size: Length of one step, in input units, > 0.
+        eps, steps, step_size, beta: As of TRADES.
 
     Raises:
         ValueError: If a number is out of range; before training, if the model is no spiking network
@@ -58,40 +51,7 @@ class RTE(Piece):
     """
 
     name: ClassVar[str] = "rte"
-    needs_clean: ClassVar[bool] = True
     needs_steps: ClassVar[bool] = True
-
-    beta: float = 6.0
-    eps: float = 8 / 255
-    steps: int = 10
-    step_size: float = 2 / 255
-
-    @classmethod
-    def example(cls) -> Self:
-        """Return an instance for small images, for the contract tests."""
-        return cls(eps=0.1, steps=2)
-
-    def __post_init__(self) -> None:
-        if not (self.beta >= 0 and math.isfinite(self.beta)):
-            raise ValueError(f"RTE: beta is a weight >= 0, got {self.beta:g}.")
-        if not (self.eps >= 0 and math.isfinite(self.eps)):
-            raise ValueError(f"RTE: eps is a radius >= 0 in input units, got {self.eps:g}.")
-        if radius_problem("linf", self.eps):
-            raise ValueError(f"RTE: {radius_problem('linf', self.eps)}")
-        if self.steps < 1:
-            raise ValueError(f"RTE: steps must be >= 1, got {self.steps}.")
-        if not (self.step_size > 0 and math.isfinite(self.step_size)):
-            raise ValueError(f"RTE: step_size must be positive, got {self.step_size:g}.")
-
-    @property
-    def idle(self) -> bool:
-        """Whether beta is 0: then no second pass is run, which would change batch statistics."""
-        return self.beta == 0
-
-    @property
-    def clean_share(self) -> float:
-        """Share of the cross-entropy on the clean batch: all of it."""
-        return 1.0
 
     def require(self, model: nn.Module, options: object) -> None:
         """Reject a model whose time steps are not known."""
@@ -111,16 +71,7 @@ class RTE(Piece):
             def loss(logits: Tensor, y: Tensor) -> Tensor:
                 return divergence(clean, seen.pop()[chosen])
 
-            noise = streams.normal(x.shape, device=x.device).to(x.dtype)
-            x_adv = threat.project(x + START * noise, x)
-            for _ in range(self.steps):
-                _, grad = Backprop()(model, x_adv, y, loss)
-                x_adv = threat.project(x_adv + self.step_size * threat.steepest(grad), x)
-            return x_adv
-
-    def term(self, step: Step) -> Tensor:
-        """Return beta times the mean divergence over steps and images."""
-        return self.measured(step).loss
+            return climb(model, x, y, loss, threat, streams, self.steps, self.step_size)
 
     def measured(self, step: Step) -> Measured:
         """Return beta and the mean divergence over steps and images."""

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikeguard.attacks.gradients.base import Backprop
+from spikeguard.attacks.losses import Loss
 from spikeguard.attacks.model_access import classify, crafting
-from spikeguard.attacks.threat import Linf
+from spikeguard.attacks.threat import Linf, Threat
 from spikeguard.defences.piece import Measured, Piece, Step
 from spikeguard.encoders.input_space import space_of
+from spikeguard.rng import SampleStreams
 from spikeguard.system.pixel_units import radius_problem
 
-__all__ = ["START", "TRADES", "divergence"]
+__all__ = ["TRADES", "climb", "divergence"]
 
-START = 0.001  # standard deviation of the start, in input units
+_START = 0.001  # standard deviation of the start, in input units
 
 
 @dataclass(frozen=True)
@@ -76,16 +78,17 @@ class TRADES(Piece):
         return cls(beta=0.0)
 
     def __post_init__(self) -> None:
+        name = type(self).__name__
         if not (self.eps >= 0 and math.isfinite(self.eps)):
-            raise ValueError(f"TRADES: eps is a radius >= 0 in input units, got {self.eps:g}.")
+            raise ValueError(f"{name}: eps is a radius >= 0 in input units, got {self.eps:g}.")
         if radius_problem("linf", self.eps):
-            raise ValueError(f"TRADES: {radius_problem('linf', self.eps)}")
+            raise ValueError(f"{name}: {radius_problem('linf', self.eps)}")
         if self.steps < 1:
-            raise ValueError(f"TRADES: steps must be >= 1, got {self.steps}.")
+            raise ValueError(f"{name}: steps must be >= 1, got {self.steps}.")
         if not (self.step_size > 0 and math.isfinite(self.step_size)):
-            raise ValueError(f"TRADES: step_size must be positive, got {self.step_size:g}.")
+            raise ValueError(f"{name}: step_size must be positive, got {self.step_size:g}.")
         if not (self.beta >= 0 and math.isfinite(self.beta)):
-            raise ValueError(f"TRADES: beta is a weight >= 0, got {self.beta:g}.")
+            raise ValueError(f"{name}: beta is a weight >= 0, got {self.beta:g}.")
 
     @property
     def idle(self) -> bool:
@@ -106,12 +109,7 @@ class TRADES(Piece):
             def loss(logits: Tensor, y: Tensor) -> Tensor:
                 return divergence(clean, logits)
 
-            noise = streams.normal(x.shape, device=x.device).to(x.dtype)
-            x_adv = threat.project(x + START * noise, x)
-            for _ in range(self.steps):
-                _, grad = Backprop()(model, x_adv, y, loss)
-                x_adv = threat.project(x_adv + self.step_size * threat.steepest(grad), x)
-            return x_adv
+            return climb(model, x, y, loss, threat, streams, self.steps, self.step_size)
 
     def term(self, step: Step) -> Tensor:
         """Return beta times the mean divergence between the two passes."""
@@ -121,6 +119,38 @@ class TRADES(Piece):
         """Return beta and the mean divergence between the two passes."""
         clean, perturbed = step.both
         return Measured(self.beta, divergence(clean.logits, perturbed.logits).mean())
+
+
+def climb(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    loss: Loss,
+    threat: Threat,
+    streams: SampleStreams,
+    steps: int,
+    step_size: float,
+) -> Tensor:
+    """Return images [B, ...] of large loss near x: sign steps from a Gaussian start.
+
+    The start is near x, because the divergence from x has no gradient at x itself.
+
+    Args:
+        model: The network, inside ``crafting``.
+        x: Images [B, ...].
+        y: Labels [B].
+        loss: Per-sample loss to maximise.
+        threat: The set to stay in.
+        streams: Random streams of the samples, for the start.
+        steps: Number of steps.
+        step_size: Length of a step in pixel units.
+    """
+    noise = streams.normal(x.shape, device=x.device).to(x.dtype)
+    x_adv = threat.project(x + _START * noise, x)
+    for _ in range(steps):
+        _, grad = Backprop()(model, x_adv, y, loss)
+        x_adv = threat.project(x_adv + step_size * threat.steepest(grad), x)
+    return x_adv
 
 
 def divergence(clean: Tensor, perturbed: Tensor) -> Tensor:

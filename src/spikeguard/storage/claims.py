@@ -15,13 +15,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+from spikeguard.storage.heartbeat import repeated
 from spikeguard.storage.owner import Owner
 
 __all__ = ["BEAT", "SILENT", "Claim", "Claims", "beating", "has_ended"]
@@ -142,26 +142,19 @@ def beating(file: Path, missing: Callable[[], object] | None = None) -> Iterator
         file: The file.
         missing: Called if it was removed, or None.
     """
-    ended = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(BEAT):
-            try:
-                os.utime(file)  # without a time: the file system's own
-            except FileNotFoundError:
-                if missing is not None:
-                    with suppress(OSError):
-                        missing()
-            except OSError:  # the work itself reports what is wrong
-                pass
+        try:
+            os.utime(file)  # without a time: the file system's own
+        except FileNotFoundError:
+            if missing is not None:
+                with suppress(OSError):
+                    missing()
+        except OSError:  # the work itself reports what is wrong
+            pass
 
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
+    with repeated(beat, BEAT):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def has_ended(file: Path) -> bool:

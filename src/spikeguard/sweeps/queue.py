@@ -8,7 +8,6 @@ and neither finished, failed nor in work is enqueued.
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from spikeguard.storage.heartbeat import repeated
 from spikeguard.storage.owner import Owner
 from spikeguard.sweeps.file_locks import exclusive
 from spikeguard.sweeps.samplers import distributions, make_sampler
@@ -230,20 +230,13 @@ class Queue:
 @contextmanager
 def signs_of_life(trial: Trial) -> Iterator[None]:
     """Store the time in a trial every half a minute inside the block: its worker runs."""
-    ended = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(_BEAT):
-            with suppress(Exception):  # the worker itself reports what is wrong
-                trial.set_user_attr(_ALIVE, time.time())
+        with suppress(Exception):  # the worker itself reports what is wrong
+            trial.set_user_attr(_ALIVE, time.time())
 
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
+    with repeated(beat, _BEAT):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def key_of(trial: FrozenTrial) -> str:
