@@ -9,15 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from spikeguard.data.conversion import as_labels, check_labels
 from spikeguard.data.events.framing import Framing
 from spikeguard.data.events.recording import BadRecording, Recording
-from spikeguard.data.images import ImageSet
+from spikeguard.data.stored_set import StoredSet
 from spikeguard.encoders.input_space import PIXELS, InputSpace
 
 __all__ = ["UNSCALED", "EventSet", "Place", "SkippedRecordingWarning"]
@@ -54,7 +53,7 @@ def _in_memory(place: Place) -> Recording:
 
 
 @dataclass(frozen=True, eq=False)
-class EventSet(ImageSet):
+class EventSet(StoredSet):
     """Labelled recordings of one sensor. Only their places are in memory, not their events.
 
     It takes the place of an ``ImageSet``; the inputs of ``batch`` have a time axis. There are no
@@ -83,8 +82,9 @@ class EventSet(ImageSet):
         ((1, 3, 2, 2, 4), [1], (2, 2, 4))
     """
 
-    images: Tensor = field(init=False, repr=False)
-    labels: Tensor
+    kind: ClassVar[str] = "recordings"
+    where: ClassVar[str] = "places"
+
     peak: float = field(init=False, default=1.0, repr=False)
     places: Sequence[Place | Recording] = field(kw_only=True, repr=False)
     read: Callable[[Place], Recording] = field(kw_only=True, default=_in_memory, repr=False)
@@ -94,27 +94,13 @@ class EventSet(ImageSet):
     space: InputSpace = field(kw_only=True, default=PIXELS, repr=False)
 
     def __post_init__(self) -> None:
-        where = f"EventSet {self.name!r}"
-        object.__setattr__(self, "labels", as_labels(self.labels, where))
-        object.__setattr__(self, "classes", tuple(map(str, self.classes)))
         object.__setattr__(self, "places", tuple(self.places))
         object.__setattr__(self, "space", _space(self.framing))
-        if not self.places:
-            raise ValueError(f"{where}: holds no recordings.")
-        check_labels(where, self.labels, len(self.places), self.num_classes, "recordings")
-        self._check_classes(where)
+        self._check_stored()
         try:
             self.framing.shape(self.sensor)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "images":  # the one field of an ImageSet that is never set
-            raise AttributeError(f"{self.name}: recordings stay on disk; call batch(index).")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def __len__(self) -> int:
-        return len(self.places)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -216,14 +202,3 @@ class EventSet(ImageSet):
                 SkippedRecordingWarning,
                 stacklevel=3,
             )
-
-    def _positions(self, index: Tensor | Sequence[int] | slice) -> Tensor:
-        positions = torch.arange(len(self))
-        if isinstance(index, slice):
-            return positions[index]
-        wanted = torch.as_tensor(index)
-        if wanted.ndim != 1:
-            raise ValueError(
-                f"EventSet: an index is a slice or a list of positions, got {index!r}."
-            )
-        return positions[wanted] if len(wanted) else positions[:0]

@@ -8,17 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spikeguard.data.conversion import as_labels, check_labels
-from spikeguard.data.images import ImageSet
 from spikeguard.data.photos.decoding import DRAWS, Job
 from spikeguard.data.photos.reading_ahead import Reading, finish, start
+from spikeguard.data.stored_set import StoredSet
 from spikeguard.encoders.input_space import PIXELS, InputSpace
 from spikeguard.rng import SampleStreams, key
 
@@ -29,7 +28,7 @@ _CHUNK = 1024  # images that ``read_all`` holds
 
 
 @dataclass(frozen=True, eq=False)
-class PhotoSet(ImageSet):
+class PhotoSet(StoredSet):
     """Labelled image files of any size and colour, cut to one size when they are read.
 
     It takes the place of an ``ImageSet``. There are no ``images`` in memory: a file name of about
@@ -49,8 +48,9 @@ class PhotoSet(ImageSet):
         ValueError: If labels, class names, size or augmentations are not as above.
     """
 
-    images: Tensor = field(init=False, repr=False)
-    labels: Tensor
+    kind: ClassVar[str] = "images"
+    where: ClassVar[str] = "files"
+
     peak: float = field(init=False, default=255.0, repr=False)
     root: Path = field(kw_only=True)
     files: NDArray[np.bytes_] = field(kw_only=True, repr=False)
@@ -60,27 +60,14 @@ class PhotoSet(ImageSet):
     _ahead: dict[bytes, Reading] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        where = f"PhotoSet {self.name!r}"
-        object.__setattr__(self, "labels", as_labels(self.labels, where))
-        object.__setattr__(self, "classes", tuple(map(str, self.classes)))
+        title = f"PhotoSet {self.name!r}"
         object.__setattr__(self, "files", np.asarray(self.files, np.bytes_))
-        if not len(self.files):
-            raise ValueError(f"{where}: holds no images.")
-        check_labels(where, self.labels, len(self.files), self.num_classes)
-        self._check_classes(where)
+        self._check_stored()
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
-            raise ValueError(f"{where}: size is a whole number of pixels >= 1, got {self.size!r}.")
+            raise ValueError(f"{title}: size is a whole number of pixels >= 1, got {self.size!r}.")
         other = next((name for name in self.drawn if name not in WHILE_DECODING), None)
         if other is not None:
-            raise ValueError(f"{where}: drawn is out of {WHILE_DECODING}, got {other!r}.")
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "images":  # the one field of an ImageSet that is never set
-            raise AttributeError(f"{self.name}: images stay on disk; call batch(index).")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def __len__(self) -> int:
-        return len(self.files)
+            raise ValueError(f"{title}: drawn is out of {WHILE_DECODING}, got {other!r}.")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -163,17 +150,6 @@ class PhotoSet(ImageSet):
         draws = streams.uniform((len(positions), DRAWS)).numpy()
         crop, flip = (name in self.drawn for name in WHILE_DECODING)
         return Job(os.fspath(self.root), files, self.size, crop, flip, draws)
-
-    def _positions(self, index: Tensor | Sequence[int] | slice) -> Tensor:
-        positions = torch.arange(len(self))
-        if isinstance(index, slice):
-            return positions[index]
-        wanted = torch.as_tensor(index)
-        if wanted.ndim != 1:
-            raise ValueError(
-                f"PhotoSet: an index is a slice or a list of positions, got {index!r}."
-            )
-        return positions[wanted.cpu()] if len(wanted) else positions[:0]
 
 
 def _key(positions: Tensor, seed: int, epoch: int) -> bytes:
