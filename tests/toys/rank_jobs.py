@@ -44,6 +44,7 @@ def dlif():
 OBJECTIVES = {  # neuron, objective, options
     "vanilla": (lif, Vanilla(), {}),
     "tgo": (noisy, ATTACK | TGO(1.0), {}),
+    "run_again": (noisy, ATTACK, {"checkpoint_activations": True}),
     "sr": (noisy, ATTACK | SR(lamb=0.1), {}),
     "rat": (lif, ATTACK | RAT(0.004), {"weight_decay": 0.0, "accumulate": 2}),
     "mppd": (dlif, ATTACK | MPPD() | Mixup(), {}),

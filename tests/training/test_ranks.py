@@ -33,7 +33,7 @@ def launched(tmp_path_factory):
     out = tmp_path_factory.mktemp("ranks")
     four = rank_jobs.launch(4, out, ["tgo", "terminated", "diverges"])
     position = checkpoints.load(out / "stopped" / LAST).info["position"]
-    jobs = ["vanilla", "sr", "rat", "mpd_sgr", "own_statistics", "resumed"]
+    jobs = ["vanilla", "run_again", "sr", "rat", "mpd_sgr", "own_statistics", "resumed"]
     two = rank_jobs.launch(2, out, [*jobs, "differs", "fails_alone", "disk_full"])
     return {4: four, 2: two, "position": position}
 
@@ -47,6 +47,13 @@ def test_ranks_have_the_loss_trace_of_one_process(launched, tmp_path, size, name
     for seen in launched[size]:
         same(seen[name], expected)
     assert abs(expected[0][0] - expected[1][0]) > 100 * TOLERANCE
+
+
+def test_layers_that_run_again_change_nothing(launched, tmp_path):
+    """Draws and shared statistics of the second runs are those of the first; none counts twice."""
+    expected = rank_jobs.run("run_again", tmp_path / "one", checkpoint_activations=False)
+    for seen in launched[2]:
+        same(seen["run_again"], expected)
 
 
 def test_a_run_begun_by_4_ranks_and_resumed_by_2_equals_that_of_one_process(launched, tmp_path):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["Total", "is_shared", "moments", "shared_statistics"]
+__all__ = ["Total", "is_shared", "moments", "shared_statistics", "track"]
 
 Total = Callable[[Tensor], Tensor]  # the sum of a tensor over processes, a new tensor
 
@@ -127,8 +127,8 @@ def _normalise(norm: _BatchNorm, x: Tensor) -> Tensor:
             "batch normalisation in training needs more than one value per channel, got "
             f"{list(x.shape)}; use a larger batch, or model.eval()."
         )
-    if norm.training and norm.running_mean is not None:
-        _track(norm, mean.detach(), var.detach(), float(count))
+    if norm.training:
+        track(norm, mean.detach(), var.detach(), float(count))
     scale = torch.rsqrt(var + norm.eps)
     scale = scale if norm.weight is None else scale * norm.weight.double()
     shift = -mean * scale if norm.bias is None else norm.bias.double() - mean * scale
@@ -139,9 +139,17 @@ def _normalise(norm: _BatchNorm, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _track(norm: _BatchNorm, mean: Tensor, var: Tensor, count: float) -> None:
-    """Update the running statistics as torch does, for ``count`` values per channel."""
-    assert norm.running_mean is not None and norm.running_var is not None
+def track(norm: _BatchNorm, mean: Tensor, var: Tensor, count: float) -> None:
+    """Update the running statistics of a batch normalisation as torch does, if it keeps some.
+
+    Args:
+        norm: The layer; nothing changes without running statistics or ``track_running_stats``.
+        mean: Mean of each channel [C].
+        var: Biased variance of each channel [C].
+        count: Number of values of each channel.
+    """
+    if norm.running_mean is None or norm.running_var is None or not norm.track_running_stats:
+        return
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
     share = norm.momentum

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spikeguard.kernels.batch_statistics import track
 from spikeguard.kernels.layout import regular
 from spikeguard.kernels.observation import is_observed
 from spikeguard.kernels.reference import Firing, Reset, membrane_dtype
@@ -196,7 +197,8 @@ def fire(
     tensors = (current, decay, gate, noise, weight, bias)
     spikes, v = _Fused.apply(*tensors, rule, backend, plan, potentials)  # type: ignore[no-untyped-call]
     if plan is not None and norm is not None and norm.training:
-        _track(plan, current[:, :, 0].numel())
+        assert plan.mean is not None and plan.var is not None
+        track(plan.module, plan.mean, plan.var, current[:, :, 0].numel())
     return Firing(spikes, v)
 
 
@@ -277,20 +279,3 @@ def _affine(
     if bias is not None:
         shift = shift + bias.double()
     return mean.double(), rstd.double(), scale, shift.to(dtype)
-
-
-@torch.no_grad()
-def _track(norm: _Norm, n: int) -> None:
-    """Update the running statistics as torch does, for n values per channel."""
-    module = norm.module
-    if module.running_mean is None or module.running_var is None or not module.track_running_stats:
-        return
-    assert norm.mean is not None and norm.var is not None
-    assert module.num_batches_tracked is not None
-    module.num_batches_tracked.add_(1)
-    share = module.momentum
-    if share is None:
-        share = 1 / float(module.num_batches_tracked)
-    unbiased = norm.var * (n / max(1, n - 1))
-    module.running_mean.lerp_(norm.mean.to(module.running_mean.dtype), share)
-    module.running_var.lerp_(unbiased.to(module.running_var.dtype), share)
