@@ -96,3 +96,13 @@ def test_a_plan_that_does_not_fit_says_what_to_change():
     assert none.remedy().startswith("not even 2 images fit; write train.checkpoint_activations")
     unknown = replace(plan, free=None)
     assert unknown.fits and unknown.remedy() == "" and "memory free unknown" in str(unknown)
+
+
+def test_an_average_of_the_weights_takes_the_bytes_of_the_state():
+    data, objective, model = images(8), Objective.of(Vanilla()), wrn()
+    without, with_ema = (
+        plan_memory(model, data, objective, TrainOptions(batch_size=8, ema=ema))
+        for ema in (None, 0.9)
+    )
+    state = sum(each.numel() * each.element_size() for each in model.state_dict().values())
+    assert with_ema.peak - without.peak == pytest.approx(state, rel=0.02)

@@ -43,6 +43,7 @@ class TrialStep:
         self.device = torch.device(found) if device is None else device
         self._model = copy.deepcopy(model).to(self.device).train()
         self._optimizer = options.build_optimizer(self._model)
+        self._average = options.build_average(self._model)  # takes memory, and no part in a step
         self._data, self._objective, self._options = data, objective, options
 
     def __call__(self, images: int) -> None:
