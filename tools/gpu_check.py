@@ -63,8 +63,8 @@ class Check:
     def env(self) -> dict[str, str]:
         """The environment of all steps: the sources, and the unpacked packages after them."""
         paths = [str(ROOT / "src"), str(ROOT / "tools"), str(self.work / "site")]
-        found = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
-        found.pop("PYTEST_ADDOPTS", None)  # its words are for the tests of the caller
+        mine = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}  # of a caller
+        found = {**mine, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
         found["GPU_CHECK_TESTS"] = str(self.work / "tests.jsonl")
         if self.dry_run:
             found |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
