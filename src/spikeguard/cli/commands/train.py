@@ -14,10 +14,8 @@ from spikeguard.cli.json_output import AsJson, write_result
 from spikeguard.system.launch_place import Place, this_place
 
 if TYPE_CHECKING:
-    from spikeguard.training.world import World
-
-if TYPE_CHECKING:
     from spikeguard.config.schema import Recipe
+    from spikeguard.training.world import World
 
 __all__ = ["train"]
 
