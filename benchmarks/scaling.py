@@ -60,6 +60,8 @@ class Machine:
         spread: Standard deviation of a process's step time, relative to its mean.
         feeding: Seconds in which the input pipeline of one process prepares one sample.
         cores: Processes that can compute at once; None for all.
+        hidden: Share of the last pass in which the sum of the gradients costs nothing, as on a GPU;
+            0 where the cores that compute also send.
     """
 
     bandwidth: float
@@ -67,13 +69,14 @@ class Machine:
     spread: float = 0.0
     feeding: float = 0.0
     cores: int | None = None
+    hidden: float = 2 / 3
 
 
 def step_parts(work: Work, machine: Machine, ranks: int) -> dict[str, float]:
     """Return the seconds of the parts of one step with some processes.
 
     Gradients are summed around a ring, or along a tree where that is faster, while the last
-    backward pass, two thirds of a pass, still runs. Shared statistics are summed in every
+    backward pass still runs. Shared statistics are summed in every
     normalisation, twice a pass, along a tree; nothing hides them. The slowest of n normal step
     times is about sqrt(2 ln n) deviations late.
     """
@@ -88,7 +91,7 @@ def step_parts(work: Work, machine: Machine, ranks: int) -> dict[str, float]:
     return {
         "compute": compute - crowd * work.passes * work.fixed,
         "fixed": crowd * work.passes * work.fixed,
-        "gradients": max(0.0, min(ring, tree) - 2 / 3 * one_pass) if ranks > 1 else 0.0,
+        "gradients": max(0.0, min(ring, tree) - machine.hidden * one_pass) if ranks > 1 else 0.0,
         "statistics": 2 * work.norms * work.passes * along * machine.latency,
         "stragglers": compute * machine.spread * math.sqrt(2 * math.log(ranks)),
         "input": max(0.0, share * machine.feeding - compute),
@@ -154,18 +157,16 @@ def check(root: str) -> dict[str, object]:
     single = {batch: training(1, batch, root) for batch in (BATCH, BATCH // 2, BATCH // 4)}
     times = {batch: statistics.mean(each) for batch, each in single.items()}
     slope, fixed = _line(times)
-    steps = recipe.objective["at"].get("steps", 1)
-    passes = 1 + steps
+    passes = 1 + next(int(piece["steps"]) for piece in recipe.objective if piece["name"] == "at")
     cores = os.cpu_count() or 1
     work = Work(BATCH, passes, slope / passes, max(0.0, fixed) / passes, 4.0 * weights, norms)
     rows = []
     for ranks in (2, 4):
         small = all_reduce_seconds(ranks, 16)
         large = all_reduce_seconds(ranks, weights)
-        around = 2 * (ranks - 1)
         latency = small / (2 * math.ceil(math.log2(ranks)))
-        bandwidth = around / ranks * 4 * weights / max(large - around * latency, 1e-9)
-        machine = Machine(bandwidth, latency, cores=cores)
+        bandwidth = 2 * 4 * weights / max(large - small, 1e-4)
+        machine = Machine(bandwidth, latency, cores=cores, hidden=0.0)
         for sync in (True, False):
             expected = step_parts(replace(work, norms=norms if sync else 0), machine, ranks)
             measured = training(ranks, BATCH, root, f"train.sync_batchnorm={str(sync).lower()}")
