@@ -51,7 +51,7 @@ def test_the_bracket_is_printed_stored_and_shown_in_the_report(runs, capsys, tmp
     page = tmp_path / "page.html"
     assert main(["report", run, "--out", str(page), "--tables", str(tmp_path / "tables")]) == 0
     text = page.read_text()
-    assert 'id="certified"' in text and "at 0.3 between" in text
+    assert 'id="certified"' in text and "At radius 0.3 between" in text
     assert "not the bare network" in text
     assert len((tmp_path / "tables" / "certified-0.csv").read_text().splitlines()) > 3
 

@@ -27,7 +27,8 @@ class Series:
         low: Lower ends of intervals [N], or None.
         high: Upper ends of intervals [N], or None.
         kind: Drawn as a line, as bars, as points, or as a histogram outline.
-        dash: Line style, which also tells apart several series of one network.
+        dash: Line style, which also tells apart several series of one network; points that are not
+            solid are drawn open.
         legend: Whether lines and points are in the legend; the title explains those that are not.
     """
 

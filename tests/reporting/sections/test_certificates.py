@@ -48,7 +48,7 @@ def run(tmp_path):
 def test_the_bracket_stands_in_one_line_a_table_and_a_chart(run):
     plant(run, "a", attacks={0.1: (False, False, True, True)})
     (block,) = section(run).blocks
-    assert block.result == "at 0.1 between 50.0 % certified and 50.0 % attacked"
+    assert block.result == "At radius 0.1 between 50.0 % certified and 50.0 % attacked"
     rows = {row[1]: row[2:4] for row in block.table.rows}
     assert rows["0"] == ("50.0 [15.0, 85.0]", "75.0 [30.1, 95.4]")
     assert rows["0.1"][0] == rows["0.1"][1] == "50.0 [15.0, 85.0]"

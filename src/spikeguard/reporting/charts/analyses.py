@@ -148,6 +148,8 @@ def _add_series(figure: go.Figure, it: Series, look: Mapping[str, Look]) -> None
         )
         return
     shape = "circle" if own is None else own.shape
+    if it.kind == "points" and it.dash != "solid":
+        shape = f"{shape}-open"
     outline = it.kind == "steps" or (it.kind == "line" and len(y) > _MARKERS)
     mode = "markers" if it.kind == "points" else "lines+markers"
     figure.add_scatter(

@@ -85,7 +85,7 @@ def _plot(norm: str, found: Mapping[str, Certification]) -> Plot:
                 for end in ("accuracy", "low", "high")
             )
             name = f"{label}, attacked"
-            marks.append(Series(upper, at_most, name, label, low, high, kind="points"))
+            marks.append(Series(upper, at_most, name, label, low, high, "points", dash="dot"))
     return Plot(
         name="radius",
         title="Accuracy against radius",
@@ -93,7 +93,7 @@ def _plot(norm: str, found: Mapping[str, Certification]) -> Plot:
         marks=marks,
         x_title=f"radius in pixels of [0, 1], {formatting.norm(norm)}",
         y_title="accuracy, %",
-        y_range=(0, 100),
+        y_range=(-3, 103),
         width="full",
         height=320,
     )
@@ -114,7 +114,7 @@ def _result(found: Mapping[str, Certification]) -> str:
         upper = result.attacked(radius)
         assert upper is not None
         parts.append(
-            f"{whose}at {radius:g} between {_percent(result.certified(radius))} certified and "
+            f"{whose or 'At '}radius {radius:g} between {_percent(result.certified(radius))} certified and "
             f"{_percent(upper)} attacked"
         )
     return "; ".join(parts)
