@@ -113,10 +113,9 @@ def _result(found: Mapping[str, Certification]) -> str:
         radius = max(result.attacks)
         upper = result.attacked(radius)
         assert upper is not None
-        parts.append(
-            f"{whose or 'At '}radius {radius:g} between {_percent(result.certified(radius))} certified and "
-            f"{_percent(upper)} attacked"
-        )
+        where = f"{whose}at radius {radius:g}" if whose else f"At radius {radius:g}"
+        lower = _percent(result.certified(radius))
+        parts.append(f"{where} between {lower} certified and {_percent(upper)} attacked")
     return "; ".join(parts)
 
 
