@@ -145,6 +145,18 @@ def test_a_silent_cell_is_trained_again_with_4_and_16_times_the_steps(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_network_that_works_after_more_steps_is_not_called_at_chance(tmp_path):
+    """Twelve steps with a rate of 1e-4 change next to nothing."""
+    changes = ("data.train_limit=400", "data.test_limit=60", "train.lr=1e-4")
+    plan = plan_at(tmp_path, *changes, "model.width=8", "model.hidden=32", steps=3)
+    plan.run(POINT, progress=quiet)
+    cell = read_cell(tmp_path, POINT)
+    first = Run.load(tmp_path / "trials" / place_of(POINT) / "seed0")
+    assert classify(CleanLook.at(first).behaviour) == "at chance"
+    assert cell["class"] == "working" and cell["times"] > 1
+
+
+@pytest.mark.slow
 def test_a_network_that_works_after_more_steps_is_not_called_silent(tmp_path):
     """At v_th 0.8 the output fires nothing after 12 steps of Adam, and does after 48."""
     point = {"model.neuron.v_th": 0.8}

@@ -1,12 +1,13 @@
-"""Databases: three workers on PostgreSQL, one killed; what cannot be used is one line."""
+"""Databases: three workers on PostgreSQL and on MySQL, one killed; what fails is one line."""
 
-import importlib.util
+import sys
 
 import pytest
 
 from spikeguard.cli.entry import main
 from spikeguard.config.errors import ConfigError
 from spikeguard.sweeps.engine import sweep
+from tests.toys.mysql import mysql
 from tests.toys.postgres import PASSWORD, QUOTED, postgres
 from tests.toys.sweeps import TINY, begun, toy_sweep
 
@@ -16,9 +17,12 @@ SWEEP = ["sweep", "demo/vanilla", "neuron.v_th=0.5,1", "--maximise", "accuracy"]
 
 
 @pytest.mark.slow
-def test_three_workers_on_postgres_one_of_them_killed_leave_the_same_table(tmp_path):
+@pytest.mark.parametrize(
+    "server, refused", [(postgres, "authentication failed"), (mysql, "Access denied")]
+)
+def test_three_workers_one_of_them_killed_leave_the_same_table(tmp_path, server, refused):
     sweep(toy_sweep(tmp_path / "a" / "toy"))
-    with postgres() as url:
+    with server() as url:
         moments = (("begun", 1.0), ("recorded", 2.0))
         of = toy_sweep(tmp_path / "b" / "toy", killed=moments, storage=url)
         found = sweep(of, jobs=3)
@@ -38,7 +42,7 @@ def test_three_workers_on_postgres_one_of_them_killed_leave_the_same_table(tmp_p
             sweep(toy_sweep(tmp_path / "d" / "toy", fields=["neuron.v_th=1,3"], storage=url))
 
         wrong = url.replace(QUOTED, "another-one")
-        with pytest.raises(ConfigError, match=r"cannot be used: .*authentication failed") as caught:
+        with pytest.raises(ConfigError, match=f"cannot be used: .*{refused}") as caught:
             sweep(toy_sweep(tmp_path / "e", storage=wrong))
         assert "another-one" not in str(caught.value) and not (tmp_path / "e").exists()
         assert PASSWORD not in str(caught.value)
@@ -77,9 +81,9 @@ def test_a_storage_that_is_no_database_is_one_line(tmp_path, capsys, command):
         (MAP, "postgresql+asyncpg://me:secret@there/x", "postgres"),
     ],
 )
-def test_a_missing_driver_is_named(tmp_path, capsys, command, url, extra):
-    if any(map(importlib.util.find_spec, ("MySQLdb", "pymysql", "asyncpg"))):
-        pytest.skip("the driver is installed")
+def test_a_missing_driver_is_named(tmp_path, capsys, monkeypatch, command, url, extra):
+    for driver in ("MySQLdb", "pymysql", "asyncpg"):
+        monkeypatch.setitem(sys.modules, driver, None)  # importing it fails
     assert main([*command, "--storage", url, "--out", str(tmp_path / "a")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     shown = url.replace("me:secret@", "")

@@ -148,7 +148,8 @@ def draw_map(
     cells: list[dict[str, Any]] | None = None
     lines: list[str] = [
         f"{nx} x {ny} cells: {len(wanted)} first, then those where class or accuracy changes; "
-        "a silent cell is trained again with 4 and 16 times the steps, 21 times the cost"
+        "a cell that is silent or at chance is trained again with 4 and 16 times the steps, "
+        "21 times the cost"
     ]
 
     def say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""MapPlan: what a cell of a map does: equal steps, longer ones for a silent network, a record."""
+"""MapPlan: what a cell of a map does: equal steps, more where nothing is learned, a record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spikeguard.config.builder import load_data
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.schema import Recipe, load_recipe
 from spikeguard.maps.cell import CleanLook, joined, measured
-from spikeguard.maps.classes import classify
+from spikeguard.maps.classes import CellClass, classify
 from spikeguard.reporting.renderer import report
 from spikeguard.runs.recipe_training import train_recipe
 from spikeguard.runs.run import Run
@@ -29,7 +29,8 @@ from spikeguard.training.options import TrainOptions
 
 __all__ = ["LONGER", "REPORT", "MapPlan", "read_cell", "write_cell"]
 
-LONGER = (1, 4, 16)  # multiples of the steps, tried in turn while a seed is silent
+LONGER = (1, 4, 16)  # multiples of the steps, tried in turn while a seed has learned nothing
+_NOTHING: tuple[CellClass, ...] = ("silent", "at chance")
 _CELL = "cell.json"
 REPORT = "report.html"  # in the folder of a cell
 _SIZES: dict[str, int] = {}  # training images by data section
@@ -39,8 +40,8 @@ _SIZES: dict[str, int] = {}  # training images by data section
 class MapPlan(Plan):
     """A plan whose points have equal optimiser steps, and record what a map shows.
 
-    A point with a silent network is trained anew with 4 times the steps, then with 16 times: a
-    network that is silent at first can work later.
+    A point with a network that is silent or at chance is trained anew with 4 times the steps, then
+    with 16 times: such a network can work later.
 
     Args:
         steps: Optimiser steps of each training, rounded up to whole epochs; None for the recipe's
@@ -103,7 +104,7 @@ class MapPlan(Plan):
         for times in LONGER:
             runs = [self._trained_for(point, seed, times, progress) for seed in self.seeds]
             looks = [CleanLook.at(run) for run in runs]
-            if not any(classify(look.behaviour) == "silent" for look in looks):
+            if not any(classify(look.behaviour) in _NOTHING for look in looks):
                 break
         each = []
         for run, look, seed in zip(runs, looks, self.seeds, strict=True):
