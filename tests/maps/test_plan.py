@@ -69,8 +69,8 @@ def test_the_record_of_a_cell_is_that_of_its_runs(measured):
     plan, record = measured
     cell = read_cell(plan.folder, POINT)
     assert cell["point"] == POINT and cell["runs"] == list(record.runs)
-    assert cell["runs"] == [f"trials/{place_of(POINT)}/seed{seed}" for seed in (0, 1)]
-    assert (cell["steps"], cell["times"]) == (4, 1)
+    assert cell["runs"] == [f"trials/{place_of(POINT)}/seed{seed}-16x" for seed in (0, 1)]
+    assert (cell["class"], cell["steps"], cell["times"]) == ("at chance", 64, 16)
     for seed, path in enumerate(cell["runs"]):
         run, card = Run.load(plan.folder / path), cell["seeds"][str(seed)]
         attacked = run.evaluate("fgsm", eps=0.1)
@@ -84,7 +84,7 @@ def test_the_record_of_a_cell_is_that_of_its_runs(measured):
         assert sum(card["spikes"]["layers"].values()) == pytest.approx(
             card["spikes"]["an_image"]["mean"]
         )
-        assert run.recipe.train["epochs"] == 2
+        assert run.recipe.train["epochs"] == 32
         assert card["spikes"]["at_most"] == NEURONS * 2  # time steps
     means = [cell["seeds"][str(seed)]["spikes"]["an_image"]["mean"] for seed in (0, 1)]
     assert cell["spikes"]["an_image"] == record.values["spikes"] == sum(means) / 2
@@ -115,7 +115,7 @@ def test_only_some_images_may_be_attacked_and_the_clean_accuracy_is_of_all(measu
     cell, whole = read_cell(tmp_path, POINT), read_cell(plan.folder, POINT)["seeds"]["0"]
     assert cell["accuracy"]["accuracy"] == whole["accuracy"]["accuracy"]
     assert (cell["accuracy"]["n"], cell["robust"]["fgsm@0.1"]["n"]) == (12, 5)
-    found = Run.load(plan.folder / "trials" / place_of(POINT) / "seed0").evaluate("fgsm", eps=0.1)
+    found = Run.load(plan.folder / cell["runs"][0]).evaluate("fgsm", eps=0.1)
     first = float(found.outcomes["fgsm"][:5].sum()) / 5
     assert cell["robust"]["fgsm@0.1"]["accuracy"] == first
 
