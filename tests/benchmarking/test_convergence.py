@@ -1,7 +1,6 @@
 """benchmarks/convergence.py: curves read by hand, bars, and a search whose falls are known."""
 
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ from spikeguard.attacks.searches.search_state import Round, SearchState
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF
 from spikeguard.rng import SampleStreams, stream
+from tests.toys.scripts import loaded
 from tests.toys.stepping_attacks import Sign
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "convergence.py"
@@ -21,15 +21,8 @@ FILE = Path(__file__).parents[2] / "benchmarks" / "convergence.py"
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("convergence", FILE)
-    module = importlib.util.module_from_spec(spec)
-    path, sys.modules[spec.name] = list(sys.path), module  # dataclasses look it up there
-    try:
-        spec.loader.exec_module(module)
+    with loaded(FILE) as module:
         yield module
-    finally:
-        sys.path[:] = path
-        del sys.modules[spec.name]
 
 
 @pytest.fixture(scope="module")

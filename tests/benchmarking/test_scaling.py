@@ -1,22 +1,19 @@
 """The model of a training step by many processes, against closed forms."""
 
-import importlib.util
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-PLACE = Path(__file__).parents[2] / "benchmarks" / "scaling.py"
+from tests.toys.scripts import loaded
+
+FILE = Path(__file__).parents[2] / "benchmarks" / "scaling.py"
 
 
 @pytest.fixture(scope="module")
 def scaling():
-    spec = importlib.util.spec_from_file_location("scaling", PLACE)
-    module = sys.modules["scaling"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["scaling"]
+    with loaded(FILE) as module:
+        yield module
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """tools/check_citations.py: planted papers and citations, and the citations of this repository."""
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.toys.scripts import loaded
 
 ROOT = Path(__file__).parents[2]
 PAPERS = Path(os.environ.get("SPIKEGUARD_PAPERS", ROOT.parent / "shared" / "papers"))
@@ -14,12 +14,8 @@ FILE = ROOT / "tools" / "check_citations.py"
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("check_citations", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["check_citations"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["check_citations"]
+    with loaded(FILE) as module:
+        yield module
 
 
 PAPER = r"""

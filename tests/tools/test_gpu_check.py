@@ -1,12 +1,13 @@
 """tools/gpu_check.py: parts in time, resuming, and a dry run of everything."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.toys.scripts import loaded
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
@@ -15,15 +16,8 @@ TOOLS = ROOT / "tools"
 @pytest.fixture(scope="module")
 def tool():
     """The command as a module; its steps are imported from the folder beside it."""
-    before = list(sys.path)
-    spec = importlib.util.spec_from_file_location("gpu_check", TOOLS / "gpu_check.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_check"] = module
-    spec.loader.exec_module(module)
-    yield module
-    sys.path[:] = before
-    for name in [n for n in sys.modules if n.split(".")[0] in ("gpu_check", "gpu_steps")]:
-        del sys.modules[name]
+    with loaded(TOOLS / "gpu_check.py") as module:
+        yield module
 
 
 @pytest.fixture

@@ -2,15 +2,14 @@
 
 import getpass
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.toys.ports import free_port
 from tests.toys.postgres import PASSWORD, QUOTED
 
 
@@ -32,26 +31,15 @@ def mysql():
             f"CREATE USER me@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
             "GRANT ALL ON toy.* TO me@'127.0.0.1';\n"
         )
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         words = [
             *("--no-defaults", *who, f"--init-file={start}", f"--socket={folder / 'socket'}"),
             *("--bind-address=127.0.0.1", f"--port={port}", "--skip-name-resolve"),
         ]
-        with (folder / "log").open("w") as log:
-            running = subprocess.Popen([server, *words], stderr=log)
+        running = subprocess.Popen([server, *words], stderr=subprocess.PIPE, text=True)
         try:
-            _wait(running, folder / "log")
+            assert any("ready for connections" in line for line in running.stderr)
             yield f"mysql://me:{QUOTED}@127.0.0.1:{port}/toy"
         finally:
             running.terminate()
-            running.wait()
-
-
-def _wait(running, log):
-    """Return when the server has said in its log that it is ready."""
-    deadline = time.monotonic() + 60
-    while "ready for connections" not in log.read_text():
-        assert running.poll() is None and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
+            running.communicate()

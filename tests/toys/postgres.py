@@ -4,13 +4,14 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.toys.ports import free_port
 
 PASSWORD = "a secret/with@signs"
 QUOTED = "a%20secret%2Fwith%40signs"
@@ -54,9 +55,7 @@ def postgres():
         subprocess.run(
             [place / "initdb", "-D", data, "-N", *login], check=True, capture_output=True, **how
         )
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": port,

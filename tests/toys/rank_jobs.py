@@ -6,7 +6,6 @@ The file lists the jobs. Each rank writes what it saw to a file of its own, and 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from spikeguard.training import TrainOptions, train
 from spikeguard.training.divergence import TrainingDiverged
 from spikeguard.training.engine import joined
 from spikeguard.training.world import ALONE
+from tests.toys.ports import free_port
 
 ATTACK = AT(eps=0.1, steps=2)
 
@@ -166,13 +166,6 @@ def main():
         found[name] = f"{type(error).__name__} {code}: {error}"
     own.write_text(json.dumps(found))
     os._exit(0)
-
-
-def free_port():
-    """Return a port that no process listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def environment(rank, size, port):

@@ -7,7 +7,7 @@ from spikeguard.system.launch_place import Place
 from spikeguard.training.options import TrainOptions
 from spikeguard.training.trainer import _require_parts
 from spikeguard.training.world import ALONE, NotJoined, World, join
-from tests.toys.rank_jobs import free_port
+from tests.toys.ports import free_port
 
 
 def test_a_process_alone_keeps_its_values():
