@@ -76,9 +76,9 @@ def step_parts(work: Work, machine: Machine, ranks: int) -> dict[str, float]:
     """Return the seconds of the parts of one step with some processes.
 
     Gradients are summed around a ring, or along a tree where that is faster, while the last
-    backward pass still runs. Shared statistics are summed in every
-    normalisation, twice a pass, along a tree; nothing hides them. The slowest of n normal step
-    times is about sqrt(2 ln n) deviations late.
+    backward pass still runs. Shared statistics are summed in every normalisation, twice a pass,
+    along a tree; nothing hides them. The slowest of n normal step times is about sqrt(2 ln n)
+    deviations late.
     """
     share = work.batch / ranks
     crowd = 1.0 if machine.cores is None else max(1.0, ranks / machine.cores)

@@ -57,9 +57,9 @@ def map_(
             time constant that sets decay and input_scale.
         y: The second field, such as neuron.v_th=0.01:3:10.
         seeds: Seeds of each cell, repeated or with commas; the recipe's when left out.
-        steps: Optimiser steps of each training, rounded up to whole epochs. A cell that
-            is silent or at chance is trained again with 4 and 16 times the steps before it is
-            called so.
+        steps: Optimiser steps of each training, rounded up to whole epochs. A cell that is
+            silent or at chance is trained again with 4 and 16 times the steps before it is called
+            so.
         robust: SUITE@EPS of an accuracy under attack, such as snn@8/255; repeated or with commas.
         robust_images: Attack only the first so many test images, such as 200; the clean accuracy is
             measured on all of them.
