@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from spikeguard.attacks.searches.restarts import rows
+
 __all__ = ["Choices"]
 
-_CLEAN = 3.0  # logit of the clean choice at the start: it is drawn about nine times in ten
+_LEAST = 1.0  # logit of the clean choice at the start, where the budget allows most positions
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,25 @@ class Choices:
         near = functional.max_pool3d(near, 2 * reach + 1, stride=1, padding=reach)
         return cls(x, (near.transpose(1, 2) > 0) & (events <= 1))
 
-    def start(self) -> Tensor:
-        """Return the logits at the start, which favour the clean choices."""
-        nothing = 1 - self.x.sum(2, keepdim=True)
-        return _CLEAN * torch.cat([nothing, self.x], 2).clamp_min(0).transpose(1, 2).contiguous()
+    def start(self, changed: float) -> Tensor:
+        """Return the logits at the start; a grid drawn by them has ``changed`` other choices.
+
+        Of K positions with C + 1 choices and a logit b of the clean one, K C / (exp(b) + C) get
+        another choice in the mean; so b = log(C (K / changed - 1)).
+        """
+        positions = self.free.flatten(1).sum(1).double()
+        others = self.x.shape[2] * (positions / max(changed, 1) - 1)
+        height = others.clamp_min(math.exp(_LEAST)).log().to(self.x.dtype)
+        clean = torch.cat([1 - self.x.sum(2, keepdim=True), self.x], 2).clamp_min(0)
+        return rows(height, clean) * clean.transpose(1, 2).contiguous()
+
+    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the grid of the likeliest other choices, and their probabilities per entry."""
+        share = logits.softmax(1)
+        clean = torch.cat([1 - self.x.sum(2, keepdim=True), self.x], 2).transpose(1, 2) > 0
+        other = self.hard(torch.where(clean, -torch.inf, logits))
+        chance = torch.where(clean, 0, share).amax(1, keepdim=True).transpose(1, 2)
+        return other, chance * (other - self.x).abs()
 
     def soft(self, logits: Tensor) -> Tensor:
         """Return the shares of the polarities as a grid."""

@@ -28,7 +28,8 @@ from spikeguard.rng import Randomness, SampleStreams
 
 __all__ = ["RawEvents"]
 
-_MOMENTUM, _SQUARES, _SMALL = 0.9, 0.999, 1e-8  # Adam
+_MOMENTUM = 0.75
+_TINY = 1e-30  # below it a gradient is none
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,19 @@ class RawEvents:
     r"""Direct attack on raw events: a three-way choice for every candidate position.
 
     A candidate position (t, h, w) holds no event, an OFF or an ON event, by the logits a. In every
-    step ``samples`` grids are drawn: the Gumbel-softmax of a at a ``temperature`` is the soft
-    grid, its largest choice the hard one. The gradient of the loss at the hard grid is passed on to
-    the soft one (straight through). Adam ascends the mean over the samples of
+    step ``samples`` grids are tried. One has the likeliest changes, as many as the budget allows;
+    the others are drawn: the Gumbel-softmax of a at a ``temperature`` is the soft grid, its largest
+    choice the hard one. The gradient of the loss at the hard grid is passed on to the soft one
+    (straight through). A gradient with momentum, its largest entry ``step_size``, ascends the mean
+    over the samples of
 
     .. math:: L(E) - \lambda\,\|E - E_0\|_1 - \mu\,\max(0,\ |n(E) - n(E_0)| - r\,n(E_0))
 
     where the second term is the cost of the edits (insertion and deletion 1, change of polarity 2)
     and the third keeps the number of events n in an interval. The model sees only hard grids of the
-    threat set, with the likeliest of their changes where the budget does not allow all of them. The
-    search of a sample ends at the first one that fools the model.
+    threat set, with the likeliest of their changes where the budget does not allow all of them. At
+    the start a grid has as many changes as the budget in the mean. The search of a sample ends at
+    the first grid that fools the model.
 
     **Soft and hard success.** A soft grid is no input that a camera could make, yet fools the model
     far more often. :meth:`with_record` also says where a soft grid did.
@@ -57,9 +61,9 @@ class RawEvents:
     Args:
         threat: Edits or flips.
         steps: Steps, >= 1.
-        samples: Grids drawn in a step, the M of the source, >= 1.
+        samples: Grids tried in a step, the M of the source, >= 1.
         temperature: Temperature of the Gumbel-softmax, > 0.
-        step_size: Step of Adam, > 0.
+        step_size: The largest change of a logit in a step, > 0.
         cost_weight: The weight lambda, >= 0.
         interval: The share r by which the number of events may change without penalty, >= 0.
         interval_weight: The weight mu, >= 0.
@@ -82,7 +86,7 @@ class RawEvents:
     steps: int = 50
     samples: int = 4
     temperature: float = 1.0
-    step_size: float = 0.3
+    step_size: float = 1.0
     cost_weight: float = 1e-3
     interval: float = 0.5
     interval_weight: float = 1e-3
@@ -137,16 +141,16 @@ class _Search:
         self.noisy = is_stochastic(model)
         self.drops = not self.noisy and not is_adaptive(attack.gradient)
         self.choices = Choices.around(x, attack.reach)
-        self.logits = self.choices.start()
-        self.memory = torch.zeros_like(self.logits), torch.zeros_like(self.logits)
+        self.logits = self.choices.start(attack.threat.eps)
+        self.momentum = torch.zeros_like(self.logits)
         self.soft = torch.zeros_like(y, dtype=torch.bool)
 
     def run(self) -> tuple[Tensor, dict[str, Tensor]]:
         found, soft = self.x.clone(), self.soft.clone()
         hard = torch.zeros_like(soft)
         left = torch.arange(len(self.x), device=self.x.device)
-        for number in range(1, self.attack.steps + 1):
-            point, wrong = self._step(number)
+        for _ in range(self.attack.steps):
+            point, wrong = self._step()
             soft[left] |= self.soft | wrong
             new = ~hard[left]
             found[left[new]] = point[new]
@@ -158,18 +162,22 @@ class _Search:
                 break
         return found, {"soft": soft}
 
-    def _step(self, number: int) -> tuple[Tensor, Tensor]:
-        """Draw grids and take a step; return the first that fools the model, else the last one."""
+    def _step(self) -> tuple[Tensor, Tensor]:
+        """Try grids and take a step; return the first that fools the model, else the last one."""
         attack, x, y = self.attack, self.x, self.y
         logits = self.logits.detach().requires_grad_()
         point, wrong = x, torch.zeros_like(y, dtype=torch.bool)
         ascent = torch.zeros_like(logits)
         for draw in range(attack.samples):
-            noise = _gumbel(self.streams, logits)
+            noise = _gumbel(self.streams, logits) if draw else torch.zeros_like(logits)
             with torch.enable_grad():
                 soft = self.choices.soft((logits + noise) / attack.temperature)
-            hard = self.choices.hard(logits.detach() + noise)
-            tried = kept(attack.threat, hard, x, (hard - x).abs() * (soft.detach() - x).abs())
+            if draw:
+                hard = self.choices.hard(logits.detach() + noise)
+                score = (hard - x).abs() * (soft.detach() - x).abs()
+            else:
+                hard, score = self.choices.likeliest(logits.detach())
+            tried = kept(attack.threat, hard, x, score)
             watch = Watch(attack.loss)
             _, grad = attack.gradient(self.model, tried, y, watch)
             with torch.enable_grad():
@@ -179,9 +187,9 @@ class _Search:
             now = watch.outcome(y) & (not self.noisy)
             point = torch.where(rows(wrong, x), point, tried)
             wrong = wrong | now
-            if not draw:
+            if draw == attack.samples - 1:
                 self.soft = classify(self.model, soft.detach(), y).argmax(1) != y
-        self._climb(ascent, number)
+        self._climb(ascent)
         return point, wrong
 
     def _penalty(self, soft: Tensor) -> Tensor:
@@ -192,18 +200,15 @@ class _Search:
         beyond = ((after - before).abs() - attack.interval * before).clamp_min(0)
         return attack.cost_weight * edits + attack.interval_weight * beyond
 
-    def _climb(self, slope: Tensor, number: int) -> None:
-        """Take a step of Adam."""
-        first, second = self.memory
-        first = _MOMENTUM * first + (1 - _MOMENTUM) * slope
-        second = _SQUARES * second + (1 - _SQUARES) * slope.square()
-        self.memory = first, second
-        scale = (second / (1 - _SQUARES**number)).sqrt() + _SMALL
-        self.logits = self.logits + self.attack.step_size * first / (1 - _MOMENTUM**number) / scale
+    def _climb(self, slope: Tensor) -> None:
+        """Move the logits along the gradient with momentum."""
+        self.momentum = _MOMENTUM * self.momentum + slope
+        peak = rows(self.momentum.flatten(1).abs().amax(1), slope)
+        self.logits = self.logits + self.attack.step_size * self.momentum / peak.clamp_min(_TINY)
 
     def _take(self, at: Tensor) -> None:
         self.x, self.y, self.logits = self.x[at], self.y[at], self.logits[at]
-        self.memory = self.memory[0][at], self.memory[1][at]
+        self.momentum = self.momentum[at]
         self.choices, self.streams = self.choices.take(at), self.streams.take(at)
 
 

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import FORWARD
+from spikeguard.attacks.event_threats.base import largest
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost
 from spikeguard.attacks.losses import margin
 from spikeguard.attacks.model_access import classify, crafting, is_stochastic
 from spikeguard.attacks.searches.events.search_batch import (
     changes,
     kept,
+    portion,
     require_norm,
     require_positive,
     run_search,
@@ -27,6 +29,7 @@ from spikeguard.rng import Randomness, SampleStreams
 __all__ = ["SDA"]
 
 _TINY = 1e-12  # entries without a gradient rank below all others, in random order
+_LEAST = 1e-9  # a candidate without effect ranks last among those that may flip
 _AT_ONCE = 128  # inputs in one forward pass over candidates
 
 
@@ -37,12 +40,14 @@ class SDA:
     In step n the ``growth`` n entries with the largest gradient of the margin are candidates,
     among those that may flip in the direction that helps. Entries without a gradient come last, in
     random order. A forward pass for each candidate gives the change of the margin that this flip
-    alone makes; all candidates that do not make the model surer are flipped together. When the
-    model is fooled, flips are undone in the order of their effect, the smallest first: a binary
-    search finds the longest prefix without which the model is still fooled.
+    alone makes. Of the candidates that do not make the model surer, those of largest effect are
+    flipped together, at most budget / steps of them. When the model is fooled, flips are undone in
+    the order of their effect, the smallest first: a binary search finds the longest prefix without
+    which the model is still fooled.
 
-    The source sets no budget. A point above the budget does not count; its flips of largest effect
-    are returned. Against a model with noise nothing is undone.
+    The source sets no budget and flips all candidates that do not make the model surer; so does
+    this search where the budget exceeds the steps times the candidates. Against a model with noise
+    nothing is undone.
 
     Args:
         threat: Flips or edits.
@@ -96,7 +101,9 @@ class SDA:
         chosen, known = self._candidates(here, x, grad, state["name"], done)
         effect = self._effects(model, here, y, height, chosen, known)
         flips = torch.zeros_like(x).flatten(1)
-        flips.scatter_add_(1, chosen, (known & (effect >= 0)).to(x.dtype))
+        helpful = torch.where(known & (effect >= 0), effect + _LEAST, 0)
+        best = largest(helpful, portion(self.threat, self.steps, here, x))
+        flips.scatter_add_(1, chosen, best.to(x.dtype))
         sizes = torch.zeros_like(flips).scatter_add_(1, chosen, effect.abs() * known)
         flips, sizes = flips.view_as(x) > 0, sizes.view_as(x)
         there = torch.where(flips, 1 - here, here)

@@ -5,6 +5,7 @@ A change turns an entry of a binary grid to its other value, or a count by one.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from spikeguard.attacks.searches.restarts import rows, until_fooled
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import SampleStreams
 
-__all__ = ["changes", "kept", "require_norm", "require_positive", "run_search"]
+__all__ = ["changes", "kept", "portion", "require_norm", "require_positive", "run_search"]
 
 
 def require_norm(attack: Any) -> None:
@@ -96,6 +97,21 @@ def changes(threat: Threat, here: Tensor, x: Tensor, grad: Tensor) -> tuple[Tens
         free = (here.flip(2) == 0) & better
         gain = torch.where((here > 0) | free, gain, 0)
     return change, gain
+
+
+def portion(threat: Threat, steps: int, here: Tensor, x: Tensor) -> Tensor:
+    """Return how many changes a step may make [B]: an equal part of the budget, of what is left.
+
+    So the budget lasts for all steps, and each change is chosen at a point that has the others.
+
+    Args:
+        threat: Flips, edits or counts.
+        steps: Steps of the search.
+        here: The point [B, T, C, H, W].
+        x: Clean inputs, shaped like it.
+    """
+    left = (threat.eps - threat.distance(here, x)).long()
+    return left.clamp(max=math.ceil(threat.eps / steps))
 
 
 def kept(threat: Threat, point: Tensor, x: Tensor, score: Tensor) -> Tensor:

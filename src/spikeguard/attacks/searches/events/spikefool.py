@@ -15,7 +15,9 @@ from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost
 from spikeguard.attacks.losses import targeted_margin
 from spikeguard.attacks.model_access import classify, crafting
 from spikeguard.attacks.searches.events.search_batch import (
+    changes,
     kept,
+    portion,
     require_norm,
     require_positive,
     run_search,
@@ -37,10 +39,11 @@ class SpikeFool:
     A step starts from the current grid x'. DeepFool moves a point between the grids to the nearest
     boundary x_b, beyond it by 2 %; w is the boundary's normal there. Then the entries with the
     largest abs(w) that may still move along w flip, one by one, until the plane through
-    :math:`x' + \lambda (x_b - x')` is crossed. The points that are scored are grids.
+    :math:`x' + \lambda (x_b - x')` is crossed or budget / steps of them have flipped. The points
+    that are scored are grids. The search ends when the model is fooled.
 
-    The search ends when the model is fooled. The source sets a limit of 1,000 flips; here the flips
-    of largest abs(w) are kept, as many as the budget allows.
+    The source sets a limit of 1,000 flips, and none on a step: so does this search where the budget
+    exceeds the steps times the entries.
 
     Args:
         threat: Flips or edits.
@@ -93,12 +96,13 @@ class SpikeFool:
         here, done = state["x_adv"], state["done"] + 1
         edge, normal = self._boundary(model, here, y)
         needed = self.overscale * (normal * (edge - here)).flatten(1).sum(1)
-        movable = normal * (1 - 2 * here) > 0
-        size = torch.where(movable, normal.abs(), 0).flatten(1)
+        size = changes(self.threat, here, x, normal)[1].flatten(1)
         order = size.argsort(dim=1, descending=True, stable=True)
         ranked = size.gather(1, order)
         before = ranked.cumsum(1) - ranked
-        crossed = (before < needed[:, None]) & (ranked > 0)
+        allowed = portion(self.threat, self.steps, here, x)[:, None]
+        ranks = torch.arange(ranked.shape[1], device=x.device)
+        crossed = (before < needed[:, None]) & (ranked > 0) & (ranks < allowed)
         flips = torch.zeros_like(crossed).scatter(1, order, crossed).view_as(x)
         tried = torch.where(flips, 1 - here, here)
         weight = torch.where(flips, normal.abs(), state["weight"])

@@ -1,0 +1,125 @@
+"""The searches on events: how a budget is spent, and that each beats the greedy baseline."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from spikeguard.attacks import (
+    SDA,
+    Counts,
+    Edits,
+    EventGreedy,
+    Flips,
+    RawEvents,
+    SpikeCompatible,
+    SpikeFool,
+)
+from spikeguard.attacks.searches.events.choices import Choices
+from spikeguard.attacks.searches.events.search_batch import portion
+from spikeguard.rng import SampleStreams, stream
+from tests.toys.event_networks import LinearEvents, event_grids
+from tests.toys.moving_events import moving_bars, trained_on_bars
+
+SHAPE = (3, 1, 3, 3)
+
+
+@cache
+def bars():
+    """Return a trained network and 40 grids that it classifies correctly."""
+    model, (x, y) = trained_on_bars(0), moving_bars(60, 1000)
+    right = (model(x).argmax(1) == y).nonzero()[:40, 0]
+    return model, x[right], y[right]
+
+
+@cache
+def fooled(build):
+    model, x, y = bars()
+    found = build(Edits(10))(model, x, y, generator=SampleStreams(0, range(len(x))))
+    return int((model(found).argmax(1) != y).sum())
+
+
+@pytest.mark.parametrize("search", [SDA, RawEvents, SpikeFool, SpikeCompatible])
+def test_every_search_fools_more_than_the_greedy_baseline(search):
+    assert fooled(search) > fooled(EventGreedy)
+
+
+def test_tested_flips_and_searched_distributions_fool_half_as_many_again():
+    assert min(fooled(SDA), fooled(RawEvents)) >= 1.5 * fooled(EventGreedy)
+
+
+@pytest.mark.parametrize(
+    ("threat", "steps", "made", "expected"),
+    [
+        (Flips(20), 20, 0, 1),
+        (Flips(20), 8, 0, 3),
+        (Edits(20), 8, 18, 2),
+        (Flips(5), 20, 5, 0),
+        (Counts(7), 3, 1, 3),
+        (Flips(0), 4, 0, 0),
+    ],
+)
+def test_a_step_makes_an_equal_part_of_the_changes_that_are_left(threat, steps, made, expected):
+    x = torch.zeros(1, 3, 1, 4, 4)
+    here = x.clone()
+    here.view(-1)[:made] = 1
+    assert portion(threat, steps, here, x).tolist() == [expected]
+
+
+@pytest.mark.parametrize(("budget", "flips"), [(4, 1), (8, 2), (200, 5)])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda threat: SDA(threat, steps=4, growth=5),
+        lambda threat: SpikeFool(threat, steps=4, targets=1),
+    ],
+    ids=["sda", "spikefool"],
+)
+def test_the_first_step_flips_the_best_entries_and_all_where_the_budget_binds_no_step(
+    build, budget, flips
+):
+    """On a linear model five entries of equal gain are enough, and each helps as much."""
+    w, x = torch.zeros(SHAPE), torch.zeros(1, *SHAPE)
+    w.view(-1)[:5] = 1.0
+    model, y = LinearEvents(w, 4.5), torch.zeros(1, dtype=torch.int64)
+    attack, streams = build(Flips(budget)), SampleStreams(0, [0])
+    state = attack.begin(x, y, streams, 0)
+    made = attack.step(model, x, y, state)
+    assert int(made.state["x_adv"].sum()) == flips
+    assert bool(made.fooled) == (flips == 5)
+
+
+@pytest.mark.parametrize("changed", [3, 20])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_grid_drawn_at_the_start_has_the_stated_number_of_changes_in_the_mean(changed, channels):
+    """A position's chance of another choice is C / (exp(b) + C); the sum of them is ``changed``."""
+    x = event_grids(1, (5, channels, 8, 8), seed=1, share=0.1)
+    choices = Choices.around(x, 1)
+    start = choices.start(changed)
+    clean = torch.cat([1 - x.sum(2, keepdim=True), x], 2).transpose(1, 2)
+    other = (start.softmax(1) * (1 - clean)).sum(1, keepdim=True).transpose(1, 2)
+    assert float(other[choices.free].sum()) == pytest.approx(changed, rel=1e-5)
+
+
+def test_the_likeliest_changes_are_those_of_highest_probability():
+    """One position of three: no event, OFF or ON; logits of a known order."""
+    x = torch.zeros(1, 1, 2, 1, 3)
+    x[0, 0, 0, 0, 1] = 1  # the second position has an OFF event
+    logits = torch.tensor([[2.0, 3.0, 0.5], [1.0, 4.0, 0.0], [0.0, 1.0, 1.5]])  # none, OFF, ON
+    choices = Choices.around(x, 2)
+    grid, chance = choices.likeliest(logits.view(1, 3, 1, 1, 3))
+    share = logits.softmax(0)
+    assert grid.view(2, 3).tolist() == [[1, 0, 0], [0, 0, 1]]  # OFF, none, ON
+    expected = [[share[1, 0], share[0, 1], 0], [0, 0, share[2, 2]]]
+    assert torch.allclose(chance.view(2, 3), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_the_attack_on_raw_events_finds_the_only_flip_that_fools(samples):
+    """One entry decides the class; its logit rises fastest, whatever the other grids draw."""
+    w, x = 0.01 * torch.randn(SHAPE, generator=stream(0, "w")), event_grids(1, SHAPE, seed=4)
+    w[1, 0, 1, 1] = 5.0 * (1 - 2 * x[0, 1, 0, 1, 1])
+    model = LinearEvents(w, float((w * x[0]).sum() + 4.0))
+    attack = RawEvents(Flips(1), samples=samples, reach=3)
+    found = attack(model, x, torch.zeros(1, dtype=torch.int64), generator=stream(0, "attack"))
+    assert (found != x).nonzero().tolist() == [[0, 1, 0, 1, 1]]
