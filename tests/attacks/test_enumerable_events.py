@@ -71,7 +71,7 @@ SEARCHES = {
     "spikefool": SpikeFool,
     "raw-events": lambda threat: RawEvents(threat, steps=50, reach=3),
 }
-SHARE = {"greedy": 0.4, "spike-compatible": 0.5, "sda": 0.55, "spikefool": 0.4, "raw-events": 0.85}
+SHARE = {"greedy": 0.4, "spike-compatible": 0.5, "sda": 0.85, "spikefool": 0.4, "raw-events": 0.85}
 
 
 @pytest.mark.parametrize("name", SEARCHES)
