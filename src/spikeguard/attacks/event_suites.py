@@ -27,6 +27,7 @@ __all__ = ["event_search", "events", "events_papers"]
 
 _FRAMES = "tgo-table5"
 _RESTARTS = 5
+_WIDE = 40  # candidates of SDA added in a step, four times its default
 
 
 def event_search(threat: Threat, steps: int, gradient: Gradient) -> Attack:
@@ -115,9 +116,10 @@ def events(plan: _Settings) -> dict[str, Attack]:
     found = every("greedy", EventGreedy)
     if kind == "counts":
         return first | found
-    raw = {
-        f"raw-events/{name}": RawEvents(threat, gradient=plan.averaged(rules[name]))
-        for name in ("rga", "assg")
-    }
+    last: dict[str, Attack] = {}
+    for name in ("rga", "assg"):
+        last[f"raw-events/{name}"] = RawEvents(threat, gradient=plan.averaged(rules[name]))
+        last[f"sda/{name}"] = SDA(threat, gradient=plan.averaged(rules[name]))
+    last["sda/wide"] = SDA(threat, growth=_WIDE, gradient=own)
     assg = SpikeCompatible(threat, gradient=plan.averaged(ASSG()))
-    return first | found | {"spike-compatible/assg": assg} | events_papers(plan) | raw
+    return first | found | {"spike-compatible/assg": assg} | events_papers(plan) | last
