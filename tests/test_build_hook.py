@@ -1,11 +1,12 @@
 """The build hook: with a compiler there is a library, without one there is a reason."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+
+from tests.toys.scripts import loaded
 
 ROOT = Path(__file__).parent.parent
 pytest.importorskip("hatchling", reason="hatchling builds the package; it is in the extra 'dev'")
@@ -14,14 +15,12 @@ pytest.importorskip("hatchling", reason="hatchling builds the package; it is in 
 @pytest.fixture
 def build(monkeypatch, tmp_path):
     """Compile in an empty folder, with $CXX set to a word."""
-    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
-    hook = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hook)
 
     def run(compiler, source="int x;\n"):
         monkeypatch.setenv("CXX", compiler)
         (tmp_path / "cpu.cpp").write_text(source)
-        libraries, reason = hook.compile_kernel(tmp_path)
+        with loaded(ROOT / "hatch_build.py") as hook:
+            libraries, reason = hook.compile_kernel(tmp_path)
         card = json.loads((tmp_path / "_cpu.json").read_text())
         assert card["libraries"] == libraries and card["reason"] == reason
         return libraries, reason, sorted(p.name for p in tmp_path.glob("*.so"))
