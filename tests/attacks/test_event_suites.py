@@ -14,6 +14,7 @@ from spikeguard.attacks import (
     Edits,
     Flips,
     Linf,
+    MeanField,
     RawEvents,
     Retiming,
     SpikeRetiming,
@@ -51,6 +52,13 @@ def test_the_suites_depend_on_the_kind_of_threat_set():
         assert {attack.threat for attack in attacks.values()} == {
             next(iter(attacks.values())).threat
         }
+
+
+def test_noise_is_attacked_in_the_mean_field_too():
+    papers = suite("events-papers", eps=3, norm="edits", eot=3)
+    for name in ("spike-compatible", "sda", "raw-events", "spikefool"):
+        assert isinstance(papers[f"{name}/mean-field"].gradient, MeanField)
+    assert set(papers) < set(suite("events", eps=3, norm="edits", eot=3))
 
 
 def test_events_is_a_cascade():

@@ -27,6 +27,12 @@ __all__ = ["event_search", "events", "events_papers"]
 
 _FRAMES = "tgo-table5"
 _RESTARTS = 5
+_PUBLISHED: dict[str, Callable[..., Attack]] = {
+    "spike-compatible": SpikeCompatible,
+    "sda": SDA,
+    "raw-events": RawEvents,
+    "spikefool": SpikeFool,
+}
 _WIDE = 40  # candidates of SDA added in a step, four times its default
 
 
@@ -62,16 +68,18 @@ class _Settings(Protocol):
 
 
 def events_papers(plan: _Settings) -> dict[str, Attack]:
-    """The published attacks on events; under Linf, L2 and L1 those of TGO's Table 5 on frames."""
+    """The published attacks on events, against noise also in the mean field.
+
+    Under Linf, L2 and L1 those of TGO's Table 5 on frames.
+    """
     threat, own = plan.threat, plan.gradient()
     kind = threat.norm.partition(" ")[0]
     if kind in ("flips", "edits"):
-        return {
-            "spike-compatible": SpikeCompatible(threat, gradient=own),
-            "sda": SDA(threat, gradient=own),
-            "raw-events": RawEvents(threat, gradient=own),
-            "spikefool": SpikeFool(threat, gradient=own),
-        }
+        found: dict[str, Attack] = {}
+        for name, search in _PUBLISHED.items():
+            found[name] = search(threat, gradient=own)
+            found |= plan.mean_field(name, search)
+        return found
     if kind == "retiming":
         return {"retiming": SpikeRetiming(threat, gradient=own)}
     if kind == "counts":

@@ -7,18 +7,24 @@ import torch
 
 from spikeguard.attacks import (
     SDA,
+    Backprop,
     Counts,
     Edits,
     EventGreedy,
     Flips,
+    MeanField,
     RawEvents,
     SpikeCompatible,
     SpikeFool,
 )
+from spikeguard.attacks.gradients.mean_field import mean_field
+from spikeguard.attacks.losses import cross_entropy
+from spikeguard.attacks.model_access import frozen
 from spikeguard.attacks.searches.events.choices import Choices
 from spikeguard.attacks.searches.events.search_batch import portion
+from spikeguard.neurons import NoisyLIF
 from spikeguard.rng import SampleStreams, stream
-from tests.toys.event_networks import LinearEvents, event_grids
+from tests.toys.event_networks import EventNet, LinearEvents, event_grids
 from tests.toys.moving_events import moving_bars, trained_on_bars
 
 SHAPE = (3, 1, 3, 3)
@@ -123,3 +129,33 @@ def test_the_attack_on_raw_events_finds_the_only_flip_that_fools(samples):
     attack = RawEvents(Flips(1), samples=samples, reach=3)
     found = attack(model, x, torch.zeros(1, dtype=torch.int64), generator=stream(0, "attack"))
     assert (found != x).nonzero().tolist() == [[0, 1, 0, 1, 1]]
+
+
+def test_in_the_mean_field_candidates_are_tested_without_noise():
+    """Other noise then changes nothing; by single draws it decides between candidates."""
+    model = EventNet(neuron=NoisyLIF(0.5, 0.5, v_th=0.3)).eval()
+    x, y = event_grids(6, (3, 2, 4, 4)), torch.zeros(6, dtype=torch.int64)
+
+    def found(seed, gradient):
+        attack = SDA(Flips(4), steps=4, gradient=gradient)
+        return attack(model, x, y, generator=stream(seed, "attack"))
+
+    assert torch.equal(found(1, MeanField()), found(2, MeanField()))
+    assert not torch.equal(found(1, Backprop()), found(2, Backprop()))
+
+
+def test_against_noise_the_grid_of_highest_loss_is_returned():
+    """In the mean field the loss of the result is the highest of all grids that were tried."""
+    model = EventNet(neuron=NoisyLIF(0.5, 0.5, v_th=0.3)).eval()
+    x, y, seen = event_grids(6, (3, 2, 4, 4)), torch.zeros(6, dtype=torch.int64), []
+
+    def watching(*args):
+        seen.append(MeanField()(*args))
+        return seen[-1]
+
+    attack = RawEvents(Flips(4), steps=8, gradient=watching)
+    found = attack(model, x, y, generator=stream(1, "attack"))
+    with frozen(model), mean_field(model), torch.no_grad():
+        height = cross_entropy(model(found), y)
+    best = torch.stack([losses for losses, _ in seen]).amax(0)
+    torch.testing.assert_close(height, best)

@@ -49,7 +49,8 @@ class RawEvents:
     and the third keeps the number of events n in an interval. The model sees only hard grids of the
     threat set, with the likeliest of their changes where the budget does not allow all of them. At
     the start a grid has as many changes as the budget in the mean. The search of a sample ends at
-    the first grid that fools the model.
+    the first grid that fools the model; where none does, and against a model with noise, the result
+    is the grid of highest loss.
 
     **Soft and hard success.** A soft grid is no input that a camera could make, yet fools the model
     far more often. :meth:`with_record` also says where a soft grid did.
@@ -143,6 +144,7 @@ class _Search:
         self.choices = Choices.around(x, attack.reach)
         self.logits = self.choices.start(attack.threat.eps)
         self.momentum = torch.zeros_like(self.logits)
+        self.best, self.height = x, torch.full(y.shape, -math.inf, dtype=x.dtype, device=x.device)
         self.soft = torch.zeros_like(y, dtype=torch.bool)
 
     def run(self) -> tuple[Tensor, dict[str, Tensor]]:
@@ -150,10 +152,10 @@ class _Search:
         hard = torch.zeros_like(soft)
         left = torch.arange(len(self.x), device=self.x.device)
         for _ in range(self.attack.steps):
-            point, wrong = self._step()
+            wrong = self._step()
             soft[left] |= self.soft | wrong
             new = ~hard[left]
-            found[left[new]] = point[new]
+            found[left[new]] = self.best[new]
             hard[left] |= wrong
             if self.drops and bool(wrong.any()):
                 left = left[~wrong]
@@ -162,11 +164,14 @@ class _Search:
                 break
         return found, {"soft": soft}
 
-    def _step(self) -> tuple[Tensor, Tensor]:
-        """Try grids and take a step; return the first that fools the model, else the last one."""
+    def _step(self) -> Tensor:
+        """Try grids and take a step; return which samples one of them fooled [B].
+
+        ``best`` is the first grid that fools the model; where none does, that of highest loss.
+        """
         attack, x, y = self.attack, self.x, self.y
         logits = self.logits.detach().requires_grad_()
-        point, wrong = x, torch.zeros_like(y, dtype=torch.bool)
+        wrong = torch.zeros_like(y, dtype=torch.bool)
         ascent = torch.zeros_like(logits)
         for draw in range(attack.samples):
             noise = _gumbel(self.streams, logits) if draw else torch.zeros_like(logits)
@@ -179,18 +184,20 @@ class _Search:
                 hard, score = self.choices.likeliest(logits.detach())
             tried = kept(attack.threat, hard, x, score)
             watch = Watch(attack.loss)
-            _, grad = attack.gradient(self.model, tried, y, watch)
+            height, grad = attack.gradient(self.model, tried, y, watch)
             with torch.enable_grad():
                 value = (grad * soft).flatten(1).sum(1) - self._penalty(soft)
                 (slope,) = torch.autograd.grad(value.sum(), logits)
             ascent += slope / attack.samples
             now = watch.outcome(y) & (not self.noisy)
-            point = torch.where(rows(wrong, x), point, tried)
+            better = (now | (height > self.height)) & ~wrong
+            self.best = torch.where(rows(better, x), tried, self.best)
+            self.height = torch.where(better, height, self.height)
             wrong = wrong | now
             if draw == attack.samples - 1:
                 self.soft = classify(self.model, soft.detach(), y).argmax(1) != y
         self._climb(ascent)
-        return point, wrong
+        return wrong
 
     def _penalty(self, soft: Tensor) -> Tensor:
         """Return the cost of the edits and of leaving the interval [B], by the soft grid."""
@@ -208,6 +215,7 @@ class _Search:
 
     def _take(self, at: Tensor) -> None:
         self.x, self.y, self.logits = self.x[at], self.y[at], self.logits[at]
+        self.best, self.height = self.best[at], self.height[at]
         self.momentum = self.momentum[at]
         self.choices, self.streams = self.choices.take(at), self.streams.take(at)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +12,8 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.base import FORWARD
 from spikeguard.attacks.event_threats.base import largest
-from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost
+from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost, unwrap
+from spikeguard.attacks.gradients.mean_field import MeanField, mean_field
 from spikeguard.attacks.losses import margin
 from spikeguard.attacks.model_access import classify, crafting, is_stochastic
 from spikeguard.attacks.searches.events.search_batch import (
@@ -47,7 +50,8 @@ class SDA:
 
     The source sets no budget and flips all candidates that do not make the model surer; so does
     this search where the budget exceeds the steps times the candidates. Against a model with noise
-    nothing is undone.
+    nothing is undone, and one draw decides between candidates; with the gradient of the mean field
+    they are tested without noise.
 
     Args:
         threat: Flips or edits.
@@ -99,7 +103,8 @@ class SDA:
         here, done = state["x_adv"], state["done"] + 1
         height, grad = self.gradient(model, here, y, margin)
         chosen, known = self._candidates(here, x, grad, state["name"], done)
-        effect = self._effects(model, here, y, height, chosen, known)
+        with _as_differentiated(self.gradient, model) as draws:
+            effect = self._effects(model, here, y, height, chosen, known, draws)
         flips = torch.zeros_like(x).flatten(1)
         helpful = torch.where(known & (effect >= 0), effect + _LEAST, 0)
         best = largest(helpful, portion(self.threat, self.steps, here, x))
@@ -143,11 +148,17 @@ class SDA:
 
     @staticmethod
     def _effects(
-        model: nn.Module, here: Tensor, y: Tensor, height: Tensor, chosen: Tensor, known: Tensor
+        model: nn.Module,
+        here: Tensor,
+        y: Tensor,
+        height: Tensor,
+        chosen: Tensor,
+        known: Tensor,
+        draws: bool,
     ) -> Tensor:
         """Return by how much each candidate alone raises the margin [B, k]; 0 for the others."""
         effect = torch.zeros_like(known, dtype=torch.promote_types(here.dtype, torch.float32))
-        if is_stochastic(model):  # every pass has all samples, so that each gets its own noise
+        if draws:  # every pass has all samples, so that each gets its own noise
             parts = [_column(len(y), rank, chosen) for rank in range(chosen.shape[1])]
         else:
             parts = list(torch.split(known.nonzero(), _AT_ONCE))
@@ -158,6 +169,16 @@ class SDA:
             logits = classify(model, tried.view(-1, *here.shape[1:]), y[sample])
             effect[part[:, 0], part[:, 1]] = (margin(logits, y[sample]) - height[sample]).to(effect)
         return effect
+
+
+@contextmanager
+def _as_differentiated(gradient: Gradient, model: nn.Module) -> Iterator[bool]:
+    """Let the passes be those of the mean field where it is differentiated; yield if they draw."""
+    if isinstance(unwrap(gradient), MeanField):
+        with mean_field(model):
+            yield False
+    else:
+        yield is_stochastic(model)
 
 
 def _column(samples: int, rank: int, like: Tensor) -> Tensor:
