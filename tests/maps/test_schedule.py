@@ -69,6 +69,23 @@ def test_a_step_of_the_accuracy_is_refined_and_noise_is_not():
     assert len(noise) == 9
 
 
+@pytest.mark.parametrize("peak", [(2, 3), (8, 8), (15, 1)])
+def test_the_best_cell_of_a_plateau_is_found_with_its_neighbours(peak):
+    """Accuracy falls slowly from a peak amid a block, and by a step far away from it."""
+
+    def at(x, y):
+        level = 0.9 - 0.001 * (abs(x - peak[0]) + abs(y - peak[1])) - 0.3 * (y > 12)
+        return Seen("working", level, level - 0.01, level + 0.01)
+
+    found = drawn(17, 17, at)
+    assert max(found, key=lambda place: found[place].accuracy) == peak
+    x, y = peak
+    assert {(i, j) for i in (x - 1, x, x + 1) for j in (y - 1, y, y + 1)} <= found.keys()
+    assert len(found) < 0.6 * 17 * 17
+    for seed in range(3):
+        assert drawn(17, 17, at, random.Random(seed)) == found
+
+
 @pytest.mark.parametrize(
     ("a", "b", "apart"),
     [

@@ -1,8 +1,10 @@
 """The schedule of a map: a coarse grid first, then the cells where the map changes.
 
 The map is divided into blocks whose corners are measured. A block is divided at its middle when
-its corners differ in class or accuracy, down to neighbouring cells. What is to be measured depends
-on the cells that are known, not on the order in which they were measured.
+its corners differ in class or accuracy, down to neighbouring cells. Then the neighbours of the most
+accurate cell are measured, until none of them is more accurate: on a plateau no block says where
+the best cell is. What is to be measured depends on the cells that are known, not on the order in
+which they were measured.
 """
 
 from __future__ import annotations
@@ -67,8 +69,9 @@ def missing(nx: int, ny: int, known: Mapping[Place, Seen]) -> list[Place]:
         ny: Number of values of y.
         known: The measured cells.
     """
-    corners = (corner for block in _blocks(nx, ny, known) for corner in _corners(block))
-    return sorted({corner for corner in corners if corner not in known})
+    corners = {corner for block in _blocks(nx, ny, known) for corner in _corners(block)}
+    wanted = corners - known.keys()
+    return sorted(wanted or _climb(nx, ny, known, corners))
 
 
 def region(nx: int, ny: int, known: Mapping[Place, Seen], kind: str) -> set[Place]:
@@ -87,6 +90,32 @@ def region(nx: int, ny: int, known: Mapping[Place, Seen], kind: str) -> set[Plac
             inside = product(range(left, right + 1), range(low, high + 1))
             found.update(place for place in inside if place not in known)
     return found
+
+
+def _climb(nx: int, ny: int, known: Mapping[Place, Seen], corners: set[Place]) -> set[Place]:
+    """Return the unknown neighbours of a cell on the way from the best corner to a peak.
+
+    The way leads from a cell to its most accurate neighbour. Nothing is measured where no corner is
+    clearly worse than the best one.
+    """
+
+    def accuracy(place: Place) -> float:
+        found = known[place].accuracy
+        return -1.0 if found is None else found
+
+    best = max(sorted(corners), key=accuracy)
+    if not any(_apart(known[best], known[corner]) for corner in corners):
+        return set()
+    while True:
+        x, y = best
+        across, along = range(max(0, x - 1), min(nx, x + 2)), range(max(0, y - 1), min(ny, y + 2))
+        near = set(product(across, along))
+        if near - known.keys():
+            return near - known.keys()
+        top = max(sorted(near), key=accuracy)
+        if accuracy(top) <= accuracy(best):
+            return set()
+        best = top
 
 
 def _blocks(nx: int, ny: int, known: Mapping[Place, Seen]) -> Iterator[Block]:
