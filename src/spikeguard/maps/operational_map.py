@@ -129,7 +129,8 @@ def draw_map(
 
     Several processes and machines may draw the same map at once, in a shared folder or with a
     database. The folder gets ``map.json``, one cell a line, and ``map.csv``. Cells inside a block
-    whose corners have one class and one accuracy are not measured.
+    whose corners have one class and one accuracy are not measured, but for those on the way from
+    the most accurate corner to a peak.
 
     Args:
         of: The map.
@@ -147,7 +148,8 @@ def draw_map(
     wanted = missing(nx, ny, {})
     cells: list[dict[str, Any]] | None = None
     lines: list[str] = [
-        f"{nx} x {ny} cells: {len(wanted)} first, then those where class or accuracy changes; "
+        f"{nx} x {ny} cells: {len(wanted)} first, then those where class or accuracy changes and "
+        "those around the most accurate one; "
         "a cell that is silent or at chance is trained again with 4 and 16 times the steps, "
         "21 times the cost"
     ]

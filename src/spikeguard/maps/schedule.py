@@ -2,9 +2,9 @@
 
 The map is divided into blocks whose corners are measured. A block is divided at its middle when
 its corners differ in class or accuracy, down to neighbouring cells. Then the neighbours of the most
-accurate cell are measured, until none of them is more accurate: on a plateau no block says where
-the best cell is. What is to be measured depends on the cells that are known, not on the order in
-which they were measured.
+accurate corner are measured, and those of the best among them, until none is more accurate: on a
+plateau no block says where the best cell is. What is to be measured depends on the cells that are
+known, not on the order in which they were measured.
 """
 
 from __future__ import annotations

@@ -45,10 +45,10 @@ def map_(
 ) -> int:
     """Train a recipe at many values of two fields, and map where it works and what it costs.
 
-    A coarse grid is measured first, then the cells where class or accuracy changes; a cell amid
-    equal ones is not measured. Finished cells are kept: the same command goes on after an
-    interruption, and several processes or machines may run it at once. Exit code 1 if a cell
-    failed.
+    A coarse grid is measured first, then the cells where class or accuracy changes and those around
+    the most accurate one; another cell amid equal ones is not measured. Finished cells are kept:
+    the same command goes on after an interruption, and several processes or machines may run it at
+    once. Exit code 1 if a cell failed.
 
     Args:
         recipe: A YAML file, or a recipe that ships with SpikeGuard (see 'spikeguard list recipes').

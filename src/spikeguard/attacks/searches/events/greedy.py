@@ -14,6 +14,7 @@ from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost
 from spikeguard.attacks.losses import Loss, margin
 from spikeguard.attacks.model_access import crafting
 from spikeguard.attacks.searches.events.search_batch import (
+    allowed,
     changes,
     require_norm,
     require_positive,
@@ -79,7 +80,7 @@ class EventGreedy:
         watch, here, done = Watch(self.loss), state["x_adv"], state["done"] + 1
         _, grad = self.gradient(model, here, y, watch)
         change, gain = changes(self.threat, here, x, grad)
-        left = (self.threat.eps - self.threat.distance(here, x)).long().clamp(max=self.per_step)
+        left = allowed(self.threat, self.per_step, here, x)
         chosen = largest(gain.flatten(1), left).view_as(x)
         there = torch.where(chosen, here + change, here)
         stuck = ~chosen.flatten(1).any(1)

@@ -18,7 +18,15 @@ from spikeguard.attacks.searches.restarts import rows, until_fooled
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import SampleStreams
 
-__all__ = ["changes", "kept", "portion", "require_norm", "require_positive", "run_search"]
+__all__ = [
+    "allowed",
+    "changes",
+    "kept",
+    "portion",
+    "require_norm",
+    "require_positive",
+    "run_search",
+]
 
 
 def require_norm(attack: Any) -> None:
@@ -99,6 +107,18 @@ def changes(threat: Threat, here: Tensor, x: Tensor, grad: Tensor) -> tuple[Tens
     return change, gain
 
 
+def allowed(threat: Threat, most: int, here: Tensor, x: Tensor) -> Tensor:
+    """Return how many more changes the budget allows at a point [B], at most ``most``.
+
+    Args:
+        threat: Flips, edits or counts.
+        most: The largest number returned, >= 0.
+        here: The point [B, T, C, H, W].
+        x: Clean inputs, shaped like it.
+    """
+    return (threat.eps - threat.distance(here, x)).long().clamp(max=most)
+
+
 def portion(threat: Threat, steps: int, here: Tensor, x: Tensor) -> Tensor:
     """Return how many changes a step may make [B]: an equal part of the budget, of what is left.
 
@@ -110,8 +130,7 @@ def portion(threat: Threat, steps: int, here: Tensor, x: Tensor) -> Tensor:
         here: The point [B, T, C, H, W].
         x: Clean inputs, shaped like it.
     """
-    left = (threat.eps - threat.distance(here, x)).long()
-    return left.clamp(max=math.ceil(threat.eps / steps))
+    return allowed(threat, math.ceil(threat.eps / steps), here, x)
 
 
 def kept(threat: Threat, point: Tensor, x: Tensor, score: Tensor) -> Tensor:
