@@ -1,6 +1,8 @@
 """Steps of tools/gpu_check.py: the clock, the output folder, the parts, the plan of a training."""
 
 import json
+import os
+import select
 import sys
 import zipfile
 from pathlib import Path
@@ -35,14 +37,24 @@ def steps():
 
 
 def test_a_command_that_takes_too_long_is_ended_with_all_it_started(steps, tmp_path):
-    """A shell waits for a child, which writes its number; both are ended."""
-    pid = tmp_path / "pid"
-    command = ["sh", "-c", f"sh -c 'echo $$ > {pid}; exec sleep 600' & wait"]
-    ended = steps["clock"].run_in_time(command, 1.0, log=tmp_path / "log", env={}, cwd=tmp_path)
+    """A shell waits for a child that holds a pipe open: the pipe closes when the child is gone."""
+    held = tmp_path / "held"
+    os.mkfifo(held)
+    reader = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
+    command = ["sh", "-c", f"sh -c 'exec 3> {held}; echo started >&3; exec sleep 600' & wait"]
+    ended = steps["clock"].run_in_time(command, 2.0, log=tmp_path / "log", env={}, cwd=tmp_path)
     assert ended.code is None
     assert "its time was over" in (tmp_path / "log").read_text()
-    state = Path(f"/proc/{pid.read_text().strip()}/stat")
-    assert not state.exists() or state.read_text().split(") ")[1].startswith("Z")
+    said = b""
+    while select.select([reader], [], [], 60)[0]:
+        part = os.read(reader, 100)
+        said += part
+        if not part:
+            break
+    else:
+        pytest.fail("the child still holds the pipe")
+    os.close(reader)
+    assert said == b"started\n"
 
 
 def test_a_command_in_time_gives_its_code_and_the_log_keeps_earlier_ones(steps, tmp_path):
