@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from spikeguard.kernels import splitmix
 from spikeguard.system.swapping import swapped
 
 __all__ = [
@@ -41,11 +42,6 @@ __all__ = [
     "stream",
     "uniform",
 ]
-
-_GOLDEN = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed 64-bit number
-_MIX_1 = -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9
-_MIX_2 = -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
-_PIECE = 1 << 14  # 64-bit numbers computed at once; they fit a core's cache
 
 
 def key(seed: int, *name: str | int) -> int:
@@ -145,7 +141,7 @@ class SampleStreams:
                 f"SampleStreams: ids is one number a sample [B], got {list(self.ids.shape)}."
             )
         self.seed = seed
-        self._state = _splitmix_(self.ids * _GOLDEN + (key(seed, "sample") | 1))
+        self._state = splitmix.mix_(self.ids * splitmix.GOLDEN + (key(seed, "sample") | 1))
         self._drawn = 0
 
     @classmethod
@@ -191,16 +187,13 @@ class SampleStreams:
 
     def bits(self, shape: Sequence[int], *, dim: int, device: torch.device | str = "cpu") -> Tensor:
         """Return 64 random bits per element; axis ``dim`` is the sample axis."""
-        before, after = self._row(shape, dim)
-        counter = self._counter(math.prod(before) * math.prod(after), device)
-        state = self._state.to(device).view(-1, *[1] * len(after))
-        return _splitmix_(counter.view(*before, 1, *after) + state)
+        return self._drawn_by(splitmix.bits, shape, dim, device)
 
     def uniform(
         self, shape: Sequence[int], *, dim: int = 0, device: torch.device | str = "cpu"
     ) -> Tensor:
         """Return float32 numbers in [0, 1) on a grid of 2^-24."""
-        return _unit(self.bits(shape, dim=dim, device=device) >> 40)
+        return self._drawn_by(splitmix.uniform, shape, dim, device)
 
     def normal(
         self,
@@ -212,29 +205,29 @@ class SampleStreams:
     ) -> Tensor:
         """Return float32 numbers from N(0, 1), all within [-5.8, 5.8].
 
-        64 bits give a Box-Muller pair: the first half of a sample's numbers are the cosines, the
-        second half the sines. The numbers are computed in pieces that stay in the cache, nearly as
-        fast as by torch.randn.
-
         If ``out`` is given, a tensor of this shape, the numbers are written to it; its memory
         layout does not change them.
         """
         before, after = self._row(shape, dim)
-        count = math.prod(before) * math.prod(after)
-        pairs = (count + 1) // 2
-        counter, state = self._counter(pairs, device), self._state.to(device)[:, None]
         if out is None:
             drawn = torch.empty(len(self), *before, *after, device=device)
             out = drawn.movedim(0, len(before))
-        piece = max(1, _PIECE // max(1, pairs)) if counter.device.type == "cpu" else len(self)
-        places = torch.split(out.movedim(len(before), 0), piece)
-        for place, start in zip(places, torch.split(state, piece), strict=True):
-            bits = _splitmix_(counter + start)
-            radius = _unit(bits >> 40).mul_(-1).add_(1).log_().mul_(-2).sqrt_()
-            angle = _unit(bits.bitwise_right_shift_(8)).mul_(2 * math.pi)
-            both = torch.cat([radius * angle.cos(), radius.mul_(angle.sin_())], dim=1)
-            place.copy_(both[:, :count].view(place.shape))
+        first = self._advance((math.prod(before) * math.prod(after) + 1) // 2)  # two from 64 bits
+        splitmix.normal_(out.movedim(len(before), 0), self._state.to(device), first)
         return out
+
+    def _drawn_by(
+        self,
+        numbers: Callable[[Tensor, int, int], Tensor],
+        shape: Sequence[int],
+        dim: int,
+        device: torch.device | str,
+    ) -> Tensor:
+        """Return one number of every stream for each element of a sample."""
+        before, after = self._row(shape, dim)
+        count = math.prod(before) * math.prod(after)
+        rows = numbers(self._state.to(device), self._advance(count), count)
+        return rows.view(len(self), *before, *after).movedim(0, len(before)).contiguous()
 
     def _row(self, shape: Sequence[int], dim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the axes of a shape before and after its sample axis."""
@@ -246,11 +239,10 @@ class SampleStreams:
         dim %= len(shape)
         return tuple(shape[:dim]), tuple(shape[dim + 1 :])
 
-    def _counter(self, count: int, device: torch.device | str) -> Tensor:
-        """Advance by ``count`` numbers; return the increments that splitmix64 adds to the state."""
-        first = self._drawn + 1
+    def _advance(self, count: int) -> int:
+        """Take ``count`` numbers of every stream; return the index of the first."""
         self._drawn += count
-        return torch.arange(first, self._drawn + 1, device=device).mul_(_GOLDEN)
+        return self._drawn - count
 
 
 Randomness = torch.Generator | SampleStreams
@@ -356,19 +348,3 @@ def random_sources(model: nn.Module) -> list[RandomSource]:
     """Return the sources of all stochastic modules, in network order."""
     held = (getattr(module, "random", None) for module in model.modules())
     return [source for source in held if isinstance(source, RandomSource)]
-
-
-def _splitmix_(z: Tensor) -> Tensor:
-    """Mix 64 bits in place (the output function of splitmix64); int64 wraps as unsigned does."""
-    shifted = torch.empty_like(z)
-    for by, factor in ((30, _MIX_1), (27, _MIX_2), (31, None)):
-        torch.bitwise_right_shift(z, by, out=shifted)
-        z ^= shifted.bitwise_and_((1 << (64 - by)) - 1)  # a logical shift
-        if factor is not None:
-            z *= factor
-    return z
-
-
-def _unit(bits: Tensor) -> Tensor:
-    """Map the low 24 bits to [0, 1)."""
-    return (bits & 0xFFFFFF).to(torch.float32).mul_(2.0**-24)

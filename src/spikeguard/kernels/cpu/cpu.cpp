@@ -78,6 +78,12 @@ struct Windows {  // average pooling, channels innermost; the windows tile the i
   void* out;  // pool: means of x; unpool: x / window size, where x is dL/d means
 };
 
+struct Draws {  // uniform numbers of many streams of splitmix64
+  int64_t streams, count, first;  // numbers `first` to `first + count - 1` of every stream
+  const void* state;              // int64 [streams]
+  void *numbers, *angle;  // out, float32 [streams, count]: u and nothing; or 1 - u and 2 pi w
+};
+
 struct Pool {  // entry points of the OpenMP runtime that torch has loaded; parallel may be null
   void (*parallel)(void (*)(void*), void*, unsigned, unsigned);
   int (*thread_number)();
@@ -786,6 +792,39 @@ void unpool_windows(const Windows& k, const Pool& pool) {
   });
 }
 
+inline uint64_t splitmix(uint64_t z) {
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
+inline float unit(uint64_t bits) { return float(int32_t(bits & 0xFFFFFF)) * 0x1p-24f; }
+
+void draw(const Draws& k, const Pool& pool) {
+  const int64_t length = 4096, blocks = (k.count + length - 1) / length;
+  parallel(pool, k.streams * blocks, [&](int64_t begin, int64_t end, int64_t) {
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t stream = b / blocks, from = b % blocks * length;
+      const int64_t n = std::min(length, k.count - from), place = stream * k.count + from;
+      const uint64_t golden = 0x9E3779B97F4A7C15u;
+      const uint64_t start = uint64_t(static_cast<const int64_t*>(k.state)[stream]) +
+                             uint64_t(k.first + from + 1) * golden;
+      float* numbers = static_cast<float*>(k.numbers) + place;
+      if (!k.angle) {
+        SIMD for (int64_t i = 0; i < n; ++i)
+            numbers[i] = unit(splitmix(start + uint64_t(i) * golden) >> 40);
+        continue;
+      }
+      float* angle = static_cast<float*>(k.angle) + place;
+      SIMD for (int64_t i = 0; i < n; ++i) {
+        const uint64_t bits = splitmix(start + uint64_t(i) * golden);
+        numbers[i] = 1.0f - unit(bits >> 40);
+        angle[i] = unit(bits >> 8) * float(2 * M_PI);
+      }
+    }
+  });
+}
+
 }  // namespace
 
 // Precision of x: 0 float32, 1 float64, 2 bfloat16; it determines that of the membrane.
@@ -820,10 +859,11 @@ EXPORT void spikeguard_pool(const Windows* task, const Pool* pool, int precision
 EXPORT void spikeguard_unpool(const Windows* task, const Pool* pool, int precision) {
   DISPATCH(precision, (unpool_windows<X, M>(*task, *pool)))
 }
+EXPORT void spikeguard_draw(const Draws* task, const Pool* pool, int) { draw(*task, *pool); }
 EXPORT int64_t spikeguard_layout() {  // sizes of the structures, to compare with library.py
   int64_t sizes = 0;
   for (int64_t size : {sizeof(Task), sizeof(Combine), sizeof(Retrace), sizeof(Sharpen),
-                       sizeof(Windows)})
+                       sizeof(Windows), sizeof(Draws)})
     sizes = sizes * 1000 + size;
   return sizes;
 }

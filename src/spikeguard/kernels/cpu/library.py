@@ -14,6 +14,7 @@ from torch import Tensor
 __all__ = [
     "LONGEST",
     "Combine",
+    "Draws",
     "Retrace",
     "Sharpen",
     "Side",
@@ -111,6 +112,15 @@ class Windows(ctypes.Structure):
     ]
 
 
+class Draws(ctypes.Structure):
+    """Uniform numbers of many streams; the same structure as in cpu.cpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("streams", "count", "first")),
+        *((name, ctypes.c_void_p) for name in ("state", "numbers", "angle")),
+    ]
+
+
 def why_not() -> str | None:
     """Return the reason why the kernel cannot run on this machine; None if it can."""
     return _library()[1]
@@ -157,7 +167,7 @@ def _library() -> tuple[ctypes.CDLL | None, str | None]:
 
 def _layout() -> int:
     sizes = 0
-    for structure in (Task, Combine, Retrace, Sharpen, Windows):
+    for structure in (Task, Combine, Retrace, Sharpen, Windows, Draws):
         sizes = sizes * 1000 + ctypes.sizeof(structure)
     return sizes
 
