@@ -37,7 +37,8 @@ class Rule(NamedTuple):
     """The options of a call; fields as for ``integrate_and_fire``.
 
     With a window the backend returns means of spikes and receives the derivative with respect to
-    these means.
+    these means. If ``smooth``, the integral of the surrogate from -infinity takes the place of the
+    spike, so the surrogate is its exact derivative; only the CPU kernel has it, for a Gaussian.
     """
 
     T: int
@@ -46,6 +47,7 @@ class Rule(NamedTuple):
     detach_reset: bool
     surrogate: Callable[[Tensor], Tensor]
     window: tuple[int, int] | None = None
+    smooth: bool = False
 
 
 class Layer(NamedTuple):
@@ -184,12 +186,15 @@ def fire(
     T: int | None = None,
     norm: nn.Module | None = None,
     window: tuple[int, int] | None = None,
+    smooth: bool = False,
 ) -> Firing:
     """Normalise, integrate and fire in one node; arguments as checked by ``integrate_and_fire``.
 
+    For ``smooth`` see ``Rule``.
     The running statistics of ``norm`` are updated as in torch.
     """
-    rule = Rule(len(current) if T is None else T, v_th, reset, detach_reset, surrogate, window)
+    steps = len(current) if T is None else T
+    rule = Rule(steps, v_th, reset, detach_reset, surrogate, window, smooth)
     weight = bias = plan = None
     if norm is not None:
         assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)

@@ -7,15 +7,21 @@ r"""The mean-field recurrence of a membrane with Gaussian noise: spike probabili
             v[t] - v_{th}\, p[t] \ \text{(soft)}
 
 This is the recurrence of the kernels with the noise left out and p in the place of the spike. It is
-smooth, so autograd gives its exact derivative.
+smooth, so autograd gives its exact derivative. The CPU kernel, where it is the default, computes
+the probabilities and the derivative in one pass each.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
+from torch import Tensor, nn
+
+from spikeguard.kernels.fused import Backend, can_fuse, fire, normalised
 from spikeguard.kernels.reference import Reset, membrane_dtype, reset_potential, step
+from spikeguard.kernels.selection import _backend, default_kernel
 
 __all__ = ["mean_field"]
 
@@ -28,6 +34,8 @@ def mean_field(
     v_th: float = 1.0,
     reset: Reset = "hard",
     T: int | None = None,
+    norm: nn.Module | None = None,
+    window: tuple[int, int] | None = None,
 ) -> Tensor:
     """Return the spike probabilities p [T, *N], in the dtype of ``current``.
 
@@ -38,9 +46,12 @@ def mean_field(
         v_th: Threshold, in membrane units, > 0.
         reset: "hard" (u = 0 after a spike) or "soft" (v_th is subtracted).
         T: Number of steps, if ``current`` holds one step that is repeated T times.
+        norm: Batch normalisation applied to ``current`` first, as for ``integrate_and_fire``; its
+            statistics are not updated.
+        window: Average pooling of the probabilities, as for ``integrate_and_fire``.
 
     Raises:
-        ValueError: If sigma is not positive.
+        ValueError: If sigma is not positive, or a window is given to another kernel than the CPU's.
 
     Source: the escape rate of a neuron with noisy membrane, Gerstner et al., "Neuronal Dynamics",
         2014, chapter 9; the noise is that of TGO (arXiv:2602.20548) Eq. 15.
@@ -49,8 +60,17 @@ def mean_field(
         raise ValueError(
             f"mean_field: sigma must be positive, got {sigma:g}; without noise p is H."
         )
-    drive = current.to(membrane_dtype(current.dtype))
-    factor = torch.as_tensor(decay, dtype=drive.dtype, device=drive.device)
+    density, dtype = _Density(float(sigma)), membrane_dtype(current.dtype)
+    factor = torch.as_tensor(decay, dtype=dtype, device=current.device)
+    if norm is not None and (norm.training or not can_fuse(norm)):
+        current, norm = normalised(norm, current), None
+    if default_kernel(current.device) == "cpu" and _cpu().supports(current, density):
+        options = {"T": T, "norm": norm, "window": window}
+        fixed = (factor, None, None, float(v_th), reset, False, density)
+        return fire(_cpu(), current, *fixed, potentials=False, smooth=True, **options).spikes  # type: ignore[arg-type]
+    if window is not None:
+        raise ValueError("mean_field: only the CPU kernel pools; leave window out.")
+    drive = (current if norm is None else normalised(norm, current)).to(dtype)
     u: Tensor | None = None
     found = []
     for t in range(len(current) if T is None else T):
@@ -59,3 +79,16 @@ def mean_field(
         u = reset_potential(v, p, v_th, reset)
         found.append(p)
     return torch.stack(found).to(current.dtype)
+
+
+@dataclass(frozen=True)
+class _Density:
+    """The derivative of the spike probability: a Gaussian, which the CPU kernel has compiled."""
+
+    compiled_as: ClassVar[str] = "Gaussian"
+    sigma: float
+
+
+def _cpu() -> Backend:
+    """Return the CPU kernel, which is imported where it is used."""
+    return _backend("cpu")

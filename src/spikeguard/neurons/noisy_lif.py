@@ -9,7 +9,6 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from spikeguard.kernels.fused import normalised
 from spikeguard.kernels.layout import Layout
 from spikeguard.kernels.mean_field import mean_field
 from spikeguard.kernels.reference import Reset
@@ -85,19 +84,22 @@ class NoisyLIF(Neuron):
     ) -> Tensor:
         """Map a current [T, B, *N] to spikes [T, B, *N]."""
         if self.averaged and self.stochastic:
-            drive = current if norm is None else normalised(norm, current)
-            options = {"decay": self.decay, "sigma": self.sigma, "v_th": self.v_th}
-            return mean_field(drive, **options, reset=self.reset, T=T)
+            return mean_field(
+                current,
+                decay=self.decay,
+                sigma=self.sigma,
+                v_th=self.v_th,
+                reset=self.reset,
+                T=T,
+                norm=norm,
+                window=self._window,
+            )
         noise = None
         if self.stochastic:
             steps = len(current) if T is None else T
             noise = Layout.of(current).empty(current, steps, torch.float32)
             self.random.normal_(noise, dim=min(1, current.ndim - 1)).mul_(self.sigma)
         return self.fire(current, decay=self.decay, noise=noise, T=T, norm=norm)
-
-    def averages(self, layer: nn.Module, x: Tensor) -> bool:
-        """As for every neuron, but not where it returns probabilities."""
-        return not (self.averaged and self.stochastic) and super().averages(layer, x)
 
     def extra_repr(self) -> str:
         """Show the settings in ``print(model)``."""

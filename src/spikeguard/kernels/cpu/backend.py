@@ -124,6 +124,7 @@ class _Call:
             detach=int(rule.detach_reset),
             surrogate=_NUMBER[name],
             p=0.0 if parameter is None else getattr(rule.surrogate, parameter),
+            smooth=int(rule.smooth),
         )
         if rule.window is not None:
             self.task.rows, self.task.columns = rule.window

@@ -34,6 +34,7 @@ struct Task {
   double v_th;
   int64_t soft, detach, surrogate;
   double p;                    // the surrogate's parameter
+  int64_t smooth;              // 1: probabilities for spikes, the integral of a Gaussian surrogate
   void *spikes, *v;            // out [T, N]; v may be null
   const void *d_spikes, *d_v;  // in [T, N], may be null
   void* dx;                    // out [S, N] in the precision of v or of x; may be null
@@ -147,6 +148,41 @@ inline float exponential(float x) {
   return y * scale;
 }
 inline double exponential(double x) { return std::exp(x); }
+
+// The standard normal distribution function to about 2 ulp of 1 (Cephes' polynomials for erf and
+// erfc), in a form that compilers vectorise: all branches are computed and one is taken.
+inline float normal_cdf(float z) {
+  const float t = z * 0.707106781186547524f, square = t * t, a = std::fabs(t);
+  float near = 7.853861353153693e-5f;
+  near = near * square - 8.010193625184903e-4f;
+  near = near * square + 5.188327685732524e-3f;
+  near = near * square - 2.685381193529856e-2f;
+  near = near * square + 1.128358514861418e-1f;
+  near = near * square - 3.761262582423300e-1f;
+  near = near * square + 1.128379165726710e+0f;
+  const float inverse = 1 / std::max(a, 1.0f), y = inverse * inverse;
+  float mid = 2.326819970068386e-2f;
+  mid = mid * y - 1.387039388740657e-1f;
+  mid = mid * y + 3.687424674597105e-1f;
+  mid = mid * y - 5.824733027278666e-1f;
+  mid = mid * y + 6.210004621745983e-1f;
+  mid = mid * y - 4.944515323274145e-1f;
+  mid = mid * y + 3.404879937665872e-1f;
+  mid = mid * y - 2.741127028184656e-1f;
+  mid = mid * y + 5.638259427386472e-1f;
+  float far = -1.047766399936249e+1f;
+  far = far * y + 1.297719955372516e+1f;
+  far = far * y - 7.495518717768503e+0f;
+  far = far * y + 2.921019019210786e+0f;
+  far = far * y - 1.015265279202700e+0f;
+  far = far * y + 4.218463358204948e-1f;
+  far = far * y - 2.820767439740514e-1f;
+  far = far * y + 5.641895067754075e-1f;
+  const float tail = 0.5f * exponential(-square) * inverse * (a < 2 ? mid : far);
+  const float outer = t > 0 ? 1 - tail : tail;
+  return a < 1 ? 0.5f + 0.5f * (t * near) : outer;
+}
+inline double normal_cdf(double z) { return 0.5 * std::erfc(-z * M_SQRT1_2); }
 
 // h(x) of the seven surrogates, x = v - v_th, numbered as in backend.py.
 template <class M>
@@ -336,8 +372,8 @@ class Block {  // n elements from `first` on, all T steps
     }
   }
 
-  // Compute v[t] from u[t-1] and overwrite u with u[t].
-  void integrate(int64_t t, M* v, M* u) {
+  // Compute v[t] from u[t-1] and overwrite u with u[t]; p receives the probabilities, if any.
+  void integrate(int64_t t, M* v, M* u, M* p) {
     current(t, v);
     if (gate) {
       const M* g = gate.at(t);
@@ -351,12 +387,20 @@ class Block {  // n elements from `first` on, all T steps
       const M* noise = static_cast<const M*>(k.noise) + t * k.N + first;
       SIMD for (int64_t i = 0; i < n; ++i) v[i] = v[i] + noise[i];
     }
-    if (t + 1 < k.T) reset(v, u);
+    if (k.smooth) {
+      const M v_th = M(k.v_th), by = M(1 / k.p);
+      SIMD for (int64_t i = 0; i < n; ++i) p[i] = normal_cdf((v[i] - v_th) * by);
+    }
+    if (t + 1 < k.T) reset(v, u, p);
   }
 
-  void reset(const M* v, M* u) const {
+  void reset(const M* v, M* u, const M* p) const {
     const M v_th = M(k.v_th);
-    if (k.soft) {
+    if (k.smooth && k.soft) {
+      SIMD for (int64_t i = 0; i < n; ++i) u[i] = v[i] - v_th * p[i];
+    } else if (k.smooth) {
+      SIMD for (int64_t i = 0; i < n; ++i) u[i] = v[i] * (1 - p[i]);
+    } else if (k.soft) {
       SIMD for (int64_t i = 0; i < n; ++i) u[i] = v[i] - v_th * (v[i] >= v_th ? M(1) : M(0));
     } else {
       SIMD for (int64_t i = 0; i < n; ++i) u[i] = v[i] * (v[i] >= v_th ? M(0) : M(1));
@@ -365,20 +409,26 @@ class Block {  // n elements from `first` on, all T steps
 
   void forward() {
     const M v_th = M(k.v_th);
-    alignas(64) M v[kLongest], u[kLongest];
+    alignas(64) M v[kLongest], u[kLongest], p[kLongest];
     for (int64_t t = 0; t < k.T; ++t) {
-      integrate(t, v, u);
+      integrate(t, v, u, p);
       X* spikes = fired + t * step;
-      SIMD for (int64_t i = 0; i < n; ++i) spikes[i] = X(v[i] >= v_th ? M(1) : M(0));
+      if (k.smooth) {
+        SIMD for (int64_t i = 0; i < n; ++i) spikes[i] = X(p[i]);
+      } else {
+        SIMD for (int64_t i = 0; i < n; ++i) spikes[i] = X(v[i] >= v_th ? M(1) : M(0));
+      }
       if (k.v) std::memcpy(static_cast<M*>(k.v) + t * k.N + first, v, n * sizeof(M));
     }
   }
 
-  // `potentials` holds T * n values; the tables belong to this thread.
+  // `potentials` holds T * n values, and as many probabilities if the spikes are; the tables belong
+  // to this thread.
   void backward(M* potentials, double* sums, double* d_decay, double* d_gate) {
     const M v_th = M(k.v_th);
     alignas(64) M h[kLongest], dv[kLongest], du[kLongest], total[kLongest], other[kLongest];
-    for (int64_t t = 0; t < k.T; ++t) integrate(t, potentials + t * n, other);
+    M* const rates = potentials + k.T * n;
+    for (int64_t t = 0; t < k.T; ++t) integrate(t, potentials + t * n, other, rates + t * n);
     std::fill(total, total + n, M(0));
     for (int64_t t = k.T - 1; t >= 0; --t) {
       const M* v = potentials + t * n;
@@ -407,6 +457,9 @@ class Block {  // n elements from `first` on, all T steps
       if (!last) {
         if (k.soft) {
           SIMD for (int64_t i = 0; i < n; ++i) dv[i] = dv[i] + du[i];
+        } else if (k.smooth) {
+          const M* p = rates + t * n;
+          SIMD for (int64_t i = 0; i < n; ++i) dv[i] += du[i] * (1 - p[i]);
         } else {
           SIMD for (int64_t i = 0; i < n; ++i) dv[i] += du[i] * (v[i] >= v_th ? M(0) : M(1));
         }
@@ -422,7 +475,7 @@ class Block {  // n elements from `first` on, all T steps
       }
       if (k.d_decay || k.d_decay_full) {
         if (t > 0)
-          reset(potentials + (t - 1) * n, other);
+          reset(potentials + (t - 1) * n, other, rates + (t - 1) * n);
         else
           std::fill(other, other + n, M(0));
         if (k.d_decay) gather(dv, other, first, n, k.C, k.inner, d_decay + t * k.C);
@@ -603,13 +656,13 @@ void backward(const Task& task, const Pool& pool) {
   std::vector<double> tables(std::max<int64_t>(1, pool.threads) * each, 0.0);
   const auto averaged = [&](int64_t begin, int64_t end, int64_t thread) {
     Averaged<X, M> layer(task);
-    std::vector<M> potentials(task.T * layer.longest);
+    std::vector<M> potentials(task.T * layer.longest * (task.smooth ? 2 : 1));
     double* own = tables.data() + thread * each;
     for (int64_t unit = begin; unit < end; ++unit)
       layer.backward(unit, potentials.data(), own, own + sums, own + sums + decays);
   };
   const auto plain = [&](int64_t begin, int64_t end, int64_t thread) {
-    std::vector<M> potentials(task.T * length);
+    std::vector<M> potentials(task.T * length * (task.smooth ? 2 : 1));
     double* own = tables.data() + thread * each;
     for (int64_t b = begin; b < end; ++b)
       Block<X, M>(task, b * length, std::min(length, task.N - b * length))

@@ -52,6 +52,7 @@ class Task(ctypes.Structure):
         ("v_th", ctypes.c_double),
         *((name, ctypes.c_int64) for name in ("soft", "detach", "surrogate")),
         ("p", ctypes.c_double),
+        ("smooth", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("spikes", "v", "d_spikes", "d_v", "dx")),
         ("dx_is_membrane", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("sums", "d_decay", "d_gate")),
