@@ -43,7 +43,7 @@ test-wheel: $(VENV)/.core ## Build a wheel, install it in a fresh environment an
 test-peers: $(VENV)/.dev bench-peers ## Test against foolbox, ART, SpikingJelly, snnTorch and Norse themselves.
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/peers tests/benchmarking
 
-check: lint types test test-peers docs test-wheel ## Everything the gate runs.
+check: lint types test test-peers docs test-wheel ## All checks of a change.
 
 bench-peers: $(VENV)/.core ## Install what benchmarks and peer tests compare with; no torchvision, no CUDA.
 	$(PIP) -e ".[bench]"
