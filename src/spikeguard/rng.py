@@ -135,7 +135,7 @@ class SampleStreams:
     """
 
     def __init__(self, seed: int, ids: Sequence[int] | Tensor):
-        self.ids = torch.as_tensor(ids, dtype=torch.int64).cpu()
+        self.ids = torch.as_tensor(ids, dtype=torch.int64, device="cpu")
         if self.ids.ndim != 1:
             raise ValueError(
                 f"SampleStreams: ids is one number a sample [B], got {list(self.ids.shape)}."
@@ -210,7 +210,7 @@ class SampleStreams:
         """
         before, after = self._row(shape, dim)
         if out is None:
-            drawn = torch.empty(len(self), *before, *after, device=device)
+            drawn = torch.empty(len(self), *before, *after, dtype=torch.float32, device=device)
             out = drawn.movedim(0, len(before))
         first = self._advance((math.prod(before) * math.prod(after) + 1) // 2)  # two from 64 bits
         splitmix.normal_(out.movedim(len(before), 0), self._state.to(device), first)

@@ -1,6 +1,7 @@
 """NIR files: what they state, when none is written, and that they are the same bytes."""
 
 import sys
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from spikeguard.export import exporter
 from spikeguard.export.exporter import export_nir
 from spikeguard.export.nir_file import facts_of, read_nir
 from spikeguard.export.refusals import ExportError
-from spikeguard.neurons import NoisyLIF
-from tests.toys.exported import cnn, images, mlp
+from spikeguard.neurons import LIF, NoisyLIF
+from spikeguard.rng import stream
+from tests.toys.exported import cnn, images, linear, mlp, single
 
 pytest.importorskip("nir", reason="nir is not installed: pip install 'spikeguard[nir]'")
 
@@ -87,3 +89,21 @@ def test_without_the_package_the_message_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nir", None)
     with pytest.raises(ExportError, match=r"pip install 'spikeguard\[nir\]'"):
         export_nir(mlp(), tmp_path / "net.nir", images())
+
+
+@dataclass
+class Ramp:
+    """A surrogate that cannot be hashed, as a plain dataclass cannot."""
+
+    width: float = 1.0
+
+    def __call__(self, x):
+        return (self.width - x.abs()).clamp_min(0)
+
+
+def test_a_surrogate_of_the_user_s_own_is_not_stated(tmp_path):
+    layers = linear([[1.0, 0.5], [0.2, 1.0]]), LIF(0.5, surrogate=Ramp())
+    found = export_nir(
+        single(*layers), tmp_path / "net.nir", torch.rand(4, 2, generator=stream(0, "x"))
+    )
+    assert "backward" not in found.facts

@@ -12,7 +12,7 @@ from spikeguard.export.interpreter import replay
 from spikeguard.export.refusals import ExportError
 from spikeguard.models import WRN16_4
 from spikeguard.neurons import IF, LIF, ATan, EvolutionaryLIF, spiking_layers
-from spikeguard.rng import SampleStreams
+from spikeguard.rng import SampleStreams, stream
 from tests.toys.exported import cnn, images, lively, mlp
 
 nir = pytest.importorskip("nir", reason="nir is not installed: pip install 'spikeguard[nir]'")
@@ -130,3 +130,40 @@ def test_a_damaged_fact_is_named(tmp_path):
     graph.metadata["backward"] = "{"
     with pytest.raises(ExportError, match="damaged metadata 'backward'"):
         from_nir(graph)
+
+
+def flattened(*ends):
+    """A graph that flattens [2, 3, 4], once for each pair of axes."""
+    nodes, edges, before = {"input": nir.Input({"input": np.array([2, 3, 4])})}, [], "input"
+    for place, (start, end) in enumerate(ends):
+        name, shape = f"flat{place}", np.array([2, 3, 4])
+        nodes[name] = nir.Flatten({"input": shape}, start_dim=start, end_dim=end)
+        edges.append((before, name))
+        before = name
+    nodes["fc"] = nir.Linear(np.ones((5, 24), np.float32))
+    nodes["output"] = nir.Output({"output": np.array([5])})
+    return nir.NIRGraph(nodes, [*edges, (before, "fc"), ("fc", "output")], metadata={"T": 2})
+
+
+@pytest.mark.parametrize("end", [-1, 2])
+def test_all_axes_may_be_flattened_by_either_name_of_the_last(end):
+    graph, x = flattened((0, end)), torch.rand(2, 2, 3, 4, generator=stream(0, "x"))
+    assert torch.equal(from_nir(graph)(x), replay(graph, x.expand(2, *x.shape)).output.mean(0))
+
+
+def test_a_node_that_flattens_some_axes_is_rejected():
+    with pytest.raises(ExportError, match="node flat0 flattens some axes only"):
+        from_nir(flattened((0, 0), (0, -1)))
+
+
+def test_two_nodes_that_become_one_name_are_rejected():
+    eye = np.eye(2, dtype=np.float32)
+    nodes = {
+        "input": nir.Input({"input": np.array([2])}),
+        "a.b": nir.Linear(eye),
+        "a_b": nir.Linear(eye),
+        "output": nir.Output({"output": np.array([2])}),
+    }
+    edges = [("input", "a.b"), ("a.b", "a_b"), ("a_b", "output")]
+    with pytest.raises(ExportError, match="two nodes are named 'a_b'"):
+        from_nir(nir.NIRGraph(nodes, edges, metadata={"T": 1}))

@@ -603,3 +603,17 @@ def test_autocast_runs_through_the_fused_layers():
         functional.cross_entropy(logits.float(), y).backward()
         assert leaf.grad.dtype == torch.float32 and bool(leaf.grad.isfinite().all())
     assert all(p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+@compiled
+def test_a_loss_of_the_potentials_alone_differentiates_a_pooled_layer():
+    """The derivative of the pooled spikes is then absent, and counts as zero."""
+    x = draw(6, 3, 4, 4, name="x").to(memory_format=torch.channels_last).view(3, 2, 3, 4, 4)
+    slopes = []
+    for window in (None, (2, 2)):
+        leaf = x.detach().requires_grad_()
+        options = {"decay": 0.5, "surrogate": Triangular(), "kernel": "cpu", "window": window}
+        v = integrate_and_fire(leaf, **options).v
+        slopes.append(torch.autograd.grad(v.sum(), leaf)[0])
+    assert torch.equal(*slopes)
+    assert slopes[0].abs().sum() > 0

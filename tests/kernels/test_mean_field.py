@@ -139,3 +139,28 @@ def test_statistics_of_a_training_normalisation_are_not_updated(kernel):
 def test_no_noise_is_rejected():
     with pytest.raises(ValueError, match="sigma must be positive, got 0"):
         mean_field(torch.zeros(1, 1), decay=0.5, sigma=0.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "T", "message"),
+    [((2, 3), 4, "current has 1 or T = 4 steps, got 2"), ((0, 3), None, "with T >= 1")],
+)
+def test_steps_that_do_not_fit_are_rejected(shape, T, message):
+    with pytest.raises(ValueError, match=f"mean_field: .*{message}"):
+        mean_field(torch.zeros(shape), decay=0.5, sigma=0.5, T=T)
+
+
+def test_a_current_of_integers_and_a_decay_of_another_shape_are_rejected():
+    with pytest.raises(ValueError, match="mean_field: current must be floating point"):
+        mean_field(torch.zeros(2, 3, dtype=torch.int64), decay=0.5, sigma=0.5)
+    with pytest.raises(ValueError, match="mean_field: decay must be a scalar"):
+        mean_field(torch.zeros(2, 3), decay=torch.zeros(2, 5), sigma=0.5)
+
+
+def test_a_normalisation_with_a_hook_is_called():
+    norm = nn.BatchNorm2d(3).eval()
+    norm.register_forward_hook(lambda module, x, y: y + 5)
+    x = current(2, 4, 3, 5, 5).float()
+    plain = norm(x.flatten(0, 1)).view(x.shape)
+    options = {"decay": 0.5, "sigma": 0.5}
+    torch.testing.assert_close(mean_field(x, norm=norm, **options), mean_field(plain, **options))

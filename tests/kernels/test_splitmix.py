@@ -8,6 +8,7 @@ import torch
 from spikeguard.kernels import splitmix
 from spikeguard.kernels.cpu import random_numbers
 from spikeguard.kernels.cpu.library import why_not
+from spikeguard.rng import SampleStreams
 
 STATES = torch.tensor([0, 1, -1, 1234567, 2**62 + 12345, -(2**63)])
 
@@ -71,3 +72,23 @@ def test_the_memory_layout_of_the_output_changes_no_number(way):
     plain = splitmix.normal_(torch.empty(6, 4, 5, 3), STATES, 0)
     last = torch.empty(6, 4, 5, 3).to(memory_format=torch.channels_last)
     assert torch.equal(splitmix.normal_(last, STATES, 0), plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_torch_s_default_dtype_and_device_change_no_number(way, dtype):
+    def draw():
+        normal = splitmix.normal_(torch.empty(6, 33, dtype=torch.float32, device="cpu"), STATES, 0)
+        streams = SampleStreams(0, range(6))
+        drawn = streams.normal((6, 33)), streams.uniform((6, 33))
+        return splitmix.uniform(STATES, 0, 33), normal, *drawn
+
+    plain, before = draw(), torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        other = draw()
+    finally:
+        torch.set_default_dtype(before)
+    with torch.device("meta"):
+        elsewhere = draw()
+    for found in (other, elsewhere):
+        assert all(map(torch.equal, found, plain))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spikeguard.maps.charts import Sheet, heat_charts
+from spikeguard.maps.charts import Sheet, _along, heat_charts
 from spikeguard.maps.classes import CLASSES
 from spikeguard.maps.front_charts import front_charts
 from spikeguard.maps.printed import Printed
@@ -120,3 +120,8 @@ def test_fronts_show_the_knee_and_all_cells(sheet):
     assert charts[0].figure.layout.yaxis.type == "log"
     best = max(range(len(front.x)), key=lambda place: front.x[place])
     assert front.text[best] == "cell (0, 0)" and front.customdata[best] == "(0, 0).html"
+
+
+def test_a_printed_point_lies_between_the_cells_of_a_falling_axis_too():
+    values = [1.5, 1.0, 0.5]
+    assert [_along(values, value) for value in (1.5, 1.0, 0.75, 0.5)] == [0.0, 1.0, 1.5, 2.0]

@@ -52,13 +52,56 @@ def test_points_are_enqueued_once_and_claimed_in_order(study, tmp_path):
         (ELSEWHERE, 1000, True),
     ],
 )
-def test_the_trial_of_an_ended_worker_is_enqueued_again(study, tmp_path, owner, silent, again):
+def test_the_trial_of_an_ended_worker_is_enqueued_again(
+    study, tmp_path, monkeypatch, owner, silent, again
+):
+    """On another host, when its old sign of life has not changed for a while either."""
     queue = queue_of(study, tmp_path)
     queue.add([{"a": 0.5}])
     owned(queue.claim(), owner, time.time() - silent)
+    if owner == ELSEWHERE:
+        assert queue.tidy().running == 1  # seen for the first time
+        later = time.monotonic() + 100
+        monkeypatch.setattr(module.time, "monotonic", lambda: later)
     state = queue.tidy()
     assert (state.open, state.running) == ((1, 0) if again else (0, 1))
     assert queue.tidy() == state
+
+
+@pytest.mark.parametrize(("behind", "beats", "again"), [(2000, True, False), (-9e4, False, True)])
+def test_the_clock_of_another_host_does_not_decide(
+    study, tmp_path, monkeypatch, behind, beats, again
+):
+    """A worker that beats by a slow clock runs; one that ended with a fast clock is given up."""
+    queue = queue_of(study, tmp_path)
+    queue.add([{"a": 0.5}])
+    trial, began = queue.claim(), time.time()
+    for moment in range(0, 1800, 60):
+        monkeypatch.setattr(module.time, "monotonic", lambda moment=moment: moment)
+        owned(trial, ELSEWHERE, began - behind + (moment if beats else 0))
+        state = queue.tidy()
+        if state.open:
+            break
+    assert bool(state.open) == again
+
+
+@pytest.mark.parametrize("end", ["finish", "fail", "stop"])
+def test_what_a_worker_reports_of_a_trial_that_was_given_up_is_dropped(study, tmp_path, end):
+    queue = queue_of(study, tmp_path)
+    queue.add([{"a": 0.5}])
+    late = queue.claim()
+    late.report(0.5, 1)
+    queue.release(late)
+    assert queue.tidy().open == 1
+    {
+        "finish": lambda: queue.finish(late, {"x": 1}, [0.5]),
+        "fail": lambda: queue.fail(late, "no network"),
+        "stop": lambda: queue.stop(late),
+    }[end]()
+    assert queue.tidy().open == 1
+    queue.finish(queue.claim(), {"x": 2}, [0.5])
+    state = queue.tidy()
+    assert [t.user_attrs["record"] for t in state.finished] == [{"x": 2}]
 
 
 @pytest.mark.parametrize(("remote", "age", "again"), [(False, 0, 1), (True, 0, 0), (True, 90, 1)])
@@ -99,6 +142,8 @@ def test_an_error_is_kept_until_the_point_is_finished(study, tmp_path):
     assert queue.retry_failed() == 1
     state = queue.tidy()
     assert (state.open, state.failed) == (1, [])
+    queue.release(queue.claim())  # the second try is interrupted
+    assert queue.tidy().open == 1
     queue.finish(queue.claim(), {"x": 1}, [0.5])
     state = queue.tidy()
     assert state.failed == [] and state.finished[0].user_attrs["record"] == {"x": 1}
@@ -127,6 +172,10 @@ def test_a_grid_takes_no_point_that_nobody_enqueued(study, tmp_path, monkeypatch
     monkeypatch.setattr(queue, "_state", lambda: state)
     assert queue.claim() is None
     assert [trial.state.name for trial in study.trials] == ["RUNNING", "FAIL"]
+    monkeypatch.undo()
+    assert queue.tidy().open == 1  # of the other worker, which has ended
+    assert queue.claim().params == {"a": 0.5}
+    assert queue.claim() is None  # what the sampler drew is no point of the grid
 
 
 def test_signs_of_life_are_stored_while_the_block_runs(study, monkeypatch):

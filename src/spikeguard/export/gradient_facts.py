@@ -25,10 +25,10 @@ class Backward(TypedDict, total=False):
 def gradient_facts(network: nn.Module) -> dict[str, str]:
     """Return the surrogate as a fact, if all neurons have the same of the package's own."""
     names = {kind: name for name, kind in SURROGATES.items()}
-    found = {(n.surrogate, n.detach_reset) for n in network.modules() if isinstance(n, Neuron)}
-    if len(found) != 1:
+    found = [(n.surrogate, n.detach_reset) for n in network.modules() if isinstance(n, Neuron)]
+    if not found or any(each != found[0] for each in found):
         return {}
-    ((surrogate, detach_reset),) = found
+    surrogate, detach_reset = found[0]
     if type(surrogate) not in names:
         return {}
     stated = {"name": names[type(surrogate)], **vars(surrogate), "detach_reset": detach_reset}

@@ -92,6 +92,8 @@ def from_nir(graph: Any, *, T: int | None = None) -> SNN:
     inputs: dict[str, list[str]] = {}
     with quiet_construction():
         for each in order(graph):
+            if _key(each) in layers:
+                raise ExportError(f"NIR: two nodes are named {_key(each)!r}, dots as underscores.")
             layers[_key(each)] = _layers(nir, each, graph.nodes[each], dt, steps, backward)
             inputs[_key(each)] = [_key(a) for a, b in graph.edges if b == each]
     ends = [node for node in graph.nodes.values() if isinstance(node, nir.Input | nir.Output)]
@@ -135,7 +137,8 @@ def _layers(
     if isinstance(node, nir.AvgPool2d):
         return [nn.AvgPool2d(pair(node.kernel_size), pair(node.stride), pair(node.padding))]
     if isinstance(node, nir.Flatten):
-        if int(node.start_dim) != 0 or int(node.end_dim) not in (-1, len(node.input_type) - 1):
+        last = len(node.input_type["input"]) - 1
+        if int(node.start_dim) != 0 or int(node.end_dim) not in (-1, last):
             raise ExportError(
                 f"NIR: node {name} flattens some axes only; all or none are supported."
             )

@@ -78,7 +78,7 @@ def integrate_and_fire(
     Source: Wu et al., 2018, doi:10.3389/fnins.2018.00331 (hard reset); TGO (arXiv:2602.20548) Eqs.
         1 to 3 and 15 (noise).
     """
-    shape = _checked_shape(current, T)
+    shape = _checked_shape(current, T, "integrate_and_fire")
     if reset not in ("hard", "soft"):
         raise ValueError(f"integrate_and_fire: reset is 'hard' or 'soft', got {reset!r}.")
     dtype = membrane_dtype(current.dtype)
@@ -133,30 +133,31 @@ def averages(
     return not is_observed(layer) and pooling.can_fuse_pooling(x, layer)
 
 
-def _checked_shape(current: Tensor, T: int | None) -> torch.Size:
+def _checked_shape(current: Tensor, T: int | None, owner: str) -> torch.Size:
     """Return the shape [T, *N]; reject a current without steps or with integers."""
     if current.ndim < 1 or len(current) == 0:
         raise ValueError(
-            f"integrate_and_fire: current is [T, *N] with T >= 1, got shape {tuple(current.shape)}."
+            f"{owner}: current is [T, *N] with T >= 1, got shape {tuple(current.shape)}."
         )
     if not current.is_floating_point():
         raise ValueError(
-            f"integrate_and_fire: current must be floating point, got {current.dtype}; "
-            "use current.float()."
+            f"{owner}: current must be floating point, got {current.dtype}; use current.float()."
         )
     if T is None:
         return current.shape
     if T < 1 or len(current) not in (1, T):
-        raise ValueError(f"integrate_and_fire: current has 1 or T = {T} steps, got {len(current)}.")
+        raise ValueError(f"{owner}: current has 1 or T = {T} steps, got {len(current)}.")
     return torch.Size((T, *current.shape[1:]))
 
 
-def _require_broadcast(what: str, x: Tensor, shape: torch.Size) -> None:
+def _require_broadcast(
+    what: str, x: Tensor, shape: torch.Size, owner: str = "integrate_and_fire"
+) -> None:
     fits = x.ndim == 0 or (
         x.ndim == len(shape) and all(a in (1, b) for a, b in zip(x.shape, shape, strict=True))
     )
     if not fits:
         raise ValueError(
-            f"integrate_and_fire: {what} must be a scalar or broadcast to current "
+            f"{owner}: {what} must be a scalar or broadcast to current "
             f"{tuple(shape)} axis by axis, got {tuple(x.shape)}."
         )

@@ -19,7 +19,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from spikeguard.kernels.dispatch import _checked_shape, _require_broadcast
 from spikeguard.kernels.fused import Backend, can_fuse, fire, normalised
+from spikeguard.kernels.layout import regular
 from spikeguard.kernels.reference import Reset, membrane_dtype, reset_potential, step
 from spikeguard.kernels.selection import _backend, default_kernel
 
@@ -51,7 +53,8 @@ def mean_field(
         window: Average pooling of the probabilities, as for ``integrate_and_fire``.
 
     Raises:
-        ValueError: If sigma is not positive, or a window is given to another kernel than the CPU's.
+        ValueError: If sigma is not positive, a shape does not fit, ``current`` is not floating
+            point, or a window is given to another kernel than the CPU's.
 
     Source: the escape rate of a neuron with noisy membrane, Gerstner et al., "Neuronal Dynamics",
         2014, chapter 9; the noise is that of TGO (arXiv:2602.20548) Eq. 15.
@@ -62,10 +65,14 @@ def mean_field(
         )
     density, dtype = _Density(float(sigma)), membrane_dtype(current.dtype)
     factor = torch.as_tensor(decay, dtype=dtype, device=current.device)
-    if norm is not None and (norm.training or not can_fuse(norm)):
+    shape = _checked_shape(current, T, "mean_field")
+    _require_broadcast("decay", factor, shape, "mean_field")
+    if norm is not None and not can_fuse(norm):  # its own forward, or somebody's hook
+        current, norm = regular(norm(regular(current.flatten(0, 1)))).view(current.shape), None
+    elif norm is not None and norm.training:
         current, norm = normalised(norm, current), None
     if default_kernel(current.device) == "cpu" and _cpu().supports(current, density):
-        options = {"T": T, "norm": norm, "window": window}
+        options = {"T": shape[0], "norm": norm, "window": window}
         fixed = (factor, None, None, float(v_th), reset, False, density)
         return fire(_cpu(), current, *fixed, potentials=False, smooth=True, **options).spikes  # type: ignore[arg-type]
     if window is not None:
@@ -73,7 +80,7 @@ def mean_field(
     drive = (current if norm is None else normalised(norm, current)).to(dtype)
     u: Tensor | None = None
     found = []
-    for t in range(len(current) if T is None else T):
+    for t in range(shape[0]):
         v = step(drive, t) if u is None else step(factor, t) * u + step(drive, t)
         p = torch.special.ndtr((v - v_th) / sigma)
         u = reset_potential(v, p, v_th, reset)

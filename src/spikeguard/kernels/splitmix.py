@@ -57,7 +57,7 @@ def normal_(out: Tensor, state: Tensor, first: int) -> Tensor:
     for place, start in zip(places, starts, strict=True):
         complement, angle = _pairs(start, first, pairs)
         radius = complement.log_().mul_(-2).sqrt_()
-        both = torch.empty(len(start), 2 * pairs, device=out.device)
+        both = torch.empty(len(start), 2 * pairs, dtype=torch.float32, device=out.device)
         torch.mul(radius, torch.cos(angle), out=both[:, :pairs])
         torch.mul(radius, angle.sin_(), out=both[:, pairs:])
         place.copy_(both[:, :count].view(place.shape))

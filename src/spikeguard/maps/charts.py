@@ -255,7 +255,9 @@ def _percent(
 
 def _along(values: Sequence[float | str], value: float) -> float:
     """Return the place of a value between those of an axis."""
-    return float(np.interp(value, [float(each) for each in values], range(len(values))))
+    rising = sorted((float(each), place) for place, each in enumerate(values))
+    known, places = zip(*rising, strict=True)
+    return float(np.interp(value, known, places))
 
 
 def short(value: Any, digits: int = 3) -> str:

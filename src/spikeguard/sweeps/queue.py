@@ -32,6 +32,7 @@ __all__ = ["Queue", "State", "key_of"]
 _OWNER, _ALIVE, _ENQUEUED, _RECORD, _ERROR = "owner", "alive", "enqueued", "record", "error"
 _BEAT = 30.0  # seconds between signs of life
 _SILENT = 900.0  # seconds without one, after which a worker of another host has ended
+_WATCHED = 90.0  # seconds without one under its eyes, before a process calls an old sign the last
 _UNNAMED = 60.0  # seconds after which a trial without an owner has none, in a database
 _KILLS = 10  # workers killed at one point before it has failed
 
@@ -88,6 +89,7 @@ class Queue:
         self._sampler, self._seed, self._trials = sampler, seed, trials
         self._remote = remote
         self._kills: Counter[str] = Counter()
+        self._signs: dict[int, tuple[float, float]] = {}  # by trial: the last sign, seen since
 
     def __enter__(self) -> Self:
         return self
@@ -142,21 +144,24 @@ class Queue:
 
     def finish(self, trial: Trial, record: Mapping[str, Any], values: Sequence[float]) -> None:
         """Store the record of a trial, and the values of the objectives."""
-        trial.set_user_attr(_RECORD, dict(record))
-        self._study.tell(trial, list(values))
+        with _unless_given_up():
+            trial.set_user_attr(_RECORD, dict(record))
+            self._study.tell(trial, list(values), skip_if_finished=True)
 
     def stop(self, trial: Trial) -> None:
         """End a trial early; the last value that it reported is kept."""
         from optuna.trial import TrialState
 
-        self._study.tell(trial, state=TrialState.PRUNED)
+        with _unless_given_up():
+            self._study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
 
     def fail(self, trial: Trial | FrozenTrial, error: str) -> None:
         """End a trial with an error, which is kept."""
         from optuna.trial import TrialState
 
-        self._study._storage.set_trial_user_attr(trial._trial_id, _ERROR, error)
-        self._study.tell(trial.number, state=TrialState.FAIL)
+        with _unless_given_up():
+            self._study._storage.set_trial_user_attr(trial._trial_id, _ERROR, error)
+            self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
     def release(self, trial: Trial | FrozenTrial) -> None:
         """Give up a trial; its point is enqueued again."""
@@ -184,8 +189,10 @@ class Queue:
         return [
             trials[-1]
             for trials in self._by_point().values()
-            if all(t.state == TrialState.FAIL and _ERROR not in t.user_attrs for t in trials)
+            if all(t.state == TrialState.FAIL for t in trials)
+            and _ERROR not in trials[-1].user_attrs
             and names == _params(trials[-1]).keys()  # else it was killed before it had a point
+            and (self._trials is not None or _ENQUEUED in trials[-1].user_attrs)  # else no point
         ]
 
     def _by_point(self) -> dict[str, list[FrozenTrial]]:
@@ -224,7 +231,28 @@ class Queue:
             return not self._remote or age > _UNNAMED
         if owner.is_here:
             return not owner.runs()
-        return time.time() - float(trial.user_attrs.get(_ALIVE, 0.0)) > _SILENT
+        return self._is_silent(trial, float(trial.user_attrs.get(_ALIVE, 0.0)))
+
+    def _is_silent(self, trial: FrozenTrial, sign: float) -> bool:
+        """Whether the last sign of a trial was the last one.
+
+        The clocks of two hosts may differ, so a sign that looks old is watched for a while by the
+        clock of this process: that of a worker that runs changes.
+        """
+        now = time.monotonic()
+        if self._signs.get(trial.number, (None,))[0] != sign:
+            self._signs[trial.number] = (sign, now)
+        watched = now - self._signs[trial.number][1]
+        return watched > _SILENT or (watched > _WATCHED and time.time() - sign > _SILENT)
+
+
+@contextmanager
+def _unless_given_up() -> Iterator[None]:
+    """Drop what a worker reports of a trial that was given up meanwhile; another one has it."""
+    from optuna.exceptions import UpdateFinishedTrialError
+
+    with suppress(UpdateFinishedTrialError):
+        yield
 
 
 @contextmanager

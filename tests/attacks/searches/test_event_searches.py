@@ -4,6 +4,8 @@ from functools import cache
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from spikeguard.attacks import (
     SDA,
@@ -18,11 +20,13 @@ from spikeguard.attacks import (
     SpikeFool,
 )
 from spikeguard.attacks.gradients.mean_field import mean_field
+from spikeguard.attacks.gradients.membrane_readout import MembraneReadout
 from spikeguard.attacks.losses import cross_entropy
 from spikeguard.attacks.model_access import frozen
+from spikeguard.attacks.searches.active_set import active_set
 from spikeguard.attacks.searches.events.choices import Choices
 from spikeguard.attacks.searches.events.search_batch import portion
-from spikeguard.neurons import NoisyLIF
+from spikeguard.neurons import LIF, NoisyLIF
 from spikeguard.rng import SampleStreams, stream
 from tests.toys.event_networks import EventNet, LinearEvents, event_grids
 from tests.toys.moving_events import moving_bars, trained_on_bars
@@ -159,3 +163,98 @@ def test_against_noise_the_grid_of_highest_loss_is_returned():
         height = cross_entropy(model(found), y)
     best = torch.stack([losses for losses, _ in seen]).amax(0)
     torch.testing.assert_close(height, best)
+
+
+class Pooled(EventNet):
+    """It pools first, so the gradients of the four entries of a window are equal."""
+
+    def forward(self, x):
+        means = functional.avg_pool2d(x.flatten(0, 1), 2)
+        return super().forward(4 * means.unflatten(0, x.shape[:2]))
+
+
+def test_equal_gradients_rank_alike_in_any_batch_of_sda():
+    model = Pooled(seed=1, size=4).eval()
+    x = event_grids(24, (4, 2, 8, 8), seed=3, share=0.2)
+    y = model(x).argmax(1)
+
+    def judge(points, rows):
+        return (model(points).argmax(1) == y[rows]).double()
+
+    search = SDA(Flips(10), steps=6, growth=3)
+    found = [
+        active_set(
+            search,
+            model,
+            x,
+            y,
+            streams=SampleStreams(0, torch.arange(24)),
+            batch_size=size,
+            judge=judge,
+        )[0]
+        for size in (1, 5, 24)
+    ]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+class Rates(EventNet):
+    """Its logits are the rates of spiking output neurons."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.out = LIF(0.5, v_th=0.3)
+
+    def forward(self, x):
+        frames = x.transpose(0, 1)
+        drive = self.features(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        return self.out(self.classifier(self.neuron(drive).flatten(2))).mean(0)
+
+
+class OwnMargin(MembraneReadout):
+    """The gradient of the potentials, with the losses of the model itself."""
+
+    def __call__(self, model, x, y, loss):
+        _, grad = super().__call__(model, x, y, loss)
+        return loss(model(x), y), grad
+
+
+def test_sda_compares_candidates_with_the_margin_of_the_model_itself():
+    """Also where the gradient is of another margin, as that of the output potentials."""
+    model, x = Rates(seed=1).eval(), event_grids(20, (4, 2, 4, 4), seed=0)
+    y = model(x).argmax(1)
+    ends = [
+        SDA(Flips(8), steps=4, growth=10, gradient=gradient)(model, x, y)
+        for gradient in (MembraneReadout(), OwnMargin())
+    ]
+    assert torch.equal(*ends)
+
+
+class Stairs(nn.Module):
+    """The second logit rises with the number of events, but not between two and four and a half."""
+
+    def forward(self, x):
+        events = x.flatten(1)[:, :5].sum(1)
+        height = torch.where((events < 2) | (events > 4.5), events, torch.full_like(events, 2.0))
+        return torch.stack([torch.full_like(events, 2.5), height], 1)
+
+
+def test_spikefool_keeps_the_normal_of_the_last_step_that_had_one():
+    x, y = torch.zeros(1, 1, 1, 3, 3), torch.tensor([0])
+    found = SpikeFool(Flips(5), steps=1, targets=1)(Stairs(), x, y)
+    assert Stairs()(found).argmax(1).item() == 1
+
+
+class Chain(nn.Module):
+    """An entry has a gradient only where the entry before it is set."""
+
+    def forward(self, x):
+        first, second, third = x.flatten(1)[:, :3].unbind(1)
+        height = first + first * second + second * third
+        return torch.stack([torch.full_like(height, 2.5), height], 1)
+
+
+@pytest.mark.parametrize("per_step", [1, 2, 3])
+def test_greedy_ends_when_the_budget_is_spent(per_step):
+    x, y = torch.zeros(1, 1, 1, 2, 2), torch.tensor([0])
+    found = EventGreedy(Flips(3), per_step=per_step)(Chain(), x, y)
+    assert found.sum() == 3 and Chain()(found).argmax(1).item() == 1

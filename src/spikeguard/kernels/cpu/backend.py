@@ -54,6 +54,8 @@ class CPUBackend:
         """Recompute the potentials, then run the recurrence backwards."""
         made, T = _Call(layer), layer.rule.T
         task, membrane = made.task, made.membrane
+        if d_spikes is None and layer.rule.window is not None:  # the pooled pass reads it
+            d_spikes = made.empty(T, layer.x.dtype, layer.rule.window).zero_()
         task.d_spikes = pointer(made.alike(d_spikes, layer.x.dtype))
         task.d_v = pointer(made.alike(d_v, membrane))
         g = sums = noise = None

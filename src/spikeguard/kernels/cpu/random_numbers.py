@@ -22,14 +22,19 @@ def uniform(state: Tensor, first: int, count: int) -> Tensor:
 
 def pairs(state: Tensor, first: int, count: int) -> tuple[Tensor, Tensor]:
     """Return 1 - u in (0, 1] and 2 pi w, both [B, count]; u has the upper, w the lower bits."""
-    angle = torch.empty(len(state), count)
+    angle = _room(state, count)
     return _drawn(state, first, count, angle), angle
 
 
 def _drawn(state: Tensor, first: int, count: int, angle: Tensor | None) -> Tensor:
-    numbers, state = torch.empty(len(state), count), state.contiguous()
+    numbers, state = _room(state, count), state.contiguous()
     task = Draws(streams=len(state), count=count, first=first, state=state.data_ptr())
     task.numbers = numbers.data_ptr()
     task.angle = None if angle is None else angle.data_ptr()
     call("draw", task, torch.float32)
     return numbers
+
+
+def _room(state: Tensor, count: int) -> Tensor:
+    """Return uninitialised float32 numbers [B, count], whatever torch's defaults are."""
+    return torch.empty(len(state), count, dtype=torch.float32, device=state.device)

@@ -63,7 +63,7 @@ class EventGreedy:
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations per sample."""
+        """Gradient evaluations per sample, where each step makes ``per_step`` changes."""
         return self._steps * gradient_cost(self.gradient)
 
     @property
@@ -73,20 +73,19 @@ class EventGreedy:
 
     def begin(self, x: Tensor, y: Tensor, streams: SampleStreams, round_: int) -> State:
         """Return the initial state, at x."""
-        return {"x_adv": x, "done": torch.zeros_like(y)}
+        return {"x_adv": x}
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> Step:
         """Make the best changes of every sample; ``seen`` is the point before the step."""
-        watch, here, done = Watch(self.loss), state["x_adv"], state["done"] + 1
+        watch, here = Watch(self.loss), state["x_adv"]
         _, grad = self.gradient(model, here, y, watch)
         change, gain = changes(self.threat, here, x, grad)
         left = allowed(self.threat, self.per_step, here, x)
         chosen = largest(gain.flatten(1), left).view_as(x)
         there = torch.where(chosen, here + change, here)
         stuck = ~chosen.flatten(1).any(1)
-        moved = {"x_adv": there, "done": done}
-        over = stuck | (done >= self._steps)
-        return Step(moved, here, watch.outcome(y), there, over, watch.margin(y))
+        over = stuck | (allowed(self.threat, 1, there, x) < 1)
+        return Step({"x_adv": there}, here, watch.outcome(y), there, over, watch.margin(y))
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Randomness | None = None

@@ -81,7 +81,7 @@ class SDA:
     @property
     def cost(self) -> float:
         """Gradient evaluations per sample."""
-        passes = self.growth * self.steps * (self.steps + 1) / 2 + 2 * self.steps
+        passes = self.growth * self.steps * (self.steps + 1) / 2 + 3 * self.steps
         return self.steps * gradient_cost(self.gradient) + passes * FORWARD
 
     @property
@@ -104,6 +104,8 @@ class SDA:
         height, grad = self.gradient(model, here, y, margin)
         chosen, known = self._candidates(here, x, grad, state["name"], done)
         with _as_differentiated(self.gradient, model) as draws:
+            if not draws:  # the gradient may be of another loss, or of a network beside the model
+                height = margin(classify(model, here, y), y)
             effect = self._effects(model, here, y, height, chosen, known, draws)
         flips = torch.zeros_like(x).flatten(1)
         helpful = torch.where(known & (effect >= 0), effect + _LEAST, 0)
@@ -142,7 +144,9 @@ class SDA:
         filled = torch.where(grad == 0, (1 - 2 * here) * _TINY * (1 + drawn), grad)
         _, gain = changes(self.threat, here, x, filled)
         count = (self.growth * done).clamp(max=x[0].numel())
-        value, chosen = gain.flatten(1).topk(int(count.max()), dim=1)
+        gain = gain.flatten(1)  # a stable sort: equal gains rank alike in any batch
+        chosen = gain.argsort(dim=1, descending=True, stable=True)[:, : int(count.max())]
+        value = gain.gather(1, chosen)
         ranks = torch.arange(chosen.shape[1], device=x.device)
         return chosen, (value > 0) & (ranks < count[:, None])
 

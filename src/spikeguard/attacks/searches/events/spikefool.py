@@ -139,7 +139,8 @@ class SpikeFool:
                 change = torch.where(closer, (rows(scale, here) * grad).to(here.dtype), change)
                 direction = torch.where(closer, grad, direction)
                 nearest = torch.minimum(nearest, distance)
-            normal = torch.where(rows(right, here), direction, normal)
+            known = right & (nearest < torch.inf)  # else keep the normal of the step before
+            normal = torch.where(rows(known, here), direction, normal)
             moved = point + (1 + _OVERSHOOT) * change
             point = torch.where(rows(right, here), moved, point)
         return point, normal
