@@ -193,14 +193,14 @@ def test_what_an_attack_is_exempt_from_is_known(name):
 def draws(name, threat):
     """Whether the search itself draws random numbers: counted on a network without noise."""
     drawn = []
-    counter = SampleStreams._counter
+    advance = SampleStreams._advance
 
-    def counting(self, count, device):
+    def counting(self, count):
         drawn.append(count)
-        return counter(self, count, device)
+        return advance(self, count)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SampleStreams, "_counter", counting)
+        patch.setattr(SampleStreams, "_advance", counting)
         BUILD[name](threat)(network(), images(), LABELS, generator=stream(1, "attack"))
     return sum(drawn) > 0
 

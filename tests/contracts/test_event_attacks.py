@@ -151,14 +151,14 @@ def test_other_threat_sets_are_rejected_in_one_line(name, threat):
 def draws(name, threat):
     """Whether the search itself draws random numbers: counted on a network without noise."""
     drawn = []
-    counter = SampleStreams._counter
+    advance = SampleStreams._advance
 
-    def counting(self, count, device):
+    def counting(self, count):
         drawn.append(count)
-        return counter(self, count, device)
+        return advance(self, count)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SampleStreams, "_counter", counting)
+        patch.setattr(SampleStreams, "_advance", counting)
         BUILD[name](threat)(network(), event_grids(4, SHAPE), LABELS)
     return sum(drawn) > 0
 
