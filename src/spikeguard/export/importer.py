@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikeguard.export.encoder_facts import encoder_of
 from spikeguard.export.gradient_facts import Backward, backward_of
-from spikeguard.export.interpreter import order, pair, reset_of
+from spikeguard.export.interpreter import as_float32, order, pair, reset_of
 from spikeguard.export.nir_file import DT, facts_of, read_nir, threshold_above
 from spikeguard.export.refusals import ExportError, required
 from spikeguard.models.snn import SNN, Temporal, fold, quiet_construction
@@ -144,7 +144,7 @@ def _layers(
             )
         return [nn.Flatten()]
     if isinstance(node, nir.Scale):
-        return [_Gain(_tensor(node.scale))]
+        return [_Gain(as_float32(node.scale))]
     if isinstance(node, nir.LIF | nir.IF):
         return _neurons(name, node, dt, T, backward, leaky=isinstance(node, nir.LIF))
     raise ExportError(f"NIR: node {name} of type {type(node).__name__} is not supported.")
@@ -178,7 +178,7 @@ def _neurons(
     neuron = EvolutionaryLIF(T, node.tau.shape, v_th=v_th, **backward)
     assert neuron.leak is not None
     with torch.no_grad():
-        neuron.leak.copy_(_tensor(1 - step))
+        neuron.leak.copy_(as_float32(1 - step))
     return [*_gained(gain), neuron]
 
 
@@ -186,14 +186,14 @@ def _gained(gain: Any) -> list[nn.Module]:
     """Return a layer that multiplies by a gain, none where it is 1."""
     if np.allclose(gain, 1, rtol=1e-7, atol=0):
         return []
-    return [_Gain(_tensor(gain if np.ptp(gain) else gain.flat[0]))]
+    return [_Gain(as_float32(gain if np.ptp(gain) else gain.flat[0]))]
 
 
 def _loaded(layer: nn.Conv2d | nn.Linear, weight: Any, bias: Any) -> nn.Module:
     with torch.no_grad():
-        layer.weight.copy_(_tensor(weight))
+        layer.weight.copy_(as_float32(weight))
         if layer.bias is not None:
-            layer.bias.copy_(_tensor(bias))
+            layer.bias.copy_(as_float32(bias))
     return layer
 
 
@@ -201,7 +201,3 @@ def _key(name: str) -> str:
     """Return the name of a node as a name of a module."""
     plain = name.replace(".", "_")
     return f"{plain}_" if hasattr(nn.ModuleDict(), plain) else plain
-
-
-def _tensor(x: Any) -> Tensor:
-    return torch.as_tensor(np.asarray(x), dtype=torch.float32)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from spikeguard.export.nir_file import DT
 from spikeguard.export.refusals import ExportError, required
 
-__all__ = ["Replay", "order", "pair", "replay", "reset_of"]
+__all__ = ["Replay", "as_float32", "order", "pair", "replay", "reset_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +91,12 @@ def replay(
 
 
 def _fire(node: Any, current: Tensor, dt: float, *, leaky: bool) -> tuple[Tensor, Tensor]:
-    r, threshold, reset = (_tensor(x) for x in (node.r, node.v_threshold, reset_of(node)))
-    step = _tensor(dt / np.asarray(node.tau, dtype=np.float64)) if leaky else torch.tensor(dt)
+    r, threshold, reset = (as_float32(x) for x in (node.r, node.v_threshold, reset_of(node)))
+    step = as_float32(dt / np.asarray(node.tau, dtype=np.float64)) if leaky else torch.tensor(dt)
     v = torch.zeros_like(current[0])
     spikes, potentials = torch.empty_like(current), torch.empty_like(current)
     for t, drive in enumerate(current):
-        v = v + step * ((_tensor(node.v_leak) - v) + r * drive if leaky else r * drive)
+        v = v + step * ((as_float32(node.v_leak) - v) + r * drive if leaky else r * drive)
         fired = v > threshold
         spikes[t], potentials[t] = fired, v
         v = torch.where(fired, reset, v)
@@ -106,15 +106,15 @@ def _fire(node: Any, current: Tensor, dt: float, *, leaky: bool) -> tuple[Tensor
 def _stateless(nir: Any, name: str, node: Any, x: Tensor) -> Tensor:
     if isinstance(node, nir.Conv2d):
         padding = node.padding if isinstance(node.padding, str) else pair(node.padding)
-        weight, bias = _tensor(node.weight), _tensor(node.bias)
+        weight, bias = as_float32(node.weight), as_float32(node.bias)
         stride, dilation = pair(node.stride), pair(node.dilation)
         return F.conv2d(x, weight, bias, stride, padding, dilation, int(node.groups))
     if isinstance(node, nir.Affine):
-        return F.linear(x, _tensor(node.weight), _tensor(node.bias))
+        return F.linear(x, as_float32(node.weight), as_float32(node.bias))
     if isinstance(node, nir.Linear):
-        return F.linear(x, _tensor(node.weight))
+        return F.linear(x, as_float32(node.weight))
     if isinstance(node, nir.Scale):
-        return x * _tensor(node.scale)
+        return x * as_float32(node.scale)
     if isinstance(node, nir.AvgPool2d):
         return F.avg_pool2d(x, pair(node.kernel_size), pair(node.stride), pair(node.padding))
     if isinstance(node, nir.Flatten):
@@ -129,8 +129,9 @@ def reset_of(node: Any) -> Any:
     return np.zeros_like(node.v_threshold) if found is None else found
 
 
-def _tensor(x: Any) -> Tensor:
-    return torch.as_tensor(np.asarray(x), dtype=torch.float32)
+def as_float32(x: Any) -> Tensor:
+    """Return the numbers of a node as a float32 tensor."""
+    return torch.asas_float32(np.asarray(x), dtype=torch.float32)
 
 
 def pair(x: Any) -> tuple[int, int]:

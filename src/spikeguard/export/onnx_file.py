@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from spikeguard.export.exporter import Noise, quiet
 from spikeguard.export.refusals import ExportError, required
+from spikeguard.export.verification import TOLERANCE
 from spikeguard.kernels.selection import unfused, use_kernel
 from spikeguard.models.snn import SNN
 from spikeguard.storage.atomic_files import atomic
 
 __all__ = ["ExportedOnnx", "export_onnx"]
-
-TOLERANCE = 1e-4  # largest difference of a logit, relative to the largest logit or 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from typing import Any
 from spikeguard.config.errors import ConfigError
 from spikeguard.maps.fronts import SYNOPS, goals, number
 from spikeguard.storage.digests import is_sealed
-from spikeguard.sweeps.space import Value
+from spikeguard.sweeps.space import Value, point_key
 
 __all__ = ["Comparison", "Difference", "Ratio", "compare", "read_map"]
 
@@ -99,17 +99,12 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
     if sorted(fields[0]) != sorted(fields[1]):
         words = [" and ".join(each) for each in fields]
         raise ConfigError(f"the maps have other fields: {words[0]}, and {words[1]}.")
-    here, there = ({_key(c): c for c in card["cells"]} for card in (first, second))
+    here, there = ({point_key(c["point"]): c for c in card["cells"]} for card in (first, second))
     both = [key for key in here if key in there]
     if not both:
         raise ConfigError("the maps have no cell in common; give both the same values.")
     cells = [_difference(here[key], there[key]) for key in both]
     return Comparison(cells, (len(here) - len(both), len(there) - len(both)))
-
-
-def _key(cell: Mapping[str, Any]) -> str:
-    exact = {name: float(v) if isinstance(v, int) else v for name, v in cell["point"].items()}
-    return json.dumps(exact, sort_keys=True)
 
 
 def _difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> Difference:

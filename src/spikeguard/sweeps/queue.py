@@ -7,7 +7,6 @@ and neither finished, failed nor in work is enqueued.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from spikeguard.storage.heartbeat import repeated
 from spikeguard.storage.owner import Owner
 from spikeguard.sweeps.file_locks import exclusive
 from spikeguard.sweeps.samplers import distributions, make_sampler
-from spikeguard.sweeps.space import Dimension, Value
+from spikeguard.sweeps.space import Dimension, Value, point_key
 from spikeguard.sweeps.study import LOCK, close_study
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class Queue:
         with exclusive(self._folder / LOCK):
             known = {key_of(trial) for trial in self._study.get_trials(deepcopy=False)}
             for point in points:
-                if _key(point) not in known:
+                if point_key(point) not in known:
                     self._enqueue(point)
 
     def retry_failed(self) -> int:
@@ -269,13 +268,8 @@ def signs_of_life(trial: Trial) -> Iterator[None]:
 
 def key_of(trial: FrozenTrial) -> str:
     """Return the point of a trial as text; equal for equal points."""
-    return _key(_params(trial))
+    return point_key(_params(trial))
 
 
 def _params(trial: FrozenTrial) -> dict[str, Value]:
     return dict(trial.system_attrs.get("fixed_params", trial.params))
-
-
-def _key(point: Mapping[str, Value]) -> str:
-    exact = {name: float(v) if isinstance(v, int) else v for name, v in point.items()}
-    return json.dumps(exact, sort_keys=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.instantiate import parse_number
 
-__all__ = ["MOST", "Dimension", "Value", "changes_of", "grid", "parse_dimension"]
+__all__ = ["MOST", "Dimension", "Value", "changes_of", "grid", "parse_dimension", "point_key"]
 
 Value = float | int | str
 MOST = 10_000  # values of a range, points of a grid
@@ -130,6 +131,12 @@ def grid(dimensions: Sequence[Dimension]) -> list[dict[str, Value]]:
         dict(zip(names, values, strict=True))
         for values in product(*(each.values for each in dimensions))
     ]
+
+
+def point_key(point: Mapping[str, Value]) -> str:
+    """Return a point as text; equal for equal points, 1 and 1.0 included."""
+    exact = {name: float(v) if isinstance(v, int) else v for name, v in point.items()}
+    return json.dumps(exact, sort_keys=True)
 
 
 def changes_of(point: Mapping[str, Any]) -> list[str]:

@@ -564,13 +564,17 @@ inline void chunks(int64_t C, F f) {
   for (; c < C; ++c) f(c, std::integral_constant<int, 1>());
 }
 
+int64_t units_of(const Task& task) {  // bands of `rows` lines in all images of a pooled layer
+  return task.N / (task.rows * task.width * task.C);
+}
+
 // A layer whose spikes are pooled: a unit of work is `rows` lines of an image, which give one line
 // of means; it is processed in pieces of whole windows that fit a block.
 template <class X, class M>
 struct Averaged {
   explicit Averaged(const Task& task)
       : k(task), line(task.width * task.C), window(task.columns * task.C),
-        units(task.N / (task.rows * line)), N(task.N / (task.rows * task.columns)),
+        N(task.N / (task.rows * task.columns)),
         longest(window * std::max<int64_t>(1, length_of(task) / window)),
         buffer(task.T * longest), means(task.T * longest / task.columns) {}
 
@@ -627,7 +631,7 @@ struct Averaged {
   }
 
   const Task& k;
-  const int64_t line, window, units, N, longest;
+  const int64_t line, window, N, longest;
   std::vector<X> buffer;
   std::vector<M> means;
 };
@@ -635,7 +639,7 @@ struct Averaged {
 template <class X, class M>
 void forward(const Task& task, const Pool& pool) {
   if (task.rows) {
-    return parallel(pool, Averaged<X, M>(task).units, [&](int64_t begin, int64_t end, int64_t) {
+    return parallel(pool, units_of(task), [&](int64_t begin, int64_t end, int64_t) {
       Averaged<X, M> averaged(task);
       for (int64_t unit = begin; unit < end; ++unit) averaged.forward(unit);
     });
@@ -669,7 +673,7 @@ void backward(const Task& task, const Pool& pool) {
           .backward(potentials.data(), own, own + sums, own + sums + decays);
   };
   if (task.rows)
-    parallel(pool, Averaged<X, M>(task).units, averaged);
+    parallel(pool, units_of(task), averaged);
   else
     parallel(pool, blocks, plain);
   for (int64_t thread = 0; thread < std::max<int64_t>(1, pool.threads); ++thread) {
