@@ -131,7 +131,7 @@ def reset_of(node: Any) -> Any:
 
 def as_float32(x: Any) -> Tensor:
     """Return the numbers of a node as a float32 tensor."""
-    return torch.asas_float32(np.asarray(x), dtype=torch.float32)
+    return torch.as_tensor(np.asarray(x), dtype=torch.float32)
 
 
 def pair(x: Any) -> tuple[int, int]:
