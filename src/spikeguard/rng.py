@@ -1,6 +1,6 @@
 """Random numbers as arguments: named streams, and one stream for every sample of a batch.
 
-SpikeGuard never uses torch's global generator. There are two sources of random numbers:
+SpikeGuard draws nothing from torch's global generator. There are two sources of random numbers:
 
 * ``stream(seed, "attack", epoch, step)`` returns a ``torch.Generator`` that depends only on the
   seed and the name. A resumed run gets the same streams, and an additional draw from one stream
@@ -40,6 +40,7 @@ __all__ = [
     "random_sources",
     "randomness",
     "stream",
+    "torch_seeded",
     "uniform",
 ]
 
@@ -60,6 +61,26 @@ def stream(seed: int, *name: str | int, device: torch.device | str = "cpu") -> t
         True
     """
     return torch.Generator(device=device).manual_seed(key(seed, *name))
+
+
+@contextmanager
+def torch_seeded(seed: int, *name: str | int, device: torch.device) -> Iterator[None]:
+    """Seed torch's own generators of the CPU and of a device inside the block, by a name.
+
+    For layers of others that draw from them, such as ``nn.Dropout``. Their states are restored.
+    """
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        place = torch.cuda.current_device() if device.index is None else device.index
+        generators.append(torch.cuda.default_generators[place])
+    before = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(key(seed, *name))
+        yield
+    finally:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
 
 
 @dataclass(frozen=True)
@@ -158,7 +179,7 @@ class SampleStreams:
                     f"SampleStreams: made for {len(source)} samples, got a batch of {batch}."
                 )
             return source
-        ids = torch.arange(batch)
+        ids = torch.arange(batch, device="cpu")
         if _part is not None:
             _part.require(batch)
             ids = _part.rows
@@ -292,9 +313,9 @@ def normal(
     """Draw N(0, 1) from either kind of source; ``dim`` is the sample axis."""
     if isinstance(source, SampleStreams):
         return source.normal(shape, dim=dim, device=device)
-    return _rows(
-        torch.randn(_whole(shape, dim), generator=source, device=source.device), dim, device
-    )
+    whole = _whole(shape, dim)
+    drawn = torch.randn(whole, generator=source, device=source.device, dtype=torch.float32)
+    return _rows(drawn, dim, device)
 
 
 def uniform(
@@ -303,9 +324,9 @@ def uniform(
     """Draw U[0, 1) from either kind of source; ``dim`` is the sample axis."""
     if isinstance(source, SampleStreams):
         return source.uniform(shape, dim=dim, device=device)
-    return _rows(
-        torch.rand(_whole(shape, dim), generator=source, device=source.device), dim, device
-    )
+    whole = _whole(shape, dim)
+    drawn = torch.rand(whole, generator=source, device=source.device, dtype=torch.float32)
+    return _rows(drawn, dim, device)
 
 
 def integers(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from spikeguard.data import as_image_set, from_arrays
-from spikeguard.data.conversion import digest_of
+from spikeguard.storage.digests import content_digest
 
 RAMP = np.arange(2 * 5 * 7 * 3, dtype="uint8").reshape(2, 5, 7, 3)  # [N, H, W, C]
 
@@ -67,7 +67,7 @@ def test_class_names_are_kept_and_count_the_classes():
 def test_the_digest_is_of_pixels_labels_and_peak_and_not_of_names():
     """The same as the one that ties an unfinished evaluation to its data."""
     found = from_arrays(RAMP, [0, 1])
-    assert found.digest == digest_of(found.images, found.labels, b"255.0")
+    assert found.digest == content_digest(found.images, found.labels, b"255.0")
     assert found.digest == from_arrays(RAMP, [0, 1], name="other", classes="ab").digest
     changed = RAMP.copy()
     changed[0, 0, 0, 0] += 1
@@ -125,3 +125,9 @@ def test_the_callers_arrays_are_not_changed():
     batch, labels = from_arrays(x, y).batch([0, 1])
     batch.zero_(), labels.zero_()
     assert np.array_equal(x, RAMP) and y.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("kind", ["uint16", "uint32"])
+def test_frames_of_any_unsigned_type_are_counts(kind):
+    found = from_arrays(np.full((2, 3, 2, 4, 4), 2, kind), [0, 1])
+    assert torch.equal(found.batch(slice(0, 2))[0], torch.full((2, 3, 2, 4, 4), 2.0))

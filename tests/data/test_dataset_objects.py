@@ -145,3 +145,17 @@ def test_refusals_are_one_line(made, message):
     with pytest.raises(ValueError, match=message) as caught:
         from_dataset(made)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.array([[0, 1000], [2000, 3000]], dtype=np.uint16), "more than 8 bits"),
+        (np.array([[0.0, 0.5], [0.7, 1.0]], dtype=np.float32), "more than 8 bits"),
+        (np.zeros((2, 2, 4), dtype=np.uint8), "transparent pixels"),
+    ],
+)
+def test_images_of_pillow_that_would_lose_something_are_rejected(image, message):
+    pillow = pytest.importorskip("PIL.Image")
+    with pytest.raises(ValueError, match=message):
+        from_dataset({"image": [pillow.fromarray(image)], "label": [0]})

@@ -30,3 +30,11 @@ def test_sizes_are_in_mebibytes_or_gibibytes():
     assert [size_text(n) for n in (1, 2**20, 1023 * 2**20, 2**30, 1.5 * 2**30)] == [
         *("under 1 MiB", "1 MiB", "1023 MiB", "1.0 GiB", "1.5 GiB")
     ]
+
+
+def test_the_file_cache_of_a_container_is_free(files):
+    (files / "memory.current").write_text("15000\n")
+    (files / "memory.max").write_text("16000\n")
+    assert free_memory() == 1000
+    (files / "memory.stat").write_text("anon 1000\ninactive_file 13000\nactive_file 1000\n")
+    assert free_memory() == 14000

@@ -1,10 +1,12 @@
 """Jobs in worker processes: order of results, errors, and exit with the parent process."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -123,3 +125,15 @@ def test_own_warnings_of_a_worker_are_one_line_without_a_place(capfd):
         "spikeguard: job 2 is slow",
     ]
     assert sum("test_processes.py" in line and "someone else's" in line for line in lines) == 2
+
+
+def test_a_process_of_the_caller_survives_an_error():
+    mine = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,), daemon=True)
+    mine.start()
+    try:
+        with pytest.raises(ValueError, match="is rejected"):
+            run_in_processes(reject, [(0,), (1,)], 2, lambda *_: None)
+        assert mine.is_alive()
+    finally:
+        mine.kill()
+        mine.join()

@@ -68,3 +68,11 @@ def test_an_ignored_signal_stays_ignored():
     with termination_deferred() as termination:
         signal.raise_signal(signal.SIGTERM)
         assert not termination.requested
+
+
+def test_a_signal_is_not_lost_where_the_block_raises():
+    """The error is the context of what the handler does."""
+    with pytest.raises(Handled) as caught, termination_deferred():
+        signal.raise_signal(signal.SIGTERM)
+        raise ValueError("the loss is not finite")
+    assert isinstance(caught.value.__context__, ValueError)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +18,6 @@ __all__ = [
     "check_frames",
     "check_labels",
     "check_pixels",
-    "digest_of",
     "frames_space",
 ]
 
@@ -51,6 +49,8 @@ def as_tensor(value: Any, where: str) -> Tensor:
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{where}: they are {array.dtype}, not numbers.")
     native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    if native.dtype.kind == "u" and native.dtype.itemsize > 1:  # torch computes with uint8 alone
+        native = native.astype(np.int32 if native.dtype.itemsize == 2 else np.int64)
     if not native.flags.writeable:
         native = native.copy()
     try:
@@ -89,19 +89,6 @@ def as_labels(y: Any, where: str = "data") -> Tensor:
     if labels.ndim != 1:
         raise ValueError(f"{where}: labels are class numbers [N], got shape {list(labels.shape)}.")
     return labels.long()
-
-
-def digest_of(*parts: Tensor | bytes) -> str:
-    """Return the SHA-256 of tensors, their types and shapes included, and of bytes."""
-    total = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Tensor):
-            total.update(f"{part.dtype} {tuple(part.shape)}".encode())
-            flat = part.detach().cpu().contiguous().reshape(-1)
-            total.update(hashlib.sha256(flat.view(torch.uint8).numpy().data).digest())
-        else:
-            total.update(hashlib.sha256(part).digest())
-    return total.hexdigest()
 
 
 def check_pixels(where: str, images: Tensor, peak: float) -> None:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from spikeguard.data.arrays import from_arrays
 from spikeguard.data.columns import CLASSES, one_column
+from spikeguard.data.folders import opaque
 from spikeguard.data.images import ImageSet
 
 __all__ = ["from_dataset"]
@@ -110,7 +111,8 @@ def _pair(sample: Any, name: str) -> tuple[Any, Any]:
 def _array(image: Any, name: str) -> Tensor | NDArray[Any]:
     """Return an image as a tensor or an array; a Pillow image becomes [H, W] or [H, W, C]."""
     if hasattr(image, "getbands"):
-        return np.asarray(image.convert("L" if image.mode in "1L" else "RGB"))
+        flat = opaque(image, name)
+        return np.asarray(flat.convert("L" if flat.mode in ("1", "L") else "RGB"))
     return image if isinstance(image, Tensor) else np.asarray(image)
 
 

@@ -145,7 +145,7 @@ def _pixels(library: ModuleType, file: Path) -> NDArray[np.uint8]:
     try:
         with library.open(file) as image:
             image.load()
-            flat = _opaque(image, file)
+            flat = opaque(image, str(file))
             return np.atleast_3d(np.asarray(flat.convert("L" if flat.mode in "1L" else "RGB")))
     except ValueError as error:
         if str(error).startswith(str(file)):
@@ -155,18 +155,23 @@ def _pixels(library: ModuleType, file: Path) -> NDArray[np.uint8]:
         raise _unreadable(file, error) from error
 
 
-def _opaque(image: Any, file: Path) -> Any:
-    """Return an image without its alpha channel; reject transparency and more than 8 bits."""
+def opaque(image: Any, name: str) -> Any:
+    """Return an image without its alpha channel; reject transparency and more than 8 bits.
+
+    Args:
+        image: A Pillow image.
+        name: What the message calls it.
+    """
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         raise ValueError(
-            f"{file}: pixels of mode {image.mode} have more than 8 bits; save them as arrays in "
+            f"{name}: pixels of mode {image.mode} have more than 8 bits; save them as arrays in "
             "[0, 1] with np.savez, or as 8-bit images."
         )
     if image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         if rgba.getchannel("A").getextrema() != (255, 255):
             raise ValueError(
-                f"{file}: has transparent pixels, whose colour depends on the viewer; save it "
+                f"{name}: has transparent pixels, whose colour depends on the viewer; save it "
                 "without, such as Image.open(f).convert('RGB').save(f)."
             )
         return image.convert("L" if image.mode == "LA" else "RGB")

@@ -18,11 +18,11 @@ from spikeguard.data.conversion import (
     check_frames,
     check_labels,
     check_pixels,
-    digest_of,
     frames_space,
 )
 from spikeguard.encoders.input_space import PIXELS, InputSpace
 from spikeguard.rng import stream
+from spikeguard.storage.digests import content_digest
 
 __all__ = [
     "Data",
@@ -108,7 +108,7 @@ class ImageSet:
 
         That of frames covers their ``space`` too.
         """
-        return digest_of(*content(self))
+        return content_digest(*content(self))
 
     def describe(self) -> dict[str, Any]:
         """Return digest, number, shape and class names of the images as plain data."""
@@ -324,13 +324,13 @@ def stratified_order(labels: Tensor, generator: torch.Generator) -> Tensor:
     broken at random. With classes of equal size, the counts in the first k differ by at most one.
     """
     labels = labels.cpu()
-    order = torch.randperm(len(labels), generator=generator)
+    order = torch.randperm(len(labels), generator=generator, device="cpu")
     by_class = order[labels[order].argsort(stable=True)]
     counts = labels.bincount()
     sizes = counts.repeat_interleave(counts)
     first = (counts.cumsum(0) - counts).repeat_interleave(counts)
     place = torch.empty(len(labels), dtype=torch.float64)
-    place[by_class] = (torch.arange(len(labels)) - first + 0.5).double() / sizes
+    place[by_class] = (torch.arange(len(labels), device="cpu") - first + 0.5).double() / sizes
     return order[place[order].argsort(stable=True)]
 
 

@@ -55,7 +55,7 @@ class StoredSet(ImageSet):
 
     def _positions(self, index: Tensor | Sequence[int] | slice) -> Tensor:
         """Return the positions of an index, on the CPU [B]."""
-        positions = torch.arange(len(self))
+        positions = torch.arange(len(self), device="cpu")
         if isinstance(index, slice):
             return positions[index]
         wanted = torch.as_tensor(index)

@@ -175,7 +175,7 @@ class Phase(nn.Module):
             level = (x.clamp(0, 1) * (2**self.bits - 1)).round().to(torch.int64)
             bit = ((level >> (self.bits - 1 - place)) & 1).to(x.dtype)
         code = _straight_through(bit, x.expand(T, *x.shape))
-        return code * 2.0 ** -(1.0 + place) if self.weighted else code
+        return code * (2.0 ** -(1.0 + place)).to(code.dtype) if self.weighted else code
 
     def extra_repr(self) -> str:
         """Show the settings in ``print(model)``."""

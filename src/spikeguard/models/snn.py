@@ -16,6 +16,7 @@ from spikeguard.encoders.input_space import PIXELS, InputSpace
 from spikeguard.kernels.layout import regular
 from spikeguard.models import efficient_layers as lean
 from spikeguard.models.activation_checkpointing import run_checkpointed
+from spikeguard.models.input_dtype import in_dtype_of
 from spikeguard.models.options import NetworkOptions, Readout
 from spikeguard.neurons.base import Neuron
 from spikeguard.neurons.lif import LIF
@@ -176,6 +177,7 @@ class SNN(nn.Module):
                 f"SNN: expects floating-point inputs in {self.input_space.box}, got {x.dtype}; "
                 f"use {remedy}."
             )
+        x = in_dtype_of(self, x)
         if self.encoder.normalised:
             x = (x - self.mean) / self.std
         if frames:

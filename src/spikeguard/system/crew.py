@@ -18,6 +18,8 @@ from spikeguard.system.progress import TaskProgressCallback
 
 __all__ = ["Crew"]
 
+_PATIENCE = 30.0  # seconds in which a worker saves its state before it is killed
+
 _FALSE_STARTS = 3  # processes in a row that ended by themselves before they reached their work
 _KILLED_AT_START = 30  # the same for processes that were killed
 _STARTED, _PROGRESS, _FAILED = "started", "progress", "failed"
@@ -63,6 +65,8 @@ class Crew:
         for worker in self._workers:
             worker.process.terminate()
         for worker in self._workers:
+            worker.process.join(_PATIENCE)
+            worker.process.kill()
             worker.process.join()
             worker.messages.close()
         self._workers.clear()

@@ -48,10 +48,19 @@ def describe(command: str | Sequence[str] | None = None, seed: int | None = None
         "cores": _cores(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "command": text.replace(str(Path.home()), "~"),
+        "command": _without_home(text),
         "seed": seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _without_home(text: str) -> str:
+    """Write the home folder as ~, where there is one of its own."""
+    try:
+        home = str(Path.home())
+    except RuntimeError:  # neither $HOME nor an entry of this user
+        return text
+    return text.replace(home, "~") if len(home) > 1 else text
 
 
 @cache

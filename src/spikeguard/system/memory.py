@@ -33,9 +33,20 @@ def _left_by_limit() -> int | None:
     try:
         limit = (_GROUP / "memory.max").read_text(encoding="ascii").strip()
         used = int((_GROUP / "memory.current").read_text(encoding="ascii"))
-        return None if limit == "max" else max(0, int(limit) - used)
+        return None if limit == "max" else max(0, int(limit) - used + _file_cache())
     except (OSError, ValueError):
         return None
+
+
+def _file_cache() -> int:
+    """Return the bytes of a container's file cache that the system can take back."""
+    try:
+        for line in (_GROUP / "memory.stat").read_text(encoding="ascii").splitlines():
+            if line.startswith("inactive_file "):
+                return int(line.split()[1])
+    except (OSError, ValueError, IndexError):
+        pass
+    return 0
 
 
 def size_text(count: float) -> str:

@@ -53,6 +53,7 @@ def run_in_processes(
         with one_thread():
             return [work(*job, progress) for job in jobs]
     context = multiprocessing.get_context("spawn")
+    before = set(multiprocessing.active_children())  # of the caller
     messages: Queue[Message | None] = context.Queue()
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(messages,))
     try:
@@ -71,7 +72,7 @@ def run_in_processes(
             "'if __name__ == \"__main__\":'); finished work is kept: rerun with fewer processes."
         ) from error
     except BaseException:
-        for child in multiprocessing.active_children():
+        for child in set(multiprocessing.active_children()) - before:
             child.terminate()  # finished work is on disk
         raise
     finally:

@@ -51,10 +51,12 @@ def termination_deferred() -> Iterator[Termination]:
     if ignored or threading.current_thread() is not threading.main_thread():
         yield found
         return
-    with _handled_by(found._note):
-        yield found
-    if found.requested:
-        found.deliver()
+    try:
+        with _handled_by(found._note):
+            yield found
+    finally:
+        if found.requested:
+            found.deliver()
 
 
 @contextmanager

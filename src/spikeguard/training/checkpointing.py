@@ -89,7 +89,7 @@ class Checkpointer:
         with _fields_of(file, "run"):
             saved = dict(found.info["run"])
             revised = _revised(saved, self.identity)
-            changed = difference(saved, self.identity)
+            changed = difference(saved, _known_before(saved, self.identity))
         if revised:
             raise ValueError(
                 f"{self.path}: cannot resume, an earlier version began this run, and {revised}; "
@@ -191,15 +191,15 @@ def identity(
 
     Two calls with the same arguments return equal values, also in different processes.
     """
-    layers = re.sub(r" at 0x[0-9a-f]+", "", str(model)).splitlines()
+    layers = _without_addresses(str(model)).splitlines()
     content = {
         "recipe": None if recipe is None else dict(recipe),
         "options": options.identity(),
-        "objective": repr(objective),
+        "objective": _without_addresses(repr(objective)),
         "data": {
             "train": _fingerprint(data.train),
             "val": None if data.val is None else _fingerprint(data.val),
-            "augment": repr(data.augment),
+            "augment": _without_addresses(repr(data.augment)),
         },
         "model": {
             "T": getattr(model, "T", None),
@@ -210,6 +210,11 @@ def identity(
     revised = {name: text for piece in objective.pieces for name, text in piece.revised.items()}
     content |= {"revised": revised} if revised else {}
     return json.loads(json.dumps(content, default=str))  # type: ignore[no-any-return]
+
+
+def _without_addresses(text: str) -> str:
+    """Return a description of objects without their addresses, which differ between processes."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def difference(saved: Any, now: Any) -> str | None:
@@ -243,8 +248,25 @@ def _revised(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _known_before(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an identity without the facts of the data that an earlier version did not save."""
+    before, data = saved.get("data", {}), dict(now["data"])
+    for part in ("train", "val"):
+        old = before.get(part) or {}
+        if data[part] is not None:
+            later = {name for name in _ADDED_LATER if name not in old}
+            data[part] = {k: v for k, v in data[part].items() if k not in later}
+    return {**now, "data": data}
+
+
+_ADDED_LATER = ("peak", "drawn")
+
+
 def _fingerprint(images: ImageSet) -> dict[str, Any]:
-    """Return name and size of an image set, and a digest of its pixels and labels."""
+    """Return name, size and use of an image set, and a digest of its pixels and labels.
+
+    ``drawn`` names what is drawn of each photograph that is read from disk.
+    """
     digest = hashlib.blake2b(digest_size=16)
     held = getattr(images, "images", None)  # inputs that are read from disk are not held
     if held is None:
@@ -252,7 +274,9 @@ def _fingerprint(images: ImageSet) -> dict[str, Any]:
     for tensor in (images.labels,) if held is None else (held, images.labels):
         digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
         digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
-    return {"name": images.name, "images": len(images), "digest": digest.hexdigest()}
+    drawn = [str(each) for each in getattr(images, "drawn", ())]
+    found = {"name": images.name, "images": len(images), "digest": digest.hexdigest()}
+    return {**found, "peak": float(images.peak), "drawn": drawn}
 
 
 def optimizer_state(

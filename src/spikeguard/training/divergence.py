@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,10 @@ def diagnose(
         step: Optimiser step within the epoch, from 1.
         term: The loss term that is not finite.
     """
-    weight, gradient, layer = _bad_weight(model), _bad_gradient(model), _bad_layer(model, x)
+    weight, gradient = _bad_weight(model), _bad_gradient(model)
+    layer = None
+    with suppress(RuntimeError):  # the potentials of a foreign neuron may be out of reach
+        layer = _bad_layer(model, x)
     clauses = [f"training diverged in epoch {epoch}, step {step}: {why}"]
     if not all_finite([x]):
         clauses.append("the images are not finite")

@@ -125,6 +125,11 @@ class Engine:
             self._fabric.log_dict(dict(_numbers(line)), step=int(line["epoch"]))
             self._fabric.logger.save()
 
+    def close(self) -> None:
+        """Close the log."""
+        if self._log is not None:
+            self._fabric.logger.finalize("success")
+
     @property
     def _precision(self) -> Any:
         return self._fabric.strategy.precision

@@ -21,7 +21,7 @@ from spikeguard.data.images import Splits
 from spikeguard.defences.objective import Objective
 from spikeguard.defences.piece import Outcome
 from spikeguard.kernels.batch_statistics import shared_statistics
-from spikeguard.rng import SampleStreams, key, part_of_batch, randomness, stream
+from spikeguard.rng import SampleStreams, key, part_of_batch, randomness, stream, torch_seeded
 from spikeguard.training.averaging import WeightAverage
 from spikeguard.training.divergence import TrainingDiverged, all_finite, bad_term, diagnose
 from spikeguard.training.engine import Engine
@@ -116,7 +116,7 @@ class Learner:
         """
         seed, device, name = self.options.seed, self.engine.device, (state.epoch, state.batch)
         world = self.engine.world
-        parts = torch.arange(len(index)).chunk(self.options.accumulate)
+        parts = torch.arange(len(index), device="cpu").chunk(self.options.accumulate)
         own = self._own(index)
         x, y = self._images(index, torch.cat(own), name)
         x, y = x.to(device), y.to(device)
@@ -126,7 +126,10 @@ class Learner:
         self.model.train()
         self.optimizer.zero_grad()
         sizes = [len(places) for places in own]
-        with randomness(self.model, stream(seed, "noise", *name, device=device)):
+        with (
+            randomness(self.model, stream(seed, "noise", *name, device=device)),
+            torch_seeded(seed, "torch", *name, world.rank, device=device),  # nn.Dropout
+        ):
             for number, (x_part, y_part) in enumerate(
                 zip(torch.split(x, sizes), torch.split(y, sizes), strict=True)
             ):
@@ -172,11 +175,15 @@ class Learner:
         if data is None:
             return None, None
         self.model.eval()
-        streams = SampleStreams(key(self.options.seed, "validation"), torch.arange(len(data)))
+        streams = SampleStreams(
+            key(self.options.seed, "validation"), torch.arange(len(data), device="cpu")
+        )
         _, fit = self.objective.fit
         loss, correct = 0.0, 0
         for start in range(0, len(data), self.options.batch_size):
-            batch = torch.arange(start, min(start + self.options.batch_size, len(data)))
+            batch = torch.arange(
+                start, min(start + self.options.batch_size, len(data)), device="cpu"
+            )
             index = self.engine.world.share(batch)
             if not len(index):  # fewer images than ranks
                 continue
@@ -228,7 +235,7 @@ class Learner:
 
     def _own(self, index: Tensor) -> list[Tensor]:
         """Return the places of this rank's images in a batch, for each part of it."""
-        parts = torch.arange(len(index)).chunk(self.options.accumulate)
+        parts = torch.arange(len(index), device="cpu").chunk(self.options.accumulate)
         return [self.engine.world.share(part) for part in parts]
 
     @contextmanager

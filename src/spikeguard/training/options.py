@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -95,6 +96,7 @@ class TrainOptions:
     )
 
     def __post_init__(self) -> None:
+        self._take_plain_numbers()
         for field in ("epochs", "batch_size", "accumulate"):
             value = getattr(self, field)
             if not isinstance(value, int) or value < 1:
@@ -153,6 +155,13 @@ class TrainOptions:
             raise ValueError(
                 f"TrainOptions: checkpoint_seconds is >= 0, got {self.checkpoint_seconds:g}."
             )
+
+    def _take_plain_numbers(self) -> None:
+        """Turn numbers of numpy into Python's, which a checkpoint can hold."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, np.generic):
+                object.__setattr__(self, each.name, value.item())
 
     def identity(self) -> dict[str, Any]:
         """Return the options as a mapping, without those added later that have their default.

@@ -158,6 +158,10 @@ def train(
         checkpointer = Checkpointer(Path(out), run)
         learner = Learner.create(model, data, objective, options, engine)
         shown = progress if world.is_first else None
+        stack.callback(engine.close)
+        # a caller may have switched gradients off
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
         with checkpointed(model) if options.checkpoint_activations else nullcontext():
             return _train(learner, checkpointer, resume=resume, progress=shown)
 
@@ -173,7 +177,11 @@ def _require_parts(images: int, options: TrainOptions, world: World) -> None:
             f"train: batch_size {size} does not divide by {by}; take train.batch_size "
             f"{' or '.join(map(str, fits))}, or another number of ranks."
         )
-    last = [len(part) for part in torch.arange(images % size).chunk(parts)] if images % size else []
+    last = (
+        [len(part) for part in torch.arange(images % size, device="cpu").chunk(parts)]
+        if images % size
+        else []
+    )
     if any(part < world.size for part in last):
         raise ValueError(
             f"train: the last batch of an epoch has {images % size} of {images} images, too few "
@@ -201,7 +209,7 @@ def _train(
             while state.epoch < options.epochs and not state.stopped(options.patience):
                 before, started, saved = state.seconds, time.monotonic(), time.monotonic()
                 shuffle = stream(options.seed, "shuffle", state.epoch)
-                order = torch.randperm(len(data.train), generator=shuffle)
+                order = torch.randperm(len(data.train), generator=shuffle, device="cpu")
                 while state.batch < steps:
                     done = state.epoch * steps + state.batch
                     start = state.batch * options.batch_size
