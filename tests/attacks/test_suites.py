@@ -1,7 +1,9 @@
 """Suites: their attacks, the settings of these, and the description of settings."""
 
 import json
+from functools import partial
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -231,3 +233,10 @@ def test_the_steps_of_the_stable_snn_paper_shrink_with_their_number():
     assert sizes == pytest.approx({"pgd7": 2.55, "pgd10": 2.0, "pgd20": 1.0, "pgd40": 0.5})
     apgd = {name: (attacks[name].steps, attacks[name].loss) for name in ("apgd-ce10", "apgd-dlr10")}
     assert apgd == {"apgd-ce10": (10, cross_entropy), "apgd-dlr10": (10, dlr)}
+
+
+def test_settings_are_described_by_their_values_also_those_of_numpy_and_partial():
+    """Two attacks with other settings have other descriptions, so results are not mixed up."""
+    assert describe(PGD(Linf(0.1), steps=np.int64(3))) == describe(PGD(Linf(0.1), steps=3))
+    first, second = (describe(partial(cross_entropy, weight=w)) for w in (1.0, np.float64(2.0)))
+    assert first["of"] == "cross_entropy" and (first["weight"], second["weight"]) == (1.0, 2.0)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.attacks import FGSM, HART, PGD, Backprop, Linf, ThreatViolation, tune
+from spikeguard.attacks import ASSG, FGSM, HART, PGD, Backprop, EoT, Linf, ThreatViolation, tune
+from spikeguard.attacks.tuning import adjusted, tunable
 from spikeguard.data import ImageSet
 from spikeguard.models import MLP
 from spikeguard.neurons import NoisyLIF
@@ -137,3 +138,11 @@ def test_an_attack_that_leaves_its_threat_set_is_not_scored():
 def test_arguments_out_of_range_are_rejected(candidates, options, says):
     with pytest.raises(ValueError, match=says):
         tune(Threshold(), validation(), candidates, attack, **options)
+
+
+def test_tuning_changes_the_tuned_setting_alone():
+    asked = FGSM(Linf(0.2), gradient=EoT(4, ASSG(temporal=False, reset=False)))
+    (found,) = adjusted({"x": asked}, {"ASSG": ASSG(0.39)}).values()
+    assert found.gradient == EoT(4, ASSG(0.39, temporal=False, reset=False))
+    build = tunable({"x": asked})["ASSG"]
+    assert build(ASSG(0.39)) == found

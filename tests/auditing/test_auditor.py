@@ -357,3 +357,30 @@ def test_wrong_arguments_are_rejected_in_one_line(options, field):
 def test_images_that_do_not_fit_the_model_are_the_callers_mistake():
     with pytest.raises(ValueError, match="expects inputs"):
         audit(network(), (torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])), threat=Linf(EPS))
+
+
+@pytest.mark.slow
+def test_a_plain_network_in_float64_is_audited_as_it_is_evaluated():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).double().eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.randn(2, 16, generator=stream(0, "w")))
+        model[1].bias.zero_()
+    found = by_code(quick(model))
+    assert {found[code].status for code in ("S1", "S2")} == {"pass"}
+
+
+class OwnStatistics(nn.Module):
+    """Batch statistics in evaluation mode, which one sample does not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(16, 2)
+
+    def forward(self, x):
+        return self.out(nn.functional.batch_norm(x.flatten(1), None, None, training=True))
+
+
+@pytest.mark.slow
+def test_an_error_of_the_model_s_own_is_a_finding():
+    found = by_code(quick(OwnStatistics().eval(), check=False))
+    assert found["S1"].status == "fail" and "raises when the batch" in found["S1"].measured

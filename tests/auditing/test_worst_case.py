@@ -256,3 +256,16 @@ def test_attacks_are_named_by_steps_and_gradient():
     assert attack_label(attack_by_name("sapgd/assg", eps=EPS)).endswith(", ASSG")
     assert attack_label(UniformNoise(THREAT)) == "UniformNoise"
     assert attack_label(PGD(THREAT, steps=3)) == "PGD-3, own surrogate"
+
+
+@pytest.mark.parametrize("protocol", ["PGD-20, n 10k", "n=1e4", "n = 10 000", "n 1.5"])
+def test_a_number_of_images_that_is_not_plain_is_asked_for(protocol):
+    with pytest.raises(ValueError, match="--printed-n"):
+        Claim.from_text(62.3, protocol)
+
+
+def test_a_step_size_is_no_other_radius():
+    claim = Claim.from_text(62.3, "PGD-10 step 2/255, eps 8/255, n 1000")
+    claim.require_radius(8 / 255)
+    with pytest.raises(ValueError, match="audit with --eps 8/255"):
+        claim.require_radius(4 / 255)

@@ -21,7 +21,8 @@ def cascade(suite, rows, mark=""):
 
 
 def place(*networks):
-    found = [SimpleNamespace(label=f"{k}", attacked=each) for k, each in enumerate(networks)]
+    named = {"checkpoint": "best"}
+    found = [SimpleNamespace(label=f"{k}", attacked=a, **named) for k, a in enumerate(networks)]
     (radius,) = radii(found)
     return radius
 
@@ -65,3 +66,18 @@ def test_the_activity_is_that_of_the_first_result_that_has_it():
     new = replace(result("quick", {"pgd10": 0.7}, 0.7), activity=counts)
     assert place([old]).standings["0"].activity is None
     assert place([old, new]).standings["0"].activity == counts
+
+
+def test_results_of_another_checkpoint_are_left_out():
+    last = [result("papers", {"pgd10": 0.5}, 0.5)]
+    best = [replace(result("demo", {"pgd10": 0.3}, 0.3), checkpoint="best")]
+    last = [replace(each, checkpoint="last") for each in last]
+    (radius,) = radii([SimpleNamespace(label="0", attacked=last + best, checkpoint="last")])
+    standing = radius.standings["0"]
+    assert standing.worst_case.accuracy == 0.5
+    assert standing.left_out == (best[0].title,)
+
+
+def test_a_suite_of_which_no_attack_fitted_has_a_worst_case():
+    standing = place([result("hart", {}, 0.9)]).standings["0"]
+    assert standing.worst_case.accuracy == 0.9

@@ -170,3 +170,50 @@ def test_parts_without_their_identity_are_refused(unfinished, weights):
     (parts / "identity.json").unlink()
     with pytest.raises(ValueError, match=r"unknown model, its identity.json is missing; remove"):
         attacked(folder, model=weights and changed(), **plan)
+
+
+def test_a_result_with_a_seed_of_its_own_is_read_back(tmp_path):
+    plan = PLAN.changed(seed=5)
+    first = attacked(tmp_path, plan=plan)
+    (card,) = tmp_path.glob("*.json")
+    before = card.read_bytes()
+    assert attacked(tmp_path, plan=plan).worst_case == first.worst_case
+    assert card.read_bytes() == before
+
+
+def test_an_attack_that_does_not_fit_the_model_is_no_result(tmp_path):
+    """The gradient of the mean field needs noise."""
+    data = splits(images())
+    given = {"eps": EPS, "plan": PLAN, "seed": 0, "folder": tmp_path, "check": False}
+    with pytest.raises(ConfigError, match="pgd steps=2 gradient=mean-field does not fit this"):
+        evaluate_once(spiking(), data, "pgd steps=2 gradient=mean-field", **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_address_in_the_text_of_a_network_is_no_other_network(unfinished):
+    """As in another process, where the same function is at another address."""
+    folder, _, plan = unfinished
+
+    class Described(type(spiking())):
+        def extra_repr(self):
+            return f"<function f at {hex(id(self))}>"
+
+    stop = {"progress": _stop_at(folder / "own")}
+    for made in range(2):
+        model = spiking()
+        model.__class__ = Described
+        if made == 0:
+            with pytest.raises(KeyboardInterrupt):
+                attacked(folder / "own", model=model, **plan, **stop)
+            first = model  # keeps its address
+        else:
+            assert attacked(folder / "own", model=model, **plan).samples == 8
+    assert first is not model
+
+
+def _stop_at(folder):
+    def stop(done, total, what):
+        if list(folder.rglob("00000000.npz")):
+            raise KeyboardInterrupt
+
+    return stop

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from spikeguard.attacks import Converging, Linf
+from spikeguard.attacks import PGD, Converging, Linf
 from spikeguard.auditing.auditor import audit
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.schema import EvaluateSection
@@ -89,3 +89,16 @@ def test_the_page_says_which_suite_it_was_and_repeats_it_by_its_new_name(tmp_pat
     assert f"all cheaper of snn{BEFORE}" in text
     assert 'marks the suite "snn" before it was a converging search' in text
     assert "--suite snn-cascade" in text and "--suite snn " not in text
+
+
+def test_an_attack_in_a_larger_box_is_not_of_this_threat_set(tmp_path):
+    """Its inputs may lie outside [0, 1]."""
+    identity = identity_of(Sign(), images())
+    for peak in (1.0, 4.0):
+        attack = {"pgd": PGD(Linf(EPS, peak=peak), steps=1)}
+        found = evaluate(Sign(), images(), attack)
+        found.save(tmp_path / f"peak{peak:g}", suite="papers", identity=identity)
+    assert set(stored_evaluations(tmp_path, Linf(EPS))) == {"peak1"}
+    assert set(stored_evaluations(tmp_path, Linf(EPS, peak=4.0))) == {"peak4"}
+    norms = {read_attacked(file).norm for file in tmp_path.glob("*.json")}
+    assert norms == {"linf", "linf peak=4"}

@@ -12,6 +12,7 @@ from spikeguard.analysis.base import Batch, NotApplicable
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.model_access import evaluating
 from spikeguard.models.adapters.foreign_neuron import ForeignError
+from spikeguard.models.input_dtype import in_dtype_of
 from spikeguard.neurons.modes import record
 from spikeguard.neurons.trace import LayerTrace
 from spikeguard.rng import randomness
@@ -60,7 +61,7 @@ def traces(
     """
     try:
         with record(model) as seen, recorded(model, batch, seed):
-            logits = model(x)
+            logits = model(in_dtype_of(model, x))
     except ForeignError as error:
         raise NotApplicable(str(error)) from error
     layers = dict(seen.items())

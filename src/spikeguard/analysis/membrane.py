@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from spikeguard.attacks.model_access import evaluating
 from spikeguard.data.images import Data, as_image_set
+from spikeguard.models.input_dtype import in_dtype_of
 from spikeguard.neurons.modes import record
 from spikeguard.neurons.trace import LayerTrace
 from spikeguard.rng import SampleStreams, key, randomness
@@ -216,7 +217,7 @@ def membrane_histogram(
         for start in range(0, samples, batch_size):
             index = torch.arange(start, min(start + batch_size, samples))
             with randomness(model, streams.take(index)):
-                model(images.batch(index)[0].to(device))
+                model(in_dtype_of(model, images.batch(index)[0].to(device)))
             for name, seen in trace.items():
                 found = _count(name, seen, edges)
                 layers[name] = layers[name] + found if name in layers else found

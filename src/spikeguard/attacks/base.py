@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor, nn
 
 from spikeguard.attacks.threat import Threat
@@ -76,6 +78,11 @@ def describe(part: Any) -> Any:
         return [describe(item) for item in part]
     if isinstance(part, float) and math.isinf(part):
         return str(part)  # JSON has no infinity
+    if isinstance(part, np.generic):
+        return describe(part.item())
+    if isinstance(part, partial):
+        inside = {"of": describe(part.func), "arguments": describe(part.args)}
+        return {"kind": "partial", **inside, **{k: describe(v) for k, v in part.keywords.items()}}
     if part is None or isinstance(part, bool | int | float | str):
         return part
     return getattr(part, "__name__", type(part).__name__)

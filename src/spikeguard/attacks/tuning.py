@@ -145,6 +145,8 @@ CANDIDATES: dict[str, dict[str, Gradient]] = {
     "ASSG": {f"A {bound:g}": ASSG(bound) for bound in _BOUNDS},
 }
 
+_TUNED = {"HART": "gamma", "ASSG": "A"}  # the setting of each kind; others stay as they are
+
 
 def tunable(attacks: Mapping[str, Attack]) -> dict[str, Callable[[Gradient], Attack]]:
     """Return ``{kind: build}`` for each kind of gradient in a suite that can be tuned.
@@ -187,8 +189,9 @@ def _with(attack: Any, inner: Gradient) -> Attack:
 
 
 def _exchanged(gradient: Any, inner: Gradient) -> Gradient:
-    """Return a gradient with its innermost gradient replaced."""
+    """Return a gradient whose innermost gradient has the tuned setting of ``inner``."""
     if not hasattr(gradient, "inner"):
-        return inner
+        tuned = _TUNED[type(inner).__name__]
+        return replace(gradient, **{tuned: getattr(inner, tuned)})  # type: ignore[no-any-return]
     outer: Gradient = replace(gradient, inner=_exchanged(gradient.inner, inner))
     return outer

@@ -17,7 +17,7 @@ from spikeguard.attacks.model_access import is_stochastic
 from spikeguard.attacks.suites import attack_by_name, suitable
 from spikeguard.attacks.threat import Threat, ThreatViolation, require_ball_in_box
 from spikeguard.attacks.threat_names import norm_of
-from spikeguard.auditing.check import Check, does_not_apply, not_run, reason, title
+from spikeguard.auditing.check import FAULTS, Check, does_not_apply, not_run, reason, title
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding, Verdict, conclude
 from spikeguard.auditing.numbers import MAX_GAP, Claim
@@ -242,7 +242,7 @@ def _identity(whole: Context, images: ImageSet, sizes: Sequence[int]) -> dict[st
         "batch_size": whole.batch_size,
         **{name: getattr(whole, name) for name in ("seed", "steps", "budget")},
         "threat": describe(whole.threat),
-        "attack": None if whole.attack is None else repr(whole.attack),
+        "attack": None if whole.attack is None else describe(whole.attack),
         "tuned": asdict(whole.tuned),
         "trained_with": repr(whole.trained_with),
         "rescored": whole.rescore is not None,
@@ -264,7 +264,7 @@ def _run(code: str, check: Check, contexts: Sequence[Context]) -> Finding:
         return check.finding(not_run(_NOT_QUICK))
     try:
         finding = check.decide(contexts)
-    except (RuntimeError, ThreatViolation) as error:
+    except (*FAULTS, ThreatViolation) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         finding = check.finding(not_run(reason(error)))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from spikeguard.auditing.context import Context
 
 __all__ = [
+    "FAULTS",
     "Check",
     "Measure",
     "CheckOutcome",
@@ -22,6 +23,8 @@ __all__ = [
     "title",
 ]
 
+
+FAULTS = (RuntimeError, ValueError, IndexError, TypeError)  # what a model's own code may raise
 
 _MORE = "audit more samples: a larger limit, if the data have them"
 

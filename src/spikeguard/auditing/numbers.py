@@ -53,7 +53,8 @@ class Claim:
             >>> Claim.from_text(62.3, "PGD-20 8/255, n 1000").n
             1000
         """
-        written = re.search(r"\bn\s*[=:]?\s*(\d[\d,]*)|(\d[\d,]*)\s+(?:test )?images", protocol)
+        number = r"(\d[\d,]*+)(?![\w.]|\s+\d)"  # not 10k, 1e4 or 10 000, which are not read
+        written = re.search(rf"\bn\s*[=:]?\s*{number}|{number}\s+(?:test )?images", protocol)
         if n is None and written is None:
             raise ValueError(
                 f"printed: the number of images is missing in {protocol!r}; write 'PGD-20 8/255, "
@@ -68,11 +69,11 @@ class Claim:
 
     def require_radius(self, eps: float) -> None:
         """Reject a protocol that names another radius, in 1/255, than the audited one."""
-        written = re.search(r"(\d+(?:\.\d+)?)\s*/\s*255", self.protocol)
-        if written is not None and not math.isclose(float(written[1]) / 255, eps, rel_tol=1e-6):
+        written = re.findall(r"(\d+(?:\.\d+)?)\s*/\s*255", self.protocol)  # a step size too
+        if written and not any(math.isclose(float(k) / 255, eps, rel_tol=1e-6) for k in written):
             raise ValueError(
-                f"printed: the protocol {self.protocol!r} is at {written[1]}/255, the audit at "
-                f"{eps:g}; audit with --eps {written[1]}/255."
+                f"printed: the protocol {self.protocol!r} is at {written[-1]}/255, the audit at "
+                f"{eps:g}; audit with --eps {written[-1]}/255."
             )
 
 

@@ -17,6 +17,7 @@ from spikeguard.attacks.model_access import evaluating, frozen, is_stochastic
 from spikeguard.attacks.threat import Threat, peak_of
 from spikeguard.evaluation.estimates import Estimate
 from spikeguard.evaluation.evaluator import evaluate
+from spikeguard.models.input_dtype import in_dtype_of
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.rng import SampleStreams, key, randomness
 from spikeguard.system.pixel_units import reach
@@ -164,6 +165,11 @@ class Subject:
         for start in range(0, len(self), self.batch_size):
             yield torch.arange(start, min(start + self.batch_size, len(self)))
 
+    def logits_of(self, x: Tensor) -> Tensor:
+        """Return the model's output for inputs, which it gets in the type of its weights."""
+        found: Tensor = self.model(in_dtype_of(self.model, x))
+        return found
+
     def logits(self, index: Tensor, *, name: str = "forward", mirrored: bool = False) -> Tensor:
         """Return the logits of one batch from one forward pass in evaluation mode.
 
@@ -178,7 +184,7 @@ class Subject:
         """
         x = self.x[index].to(self.device)
         with evaluating(self.model), self.streams(index, name), torch.no_grad():
-            logits: Tensor = self.model(1 - x if mirrored else x)
+            logits = self.logits_of(1 - x if mirrored else x)
         if not bool(torch.isfinite(logits).all()):
             raise AttackError("the model's logits are not finite; see G27")
         return logits.cpu()

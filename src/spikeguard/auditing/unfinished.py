@@ -97,7 +97,7 @@ class UnfinishedAudit:
             roots = {name: self._since(name, before[name], arrays) for name in self._roots}
             card = {"identity": self._mark, "code": code, "roots": roots}
             text = json.dumps({**card, "finding": plain(asdict(finding))}, allow_nan=False)
-        except (TypeError, ValueError):
+        except _DAMAGE:
             return
         write_npz(self._file(code), card=np.array(text), **arrays)
 

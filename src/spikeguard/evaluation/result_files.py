@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spikeguard.evaluation.statistics import Score
 from spikeguard.storage.digests import FILES, IDENTITY, file_digest, is_sealed
-from spikeguard.storage.npz_files import read_npz
+from spikeguard.storage.npz_files import DEFLATE, read_npz
 
 __all__ = [
     "PARTS",
@@ -130,7 +130,7 @@ def stored_arrays(path: Path, suffix: str, card: Mapping[str, Any]) -> Iterator[
         wanted = card.get(FILES, {}).get(suffix)
         if wanted is not None and file_digest(file) != wanted:
             raise DamagedResult("its SHA-256 is not the one in the .json file")
-        yield read_npz(file)
+        yield read_npz(file, ratio=DEFLATE)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Its file identity.json ties it to one model, data set and set of options.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from spikeguard.data.images import ImageSet, content
 from spikeguard.evaluation.result_files import PARTS
 from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.digests import content_digest
-from spikeguard.storage.npz_files import read_npz
+from spikeguard.storage.npz_files import DEFLATE, read_npz
 
 __all__ = [
     "open_shard_store",
@@ -47,10 +48,10 @@ def open_shard_store(
             is damaged.
     """
     folder = Path(out) / PARTS
-    state = model.state_dict()
+    state, written = model.state_dict(), re.sub(r" at 0x[0-9a-f]+", "", repr(model))
     wanted = {
         **identity,
-        "model": content_digest(repr(model).encode(), repr(getattr(model, "T", None)).encode()),
+        "model": content_digest(written.encode(), repr(getattr(model, "T", None)).encode()),
         "weights": content_digest(
             *(part for name in state for part in (name.encode(), state[name]))
         ),
@@ -109,6 +110,6 @@ def read_shard(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         ValueError: If the file is damaged.
     """
     try:
-        return read_npz(path)
+        return read_npz(path, ratio=DEFLATE)
     except (ValueError, OSError) as error:
         raise ValueError(f"evaluate: {path} is damaged; remove it and run again.") from error

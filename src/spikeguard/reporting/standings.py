@@ -110,13 +110,17 @@ def _standing(network: Network, norm: str, eps: float) -> Standing | None:
 
     Of several numbers of images, one with a surrogate sweep is preferred, then the largest.
     """
-    results = [r for r in network.attacked if (r.norm, r.eps) == (norm, eps)]
-    merged = [_merged(n, results) for n in {result.clean.n for result in results}]
+    here = [r for r in network.attacked if (r.norm, r.eps) == (norm, eps)]
+    known = {r.checkpoint for r in here}
+    wanted = network.checkpoint if network.checkpoint in known else min(known, default="")
+    results = [r for r in here if r.checkpoint == wanted]
+    others = tuple(r.title for r in here if r not in results)
+    merged = [_merged(n, results, others) for n in {result.clean.n for result in results}]
     whole = [(found.swept and found.printed is not None, found.clean.n) for found in merged]
     return merged[whole.index(max(whole))] if merged else None
 
 
-def _merged(n: int, results: Sequence[AttackResult]) -> Standing:
+def _merged(n: int, results: Sequence[AttackResult], others: tuple[str, ...]) -> Standing:
     used = [result for result in results if result.clean.n == n]
     attacks: dict[str, Score] = {}
     for name, score in (item for result in used for item in result.attacks.items()):
@@ -127,13 +131,12 @@ def _merged(n: int, results: Sequence[AttackResult]) -> Standing:
         attacks={name: attacks[name] for name in _in_order(result.attacks for result in used)},
         own=_own(used),
         worst_case=min(
-            *(result.worst_case for result in used),
-            *attacks.values(),
+            [*(result.worst_case for result in used), *attacks.values()],
             key=lambda score: score.accuracy,
         ),
         zero_gradient=used[0].zero_gradient,
         tuned=tuple(dict.fromkeys(result.tuned for result in used if result.tuned)),
-        left_out=tuple(result.title for result in results if result.clean.n != n),
+        left_out=(*(result.title for result in results if result.clean.n != n), *others),
         unverified=tuple(result.name for result in used if not result.verified),
         activity=next((r.activity for r in used if r.activity is not None), None),
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from spikeguard.config.attack_lines import is_line, line_eot
 from spikeguard.config.builder import build_suite, require_images
+from spikeguard.config.errors import ConfigError
 from spikeguard.config.plugins import NO_PLUGINS, Plugins
 from spikeguard.config.schema import EvaluateSection
 from spikeguard.runs.result_names import attack_name, checkpoint_tag, line_text
@@ -110,7 +111,8 @@ class AttackJob:
 
     def load(self, announce: Announce | None = None) -> Evaluation:
         """Load the result; reject one that was made with anything else than would be used now."""
-        wanted = [self.cascade, self.plan.precision, self.seed]
+        seed = self.seed if self.plan.seed is None else self.plan.seed
+        wanted = [self.cascade, self.plan.precision, seed]
         return load_result(self.stem, self.attacks, wanted, self.identity, announce)
 
     def prepare(
@@ -250,4 +252,10 @@ def planned(
     for attack in attacks.values():
         require_ball_in_box(attack.threat, example)
     attacks, left_out = suitable(attacks, model, example)
+    if not attacks:
+        raise ConfigError(
+            f"attack: {suite} does not fit this model: it needs spiking layers, for some gradients "
+            "with a known recurrence, logits that are spike counts, or noise with a known mean; "
+            "choose an attack with the model's own gradient, such as --suite papers."
+        )
     return plan.changed(tune=plan.tune and bool(tunable(attacks))), attacks, left_out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -289,8 +289,13 @@ def _adapted(
     return foreign(made, T=T, framework=framework or "auto", readout=readout, space=space)
 
 
-def write_or_check_card(path: Path, card: dict[str, Any], more: dict[str, Any]) -> None:
-    """Write the description of the model into its folder; reject the folder of another model."""
+def write_or_check_card(
+    path: Path, card: dict[str, Any], more: dict[str, Any], *, free: Collection[str] = ()
+) -> None:
+    """Write the description of the model into its folder; reject the folder of another model.
+
+    Entries named in ``free`` may differ, such as the path of a file whose content is compared.
+    """
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file; choose another folder with --out.")
     file = path / MODEL
@@ -302,7 +307,7 @@ def write_or_check_card(path: Path, card: dict[str, Any], more: dict[str, Any]) 
             raise ConfigError(f"{file}: damaged ({error}); move the folder away.") from error
         was = _flat(held)
         now = _flat(card if "neurons" in held else {**card, "neurons": {}})  # older files lack it
-        other = next((name for name in now if was.get(name) != now[name]), None)
+        other = next((k for k in now if k not in free and was.get(k) != now[k]), None)
         if other is not None:
             raise ConfigError(
                 f"{path} holds results of another model: {other} was {was.get(other)!r}, is "

@@ -53,7 +53,8 @@ def run_on_data(
     card = {"model": str(run.path), "data": data, **images.describe()}
     card |= {"weights": weights_of(run.model), "T": run.model.T}
     with locked(path, if_writable=True):
-        write_or_check_card(path, card, {"arguments": [str(run.path), "--data", data]})
+        more = {"arguments": [str(run.path), "--data", data]}
+        write_or_check_card(path, card, more, free=("model", "data"))
     place = (run.path.absolute(), data, run.data_root)
     again = partial(_reloaded, *place, run.recipe.plugins, run.device)
     shown = replace(run.data, test=images)

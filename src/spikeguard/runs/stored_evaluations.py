@@ -44,6 +44,7 @@ def stored_evaluations(
     Raises:
         ValueError: If a file is damaged, or of other weights or images: one line that names it.
     """
+    from spikeguard.attacks.threat import peak_of
     from spikeguard.evaluation.identity import identity_of
     from spikeguard.evaluation.result import Evaluation
     from spikeguard.evaluation.result_files import load_worst
@@ -55,6 +56,7 @@ def stored_evaluations(
         evaluation = Evaluation.load(stem)
         attacked = evaluation.threat
         same = attacked["norm"] == threat.norm and math.isclose(attacked["eps"], threat.eps)
+        same = same and float(attacked.get("peak", 1.0)) == peak_of(threat)
         content = json.loads(card.read_text(encoding="utf-8"))
         if same and content.get("checkpoint", "best") == checkpoint:
             if model is not None and images is not None:

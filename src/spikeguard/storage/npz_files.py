@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-__all__ = ["DamagedFile", "HoldsObjects", "read_npz", "require_modest_zip"]
+__all__ = ["DEFLATE", "DamagedFile", "HoldsObjects", "read_npz", "require_modest_zip"]
 
 _FREE = 64 << 20  # bytes that any archive may unpack to
 _RATIO = 100  # and as many times its own size; images and outcomes compress to a tenth, rarely more
+DEFLATE = 1032  # the most that zip can compress; sparse events come near
 _END = 22  # bytes of the record at the end of a zip archive
 _KINDS = "biufcSU"  # no Python objects, no records
 
@@ -27,23 +28,26 @@ class HoldsObjects(DamagedFile):
     """An array holds Python objects, whose reading would run code."""
 
 
-def read_npz(path: str | Path, names: Iterable[str] | None = None) -> dict[str, Any]:
+def read_npz(
+    path: str | Path, names: Iterable[str] | None = None, *, ratio: int = _RATIO
+) -> dict[str, Any]:
     """Return the arrays of an ``.npz`` file by name; numbers and text only.
 
     Args:
         path: The file.
         names: Read only these arrays; all by default.
+        ratio: How many times its own size the file may unpack to, beyond 64 MiB.
 
     Raises:
         DamagedFile: If the file is no whole archive of arrays, if an array's header does not agree
             with its size, if a checksum is wrong, or if the file would unpack to more than 64 MiB
-            and 100 times its own size; HoldsObjects if an array holds Python objects.
+            and ``ratio`` times its own size; HoldsObjects if an array holds Python objects.
         OSError: If the file cannot be opened.
     """
     path = Path(path)
     with path.open("rb") as handle:
         try:
-            require_modest_zip(handle, path.stat().st_size)
+            require_modest_zip(handle, path.stat().st_size, ratio)
             with zipfile.ZipFile(handle) as archive:
                 _require_whole_directory(handle, archive)
                 wanted = None if names is None else set(names)
@@ -65,7 +69,7 @@ def read_npz(path: str | Path, names: Iterable[str] | None = None) -> dict[str, 
     return found
 
 
-def require_modest_zip(file: Any, size: int) -> None:
+def require_modest_zip(file: Any, size: int, ratio: int = _RATIO) -> None:
     """Reject an archive that declares more content than a file of ``size`` bytes may have.
 
     ``zipfile`` never reads more from an entry than the directory declares.
@@ -76,7 +80,7 @@ def require_modest_zip(file: Any, size: int) -> None:
     """
     with zipfile.ZipFile(file) as archive:
         declared = sum(entry.file_size for entry in archive.infolist())
-    if declared > _FREE + _RATIO * size:
+    if declared > _FREE + ratio * size:
         raise DamagedFile(f"its {size} bytes would unpack to {declared}")
 
 

@@ -83,7 +83,7 @@ class _Search:
         self._calls += 1
         grad = torch.zeros_like(x)
         for _ in range(nes.samples):
-            u = torch.randn(x.shape[1:], generator=source).to(x)
+            u = torch.randn(x.shape[1:], generator=source, dtype=torch.float32, device="cpu").to(x)
             noise = _repeatable(model, x)
             with noise():
                 above = loss(classify(model, x + nes.sigma * u, y), y)

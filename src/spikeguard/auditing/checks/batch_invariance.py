@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikeguard.attacks.base import AttackError
-from spikeguard.auditing.check import CheckOutcome, judged, not_run, reason
+from spikeguard.auditing.check import FAULTS, CheckOutcome, judged, not_run, reason
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.repeatability import source_of_change
 from spikeguard.auditing.tolerances import ROUNDING, differs, percent
@@ -36,7 +36,7 @@ def batch_invariance(context: Context) -> CheckOutcome:
         changed = _moved(context, index)
         moved = {variant: float(each.double().mean()) for variant, each in changed.items()}
         source = source_of_change(context, index) if moved[_AFTER] else None
-    except RuntimeError as error:
+    except FAULTS as error:
         if isinstance(error, AttackError | torch.OutOfMemoryError):
             raise
         return _failure(

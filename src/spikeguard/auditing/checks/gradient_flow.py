@@ -154,7 +154,7 @@ def _per_step(context: Context, index: Tensor) -> Tensor:
         with context.searching(index) as (x, y), torch.enable_grad():
             for draw in range(repeats * draws):
                 x = x.detach().clone().requires_grad_()
-                loss = cross_entropy(context.model(x), y).sum()
+                loss = cross_entropy(context.logits_of(x), y).sum()
                 if loss.requires_grad:
                     found = torch.autograd.grad(loss, (shown[-1], x), allow_unused=True)
                     zero[draw // draws] &= _nothing(*found)

@@ -139,7 +139,7 @@ def rates_can_move(context: Context) -> CheckOutcome:
     stuck, saturated = [], []
     for index in context.batches():
         with context.searching(index) as (x, _), torch.no_grad(), record(context.model) as trace:
-            logits = context.model(x)
+            logits = context.logits_of(x)
             last = next(reversed(list(trace.values())), None)
         if last is None or not _is_readout(last, logits):
             return does_not_apply("the logits are not the rates of output neurons")
@@ -170,7 +170,7 @@ def _logits(context: Context, x: Tensor | None = None) -> Tensor:
     parts = []
     for index in context.batches():
         with context.searching(index), torch.no_grad():
-            parts.append(context.model(x[index].to(context.device)).cpu())
+            parts.append(context.logits_of(x[index].to(context.device)).cpu())
     logits = torch.cat(parts)
     if not bool(torch.isfinite(logits).all()):
         raise AttackError("the model's logits are not finite; see G27")

@@ -82,7 +82,7 @@ def _activity_faults(context: Context) -> list[str]:
     for index in context.batches():
         with context.searching(index) as (x, y):
             with torch.no_grad(), record(context.model) as trace:
-                logits = context.model(x)
+                logits = context.logits_of(x)
             wrong = [f"potentials of {n}" for n, layer in trace.items() if not _finite(layer.v)]
             wrong += [] if _finite(logits) else ["logits"]
             faults += [f"{what} are not finite" for what in wrong]
@@ -198,7 +198,7 @@ def _broken_at(context: Context, x_adv: Tensor, index: Tensor) -> dict[str, int]
     """Count the elements that are not finite in the network's response to some inputs."""
     with context.searching(index) as (_, y), torch.enable_grad(), record(context.model) as trace:
         x = x_adv.to(context.device).detach().clone().requires_grad_()
-        logits = context.model(x)
+        logits = context.logits_of(x)
         loss = cross_entropy(logits, y).sum()
         grad = None
         if loss.requires_grad:

@@ -30,7 +30,7 @@ def dead_by_sample(context: Context) -> dict[str, Tensor]:
     with torch.no_grad():
         for index in context.batches():
             with context.searching(index) as (x, _), record(context.model) as trace:
-                context.model(x)
+                context.logits_of(x)
             for name, layer in trace.items():
                 slope = layer.surrogate(layer.v - layer.v_th)
                 per_sample = (slope.abs() < _DEAD).double().transpose(0, 1).flatten(1).mean(1)

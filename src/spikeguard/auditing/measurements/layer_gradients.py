@@ -22,7 +22,7 @@ def layer_gradients(
     """Return the gradient of the loss at the output of every watched layer, in network order."""
     outputs.clear()
     with context.searching(index) as (x, y), torch.enable_grad():
-        loss = cross_entropy(context.model(x.detach().clone().requires_grad_()), y).sum()
+        loss = cross_entropy(context.logits_of(x.detach().clone().requires_grad_()), y).sum()
         able = {name: out for name, out in outputs.items() if out.requires_grad}
         grads: tuple[Tensor | None, ...] = ()
         if loss.requires_grad and able:

@@ -139,6 +139,7 @@ def audit(
             *(found, ball, limit, attack, tune, budget, judged, check),
             seed=loaded.recipe.seed if seed is None else seed,
             trained_with=loaded.surrogates,
+            checkpoint=plan.checkpoint,
         )
     else:
         loaded = Run.load(run, data_root=data_root, plugins=plugins)
@@ -193,6 +194,7 @@ def _audit_images(
     *,
     seed: int = 0,
     trained_with: Mapping[str, Surrogate] | None = None,
+    checkpoint: str = "best",
 ) -> tuple[Verdict, Path]:
     """Audit a foreign model, or a run on other images than its own."""
     from spikeguard.attacks.threat_names import threat_of
@@ -207,7 +209,11 @@ def _audit_images(
     norm, eps = ball
     threat = threat_of(norm or "linf", max(EvaluateSection().eps) if eps is None else eps)
     stored = stored_evaluations(
-        found.path / ATTACKS, threat, model=found.model, images=found.data.test
+        found.path / ATTACKS,
+        threat,
+        checkpoint=checkpoint,
+        model=found.model,
+        images=found.data.test,
     )
     named, how = attack_to_audit(attack, found.model, threat, found.plugins), None
     with progress("audit") as update:
@@ -235,7 +241,8 @@ def _audit_images(
             out=(found.path / AUDIT).with_suffix(""),
             progress=update,
         )
-    verdict.save(found.path / AUDIT, identity=identity_of(found.model, found.data.test))
+    identity = identity_of(found.model, found.data.test)
+    verdict.save(found.path / AUDIT, identity=identity, checkpoint=checkpoint)
     return verdict, found.path / AUDIT
 
 

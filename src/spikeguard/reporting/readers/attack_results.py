@@ -32,7 +32,7 @@ class AttackResult:
     Attributes:
         name: The file's name without its suffix.
         suite: Name of the suite; "" where the file has none.
-        norm: Norm of the threat set.
+        norm: Norm of the threat set, with the upper end of its box where that is not 1.
         eps: Its radius, in pixel units.
         draws: Noise draws on which each image was scored.
         eot: Gradients averaged in each attack step.
@@ -56,6 +56,7 @@ class AttackResult:
         stochastic: Whether the network draws noise.
         settings: Settings of each attack, as ``attacks.describe`` returns them.
         activity: Spikes and synaptic operations of an image; None where the file has none.
+        checkpoint: The attacked checkpoint, "best" or "last".
         verified: Whether the file says what it was made with; files of older versions do not.
     """
 
@@ -82,6 +83,7 @@ class AttackResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
     verified: bool = True
     activity: ActivityCost | None = None
+    checkpoint: str = "best"
 
     @property
     def title(self) -> str:
@@ -116,7 +118,7 @@ def read_attacked(path: Path, weights: Mapping[str, str] | None = None) -> Attac
         return AttackResult(
             name=path.stem,
             suite=suite,
-            norm=str(card["threat"]["norm"]),
+            norm=_norm(card["threat"]),
             eps=float(card["threat"]["eps"]),
             draws=int(card["draws"]),
             eot=int(card.get("eot", 1)),
@@ -137,7 +139,13 @@ def read_attacked(path: Path, weights: Mapping[str, str] | None = None) -> Attac
             settings={str(name): entry["settings"] for name, entry in attacks.items()},
             verified=verified,
             activity=ActivityCost.from_dict(card["activity"]) if "activity" in card else None,
+            checkpoint=str(card.get("checkpoint", "best")),
         )
+
+
+def _norm(threat: Mapping[str, Any]) -> str:
+    peak = float(threat.get("peak", 1.0))
+    return str(threat["norm"]) if peak == 1 else f"{threat['norm']} peak={peak:g}"
 
 
 def _score(entry: Mapping[str, Any]) -> Score:

@@ -201,10 +201,18 @@ def _radii(stored: _Stored, verdict: Verdict) -> Radii | None:
         pgd={_positive(eps): stored.score(share, "G7") for eps, share in curve},
         far={_positive(eps): stored.score(share, c) for eps, share, c in far if eps is not None},
         eps=_positive(verdict.settings["threat"]["eps"]),
-        bound=None if bound is None else stored.score(bound),
+        bound=None if bound is None else _bound(verdict) or stored.score(bound),
         clean=None if clean is None else stored.score(clean, "G31"),
         chance=None if chance is None else float(chance),
     )
+
+
+def _bound(verdict: Verdict) -> Score | None:
+    """Return the bound with its interval; None where the verdict has none."""
+    at = verdict.bound
+    if at.value is None or at.low is None or at.high is None or at.n is None:
+        return None
+    return Score(at.value, at.low, at.high, at.n)
 
 
 def _sweep(stored: _Stored) -> Sweep | None:

@@ -79,6 +79,11 @@ class Network:
     certificates: tuple[Certification, ...] = ()
 
     @property
+    def checkpoint(self) -> str | None:
+        """The checkpoint that the recipe attacks; None for a foreign model, which has one."""
+        return None if self.recipe is None else self.recipe.evaluate.checkpoint
+
+    @property
     def data(self) -> str:
         """Name of the data set."""
         if self.foreign is not None:
