@@ -29,7 +29,7 @@ from spikeguard.evaluation.worst_case import lowest, worst_of
 from spikeguard.preflight.quick import warn
 from spikeguard.rng import key
 
-__all__ = ["Measured", "attack_label", "measure", "require_same_images"]
+__all__ = ["Measured", "attack_label", "lowest_bound", "measure", "require_same_images"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def measure(
     The bound is the per-sample worst of all attacks that the audit made at its eps and of the
     stored evaluations. If none of these is a converging search, a short one is run. Where they
     cover different numbers of images, both numbers are given on the one at which the upper end of
-    the bound's interval is lowest. For a stochastic model the bound is not above the printed
-    number, nor above a worst case that a check has computed.
+    the bound's interval is lowest, with intervals for that choice. For a stochastic model the bound
+    is not above the printed number, nor above a worst case that a check has computed.
 
     Args:
         context: The audit, after its checks.
@@ -91,8 +91,8 @@ def measure(
     label = attack_label(attack) if claim is None else claim.protocol or "printed number"
     most = None if right is None else len(right)
     parts = [*context.worsts, *([] if right is None else [right])] if context.stochastic else []
-    worst = _lowest(context, images, sources, parts, most, len(made))
-    bound = None if worst is None else Score.of(worst)
+    candidates = _on_each_size(context, images, sources, parts, most, len(made))
+    worst, bound = lowest_bound(candidates) if candidates else (None, None)
     if claim is not None:
         score = Score.from_share(claim.accuracy, claim.n)
         gap = None if bound is None else Estimate.unpaired(score, bound)
@@ -104,7 +104,7 @@ def measure(
         return Measured(printed, bound, tuple(names))
     right = right[: len(worst)]
     chosen_from = len(sources) + len(parts) + 1 if context.stochastic else 1  # low by chance
-    gap = Estimate.paired(right, worst, chosen_from)
+    gap = Estimate.paired(right, worst, chosen_from * len(candidates))
     printed = judge(label, Score.of(right), bound, gap, paired=True, max_gap=max_gap)
     return Measured(printed, bound, tuple(names))
 
@@ -209,15 +209,28 @@ def _stored(evaluation: Evaluation) -> _Source:
     return _Source(evaluation.outcomes["worst_case"], inputs)
 
 
-def _lowest(
+def lowest_bound(candidates: Sequence[Tensor]) -> tuple[Tensor, Score]:
+    """Return the outcomes whose score has the lowest upper end, and that score.
+
+    The choice looks at the outcomes, so the intervals of all candidates share the error rate.
+
+    Args:
+        candidates: Share of draws on which each sample is correct, on different numbers of samples.
+    """
+    scores = [Score.of(right, len(candidates)) for right in candidates]
+    best = min(range(len(scores)), key=lambda place: scores[place].high)
+    return candidates[best], scores[best]
+
+
+def _on_each_size(
     context: Context,
     images: ImageSet,
     sources: Sequence[_Source],
     parts: Sequence[Tensor],
     most: int | None,
     made: int,
-) -> Tensor | None:
-    """Return the per-sample worst on the number of images that gives the lowest upper end.
+) -> list[Tensor]:
+    """Return the per-sample worst on each number of images that sources cover.
 
     The first ``made`` sources are attacks of the audit, some of them on a part of its images.
     """
@@ -227,8 +240,7 @@ def _lowest(
     )
     if most is not None:
         sizes = [n for n in sizes if n <= most]
-    found = [_worst(context, images, sources, parts, n) for n in sizes if sources]
-    return min(found, key=lambda right: Score.of(right).high) if found else None
+    return [_worst(context, images, sources, parts, n) for n in sizes if sources]
 
 
 def _worst(

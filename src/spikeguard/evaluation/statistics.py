@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from torch import Tensor
 
@@ -26,10 +27,17 @@ class Score:
     n: int
 
     @classmethod
-    def of(cls, right: Tensor) -> Score:
-        """Score outcomes [N] in [0, 1]."""
+    def of(cls, right: Tensor, among: int = 1) -> Score:
+        """Score outcomes [N] in [0, 1].
+
+        Args:
+            right: Share of draws on which each sample is correct [N].
+            among: Number of scores of which this one was chosen by its outcome; they share the
+                error rate of the interval (Bonferroni).
+        """
         total, n = float(right.sum()), len(right)
-        low, high = wilson(min(total, float(n)), n)
+        z = Z if among == 1 else NormalDist().inv_cdf(1 - 0.025 / among)
+        low, high = wilson(min(total, float(n)), n, z)
         return cls(total / n, low, high, n)
 
     @classmethod
