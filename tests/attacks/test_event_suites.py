@@ -42,7 +42,8 @@ def test_the_suites_depend_on_the_kind_of_threat_set():
         norm: list(suite("events-papers", eps=3, norm=norm))
         for norm in ("flips", "edits", "counts", "retiming total=4")
     }
-    assert papers["flips"] == ["spike-compatible", "sda", "raw-events", "spikefool"]
+    searches = ["spike-compatible", "sda", "raw-events", "spikefool", "raw-events/likeliest"]
+    assert papers["flips"] == searches
     assert papers["edits"] == papers["flips"]
     assert papers["counts"] == ["fgsm", "greedy"]
     assert papers["retiming total=4"] == ["retiming"]
@@ -56,7 +57,7 @@ def test_the_suites_depend_on_the_kind_of_threat_set():
 
 def test_noise_is_attacked_in_the_mean_field_too():
     papers = suite("events-papers", eps=3, norm="edits", eot=3)
-    for name in ("spike-compatible", "sda", "raw-events", "spikefool"):
+    for name in ("spike-compatible", "sda", "raw-events", "spikefool", "raw-events/likeliest"):
         assert isinstance(papers[f"{name}/mean-field"].gradient, MeanField)
     assert set(papers) < set(suite("events", eps=3, norm="edits", eot=3))
 

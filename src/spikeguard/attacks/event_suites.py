@@ -23,7 +23,7 @@ from spikeguard.attacks.searches.sapgd import SAPGD
 from spikeguard.attacks.threat import Threat
 from spikeguard.neurons.surrogate import Surrogate, Triangular
 
-__all__ = ["event_search", "events", "events_papers"]
+__all__ = ["event_search", "events", "events_papers", "likeliest"]
 
 _FRAMES = "tgo-table5"
 _RESTARTS = 5
@@ -50,6 +50,14 @@ def event_search(threat: Threat, steps: int, gradient: Gradient) -> Attack:
     if kind == "counts":
         return EventGreedy(threat, gradient=gradient)
     return SpikeCompatible(threat, steps=steps, gradient=gradient)
+
+
+def likeliest(threat: Threat, gradient: Gradient) -> RawEvents:
+    """Return the attack on raw events without draws: only the grid of the likeliest changes.
+
+    It takes as many gradients as the default settings, in four times as many smaller steps.
+    """
+    return RawEvents(threat, steps=200, samples=1, step_size=0.2, gradient=gradient)
 
 
 class _Settings(Protocol):
@@ -79,7 +87,8 @@ def events_papers(plan: _Settings) -> dict[str, Attack]:
         for name, search in _PUBLISHED.items():
             found[name] = search(threat, gradient=own)
             found |= plan.mean_field(name, search)
-        return found
+        name = "raw-events/likeliest"
+        return {**found, name: likeliest(threat, own)} | plan.mean_field(name, likeliest)
     if kind == "retiming":
         return {"retiming": SpikeRetiming(threat, gradient=own)}
     if kind == "counts":

@@ -1,5 +1,6 @@
 """The searches on events: how a budget is spent, and that each beats the greedy baseline."""
 
+import copy
 from functools import cache
 
 import pytest
@@ -19,6 +20,7 @@ from spikeguard.attacks import (
     SpikeCompatible,
     SpikeFool,
 )
+from spikeguard.attacks.event_suites import likeliest
 from spikeguard.attacks.gradients.mean_field import mean_field
 from spikeguard.attacks.gradients.membrane_readout import MembraneReadout
 from spikeguard.attacks.losses import cross_entropy
@@ -52,6 +54,31 @@ def fooled(build):
 @pytest.mark.parametrize("search", [SDA, RawEvents, SpikeFool, SpikeCompatible])
 def test_every_search_fools_more_than_the_greedy_baseline(search):
     assert fooled(search) > fooled(EventGreedy)
+
+
+def test_raw_events_without_draws_fool_more_than_the_greedy_baseline():
+    def without(threat):
+        return likeliest(threat, Backprop())
+
+    assert fooled(without) > fooled(EventGreedy)
+
+
+def test_raw_events_without_draws_beat_the_greedy_baseline_under_noise():
+    """Both in the mean field of the noisy twin of the trained network."""
+    model, x, y = bars()
+    twin = copy.deepcopy(model)
+    twin.neurons = nn.ModuleList([NoisyLIF(0.5, 0.3, v_th=0.5) for _ in model.neurons])
+    left = {}
+    with mean_field(twin.eval()):
+        right = (twin(x).argmax(1) == y).nonzero()[:, 0]
+    for name, search in {
+        "greedy": EventGreedy(Edits(10), gradient=MeanField()),
+        "likeliest": likeliest(Edits(10), MeanField()),
+    }.items():
+        found = search(twin, x[right], y[right], generator=SampleStreams(0, range(len(right))))
+        with mean_field(twin):
+            left[name] = int((twin(found).argmax(1) == y[right]).sum())
+    assert len(right) >= 20 and left["likeliest"] < left["greedy"]
 
 
 def test_tested_flips_and_searched_distributions_fool_half_as_many_again():
