@@ -20,7 +20,9 @@ COUNTS = ActivityCost(
 
 def table(*results):
     networks = [
-        SimpleNamespace(label=f"{k}", attacked=[each], audited=None, path="run", foreign=None)
+        SimpleNamespace(
+            checkpoint="best", label=f"{k}", attacked=[each], audited=None, path="run", foreign=None
+        )
         for k, each in enumerate(results)
     ]
     (place,) = radii(networks)
