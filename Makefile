@@ -51,8 +51,10 @@ bench-peers: $(VENV)/.core ## Install what benchmarks and peer tests compare wit
 	@$(BIN)/python -c 'import torch; print("torch", torch.__version__)'
 
 drill: $(VENV)/.dev ## Kill processes, fill disks, damage files, let two write one folder; compare with undisturbed runs.
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m tests.drill
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m tests.drill.mutations --jobs $(WORKERS)
+	@mkdir -p build; export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1; \
+	$(BIN)/python -m tests.drill.mutations --jobs 1 > build/mutations.txt & mutations=$$!; \
+	$(BIN)/python -m tests.drill; killed=$$?; \
+	wait $$mutations; damaged=$$?; cat build/mutations.txt; exit $$((killed + damaged))
 
 clean: ## Remove the environment and the caches; runs/ and data/ stay.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
