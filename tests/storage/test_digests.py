@@ -52,3 +52,14 @@ def test_content_has_another_digest_after_a_change():
     x = torch.arange(6.0)
     parts = [(x,), (x.view(2, 3),), (x.double(),), (x, b""), (b"", x), (x + 1,)]
     assert len({content_digest(*each) for each in parts}) == len(parts)
+
+
+def test_a_description_without_addresses_is_the_same_in_every_process():
+    """Also of an attack, whose loss is a function."""
+    from spikeguard.attacks import PGD, Linf
+    from spikeguard.storage.digests import without_addresses
+
+    assert without_addresses("f at 0x7f68a0, g at 0xB") == "f, g at 0xB"
+    text = repr(PGD(Linf(0.1), steps=3))
+    assert " at 0x" in text and " at 0x" not in without_addresses(text)
+    assert "steps=3" in without_addresses(text)

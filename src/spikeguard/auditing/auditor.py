@@ -31,7 +31,7 @@ from spikeguard.evaluation.identity import identity_of
 from spikeguard.evaluation.result import Evaluation
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.preflight.quick import quick_check, warn
-from spikeguard.storage.digests import weights_digest
+from spikeguard.storage.digests import weights_digest, without_addresses
 from spikeguard.system.progress import Progress
 from spikeguard.system.progress_bar import shown_progress
 
@@ -242,7 +242,7 @@ def _identity(whole: Context, images: ImageSet, sizes: Sequence[int]) -> dict[st
         "batch_size": whole.batch_size,
         **{name: getattr(whole, name) for name in ("seed", "steps", "budget")},
         "threat": describe(whole.threat),
-        "attack": None if whole.attack is None else describe(whole.attack),
+        "attack": None if whole.attack is None else without_addresses(repr(whole.attack)),
         "tuned": asdict(whole.tuned),
         "trained_with": repr(whole.trained_with),
         "rescored": whole.rescore is not None,

@@ -6,14 +6,13 @@ code is no reason to reject it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from spikeguard.data.images import ImageSet, content
-from spikeguard.storage.digests import content_digest, weights_digest
+from spikeguard.storage.digests import content_digest, weights_digest, without_addresses
 from spikeguard.system.environment import code_version
 
 __all__ = ["identity_difference", "identity_of"]
@@ -33,7 +32,7 @@ def identity_of(model: nn.Module, images: ImageSet, samples: int | None = None) 
         images: The data.
         samples: Number of samples used, from the first; None is all of them.
     """
-    written = re.sub(r" at 0x[0-9a-f]+", "", repr(model))
+    written = without_addresses(repr(model))
     return {
         "weights": weights_digest(model.state_dict()),
         "network": content_digest(written.encode(), repr(getattr(model, "T", None)).encode()),

@@ -6,7 +6,6 @@ Its file identity.json ties it to one model, data set and set of options.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import nn
 from spikeguard.data.images import ImageSet, content
 from spikeguard.evaluation.result_files import PARTS
 from spikeguard.storage.atomic_files import write_json
-from spikeguard.storage.digests import content_digest
+from spikeguard.storage.digests import content_digest, without_addresses
 from spikeguard.storage.npz_files import DEFLATE, read_npz
 
 __all__ = [
@@ -48,7 +47,7 @@ def open_shard_store(
             is damaged.
     """
     folder = Path(out) / PARTS
-    state, written = model.state_dict(), re.sub(r" at 0x[0-9a-f]+", "", repr(model))
+    state, written = model.state_dict(), without_addresses(repr(model))
     wanted = {
         **identity,
         "model": content_digest(written.encode(), repr(getattr(model, "T", None)).encode()),

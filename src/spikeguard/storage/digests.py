@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ __all__ = [
     "is_sealed",
     "sealed",
     "weights_digest",
+    "without_addresses",
 ]
 
 CHECKSUM = "checksum"  # key of a card's checksum
@@ -36,6 +38,11 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         found.update(_raw(tensor))
     return found.hexdigest()
+
+
+def without_addresses(text: str) -> str:
+    """Return a description of objects without their addresses, which differ between processes."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def content_digest(*parts: Tensor | bytes) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from spikeguard.data.images import ImageSet, Splits
 from spikeguard.defences.objective import Objective
 from spikeguard.storage import checkpoints as checkpoint
 from spikeguard.storage.atomic_files import write_text
+from spikeguard.storage.digests import without_addresses
 from spikeguard.storage.folder_lock import LOCK
 from spikeguard.storage.run_folder import CHECKPOINTS, ENVIRONMENT, METRICS, RECIPE
 from spikeguard.training.learner import Learner
@@ -191,15 +191,15 @@ def identity(
 
     Two calls with the same arguments return equal values, also in different processes.
     """
-    layers = _without_addresses(str(model)).splitlines()
+    layers = without_addresses(str(model)).splitlines()
     content = {
         "recipe": None if recipe is None else dict(recipe),
         "options": options.identity(),
-        "objective": _without_addresses(repr(objective)),
+        "objective": without_addresses(repr(objective)),
         "data": {
             "train": _fingerprint(data.train),
             "val": None if data.val is None else _fingerprint(data.val),
-            "augment": _without_addresses(repr(data.augment)),
+            "augment": without_addresses(repr(data.augment)),
         },
         "model": {
             "T": getattr(model, "T", None),
@@ -210,11 +210,6 @@ def identity(
     revised = {name: text for piece in objective.pieces for name, text in piece.revised.items()}
     content |= {"revised": revised} if revised else {}
     return json.loads(json.dumps(content, default=str))  # type: ignore[no-any-return]
-
-
-def _without_addresses(text: str) -> str:
-    """Return a description of objects without their addresses, which differ between processes."""
-    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def difference(saved: Any, now: Any) -> str | None:
