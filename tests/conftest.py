@@ -1,4 +1,4 @@
-"""Shared by all tests: one torch thread, and a tiny network with data that fits it."""
+"""Shared by all tests: one torch thread, the global seed, and a tiny network with data."""
 
 import pytest
 import torch
@@ -8,6 +8,12 @@ from spikeguard.rng import stream
 
 torch.set_num_threads(1)
 pytest.register_assert_rewrite("tests.toys")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Layers of torch draw their weights from the global generator: the same in every run."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

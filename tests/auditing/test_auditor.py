@@ -372,11 +372,17 @@ def test_a_plain_network_in_float64_is_audited_as_it_is_evaluated():
 class OwnStatistics(nn.Module):
     """Batch statistics in evaluation mode, which one sample does not have."""
 
-    def __init__(self):
+    def __init__(self, fewest=2):
         super().__init__()
+        self.fewest = fewest
         self.out = nn.Linear(16, 2)
+        with torch.no_grad():
+            self.out.weight.copy_(torch.randn(2, 16, generator=stream(0, "w")))
+            self.out.bias.zero_()
 
     def forward(self, x):
+        if len(x) < self.fewest:
+            raise ValueError(f"needs {self.fewest} samples")
         return self.out(nn.functional.batch_norm(x.flatten(1), None, None, training=True))
 
 
@@ -384,3 +390,11 @@ class OwnStatistics(nn.Module):
 def test_an_error_of_the_model_s_own_is_a_finding():
     found = by_code(quick(OwnStatistics().eval(), check=False))
     assert found["S1"].status == "fail" and "raises when the batch" in found["S1"].measured
+
+
+@pytest.mark.slow
+def test_a_search_that_the_model_stops_leaves_the_findings():
+    """The search drops fooled samples, so this model meets a batch that it rejects."""
+    with pytest.warns(UserWarning, match="without a converging search: .*needs 12 samples"):
+        verdict = quick(OwnStatistics(fewest=12).eval(), check=False)
+    assert by_code(verdict)["S1"].status == "fail"

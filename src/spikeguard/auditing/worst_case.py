@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spikeguard.attacks.base import Attack, AttackError, cost, describe
+from spikeguard.attacks.base import Attack, cost, describe
 from spikeguard.attacks.gradients.base import Backprop, unwrap
 from spikeguard.attacks.searches.converging import Converging
 from spikeguard.attacks.suite_definitions import SHORT_SEARCH
 from spikeguard.attacks.suites import suitable, suite
 from spikeguard.attacks.threat import ThreatViolation
 from spikeguard.attacks.threat_names import norm_of
-from spikeguard.auditing.check import reason
+from spikeguard.auditing.check import FAULTS, reason
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.numbers import Claim, PrintedNumber, judge
 from spikeguard.data.images import ImageSet
@@ -149,7 +149,7 @@ def _printed(
         return max(found, key=len), ""
     try:
         return context.attacked(attack).right, ""
-    except (RuntimeError, ThreatViolation, AttackError) as error:
+    except (*FAULTS, ThreatViolation) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         return None, reason(error)
@@ -160,7 +160,8 @@ def _search(
 ) -> Evaluation | None:
     """Return the result of a short converging search; None if a stored one is as strong.
 
-    If it cannot run, for want of a gradient or of finite logits, a warning states why.
+    If it cannot run, for want of a gradient or of finite logits or because the model's own code
+    raises, a warning states why.
     """
     if any(_searches(each, len(context)) for each in stored.values()):
         return None
@@ -181,7 +182,7 @@ def _search(
             check=False,
             progress=None,
         )
-    except (RuntimeError, ThreatViolation, AttackError) as error:
+    except (*FAULTS, ThreatViolation) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         warn([f"audit: the bound is without a converging search: {reason(error)}"])
