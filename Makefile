@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 WORKERS ?= 2
 KERNEL := hatch_build.py src/spikeguard/kernels/cpu/cpu.cpp # compiled by the installation
 
-.PHONY: drill demo test test-fast lint types format check clean help bench-peers test-peers
+.PHONY: drill demo test test-fast test-long lint types format check clean help bench-peers test-peers
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
@@ -16,6 +16,9 @@ demo: $(VENV)/.core ## Train, attack and audit four networks on embedded digits;
 
 test: $(VENV)/.dev ## Run the test suite.
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-long: $(VENV)/.dev ## Run the cases that make test leaves out, ten minutes on two cores.
+	SPIKEGUARD_LONG=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m long
 
 test-fast: $(VENV)/.dev ## Run the tests that are not marked slow: under a minute on two cores.
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not browser"
@@ -43,7 +46,7 @@ test-wheel: $(VENV)/.core ## Build a wheel, install it in a fresh environment an
 test-peers: $(VENV)/.dev bench-peers ## Test against foolbox, ART, SpikingJelly, snnTorch and Norse themselves.
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/peers tests/benchmarking
 
-check: lint types test test-peers docs test-wheel ## All checks of a change.
+check: lint types test test-long test-peers docs test-wheel ## All checks of a change.
 
 bench-peers: $(VENV)/.core ## Install what benchmarks and peer tests compare with; no torchvision, no CUDA.
 	$(PIP) -e ".[bench]"

@@ -1,5 +1,7 @@
 """Shared by all tests: one torch thread, the global seed, and a tiny network with data."""
 
+import os
+
 import pytest
 import torch
 
@@ -8,6 +10,13 @@ from spikeguard.rng import stream
 
 torch.set_num_threads(1)
 pytest.register_assert_rewrite("tests.toys")
+
+
+def pytest_collection_modifyitems(items):
+    if not os.environ.get("SPIKEGUARD_LONG"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="long: set SPIKEGUARD_LONG=1"))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 PIXELS, CLASSES, SAMPLES, EPS = 2, 4, 200, 0.1
 THREAT = Linf(EPS)
-SEEDS = (0, 2)
+SEEDS = (0, pytest.param(2, marks=pytest.mark.long))
 
 
 def network(seed):

@@ -3,7 +3,6 @@
 The truth is stored with the networks: see tests/toys/exact_networks.py.
 """
 
-import os
 from copy import deepcopy
 
 import pytest
@@ -15,7 +14,7 @@ from tests.toys.exact_networks import IMAGES, SHAPES, answers, known
 
 NUMBERS = range(len(SHAPES))
 MISSED = (8, 10, 11, 12, 16, 18, 27)  # the search ends before it finds all of them
-LONG = (7, 15, 28)  # equal too; each takes long and runs with SPIKEGUARD_LONG=1
+LONG = (2, 7, 15, 28)  # equal too, after many rounds
 QUICK = (0, 8, 13, 18)  # recomputed in every run
 
 
@@ -39,7 +38,7 @@ def test_the_oracle_finds_the_stored_truth(number):
     recompute(number)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("number", sorted(set(NUMBERS) - set(QUICK)))
 def test_the_oracle_finds_the_stored_truth_of_the_others(number):
     recompute(number)
@@ -75,10 +74,15 @@ def test_a_weak_attack_is_seen_to_be_weak():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", sorted(set(NUMBERS) - set(MISSED)))
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(number, marks=[pytest.mark.long] * (number in LONG))
+        for number in NUMBERS
+        if number not in MISSED
+    ],
+)
 def test_a_converging_search_equals_the_truth(number):
-    if number in LONG and not os.environ.get("SPIKEGUARD_LONG"):
-        pytest.skip("takes long: set SPIKEGUARD_LONG=1")
     network = known(number)
     right = right_under(network, {"snn": Converging(Linf(network.eps))})
     assert torch.equal(right, network.robust)

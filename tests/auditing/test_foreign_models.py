@@ -78,7 +78,10 @@ def test_the_twin_needs_layers_of_a_known_recurrence_or_leaves_the_question_open
         assert ("BPTR" in CHECKS["S5"](subject).measured) == known
 
 
-@pytest.mark.parametrize(("alpha", "status"), [(4.0, "pass"), (2000.0, "fail")])
+@pytest.mark.parametrize(
+    ("alpha", "status"),
+    [pytest.param(4.0, "pass", marks=pytest.mark.long), (2000.0, "fail")],
+)
 def test_assg_asks_foreign_layers_whether_their_own_gradient_is_the_weaker_one(
     trained, alpha, status
 ):

@@ -686,7 +686,7 @@ def test_the_bound_of_the_demo_is_that_of_the_suite_that_leaves_least():
 def test_the_demo_continues_where_it_stopped(tmp_path, monkeypatch, capsys):
     from spikeguard.runs import demo
 
-    monkeypatch.setattr(demo, "RECIPES", ("demo/vanilla", "demo/at"))
+    monkeypatch.setattr(demo, "RECIPES", ("demo/vanilla",))
     monkeypatch.setattr(demo, "_QUICK", tuple(TINY))
     out = ["demo", "--quick", "--workers", "1", "--out", str(tmp_path / "demo")]
 
@@ -701,8 +701,7 @@ def test_the_demo_continues_where_it_stopped(tmp_path, monkeypatch, capsys):
     trained = [line for line in told.splitlines() if "] demo/vanilla, train: epoch" in line]
     assert sum("validation" in line for line in trained) == 2
     first = text_of(out, capsys)
-    for name in ("vanilla", "at"):
-        assert (tmp_path / "demo" / name / run_files.AUDIT).is_file()
+    assert (tmp_path / "demo/vanilla" / run_files.AUDIT).is_file()
     assert (tmp_path / "demo" / run_files.REPORT).is_file()
 
     def never(*args, **kwargs):

@@ -84,7 +84,9 @@ def test_a_cell_that_fails_is_shown_and_is_exit_code_1(tmp_path, capsys, monkeyp
     assert "failed: model.neuron.tau=1.5, model.neuron.v_th=0.05: RuntimeError: no network" in shown
 
 
-@pytest.mark.parametrize("text", ["seed0-4x: epoch", "points (3/6"])
+@pytest.mark.parametrize(
+    "text", [pytest.param("seed0-4x: epoch", marks=pytest.mark.long), "points (3/6"]
+)
 def test_a_map_that_is_killed_goes_on_to_the_same_cells(undisturbed, tmp_path, text):
     folder = tmp_path / "m"
     process = subprocess.Popen(

@@ -57,8 +57,13 @@ def same(a, b):
     assert torch.equal(a.worst.x, b.worst.x)
 
 
-@pytest.mark.parametrize("cascade", [False, True])
-@pytest.mark.parametrize("sigma", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("cascade", "sigma"),
+    [
+        *[(False, 0.0), (True, 0.3)],
+        *[pytest.param(*each, marks=pytest.mark.long) for each in ((True, 0.0), (False, 0.3))],
+    ],
+)
 def test_two_processes_give_the_result_of_one(cascade, sigma, tmp_path):
     options = settings(cascade, sigma)
     model, images = subject(sigma)
