@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 WORKERS ?= 2
-KERNEL := hatch_build.py src/spikeguard/kernels/cpu/cpu.cpp # compiled by the installation
+KERNEL := hatch_build.py $(wildcard src/spikeguard/kernels/cpu/*.cpp src/spikeguard/kernels/cpu/*.h) # compiled by the installation
 
 .PHONY: drill demo test test-fast test-long lint types format check clean help bench-peers test-peers
 

@@ -49,7 +49,7 @@ class CPUKernel(BuildHookInterface):  # type: ignore[type-arg]
 
 
 def compile_kernel(folder: Path) -> tuple[dict[str, str], str]:
-    """Compile ``cpu.cpp`` in ``folder`` for every instruction set.
+    """Compile ``cpu.cpp`` and its headers in ``folder`` for every instruction set.
 
     Returns:
         The libraries' file names by instruction set, and why there are none.
@@ -80,12 +80,18 @@ def compile_kernel(folder: Path) -> tuple[dict[str, str], str]:
     card = {
         "libraries": libraries,
         "reason": "" if libraries else reason,
-        "source": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "source": _digest(folder),
     }
     written = folder / "_cpu.json.new"
     written.write_text(json.dumps(card, indent=1) + "\n")
     written.replace(folder / "_cpu.json")
     return libraries, reason
+
+
+def _digest(folder: Path) -> str:
+    """The same as in library.py, which refuses a library compiled from other files."""
+    files = sorted([*folder.glob("*.cpp"), *folder.glob("*.h")])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _compiler() -> list[str] | None:

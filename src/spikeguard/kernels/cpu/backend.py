@@ -1,8 +1,8 @@
 """The CPU kernel: cpu.cpp, compiled at installation and called with data pointers.
 
 It runs on torch's OpenMP threads, with the instruction set that torch selected for the processor.
-If no library was compiled, or only one from another cpu.cpp, ``why_not`` returns the reason and the
-pure-torch kernel runs instead.
+If no library was compiled, or only one from other source files, ``why_not`` returns the reason and
+the pure-torch kernel runs instead.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from spikeguard.kernels.surrogates import PARAMETER, compiled_as
 
 __all__ = ["BACKEND", "CPUBackend", "side_of", "why_not"]
 
-_NUMBER = {  # of each surrogate in cpu.cpp
+_NUMBER = {  # of each surrogate in surrogates.h
     "Triangular": 0,
     "Rectangular": 1,
     "ATan": 2,

@@ -25,7 +25,7 @@ __all__ = [
     "why_not",
 ]
 
-LONGEST = 512  # elements in a block of cpu.cpp
+LONGEST = 512  # elements in a block, kLongest in blocks.h
 PRECISION = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
 _HERE = Path(__file__).parent
@@ -33,7 +33,7 @@ _LEVELS = {"AVX512": ("v4", "v3", "base"), "AVX2": ("v3", "base")}  # for torch'
 
 
 class Side(ctypes.Structure):
-    """A decay or gate; the same structure as in cpu.cpp."""
+    """A decay or gate; the same structure as in interface.h."""
 
     _fields_ = [("data", ctypes.c_void_p)] + [
         (name, ctypes.c_int64) for name in ("per_step", "per_channel", "full")
@@ -41,7 +41,7 @@ class Side(ctypes.Structure):
 
 
 class Task(ctypes.Structure):
-    """One call of the recurrence; the same structure as in cpu.cpp."""
+    """One call of the recurrence; the same structure as in interface.h."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("T", "S", "N", "C", "inner")),
@@ -62,7 +62,7 @@ class Task(ctypes.Structure):
 
 
 class Combine(ctypes.Structure):
-    """One call of ``combine``; the same structure as in cpu.cpp."""
+    """One call of ``combine``; the same structure as in interface.h."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("steps", "N", "C", "inner")),
@@ -78,7 +78,7 @@ class _Pool(ctypes.Structure):
 
 
 class Retrace(ctypes.Structure):
-    """One backward pass with a given slope; the same structure as in cpu.cpp."""
+    """One backward pass with a given slope; the same structure as in interface.h."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("T", "N", "C", "inner")),
@@ -93,7 +93,7 @@ class Retrace(ctypes.Structure):
 
 
 class Sharpen(ctypes.Structure):
-    """One update of ASSG's moments; the same structure as in cpu.cpp."""
+    """One update of ASSG's moments; the same structure as in interface.h."""
 
     _fields_ = [
         ("count", ctypes.c_int64),
@@ -104,7 +104,7 @@ class Sharpen(ctypes.Structure):
 
 
 class Windows(ctypes.Structure):
-    """Average pooling, forward or backward; the same structure as in cpu.cpp."""
+    """Average pooling, forward or backward; the same structure as in interface.h."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("images", "height", "width", "C")),
@@ -114,7 +114,7 @@ class Windows(ctypes.Structure):
 
 
 class Draws(ctypes.Structure):
-    """Uniform numbers of many streams; the same structure as in cpu.cpp."""
+    """Uniform numbers of many streams; the same structure as in interface.h."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("streams", "count", "first")),
@@ -151,8 +151,8 @@ def _library() -> tuple[ctypes.CDLL | None, str | None]:
     built = json.loads(manifest.read_text())
     if not built["libraries"]:
         return None, built["reason"]
-    if built["source"] != hashlib.sha256((_HERE / "cpu.cpp").read_bytes()).hexdigest():
-        return None, "it was compiled from another cpu.cpp; install the package again"
+    if built["source"] != _digest(_HERE):
+        return None, "it was compiled from other source files; install the package again"
     wanted = _LEVELS.get(torch.backends.cpu.get_cpu_capability(), ("base",))
     for level in wanted:
         if level in built["libraries"]:
@@ -161,15 +161,21 @@ def _library() -> tuple[ctypes.CDLL | None, str | None]:
             except OSError as error:
                 return None, f"its library cannot be loaded ({error})"
             library.spikeguard_layout.restype = ctypes.c_int64
-            assert library.spikeguard_layout() == _layout(), "library.py and cpu.cpp disagree"
+            assert library.spikeguard_layout() == _layout(), "library.py and interface.h disagree"
             return library, None
     return None, "no library was compiled for this processor"
+
+
+def _digest(folder: Path) -> str:
+    """The same as in the build hook: of all source files of the kernel."""
+    files = sorted([*folder.glob("*.cpp"), *folder.glob("*.h")])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _layout() -> int:
     sizes = 0
     for structure in (Task, Combine, Retrace, Sharpen, Windows, Draws):
-        sizes = sizes * 1000 + ctypes.sizeof(structure)
+        sizes = sizes * 31 + ctypes.sizeof(structure)
     return sizes
 
 
