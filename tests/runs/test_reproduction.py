@@ -211,9 +211,12 @@ def test_an_empty_row_ends_the_command_with_a_line_and_a_code(out, monkeypatch, 
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["nowhere"], "no recipe of 'nowhere'"),
-        (["mini", "--only", "imagenet"], "holds 'imagenet'"),
-        (["mini", "--only", "cifar10-at,imagenet"], "holds 'imagenet'"),
+        (["nowhere"], "'nowhere' is not a folder of recipes; folders: demo, "),
+        (["mini", "--only", "imagenet"], "no recipe of 'mini' has 'imagenet' in its name"),
+        (
+            ["mini", "--only", "cifar10-at,imagenet"],
+            "no recipe of 'mini' has 'imagenet' in its name",
+        ),
         (["mini", "--jobs", "0"], "jobs counts processes, >= 1, got 0"),
         (["mini", "--seeds", "1,1"], "none twice, got [1, 1]"),
         (["mini", "--seeds", "a"], "--seeds: expected whole numbers, got 'a'"),

@@ -140,10 +140,15 @@ def reproduce(
 def _named(folder: str, only: Sequence[str]) -> list[str]:
     """Return the recipes whose name contains one of the texts; each text must match a recipe."""
     names = recipe_names(f"{folder}/")
-    for text in only or ("",):
+    if not names:
+        folders = ", ".join(dict.fromkeys(name.partition("/")[0] for name in recipe_names()))
+        raise ConfigError(f"{folder!r} is not a folder of recipes; folders: {folders}.")
+    for text in only:
         if not any(text in name for name in names):
-            folders = ", ".join(dict.fromkeys(name.partition("/")[0] for name in recipe_names()))
-            raise ConfigError(f"no recipe of {folder!r} holds {text!r}; folders: {folders}.")
+            raise ConfigError(
+                f"--only: no recipe of {folder!r} has {text!r} in its name; see: spikeguard list "
+                "recipes."
+            )
     return [name for name in names if not only or any(text in name for text in only)]
 
 
