@@ -14,7 +14,8 @@ from spikeguard.attacks import PGD, Linf
 from spikeguard.attacks.gradients.spiking_rules import BPTR
 from spikeguard.data import ImageSet, Splits
 from spikeguard.defences import AT, TGO
-from spikeguard.models import VGG5, VGG11, WRN16_4, SEWResNet, SpikingVGG11
+from spikeguard.kernels.selection import use_kernel
+from spikeguard.models import VGG5, VGG11, WRN16_4, SEWResNet, SpikingResNet, SpikingVGG11
 from spikeguard.models import activation_checkpointing as module
 from spikeguard.models.activation_checkpointing import checkpointed
 from spikeguard.models.snn import _groups
@@ -31,6 +32,7 @@ NETWORKS = {
     "wrn": lambda **options: WRN16_4(3, 4, 3, width=0.1, **options),
     "vgg5": lambda **options: VGG5(3, 4, 3, width=0.1, **options),
     "vgg11": lambda **options: VGG11(3, 4, 3, width=0.1, **options),
+    "spiking18": lambda **options: SpikingResNet(3, 4, 2, depth=18, width=0.0625, **options),
     "dropout": lambda **options: SpikingVGG11(3, 4, 3, width=0.1, **options),
 }
 X = torch.rand(5, 3, 32, 32, generator=stream(0, "x"))
@@ -69,6 +71,25 @@ def test_gradients_and_statistics_are_equal_bit_for_bit(name):
     plain, again = both(gradients, noisy(name))
     require_equal(plain, again)
     assert any(bool(gradient.any()) for gradient in plain[0])
+
+
+@pytest.mark.parametrize("kernel", ["multistep", "reference"])
+@pytest.mark.parametrize("name", ["spiking18", "vgg5"])
+def test_every_kernel_runs_again_with_batch_normalisation_outside_of_it(name, kernel):
+    with use_kernel(kernel):
+        plain, again = both(gradients, noisy(name))
+    require_equal(plain, again)
+
+
+def test_dropout_of_torch_leaves_out_the_same_values_again():
+    """Its draws come from torch's own generator."""
+
+    def work(model):
+        model.classifier.insert(1, nn.Dropout(0.3))
+        torch.manual_seed(1)
+        return gradients(model)
+
+    require_equal(*both(work, noisy("vgg5")))
 
 
 @pytest.mark.parametrize("name", ["sew18", "vgg5"])

@@ -49,10 +49,13 @@ OBJECTIVES = {  # neuron, objective, options
     "rat": (lif, ATTACK | RAT(0.004), {"weight_decay": 0.0, "accumulate": 2}),
     "mppd": (dlif, ATTACK | MPPD() | Mixup(), {}),
     "mpd_sgr": (lif, GaussianNoise(0.1) | MPDSGR(0.5), {}),
+    "ema": (lif, Vanilla(), {"ema": 0.9}),
+    "swa": (lif, Vanilla(), {"swa": 0.25}),
     "own_statistics": (lif, Vanilla(), {"sync_batchnorm": False}),
 }
 DIVERGED = TrainingDiverged("training diverged", epoch=1, step=1, term=None, layer=None)
 STEP = 4  # a signal arrives after it, in the first epoch
+STEPS = 6  # in an epoch
 
 
 def images(count, name):
@@ -96,14 +99,14 @@ class Stopped(Exception):
     """SIGTERM arrived."""
 
 
-def terminated(name, out, world):
+def terminated(name, out, world, after=STEP):
     """Train until SIGTERM, which rank 0 alone receives; every rank stops after the same step."""
 
     def stop(number, frame):
         raise Stopped
 
     def progress(done, total, text):
-        if done == STEP:
+        if done == after:
             os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, stop)
@@ -111,6 +114,14 @@ def terminated(name, out, world):
         return run(name, out, world, progress=progress)
     except Stopped:
         return "stopped"
+
+
+def in_two_parts(name, out, world):
+    """Stop in the second epoch, after the average has begun, and resume."""
+    folder = out / f"{name}-stopped"
+    assert terminated(name, folder, world, after=STEPS + STEP) == "stopped"
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return run(name, folder, world, resume=True)
 
 
 def differs(world):
@@ -144,6 +155,8 @@ JOBS = {
     "disk_full": lambda out, world: dies(world, OSError(28, "No space left on device"), 0),
     "diverges": lambda out, world: dies(world, DIVERGED, world.size - 1),
     "terminated": lambda out, world: terminated("mppd", out / "stopped", world),
+    "resumed_ema": lambda out, world: in_two_parts("ema", out, world),
+    "resumed_swa": lambda out, world: in_two_parts("swa", out, world),
     "resumed": lambda out, world: run("mppd", out / "stopped", world, resume=True),
 }
 

@@ -34,6 +34,7 @@ def launched(tmp_path_factory):
     four = rank_jobs.launch(4, out, ["tgo", "terminated", "diverges"])
     position = checkpoints.load(out / "stopped" / LAST).info["position"]
     jobs = ["vanilla", "run_again", "sr", "rat", "mpd_sgr", "own_statistics", "resumed"]
+    jobs += ["ema", "swa", "resumed_ema", "resumed_swa"]
     two = rank_jobs.launch(2, out, [*jobs, "differs", "fails_alone", "disk_full"])
     return {4: four, 2: two, "position": position}
 
@@ -63,6 +64,13 @@ def test_a_run_begun_by_4_ranks_and_resumed_by_2_equals_that_of_one_process(laun
     unbroken = rank_jobs.run("mppd", tmp_path / "one")
     for seen in launched[2]:
         same(seen["resumed"], unbroken)
+
+
+@pytest.mark.parametrize("name", ["ema", "swa"])
+def test_every_rank_goes_on_with_the_average_of_the_weights(launched, name):
+    """Validation, and with it the best epoch, uses the average on every rank."""
+    for seen in launched[2]:
+        assert seen[f"resumed_{name}"] == seen[name]
 
 
 def test_own_statistics_are_those_of_accumulated_parts(launched, tmp_path):

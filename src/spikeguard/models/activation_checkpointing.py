@@ -1,8 +1,8 @@
 """Activation checkpointing: layers run again in the backward pass instead of keeping their values.
 
 Only the input of a group of layers is kept. The second run is the first one again, bit for bit:
-modes, random draws, surrogates and kernel are those of the first, and batch normalisation does not
-count its batch twice.
+modes, random draws (of modules that draw from torch's own generator too), surrogates and kernel are
+those of the first, and batch normalisation does not count its batch twice.
 
 Source: Chen, Xu, Zhang and Guestrin, "Training deep nets with sublinear memory cost", 2016
 (arXiv:1604.06174); torch.utils.checkpoint runs and compares the two passes.
@@ -83,7 +83,7 @@ def run_checkpointed(
         return nullcontext(), _AsBefore(modules, x.device)
 
     found: Tensor = checkpoint(
-        again, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+        again, x, use_reentrant=False, preserve_rng_state=True, context_fn=contexts
     )
     return found
 
@@ -114,7 +114,9 @@ class _AsBefore:
         stack = ExitStack()
         for owner, name, value in self._state:
             stack.enter_context(swapped([owner], name, value))
-        stack.enter_context(swapped(self._norms, "track_running_stats", False))
+        for norm in self._norms:  # in the first run's branch, with statistics to throw away
+            held = {name: t if t is None else t.clone() for name, t in norm._buffers.items()}
+            stack.enter_context(swapped([norm], "_buffers", held))
         drawn = {number: _copy(each) for number, each in self._drawn.items()}
         for source, used in zip(self._random, self._sources, strict=True):
             stack.enter_context(swapped([source], "bound", drawn[id(used)]))

@@ -77,6 +77,16 @@ class WeightAverage:
         finally:
             model.load_state_dict(own)
 
+    def values(self) -> tuple[dict[str, Tensor], int]:
+        """Return the average and its number of updates, for another rank."""
+        return self.tensors, self.updates
+
+    def set_values(self, tensors: Mapping[str, Tensor], updates: int) -> None:
+        """Take over what :meth:`values` returned; tensors stay on their devices."""
+        for name, tensor in tensors.items():
+            self.tensors[name].copy_(tensor)
+        self.updates = updates
+
     def state(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, int]]:
         """Return what a checkpoint of the averaged weights needs besides them to resume training.
 

@@ -128,9 +128,12 @@ class Checkpointer:
         if world.size == 1:
             return state
         tensors, groups = optimizer_state(learner.optimizer, learner.model)
-        sent = (state, learner.model.state_dict(), tensors, groups, learner.engine.state())
-        state, weights, tensors, groups, scaler = world.of_first(sent)
+        mean = None if learner.average is None else learner.average.values()
+        sent = (state, learner.model.state_dict(), tensors, groups, learner.engine.state(), mean)
+        state, weights, tensors, groups, scaler, mean = world.of_first(sent)
         if not world.is_first:
+            if learner.average is not None:
+                learner.average.set_values(*mean)
             learner.model.load_state_dict(weights)
             restore_optimizer(learner.optimizer, learner.model, tensors, groups)
             learner.engine.load_state(scaler)
