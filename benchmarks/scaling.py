@@ -76,8 +76,9 @@ def step_parts(work: Work, machine: Machine, ranks: int) -> dict[str, float]:
     """Return the seconds of the parts of one step with some processes.
 
     Gradients are summed around a ring, or along a tree where that is faster, while the last
-    backward pass still runs. Shared statistics are summed in every normalisation, twice a pass,
-    along a tree; nothing hides them. The slowest of n normal step times is about sqrt(2 ln n)
+    backward pass still runs. Shared statistics are summed in every normalisation of the training
+    pass, once forward and once backward, along a tree; nothing hides them. An attack takes running
+    statistics and sums nothing. The slowest of n normal step times is about sqrt(2 ln n)
     deviations late.
     """
     share = work.batch / ranks
@@ -92,7 +93,7 @@ def step_parts(work: Work, machine: Machine, ranks: int) -> dict[str, float]:
         "compute": compute - crowd * work.passes * work.fixed,
         "fixed": crowd * work.passes * work.fixed,
         "gradients": max(0.0, min(ring, tree) - machine.hidden * one_pass) if ranks > 1 else 0.0,
-        "statistics": 2 * work.norms * work.passes * along * machine.latency,
+        "statistics": 2 * work.norms * along * machine.latency,
         "stragglers": compute * machine.spread * math.sqrt(2 * math.log(ranks)),
         "input": max(0.0, share * machine.feeding - compute),
     }

@@ -4,7 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from spikeguard.defences import AT, Vanilla
+from spikeguard.defences.objective import Objective
+from spikeguard.kernels.batch_statistics import shared_statistics
+from spikeguard.models import CNN
+from spikeguard.rng import stream
 from tests.toys.scripts import loaded
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "scaling.py"
@@ -56,10 +63,24 @@ def test_a_pass_hides_the_sum_of_the_gradients(scaling, work):
     assert scaling.step_parts(work, machine, 2)["gradients"] == 0  # 8 ms within a pass of 320
 
 
-def test_shared_statistics_cost_two_sums_a_normalisation_and_pass(scaling, work, perfect):
-    work, machine = replace(work, norms=5), replace(perfect, latency=1e-3)
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_shared_statistics_cost_the_sums_that_a_step_makes(scaling, work, perfect, steps):
+    """Along a tree of 4 processes, a sum takes 2 * 2 times the latency."""
+    model, made = CNN(1, 3, T=2, width=4, hidden=8, image_size=8, generator=stream(0, "w")), []
+
+    def total(values):
+        made.append(values)
+        return values.clone()
+
+    objective = Objective.of(AT(eps=0.1, steps=steps) if steps else Vanilla())
+    x, y = torch.rand(6, 1, 8, 8, generator=stream(0, "x")), torch.arange(6) % 3
+    with shared_statistics(model.train(), total):
+        found = objective(model, x, y, progress=0.0, generator=stream(0, "attack"))
+        found.total.backward()
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    work, machine = replace(work, passes=1 + steps, norms=norms), replace(perfect, latency=1e-3)
     statistics = scaling.step_parts(work, machine, 4)["statistics"]
-    assert statistics == pytest.approx(2 * 5 * 3 * (2 * 2) * 1e-3)
+    assert norms > 1 and statistics == pytest.approx(len(made) * (2 * 2) * 1e-3)
 
 
 def test_processes_beyond_the_cores_take_turns(scaling, work, perfect):
