@@ -163,6 +163,28 @@ def test_a_search_counts_open_points_and_replaces_what_was_given_up(study, tmp_p
     assert queue.claim() is None and queue.tidy().running == 1
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+@pytest.mark.parametrize("interrupted", [0, 2])
+def test_a_search_draws_the_same_points_after_an_interruption(tmp_path, sampler, interrupted):
+    import optuna
+
+    def points(at=None):
+        study, found = optuna.create_study(direction="maximize"), []
+        queue = queue_of(study, tmp_path, sampler=sampler, seed=0, trials=5)
+        while queue.tidy().open:
+            trial = queue.claim()
+            if trial.number == at:
+                queue.release(trial)
+                continue
+            found.append(trial.params["a"])
+            queue.finish(trial, {}, [trial.params["a"]])
+        return found
+
+    undisturbed = points()
+    assert len(set(undisturbed)) > 2
+    assert points(interrupted) == undisturbed
+
+
 def test_a_grid_takes_no_point_that_nobody_enqueued(study, tmp_path, monkeypatch):
     """The last point was taken by a worker of another host, which this lock does not stop."""
     queue = queue_of(study, tmp_path)

@@ -1,5 +1,6 @@
 """plan_memory(): equal to the measured curve of whole batches; texts and remedies by hand."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -88,7 +89,7 @@ def test_a_plan_that_does_not_fit_says_what_to_change():
     plan = MemoryPlan((1.0 * GIB,), (0.25 * GIB,), 128, 128, "cuda", 10 * GIB)
     assert not plan.fits
     assert plan.remedy() == (
-        "write train.accumulate=4 (32 images at once) or train.checkpoint_activations=true, or a "
+        "write train.accumulate=4 (32 images at once) or train.checkpoint_activations=true or a "
         "smaller train.batch_size"
     )
     assert "activations" not in replace(plan, checkpointing=True).remedy()
@@ -96,6 +97,33 @@ def test_a_plan_that_does_not_fit_says_what_to_change():
     assert none.remedy().startswith("not even 2 images fit; write train.checkpoint_activations")
     unknown = replace(plan, free=None)
     assert unknown.fits and unknown.remedy() == "" and "memory free unknown" in str(unknown)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize(("batch", "most"), [(128, 10), (128, 36), (96, 11), (60, 7), (8, 2)])
+def test_the_parts_that_it_recommends_are_accepted_and_fit(batch, most, ranks):
+    """They divide the images of a process, and are the largest that do."""
+    size = batch // ranks
+    plan = MemoryPlan((0.0,), (1.0,), 4 * most, batch, "cpu", most, ranks=ranks)
+    parts, shown = map(int, re.search(r"accumulate=(\d+) \((\d+) images", plan.remedy()).groups())
+    assert batch % (parts * ranks) == 0 and batch // (parts * ranks) == shown <= most
+    assert all(size % count for count in range(shown + 1, min(most, size) + 1))
+
+
+def test_a_batch_that_no_parts_divide_is_made_smaller():
+    plan = MemoryPlan((0.0,), (1.0,), 97, 97, "cpu", 36, checkpointing=True)
+    assert plan.remedy() == "write a smaller train.batch_size"
+    assert replace(plan, fixed=(40.0, 0.0), sample=(0.0, 1.0)).most == 0  # weights alone: too large
+
+
+def test_each_process_takes_its_share_of_a_batch():
+    data, objective = images(16), Objective.of(Vanilla())
+    alone, shared, tiny = (
+        plan_memory(wrn(), data, objective, TrainOptions(batch_size=size), ranks=ranks)
+        for size, ranks in ((8, 1), (16, 2), (2, 4))
+    )
+    assert (alone.images, shared.images, tiny.images) == (8, 8, 1)
+    assert alone.peak == shared.peak
 
 
 def test_an_average_of_the_weights_takes_the_bytes_of_the_state():

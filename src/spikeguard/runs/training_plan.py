@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,8 +109,7 @@ def announce_memory(built: Built, announce: Callable[[str], None], *, ranks: int
     """
     from spikeguard.training.memory_plan import MemoryPlanWarning, plan_memory
 
-    options = replace(built.options, accumulate=built.options.accumulate * ranks)
-    plan = plan_memory(built.model, built.data, built.objective, options)
+    plan = plan_memory(built.model, built.data, built.objective, built.options, ranks=ranks)
     announce(f"memory: {'unknown' if plan is None else plan}")
     if plan is not None and plan.free is not None and not plan.fits:
         warnings.warn(

@@ -129,9 +129,8 @@ class Queue:
         with exclusive(self._folder / LOCK):
             if not self._state().open:
                 return None
-            trials = self._study.get_trials(deepcopy=False)
             self._study.sampler = make_sampler(
-                self._sampler, seed=self._seed, trials=self._trials, drawn=len(trials)
+                self._sampler, seed=self._seed, trials=self._trials, drawn=self._drawn()
             )
             trial = self._study.ask(distributions(self._dimensions))
             if self._trials is None and _ENQUEUED not in trial.user_attrs:
@@ -193,6 +192,17 @@ class Queue:
             and names == _params(trials[-1]).keys()  # else it was killed before it had a point
             and (self._trials is not None or _ENQUEUED in trials[-1].user_attrs)  # else no point
         ]
+
+    def _drawn(self) -> int:
+        """Count the points that were drawn: not those enqueued again after a worker ended."""
+        from optuna.trial import TrialState
+
+        names = {each.field for each in self._dimensions}
+        return sum(
+            _ENQUEUED not in trial.user_attrs
+            and (trial.state != TrialState.FAIL or names == _params(trial).keys())
+            for trial in self._study.get_trials(deepcopy=False)
+        )
 
     def _by_point(self) -> dict[str, list[FrozenTrial]]:
         found: dict[str, list[FrozenTrial]] = {}

@@ -39,11 +39,13 @@ class MemoryPlan:
     Attributes:
         fixed: Bytes that do not depend on the number of images, at each point of a step.
         sample: Bytes for each image that is in memory at once, at the same points.
-        images: Images at once: a batch, or with ``accumulate`` a part of it.
+        images: Images at once in one process: a batch, or the part that ``accumulate`` and the
+            number of processes make of it.
         batch: Images of an optimiser step.
         device: "cpu" or "cuda".
         free: Bytes that are free there, or None where it is unknown.
         checkpointing: Whether activations are checkpointed.
+        ranks: Processes that share each batch.
     """
 
     fixed: tuple[float, ...]
@@ -53,6 +55,7 @@ class MemoryPlan:
     device: str
     free: int | None
     checkpointing: bool = False
+    ranks: int = 1
 
     @property
     def peak(self) -> float:
@@ -68,8 +71,10 @@ class MemoryPlan:
         """The number of images at once that fit; those of the plan where that is unknown."""
         if self.free is None:
             return self.images
-        pairs = zip(self.fixed, self.sample, strict=True)
-        return max(0, min(math.floor((self.free - a) / b) for a, b in pairs if b > 0))
+        pairs = list(zip(self.fixed, self.sample, strict=True))
+        if any(a > self.free for a, _ in pairs):
+            return 0
+        return min(math.floor((self.free - a) / b) for a, b in pairs if b > 0)
 
     @property
     def fits(self) -> bool:
@@ -88,11 +93,15 @@ class MemoryPlan:
         if self.free is None or self.fits:
             return ""
         again = "" if self.checkpointing else "train.checkpoint_activations=true"
+        shares = self.batch // self.ranks  # images of a process, which equal parts divide
+        fitting = [n for n in range(min(self.most, shares), _FEW - 1, -1) if shares % n == 0]
         if self.most >= _FEW:
-            parts = math.ceil(self.batch / self.most)
-            ways = [f"train.accumulate={parts} ({math.ceil(self.batch / parts)} images at once)"]
+            ways = [
+                f"train.accumulate={shares // count} ({count} images at once)"
+                for count in fitting[:1]
+            ]
             ways += [again] if again else []
-            return f"write {' or '.join(ways)}, or a smaller train.batch_size"
+            return f"write {' or '.join([*ways, 'a smaller train.batch_size'])}"
         smaller = "a smaller data.size, model.width or model.T"
         return f"not even {_FEW} images fit; write {again + ', or ' if again else ''}{smaller}"
 
@@ -103,6 +112,7 @@ def plan_memory(
     objective: Objective,
     options: TrainOptions,
     *,
+    ranks: int = 1,
     device: torch.device | None = None,
 ) -> MemoryPlan | None:
     """Measure small steps and return the plan of the training; the model is left unchanged.
@@ -112,6 +122,7 @@ def plan_memory(
         data: Its images.
         objective: The objective of the training.
         options: Its options.
+        ranks: Processes that share each batch; the plan is for one of them.
         device: Where it is trained; the first CUDA device if there is one, else the CPU.
 
     Returns:
@@ -133,15 +144,16 @@ def plan_memory(
         return None
     few, more = _same_points(*curves)
     sample = tuple(max(0.0, (b - a) / (_MORE - _FEW)) for a, b in zip(few, more, strict=True))
-    batch = min(options.batch_size, len(data.train))
+    largest = min(options.batch_size, len(data.train))
     return MemoryPlan(
         fixed=tuple(a - _FEW * each for a, each in zip(few, sample, strict=True)),
         sample=sample,
-        images=math.ceil(batch / options.accumulate),
-        batch=batch,
+        images=math.ceil(largest / (options.accumulate * ranks)),
+        batch=options.batch_size,
         device=step.device.type,
         free=_free(step.device),
         checkpointing=options.checkpoint_activations,
+        ranks=ranks,
     )
 
 
