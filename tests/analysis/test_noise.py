@@ -115,6 +115,17 @@ def test_a_replay_is_the_recording(neuron, x):
         assert any(not torch.allclose(replayed(t, None), t.v) for t in trace.values())
 
 
+@pytest.mark.parametrize("gate", ["input", "leak"])
+def test_gates_of_1_give_the_numbers_of_a_lif_neuron(gate, x, y):
+    """Gates and leak factors are parameters; they are no part of a gradient here."""
+    plain, gated = (
+        Noise()(CNN(1, 3, T=3, width=4, hidden=6, image_size=8, neuron=neuron).eval(), (x, y))
+        for neuron in (LIF(0.5, v_th=0.3), DLIF(T=3, gate=gate, decay=0.5, v_th=0.3))
+    )
+    for name in ("predicted", "measured", "deviation"):
+        np.testing.assert_allclose(gated[name], plain[name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
 def test_a_foreign_network_has_flips_of_the_step_alone(x, y):
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 20), LIFNode(), nn.Linear(20, 3))
     m = Noise()(sg.foreign(net, T=T), (x, y))

@@ -14,8 +14,9 @@ import torch
 
 from spikeguard.analysis import ANALYSES, Measurement
 from spikeguard.analysis.base import SECTIONS, NotApplicable, Passes
-from spikeguard.neurons import DLIF
+from spikeguard.neurons import DLIF, NEURONS
 from tests.toys.analyses import built, images, measured, network
+from tests.toys.examples import example
 
 every_analysis = pytest.mark.parametrize("name", list(ANALYSES))
 
@@ -70,6 +71,20 @@ def test_it_leaves_the_model_unchanged(name):
         assert again == hooks
         return
     pytest.fail("it applies to neither network")
+
+
+@every_analysis
+@pytest.mark.parametrize("neuron", NEURONS)
+def test_it_measures_every_neuron_or_does_not_apply(name, neuron):
+    """Also those whose leak factor or gates are trained."""
+    if "same_bits" in exempt(name):
+        pytest.skip(f"{name} measures time, of any neuron in the same way")
+    few = {"points": 3} if name == "weight-landscape" else {}
+    try:
+        found = replace(built(name), **few)(network(example(NEURONS[neuron], T=3)), images())
+    except NotApplicable:
+        pytest.skip(f"{name} does not apply to {neuron}")
+    assert found.analysis == name
 
 
 @every_analysis

@@ -41,6 +41,7 @@ def replayed(seen: LayerTrace, noise: Tensor | None) -> Tensor:
     return firing.v + seen.v_reset
 
 
+@torch.no_grad()
 def count_flips(
     seen: LayerTrace, sigma: float, draws: Tensor, given: bool
 ) -> dict[str, NDArray[np.float64]]:
