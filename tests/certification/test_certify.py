@@ -18,6 +18,7 @@ from spikeguard.certification import (
 )
 from spikeguard.encoders import RSC, Direct, EventFrames, Poisson
 from spikeguard.models import CNN
+from spikeguard.models.noisy_input import NoisyInput
 from spikeguard.models.snn import SNN
 from spikeguard.rng import RandomSource, stream
 
@@ -223,5 +224,30 @@ def test_networks_that_cannot_be_smoothed_are_rejected(encoder, sigma, message):
 
 def test_a_foreign_classifier_needs_a_deviation():
     assert smoothing_of(Plane(), 0.1) == GaussianCertificate(0.1)
-    with pytest.raises(ValueError, match="the coding of this network draws no noise"):
+    with pytest.raises(ValueError, match=r"known for an SNN alone; this network is a Plane\. Write"):
         smoothing_of(Plane(), None)
+
+
+class Brighter(nn.Module):
+    """Multiplies the image by 4 before the network, so that its coding draws other rates."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network((4 * x).clamp(0, 1))
+
+
+@pytest.mark.parametrize("coding", [Poisson(), RSC(SIGMA)])
+def test_a_module_around_an_snn_needs_a_deviation(coding):
+    """Four times the image has a quarter of the radius: that of the SNN inside is no certificate.
+
+    Noise in front of the SNN belongs to the network: the radius of its coding stays.
+    """
+    snn = SNN({"out": Spike()}, T=4, num_classes=2, in_shape=(3,), encoder=coding)
+    assert smoothing_of(NoisyInput(snn, 0.1), None) == smoothing_of(snn, None)
+    for model in (Brighter(snn), NoisyInput(Brighter(snn), 0.1), nn.Sequential(snn)):
+        with pytest.raises(ValueError, match="this network is a .* around one. Write the deviation"):
+            smoothing_of(model, None)
+        assert smoothing_of(model, SIGMA) == GaussianCertificate(SIGMA)

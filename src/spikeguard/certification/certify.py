@@ -25,7 +25,7 @@ from spikeguard.encoders.coding import Poisson
 from spikeguard.encoders.input_space import PIXELS, space_of
 from spikeguard.encoders.rsc import RSC
 from spikeguard.models.noisy_input import NoisyInput
-from spikeguard.models.step_outputs import spiking_network
+from spikeguard.models.snn import SNN
 from spikeguard.rng import SampleStreams, key, randomness
 
 __all__ = ["ATTACK_DRAWS", "ATTACK_STEPS", "Sampling", "attacked", "certified", "smoothing_of"]
@@ -78,10 +78,12 @@ def smoothing_of(model: nn.Module, sigma: float | None) -> Certificate:
     Args:
         model: The network.
         sigma: Deviation of Gaussian noise in front of it, in input units, > 0; None takes the
-            noise of its coding: rate (Poisson) or RSC.
+            noise of its coding, rate (Poisson) or RSC. This needs the ``SNN`` itself, or
+            ``NoisyInput`` around it: another module may change the image before the coding.
 
     Raises:
-        ValueError: If sigma is not above 0, the network takes no images, or no noise is known.
+        ValueError: If sigma is not above 0, the network takes no images, no noise is known, or
+            sigma is None and the SNN is inside another module.
     """
     if space_of(model) != PIXELS:
         raise ValueError(
@@ -91,17 +93,23 @@ def smoothing_of(model: nn.Module, sigma: float | None) -> Certificate:
         if not 0 < sigma < float("inf"):
             raise ValueError(f"certify: sigma is a standard deviation > 0, got {sigma:g}.")
         return GaussianCertificate(sigma)
-    network = spiking_network(model)
-    encoder = None if network is None else network.encoder
-    if network is not None and isinstance(encoder, Poisson):
+    network = model.network if isinstance(model, NoisyInput) else model
+    if type(network) is not SNN:
+        inside = any(isinstance(module, SNN) for module in network.modules())
+        raise ValueError(
+            "certify: the noise of a coding is known for an SNN alone; this network is a "
+            f"{type(network).__name__}{' around one' if inside else ''}. Write the deviation of "
+            "noise in front of it, such as sigma 0.25."
+        )
+    encoder = network.encoder
+    if type(encoder) is Poisson:
         pixels = torch.Size(network.in_shape).numel()
         return RateCertificate(network.T, pixels, encoder.signed)
-    if network is not None and isinstance(encoder, RSC) and encoder.stochastic:
+    if type(encoder) is RSC and encoder.stochastic:
         return GaussianCertificate(encoder.sigma, copies=network.T, own=True)
-    coding = "" if encoder is None else f" ({type(encoder).__name__})"
     raise ValueError(
-        f"certify: the coding of this network{coding} draws no noise to smooth over; write the "
-        "deviation of noise in front of it, such as sigma 0.25."
+        f"certify: the coding of this network ({type(encoder).__name__}) draws no noise to smooth "
+        "over; write the deviation of noise in front of it, such as sigma 0.25."
     )
 
 
