@@ -81,3 +81,13 @@ def test_text_cannot_break_a_table():
     assert rf"{shown} & 1,234 \\" in text and r"x &  \\" in text
     head, first, second = csv.reader(io.StringIO(_csv(table)))
     assert (head, first, second) == (["n&me", "v"], [HOSTILE, "1234"], ["x", ""])
+
+
+def test_counts_with_an_interval_are_numbers_without_a_per_cent_sign():
+    """One interval is below 1,000 and has no separator, as that of a share; one has no interval."""
+    cells = [Cell("724", "[700, 748]"), Cell("7,724", "[7,541, 7,906]"), Cell("5"), Cell("not run")]
+    head, *lines = csv.reader(
+        io.StringIO(_csv(FlatTable("t", "t", ("Spikes",), tuple((cell,) for cell in cells))))
+    )
+    assert head == ["Spikes", "Spikes low", "Spikes high"]
+    assert lines == [["724", "700", "748"], ["7724", "7541", "7906"], ["5", "", ""], ["", "", ""]]

@@ -16,8 +16,10 @@ from spikeguard.storage.atomic_files import write_text
 
 __all__ = ["FlatTable", "flat_tables", "latex", "write_tables"]
 
-_INTERVAL = re.compile(r"\[\s*([-\d.]+), ([-\d.]+)\]")
-_PERCENT = re.compile(r"([-\d.]+) %")
+_NUMBER = r"(-?\d[\d,]*(?:\.\d+)?)"
+_INTERVAL = re.compile(rf"\[\s*{_NUMBER}, {_NUMBER}\]")
+_MEASURED = re.compile(rf"{_NUMBER}( %)?")
+_PERCENT = re.compile(rf"{_NUMBER} %")
 _COUNT = re.compile(r"\d{1,3}(,\d{3})+")
 _MATH = {
     "∞": r"\infty",
@@ -178,7 +180,11 @@ def _text(name: str, title: str, head: tuple[str, ...], rows: Sequence[Sequence[
 
 
 def _csv(table: FlatTable) -> str:
-    """Return a table as CSV; shares are numbers in per cent, an interval two columns of its own."""
+    """Return a table as CSV.
+
+    Numbers have no separators of thousands. A share is a number in per cent, named so in the head.
+    An interval is two columns of its own.
+    """
     columns = [_column(table, place) for place in range(len(table.head))]
     lines = [[name for column in columns for name, _ in column]]
     lines += [
@@ -193,8 +199,10 @@ def _column(table: FlatTable, place: int) -> list[tuple[str, list[str]]]:
     """Return one column as one or three columns of text or numbers, each with its head."""
     head = table.head[place]
     cells = [row[place] if place < len(row) else Cell("") for row in table.rows]
-    if any(_INTERVAL.fullmatch(cell.interval) for cell in cells):
-        names = (f"{head}, %", f"{head} low, %", f"{head} high, %")
+    measured = [cell for cell in cells if _INTERVAL.fullmatch(cell.interval)]
+    if measured:
+        unit = ", %" if all(_PERCENT.fullmatch(cell.value) for cell in measured) else ""
+        names = (f"{head}{unit}", f"{head} low{unit}", f"{head} high{unit}")
         return list(zip(names, map(list, zip(*map(_numbers, cells), strict=True)), strict=True))
     shares = [_PERCENT.fullmatch(cell.value) for cell in cells if cell.value]
     if shares and all(shares):
@@ -208,9 +216,13 @@ def _number(text: str) -> str:
 
 
 def _numbers(cell: Cell) -> tuple[str, str, str]:
-    """Return accuracy, lower and upper end; empty where it was not measured."""
-    value, ends = _PERCENT.fullmatch(cell.value), _INTERVAL.fullmatch(cell.interval)
-    return ("", "", "") if value is None or ends is None else (value[1], ends[1], ends[2])
+    """Return a number, lower and upper end; empty where it was not measured."""
+    value, ends = _MEASURED.fullmatch(cell.value), _INTERVAL.fullmatch(cell.interval)
+    if value is None:
+        return ("", "", "")
+    low, high = ("", "") if ends is None else ends.groups()
+    one, first, last = (number.replace(",", "") for number in (value[1], low, high))
+    return one, first, last
 
 
 def _word(cell: Cell) -> str:
