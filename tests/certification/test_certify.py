@@ -224,7 +224,9 @@ def test_networks_that_cannot_be_smoothed_are_rejected(encoder, sigma, message):
 
 def test_a_foreign_classifier_needs_a_deviation():
     assert smoothing_of(Plane(), 0.1) == GaussianCertificate(0.1)
-    with pytest.raises(ValueError, match=r"known for an SNN alone; this network is a Plane\. Write"):
+    with pytest.raises(
+        ValueError, match=r"known for an SNN alone; this network is a Plane\. Write"
+    ):
         smoothing_of(Plane(), None)
 
 
@@ -248,6 +250,8 @@ def test_a_module_around_an_snn_needs_a_deviation(coding):
     snn = SNN({"out": Spike()}, T=4, num_classes=2, in_shape=(3,), encoder=coding)
     assert smoothing_of(NoisyInput(snn, 0.1), None) == smoothing_of(snn, None)
     for model in (Brighter(snn), NoisyInput(Brighter(snn), 0.1), nn.Sequential(snn)):
-        with pytest.raises(ValueError, match="this network is a .* around one. Write the deviation"):
+        with pytest.raises(
+            ValueError, match=r"this network is a .* around one. Write the deviation"
+        ):
             smoothing_of(model, None)
         assert smoothing_of(model, SIGMA) == GaussianCertificate(SIGMA)
