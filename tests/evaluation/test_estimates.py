@@ -88,13 +88,13 @@ def outcomes(right, n):
 )
 def test_the_gap_to_a_worst_case_is_a_share_with_the_exact_interval(lost, n, low, high):
     """Published intervals of a single proportion: Newcombe, 1998, pages 857-872, method 5."""
-    gap = Estimate.paired(outcomes(n - 5, n), outcomes(n - 5 - lost, n))
+    gap = Estimate.paired(outcomes(n - 5, n), outcomes(n - 5 - lost, n), nested=True)
     assert (gap.value, gap.low, gap.high) == pytest.approx((lost / n, low, high), abs=5e-5)
 
 
 def test_the_paired_gap_depends_on_the_samples_and_not_only_on_the_shares():
     first = outcomes(177, 200)
-    gap = Estimate.paired(first, outcomes(89, 200))
+    gap = Estimate.paired(first, outcomes(89, 200), nested=True)
     assert (gap.value, gap.low, gap.high) == pytest.approx((0.44, 0.37, 0.512), abs=1e-3)
     unpaired = Estimate.unpaired(Score.of(first), Score.of(outcomes(89, 200)))
     assert gap.high - gap.low < unpaired.high - unpaired.low
@@ -108,6 +108,29 @@ def test_a_gap_that_noise_makes_negative_somewhere_counts_half_a_sample_in_each_
     half = 1.959964 * math.sqrt(((0.36 + 1) / 6 - middle**2) / 6)
     assert (one.value, one.low, one.high) == pytest.approx((0.2, middle - half, middle + half))
     assert (five.high - middle) / half == pytest.approx(2.575829 / 1.959964)
+
+
+@pytest.mark.parametrize("n", [20, 64])
+def test_that_no_difference_is_negative_by_chance_is_no_reason_for_another_interval(n):
+    one, other = outcomes(n - 3, n), outcomes(n, n)
+    fall, rise = Estimate.paired(other, one), Estimate.paired(one, other)
+    assert (fall.low, fall.high) == pytest.approx((-rise.high, -rise.low))
+    assert fall.low < 0 < Estimate.paired(other, one, nested=True).low
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0.0, 0.02), (0.02, 0.04), (0.01, 0.02)])
+def test_a_small_difference_of_two_attacks_is_covered(lost, gained):
+    """By enumeration: the exact probability that the interval holds the true difference."""
+    n, covered = 50, 0.0
+    for up in range(12):
+        for down in range(12):
+            chance = math.comb(n, up) * math.comb(n - up, down) * gained**up * lost**down
+            chance *= (1 - lost - gained) ** (n - up - down)
+            first, second = torch.ones(n), torch.ones(n)
+            first[:up], second[up : up + down] = 0, 0
+            found = Estimate.paired(first, second)
+            covered += chance * (found.low <= lost - gained <= found.high)
+    assert covered > 0.94
 
 
 @pytest.mark.parametrize(("first", "second"), [(3, 4), (0, 0)])

@@ -104,7 +104,7 @@ def measure(
         return Measured(printed, bound, tuple(names))
     right = right[: len(worst)]
     chosen_from = len(sources) + len(parts) + 1 if context.stochastic else 1  # low by chance
-    gap = Estimate.paired(right, worst, chosen_from * len(candidates))
+    gap = Estimate.paired(right, worst, chosen_from * len(candidates), nested=True)
     printed = judge(label, Score.of(right), bound, gap, paired=True, max_gap=max_gap)
     return Measured(printed, bound, tuple(names))
 

@@ -50,24 +50,30 @@ class Estimate:
         return cls(count / n, low, high)
 
     @classmethod
-    def paired(cls, first: Tensor, second: Tensor, among: int = 1) -> Estimate:
+    def paired(
+        cls, first: Tensor, second: Tensor, among: int = 1, *, nested: bool = False
+    ) -> Estimate:
         """Return first minus second, two accuracies on the same samples.
 
-        If no sample's difference is negative, as where the second is a worst case that includes the
-        first, the difference is a share of the samples and has the interval of a share. Otherwise
-        half a sample is added to each of the four cells of the paired table.
+        Half a sample is added to each of the four cells of the paired table. Where the second is a
+        worst case that includes the first, no difference can be negative: it is a share of the
+        samples and has the exact interval of a share. Where all differences have one sign by chance,
+        that interval would exclude 0 from the first sample on, and the other one is too short at
+        its far end: the interval then contains both.
 
         Args:
             first: Share of draws on which each sample is correct in one measurement [N].
             second: The same in the other measurement [N].
             among: Number of intervals that share the error rate.
+            nested: Whether the second cannot be above the first on any sample; ignored where it is,
+                as with other draws of noise.
 
         Raises:
             ValueError: If the numbers of samples differ or are 0.
 
         Example:
-            >>> Estimate.paired(torch.ones(10), torch.zeros(10)).value
-            1.0
+            >>> print(Estimate.paired(torch.ones(10), torch.zeros(10), nested=True))
+            100 % [69.2, 100.0]
 
         Source: Agresti and Min, Statistics in Medicine 24, 2005.
         """
@@ -77,13 +83,19 @@ class Estimate:
             )
         each = first.double() - second.double()
         total = float(each.sum())
-        if bool((each >= 0).all()):
-            return cls.share(min(total, float(len(each))), len(each), among)
+        of_share = cls.share(min(abs(total), float(len(each))), len(each), among)
+        if nested and bool((each >= 0).all()):
+            return of_share
         n = len(each) + 2
         middle = total / n
         variance = (float(each.square().sum()) + 1) / n - middle**2
         half = _quantile(among) * math.sqrt(variance / n)
-        return cls(total / len(each), max(-1.0, middle - half), min(1.0, middle + half))
+        low, high = max(-1.0, middle - half), min(1.0, middle + half)
+        if bool((each >= 0).all()):
+            low, high = min(low, of_share.low), max(high, of_share.high)
+        elif bool((each <= 0).all()):
+            low, high = min(low, -of_share.high), max(high, -of_share.low)
+        return cls(total / len(each), low, high)
 
     @classmethod
     def unpaired(cls, first: Score, second: Score) -> Estimate:
