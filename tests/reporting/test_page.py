@@ -162,7 +162,8 @@ def test_attacks_with_the_own_surrogate_only_are_marked(tmp_path):
     plant_attacks(path, 0.1, 90.0, (50.0, 40.0, 40.0), names=("pgd10", "pgd40"))
     text = text_of(report([path], tmp_path / "report.html"))
     assert (
-        "Only its own surrogate was tried: 40.0 % is just the number a paper would print." in text
+        "Only the gradient of its own surrogate was tried: 40.0 % is just the number a paper would "
+        "print." in text
     )
     assert f"not run: spikeguard attack {path} --suite surrogates" in text
 

@@ -1,12 +1,33 @@
 """Order of the rows of a table, and the worst case over several suites."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
+import pytest
+
+from spikeguard.attacks import (
+    ASSG,
+    BPTR,
+    MIFGSM,
+    NES,
+    PGD,
+    RGA,
+    SAPGD,
+    Backprop,
+    EoT,
+    Graphed,
+    Linf,
+    SwapSurrogate,
+    margin,
+)
+from spikeguard.attacks.base import describe
 from spikeguard.evaluation.activity import ActivityCost, Mean
 from spikeguard.evaluation.statistics import Score
-from spikeguard.reporting.readers.attack_results import AttackResult
+from spikeguard.reporting.readers.attack_results import AttackResult, read_attacked
 from spikeguard.reporting.standings import radii
+from spikeguard.storage.atomic_files import write_json
+
+SET = Linf(0.1)
 
 
 def result(suite, rows, worst, mark=""):
@@ -66,6 +87,54 @@ def test_the_activity_is_that_of_the_first_result_that_has_it():
     new = replace(result("quick", {"pgd10": 0.7}, 0.7), activity=counts)
     assert place([old]).standings["0"].activity is None
     assert place([old, new]).standings["0"].activity == counts
+
+
+def stored(tmp_path, attacks, worst, **card):
+    """Read the result of some attacks, each with its accuracy, as an evaluation stores them."""
+
+    def score(share):
+        return asdict(Score.from_share(share, 100))
+
+    found = {
+        name: {**score(share), "settings": describe(a)} for name, (share, a) in attacks.items()
+    }
+    threat = {"norm": "linf", "eps": 0.1}
+    card = {"threat": threat, "draws": 1, "clean": score(0.9), "attacks": found, **card}
+    write_json(tmp_path / "x.json", {**card, "worst_case": score(worst), "zero_gradient": 0.0})
+    return read_attacked(tmp_path / "x.json")
+
+
+OWN = (Backprop(), EoT(4), Graphed(Backprop()))
+OTHERS = (ASSG(), EoT(4, RGA()), BPTR(), SwapSurrogate(2.0), NES())
+
+
+@pytest.mark.parametrize("gradient", OTHERS, ids=lambda each: type(each).__name__)
+def test_every_gradient_but_that_of_the_own_surrogate_is_another_one(tmp_path, gradient):
+    attacks = {"pgd40": (0.5, PGD(SET, steps=40)), "sapgd/x": (0.02, SAPGD(SET, gradient=gradient))}
+    standing = place([stored(tmp_path, attacks, 0.02)]).standings["0"]
+    assert (standing.own, standing.printed, standing.swept) == ({"pgd40"}, "pgd40", True)
+
+
+@pytest.mark.parametrize("gradient", OWN)
+def test_a_line_is_printed_if_it_is_pgd_with_the_own_surrogate(tmp_path, gradient):
+    """What the attack is called does not matter: 15 % and a worst case of 0 % are 15 points."""
+    attacks = {
+        "pgd20": (0.2, PGD(SET, steps=20)),
+        "pgd steps=40": (0.15, PGD(SET, steps=40, gradient=gradient)),
+        "pgd steps=50 loss=margin": (0.1, PGD(SET, steps=50, loss=margin)),
+        "mifgsm": (0.1, MIFGSM(SET, steps=90)),
+    }
+    standing = place([stored(tmp_path, attacks, 0.0)]).standings["0"]
+    assert (standing.printed, standing.gap) == ("pgd steps=40", 0.15)
+    assert not standing.swept
+
+
+def test_of_equal_steps_the_strongest_is_printed_and_none_of_a_cascade(tmp_path):
+    attacks = {"pgd40": (0.5, PGD(SET)), "pgd steps=40": (0.4, PGD(SET)), "a": (0.6, PGD(SET))}
+    attacks = {name: (share, replace(a, steps=40)) for name, (share, a) in attacks.items()}
+    assert place([stored(tmp_path, attacks, 0.4)]).standings["0"].printed == "pgd steps=40"
+    found = stored(tmp_path, attacks, 0.4, cascade=True, suite="demo")
+    assert place([found]).standings["0"].printed is None
 
 
 def test_results_of_another_checkpoint_are_left_out():

@@ -69,7 +69,7 @@ def test_the_reader_marks_the_rows_of_the_old_result_alone(folder):
     assert (old.before, new.before) == (True, False)
     assert (old.title, new.title) == (f"snn-linf-0.2{BEFORE}", "snn-linf-0.2-first20")
     assert list(old.attacks) == [f"{n} + all cheaper of snn{BEFORE}" for n in ("noise", "pgd10")]
-    assert list(new.attacks) == ["snn"] and new.widths["snn"], "it uses other surrogates"
+    assert list(new.attacks) == ["snn"] and new.gradients["snn"], "it uses other gradients"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Run folders with planted numbers, as the other parts of SpikeGuard write them."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -90,7 +91,10 @@ def settings(name, eps):
     if width:
         surrogate = {"kind": "Triangular", "width": float(width)}
         gradient = {"kind": "SwapSurrogate", "surrogate": surrogate}
-    return {"kind": "PGD", "threat": {"kind": "Linf", "eps": eps}, "gradient": gradient}
+    steps = re.fullmatch(r"pgd(\d+)", name.partition("/")[0])
+    kind = {"kind": "PGD", "steps": int(steps[1])} if steps else {"kind": name.upper()}
+    threat = {"kind": "Linf", "eps": eps}
+    return {**kind, "threat": threat, "loss": "cross_entropy", "gradient": gradient}
 
 
 def plant_run(path, title, *, objective="Vanilla()", epochs=15, neuron="lif", seed=0):

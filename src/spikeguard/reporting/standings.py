@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from spikeguard.evaluation.activity import ActivityCost
 from spikeguard.evaluation.statistics import Score
@@ -25,7 +25,8 @@ class Standing:
         attacks: Accuracy under each attack, from weak to strong, then the rows of each cascade in
             the order in which they ran, so that they never rise. Where two suites use the same
             name, the lower number.
-        own: Names of the attacks that use the network's own surrogate.
+        own: Names of the attacks without a gradient other than that of the network's own surrogate.
+        pgd: Steps of each PGD with the own surrogate, by name; see ``AttackResult.own_pgd``.
         worst_case: The lowest worst case of the suites, never above an attack of this table: an
             upper bound on robust accuracy.
         zero_gradient: Share of images whose input gradient is exactly zero, on every draw tested.
@@ -43,14 +44,17 @@ class Standing:
     tuned: tuple[str, ...]
     left_out: tuple[str, ...]
     unverified: tuple[str, ...] = ()
+    pgd: Mapping[str, int] = field(default_factory=dict)
     activity: ActivityCost | None = None
 
     @property
     def printed(self) -> str | None:
-        """Name of the attack a paper would print: PGD of the most steps with the own surrogate."""
-        steps = {name: re.fullmatch(r"pgd(\d+)", name) for name in self.own}
-        found = {name: int(match[1]) for name, match in steps.items() if match}
-        return max(found, key=found.__getitem__) if found else None
+        """Name of the attack a paper would print: PGD of the most steps with the own surrogate.
+
+        Of several with as many steps, the strongest one.
+        """
+        found = [(steps, -self.attacks[name].accuracy, name) for name, steps in self.pgd.items()]
+        return max(found)[-1] if found else None
 
     @property
     def gap(self) -> float | None:
@@ -61,7 +65,7 @@ class Standing:
 
     @property
     def swept(self) -> bool:
-        """Whether any attack used another surrogate than the network's own."""
+        """Whether any attack used a gradient other than that of the network's own surrogate."""
         return len(self.own) < len(self.attacks)
 
 
@@ -108,7 +112,7 @@ def radii(networks: Sequence[Network]) -> list[Radius]:
 def _standing(network: Network, norm: str, eps: float) -> Standing | None:
     """Merge a network's results at one radius, over those made on the same number of images.
 
-    Of several numbers of images, one with a surrogate sweep is preferred, then the largest.
+    Of several numbers of images, one with other gradients is preferred, then the largest.
     """
     here = [r for r in network.attacked if (r.norm, r.eps) == (norm, eps)]
     known = {r.checkpoint for r in here}
@@ -130,6 +134,7 @@ def _merged(n: int, results: Sequence[AttackResult], others: tuple[str, ...]) ->
         clean=used[0].clean,
         attacks={name: attacks[name] for name in _in_order(result.attacks for result in used)},
         own=_own(used),
+        pgd={name: steps for result in used for name, steps in result.own_pgd.items()},
         worst_case=min(
             [*(result.worst_case for result in used), *attacks.values()],
             key=lambda score: score.accuracy,
@@ -143,8 +148,8 @@ def _merged(n: int, results: Sequence[AttackResult], others: tuple[str, ...]) ->
 
 
 def _own(results: Sequence[AttackResult]) -> frozenset[str]:
-    names = ((name, widths) for result in results for name, widths in result.widths.items())
-    return frozenset(name for name, widths in names if not widths)
+    names = ((name, others) for result in results for name, others in result.gradients.items())
+    return frozenset(name for name, others in names if not others)
 
 
 def _in_order(results: Iterable[Iterable[str]]) -> list[str]:

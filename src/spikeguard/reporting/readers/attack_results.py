@@ -23,6 +23,7 @@ CASCADE = " + all cheaper of "  # between attack and suite: the result of a casc
 TUNED = " tuned"  # after an attack, or after the suite of a cascade: tuned settings
 
 _ROUNDING = 1e-9
+_AROUND = ("EoT", "Graphed")  # gradients that average or replay the one inside
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class AttackResult:
         attacks: Accuracy under each attack. The name marks results that are not of the plain
             attack: "pgd10 + all cheaper of quick" in a cascade, "pgd10 in bf16" for a bfloat16
             search.
-        widths: For each attack, half-widths or names of the surrogates that replaced the network's
-            own; empty for an attack with the own surrogate.
+        gradients: For each attack, kinds of its gradients other than backpropagation with the
+            network's own surrogate; empty for an attack with that one, or with none.
         worst_case: Share of images that survive every attack.
         zero_gradient: Share of images whose input gradient is exactly zero.
         tuned: How settings of the gradients were chosen, in words; "" where all were fixed.
@@ -69,7 +70,7 @@ class AttackResult:
     limit: int | None
     clean: Score
     attacks: Mapping[str, Score]
-    widths: Mapping[str, tuple[str, ...]]
+    gradients: Mapping[str, tuple[str, ...]]
     worst_case: Score
     zero_gradient: float
     tuned: str = ""
@@ -84,6 +85,23 @@ class AttackResult:
     verified: bool = True
     activity: ActivityCost | None = None
     checkpoint: str = "best"
+
+    @property
+    def own_pgd(self) -> dict[str, int]:
+        """Steps of each PGD on the cross-entropy with the network's own surrogate.
+
+        Those of a cascade, which ran on a part of the images, and of a search in another precision
+        are left out.
+        """
+        if self.cascade or self.precision != "32":
+            return {}
+        return {
+            name: settings["steps"]
+            for name, settings in self.settings.items()
+            if (settings.get("kind"), settings.get("loss")) == ("PGD", "cross_entropy")
+            and isinstance(settings.get("steps"), int)
+            and not self.gradients[name]
+        }
 
     @property
     def title(self) -> str:
@@ -125,7 +143,7 @@ def read_attacked(path: Path, weights: Mapping[str, str] | None = None) -> Attac
             limit=None if limit is None else int(limit),
             clean=_score(card["clean"]),
             attacks={str(name): _score(entry) for name, entry in attacks.items()},
-            widths={str(n): tuple(_swapped(entry["settings"])) for n, entry in attacks.items()},
+            gradients={str(n): tuple(_others(e["settings"])) for n, e in attacks.items()},
             worst_case=_score(card["worst_case"]),
             zero_gradient=float(card["zero_gradient"]),
             tuned=describe_tuned(chosen),
@@ -206,14 +224,14 @@ def _is_of(settings: Any, kinds: Mapping[str, Any]) -> bool:
     return settings.get("kind") in kinds or any(_is_of(part, kinds) for part in settings.values())
 
 
-def _swapped(settings: Any) -> Iterator[str]:
-    """Yield the surrogates that an attack uses instead of the network's own."""
+def _others(settings: Any) -> Iterator[str]:
+    """Yield the kinds of gradients other than backpropagation, also those inside an average."""
     if isinstance(settings, Mapping):
-        if settings.get("kind") == "Converging":
-            yield "a portfolio"
-        if settings.get("kind") == "SwapSurrogate":
-            other = settings["surrogate"]
-            named = isinstance(other, Mapping)
-            yield str(other.get("width", other.get("kind"))) if named else f"{other} x own"
-        for inner in settings.values():
-            yield from _swapped(inner)
+        if settings.get("kind") == "Converging":  # a portfolio of many gradients
+            yield "Converging"
+        for name, inner in settings.items():
+            if name in ("gradient", "inner") and isinstance(inner, Mapping):
+                kind = str(inner.get("kind"))
+                if kind not in ("Backprop", *_AROUND):
+                    yield kind
+            yield from _others(inner)

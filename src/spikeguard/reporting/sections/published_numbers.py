@@ -147,7 +147,7 @@ def _variants(results: Sequence[AttackResult], attack: str) -> str:
         if (result.norm, result.cascade, result.precision) == (NORM, False, "32")
         and math.isclose(result.eps, EPS)
         for name, settings in result.settings.items()
-        if attack == "rfgsm" and settings.get("kind") == "RFGSM" and not result.widths[name]
+        if attack == "rfgsm" and settings.get("kind") == "RFGSM" and not result.gradients[name]
     }
     listed = ", ".join(f"{name} {formatting.percent(s.accuracy)}" for name, s in found.items())
     return f"measured variants: {listed}" if listed else ""

@@ -222,8 +222,8 @@ def _notes(place: Radius) -> list[str]:
     for label, standing in place.attacked.items():
         if not standing.swept:
             notes.append(
-                f"{label}: no attack with a surrogate other than its own was run, so the worst "
-                "case covers only that one."
+                f"{label}: no attack with a gradient other than that of its own surrogate was run, "
+                "so the worst case covers only that one."
             )
         if any(CASCADE in name for name in standing.attacks):
             notes.append(

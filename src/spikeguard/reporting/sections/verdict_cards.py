@@ -188,7 +188,10 @@ def _sentence(found: Sequence[tuple[Radius, Standing]], audited: Verdict | None)
             f"{own} comes within 1 point of the worst case at every radius; a stronger attack may "
             "still go lower."
         )
-    return f"Only its own surrogate was tried: {worst} is just the number a paper would print."
+    return (
+        f"Only the gradient of its own surrogate was tried: {worst} is just the number a paper "
+        "would print."
+    )
 
 
 def _printed(standing: Standing) -> str | None:
