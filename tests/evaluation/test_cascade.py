@@ -183,6 +183,16 @@ def test_kept_inputs_give_the_same_outcomes_again():
         assert torch.equal(again, result.outcomes[name]), name
 
 
+@pytest.mark.parametrize("model", [Noisy(sees_light=True), Sign()])
+def test_kept_inputs_are_the_worst_after_each_attack(model):
+    """The second attack moves nothing, so that its points are worse than those of the first."""
+    attacks = {"dark": Shift(-0.2), "nothing": Shift(0.0)}
+    result = evaluate(model, pair([0.5] * 20, [0] * 20), attacks, cascade=True,
+                      keep_adversarial=True, check=False)  # fmt: skip
+    assert torch.equal(result.adversarial["nothing"], result.worst.x)
+    assert torch.equal(result.adversarial["dark"], result.worst.x)
+
+
 def test_an_attack_that_leaves_its_threat_set_is_named_and_not_scored():
     @dataclass(frozen=True)
     class Wide(Linf):

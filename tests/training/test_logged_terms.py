@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from spikeguard.data import ImageSet, Splits
@@ -106,6 +107,17 @@ def test_measuring_idle_terms_leaves_weights_statistics_and_noise_as_they_are(tm
         ends.append(end)
         names = {piece.name for piece in Objective.of(objective).pieces if piece.idle}
         assert (names <= set(lines[-1]["unweighted"])) == measured
+    torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=0)
+
+
+def test_measuring_idle_terms_leaves_the_draws_of_dropout_to_the_training(tmp_path):
+    """They come from torch's own generator, also in the second part of a batch."""
+    ends = []
+    for measured in (False, True):
+        model = cnn()
+        model.classifier.insert(1, nn.Dropout(0.5))
+        options = TrainOptions(epochs=1, batch_size=6, lr=0.05, accumulate=2, measure_idle=measured)
+        ends.append(history(AT(eps=0.1) | SR(0.0), tmp_path / str(measured), options, model)[1])
     torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=0)
 
 

@@ -106,11 +106,8 @@ def run_cascade(
             continue
         started = time.monotonic()
         rows = lowest.nonzero()[:, 0]
-        after = worst.clone() if keep_points else worst
         if len(rows):
             points, shares = attack_samples(name, rows)
-            if keep_points:
-                after[rows.to(x.device)] = points
             lower = shares < lowest[rows]
             lowest[rows[lower]] = shares[lower]
             worst[rows[lower].to(x.device)] = points[lower.to(x.device)]
@@ -121,7 +118,7 @@ def run_cascade(
         found.right[name] = found.holds.clone()
         found.seconds[name] = time.monotonic() - started
         if keep_points:
-            found.points[name] = after
+            found.points[name] = worst.clone()
         if on_progress is not None:
             on_progress(found)
     return found

@@ -57,9 +57,9 @@ class Estimate:
 
         Half a sample is added to each of the four cells of the paired table. Where the second is a
         worst case that includes the first, no difference can be negative: it is a share of the
-        samples and has the exact interval of a share. Where all differences have one sign by chance,
-        that interval would exclude 0 from the first sample on, and the other one is too short at
-        its far end: the interval then contains both.
+        samples and has the exact interval of a share. Where all differences have one sign by
+        chance, that interval would exclude 0 from the first sample on, and the other one is too
+        short at its far end: the interval then contains both.
 
         Args:
             first: Share of draws on which each sample is correct in one measurement [N].

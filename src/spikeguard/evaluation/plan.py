@@ -25,7 +25,7 @@ from spikeguard.data.images import ImageSet, as_image_set
 from spikeguard.encoders.input_space import require_same_kind, space_of
 from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.progress import ProgressMeter
-from spikeguard.evaluation.result_files import RESERVED
+from spikeguard.evaluation.result_files import ADVERSARIAL, RESERVED, UNUSABLE
 from spikeguard.evaluation.search_blocks import BLOCK
 from spikeguard.evaluation.shard_runner import (
     Arrays,
@@ -143,9 +143,10 @@ def plan_evaluation(
     require_finite_weights(model)
     if options.cascade:
         attacks = dict(sorted(attacks.items(), key=lambda item: cost(item[1])))
-    reserved = {"clean", "worst_case", *RESERVED} & set(attacks)
-    if reserved:
-        raise ValueError(f"evaluate: an attack cannot be named {sorted(reserved)[0]!r}; rename it.")
+    taken = {"clean", "worst_case", *RESERVED, *UNUSABLE}
+    for name in attacks:
+        if name in taken or name.startswith(ADVERSARIAL):
+            raise ValueError(f"evaluate: an attack cannot be named {name!r}; rename it.")
     require_same_kind(space_of(model), images.space, "evaluate")
     threats = {(a.threat.norm, a.threat.eps, peak_of(a.threat)) for a in attacks.values()}
     if len(threats) > 1:

@@ -19,6 +19,7 @@ from spikeguard.attacks.model_access import DEFAULT_EOT
 from spikeguard.evaluation.activity import ActivityCost
 from spikeguard.evaluation.attack_records import success_text
 from spikeguard.evaluation.result_files import (
+    ADVERSARIAL,
     PARTS,
     RESERVED,
     WORST,
@@ -186,7 +187,7 @@ class Evaluation:
         """
         path = Path(path)
         arrays = {name: values.numpy() for name, values in self.outcomes.items()}
-        arrays |= {f"adversarial:{name}": x.numpy() for name, x in self.adversarial.items()}
+        arrays |= {f"{ADVERSARIAL}{name}": x.numpy() for name, x in self.adversarial.items()}
         arrays |= {"labels": self.labels.numpy(), "index": self.index.numpy()}
         if self.zero is not None:
             arrays["zero_gradient"] = self.zero.numpy()
@@ -278,7 +279,7 @@ class Evaluation:
                 outcomes={
                     name: values
                     for name, values in arrays.items()
-                    if name not in RESERVED and not name.startswith("adversarial:")
+                    if name not in RESERVED and not name.startswith(ADVERSARIAL)
                 },
                 labels=labels,
                 index=index,
@@ -290,9 +291,9 @@ class Evaluation:
                 draws=card["draws"],
                 seed=card["seed"],
                 adversarial={
-                    name.removeprefix("adversarial:"): values
+                    name.removeprefix(ADVERSARIAL): values
                     for name, values in arrays.items()
-                    if name.startswith("adversarial:")
+                    if name.startswith(ADVERSARIAL)
                 },
                 cascade=card.get("cascade", False),
                 precision=card.get("precision", "32"),

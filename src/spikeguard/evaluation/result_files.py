@@ -19,7 +19,9 @@ from spikeguard.storage.npz_files import DEFLATE, read_npz
 
 __all__ = [
     "PARTS",
+    "ADVERSARIAL",
     "RESERVED",
+    "UNUSABLE",
     "WORST",
     "DamagedResult",
     "WorstSet",
@@ -34,6 +36,8 @@ __all__ = [
 PARTS = ".parts"  # folder of the finished shards of an unfinished evaluation
 WORST = ".worst.npz"
 RESERVED = ("labels", "index", "zero_gradient")  # arrays stored with the outcomes
+UNUSABLE = ("file", "allow_pickle")  # arguments of numpy.savez_compressed
+ADVERSARIAL = "adversarial:"  # before the name of an attack: its inputs
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
@@ -90,7 +94,7 @@ def require_consistent(path: str | Path, card: Mapping[str, Any]) -> bool:
         of_this_version = is_sealed(card)
     if of_this_version or suffixed(path, ".npz").exists():
         with stored_arrays(path, ".npz", card) as stored:
-            names = [name for name in stored if not name.startswith("adversarial:")]
+            names = [name for name in stored if not name.startswith(ADVERSARIAL)]
             arrays = {name: torch.from_numpy(stored[name]) for name in names}
         with reading(path, ".json"):
             require_same_scores(card, arrays)

@@ -92,10 +92,10 @@ def parse_dimension(text: str) -> Dimension:
         inner = [low * (high / low) ** (place / (n - 1)) for place in range(1, n - 1)]
     else:
         inner = [low + (high - low) * place / (n - 1) for place in range(1, n - 1)]
-    values = [low, *inner, high]
-    whole = all(float(value).is_integer() for value in values) and not re.search(r"[.eE]", given)
-    rounded = tuple(int(v) if whole else float(f"{v:.10g}") for v in values)
-    return Dimension(field, rounded, ranged=True, log=log)
+    rounded = [float(f"{value:.10g}") for value in (low, *inner, high)]
+    whole = all(value.is_integer() for value in rounded) and not re.search(r"[.eE]", given)
+    values = tuple(int(value) if whole else value for value in rounded)
+    return Dimension(field, values, ranged=True, log=log)
 
 
 def _range(field: str, given: str) -> tuple[float, float, int, bool]:

@@ -319,7 +319,8 @@ class Learner:
         noise = stream(seed, "measure", "noise", *name, device=self.engine.device)
         outcome = self.loss.outcome
         assert outcome is not None
-        with randomness(self.model, noise), sharing(), self.engine.autocast():
+        apart = torch_seeded(seed, "measure", "torch", *name, device=self.engine.device)
+        with apart, randomness(self.model, noise), sharing(), self.engine.autocast():
             found = self.objective.measure_idle(
                 self.model,
                 x,
