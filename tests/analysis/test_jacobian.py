@@ -5,10 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from spikeguard.analysis import Jacobian, Measurement
-from spikeguard.attacks import FGSM, L2, Linf
+from spikeguard.attacks import FGSM, L2, Counts, Edits, Flips, Linf, Retiming
 from spikeguard.rng import stream
+from tests.toys.event_frames import dots, untrained
 from tests.toys.known_gradients import two_logits
 
 EPS = 0.1
@@ -48,6 +50,26 @@ def test_in_l2_the_printed_bound_is_reached_and_in_linf_it_is_exceeded():
     linf = Jacobian(FGSM(Linf(EPS)), draws=2)(model, data)
     assert (linf["r_adv"] > linf["bound"]).all()
     assert (linf["r_adv"] <= linf["bound_of_norm"]).all()
+
+
+@pytest.mark.parametrize("threat", [Edits(5), Flips(5), Counts(5), Retiming(1)])
+def test_a_budget_of_events_is_no_radius(threat):
+    """5 edits of 0 and 1 have a squared L2 norm of 5 at most, not of 25: no bound is stated."""
+    model = untrained()
+    found = Jacobian(FGSM(threat), draws=2)(model, dots(4))
+    assert (found["norm"] > 0).all()
+    assert np.isnan(found["bound"]).all() and np.isnan(found["bound_of_norm"]).all()
+    (row,) = Jacobian.table({"a": found}).rows
+    assert row[5:7] == ("–", "–")
+    assert [plot.name for plot in Jacobian.plots({"a": found})] == ["norms"]
+
+
+def test_a_float64_network_gets_images_in_its_own_type():
+    """It does not cast its input; |J| of a linear layer is the spectral norm of its weight."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(8, 3, bias=False)).double()
+    found = Jacobian(FGSM(Linf(EPS)), draws=2)(model, DATA)
+    known = float(torch.linalg.matrix_norm(model[1].weight.detach(), 2))
+    assert found["norm"] == pytest.approx([known] * 6, rel=1e-6)
 
 
 def test_a_network_that_nothing_changes_has_no_ratio():

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import spikeguard as sg
-from spikeguard.analysis import Landscape, WeightLandscape
+from spikeguard.analysis import Landscape, NotApplicable, WeightLandscape
 from spikeguard.analysis.landscape_charts import beaten
-from spikeguard.attacks import FGSM, L2, Linf
+from spikeguard.attacks import FGSM, L2, Edits, Linf, Retiming
 from spikeguard.attacks.gradients.base import SwapSurrogate
 from spikeguard.attacks.losses import cross_entropy
 from spikeguard.config.analysis_lines import build_analysis
@@ -19,6 +19,7 @@ from spikeguard.models import CNN
 from spikeguard.neurons import LIF, ATan, NoisyLIF, Triangular
 from spikeguard.rng import stream
 from tests.toys.closed_forms import EPS, IMAGES, LABELS, Linear
+from tests.toys.event_frames import dots, untrained
 from tests.toys.foreign_networks import LIFSpike, T
 
 DATA = (IMAGES, LABELS)
@@ -177,3 +178,10 @@ def test_all_networks_and_places_share_one_scale():
     surfaces = [p.marks[0] for p in plots if p.name.startswith("surface")]
     top = max(m["loss"].max() for m in found.values())
     assert [(s.low, s.high) for s in surfaces] == [(0, top)] * 2
+
+
+@pytest.mark.parametrize("threat", [Edits(5), Retiming(1)])
+def test_a_budget_of_events_is_no_radius(threat):
+    """Inside the threat set there is only the centre: no largest loss of a ball is stated."""
+    with pytest.raises(NotApplicable, match=f"the threat set {threat.norm} has none; give one of"):
+        Landscape(FGSM(threat), points=3)(untrained(), dots(2))

@@ -20,6 +20,8 @@ from spikeguard.analysis.spectral_norm import jacobians, spectral_norms
 from spikeguard.analysis.theory import vulnerability_bound, vulnerability_ratio
 from spikeguard.attacks.base import FORWARD, Attack, cost
 from spikeguard.attacks.losses import cross_entropy
+from spikeguard.attacks.model_access import classify
+from spikeguard.attacks.threat_names import is_event_norm
 from spikeguard.data.images import Data, as_image_set
 from spikeguard.system.progress import ProgressCallback
 
@@ -32,7 +34,7 @@ _QUANTITIES = {
     "residual": ("1", "relative residual of the power iteration"),
     "converged": ("", "whether the power iteration converged"),
     "r_adv": ("logits squared", "squared change of the logits by the attack"),
-    "bound": ("logits squared", "eps^2 |J|^2"),
+    "bound": ("logits squared", "eps^2 |J|^2; NaN: the threat set has no radius in pixel units"),
     "bound_of_norm": ("logits squared", "the same times the pixels of an image, for Linf; TGO"),
     "loss": ("nats", "cross-entropy of the clean image"),
     "loss_rise": ("nats", "rise of the cross-entropy by the attack"),
@@ -112,8 +114,7 @@ class Jacobian:
 
         def logits(images: Tensor) -> Tensor:
             with recorded(model, batch, seed):  # the same noise in every call
-                found: Tensor = model(images)
-            return found.double()
+                return classify(model, images, y).double()
 
         def change(images: Tensor) -> Tensor:
             return (logits(images) - clean).gather(1, y[:, None])[:, 0].square()
@@ -122,7 +123,8 @@ class Jacobian:
         adversarial = attacked(model, batch, self.attack, seed)
         hit = logits(adversarial)
         random = torch.stack([change(threat.sample(x, streams)) for _ in range(self.draws)]).mean(0)
-        bound = threat.eps**2 * norms.norm.square()
+        eps = torch.nan if is_event_norm(threat.norm) else threat.eps  # a budget is no radius
+        bound = eps**2 * norms.norm.square()
         known = torch.ones(len(y), device=x.device) if threat.norm == "linf" else torch.nan
         found = {
             "norm": norms.norm,

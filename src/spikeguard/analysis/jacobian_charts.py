@@ -29,6 +29,7 @@ def table_of(found: Mapping[str, Measurement]) -> Table:
     for label, m in found.items():
         above = int((m["r_adv"] > m["bound"]).sum())
         further = int((m["r_adv"] > m["bound_of_norm"]).sum())
+        counts = f"{above}; {further}" if _bounded(m) else "–"
         rows.append(
             (
                 label,
@@ -37,7 +38,7 @@ def table_of(found: Mapping[str, Measurement]) -> Table:
                 str(int((~m["converged"]).sum())),
                 interval_text(*mean_interval(m["r_adv"])),
                 interval_text(*mean_interval(m["bound"])),
-                f"{above}; {further}",
+                counts,
                 interval_text(*mean_interval(m["loss_rise"])),
                 interval_text(*median_interval(m["ratio_gradient"])),
                 interval_text(*median_interval(m["ratio_bound"])),
@@ -50,7 +51,8 @@ def table_of(found: Mapping[str, Measurement]) -> Table:
         f"The first {n} clean test images, own surrogate, one draw of the noise an image, the "
         "same in every pass. Means and medians with 95 % intervals over images. Not converged: "
         "power iterations. Above: images whose R_adv exceeds eps² |J|²; and that bound for the "
-        "norm of the threat set, times the number of pixels for Linf. Theorem 1 (Linf): "
+        "norm of the threat set, times the number of pixels for Linf; a threat set on events has "
+        "no such bound. Theorem 1 (Linf): "
         "ratio of adversarial to random change of the true class's logit by the gradient, its "
         "bound, and as measured in the threat set; unmoved images have no measured ratio."
     )
@@ -67,19 +69,13 @@ def charts_of(found: Mapping[str, Measurement]) -> list[Plot]:
     for label, m in found.items():
         share = 100 * (np.arange(m.samples) + 1) / m.samples
         norms.append(Series(np.sort(m["norm"]), share, label, label, kind="steps"))
-        bound, reached = (_positive(m[key]) for key in ("bound", "r_adv"))
-        points.append(Series(bound, reached, label, label, kind="points"))
+        if _bounded(m):
+            bound, reached = (_positive(m[key]) for key in ("bound", "r_adv"))
+            points.append(Series(bound, reached, label, label, kind="points"))
         values = [median_interval(m[key]) for key in ("ratio_gradient", "ratio_bound", "ratio")]
         middle, low, high = np.array(values).T
         names = ["by gradient", "bound 3 |g|₀", "measured"]
         ratios.append(Series(names, middle, label, label, low, high, kind="bars"))
-    ends = _ends([m["bound"] for m in found.values()])
-    points.append(Series(ends, ends, "R_adv = bound", dash="dash"))
-    reach = _ends([m["r_adv"] for m in found.values()])
-    over = ", ".join(
-        f"{label} {int((m['r_adv'] > m['bound']).sum())} of {m.samples}"
-        for label, m in found.items()
-    )
     plots = [
         Plot(
             "norms",
@@ -91,18 +87,29 @@ def charts_of(found: Mapping[str, Measurement]) -> list[Plot]:
             y_range=(0, 100),
             width="full",
         ),
-        Plot(
-            "r-adv",
-            "What the attack reaches, and the bound",
-            f"Images above the bound eps² |J|²: {over}.",
-            points,
-            x_title="eps² |J|² (logits squared)",
-            y_title="R_adv (logits squared)",
-            x_log=True,
-            y_log=True,
-            y_range=(reach[0] / 2, reach[1] * 2),
-        ),
     ]
+    bounded = {label: m for label, m in found.items() if _bounded(m)}
+    if bounded:
+        ends = _ends([m["bound"] for m in bounded.values()])
+        points.append(Series(ends, ends, "R_adv = bound", dash="dash"))
+        reach = _ends([m["r_adv"] for m in bounded.values()])
+        over = ", ".join(
+            f"{label} {int((m['r_adv'] > m['bound']).sum())} of {m.samples}"
+            for label, m in bounded.items()
+        )
+        plots.append(
+            Plot(
+                "r-adv",
+                "What the attack reaches, and the bound",
+                f"Images above the bound eps² |J|²: {over}.",
+                points,
+                x_title="eps² |J|² (logits squared)",
+                y_title="R_adv (logits squared)",
+                x_log=True,
+                y_log=True,
+                y_range=(reach[0] / 2, reach[1] * 2),
+            )
+        )
     highs = [np.asarray(mark.high) for mark in ratios]
     top = np.nanmax(np.concatenate([[1.0], *highs, *[np.asarray(mark.y) for mark in ratios]]))
     if any(np.isfinite(m["ratio_gradient"]).any() for m in found.values()):
@@ -123,6 +130,11 @@ def charts_of(found: Mapping[str, Measurement]) -> list[Plot]:
             )
         )
     return plots
+
+
+def _bounded(m: Measurement) -> bool:
+    """Whether the threat set has a radius in pixel units, and so a bound."""
+    return bool(np.isfinite(m["bound"]).any())
 
 
 def _positive(values: ArrayLike) -> Tensor:

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from spikeguard.analysis import landscape_charts as charts
 from spikeguard.analysis.attacked import attacked, recorded
-from spikeguard.analysis.base import Batch, Passes, Section, batches, count_of, settings_of
+from spikeguard.analysis.base import (
+    Batch,
+    NotApplicable,
+    Passes,
+    Section,
+    batches,
+    count_of,
+    settings_of,
+)
 from spikeguard.analysis.directions import ascent, orthogonal
 from spikeguard.analysis.landscape_numbers import (
     PLACES,
@@ -28,6 +36,7 @@ from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost
 from spikeguard.attacks.losses import cross_entropy
 from spikeguard.attacks.model_access import classify, frozen
 from spikeguard.attacks.threat import Threat, peak_of
+from spikeguard.attacks.threat_names import is_event_norm
 from spikeguard.data.images import Data, as_image_set
 from spikeguard.rng import randomness
 from spikeguard.system.progress import ProgressCallback
@@ -110,7 +119,17 @@ class Landscape:
         batch_size: int = 64,
         progress: ProgressCallback | None = None,
     ) -> Measurement:
-        """Return mean loss and accuracy on the grid, and roughness and peaks of every image."""
+        """Return mean loss and accuracy on the grid, and roughness and peaks of every image.
+
+        Raises:
+            NotApplicable: If the threat set is one on events, which has no radius in pixel units.
+        """
+        norm_of_set = self.attack.threat.norm
+        if is_event_norm(norm_of_set):
+            raise NotApplicable(
+                f"landscape needs a radius in pixel units, the threat set {norm_of_set} has none; "
+                "give one of linf, l2 or l1"
+            )
         axis = coordinates(self.points, self.span)
         planes: dict[str, list[Plane]] = {place: [] for place in PLACES}
         total, done = 2 * count_of(as_image_set(data), self.limit), 0
