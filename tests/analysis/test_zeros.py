@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikeguard.analysis import Zeros
+from spikeguard.analysis import Measurement, Zeros
 from spikeguard.rng import stream
 from tests.toys.known_gradients import linear_network
 
@@ -54,6 +54,31 @@ def test_a_network_without_weights_is_measured_without_them():
     assert found["weight_zeros"].shape == (0,)
     assert Zeros.table({"a": found}).rows[0][-1] == "–"
     assert [plot.name for plot in Zeros.plots({"a": found})] == ["zeros", "near", "norm"]
+
+
+def test_the_share_of_all_weights_counts_their_entries():
+    """36 entries without a zero and 16,384 that the logits do not use: 16,384 of 16,420."""
+
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = nn.Linear(9, 4), nn.Linear(128, 128)
+
+        def forward(self, x):
+            return self.used(0.1 + x.flatten(1)[:, :9])
+
+    found = Zeros(weights=2)(Half(), (X, Y))
+    assert found["weight_zeros"].tolist() == [0, 1]
+    assert found["weight_entries"].tolist() == [36, 128**2]
+    (plot,) = [plot for plot in Zeros.plots({"a": found}) if plot.name == "weight-zeros"]
+    assert plot.summary == "Exact zeros among the entries of all weights, 2 images: a 99.8 %"
+    kept = {
+        name: (found[name], q.axes, q.unit, q.about)
+        for name, q in found.quantities.items()
+        if name != "weight_entries"
+    }
+    earlier = Measurement.of(found.analysis, found.settings, found.samples, found.axes, **kept)
+    assert Zeros.plots({"a": earlier})[-1].summary.endswith("images: a -")
 
 
 def test_mistakes_are_rejected():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -97,6 +98,12 @@ class Zeros:
             kind=([s.kind for s in operations.values()], ["operation"], "", "class of operation"),
             role=([s.role for s in operations.values()], ["operation"], "", "role of operation"),
             weight_images=(few, [], "images", "images behind the gradients of the weights"),
+            weight_entries=(
+                [each.entries // each.images for each in weights.values()],
+                ["weight"],
+                "entries",
+                "entries of the weight",
+            ),
             **_quantities(operations, "operation", "", seed),
             **_quantities(weights, "weight", "weight_", seed),
         )
@@ -154,8 +161,8 @@ class Zeros:
         ]  # fmt: skip
         if all(len(m["weight_zeros"]) for m in found.values()):
             few = int(next(iter(found.values()))["weight_images"])
-            words = f"Mean share of exact zeros over all weights, {few} images: " + ", ".join(
-                f"{label} {100 * m['weight_zeros'].mean():.1f} %" for label, m in found.items()
+            words = f"Exact zeros among the entries of all weights, {few} images: " + ", ".join(
+                f"{label} {percent(_of_all_entries(m))}" for label, m in found.items()
             )
             title = "Exact zeros of the weights' gradients by depth"
             plots.append(_chart(found, "weight_zeros", title, weights, words))
@@ -193,6 +200,13 @@ def _cell(m: Measurement, name: str) -> str:
     if name == "norm":
         return f"{mean:.3g} [{low:.2g}, {high:.2g}]"
     return percent_interval(mean, low, high)
+
+
+def _of_all_entries(m: Measurement) -> float:
+    """Return the share of zeros among the entries of all weights; NaN where these are not stored."""
+    if "weight_entries" not in m.quantities:  # a measurement of an earlier version
+        return math.nan
+    return float(np.average(m["weight_zeros"], weights=m["weight_entries"]))
 
 
 def _span(shares: NDArray[np.float64]) -> str:
