@@ -203,7 +203,7 @@ def _cell(m: Measurement, name: str) -> str:
 
 
 def _of_all_entries(m: Measurement) -> float:
-    """Return the share of zeros among the entries of all weights; NaN where these are not stored."""
+    """Return the share of zeros among the entries of all weights; NaN where they are unknown."""
     if "weight_entries" not in m.quantities:  # a measurement of an earlier version
         return math.nan
     return float(np.average(m["weight_zeros"], weights=m["weight_entries"]))
