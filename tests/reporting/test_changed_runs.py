@@ -111,7 +111,7 @@ def test_files_of_an_older_version_are_shown_and_marked(run):
     older(run / "audit.json")
     page = text_of(report([run], run / "report.html"))
     assert f"of an older version, cannot be verified: {card_of(run).stem}" in page
-    assert "at ε = 0.1, n = 12, older version" in page
+    assert "at L∞, ε = 0.1, n = 12, older version" in page
 
 
 def test_a_file_of_an_older_version_must_agree_with_its_outcomes(run):

@@ -181,7 +181,9 @@ def test_audit_is_shown_with_the_radius_it_was_made_at(tmp_path):
     plant_attacks(path, 0.2, 90.0, NETWORKS["AT"][0.2])
     plant_audit(path)
     text = text_of(report([path], tmp_path / "report.html"))
-    assert text.count("at ε = 0.1, n = 100") == 3  # the card, the table at 0.2, the audit's section
+    assert (
+        text.count("at L∞, ε = 0.1, n = 100") == 3
+    )  # the card, the table at 0.2, the audit's section
 
 
 def test_suites_on_the_same_images_are_merged_and_others_left_out(tmp_path):

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 from spikeguard.evaluation.activity import ActivityCost
 from spikeguard.evaluation.statistics import Score
+from spikeguard.reporting import formatting
 from spikeguard.reporting.readers.attack_results import CASCADE, AttackResult
 from spikeguard.reporting.readers.collect import Network
 
-__all__ = ["Radius", "Standing", "radii"]
+__all__ = ["Radius", "Standing", "radii", "where"]
 
 _ORDER = ("noise", "fgsm", "rfgsm")
 
@@ -107,6 +108,13 @@ def radii(networks: Sequence[Network]) -> list[Radius]:
         Radius(norm, eps, {network.label: _standing(network, norm, eps) for network in networks})
         for norm, eps in sorted(places, key=lambda place: (place[0] != "linf", place))
     ]
+
+
+def where(place: Radius, places: Sequence[Radius]) -> str:
+    """Write a radius of a report, with its norm where the report has several norms."""
+    if len({other.norm for other in places}) > 1:
+        return formatting.threat(place.norm, place.eps)
+    return formatting.radius(place.eps, place.norm)
 
 
 def _standing(network: Network, norm: str, eps: float) -> Standing | None:

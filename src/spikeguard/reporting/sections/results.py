@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from spikeguard.reporting import formatting
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.sections.published_numbers import Comparison
-from spikeguard.reporting.standings import Radius
+from spikeguard.reporting.standings import Radius, where
 
 __all__ = ["section_results"]
 
@@ -32,15 +32,8 @@ def _attacks(places: Sequence[Radius]) -> str:
     found = []
     for place in places:
         worst = {label: s.worst_case.accuracy for label, s in place.attacked.items()}
-        mixed = len({other.norm for other in places}) > 1
-        write = formatting.threat if mixed else _alone
-        where = write(place.norm, place.eps)
-        found.append(f"{where}: at most {_span(worst)}")
+        found.append(f"{where(place, places)}: at most {_span(worst)}")
     return "; ".join(found) or "No attacks were run"
-
-
-def _alone(norm: str, eps: float) -> str:
-    return formatting.radius(eps, norm)
 
 
 def _printed(printed: Sequence[Comparison]) -> str:
@@ -62,7 +55,7 @@ def _radius(places: Sequence[Radius]) -> str:
     whose = f"{label}, " if _several(place.standings) else ""
     return (
         f"Largest gap between the printed number and the worst case: {formatting.points(gap)} "
-        f"({whose}{formatting.radius(place.eps, place.norm)})"
+        f"({whose}{where(place, places)})"
     )
 
 

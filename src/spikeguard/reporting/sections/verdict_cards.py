@@ -10,7 +10,7 @@ from spikeguard.auditing.findings import Verdict
 from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.base import Look
 from spikeguard.reporting.readers.collect import Network
-from spikeguard.reporting.standings import Radius, Standing
+from spikeguard.reporting.standings import Radius, Standing, where
 
 __all__ = [
     "Badge",
@@ -109,13 +109,20 @@ def verdict_statements(verdict: Verdict | None) -> tuple[str, ...]:
 
 
 def audited_at(verdict: Verdict | None) -> str:
-    """Write radius and samples of an audit: "at ε = 0.1, n = 100"; empty where not stored."""
-    settings = {} if verdict is None else verdict.settings
-    threat = settings.get("threat") or {}
-    if "eps" not in threat or "samples" not in settings:
+    """Write threat set and samples of an audit: "at L∞, ε = 0.1, n = 100"; empty if not stored."""
+    threat = _audited_threat(verdict)
+    if verdict is None or threat is None or "samples" not in verdict.settings:
         return ""
-    radius = formatting.radius(float(threat["eps"]))
-    return f"at {radius}, n = {formatting.count(int(settings['samples']))}"
+    samples = formatting.count(int(verdict.settings["samples"]))
+    return f"at {formatting.threat(*threat)}, n = {samples}"
+
+
+def _audited_threat(verdict: Verdict | None) -> tuple[str, float] | None:
+    """Return norm and radius of an audit; None where not stored."""
+    threat = {} if verdict is None else verdict.settings.get("threat") or {}
+    if not {"norm", "eps"} <= threat.keys():
+        return None
+    return str(threat["norm"]), float(threat["eps"])
 
 
 def _unverified(verdict: Verdict | None) -> str:
@@ -153,7 +160,7 @@ def _card(network: Network, places: Sequence[Radius], look: Look) -> Card:
         badges=verdict_badges(audited),
         audited_at=audited_at(audited) + _unverified(audited),
         sentence=_sentence(found, audited),
-        lines=tuple(Line(_where(p, places), s, _printed(s)) for p, s in found),
+        lines=tuple(Line(where(p, places), s, _printed(s)) for p, s in found),
         audit=verdict_statements(audited),
         hints=tuple(hints),
     )
@@ -162,7 +169,7 @@ def _card(network: Network, places: Sequence[Radius], look: Look) -> Card:
 def _sentence(found: Sequence[tuple[Radius, Standing]], audited: Verdict | None) -> str:
     """Compare the number a paper would print with the worst case, in one sentence.
 
-    Empty where the audit judges the printed number at the radius with the largest gap.
+    Empty where the audit judges the printed number in the threat set with the largest gap.
     """
     gaps = [(s.gap, place, s) for place, s in found if s.gap is not None]
     if not found:
@@ -173,7 +180,7 @@ def _sentence(found: Sequence[tuple[Radius, Standing]], audited: Verdict | None)
         )
     gap, place, standing = max(gaps, key=lambda item: item[0])
     judged = audited is not None and audited.printed is not None
-    if judged and audited_at(audited).startswith(f"at {formatting.radius(place.eps, place.norm)},"):
+    if judged and _audited_threat(audited) == (place.norm, place.eps):
         return ""
     own = f"{_printed(standing)} with its own surrogate"
     worst, n = formatting.percent(standing.worst_case.accuracy), standing.worst_case.n
@@ -196,11 +203,3 @@ def _sentence(found: Sequence[tuple[Radius, Standing]], audited: Verdict | None)
 
 def _printed(standing: Standing) -> str | None:
     return None if standing.printed is None else formatting.attack(standing.printed)
-
-
-def _where(place: Radius, places: Sequence[Radius]) -> str:
-    """Write a radius, with its norm where the report has several norms."""
-    mixed = len({other.norm for other in places}) > 1
-    if mixed:
-        return formatting.threat(place.norm, place.eps)
-    return formatting.radius(place.eps, place.norm)
