@@ -144,7 +144,12 @@ def test_results_of_another_checkpoint_are_left_out():
     (radius,) = radii([SimpleNamespace(label="0", attacked=last + best, checkpoint="last")])
     standing = radius.standings["0"]
     assert standing.worst_case.accuracy == 0.5
-    assert standing.left_out == (best[0].title,)
+    assert (standing.left_out, standing.elsewhere) == ((), {best[0].title: "best"})
+    assert standing.instead == ""
+    (radius,) = radii([SimpleNamespace(label="0", attacked=best, checkpoint="last")])
+    assert radius.standings["0"].instead == "best"
+    (radius,) = radii([SimpleNamespace(label="0", attacked=best, checkpoint=None)])
+    assert radius.standings["0"].instead == ""
 
 
 def test_a_suite_of_which_no_attack_fitted_has_a_worst_case():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from spikeguard.evaluation.activity import ActivityCost
 from spikeguard.evaluation.statistics import Score
@@ -33,6 +33,8 @@ class Standing:
         zero_gradient: Share of images whose input gradient is exactly zero, on every draw tested.
         tuned: How settings of attacks were chosen, in words; empty where all were fixed.
         left_out: Names of results on another number of images, which are not used.
+        elsewhere: Checkpoints of the results of another checkpoint, by name, which are not used.
+        instead: The attacked checkpoint, where no result is of the one that the recipe attacks.
         unverified: Names of results that do not say what they were made with.
         activity: Spikes and synaptic operations of an image; None where no result has them.
     """
@@ -45,6 +47,8 @@ class Standing:
     tuned: tuple[str, ...]
     left_out: tuple[str, ...]
     unverified: tuple[str, ...] = ()
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    instead: str = ""
     pgd: Mapping[str, int] = field(default_factory=dict)
     activity: ActivityCost | None = None
 
@@ -126,13 +130,18 @@ def _standing(network: Network, norm: str, eps: float) -> Standing | None:
     known = {r.checkpoint for r in here}
     wanted = network.checkpoint if network.checkpoint in known else min(known, default="")
     results = [r for r in here if r.checkpoint == wanted]
-    others = tuple(r.title for r in here if r not in results)
-    merged = [_merged(n, results, others) for n in {result.clean.n for result in results}]
+    merged = [_merged(n, results) for n in {result.clean.n for result in results}]
+    if not merged:
+        return None
     whole = [(found.swept and found.printed is not None, found.clean.n) for found in merged]
-    return merged[whole.index(max(whole))] if merged else None
+    return replace(
+        merged[whole.index(max(whole))],
+        elsewhere={r.title: r.checkpoint for r in here if r.checkpoint != wanted},
+        instead="" if network.checkpoint in (wanted, None) else wanted,
+    )
 
 
-def _merged(n: int, results: Sequence[AttackResult], others: tuple[str, ...]) -> Standing:
+def _merged(n: int, results: Sequence[AttackResult]) -> Standing:
     used = [result for result in results if result.clean.n == n]
     attacks: dict[str, Score] = {}
     for name, score in (item for result in used for item in result.attacks.items()):
@@ -149,7 +158,7 @@ def _merged(n: int, results: Sequence[AttackResult], others: tuple[str, ...]) ->
         ),
         zero_gradient=used[0].zero_gradient,
         tuned=tuple(dict.fromkeys(result.tuned for result in used if result.tuned)),
-        left_out=(*(result.title for result in results if result.clean.n != n), *others),
+        left_out=tuple(result.title for result in results if result.clean.n != n),
         unverified=tuple(result.name for result in used if not result.verified),
         activity=next((r.activity for r in used if r.activity is not None), None),
     )

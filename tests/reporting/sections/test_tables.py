@@ -21,7 +21,12 @@ COUNTS = ActivityCost(
 def table(*results):
     networks = [
         SimpleNamespace(
-            checkpoint="best", label=f"{k}", attacked=[each], audited=None, path="run", foreign=None
+            checkpoint="best",
+            label=f"{k}",
+            attacked=each if isinstance(each, list) else [each],
+            audited=None,
+            path="run",
+            foreign=None,
         )
         for k, each in enumerate(results)
     ]
@@ -48,3 +53,18 @@ def test_results_without_activity_have_the_columns_of_before():
         len(row) == len(found.head) for _, row, _ in found.rows
     )
     assert not any("clean images" in note for note in found.notes)
+
+
+def test_results_of_another_checkpoint_are_named_with_it():
+    """Both are of 100 images, so that their number is no reason."""
+    last = replace(PLAIN, name="quick-last", checkpoint="last")
+    (note,) = [note for note in table([PLAIN, last]).notes if "not used" in note]
+    assert note == '0: not used, because the checkpoint differs ("last"): quick-last.'
+    (note,) = [note for note in table(last).notes if "checkpoint" in note]
+    assert (
+        note
+        == '0: all results here are of checkpoint "last", not of the one that the recipe names.'
+    )
+    fewer = replace(PLAIN, name="few", clean=Score.from_share(0.5, 50))
+    (note,) = [note for note in table([PLAIN, fewer]).notes if "not used" in note]
+    assert note == "0: not used, because the number of images differs: few."

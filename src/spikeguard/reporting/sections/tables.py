@@ -242,6 +242,16 @@ def _notes(place: Radius) -> list[str]:
         if standing.left_out:
             names = ", ".join(standing.left_out)
             notes.append(f"{label}: not used, because the number of images differs: {names}.")
+        for checkpoint in dict.fromkeys(standing.elsewhere.values()):
+            names = ", ".join(n for n, each in standing.elsewhere.items() if each == checkpoint)
+            notes.append(
+                f'{label}: not used, because the checkpoint differs ("{checkpoint}"): {names}.'
+            )
+        if standing.instead:
+            notes.append(
+                f'{label}: all results here are of checkpoint "{standing.instead}", not of the one '
+                "that the recipe names."
+            )
     if len({standing.clean.n for standing in place.attacked.values()}) > 1:
         notes.append("The networks were attacked on different numbers of images.")
     return notes
