@@ -160,3 +160,28 @@ class LIFSpike(nn.Module):
             mem = (1 - s) * mem
             spikes.append(s)
         return torch.cat(spikes)
+
+
+class AxisOneSpike(LIFSpike):
+    """The same neuron with time on axis 1, [B, T, ...]."""
+
+    def forward(self, x):
+        mem, spikes = 0, []
+        for t in range(x.shape[1]):
+            mem = mem * self.tau + x[:, t]
+            s = self.act(mem - self.thresh, self.gama)
+            mem = (1 - s) * mem
+            spikes.append(s)
+        return torch.stack(spikes, 1)
+
+
+@of_package("norse.toy")
+class SNNCell(nn.Module):
+    """A neuron that gets its state as an argument, returns it, and keeps none."""
+
+    activation = None  # its surrogate cannot be exchanged
+
+    def forward(self, x, state=None):
+        v = x if state is None else 0.5 * state + x
+        s = Step.apply(v - 1, 4.0, False)
+        return s, v * (1 - s)

@@ -162,10 +162,7 @@ class _ForeignTally(_Tally):
 
     def __call__(self, module: nn.Module, given: Any, out: Any) -> None:
         spikes = taken(out, 0).detach()
-        whole = self.layer.framework.multistep(module)
-        if whole and len(spikes) == self.T:
-            shaped = spikes
-        elif whole:
+        if self.layer.framework.multistep(module):
             shaped = over_time(self.layer, [spikes], self.T)
         else:
             shaped = spikes.unsqueeze(0)

@@ -57,6 +57,8 @@ class Preflight:
         driven: How a foreign network is run: T, framework, presentation, readout.
         neurons: Reset, surrogate and firing condition of its spiking layers, by name.
         padding_only: A sentence on weights that see nothing but padding; empty if they are few.
+        steps_counted: False for a foreign network whose steps cannot be counted: nothing shows
+            that it makes T steps.
     """
 
     samples: int
@@ -71,6 +73,7 @@ class Preflight:
     driven: dict[str, Any]
     neurons: dict[str, dict[str, str | None]]
     padding_only: str = ""
+    steps_counted: bool = True
 
     @property
     def warning(self) -> str:
@@ -88,6 +91,7 @@ class Preflight:
 
     def __str__(self) -> str:
         driven = ", ".join(f"{name} {value}" for name, value in self.driven.items())
+        driven += "" if self.steps_counted else ", steps not counted"
         graded = f"; graded spikes in {', '.join(self.graded)}" if self.graded else ""
         guessed = f"; {self._guesses}" if self._guesses else ""
         return (
@@ -189,6 +193,7 @@ def _examined(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Preflight:
         driven=driven,
         neurons=neurons,
         padding_only=str(padding),
+        steps_counted=all(m.steps_counted for m in model.modules() if isinstance(m, Foreign)),
     )
 
 

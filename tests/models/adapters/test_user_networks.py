@@ -314,22 +314,6 @@ def test_a_state_that_is_kept_is_named():
         adapted(Keeping(16, 3).eval())(X)
 
 
-class Unstated(nn.Module):
-    """Returns a state with its output, as Norse's layers do, but takes none."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = steps(LIFNode())
-
-    def forward(self, x):
-        return self.net(x), [0]
-
-
-def test_a_step_that_cannot_take_its_state_back_is_not_taken_for_a_wrong_T():
-    with pytest.raises(ValueError, match=r"steps: TypeError: .*positional argument"):
-        adapted(Unstated().eval())(X)
-
-
 def batch_statistics():
     return nn.Sequential(
         nn.Flatten(),

@@ -79,8 +79,9 @@ def activated(
         gate = torch.as_tensor(known.gain, dtype=current.dtype, device=current.device)
         if not neuron.framework.multistep(neuron.module):
             return analogue(current[None], gate=gate, v_th=known.v_th, T=T)[0]
-        whole = Cut(neuron, T).joined([current])
-        return analogue(whole, gate=gate, v_th=known.v_th, T=None).reshape(spikes.shape)
+        cut = Cut(neuron, T, [current])
+        whole = analogue(cut.joined([current]), gate=gate, v_th=known.v_th, T=None)
+        return cut.split(whole)[0].reshape(spikes.shape)
 
     with replacing(adapter.spiking_layers().values(), output):
         return BACKPROP(model, x, y, loss)

@@ -39,7 +39,7 @@ def foreign(
     framework: FrameworkName = "auto",
     readout: ForeignReadout | None = None,
     presentation: Presentation | Literal["auto"] = "auto",
-    output: int = 0,
+    output: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     example: Tensor | None = None,
@@ -55,15 +55,21 @@ def foreign(
     Args:
         model: The foreign network; its states are reset. The wrappers of torch.compile and
             DataParallel are taken off.
-        T: Time steps, >= 1. A network that loops over time itself must make exactly T steps.
+        T: Time steps, >= 1. A network that loops over time itself must make exactly T steps; they
+            are not counted if it has no known spiking layer and returns [B, K].
         framework: The framework it is built with; "auto" detects it.
-        readout: "mean" (default), "sum", "last" or "max" over time of outputs [T, B, K]. A network
-            that returns [B, K] has its own readout.
+        readout: "mean" (default), "sum", "last" or "max" over time of outputs [T, B, K], or
+            [B, T, K] of a network that loops over time itself. A network that returns [B, K] has
+            its own readout.
         presentation: How an image is presented: the model is called once with T copies ("sequence",
             [T, B, ...]), T times ("steps"), or once with the image because it loops over time
-            itself ("inside"). "auto" detects it by trial calls with two and three images. Event
-            frames are [T, B, C, H, W] in a "sequence" and [B, T, C, H, W] "inside".
-        output: Index of the element to use where the model returns a tuple; 0 is the spikes.
+            itself ("inside"). "auto" detects it by trial calls with two and three images. In
+            "steps", the states that the model returns after its output are passed back if its
+            forward takes them: ``forward(x, mem=None) -> (spk, mem)``. Event frames are
+            [T, B, C, H, W] in a "sequence" and [B, T, C, H, W] "inside".
+        output: Index of the element to use where the model returns a tuple; default 0, the spikes.
+            A network that returns its T steps, T >= 3, must put them in a list or stack them: a
+            tuple of T tensors [B, K] needs ``output``.
         mean: Per-channel mean, or one number for all channels; subtracted first, for a network
             trained on normalised images.
         std: Per-channel standard deviation, > 0, divided by after that.
@@ -121,7 +127,7 @@ class Foreign(nn.Module):
         framework: FrameworkName,
         readout: ForeignReadout | None,
         presentation: Presentation | Literal["auto"],
-        output: int,
+        output: int | None,
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
         space: InputSpace = PIXELS,
@@ -151,7 +157,8 @@ class Foreign(nn.Module):
         self.framework = recognised(model, framework)
         self.presentation: Presentation | Literal["auto"] = presentation
         self.readout: ForeignReadout | Literal["own"] | None = readout
-        self.output = output
+        self.output = 0 if output is None else output
+        self._output_given = output is not None
         self.register_buffer("mean", torch.tensor([float(m) for m in mean or ()]), persistent=False)
         self.register_buffer("std", torch.tensor(scale), persistent=False)
         known_by: Framework = FRAMEWORKS[self.framework]
@@ -163,6 +170,8 @@ class Foreign(nn.Module):
             if known_by.owns(m) and known_by.spikes(m)
         }
         self._tried = False
+        self._counted = True
+        self._batch_first = False
         for layer in self._layers:
             known_by.reset(layer)
 
@@ -174,6 +183,15 @@ class Foreign(nn.Module):
     def settled(self) -> bool:
         """Whether presentation and readout are known; the first call detects them."""
         return self._tried
+
+    @property
+    def steps_counted(self) -> bool:
+        """Whether the steps of the network were counted, or are made by the caller.
+
+        False for a network that loops over time itself, has no known spiking layer and returns
+        [B, K]: nothing shows that it makes T steps.
+        """
+        return self._counted
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [B, ...] in [0, 1] to logits [B, K], in the type of the network's weights.
@@ -236,6 +254,8 @@ class Foreign(nn.Module):
         """Return the logits [B, K] of an output [T, B, K], or of the network's own readout."""
         if out.ndim == 2 and self.readout == "own":
             return out
+        if out.ndim == 3 and self._batch_first:
+            out = out.transpose(0, 1)
         if out.ndim != 3 or out.shape[:2] != (self.T, images):
             raise ValueError(
                 f"foreign: the model returned {list(out.shape)} for {images} images at T={self.T}; "
@@ -270,8 +290,8 @@ class Foreign(nn.Module):
                     x[:1],
                     self.T,
                     wish=self.presentation,
-                    output=self.output,
-                    multistep=self._known_by.multistep,
+                    output=self.output if self._output_given else None,
+                    framework=self._known_by,
                     from_rest=self._from_rest,
                     temporal=self.input_space.temporal,
                 )
@@ -282,6 +302,9 @@ class Foreign(nn.Module):
             )
         self.presentation = found.presentation
         self.readout = "own" if found.own_readout else self.readout or "mean"
+        self._counted, self._batch_first = found.counted, found.batch_first
+        for neuron in self._neurons.values():
+            neuron.layout = found.layouts.get(neuron.module)
         self._tried = True
 
     def _from_rest(self) -> AbstractContextManager[None]:

@@ -38,9 +38,11 @@ class Cut:
 
     def split(self, whole: Tensor) -> list[Tensor]:
         """Split a tensor [T, B, *N] into one tensor per call."""
-        if len(self.currents) == 1:
-            return [whole.reshape(self.currents[0].shape)]
-        return list(whole)
+        if not self.neuron.framework.multistep(self.neuron.module):
+            return list(whole)
+        if self.neuron.layout == "batch first":
+            whole = whole.transpose(0, 1)
+        return [whole.reshape(self.currents[0].shape)]
 
 
 @contextmanager

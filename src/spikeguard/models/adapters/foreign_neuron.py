@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from spikeguard.models.adapters.frameworks.base import Framework
 from spikeguard.models.adapters.frameworks.dynamics import Dynamics
 from spikeguard.models.adapters.frameworks.surrogate import Native
+from spikeguard.models.adapters.step_counts import Layout
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.neurons.trace import LayerTrace
 
@@ -32,11 +33,14 @@ class ForeignNeuron:
         name: Name of the layer, for messages.
         module: The layer.
         framework: Its framework.
+        layout: Where time is in its tensors, if it takes all steps in one call; None until the
+            network was called, or if it is not known.
     """
 
     name: str
     module: nn.Module
     framework: Framework
+    layout: Layout | None = None
     _chosen: Surrogate | None = None
     _recorders: list[Any] = field(default_factory=list)
 

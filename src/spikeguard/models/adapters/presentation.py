@@ -10,9 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from spikeguard.models.adapters.frameworks.base import Framework
+from spikeguard.models.adapters.step_counts import Calls, Layout, counting, read_steps
+from spikeguard.models.adapters.step_state import StateArguments
 from spikeguard.models.adapters.trial_errors import (
     ImagesRefused,
     Reached,
+    ResultRejected,
     Trial,
     explained,
     reaching,
@@ -28,21 +32,33 @@ __all__ = ["Found", "ImagesRefused", "Presentation", "present", "present_frames"
 Presentation = Literal["sequence", "steps", "inside"]
 
 
-class _ResultRejected(ValueError):
-    """The model accepted the images, but returned something that cannot be read."""
-
-
 @dataclass(frozen=True)
 class Found:
     """Result of the trial calls.
 
     Attributes:
         presentation: How images are presented.
-        own_readout: Whether the model returns [B, K], not [T, B, K].
+        own_readout: Whether the model returns [B, K], not outputs over time.
+        batch_first: Whether it returns [B, T, K], not [T, B, K].
+        counted: Whether its steps were counted: False if it loops over time itself, has no layer
+            that could be counted, and returns [B, K].
+        layouts: Where time is in the tensors of each layer that takes all steps in one call.
     """
 
     presentation: Presentation
     own_readout: bool
+    batch_first: bool
+    counted: bool
+    layouts: Mapping[nn.Module, Layout | None]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One trial call: output tensor, whole result of the last call of the model, layers' calls."""
+
+    out: Tensor
+    result: Any
+    calls: Calls
 
 
 def taken(result: Any, element: int) -> Tensor:
@@ -53,7 +69,7 @@ def taken(result: Any, element: int) -> Tensor:
     """
     if isinstance(result, tuple):
         if not -len(result) <= element < len(result):
-            raise _ResultRejected(
+            raise ResultRejected(
                 f"foreign: the model returns {len(result)} outputs, got {element=}."
             )
         result = result[element]
@@ -61,12 +77,12 @@ def taken(result: Any, element: int) -> Tensor:
         result = torch.stack(result)
     if isinstance(result, Mapping):
         keys = ", ".join(map(repr, result))
-        raise _ResultRejected(
+        raise ResultRejected(
             f"foreign: the model returns a {type(result).__name__} with the keys {keys}, not a "
             "tensor; return the spikes or logits alone, or in a tuple."
         )
     if not isinstance(result, Tensor):
-        raise _ResultRejected(f"foreign: the model returns {type(result).__name__}, not a tensor.")
+        raise ResultRejected(f"foreign: the model returns {type(result).__name__}, not a tensor.")
     return result
 
 
@@ -89,19 +105,24 @@ def present(
 def present_frames(model: nn.Module, frames: Tensor, how: Presentation, output: int) -> Tensor:
     """Present one image per step, frames [T, B, ...]; returns the same as :func:`present`.
 
+    A model that is called step by step gets the states that it returned at the step before, if its
+    forward takes them.
+
     Raises:
-        ValueError: If the model loops over time itself, so that it takes one image alone.
+        ValueError: If the model loops over time itself, so that it takes one image alone; or if it
+            is called step by step, and returns more or fewer states than it takes.
     """
     if how == "inside":
         raise ValueError("foreign: the model loops over time itself; it takes no image per step.")
     if how == "sequence":
         return taken(model(frames.clone(memory_format=torch.contiguous_format)), output)
-    steps, state = [], None
+    states = StateArguments.of(model)
+    steps: list[Tensor] = []
+    result: Any = None
     for x in frames:
-        result = model(x.clone()) if state is None else model(x.clone(), state)
+        given, named = states.filled(result)
+        result = model(x.clone(), *given, **named)
         steps.append(taken(result, output))
-        if _returns_state(result):
-            state = result[1]
     return torch.stack(steps)
 
 
@@ -112,8 +133,8 @@ def probe(
     T: int,
     *,
     wish: Presentation | Literal["auto"],
-    output: int,
-    multistep: Callable[[nn.Module], bool],
+    output: int | None,
+    framework: Framework,
     from_rest: Callable[[], AbstractContextManager[None]],
     temporal: bool = False,
 ) -> Found:
@@ -125,25 +146,32 @@ def probe(
 
     Raises:
         ImagesRefused: If the model raises in every presentation, candidates or not.
-        ValueError: If no presentation fits, or the model makes a number of steps other than T.
+        ValueError: If no presentation fits, the model makes a number of steps other than T, or it
+            returns its steps in a tuple.
     """
     two, three = (x.expand(n, *x.shape[1:]).contiguous() for n in (2, 3))
     reached = Reached()
+    multistep = framework.multistep
 
-    def shown(images: Tensor, how: Presentation) -> tuple[Tensor, int]:
+    def shown(images: Tensor, how: Presentation) -> _Shown:
         nonlocal reached
-        with (
-            from_rest(),
-            _counting(layers, multistep, len(images)) as steps,
-            reaching(model) as reached,
-        ):
-            out = present(model, images, T, how, output, temporal=temporal)
-        return out, max(steps.values(), default=0)
+        results: list[Any] = []
+        handle = model.register_forward_hook(lambda _, given, result: results.append(result))
+        try:
+            with (
+                from_rest(),
+                counting(model, layers, framework) as calls,
+                reaching(model) as reached,
+            ):
+                out = present(model, images, T, how, output or 0, temporal=temporal)
+        finally:
+            handle.remove()
+        return _Shown(out, results[-1], calls)
 
     def refused(images: Tensor, how: Presentation) -> Trial | None:
         try:
             shown(images, how)
-        except _ResultRejected:
+        except ResultRejected:
             return None
         except _REFUSALS as error:
             return Trial(how, _line(error), error, reached)
@@ -152,29 +180,38 @@ def probe(
     if wish != "auto":
         candidates: tuple[Presentation, ...] = (wish,)
     elif not layers:
-        candidates = ("inside",)
+        candidates = _without_layers(shown, two, StateArguments.of(model))
     elif any(map(multistep, layers)):
         candidates = ("sequence", "inside")
     else:
-        candidates = _single_step(shown, two, three)
+        candidates = _single_step(shown, two, three, StateArguments.of(model))
     failed: list[Trial] = []
     for how in candidates:
-        out = None
+        more = None
         try:
-            out, steps = shown(three, how)
-            twice, _ = shown(two, how)
+            more = shown(three, how)
+            fewer = shown(two, how)
         except _REFUSALS as error:
-            if isinstance(error, _ResultRejected):
+            if isinstance(error, ResultRejected):
                 said = str(error).removeprefix("foreign: ").rstrip(".")
                 failed.append(Trial(how, said, None, reached, unreadable=True))
             else:
-                failed.append(Trial(how, _line(error), error, reached, again=out is not None))
+                failed.append(Trial(how, _line(error), error, reached, again=more is not None))
             continue
-        problem = _problem(out, twice, T, how, steps)
+        if output is None and how != "steps" and _steps_in_tuple(more.result, T):
+            raise ValueError(
+                f"foreign: the model returns a tuple of T={T} tensors {list(more.out.shape)}; "
+                "return the steps as a list or stacked, or pass output=0 to use the first alone."
+            )
+        counted = read_steps(fewer.calls, more.calls)
+        problem = _problem(more.out, fewer.out, T, how, counted.steps)
         if problem is None:
-            return Found(how, out.ndim == 2)
-        if "itself" in problem and (steps > 1 or not failed):
-            raise ValueError(f"foreign: {problem}, got {T}.")
+            own_readout = more.out.ndim == 2
+            unknown = how == "inside" and own_readout and counted.steps == (0, 0)
+            batch_first = not own_readout and not _is_time_first(more.out, fewer.out)
+            return Found(how, own_readout, batch_first, not unknown, counted.layouts)
+        if "itself" in problem and (counted.steps[1] > 1 or not failed):
+            raise ValueError(f"foreign: {problem}, got {T}.{_reused(how, more, counted.steps)}")
         failed.append(Trial(how, problem, None, reached))
     usual = _usual(layers, multistep)
     if all(trial.error is not None and not trial.again for trial in failed):
@@ -194,61 +231,99 @@ def _usual(
     return ("steps", "inside", "sequence")
 
 
-def _single_step(
-    shown: Callable[[Tensor, Presentation], tuple[Tensor, int]], two: Tensor, three: Tensor
+def _without_layers(
+    shown: Callable[[Tensor, Presentation], _Shown], two: Tensor, states: StateArguments
 ) -> tuple[Presentation, ...]:
-    """Return the candidates for a model whose layers take one step per call."""
+    """Return the candidates for a model without known layers.
+
+    A model that takes the states that it returns makes one step per call.
+    """
+    if states.names or states.any_number:
+        try:
+            if states.fit(shown(two, "inside").result):
+                return ("steps", "inside")
+        except _REFUSALS:
+            pass
+    return ("inside",)
+
+
+def _single_step(
+    shown: Callable[[Tensor, Presentation], _Shown],
+    two: Tensor,
+    three: Tensor,
+    states: StateArguments,
+) -> tuple[Presentation, ...]:
+    """Return the candidates for a model whose layers take one step per call.
+
+    A layer may be used several times in one step. Then the model takes states and returns [B, K],
+    and its layers with weights are called once: in a loop over time they are called in every step.
+    """
     try:
-        (_, first), (_, second) = shown(two, "inside"), shown(three, "inside")
+        fewer, more = shown(two, "inside"), shown(three, "inside")
     except _REFUSALS:
         return ("sequence", "steps")
+    first, second = read_steps(fewer.calls, more.calls).steps
     if (first, second) == (2, 3):
         return ("sequence",)
-    return ("steps", "inside") if first == second == 1 else ("inside",)
+    reused = more.out.ndim == 2 and states.fit(more.result) and more.calls.weighted <= 1
+    return ("steps", "inside") if first == second and (first == 1 or reused) else ("inside",)
 
 
-def _problem(out: Tensor, twice: Tensor, T: int, how: Presentation, steps: int) -> str | None:
-    """Return what is wrong with the outputs for three and two images, or None."""
+def _problem(
+    out: Tensor, twice: Tensor, T: int, how: Presentation, steps: tuple[int, int]
+) -> str | None:
+    """Return what is wrong with the outputs for three and two images, or None.
+
+    ``steps`` are those that the layers make for two and three images; without a known layer they
+    cannot be counted and are 0.
+    """
     own = None
-    if out.ndim == 3 and out.shape[1] == 3 and twice.shape[1] == 2:
+    if how == "sequence" and steps == (2, 3):
+        return "its layers loop over the images, not over the first axis"
+    if _is_time_first(out, twice):
         own = len(out)
-    elif how == "inside" and out.ndim == 2 and len(out) == 3 and len(twice) == 2:
-        own = steps or T  # without a known layer, steps cannot be counted
+    elif _has_axis(out, twice, 0) and out.ndim == 2:
+        if how == "inside":
+            own = steps[1] or T
+        elif how == "sequence" and steps == (T, T):
+            own = T
+    elif _has_axis(out, twice, 0) and out.ndim == 3 and how == "inside":
+        own = out.shape[1] if out.shape[1] in (steps[1], T) else None
     if own is not None:
         return None if own == T else f"the model makes {own} steps itself; pass T={own}"
     return f"it returns {list(out.shape)} for three images and {list(twice.shape)} for two"
 
 
-class _counting:  # noqa: N801 - a context manager
-    """Count the steps of every layer inside the block; time may be folded into the batch."""
-
-    def __init__(
-        self, layers: Sequence[nn.Module], multistep: Callable[[nn.Module], bool], batch: int
-    ):
-        self._layers, self._multistep, self._batch = layers, multistep, batch
-
-    def __enter__(self) -> dict[nn.Module, int]:
-        steps = dict.fromkeys(self._layers, 0)
-
-        def count(module: nn.Module, given: tuple[Any, ...]) -> None:
-            if not self._multistep(module):
-                steps[module] += 1
-            elif given[0].ndim > 1 and given[0].shape[1] == self._batch:
-                steps[module] += len(given[0])
-            else:
-                steps[module] += len(given[0]) // self._batch
-
-        self._handles = [layer.register_forward_pre_hook(count) for layer in self._layers]
-        return steps
-
-    def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
+def _is_time_first(out: Tensor, twice: Tensor) -> bool:
+    """Whether outputs for three and two images are [T, B, K]."""
+    return out.ndim == 3 and _has_axis(out, twice, 1)
 
 
-def _returns_state(result: Any) -> bool:
-    """Whether a step returned (output, state), as Norse's modules do, and not several outputs."""
-    return isinstance(result, tuple) and len(result) == 2 and not isinstance(result[1], Tensor)
+def _has_axis(out: Tensor, twice: Tensor, axis: int) -> bool:
+    """Whether an axis of the outputs for three and two images is that of the images."""
+    if out.ndim <= axis or out.ndim != twice.ndim:
+        return False
+    rest = [
+        (a, b) for i, (a, b) in enumerate(zip(out.shape, twice.shape, strict=True)) if i != axis
+    ]
+    return (out.shape[axis], twice.shape[axis]) == (3, 2) and all(a == b for a, b in rest)
+
+
+def _reused(how: Presentation, shown: _Shown, steps: tuple[int, int]) -> str:
+    """Return the remedy for a model of one step that uses a layer several times, or nothing."""
+    if how != "inside" or shown.out.ndim != 2 or shown.calls.whole or steps[1] < 2:
+        return ""
+    return f" If one step uses a layer {steps[1]} times, pass presentation='steps'."
+
+
+def _steps_in_tuple(result: Any, T: int) -> bool:
+    """Whether a result is a tuple of T >= 3 tensors [B, K] of one shape, which may be the steps."""
+    return (
+        isinstance(result, tuple)
+        and len(result) == T >= 3
+        and all(isinstance(each, Tensor) and each.ndim == 2 for each in result)
+        and len({each.shape for each in result}) == 1
+    )
 
 
 def _line(error: Exception) -> str:

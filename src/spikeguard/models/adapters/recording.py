@@ -54,12 +54,24 @@ def publishing(neurons: Collection[ForeignNeuron], T: int) -> Iterator[None]:
 
 
 def over_time(neuron: ForeignNeuron, calls: list[Tensor], T: int) -> Tensor:
-    """Join the tensors of one layer's calls into [T, B, ...]."""
+    """Join the tensors of one layer's calls into [T, B, ...].
+
+    Raises:
+        ForeignError: If the layer is used several times in one step.
+    """
     if not neuron.framework.multistep(neuron.module):
+        if len(calls) != T:
+            raise ForeignError(
+                f"record: {neuron.name} is called {len(calls)} times in T={T} steps, not once in "
+                "each."
+            )
         return torch.stack(calls)
     if len(calls) > 1:
         raise ForeignError(f"record: {neuron.name} is used {len(calls)} times in one pass.")
     whole = calls[0]
-    if len(whole) != T and len(whole) % T == 0:
-        return whole.view(T, -1, *whole.shape[1:])  # code of papers folds time into the batch
+    if neuron.layout == "batch first":
+        return whole.transpose(0, 1)
+    folded = len(whole) != T and len(whole) % T == 0 if neuron.layout is None else False
+    if folded or neuron.layout == "folded":
+        return whole.reshape(T, -1, *whole.shape[1:])
     return whole

@@ -11,11 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ImagesRefused", "Reached", "Trial", "explained", "reaching"]
+__all__ = ["ImagesRefused", "Reached", "ResultRejected", "Trial", "explained", "reaching"]
 
 _ORDER = ("sequence", "steps", "inside")  # of presentations, in messages
 
 _NEEDS_CUDA = re.compile(r"cuda|cupy|triton|nvidia|active driver", re.IGNORECASE)
+
+
+class ResultRejected(ValueError):
+    """The model accepted the images, but returned something that cannot be read."""
 
 
 class ImagesRefused(ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import nn
@@ -27,6 +28,12 @@ class Framework(Protocol):
 
     def multistep(self, module: nn.Module) -> bool:
         """Whether the module takes all steps [T, B, ...] in one call."""
+
+    def watch(self, module: nn.Module, decide: Callable[[], None]) -> None:
+        """Call ``decide`` whenever the module decides on spikes; undone by the caller.
+
+        Does nothing where the axis of time in the module's tensors is known without that.
+        """
 
     def site(self, module: nn.Module) -> Site | None:
         """Return the site of a spiking layer's surrogate; None if it cannot be exchanged."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -56,6 +57,9 @@ class _Norse:
 
     def multistep(self, module: nn.Module) -> bool:
         return from_package(module, "norse", *_SEQUENCE)
+
+    def watch(self, module: nn.Module, decide: Callable[[], None]) -> None:
+        """Do nothing: time is always the first axis."""
 
     def spikes(self, module: nn.Module) -> bool:
         name = type(module).__name__

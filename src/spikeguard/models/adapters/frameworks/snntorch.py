@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -56,6 +57,9 @@ class _SnnTorch:
 
     def multistep(self, module: nn.Module) -> bool:
         return any(each.__name__ in _SEQUENCE for each in type(module).__mro__)
+
+    def watch(self, module: nn.Module, decide: Callable[[], None]) -> None:
+        """Do nothing: time is always the first axis."""
 
     def spikes(self, module: nn.Module) -> bool:
         return True

@@ -64,6 +64,9 @@ class _SpikingJelly:
     def multistep(self, module: nn.Module) -> bool:
         return getattr(module, "step_mode", "s") == "m"
 
+    def watch(self, module: nn.Module, decide: Callable[[], None]) -> None:
+        """Do nothing: time is always the first axis."""
+
     def spikes(self, module: nn.Module) -> bool:
         return hasattr(module, _SLOT)
 

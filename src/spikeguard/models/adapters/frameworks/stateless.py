@@ -6,6 +6,7 @@ function ``act(v - thresh, gama)``. Only the surrogate of such a module can be e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -55,6 +56,16 @@ class _Stateless:
 
     def multistep(self, module: nn.Module) -> bool:
         return True
+
+    def watch(self, module: nn.Module, decide: Callable[[], None]) -> None:
+        """Call ``decide`` at every call of ``act``: codes differ in their axis of time."""
+        own = getattr(module, _SLOT)
+
+        def act(*given: Any, **named: Any) -> Any:
+            decide()
+            return own(*given, **named)
+
+        vars(module)[_SLOT] = act
 
     def spikes(self, module: nn.Module) -> bool:
         return True
