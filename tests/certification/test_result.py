@@ -55,3 +55,15 @@ def test_it_is_read_back_and_cut_to_its_first_images():
     for damage in ("records", "attacks", "norm"):
         with pytest.raises((LookupError, TypeError, ValueError)):
             Certification.from_dict({k: v for k, v in card.items() if k != damage})
+
+
+def test_an_attack_on_the_first_images_is_scored_on_these():
+    """The attack of 0.1 covers three images: one is certainly wrong, one broken. The image that
+    was broken at 0.1 is lost at 0.4 too, where all four are covered."""
+    found = Certification(
+        "noise", "l2", {}, RECORDS, {0.1: (False, True, False), 0.4: (False,) * 4, 0.6: ()}
+    )
+    scores = [found.attacked(radius) for radius in (0.1, 0.4)]
+    assert [(score.accuracy, score.n) for score in scores] == [(1 / 3, 3), (0.5, 4)]
+    assert found.attacked(0.6) is None
+    assert found.contradictions == 1

@@ -58,7 +58,7 @@ class Certification:
         settings: n0, n, alpha, seed and what else the records depend on, as plain data.
         records: One for each image.
         attacks: By radius, for each image whether an attack made the classifier return another
-            class than the label, at a confidence of 1 - alpha.
+            class than the label, at a confidence of 1 - alpha. It may cover the first images alone.
         identity: See ``identity_of``; empty where nothing was stored.
     """
 
@@ -81,16 +81,20 @@ class Certification:
     def attacked(self, radius: float) -> Score | None:
         """Return the accuracy under all attacks of at most this radius: an upper bound.
 
-        None where no attack of exactly this radius was run. At 0 and at every larger radius an
+        It is that of the images that the attack of exactly this radius covers, whose number is its
+        ``n``; None where no such attack was run. At 0 and at every larger radius an
         image counts as lost if a wrong class is certified; an attack that fails does not undo the
         success of one of a smaller radius.
         """
         if radius not in {0.0, *self.attacks}:
             return None
+        covered = self.records[: len(self.attacks.get(radius, self.records))]
         inside = [broken for r, broken in self.attacks.items() if r <= radius]
+        if not covered:
+            return None
         return _share(
-            not (each.certainly_wrong or any(broken[i] for broken in inside))
-            for i, each in enumerate(self.records)
+            not (each.certainly_wrong or any(any(broken[i : i + 1]) for broken in inside))
+            for i, each in enumerate(covered)
         )
 
     @property
@@ -101,7 +105,7 @@ class Certification:
         that more than a few of them are a fault of the program or of the theorem's assumptions.
         """
         return sum(
-            any(broken[i] and record.holds(r) for r, broken in self.attacks.items())
+            any(any(broken[i : i + 1]) and record.holds(r) for r, broken in self.attacks.items())
             for i, record in enumerate(self.records)
         )
 

@@ -65,6 +65,21 @@ def test_without_an_attack_of_this_classifier_no_upper_bound_is_claimed(run):
     assert len(block.charts[0][0].marks) == 1
 
 
+def test_an_attack_on_fewer_images_than_the_certificates_is_shown_with_their_number(run):
+    """Certified at 0.1: images 1 and 2 of four; the attack covers these two and breaks none."""
+    plant(run, "a", attacks={0.1: (False, False)})
+    (block,) = section(run).blocks
+    assert block.result == (
+        "At radius 0.1 between 100.0 % certified and 100.0 % attacked (first 2 of 4 images)"
+    )
+    rows = {row[1]: row[2:4] for row in block.table.rows}
+    assert rows["0.1"] == ("50.0 [15.0, 85.0]", "100.0 [34.2, 100.0] of 2 images")
+    assert "continue it with --limit 4 --attack 0.1." in block.table.caption
+    plant(run, "a", attacks={0.1: (False,) * 4, 0.3: (False, False)})
+    (block,) = section(run).blocks
+    assert block.result == "At radius 0.1 between 50.0 % certified and 75.0 % attacked"
+
+
 def test_an_attack_inside_a_certified_ball_is_said(run):
     plant(run, "a", attacks={0.1: (True, False, False, False)})
     assert (

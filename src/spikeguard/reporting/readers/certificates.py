@@ -30,5 +30,5 @@ def read_certificates(folder: Path, weights: Mapping[str, str]) -> tuple[Certifi
         if own and weights and own not in weights.values():
             raise ValueError(f"{file}: is of other weights; move it away and certify again.")
         if result.records:
-            found.append(result.first(len(result.records)))
+            found.append(result)
     return tuple(found)

@@ -100,22 +100,26 @@ def _plot(norm: str, found: Mapping[str, Certification]) -> Plot:
 
 
 def _result(found: Mapping[str, Certification]) -> str:
-    """Return the bracket at the largest attacked radius, or the certified accuracy alone."""
+    """Return the bracket at the largest attacked radius, or the certified accuracy alone.
+
+    Of attacks that cover different numbers of images, those of the most are meant; both ends are of
+    the images that the attack covers.
+    """
     parts = []
     for label, result in found.items():
         whose = f"{label}: " if len(found) > 1 else ""
-        if not result.attacks:
+        bounds = [(u.n, r, u) for r in result.attacks if (u := result.attacked(r)) is not None]
+        if not bounds:
             parts.append(
                 f"{whose}{_percent(result.certified(0.0))} certified, not attacked: an upper bound "
                 "for this classifier is not known"
             )
             continue
-        radius = max(result.attacks)
-        upper = result.attacked(radius)
-        assert upper is not None
+        n, radius, upper = max(bounds, key=lambda each: each[:2])
         where = f"{whose}at radius {radius:g}" if whose else f"At radius {radius:g}"
-        lower = _percent(result.certified(radius))
-        parts.append(f"{where} between {lower} certified and {_percent(upper)} attacked")
+        lower = _percent(result.first(n).certified(radius))
+        few = "" if n == len(result.records) else f" (first {n} of {len(result.records)} images)"
+        parts.append(f"{where} between {lower} certified and {_percent(upper)} attacked{few}")
     return "; ".join(parts)
 
 
@@ -125,20 +129,36 @@ def _table(found: Mapping[str, Certification]) -> Table:
         most = max(each.radius for each in result.records)
         for radius in sorted({0.0, *(round(most * k / 4, 3) for k in (1, 2, 3)), *result.attacks}):
             upper = result.attacked(radius)
-            cells = (
-                _cell(result.certified(radius)),
-                "not attacked" if upper is None else _cell(upper),
-            )
+            cells = (_cell(result.certified(radius)), _attacked(upper, len(result.records)))
             rows.append((label, f"{radius:g}", *cells, _cell(result.abstained)))
     caption = (
         "Intervals: Wilson, 95 %, over the images. Each certificate is wrong with the probability "
         "alpha at most."
     )
+    few = {radius: result for result in found.values() for radius in _unfinished(result)}
+    if few:
+        most = max(len(result.records) for result in few.values())
+        radii = ",".join(f"{radius:g}" for radius in sorted(few))
+        caption += (
+            " An attack on fewer images than were certified names their number; continue it with "
+            f"--limit {most} --attack {radii}."
+        )
     broken = sum(result.contradictions for result in found.values())
     if broken:
         caption += f" {broken} images were broken inside their certified radius: not to be trusted."
     head = ("network", "radius", "certified: at least, %", "attacked: at most, %", "abstained, %")
     return Table(head, rows, caption)
+
+
+def _unfinished(result: Certification) -> list[float]:
+    """Return the radii whose attack covers fewer images than were certified."""
+    return [r for r, broken in result.attacks.items() if len(broken) < len(result.records)]
+
+
+def _attacked(upper: Score | None, images: int) -> str:
+    if upper is None:
+        return "not attacked"
+    return _cell(upper) + ("" if upper.n == images else f" of {upper.n} images")
 
 
 def _settings(found: Mapping[str, Certification]) -> str:
