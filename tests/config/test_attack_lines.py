@@ -20,6 +20,7 @@ from spikeguard.config.schema import EvaluateSection, load_recipe
         ("mtpgd steps=x", "should be a valid integer, got 'x'"),
         ("mtpgd momentum=-1", "MTPGD: momentum is a factor >= 0, got -1"),
         ("pgd steps=0", "PGD: steps must be >= 1, got 0"),
+        ("pgd step_size=0@8/255", "should be a valid number, got '0@8/255'"),
         ("pgd random_start=1", "should be a valid boolean, got 1"),
         ("pgd loss=cross", "unknown loss 'cross'. Did you mean 'cross_entropy'?"),
         ("mtpgd loss=margin", "unknown loss 'margin'. Did you mean 'targeted_margin'?"),

@@ -13,7 +13,9 @@ from spikeguard.neurons import (
     LIF,
     ATan,
     LayerTrace,
+    NoisyLIF,
     Rectangular,
+    StoG,
     StraightThrough,
     Triangular,
     record,
@@ -37,8 +39,9 @@ def seen_by(model, x):
     return Pass(x, logits, trace)
 
 
-def term(piece, seen):
-    return piece.term(Step(nn.Identity(), seen, None, torch.zeros(2), 0.5, stream(0, "step")))
+def term(piece, seen, model=None):
+    model = nn.Identity() if model is None else model
+    return piece.term(Step(model, seen, None, torch.zeros(2), 0.5, stream(0, "step")))
 
 
 def test_share_by_hand():
@@ -112,16 +115,18 @@ def test_term_is_the_weight_times_the_mean_over_layers_of_their_means():
     assert [bool(p.grad is not None and p.grad.any()) for p in weights] == [True, True, False]
 
 
+@pytest.mark.parametrize("neuron", [LIF(v_th=0.3), StoG(1.0, p=0.5, v_th=0.3), NoisyLIF(v_th=0.3)])
 @pytest.mark.parametrize("readout", ["logits", "rate"])
-def test_the_neuron_of_the_readout_is_left_out(readout):
-    kwargs = {"T": 3, "width": 2, "hidden": 4, "image_size": 8, "neuron": LIF(v_th=0.3)}
+def test_the_neuron_of_the_readout_is_left_out(readout, neuron):
+    """Also where its spikes pass a gate before they are the logits."""
+    kwargs = {"T": 3, "width": 2, "hidden": 4, "image_size": 8, "neuron": neuron}
     model = CNN(1, 3, readout=readout, **kwargs)
     seen = seen_by(model, torch.rand(5, 1, 8, 8, generator=stream(3, "x")))
     layers = list(seen.trace.values())
     hidden = layers[:-1] if readout == "rate" else layers
     piece = MPDSGR(eta=1.0)
     expected = torch.stack([piece.share(trace).mean() for trace in hidden]).mean()
-    torch.testing.assert_close(term(piece, seen), expected)
+    torch.testing.assert_close(term(piece, seen, model), expected)
 
 
 def test_the_range_is_each_layers_own_surrogate_half_width():

@@ -158,6 +158,20 @@ def test_both_ends_of_the_difference_see_the_same_noise():
     assert not torch.equal(here, trained_on)
 
 
+def test_both_ends_of_the_difference_leave_out_the_same_values():
+    """Dropout draws from torch's own generator."""
+    drop, masks = nn.Dropout(0.5), []
+    model = nn.Sequential(nn.Linear(64, 40), drop, nn.Linear(40, 3)).train()
+    drop.register_forward_hook(lambda module, given, made: masks.append(made == 0))
+    x, y = torch.rand(7, 64, generator=stream(0, "x")), torch.arange(7) % 3
+    before = torch.get_rng_state()
+    first = penalty(SR(1.0), model, x, y).item()
+    trained_on, here, there = masks
+    assert torch.equal(here, there) and not torch.equal(here, trained_on)
+    torch.set_rng_state(before)
+    assert penalty(SR(1.0), model, x, y).item() == first
+
+
 def test_it_shifts_no_draw_of_the_network():
     """After the step, the network's draws are the same as without the piece."""
     following = []

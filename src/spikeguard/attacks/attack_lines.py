@@ -132,8 +132,8 @@ def _value(text: str) -> Any:
     length, at, radius = text.partition("@")
     if at:
         size, place = _number(length), _number(radius)
-        scaled = isinstance(size, int | float) and isinstance(place, int | float) and place > 0
-        return Scaled(size, place) if scaled else text
+        numbers = isinstance(size, int | float) and isinstance(place, int | float)
+        return Scaled(size, place) if numbers and min(size, place) > 0 else text
     return _number(text)
 
 

@@ -111,19 +111,15 @@ class MPDSGR(Piece):
 
     def measured(self, step: Step) -> Measured:
         """Return eta, the mean share over layers, and the mean share of each layer."""
-        layers = hidden_layers(step.seen)
+        layers = hidden_layers(step.model, step.seen)
         if not layers:
             raise ValueError("MPDSGR: the model has no spiking layer before its readout.")
         shares = {name: self.share(layer, name).mean() for name, layer in layers.items()}
         return Measured(self.eta, torch.stack(list(shares.values())).mean(), shares)
 
 
-def hidden_layers(seen: Pass) -> dict[str, LayerTrace]:
-    """Return all spiking layers except one whose firing rates are the logits."""
-    layers = dict(seen.trace or {})
-    if layers:
-        last = list(layers)[-1]
-        spikes = layers[last].spikes
-        if spikes.shape[1:] == seen.logits.shape and torch.equal(spikes.mean(0), seen.logits):
-            del layers[last]
-    return layers
+def hidden_layers(model: nn.Module, seen: Pass) -> dict[str, LayerTrace]:
+    """Return all spiking layers except the output neuron of the readout "rate"."""
+    *_, last = model.modules()
+    outside = {name for name, module in model.named_modules() if module is last}
+    return {name: layer for name, layer in (seen.trace or {}).items() if name not in outside}

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.dropout import _DropoutNd
 
 from spikeguard.defences.piece import Measured, Piece, Step
-from spikeguard.rng import randomness, stream
+from spikeguard.rng import randomness, stream, torch_seeded
 
 __all__ = ["SR"]
 
@@ -84,11 +85,13 @@ class SR(Piece):
         seed = int(torch.randint(2**62, (1,), generator=step.generator))
 
         def run(images: Tensor) -> Tensor:
-            with randomness(step.model, stream(seed, "noise", device=images.device)):
+            noise = stream(seed, "noise", device=images.device)
+            own = torch_seeded(seed, "torch", device=images.device)  # nn.Dropout
+            with own, randomness(step.model, noise):
                 output: Tensor = step.model(images)
             return output
 
-        if any(getattr(module, "stochastic", False) for module in step.model.modules()):
+        if any(_draws(module) for module in step.model.modules()):
             logits = run(x)
         competitor = strongest_other(logits.detach(), step.y)
         margin = advantage(logits, step.y, competitor)
@@ -100,6 +103,11 @@ class SR(Piece):
         shifted = run(x.detach() + self.h * grad.sign())
         change = advantage(shifted, step.y, competitor).sigmoid() - margin.sigmoid()
         return Measured(self.lamb, (change / self.h).square().mean())
+
+
+def _draws(module: nn.Module) -> bool:
+    dropping = isinstance(module, _DropoutNd) and module.training and module.p > 0
+    return dropping or bool(getattr(module, "stochastic", False))
 
 
 def strongest_other(logits: Tensor, y: Tensor) -> Tensor:

@@ -20,10 +20,12 @@ from spikeguard.attacks import (
     margin,
     suitable,
 )
+from spikeguard.attacks.gradients.mean_field import has_mean_field
 from spikeguard.attacks.model_access import evaluating, frozen
 from spikeguard.encoders import Poisson
 from spikeguard.kernels.selection import use_kernel
 from spikeguard.models import CNN, MLP
+from spikeguard.models.noisy_input import NoisyInput
 from spikeguard.neurons import LIF, NoisyLIF, StoG, Triangular
 from spikeguard.rng import stream
 
@@ -164,6 +166,13 @@ def test_a_network_that_draws_nothing_in_an_attack_is_refused(neuron):
     attacks = {"mean": PGD(Linf(0.1), gradient=MeanField(ASSG())), "own": PGD(Linf(0.1))}
     assert suitable(attacks, model)[1] == ("mean",)
     assert suitable(attacks, network(NoisyLIF()))[1] == ()
+
+
+def test_noise_around_a_noisy_network_has_no_known_mean():
+    inner = network(NoisyLIF(sigma=0.5))
+    assert has_mean_field(inner) and not has_mean_field(NoisyInput(inner, 0.5))
+    with pytest.raises(ValueError, match=r"the mean of the model \(NoisyInput\) is not known"):
+        MeanField()(NoisyInput(inner, 0.5).eval(), *inputs(), linear)
 
 
 def test_a_random_part_without_a_mean_is_refused():

@@ -420,6 +420,19 @@ def test_a_noisy_network_is_searched_without_climbs(shortened):
     assert set((seen[0].right * 40).tolist()) <= set(map(float, range(41))), "40 draws choose"
 
 
+@pytest.mark.parametrize("phase", ["attack", "test"])
+def test_the_searches_are_those_of_the_network_that_is_attacked(phase):
+    """Noise that is drawn in the test alone is none for a search, and the reverse."""
+    neuron = NoisyLIF(0.5, 0.2, v_th=0.3, noise_in=("train", phase))
+    model = drawn(MLP(16, 3, T=2, hidden=(12,), neuron=neuron), 0.6, stream(0, "noisy")).eval()
+    x, y = torch.rand(4, 16, generator=stream(0, "x")), torch.zeros(4, dtype=torch.int64)
+    expected = noisy_portfolio if phase == "attack" else portfolio
+    found = set(converging._entries(Linf(0.1), model, x[:1]))
+    assert found <= set(expected(THREAT)) and ("climb" in found) == (phase == "test")
+    points = Converging(Linf(0.1), budget=60)(model, x, y, generator=SampleStreams(3, range(4)))
+    Linf(0.1).check(points, x)
+
+
 def test_the_curve_of_a_noisy_network_can_be_flat(monkeypatch):
     planted(monkeypatch)
     monkeypatch.setattr(converging, "noisy_portfolio", converging.portfolio)

@@ -29,7 +29,7 @@ from spikeguard.attacks.searches.active_set import active_set
 from spikeguard.attacks.searches.events.choices import Choices
 from spikeguard.attacks.searches.events.search_batch import portion
 from spikeguard.neurons import LIF, NoisyLIF
-from spikeguard.rng import SampleStreams, stream
+from spikeguard.rng import RandomSource, SampleStreams, stream
 from tests.toys.event_networks import EventNet, LinearEvents, event_grids
 from tests.toys.moving_events import moving_bars, trained_on_bars
 
@@ -160,6 +160,28 @@ def test_the_attack_on_raw_events_finds_the_only_flip_that_fools(samples):
     attack = RawEvents(Flips(1), samples=samples, reach=3)
     found = attack(model, x, torch.zeros(1, dtype=torch.int64), generator=stream(0, "attack"))
     assert (found != x).nonzero().tolist() == [[0, 1, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("steps", [1, 40])
+def test_soft_success_against_noise_counts_no_error_of_single_draws(steps):
+    """The network ignores its input; a twentieth of its answers is wrong."""
+
+    class Coin(LinearEvents):
+        stochastic = True
+
+        def __init__(self):
+            super().__init__(torch.zeros(SHAPE), 1.0)
+            self.random = RandomSource()
+
+        def forward(self, x):
+            logits = super().forward(x)
+            lost = self.random.uniform(logits[:, 0], dim=0) < 0.05
+            return torch.where(lost[:, None], logits.flip(1), logits)
+
+    x, y = event_grids(60, SHAPE, seed=2), torch.zeros(60, dtype=torch.int64)
+    attack, streams = RawEvents(Flips(2), steps=steps, samples=1), SampleStreams(0, range(60))
+    _, record = attack.with_record(Coin(), x, y, generator=streams)
+    assert record["soft"].sum() <= 1  # 5 of 10 draws would have to be wrong
 
 
 def test_in_the_mean_field_candidates_are_tested_without_noise():

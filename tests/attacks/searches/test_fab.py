@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from spikeguard.attacks import L1, L2, EoT, Linf, cost
+from spikeguard.attacks.model_access import observe_passes
 from spikeguard.attacks.searches.active_set import active_set
 from spikeguard.attacks.searches.fab import FAB, onto_plane
 from spikeguard.models import MLP
-from spikeguard.neurons import LIF
+from spikeguard.neurons import LIF, NoisyLIF
 from spikeguard.rng import RandomSource, SampleStreams, stream
 
 THREATS = {"linf": Linf, "l2": L2, "l1": L1}
@@ -254,7 +255,29 @@ def test_against_noise_a_single_wrong_answer_is_no_success():
 def test_the_cost_is_what_a_sample_of_many_classes_costs():
     assert cost(FAB(Linf(0.1), steps=6, targets=3)) == pytest.approx(3 * (6 * 4 / 3 + 1 / 3))
     eot = FAB(Linf(0.1), steps=6, targets=3, gradient=EoT(2))
-    assert cost(eot) == pytest.approx(3 * (6 * 7 / 3 + 1 / 3))
+    assert cost(eot) == pytest.approx(3 * (6 * (2 + 10 / 3) + 10 / 3))
+
+
+def test_against_noise_the_cost_is_what_is_spent():
+    model = MLP(16, 4, T=2, hidden=(8,), neuron=NoisyLIF(0.5), generator=stream(0, "w"))
+    attack, spent = FAB(Linf(0.1), steps=4, targets=3, gradient=EoT(3)), []
+    with observe_passes(
+        lambda samples, gradient: spent.append(samples * (1 if gradient else 1 / 3))
+    ):
+        attack(model, torch.rand(5, 16, generator=stream(0, "x")), zeros(5), generator=streams(5))
+    assert sum(spent) / 5 == pytest.approx(cost(attack))
+
+
+@every_norm
+def test_a_box_without_an_upper_end_is_one_whose_end_is_far_away(norm):
+    point = torch.rand(20, 5, generator=stream(0, "point"), dtype=torch.float64)
+    w = torch.randn(20, 5, generator=stream(0, "w"), dtype=torch.float64)
+    gap = 3 * torch.randn(20, generator=stream(0, "gap"), dtype=torch.float64)
+    expected = onto_plane(point, w, gap, norm, 1e6)
+    torch.testing.assert_close(onto_plane(point, w, gap, norm, torch.inf), expected)
+    by_hand = {"linf": [4.0, -1.0], "l2": [4.0, -1.0], "l1": [5.0, 0.0]}[norm]
+    one = (torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, -1.0]]), torch.tensor([-5.0]))
+    assert onto_plane(*(each.double() for each in one), norm, torch.inf).tolist() == [by_hand]
 
 
 @pytest.mark.parametrize(

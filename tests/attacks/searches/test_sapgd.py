@@ -166,6 +166,21 @@ def test_returns_the_last_point_that_fools_else_that_of_the_highest_loss():
     assert found.item() == pytest.approx(wrong[-1])
 
 
+def test_the_final_point_is_not_compared_by_another_loss():
+    """The gradient's losses are far below those of the logits, at the final point too."""
+
+    class Potentials(Given):
+        def __call__(self, model, x, y, loss):
+            _, grad = super().__call__(model, x, y, loss)
+            return -100 + x[:, 0], grad  # highest at the largest x
+
+    model = Line(torch.ones(1), lead=9.0)  # never fooled
+    given = Potentials([1.0], *[[-1.0]] * 5)
+    attack = SAPGD(Still(0.25), steps=6, gradient=given)
+    found = attack(model, torch.full((1, 1), 0.5), zeros(1))
+    assert found.item() == 0.75 == max(point.item() for point in given.points)
+
+
 def test_the_final_point_of_a_search_is_evaluated():
     """One step of eps crosses the boundary."""
     model = Line(torch.ones(1), lead=0.2)

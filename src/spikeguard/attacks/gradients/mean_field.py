@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from spikeguard.attacks.gradients.base import BACKPROP, Gradient
 from spikeguard.attacks.losses import Loss
 from spikeguard.attacks.model_access import frozen
+from spikeguard.rng import RandomSource
 from spikeguard.system.swapping import swapped
 
 __all__ = ["MeanField", "draws_for", "has_mean_field", "mean_field"]
@@ -95,12 +96,16 @@ def has_mean_field(model: nn.Module) -> bool:
 
 
 def _random_parts(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the modules that draw in the current phase, without those that contain one."""
+    """Return the modules that draw in the current phase.
+
+    A module that contains one, and has no random source of its own, only passes this on.
+    """
     drawing = {n: m for n, m in model.named_modules() if getattr(m, "stochastic", False)}
     return {
         name: module
         for name, module in drawing.items()
-        if not any(part is not module and part in drawing.values() for part in module.modules())
+        if isinstance(getattr(module, "random", None), RandomSource)
+        or not any(part is not module and part in drawing.values() for part in module.modules())
     }
 
 

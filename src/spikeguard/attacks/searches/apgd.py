@@ -20,7 +20,7 @@ from spikeguard.attacks.losses import Loss, dlr, margin, targeted_dlr
 from spikeguard.attacks.model_access import DEFAULT_DRAWS, classify, crafting, is_stochastic
 from spikeguard.attacks.searches.apgd_l1 import Sparse
 from spikeguard.attacks.searches.apgd_linf_l2 import Momentum
-from spikeguard.attacks.searches.restarts import rows, runner_up
+from spikeguard.attacks.searches.restarts import rank_name, ranked_class, rows
 from spikeguard.attacks.searches.stepwise import State, Step
 from spikeguard.attacks.threat import L1, Threat
 from spikeguard.rng import Randomness, SampleStreams, randomness
@@ -108,6 +108,7 @@ class APGD:
             "best_loss": lowest,
             "wrong": start,
             "found": torch.zeros_like(y, dtype=torch.bool),
+            **({"name": rank_name(x, streams)} if self.targets else {}),
             **path.begin(x, start),
         }
 
@@ -200,12 +201,10 @@ class APGD:
         new = (state["done"] == 0).nonzero()[:, 0]
         if not len(new):
             return state
-        own = y[new]
-        logits = torch.stack(
-            [classify(model, x[new], own) for _ in range(draws_per_step(self.gradient))]
-        ).mean(0)
-        target = state["target"].clone()
-        target[new] = runner_up(logits, own, state["rank"][new] % (logits.shape[1] - 1))
+        target, draws = state["target"].clone(), draws_per_step(self.gradient)
+        target[new], _ = ranked_class(
+            model, x[new], y[new], state["rank"][new], state["name"][new], draws
+        )
         return state | {"target": target}
 
 

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from spikeguard.attacks.model_access import DEFAULT_DRAWS, classify, evaluating, is_stochastic
+from spikeguard.attacks.model_access import (
+    DEFAULT_DRAWS,
+    classify,
+    evaluating,
+    frozen,
+    is_stochastic,
+)
 from spikeguard.attacks.searches.active_set import Judge
 from spikeguard.attacks.searches.bandit import Bandit
 from spikeguard.attacks.searches.noisy_portfolio import noisy_portfolio
@@ -164,7 +170,9 @@ class Converging:
 
 def _entries(threat: Threat, model: nn.Module, example: Tensor) -> dict[str, Entry]:
     """Return the searches that apply to a model."""
-    entries = (noisy_portfolio if is_stochastic(model) else portfolio)(threat)
+    with frozen(model):  # neurons may draw in the test and not under attack, or the reverse
+        noisy = is_stochastic(model)
+    entries = (noisy_portfolio if noisy else portfolio)(threat)
     kept, _ = suitable({n: entry.build(0, 0.0) for n, entry in entries.items()}, model, example)
     return needed({name: entries[name] for name in kept})
 

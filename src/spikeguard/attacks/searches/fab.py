@@ -10,10 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import FORWARD
-from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost, start_search
+from spikeguard.attacks.gradients.base import (
+    BACKPROP,
+    Gradient,
+    draws_per_step,
+    gradient_cost,
+    start_search,
+)
 from spikeguard.attacks.losses import targeted_margin
 from spikeguard.attacks.model_access import DEFAULT_DRAWS, crafting, is_stochastic
-from spikeguard.attacks.searches.restarts import mean_logits, rows, runner_up
+from spikeguard.attacks.searches.restarts import mean_logits, rank_name, ranked_class, rows
 from spikeguard.attacks.searches.stepwise import State, Step
 from spikeguard.attacks.threat import Threat, peak_of
 from spikeguard.rng import Randomness, SampleStreams
@@ -83,8 +89,12 @@ class FAB:
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations per sample, with a forward pass per step and one per target."""
-        return self.targets * (self.steps * (gradient_cost(self.gradient) + FORWARD) + FORWARD)
+        """Gradient evaluations per sample, with forward passes per step and per target.
+
+        One pass each without noise; for a gradient averaged over draws as many as are scored.
+        """
+        passes = FORWARD * (DEFAULT_DRAWS if draws_per_step(self.gradient) > 1 else 1)
+        return self.targets * (self.steps * (gradient_cost(self.gradient) + passes) + passes)
 
     @property
     def rounds(self) -> int:
@@ -100,6 +110,7 @@ class FAB:
             "target": torch.zeros_like(y),
             "best": x,
             "shortest": shortest,
+            "name": rank_name(x, streams),
         }
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> Step:
@@ -146,9 +157,9 @@ class FAB:
         new = (state["done"] % self.steps == 0).nonzero()[:, 0]
         if not len(new):
             return state
-        logits = mean_logits(model, x[new], y[new], draws)
+        rank, name = state["done"][new] // self.steps, state["name"][new]
         target, wrong = state["target"].clone(), torch.zeros_like(y, dtype=torch.bool)
-        target[new] = runner_up(logits, y[new], state["done"][new] // self.steps)
+        target[new], logits = ranked_class(model, x[new], y[new], rank, name, draws)
         wrong[new] = logits.argmax(1) != y[new]
         found = _record(state, wrong, x, torch.zeros_like(state["shortest"]))
         return {**found, "target": target}
@@ -187,13 +198,15 @@ def onto_plane(point: Tensor, w: Tensor, gap: Tensor, norm: str, peak: float = 1
         w: Normals [B, D].
         gap: Required decrease of <w, .> [B].
         norm: "linf", "l2" or "l1".
-        peak: Upper end of the box.
+        peak: Upper end of the box; may be infinite.
 
     Source: Croce and Hein, 2020 (arXiv:1907.02044), Section 2.
     """
     way = -gap.sign()[:, None] * w.sign()
     size, need = w.abs(), gap.abs()[:, None]
     room = torch.where(way > 0, peak - point, point) * (way != 0)
+    # never further than the coordinate alone would have to move: finite also without an upper end
+    room = torch.minimum(room, need / size.clamp_min(torch.finfo(size.dtype).tiny))
     if norm == "l1":
         order = size.argsort(dim=1, descending=True, stable=True)
         worth = (size * room).gather(1, order)

@@ -16,7 +16,7 @@ from spikeguard.attacks.gradients.base import BACKPROP, Gradient, gradient_cost,
 from spikeguard.attacks.losses import margin, targeted_margin
 from spikeguard.attacks.model_access import classify, crafting
 from spikeguard.attacks.searches.mifgsm import l1_unit
-from spikeguard.attacks.searches.restarts import best_round, rows, runner_up, until_fooled
+from spikeguard.attacks.searches.restarts import best_round, ranked_class, rows, until_fooled
 from spikeguard.attacks.searches.stepwise import State, Step, Watch, can_step
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams
@@ -159,7 +159,7 @@ class MTPGD:
             return state
         rank = state["done"][new] // self.steps
         start, target = state["x_adv"].clone(), state["target"].clone()
-        target[new] = runner_up(classify(model, x[new], y[new]), y[new], rank)
+        target[new], _ = ranked_class(model, x[new], y[new], rank, state["name"][new])
         if self.momentum:
             moving = state["momentum"].clone()
             moving[new] = 0

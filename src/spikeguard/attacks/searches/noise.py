@@ -53,11 +53,13 @@ class UniformNoise:
         """Return noisy inputs shaped like ``x``; ``model`` is left unchanged."""
         with crafting(model, x, y, generator) as streams:
             worst = self.threat.sample(x, streams)
-            highest = self.loss(classify(model, worst, y), y)
+            logits = classify(model, worst, y)
+            wrong, highest = logits.argmax(1) != y, self.loss(logits, y)
             for _ in range(self.draws - 1):
                 drawn = self.threat.sample(x, streams)
-                height = self.loss(classify(model, drawn, y), y)
-                higher = height > highest
+                logits = classify(model, drawn, y)
+                its_wrong, height = logits.argmax(1) != y, self.loss(logits, y)
+                higher = (its_wrong & ~wrong) | ((its_wrong == wrong) & (height > highest))
                 worst = torch.where(higher.view(-1, *[1] * (x.ndim - 1)), drawn, worst)
-                highest = torch.where(higher, height, highest)
+                highest, wrong = torch.where(higher, height, highest), wrong | its_wrong
             return worst

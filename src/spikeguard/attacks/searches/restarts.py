@@ -10,9 +10,18 @@ from torch import Tensor, nn
 from spikeguard.attacks.losses import Loss
 from spikeguard.attacks.model_access import DEFAULT_DRAWS, classify, is_stochastic
 from spikeguard.attacks.searches.stepwise import Stepwise
-from spikeguard.rng import SampleStreams
+from spikeguard.rng import SampleStreams, randomness
 
-__all__ = ["best_round", "mean_logits", "rows", "runner_up", "score_on_draws", "until_fooled"]
+__all__ = [
+    "best_round",
+    "mean_logits",
+    "rank_name",
+    "ranked_class",
+    "rows",
+    "runner_up",
+    "score_on_draws",
+    "until_fooled",
+]
 
 
 def rows(values: Tensor, like: Tensor) -> Tensor:
@@ -109,6 +118,32 @@ def score_on_draws(
 def mean_logits(model: nn.Module, x: Tensor, y: Tensor, draws: int) -> Tensor:
     """Return the logits at ``x``, averaged over fresh draws of the model's noise [B, K]."""
     return torch.stack([classify(model, x, y) for _ in range(draws)]).mean(0)
+
+
+def rank_name(x: Tensor, streams: SampleStreams) -> Tensor:
+    """Return a number for each sample [B] that names the draws under which classes are ranked."""
+    return streams.fork("rank").bits((len(x),), dim=0, device=x.device)
+
+
+def ranked_class(
+    model: nn.Module, x: Tensor, y: Tensor, rank: Tensor, name: Tensor, draws: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Return the wrong class of a rank, as :func:`runner_up` does, and the logits behind it.
+
+    The draws of a noisy model are those of ``name``, the same in every call: otherwise each rank
+    would be of another ranking, and some classes would come twice and others never.
+
+    Args:
+        model: The model.
+        x: Clean inputs [B, ...].
+        y: Labels [B].
+        rank: Ranks [B], from 0 on; beyond the last wrong class they begin again.
+        name: Numbers [B] that name the draws.
+        draws: Number of draws over which logits are averaged.
+    """
+    with randomness(model, SampleStreams(1, name)):
+        logits = mean_logits(model, x, y, draws)
+    return runner_up(logits, y, rank % (logits.shape[1] - 1)), logits
 
 
 def runner_up(logits: Tensor, y: Tensor, rank: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from spikeguard.attacks.model_access import (
     classify,
     crafting,
     evaluating,
+    frozen,
     is_stochastic,
     observe_passes,
 )
@@ -126,7 +127,9 @@ class SearchRounds:
                 ]
             )
             self._accept(rows, found, self._judged(rows, found), began)
-            if not is_stochastic(self.model):
+            with frozen(self.model):
+                noisy = is_stochastic(self.model)
+            if not noisy:
                 self.state.see(rows, found, self._margins(found, y))
             return len(rows)
         if part > 1:

@@ -95,6 +95,10 @@ class Watch:
         self.logits = logits.detach()
         return self.loss(logits, y)
 
+    def gave(self, losses: Tensor, y: Tensor) -> bool:
+        """Whether losses [B] of a gradient are those of the logits that were recorded."""
+        return self.logits is not None and torch.equal(self.loss(self.logits, y), losses)
+
     def outcome(self, y: Tensor) -> Tensor:
         """Return which samples were misclassified [B]; none if the loss was never called."""
         if self.logits is None:

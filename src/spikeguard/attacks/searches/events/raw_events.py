@@ -18,10 +18,10 @@ from spikeguard.attacks.gradients.base import (
     start_search,
 )
 from spikeguard.attacks.losses import Loss, cross_entropy
-from spikeguard.attacks.model_access import classify, crafting, is_stochastic
+from spikeguard.attacks.model_access import DEFAULT_DRAWS, classify, crafting, is_stochastic
 from spikeguard.attacks.searches.events.choices import Choices
 from spikeguard.attacks.searches.events.search_batch import kept, require_norm, require_positive
-from spikeguard.attacks.searches.restarts import rows
+from spikeguard.attacks.searches.restarts import mean_logits, rows
 from spikeguard.attacks.searches.stepwise import Watch
 from spikeguard.attacks.threat import Threat
 from spikeguard.rng import Randomness, SampleStreams
@@ -125,7 +125,8 @@ class RawEvents:
 
         Returns:
             Inputs shaped like ``x``, and ``{"soft": fooled}``: whether a soft grid of the search,
-            or the result, fooled the model [B].
+            or the result, fooled the model [B]; against noise, whether the last soft grid does, in
+            the mean of several draws.
         """
         with crafting(model, x, y, generator) as streams:
             return _Search(self, model, x.detach(), y, streams).run()
@@ -162,6 +163,8 @@ class _Search:
                 self._take((~wrong).nonzero()[:, 0])
             if not len(left) or bool(hard.all()):
                 break
+        if self.noisy:  # one draw of many that is wrong is no success: the last grid is scored
+            soft = mean_logits(self.model, self.grid, self.y, DEFAULT_DRAWS).argmax(1) != self.y
         return found, {"soft": soft}
 
     def _step(self) -> Tensor:
@@ -195,7 +198,9 @@ class _Search:
             self.height = torch.where(better, height, self.height)
             wrong = wrong | now
             if draw == attack.samples - 1:
-                self.soft = classify(self.model, soft.detach(), y).argmax(1) != y
+                self.grid = soft.detach()
+                if not self.noisy:
+                    self.soft = classify(self.model, self.grid, y).argmax(1) != y
         self._climb(ascent)
         return wrong
 
