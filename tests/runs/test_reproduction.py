@@ -52,6 +52,12 @@ def test_seeds_that_agree_leave_the_images_as_the_only_doubt():
     assert found.sampling == wilson(50, 100)
 
 
+def test_the_uncertainty_from_the_images_is_that_of_the_fewest():
+    """Whatever the order of the seeds."""
+    scores = [Score.from_share(0.5, n) for n in (100, 10_000)]
+    assert over_seeds(scores).sampling == over_seeds(scores[::-1]).sampling == wilson(50, 100)
+
+
 def test_one_seed_has_no_interval_over_seeds():
     found = over_seeds([score(0.25)])
     assert (found.low, found.high, str(found)) == (None, None, "25.0 (25.0)")

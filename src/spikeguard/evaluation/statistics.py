@@ -92,7 +92,7 @@ def over_seeds(scores: Sequence[Score]) -> OverSeeds:
         0.55
     """
     values = tuple(score.accuracy for score in scores)
-    k, n, middle = len(values), scores[0].n, mean(values)
+    k, n, middle = len(values), min(score.n for score in scores), mean(values)
     sampling = wilson(min(1.0, middle) * n, n)
     if k == 1:
         return OverSeeds(middle, None, None, values, sampling)

@@ -132,7 +132,7 @@ class Checkpointer:
         sent = (state, learner.model.state_dict(), tensors, groups, learner.engine.state(), mean)
         state, weights, tensors, groups, scaler, mean = world.of_first(sent)
         if not world.is_first:
-            if learner.average is not None:
+            if learner.average is not None and mean is not None:
                 learner.average.set_values(*mean)
             learner.model.load_state_dict(weights)
             restore_optimizer(learner.optimizer, learner.model, tensors, groups)
