@@ -31,6 +31,16 @@ NAN = math.nan
         (texts.span({"a": 0.04, "b": 0.03}, texts.percent), "3.0 % (b) to 4.0 % (a)"),
         (texts.span({"a": NAN, "b": 0.03, "c": 0.05}, texts.percent), "3.0 % (b) to 5.0 % (c)"),
         (texts.span({"a": NAN}, texts.percent), "undefined"),
+        (texts.span({"a": 0, "b": 0}, texts.percent), "0.0 % (all)"),
+        (texts.span({"a": 0.0001, "b": 0.0002}, texts.percent), "0.0 % (all)"),
+        (texts.span({"a": NAN, "b": 0, "c": 0}, texts.percent), "0.0 % (b, c)"),
+        (texts.half_text(3.482, 0.31), "3.48 ± 0.3"),
+        (texts.half_text(3.482, NAN), "3.48"),
+        (texts.half_text(NAN, NAN), "–"),
+        (texts.shared({"a": "16"}), "16"),
+        (texts.shared({"a": "16", "b": "16"}), "16"),
+        (texts.shared({"a": "16", "DLIF": "4"}), "16 (DLIF: 4)"),
+        (texts.shared({"a": "4", "b": "16", "c": "16"}), "16 (a: 4)"),
     ],
 )
 def test_texts(written, text):

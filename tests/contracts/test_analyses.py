@@ -6,6 +6,7 @@ apply to the network raises ``NotApplicable``.
 """
 
 import inspect
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -115,6 +116,15 @@ def test_it_is_shown_for_one_network_and_for_two(name, labels):
     drawn = {mark.network for plot in plots for mark in plot.marks if hasattr(mark, "network")}
     assert drawn <= {"", *labels}
     assert {plot.network for plot in plots} <= {"", *labels}
+
+
+@every_analysis
+def test_its_table_names_the_number_of_images_of_each_network(name):
+    found = measured(name)
+    few, table = replace(found, samples=found.samples - 2), ANALYSES[name].table
+    if re.search(rf"\b{found.samples} [^.;]*\bimages\b", table({"one": found}).caption):
+        caption = table({"one": found, "two": few}).caption
+        assert re.search(rf"\btwo\b[^.;]*\b{few.samples}\b", caption)
 
 
 @every_analysis

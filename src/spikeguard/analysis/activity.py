@@ -15,7 +15,7 @@ from spikeguard.analysis.intervals import mean_interval
 from spikeguard.analysis.layer_lines import layers_of
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Series, Table
-from spikeguard.analysis.texts import percent, span
+from spikeguard.analysis.texts import images_of, percent, span
 from spikeguard.data.images import Data, as_image_set
 from spikeguard.models.input_dtype import in_dtype_of
 from spikeguard.models.spike_counts import LayerSpikes, count_spikes, joined_spikes
@@ -155,10 +155,9 @@ class Activity:
             rate = float((m["rate"].mean(1) * neurons).sum() / neurons.sum())
             cells = (f"{neurons.sum():,}", *map(percent, (rate, *shares)), mean_of(m, "total"))
             rows.append((label, "all", *cells))
-        n = next(iter(found.values())).samples
         caption = (
-            f"The first {n} test images, clean. Rate: spikes by neuron, step and image. "
-            "Spikes of all layers with the 95 % interval over images."
+            f"The first {images_of(found)} test images, clean. Rate: spikes by neuron, step and "
+            "image. Spikes of all layers with the 95 % interval over images."
         )
         head = ("Network", "Layer", "Neurons", "Rate", "Silent", "Saturated", "Spikes an image")
         return Table(head, rows, caption)

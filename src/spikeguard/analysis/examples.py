@@ -23,7 +23,7 @@ from spikeguard.analysis.base import (
 from spikeguard.analysis.intervals import mean_interval
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Heat, Plot, Table
-from spikeguard.analysis.texts import interval_text, labelled, percent, percent_interval
+from spikeguard.analysis.texts import images_of, interval_text, labelled, percent, percent_interval
 from spikeguard.attacks.base import Attack, cost
 from spikeguard.attacks.model_access import classify
 from spikeguard.data.images import Data, as_image_set
@@ -161,10 +161,9 @@ class Examples:
             )
             for label, m in found.items()
         ]
-        first = next(iter(found.values()))
         caption = (
-            f"The first {first.samples} test images, mean with 95 % interval. The distance is in "
-            "the norm of the attack's threat set."
+            f"The first {images_of(found)} test images, mean with 95 % interval. The distance is "
+            "in the norm of the attack's threat set."
         )
         head = ("Network", "Correct, clean", "Correct, attacked", "Values changed", "Distance")
         return Table(head, rows, caption)

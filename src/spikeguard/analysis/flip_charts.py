@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from spikeguard.analysis.layer_lines import ALL, layer_plot, stepped
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Rule, Series
-from spikeguard.analysis.texts import listed, percent
+from spikeguard.analysis.texts import listed, percent, setting_of
 
 __all__ = ["flip_plots"]
 
@@ -20,7 +20,7 @@ _FEW = 0.0005  # bands with a smaller share of the potentials are left out of th
 
 def flip_plots(found: Mapping[str, Measurement], result: str) -> list[Plot]:
     """Return flips by distance, flip rates by distance, and shares by layer."""
-    margin = next(iter(found.values())).settings["margin"]
+    margins, near = {m.settings["margin"] for m in found.values()}, setting_of(found, "margin")
     within, rates, near_and_far = [], [], {}
     for label, m in found.items():
         distance, flips = _within(m, m["flips"].sum((0, 1)))
@@ -41,14 +41,14 @@ def flip_plots(found: Mapping[str, Measurement], result: str) -> list[Plot]:
             y_title="Share (%)",
             x_range=(0, _FAR),
             y_range=(0, 100),
-            rules=(Rule(margin, f"{margin:g} v_th"),),
+            rules=tuple(Rule(margin, f"{margin:g} v_th") for margin in sorted(margins)),
             width="full",
             height=300,
         ),
         Plot(
             "rate",
             "Flip rate by distance",
-            f"Of the spikes with a clean potential within {margin:g} v_th of the threshold, and of "
+            f"Of the spikes with a clean potential within {near} v_th of the threshold, and of "
             f"the others, so many flip: {listed(near_and_far)}. Left of the threshold flips are "
             "new spikes, right of it lost ones.",
             rates,
@@ -60,7 +60,7 @@ def flip_plots(found: Mapping[str, Measurement], result: str) -> list[Plot]:
             found,
             lambda m: {"": stepped(m, "near_flips")},
             name="layers",
-            title=f"Flips within {margin:g} v_th of the threshold, by layer",
+            title=f"Flips within {near} v_th of the threshold, by layer",
             summary=f"{result}.",
             y_title="Flips near the threshold (%)",
             width="half",

@@ -19,7 +19,7 @@ from spikeguard.analysis.layer_lines import ALL, require_margin
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.membrane import NEAR, default_edges, relative_distance
 from spikeguard.analysis.plots import Plot, Table
-from spikeguard.analysis.texts import listed, share_text
+from spikeguard.analysis.texts import listed, setting_of, share_text
 from spikeguard.attacks.base import Attack, cost
 from spikeguard.data.images import Data
 from spikeguard.system.progress import ProgressCallback
@@ -162,9 +162,9 @@ class Flips:
     @staticmethod
     def result(found: Mapping[str, Measurement]) -> str:
         """Return the share of flips that begin near the threshold."""
-        margin = next(iter(found.values())).settings["margin"]
+        margin = setting_of(found, "margin")
         texts = {label: share_text(m, "near_flips", layers=ALL) for label, m in found.items()}
-        return f"Flipped spikes that start within {margin:g} v_th of the threshold: {listed(texts)}"
+        return f"Flipped spikes that start within {margin} v_th of the threshold: {listed(texts)}"
 
     @staticmethod
     def table(found: Mapping[str, Measurement]) -> Table:
@@ -185,9 +185,9 @@ class Flips:
             *("Near, of all potentials", "Flips of those near", "Flips of the others"),
             *("From 0 to 1, of the flips", "Shift (v_th)"),
         )
-        margin = next(iter(found.values())).settings["margin"]
+        margin = setting_of(found, "margin")
         caption = (
-            f"Near: the clean potential is within {margin:g} v_th of the threshold. {HOW}. Shift: "
+            f"Near: the clean potential is within {margin} v_th of the threshold. {HOW}. Shift: "
             "root mean square of the change of the potential."
         )
         return Table(head, rows, caption)

@@ -16,7 +16,7 @@ from spikeguard.analysis.intervals import mean_over_images
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.perturbed import as_far_at_random, norms
 from spikeguard.analysis.plots import Plot, Series, Table
-from spikeguard.analysis.texts import labelled
+from spikeguard.analysis.texts import half_text, images_of, labelled
 from spikeguard.attacks.base import Attack, cost
 from spikeguard.data.images import Data, as_image_set
 from spikeguard.neurons.trace import LayerTrace
@@ -161,21 +161,21 @@ class Gain:
         """Return a row for every layer of every network."""
 
         def cell(m: Measurement, name: str, kind: int, place: int) -> str:
-            return f"{m[name][kind, place]:.3g} ± {m[f'{name}_half'][kind, place]:.1g}"
+            return half_text(m[name][kind, place], m[f"{name}_half"][kind, place])
 
         rows = [
             (label, str(layer), *(cell(m, name, k, i) for name in _SHOWN for k in (0, 1)))
             for label, m in found.items()
             for i, layer in enumerate(m.axes["layer"])
         ]
-        n = next(iter(found.values())).samples
         head = [f"{name.capitalize()}, {kind}" for name in _SHOWN for kind in _KINDS]
         return Table(
             ("Network", "Layer", *head),
             rows,
-            f"{n} images, mean ± half the 95 % interval; images without a change of the input of a "
-            "gain are left out. Spikes: from the image. Weights: from the spikes of the layer "
-            "before to the current. Neurons: from the current to the spikes of the layer.",
+            f"{images_of(found)} images, mean ± half the 95 % interval; images without a change of "
+            "the input of a gain are left out. Spikes: from the image. Weights: from the spikes of "
+            "the layer before to the current. Neurons: from the current to the spikes of the "
+            "layer.",
         )
 
     @staticmethod

@@ -12,7 +12,7 @@ from torch import Tensor
 from spikeguard.analysis.intervals import mean_interval, median_interval
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Series, Table
-from spikeguard.analysis.texts import interval_text, labelled, number_text
+from spikeguard.analysis.texts import images_of, interval_text, labelled, number_text
 
 __all__ = ["charts_of", "norms_in_words", "table_of"]
 
@@ -46,13 +46,12 @@ def table_of(found: Mapping[str, Measurement]) -> Table:
                 str(int(np.isnan(m["ratio"]).sum())),
             )
         )
-    n = next(iter(found.values())).samples
     caption = (
-        f"The first {n} clean test images, own surrogate, one draw of the noise an image, the "
-        "same in every pass. Means and medians with 95 % intervals over images. Not converged: "
-        "power iterations. Above: images whose R_adv exceeds eps² |J|²; and that bound for the "
-        "norm of the threat set, times the number of pixels for Linf; a threat set on events has "
-        "no such bound. Theorem 1 (Linf): "
+        f"The first {images_of(found)} clean test images, own surrogate, one draw of the noise an "
+        "image, the same in every pass. Means and medians with 95 % intervals over images. Not "
+        "converged: power iterations. Above: images whose R_adv exceeds eps² |J|²; and that bound "
+        "for the norm of the threat set, times the number of pixels for Linf; a threat set on "
+        "events has no such bound. Theorem 1 (Linf): "
         "ratio of adversarial to random change of the true class's logit by the gradient, its "
         "bound, and as measured in the threat set; unmoved images have no measured ratio."
     )

@@ -8,7 +8,7 @@ from typing import Any
 from spikeguard.analysis.landscape_numbers import PLACES, interval
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Heat, Plot, Series, Surface, Table
-from spikeguard.analysis.texts import span, whole_percent
+from spikeguard.analysis.texts import images_of, span, whole_percent
 from spikeguard.system.intervals import wilson
 
 __all__ = ["CONTOURS", "beaten", "plots", "result", "table", "weight_result"]
@@ -69,7 +69,7 @@ def table(found: Found) -> Table:
             row += [_mean(m["roughness"][at, side]) for side in (0, 1)]
             rows.append((*row, _mean(m["peaks"][at])))
     caption = (
-        f"Means over the first {first.samples} test images with 95 % intervals. Roughness: "
+        f"Means over the first {images_of(found)} test images with 95 % intervals. Roughness: "
         "variation of the loss along the line through the centre over its range, less 1; 0 is "
         "monotone, 1 a valley; images with a constant loss are left out. Peaks: points above all "
         "eight neighbours."

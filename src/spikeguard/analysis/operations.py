@@ -23,7 +23,7 @@ from spikeguard.analysis.layer_lines import layers_of
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.membrane_updates import updates_of
 from spikeguard.analysis.plots import Plot, Series, Table
-from spikeguard.analysis.texts import span
+from spikeguard.analysis.texts import images_of, setting_of, span
 from spikeguard.data.images import Data, as_image_set
 from spikeguard.models.synaptic_operations import (
     count_operations,
@@ -175,11 +175,10 @@ class Operations:
             )
             for label, m in found.items()
         ]
-        first = next(iter(found.values()))
         left_out = sorted({name for m in found.values() for name in m["not_counted"].tolist()})
         caption = (
-            f"Means of the first {first.samples} test images with 95 % intervals. "
-            f"{first.settings['mac_pj']:g} pJ a MAC, {first.settings['ac_pj']:g} pJ an AC. "
+            f"Means of the first {images_of(found)} test images with 95 % intervals. "
+            f"{setting_of(found, 'mac_pj')} pJ a MAC, {setting_of(found, 'ac_pj')} pJ an AC. "
             "Layers before the first neuron are computed once where all steps are equal, as with "
             "direct coding; the last two columns compute them in every step."
         )

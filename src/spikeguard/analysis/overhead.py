@@ -19,7 +19,7 @@ from spikeguard.analysis.intervals import median_interval
 from spikeguard.analysis.lif_twin import plain_twin
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Rule, Series, Table
-from spikeguard.analysis.texts import span
+from spikeguard.analysis.texts import images_of, setting_of, span
 from spikeguard.attacks.losses import cross_entropy
 from spikeguard.data.images import Data
 from spikeguard.models.input_dtype import in_dtype_of
@@ -131,11 +131,10 @@ class Overhead:
                 cells.append(f"{middle:.2f} [{low:.2f}, {high:.2f}]")
                 cells.append(f"{1e3 * m.number('seconds', phase=phase, network='measured'):.1f}")
             rows.append((label, ", ".join(m["neurons"].tolist()), *cells))
-        m = next(iter(found.values()))
         caption = (
-            f"Medians of {m.settings['rounds']} pairs on {m.samples} images with 95 % intervals of "
-            "the median. A training step is forward and backward on cross-entropy; the defence's "
-            "own terms and attacks are not part of it."
+            f"Medians of {setting_of(found, 'rounds')} pairs on {images_of(found)} images with "
+            "95 % intervals of the median. A training step is forward and backward on "
+            "cross-entropy; the defence's own terms and attacks are not part of it."
         )
         head = ("Network", "Neurons", "Inference ratio", "Inference (ms)")
         return Table((*head, "Training step ratio", "Training step (ms)"), rows, caption)

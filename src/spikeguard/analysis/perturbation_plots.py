@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Heat, Plot, Rule, Series, Table
+from spikeguard.analysis.texts import half_text, images_of, shared
 from spikeguard.system.pixel_units import fraction_text
 
 __all__ = ["perturbation_plots", "perturbation_table"]
@@ -168,7 +169,7 @@ def perturbation_table(found: Mapping[str, Measurement]) -> Table:
                     _number(m["std"], m["std_half"], (*at, place, -1)),
                 )
             )
-    first = next(iter(found.values()))
+    radius = {label: fraction_text(float(m.axes["eps"][-1])) for label, m in found.items()}
     return Table(
         (
             "Network",
@@ -182,8 +183,8 @@ def perturbation_table(found: Mapping[str, Measurement]) -> Table:
             "STD",
         ),
         rows,
-        f"Radius {fraction_text(float(first.axes['eps'][-1]))}; {first.samples} images, ± half "
-        "the 95 % interval. True and MS-MPPD: mean squares over neurons and steps, in v_th². "
+        f"Radius {shared(radius)}; {images_of(found)} images, ± half the 95 % interval. True and "
+        "MS-MPPD: mean squares over neurons and steps, in v_th². "
         "Error: that of the simplified recursion, as a share of the true perturbation. Random: "
         "same L2 norm as the attack.",
     )
@@ -195,7 +196,7 @@ def _places(m: Measurement) -> list[str]:
 
 
 def _number(values: NDArray[Any], half: NDArray[Any], at: tuple[int, ...]) -> str:
-    return f"{values[at]:.3g} ± {half[at]:.1g}"
+    return half_text(values[at], half[at])
 
 
 def _share(values: NDArray[Any], half: NDArray[Any], at: tuple[int, ...]) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from spikeguard.analysis.layer_lines import ALL, layer_plot, stepped
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Heat, Plot, Rule, Series
-from spikeguard.analysis.texts import percent
+from spikeguard.analysis.texts import percent, setting_of
 
 __all__ = ["potential_plots"]
 
@@ -69,12 +69,11 @@ def potential_plots(found: Mapping[str, Measurement], result: str) -> list[Plot]
                 **common,  # type: ignore[arg-type]
             )
         )
-    margin = next(iter(found.values())).settings["margin"]
     lines = layer_plot(
         found,
         lambda m: {word: stepped(m, "near", input=word) for word in m.axes["input"].tolist()},
         name="layers",
-        title=f"Potentials within {margin:g} v_th of the threshold, by layer",
+        title=f"Potentials within {setting_of(found, 'margin')} v_th of the threshold, by layer",
         summary=f"{result}.",
         y_title="Potentials near the threshold (%)",
     )

@@ -25,7 +25,7 @@ from spikeguard.analysis.membrane import (
 )
 from spikeguard.analysis.plots import Plot, Table
 from spikeguard.analysis.potential_charts import potential_plots
-from spikeguard.analysis.texts import listed, percent, share_text, signed
+from spikeguard.analysis.texts import listed, percent, setting_of, share_text, signed
 from spikeguard.attacks.base import Attack, cost
 from spikeguard.data.images import Data
 from spikeguard.neurons.trace import LayerTrace
@@ -164,9 +164,8 @@ class Potentials:
             clean, under = (percent(m.number("near", input=i, layers=ALL)) for i in INPUTS)
             change = "" if m is first else f", {signed(float(_change(m, first).value))}"
             texts[label] = f"{clean} (attacked {under}{change})"
-        return f"Potentials within {first.settings['margin']:g} v_th of the threshold: " + listed(
-            texts
-        )
+        margin = setting_of(found, "margin")
+        return f"Potentials within {margin} v_th of the threshold: {listed(texts)}"
 
     @staticmethod
     def table(found: Mapping[str, Measurement]) -> Table:
@@ -182,7 +181,7 @@ class Potentials:
                 change = _text(_change(m, first)) if part == ALL and m is not first else "-"
                 rows.append((label, part, *near, change, *rest, f"{whole:,}"))
         caption = (
-            f"Near: within {first.settings['margin']:g} v_th of the threshold. {HOW}. Change of "
+            f"Near: within {setting_of(found, 'margin')} v_th of the threshold. {HOW}. Change of "
             "clean: of the share near the threshold, from the first network. The columns after it "
             "are of the clean images."
         )

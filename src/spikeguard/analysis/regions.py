@@ -25,7 +25,7 @@ from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Series, Table
 from spikeguard.analysis.region_counts import RegionCount, count_regions, crossings
 from spikeguard.analysis.saliency import input_gradient
-from spikeguard.analysis.texts import interval_text, labelled, number_text
+from spikeguard.analysis.texts import images_of, interval_text, labelled, number_text, setting_of
 from spikeguard.attacks.base import Attack
 from spikeguard.data.images import Data, ImageSet, as_image_set
 from spikeguard.neurons.modes import spiking_layers
@@ -168,12 +168,11 @@ class Regions:
             open_ = int((m["converged"][drawn] == 0).sum())
             length = f"{m['length'][:, 1].mean():.3g}"
             rows.append((label, *cells, f"{open_} of {int(drawn.sum())}", length))
-        first = next(iter(found.values()))
         caption = (
-            f"The first {first.samples} clean test images, the same noise at every point, mean "
+            f"The first {images_of(found)} clean test images, the same noise at every point, mean "
             "with 95 % interval over images, corrected for several boundaries in one interval. "
             "Not converged: lines whose count moved by more than "
-            f"{100 * first.settings['tolerance']:g} % when the intervals were doubled for the last "
+            f"{setting_of(found, 'tolerance', 100)} % when the intervals were doubled for the last "
             "time. Images without a gradient have no line along it. Length: L2, mean."
         )
         head = ("Network", "Along the gradient", "Random direction", "Towards the next image",

@@ -24,7 +24,7 @@ from spikeguard.analysis.base import (
 from spikeguard.analysis.intervals import mean_interval
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Heat, Plot, Table
-from spikeguard.analysis.texts import interval_text, labelled, percent, percent_interval
+from spikeguard.analysis.texts import images_of, interval_text, labelled, percent, percent_interval
 from spikeguard.attacks.losses import cross_entropy
 from spikeguard.attacks.model_access import classify, frozen
 from spikeguard.data.images import Data, as_image_set
@@ -196,8 +196,8 @@ class Saliency:
         first = next(iter(found.values()))
         labels = ", ".join(str(label) for label in first["label"])
         caption = (
-            f"The first {first.samples} clean test images, own surrogate, mean with 95 % interval. "
-            f"A gradient of equal size at all pixels gives 50 %. Shown: images 0 to "
+            f"The first {images_of(found)} clean test images, own surrogate, mean with 95 % "
+            f"interval. A gradient of equal size at all pixels gives 50 %. Shown: images 0 to "
             f"{len(first['label']) - 1}, classes {labels}."
         )
         head = ("Network", "Pixels with half of it", "Norm", "Pixels at 0", "Images without any")

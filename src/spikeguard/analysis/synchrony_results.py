@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from spikeguard.analysis.correlation import CONVENTIONS
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Table
+from spikeguard.analysis.texts import setting_of
 
 __all__ = ["Numbers", "counts", "quantity_at", "result", "share_range", "signs", "table"]
 
@@ -111,7 +112,7 @@ def table(found: Mapping[str, Measurement]) -> Table:
         "neurons once: undefined left out / undefined = 0. Control: the same images with as many "
         "noise frames, drawn again until the class was right (at most 8 times). Shuffled: every "
         "train of the failure with its steps in random order. Of a layer with more than "
-        f"{next(iter(found.values())).settings['neurons']} neurons a random sample of that many."
+        f"{setting_of(found, 'neurons')} neurons a random sample of that many."
     )
     return Table(head, rows, caption)
 

@@ -8,13 +8,17 @@ from collections.abc import Callable, Mapping
 from spikeguard.analysis.measurement import Measurement
 
 __all__ = [
+    "half_text",
+    "images_of",
     "interval_text",
     "labelled",
     "listed",
     "number_text",
     "percent",
     "percent_interval",
+    "setting_of",
     "share_text",
+    "shared",
     "signed",
     "span",
     "whole_percent",
@@ -40,6 +44,16 @@ def interval_text(middle: float, low: float, high: float) -> str:
         return "–"
     one, *ends = map(number_text, (middle, low, high))
     return one if low == high else f"{one} [{', '.join(ends)}]"
+
+
+def half_text(middle: float, half: float) -> str:
+    """Write a number with half its interval: "3.48 ± 0.3"; an unknown half is left out.
+
+    NaN is an en dash.
+    """
+    if math.isnan(middle):
+        return "–"
+    return f"{middle:.3g}" if math.isnan(half) else f"{middle:.3g} ± {half:.1g}"
 
 
 def percent(share: float) -> str:
@@ -85,10 +99,28 @@ def labelled(texts: Mapping[str, str]) -> str:
     return ", ".join(f"{text} ({label})" for label, text in texts.items())
 
 
+def shared(texts: Mapping[str, str]) -> str:
+    """Write what most networks have, and what the others have: "16 (DLIF: 4)"."""
+    values = list(texts.values())
+    most = max(values, key=values.count)
+    others = ", ".join(f"{label}: {text}" for label, text in texts.items() if text != most)
+    return f"{most} ({others})" if others else most
+
+
+def images_of(found: Mapping[str, Measurement]) -> str:
+    """Write the number of images of each measurement: "16 (DLIF: 4)"."""
+    return shared({label: str(m.samples) for label, m in found.items()})
+
+
+def setting_of(found: Mapping[str, Measurement], name: str, scale: float = 1) -> str:
+    """Write a number of the settings of each measurement, times a factor: "0.2 (DLIF: 0.1)"."""
+    return shared({label: f"{scale * m.settings[name]:g}" for label, m in found.items()})
+
+
 def span(values: Mapping[str, float], text: Callable[[float], str]) -> str:
     """Write the range of several networks: "3 % (a) to 4 % (b)". One network has no label.
 
-    NaN is left out; "undefined" if nothing else is there.
+    Equal ends are written once: "3 % (all)". NaN is left out; "undefined" if nothing else is there.
     """
     known = {label: value for label, value in values.items() if not math.isnan(value)}
     if not known:
@@ -96,4 +128,7 @@ def span(values: Mapping[str, float], text: Callable[[float], str]) -> str:
     low, high = (end(known, key=known.__getitem__) for end in (min, max))
     if len(values) == 1:
         return text(known[low])
-    return f"{text(known[low])} ({low}) to {text(known[high])} ({high})"
+    ends = text(known[low]), text(known[high])
+    if ends[0] == ends[1]:
+        return f"{ends[0]} ({'all' if len(known) == len(values) else ', '.join(known)})"
+    return f"{ends[0]} ({low}) to {ends[1]} ({high})"

@@ -17,7 +17,7 @@ from spikeguard.analysis.image_intervals import HOW, share_of
 from spikeguard.analysis.intervals import mean_interval
 from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Series, Table
-from spikeguard.analysis.texts import percent, percent_interval, span
+from spikeguard.analysis.texts import images_of, percent, percent_interval, setting_of, shared, span
 from spikeguard.analysis.zero_gradients import (
     NEAR,
     OperationGradient,
@@ -133,12 +133,12 @@ class Zeros:
             )
             for label, m in found.items()
         ]
-        first = next(iter(found.values()))
+        few = shared({label: str(int(m["weight_images"])) for label, m in found.items()})
         caption = (
-            f"The first {first.samples} clean test images (weights: {int(first['weight_images'])}),"
-            f" own surrogate, evaluation mode; shares with {HOW}. Zeros at the "
+            f"The first {images_of(found)} clean test images (weights: {few}), own surrogate, "
+            f"evaluation mode; shares with {HOW}. Zeros at the "
             "input of operations by role and of weights: smallest to largest mean. Near 0: at most "
-            f"{first.settings['near']:g} of the image's largest entry. Every operation and weight "
+            f"{setting_of(found, 'near')} of the image's largest entry. Every operation and weight "
             "is in the CSV file."
         )
         head = ("Network", "Pixels: 0", "Pixels near 0", "Norm", *(f"{g}: 0" for g in _GROUPS))
@@ -147,20 +147,19 @@ class Zeros:
     @staticmethod
     def plots(found: Mapping[str, Measurement]) -> list[Plot]:
         """Return four charts with a line for each network: zeros, near zeros, norms, weights."""
-        n = next(iter(found.values())).samples
         depth = "Depth: 0 is the image, 1 the readout"
         weights = "Depth: 0 is the first weight, 1 the last"
-        near = next(iter(found.values())).settings["near"]
+        near, n = setting_of(found, "near"), images_of(found)
         plots = [
             _chart(found, "zeros", "Exact zeros by depth", depth, Zeros.result(found)),
             _chart(found, "near", "Zeros and near zeros by depth", depth,
-                   f"Entries of at most {near:g} of the image's largest entry, {n} images: "
+                   f"Entries of at most {near} of the image's largest entry, {n} images: "
                    + _ends(found, "near", 100, " %")),
             _chart(found, "norm", "Norm of the gradient by depth", depth,
                    "Mean norm at the pixels: " + _ends(found, "norm", 1, "")),
         ]  # fmt: skip
         if all(len(m["weight_zeros"]) for m in found.values()):
-            few = int(next(iter(found.values()))["weight_images"])
+            few = shared({label: str(int(m["weight_images"])) for label, m in found.items()})
             words = f"Exact zeros among the entries of all weights, {few} images: " + ", ".join(
                 f"{label} {percent(_of_all_entries(m))}" for label, m in found.items()
             )

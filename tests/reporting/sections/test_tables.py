@@ -68,3 +68,11 @@ def test_results_of_another_checkpoint_are_named_with_it():
     fewer = replace(PLAIN, name="few", clean=Score.from_share(0.5, 50))
     (note,) = [note for note in table([PLAIN, fewer]).notes if "not used" in note]
     assert note == "0: not used, because the number of images differs: few."
+
+
+def test_counts_of_activity_name_their_images_and_are_not_negative():
+    """A normal interval of a mean near 0 would begin below 0."""
+    few = replace(COUNTS, images=4, spikes=Mean(1.0, -0.3, 2.3))
+    found = table(replace(PLAIN, activity=COUNTS), replace(PLAIN, activity=few))
+    assert "means of the first 64 (1: 4) clean images" in found.notes[0]
+    assert found.rows[1][1][-2].interval == "[0, 2]"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
+from spikeguard.analysis.texts import span
 from spikeguard.reporting import formatting
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.sections.published_numbers import Comparison
@@ -32,7 +33,7 @@ def _attacks(places: Sequence[Radius]) -> str:
     found = []
     for place in places:
         worst = {label: s.worst_case.accuracy for label, s in place.attacked.items()}
-        found.append(f"{where(place, places)}: at most {_span(worst)}")
+        found.append(f"{where(place, places)}: at most {span(worst, formatting.percent)}")
     return "; ".join(found) or "No attacks were run"
 
 
@@ -61,7 +62,11 @@ def _radius(places: Sequence[Radius]) -> str:
 
 def _membrane(networks: Sequence[Network]) -> str:
     near = {n.label: n.membrane.near_threshold for n in networks if n.membrane is not None}
-    return f"Potentials near the threshold: {_span(near)}" if near else "Not measured"
+    return (
+        f"Potentials near the threshold: {span(near, formatting.percent)}"
+        if near
+        else "Not measured"
+    )
 
 
 def _audit(networks: Sequence[Network]) -> str:
@@ -88,23 +93,13 @@ def _training(networks: Sequence[Network]) -> str:
     }
     if not best:
         return "No validation images"
-    return f"Validation accuracy of the best epoch: {_span(best)}"
+    return f"Validation accuracy of the best epoch: {span(best, formatting.percent)}"
 
 
 def _recipe(networks: Sequence[Network]) -> str:
     sets = ", ".join(dict.fromkeys(network.data for network in networks))
     trained = any(network.recipe_text for network in networks)
     return f"{sets}: settings, {'software, commands and recipes' if trained else 'commands'}"
-
-
-def _span(shares: Mapping[str, float]) -> str:
-    """Write shares as a range with the networks at its ends: "2.0 % (Vanilla) to 76.2 % (AT)"."""
-    low, high = (end(shares, key=shares.__getitem__) for end in (min, max))
-    if not _several(shares):
-        return formatting.percent(shares[low])
-    return (
-        f"{formatting.percent(shares[low])} ({low}) to {formatting.percent(shares[high])} ({high})"
-    )
 
 
 def _several(labels: Iterable[str]) -> bool:

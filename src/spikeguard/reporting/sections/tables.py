@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spikeguard.analysis.texts import shared
 from spikeguard.auditing.findings import Finding
 from spikeguard.evaluation.activity import ActivityCost
 from spikeguard.evaluation.search_record import BEFORE
@@ -208,16 +209,21 @@ def _activity(found: ActivityCost | None) -> list[Cell]:
 
 
 def _counts(low: float, high: float | None) -> str:
-    return f"[{low:,.0f}, {high:,.0f}]"
+    """Write a normal interval of a count, whose lower end may be below 0."""
+    return f"[{max(0, low):,.0f}, {high:,.0f}]"
 
 
 def _notes(place: Radius) -> list[str]:
     notes = []
-    images = {s.activity.images for s in place.attacked.values() if s.activity is not None}
+    images = {
+        label: str(standing.activity.images)
+        for label, standing in place.attacked.items()
+        if standing.activity is not None
+    }
     if images:
         notes.append(
             "Spikes, and synaptic operations (ACs and MACs): means of the first "
-            f"{max(images)} clean images."
+            f"{shared(images)} clean images."
         )
     for label, standing in place.attacked.items():
         if not standing.swept:
