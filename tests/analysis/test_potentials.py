@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from spikeguard.analysis import Potentials, default_edges, membrane_histogram
+from spikeguard.analysis import Activity, Potentials, default_edges, membrane_histogram
 from spikeguard.analysis.base import NotApplicable
 from spikeguard.models import CNN
-from spikeguard.neurons import IF, LIF
+from spikeguard.neurons import IF, LIF, StoG
 from spikeguard.system.intervals import wilson
 from tests.toys.single_neurons import Negative, Steps, Swapped, pixels
 
@@ -126,3 +126,18 @@ def test_a_network_without_spiking_layers_has_no_potentials():
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1, 2))
     with pytest.raises(NotApplicable, match="Sequential has no spiking layer"):
         Potentials(Swapped())(model, CURRENTS)
+
+
+def test_a_stochastic_gate_halves_the_spikes_and_leaves_the_threshold_crossings():
+    """Open gates: both shares are equal. With p = 1/2 about half of the crossings pass, and the
+    columns have different names."""
+    crossings, rates = {}, {}
+    for p in (1.0, 0.5):
+        model, data = Steps(StoG(p=p, shape=()), T=3), pixels(*[1.0] * 400)
+        crossed, passed = Potentials(Swapped(), limit=None)(model, data), Activity()(model, data)
+        crossings[p] = float(crossed["spikes"][0].sum() / (3 * 400))
+        rates[p] = float(passed["rate"].mean())
+    assert crossings == {1.0: 1.0, 0.5: 1.0}
+    assert rates[1.0] == 1 and abs(rates[0.5] - 0.5) < 4 * 0.5 / (3 * 400) ** 0.5
+    assert "Threshold crossings" in Potentials.table({"a": crossed}).head
+    assert "Rate" in Activity.table({"a": passed}).head

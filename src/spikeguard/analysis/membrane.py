@@ -46,7 +46,7 @@ class LayerCounts:
         counts: Potentials in each bin, int64 [bins]; their sum is the number of potentials.
         near: Potentials with |v / v_th - 1| below the margin, 0.2 unless another is given.
         active: Potentials at which the layer's surrogate is > 0, so that a gradient can pass.
-        spikes: Spikes.
+        spikes: Spikes, before the gate of a neuron with stochastic gates (StoG).
     """
 
     counts: NDArray[np.int64]
@@ -79,7 +79,7 @@ class LayerCounts:
 
     @property
     def firing_rate(self) -> float:
-        """Spikes per neuron and step, in [0, 1]."""
+        """Spikes per neuron and step, in [0, 1], before a stochastic gate."""
         return self.spikes / self.potentials
 
 
@@ -117,7 +117,7 @@ class MembraneHistogram:
 
     @property
     def firing_rate(self) -> float:
-        """Spikes per neuron and step, over all layers."""
+        """Spikes per neuron and step, over all layers, before a stochastic gate."""
         return self.pooled.firing_rate
 
     def save(self, path: str | Path) -> None:

@@ -143,7 +143,7 @@ class Potentials:
             counts=(each("counts"), [*by_step, "bin"], "potentials", "a bin's axis is its start"),
             near_count=(each("near"), by_step, "potentials", inside),
             active=(each("active"), by_step, "potentials", "surrogate > 0"),
-            spikes=(each("spikes"), by_step, "spikes", "spikes of all images"),
+            spikes=(each("spikes"), by_step, "spikes", "spikes of all images, before a gate"),
             near_by_image=(near[..., -1], ["input", "image"], "potentials", inside),
             size=(size, ["layers"], "potentials an image", "neurons times steps"),
             **share_quantities(
@@ -183,10 +183,11 @@ class Potentials:
         caption = (
             f"Near: within {setting_of(found, 'margin')} v_th of the threshold. {HOW}. Change of "
             "clean: of the share near the threshold, from the first network. The columns after it "
-            "are of the clean images."
+            "are of the clean images. Threshold crossings are the spikes of a neuron by step, "
+            "before the gate where it has a stochastic one."
         )
         head = ("Network", "Layer", "Near, clean", "Near, attacked", "Change of clean")
-        return Table((*head, "Surrogate > 0", "Firing rate", "Potentials"), rows, caption)
+        return Table((*head, "Surrogate > 0", "Threshold crossings", "Potentials"), rows, caption)
 
     @staticmethod
     def plots(found: Mapping[str, Measurement]) -> list[Plot]:

@@ -159,7 +159,14 @@ def _all(page: Page) -> Iterator[FlatTable]:
 
 
 def _membranes(page: Page) -> FlatTable:
-    head = ("Network", "Layer", "Near the threshold", "Surrogate > 0", "Firing rate", "Potentials")
+    head = (
+        "Network",
+        "Layer",
+        "Near the threshold",
+        "Surrogate > 0",
+        "Threshold crossings",
+        "Potentials",
+    )
     rows = []
     for network in page.networks:
         if network.membrane is not None:
