@@ -26,7 +26,7 @@ from spikeguard.auditing.subject import Budget, Provenance
 from spikeguard.auditing.tolerances import looks
 from spikeguard.auditing.unfinished import UnfinishedAudit
 from spikeguard.auditing.worst_case import measure, require_same_images
-from spikeguard.data.images import ImageSet, as_image_set
+from spikeguard.data.images import ImageSet, as_image_set, few_classes
 from spikeguard.evaluation.identity import identity_of
 from spikeguard.evaluation.result import Evaluation
 from spikeguard.neurons.surrogate import Surrogate
@@ -147,6 +147,8 @@ def audit(
     sizes = looks(limit, len(images))
     x, y = images.batch(slice(max(sizes[-1], _WIDE)))
     require_ball_in_box(threat, x[:limit])
+    if lacking := few_classes(images, limit):
+        warn([f"audit: {lacking}."])
     if check:
         with suppress(AttackError):  # G27 judges numbers that are not finite
             warn(quick_check(model, x[:limit], y[:limit]))

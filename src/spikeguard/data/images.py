@@ -30,6 +30,7 @@ __all__ = [
     "Splits",
     "as_image_set",
     "content",
+    "few_classes",
     "mixed_order",
     "require_validation",
     "split_validation",
@@ -335,15 +336,48 @@ def stratified_order(labels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def mixed_order(images: ImageSet) -> ImageSet:
-    """Return images sorted by class in a fixed order whose prefixes have all class proportions.
+    """Return images grouped by class in a fixed order whose prefixes have all class proportions.
 
-    "The first 100 images" would otherwise be of one class. Images in another order stay as they
-    are.
+    "The first 100 images" would otherwise be of one class. The classes may follow each other in any
+    order. Images that are not grouped stay as they are.
+    """
+    if not _grouped(images.labels):
+        return images
+    return images.subset(stratified_order(images.labels, stream(0, "order")))
+
+
+def few_classes(images: ImageSet, limit: int) -> str:
+    """Return a warning if the first images of a set grouped by class lack classes, else "".
+
+    Args:
+        images: The whole set.
+        limit: Number of images that are used, the first ones.
     """
     labels = images.labels
-    if bool((labels[1:] < labels[:-1]).any()) or int(labels[0]) == int(labels[-1]):
-        return images
-    return images.subset(stratified_order(labels, stream(0, "order")))
+    if limit >= len(labels) or not _grouped(labels):
+        return ""
+    some, whole = map(_distinct, (labels[:limit], labels))
+    if some == whole:
+        return ""
+    return (
+        f"the images are grouped by class, and the first {limit} are of {some} of {whole} classes: "
+        "the accuracy is not that of the whole set; shuffle images and labels together"
+    )
+
+
+def _distinct(labels: Tensor) -> int:
+    return int((labels.bincount() > 0).sum())
+
+
+def _grouped(labels: Tensor) -> bool:
+    """Whether the images of every class are next to each other, and there are several classes."""
+    if len(labels) == 0:
+        return False
+    changes = int((labels[1:] != labels[:-1]).sum())
+    if changes == 0 or changes != _distinct(labels) - 1:
+        return False
+    ascending = bool((labels[1:] >= labels[:-1]).all())
+    return ascending or changes < len(labels) - 1  # one image of each class is no group
 
 
 def _positions(index: Tensor | Sequence[int] | slice, device: torch.device) -> Tensor | slice:

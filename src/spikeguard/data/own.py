@@ -87,7 +87,8 @@ class OwnData:
             raise ValueError(
                 f"{where}: has no test images; add x_test and y_test, or a folder test."
             )
-        return EvaluationImages(mixed_order(test), self.val)
+        val = None if self.val is None else mixed_order(self.val)
+        return EvaluationImages(mixed_order(test), val)
 
     def for_training(self, where: str) -> tuple[ImageSet, ImageSet | None, ImageSet | None]:
         """Return training, validation and test images; images without parts are all for training.

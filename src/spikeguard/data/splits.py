@@ -42,6 +42,8 @@ def make_splits(
         test: Test images. Left out, ``test_fraction`` of ``train`` is set aside for them, with the
             class proportions of all and the same choice for every seed.
         val: Validation images. Left out, ``val_fraction`` of the training images is set aside.
+            Images grouped by class get a fixed order that mixes the classes, as those set aside
+            for testing do; ``test`` stays as it is.
         val_fraction: Share of the training images for validation, in [0, 1); 0 for none.
         test_fraction: Share of all images for testing, in (0, 1).
         seed: Seed of the choice of validation images.
@@ -74,6 +76,7 @@ def make_splits(
         )
     if val is None and val_fraction != 0:
         train, val = split_validation(train, val_fraction, seed)
+    val = None if val is None else mixed_order(val)
     mean, std = UNSCALED[train.shape[0]] if isinstance(train, EventSet) else statistics(train)
     if isinstance(augment, Sequence):
         augment = augmentation_named(augment)

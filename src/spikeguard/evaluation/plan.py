@@ -21,7 +21,7 @@ from spikeguard.attacks.model_access import (
 from spikeguard.attacks.searches.converging import Converging
 from spikeguard.attacks.suitability import require_threats
 from spikeguard.attacks.threat import peak_of, require_ball_in_box
-from spikeguard.data.images import ImageSet, as_image_set
+from spikeguard.data.images import ImageSet, as_image_set, few_classes
 from spikeguard.encoders.input_space import require_same_kind, space_of
 from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.progress import ProgressMeter
@@ -34,6 +34,7 @@ from spikeguard.evaluation.shard_runner import (
     search_state_path,
 )
 from spikeguard.evaluation.shard_store import open_shard_store, read_shard, stored_shard_size
+from spikeguard.preflight.quick import warn
 from spikeguard.storage.atomic_files import write_npz
 from spikeguard.system.progress import ProgressCallback
 
@@ -158,6 +159,8 @@ def plan_evaluation(
     for attack in list(attacks.values())[:1]:
         require_ball_in_box(attack.threat, images.batch(slice(1))[0])
     n = len(images) if options.limit is None else min(options.limit, len(images))
+    if lacking := few_classes(images, n):
+        warn([f"evaluate: {lacking}."], stacklevel=3)
     settings = {name: describe(attack) for name, attack in attacks.items()}
     stochastic = is_stochastic(model)
     if options.draws is None:
