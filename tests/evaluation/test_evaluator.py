@@ -441,7 +441,7 @@ def test_the_files_have_the_documented_layout(images, tmp_path):
     assert set(card) == {
         *("samples", "seed", "stochastic", "draws", "threat", "clean", "attacks"),
         *("worst_case", "zero_gradient", "unmoved", "suite", "cascade", "precision"),
-        *("activity", "files", "checksum"),
+        *("activity", "classes", "files", "checksum"),
     }
     assert set(card["clean"]) == set(card["worst_case"]) == score
     assert set(card["attacks"]["pgd"]) == {*score, "settings", "seconds"}

@@ -74,6 +74,7 @@ class Evaluation:
             samples ``attacked``, and sums over them such as ``soft`` and ``hard`` successes.
         activity: Spikes and synaptic operations of an image, from the first clean images; None for
             a network where they cannot be counted, or for a result of an older version.
+        classes: Number of classes K of the logits; None for a result of an older version.
         identity: What a stored result was made with, see ``identity_of``; None for a result that
             was not read from a file, or was stored without it by an older version.
     """
@@ -96,6 +97,7 @@ class Evaluation:
     search: dict[str, Any] | None = None
     records: dict[str, dict[str, float]] = field(default_factory=dict)
     activity: ActivityCost | None = None
+    classes: int | None = None
     identity: dict[str, Any] | None = None
 
     @property
@@ -132,9 +134,12 @@ class Evaluation:
 
     @property
     def warning(self) -> str:
-        """States that the clean accuracy is no better than guessing; empty if it is better."""
+        """States that the clean accuracy is no better than guessing; empty if it is better.
+
+        A guess is one of ``classes``; of an older result, one of 0 to the largest label.
+        """
         right = float(self.outcomes["clean"].sum())
-        return guesses(right, self.samples, int(self.labels.max()) + 1)
+        return guesses(right, self.samples, self.classes or int(self.labels.max()) + 1)
 
     def table(self) -> str:
         """Return an aligned plain-text table, with warnings below it."""
@@ -229,6 +234,7 @@ class Evaluation:
             **({} if self.search is None else {"search": self.search}),
             **({"records": self.records} if self.records else {}),
             **({} if self.activity is None else {"activity": self.activity.to_dict()}),
+            **({} if self.classes is None else {"classes": self.classes}),
         }
 
     def to_frame(self) -> pandas.DataFrame:
@@ -300,6 +306,7 @@ class Evaluation:
                 search=card.get("search"),
                 records=card.get("records", {}),
                 activity=ActivityCost.from_dict(card["activity"]) if "activity" in card else None,
+                classes=card.get("classes"),
                 zero=arrays.get("zero_gradient"),
                 identity=card.get(IDENTITY),
             )
