@@ -94,7 +94,10 @@ def test_a_container_runs_the_command(capsys):
         (["--", "attack", "RUN", "--suite", "qiuck"], "unknown suite 'qiuck'"),
         (["--", "attack", "RUN", "--eps", "8"], "8"),
         (["--", "trian", "demo/at"], "Did you mean 'train'?"),
-        (["--", "sweep", "demo/at", "neuron.v_thh=1,2"], "Did you mean 'v_th'?"),
+        (
+            ["--", "sweep", "demo/at", "neuron.v_thh=1,2", "--maximise", "accuracy"],
+            "Did you mean 'v_th'?",
+        ),
         ([], "no command; write '-- COMMAND ...'"),
         (["--array", "2", "--", "train", "demo/at"], "--array: for attack, sweep and map"),
         (["--tasks", "2", "--", "audit", "RUN"], "audit runs in one process"),
@@ -111,6 +114,51 @@ def test_what_is_wrong_is_one_line_and_nothing_is_printed(words, line, trained, 
     shown = capsys.readouterr()
     assert shown.out == "" and line in shown.err and len(shown.err.splitlines()) == 1
     assert shown.err.startswith("spikeguard launch: ")
+
+
+PLANE = ["--x", "neuron.tau=1.1:2:2", "--y", "neuron.v_th=.5,1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("audit RUN --eps 7", "7"),
+        ("audit RUN --weights x.pt", "--weights goes with --model"),
+        ("audit RUN --protocol x", "--protocol and --printed-n describe --printed"),
+        ("audit RUN --printed 50", "the number of images is missing"),
+        ("audit RUN --max-gap 101", "--max-gap: a number in [0, 100]"),
+        ("audit RUN --seed -1", "--seed: a whole number >= 0"),
+        ("audit RUN --limit 0", "limit"),
+        ("audit RUN --attack pgd2O", "pgd2O"),
+        ("attack RUN --weights x.pt", "--weights goes with --model"),
+        ("attack RUN --out x", "--out goes with --model or --data"),
+        ("attack RUN --data miss.npz --T 4", "with other steps or on other data, got both"),
+        ("attack RUN --suite quick --tune", "tune"),
+        ("map demo/vanilla PLANE --robust nosuch@0.1", "unknown suite 'nosuch'"),
+        ("map demo/vanilla PLANE --steps 0", "--steps: optimiser steps of a cell, >= 1, got 0"),
+        ("map demo/vanilla PLANE --seeds 1,1", "--seeds: whole numbers >= 0, none twice"),
+        ("map demo/vanilla PLANE --jobs 0", "--jobs counts processes, >= 1, got 0"),
+        ("sweep demo/vanilla neuron.v_th=.5,1", "name a metric to --maximise or --minimise"),
+        ("sweep demo/vanilla neuron.v_th=.5,1 --maximise accuracy --trials 0", "--trials counts"),
+        ("sweep demo/vanilla neuron.v_th=.5,1 --maximise robust:no@0.1", "unknown suite 'no'"),
+        ("sweep demo/vanilla neuron.v_th=.5,1 --maximise accuracy --budget 9", "--budget: a time"),
+    ],
+)
+def test_a_command_is_rejected_with_the_line_that_it_prints_itself(words, line, trained, capsys):
+    given = [
+        word
+        for part in words.split()
+        for word in (PLANE if part == "PLANE" else [str(trained) if part == "RUN" else part])
+    ]
+    capsys.readouterr()
+    assert main(given) == 2
+    alone = capsys.readouterr().err.removeprefix(f"spikeguard {given[0]}: ")
+    assert line in alone
+    starters = [["slurm"], ["torchrun"]] if given[0] == "attack" else [["slurm"]]
+    for starter in starters:
+        assert main(["launch", *starter, "--", *given]) == 2
+        shown = capsys.readouterr()
+        assert (shown.out, shown.err) == ("", f"spikeguard launch: {alone}")
 
 
 def test_without_a_cluster_submitting_is_one_line(capsys, monkeypatch, tmp_path):

@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from json import dumps
 from typing import TYPE_CHECKING, Any
 
-from spikeguard.cli.console import allowed_plugins, numbers, words
+from spikeguard.cli.console import allowed_plugins
 from spikeguard.config.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from spikeguard.config.plugins import Plugins
+    from spikeguard.config.schema import EvaluateSection
 
 __all__ = ["SHARED", "WORKERS", "require_valid"]
 
@@ -22,6 +25,9 @@ Options = Mapping[str, Any]
 
 def require_valid(command: Sequence[str]) -> None:
     """Check names, options, recipe, run folder and suites; write nothing and train nothing.
+
+    The run folder need not be finished, and the images, weights and factory that an attack or audit
+    names are not read: they may be made before the command runs.
 
     Args:
         command: The words after ``spikeguard``.
@@ -58,63 +64,60 @@ def _build(given: Options, changes: Sequence[str], plugins: Plugins | None = Non
 
 
 def _attack(given: Options) -> None:
-    from spikeguard.cli.commands.attack import require_one, require_suites
-    from spikeguard.cli.threat_option import parsed_threats
-    from spikeguard.config.schema import EvaluateSection, load_recipe
-    from spikeguard.storage.run_folder import RECIPE, no_such_run
+    from spikeguard.cli.commands.attack import asked_of, require_suites
+    from spikeguard.config.builder import require_tunable
 
-    run, plugins = given["run"], allowed_plugins(given["plugin"], given["data"])
-    require_one(run, given["model"], {})
-    plan = EvaluateSection()
-    if run is not None:
-        if not run.is_dir():
-            raise ConfigError(no_such_run(run))
-        plan = load_recipe(run / RECIPE, plugins=plugins).evaluate
-    lines = parsed_threats(given["threat"], given["eps"], given["norm"])
-    suite, attack = given["suite"], given["attack"]
-    changes = {
-        "suite": words(suite) if suite else [] if attack else None,
-        "attacks": attack if attack else [] if suite else None,
-        "eps": [lines[0][1]] if lines else numbers("--eps", given["eps"]) if given["eps"] else None,
-        "norm": lines[0][0] if lines else given["norm"],
-    }
-    same = {name: given[name] for name in ("limit", "eot", "cascade", "precision", "tune", "seed")}
-    plan = plan.changed(**changes, **same)
-    for each in [plan.changed(norm=n, eps=[radius]) for n, radius in lines] or [plan]:
-        require_suites(each, plugins)
+    asked = asked_of(**given)
+    plan = _plan_of(given["run"], asked.plugins).changed(**asked.changes)
+    for each in asked.plans(plan):
+        require_suites(each, asked.plugins)
+    if given["tune"]:
+        require_tunable(plan)
 
 
 def _audit(given: Options) -> None:
-    from spikeguard.cli.commands.attack import require_one
-    from spikeguard.storage.run_folder import no_such_run
+    from spikeguard.attacks.threat_names import threat_of
+    from spikeguard.cli.commands.audit import asked_of
+    from spikeguard.runs.run import named_attack
 
-    require_one(given["run"], given["model"], {})
-    if given["run"] is not None and not given["run"].is_dir():
-        raise ConfigError(no_such_run(given["run"]))
+    asked = asked_of(**given)
+    plan = _plan_of(given["run"], asked.plugins)
+    norm, eps = given["norm"], asked.radius
+    if given["run"] is not None and given["data"] is None:
+        plan = plan.changed(eps=eps, limit=given["limit"], norm=norm)
+        norm, eps = plan.norm, max(plan.eps)
+    own = "linf" if given["run"] is None else plan.norm
+    threat = threat_of(norm or own, max(plan.eps) if eps is None else eps)
+    if given["attack"] is not None:
+        named_attack(given["attack"], threat, asked.plugins)
+
+
+def _plan_of(run: Path | None, plugins: Plugins) -> EvaluateSection:
+    """Return the evaluate section of a run's recipe; the default one without a run."""
+    from spikeguard.config.schema import EvaluateSection, load_recipe
+    from spikeguard.storage.run_folder import RECIPE, no_such_run
+
+    if run is None:
+        return EvaluateSection()
+    if not run.is_dir():
+        raise ConfigError(no_such_run(run))
+    return load_recipe(run / RECIPE, plugins=plugins).evaluate
 
 
 def _sweep(given: Options) -> None:
-    from spikeguard.cli.commands.sweep import fields_of, seconds_of
-    from spikeguard.sweeps.metrics import parse_metric
-    from spikeguard.sweeps.space import changes_of
+    from spikeguard.cli.commands.sweep import sweep_of
+    from spikeguard.sweeps.engine import require_runnable
 
-    changes, dimensions = fields_of(given["fields"])
-    changes += changes_of({each.field: each.values[0] for each in dimensions})
-    _build(given, changes)
-    for name in ("maximise", "minimise", "measure"):
-        for text in words(given[name] or []):
-            parse_metric(text)
-    seconds_of(given["budget"])
+    found, _ = sweep_of(**given)
+    require_runnable(found, given["jobs"])
 
 
 def _map(given: Options) -> None:
-    from spikeguard.cli.commands.sweep import seconds_of
-    from spikeguard.sweeps.space import changes_of, parse_dimension
+    from spikeguard.cli.commands.map import map_of
+    from spikeguard.sweeps.engine import require_runnable
 
-    plane = [parse_dimension(given[name]) for name in ("x", "y")]
-    changes = [*given["changes"], *changes_of({each.field: each.values[0] for each in plane})]
-    _build(given, changes)
-    seconds_of(given["budget"])
+    found, _ = map_of(**given)
+    require_runnable(found.sweep, given["jobs"])
 
 
 _CHECKS: dict[str, Callable[[Options], None]] = {

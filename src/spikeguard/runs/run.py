@@ -319,19 +319,31 @@ def attack_to_audit(
         plugins: Packages from which the attack may be imported.
     """
     from spikeguard.attacks.model_access import DEFAULT_EOT, is_stochastic
-    from spikeguard.attacks.threat_names import norm_of
     from spikeguard.auditing.auditor import require_suitable
 
     if name is None:
         return None
-    eot = DEFAULT_EOT if is_stochastic(model) else 1
+    attack = named_attack(name, threat, plugins, DEFAULT_EOT if is_stochastic(model) else 1)
+    require_suitable(name, attack, model)
+    return attack
+
+
+def named_attack(name: str, threat: Threat, plugins: Plugins, eot: int = 1) -> Attack:
+    """Return the attack of a name in a suite, an attack line, or ``package.module:Attack``.
+
+    Args:
+        name: The name.
+        threat: The set the adversary may use.
+        plugins: Packages from which the attack may be imported.
+        eot: Gradients averaged in every attack step.
+    """
+    from spikeguard.attacks.threat_names import norm_of
+
     build = build_suite if is_reference(name) else build_attack
     found = build(
         name, eps=threat.eps, norm=norm_of(threat), eot=eot, where="--attack", plugins=plugins
     )
-    attack = next(iter(found.values()))
-    require_suitable(name, attack, model)
-    return attack
+    return next(iter(found.values()))
 
 
 def require_finished(path: Path) -> Path:

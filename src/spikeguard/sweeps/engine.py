@@ -26,7 +26,7 @@ from spikeguard.system.durations import duration
 from spikeguard.system.processes import one_thread
 from spikeguard.system.progress import TaskProgressCallback
 
-__all__ = ["Sweep", "sweep"]
+__all__ = ["Sweep", "require_runnable", "sweep"]
 
 TABLE = "sweep.json"
 _POLL = 0.5  # seconds between two looks at the queue
@@ -183,13 +183,9 @@ def sweep(
             budget is too short for one point, before anything is written; or if the folder or the
             database holds another sweep.
     """
-    if jobs < 1:
-        raise ConfigError(f"--jobs counts processes, >= 1, got {jobs}.")
+    metrics = require_runnable(of, jobs)
     if points is None:
         points = grid(of.dimensions) if of.sampler == "grid" else []
-    metrics = [*of.objectives, *_further(of)]
-    compared = [parse_metric("val_accuracy")] if of.prune else []
-    require_points(of.plan, of.dimensions, [*metrics, *compared])
     require_database(of.storage)
     until = None if seconds is None else time.time() + seconds
     _say_cost(of, len(points) or of.size, metrics, jobs, seconds, announce)
@@ -202,6 +198,21 @@ def sweep(
     found = outcome(state, [each.field for each in of.dimensions], of.signs)
     write_json(of.plan.folder / TABLE, sealed({"sweep": of.to_dict(), **found.to_dict()}))
     return found
+
+
+def require_runnable(of: Sweep, jobs: int = 1) -> list[Metric]:
+    """Reject a sweep that could not start, and return its metrics; nothing is trained or written.
+
+    Raises:
+        ConfigError: If ``jobs`` is below 1, a point is rejected by the recipe, data are missing, or
+            a metric cannot be measured.
+    """
+    if jobs < 1:
+        raise ConfigError(f"--jobs counts processes, >= 1, got {jobs}.")
+    metrics = [*of.objectives, *_further(of)]
+    compared = [parse_metric("val_accuracy")] if of.prune else []
+    require_points(of.plan, of.dimensions, [*metrics, *compared])
+    return metrics
 
 
 def _further(of: Sweep) -> list[Metric]:

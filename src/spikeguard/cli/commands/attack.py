@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from spikeguard.evaluation.rescoring import Rescored
     from spikeguard.runs.transfer import StoredInputs
 
-__all__ = ["attack", "require_one", "require_suites"]
+__all__ = ["Asked", "asked_of", "attack", "require_one", "require_suites"]
 
 Repeated = Annotated[
     list[str] | None,
@@ -131,32 +131,36 @@ def attack(
             or with commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
-    from spikeguard.cli.threat_option import parsed_threats, threat_text
+    from spikeguard.cli.threat_option import threat_text
     from spikeguard.config.builder import require_tunable
     from spikeguard.config.schema import EvaluateSection
     from spikeguard.runs.attack_results import evaluate_once, rescore_once
     from spikeguard.storage.run_folder import ATTACKS
 
     only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
-    apart = data is not None or T is not None  # the results of RUN have a folder of their own
-    own = {**only, "T": None, "out": None if apart else out}
-    require_one(run, model, own)
-    if run is not None and T is not None and data is not None:
-        raise ConfigError("--T: a run is attacked with other steps or on other data, got both.")
-    lines = parsed_threats(threat, eps, norm)
-    changes = {
-        "suite": words(suite) if suite else [] if attack else None,
-        "attacks": attack if attack else [] if suite else None,
-        "eps": [lines[0][1]] if lines else numbers("--eps", eps) if eps else None,
-        "norm": lines[0][0] if lines else norm,
-        "limit": limit,
-        "eot": eot,
-        "cascade": cascade,
-        "precision": precision,
-        "tune": tune,
-        "seed": seed,
-    }
-    plugins = allowed_plugins(plugin, data)
+    wanted = asked_of(
+        run=run,
+        model=model,
+        weights=weights,
+        T=T,
+        framework=framework,
+        readout=readout,
+        data=data,
+        out=out,
+        suite=suite,
+        attack=attack,
+        eps=eps,
+        norm=norm,
+        threat=threat,
+        plugin=plugin,
+        limit=limit,
+        eot=eot,
+        cascade=cascade,
+        precision=precision,
+        tune=tune,
+        seed=seed,
+    )
+    changes, plugins = wanted.changes, wanted.plugins
     if run is not None:
         subject = _of_run(run, data_root, plugins, changes, data, T, out, device)
     else:
@@ -167,7 +171,7 @@ def attack(
         require_suites(asked, plugins)  # before anything is written
         _stored(transfer, changes, asked, plugins)
         subject = _of_foreign_model(model, options, changes)
-    plans = [subject.plan.changed(norm=n, eps=[radius]) for n, radius in lines] or [subject.plan]
+    plans = wanted.plans(subject.plan)
     for each in plans:
         require_suites(each, plugins)  # all of them, before the first runs
     inputs = [_stored(transfer, changes, each, plugins) for each in plans]
@@ -224,6 +228,67 @@ def attack(
     if json:
         write_result("attack", {"folder": folder, "results": results})
     return 0 if agreed else 1
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of an attack, read and checked.
+
+    Attributes:
+        changes: Changes to the evaluate section of the recipe; None changes nothing.
+        threats: Norm and radius of each threat set that was given in one line.
+        plugins: Packages from which parts may be imported.
+    """
+
+    changes: dict[str, object]
+    threats: Sequence[tuple[str, float]]
+    plugins: Plugins
+
+    def plans(self, plan: EvaluateSection) -> list[EvaluateSection]:
+        """Return a changed plan for each threat set that was given in one line, or the plan."""
+        return [plan.changed(norm=n, eps=[radius]) for n, radius in self.threats] or [plan]
+
+
+def asked_of(
+    *,
+    run: Path | None,
+    model: str | None,
+    weights: Path | None,
+    T: int | None,
+    framework: str | None,
+    readout: str | None,
+    data: str | None,
+    out: Path | None,
+    suite: Sequence[str] | None,
+    attack: Sequence[str] | None,
+    eps: Sequence[str] | None,
+    norm: str | None,
+    threat: Sequence[str] | None,
+    plugin: Sequence[str] | None,
+    **more: object,
+) -> Asked:
+    """Read the options of :func:`attack` that say what is attacked, and how.
+
+    Raises:
+        ConfigError: If an option is wrong, or they do not fit together.
+    """
+    from spikeguard.cli.threat_option import parsed_threats
+
+    apart = data is not None or T is not None  # the results of RUN have a folder of their own
+    own = {"weights": weights, "framework": framework, "readout": readout}
+    require_one(run, model, {**own, "out": None if apart else out})
+    if run is not None and T is not None and data is not None:
+        raise ConfigError("--T: a run is attacked with other steps or on other data, got both.")
+    lines = parsed_threats(threat, eps, norm)
+    same = ("limit", "eot", "cascade", "precision", "tune", "seed")
+    changes: dict[str, object] = {
+        "suite": words(suite) if suite else [] if attack else None,
+        "attacks": attack if attack else [] if suite else None,
+        "eps": [lines[0][1]] if lines else numbers("--eps", eps) if eps else None,
+        "norm": lines[0][0] if lines else norm,
+        **{name: more[name] for name in same},
+    }
+    return Asked(changes, lines, allowed_plugins(plugin, data))
 
 
 def _run_together(

@@ -6,7 +6,8 @@ is open; the first that applies. With ``--min-robust``, 6: the bound is below th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from spikeguard.auditing.findings import Verdict
     from spikeguard.auditing.numbers import Claim
     from spikeguard.auditing.subject import Budget
+    from spikeguard.config.plugins import Plugins
     from spikeguard.neurons.surrogate import Surrogate
     from spikeguard.runs.foreign_model import ForeignSubject
 
-__all__ = ["audit"]
+__all__ = ["Asked", "asked_of", "audit"]
 
 
 class _Judged(TypedDict):
@@ -34,6 +36,23 @@ class _Judged(TypedDict):
 
     printed: Claim | None
     max_gap: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of an audit, read and checked.
+
+    Attributes:
+        judged: What describes the printed number.
+        least: The bound below which the exit code is 6, in [0, 1]; or None.
+        radius: Radius of the threat set; None for the recipe's.
+        plugins: Packages from which parts may be imported.
+    """
+
+    judged: _Judged
+    least: float | None
+    radius: float | None
+    plugins: Plugins
 
 
 @first_rank_only
@@ -109,16 +128,26 @@ def audit(
     from spikeguard.storage.run_folder import AUDIT
 
     only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
-    require_one(run, model, {**only, "out": None if data else out})
-    judged: _Judged = {
-        "printed": _claim(printed, protocol, printed_n, attack),
-        "max_gap": _share("--max-gap", max_gap),
-    }
-    least = None if min_robust is None else _share("--min-robust", min_robust)
-    radius = _radius(eps) if eps else None
-    if seed is not None and seed < 0:
-        raise ConfigError(f"--seed: a whole number >= 0, got {seed}.")
-    plugins = allowed_plugins(plugin, data)
+    asked = asked_of(
+        run=run,
+        model=model,
+        weights=weights,
+        T=T,
+        framework=framework,
+        readout=readout,
+        data=data,
+        out=out,
+        eps=eps,
+        attack=attack,
+        seed=seed,
+        printed=printed,
+        protocol=protocol,
+        printed_n=printed_n,
+        max_gap=max_gap,
+        min_robust=min_robust,
+        plugin=plugin,
+    )
+    judged, radius, plugins = asked.judged, asked.radius, asked.plugins
     budget: Budget = "quick" if quick else "full"
     ball: tuple[str | None, float | None] = (norm, radius)
     if run is None:
@@ -159,7 +188,47 @@ def audit(
             loaded.membrane()
         path = run / AUDIT
     _show(verdict, path, json)
-    return _exit_code(verdict, strict, least)
+    return _exit_code(verdict, strict, asked.least)
+
+
+def asked_of(
+    *,
+    run: Path | None,
+    model: str | None,
+    weights: Path | None,
+    T: int | None,
+    framework: str | None,
+    readout: str | None,
+    data: str | None,
+    out: Path | None,
+    eps: str | None,
+    attack: str | None,
+    seed: int | None,
+    printed: float | None,
+    protocol: str | None,
+    printed_n: int | None,
+    max_gap: float,
+    min_robust: float | None,
+    plugin: Sequence[str] | None,
+    **_: object,
+) -> Asked:
+    """Read the options of :func:`audit` that say what is audited, and how it is judged.
+
+    Raises:
+        ConfigError: If an option is wrong, or they do not fit together.
+        ValueError: If the printed number or its protocol is wrong.
+    """
+    only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
+    require_one(run, model, {**only, "out": None if data else out})
+    judged: _Judged = {
+        "printed": _claim(printed, protocol, printed_n, attack),
+        "max_gap": _share("--max-gap", max_gap),
+    }
+    least = None if min_robust is None else _share("--min-robust", min_robust)
+    radius = _radius(eps) if eps else None
+    if seed is not None and seed < 0:
+        raise ConfigError(f"--seed: a whole number >= 0, got {seed}.")
+    return Asked(judged, least, radius, allowed_plugins(plugin, data))
 
 
 def _radius(text: str) -> float:

@@ -18,7 +18,7 @@ from spikeguard.cli.options import Plugin, Repeated
 if TYPE_CHECKING:
     from spikeguard.maps.operational_map import MapResult, OperationalMap
 
-__all__ = ["compare", "map_"]
+__all__ = ["compare", "map_", "map_of"]
 
 STEPS = 1000
 
@@ -75,11 +75,66 @@ def map_(
             commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
+    from spikeguard.cli.console import note, progress_board
+    from spikeguard.maps.operational_map import draw_map
+
+    of, seconds = map_of(
+        recipe=recipe,
+        changes=changes,
+        x=x,
+        y=y,
+        seeds=seeds,
+        steps=steps,
+        robust=robust,
+        robust_images=robust_images,
+        budget=budget,
+        storage=storage,
+        out=out,
+        plugin=plugin,
+        data_root=data_root,
+    )
+    with progress_board() as board:
+        found = draw_map(
+            of,
+            jobs=jobs,
+            seconds=seconds,
+            retry_failed=retry_failed,
+            progress=board,
+            announce=note,
+        )
+    _show(of, found, [each.text.removeprefix("robust:") for each in of.plan.robust])
+    if json:
+        write_result("map", {"folder": of.plan.folder, **vars(found)})
+    return 1 if found.failed else 0
+
+
+def map_of(
+    *,
+    recipe: str,
+    changes: Sequence[str],
+    x: str,
+    y: str,
+    seeds: Sequence[str] | None,
+    steps: int,
+    robust: Sequence[str] | None,
+    robust_images: int | None,
+    budget: str | None,
+    storage: str | None,
+    out: Path | None,
+    plugin: Sequence[str] | None,
+    data_root: Path | None,
+    **_: object,
+) -> tuple[OperationalMap, float | None]:
+    """Return the map that the options of :func:`map_` describe, and its budget in seconds.
+
+    Raises:
+        ConfigError: If an option is wrong, or they do not fit together.
+    """
     from spikeguard.cli.commands.sweep import seconds_of, seeds_of
-    from spikeguard.cli.console import allowed_plugins, note, progress_board, words
+    from spikeguard.cli.console import allowed_plugins, words
     from spikeguard.config.errors import ConfigError
     from spikeguard.config.schema import load_recipe
-    from spikeguard.maps.operational_map import OperationalMap, draw_map
+    from spikeguard.maps.operational_map import OperationalMap
     from spikeguard.maps.plan import MapPlan
     from spikeguard.sweeps.metrics import parse_metric
     from spikeguard.sweeps.space import parse_dimension
@@ -98,7 +153,7 @@ def map_(
     own = seeds_of(seeds, loaded.seed)
     plan = MapPlan(
         recipe,
-        changes,
+        tuple(changes),
         own,
         metrics,
         folder,
@@ -107,20 +162,7 @@ def map_(
         steps=steps,
         robust_images=robust_images,
     )
-    of = OperationalMap(plan, first, second, storage)
-    with progress_board() as board:
-        found = draw_map(
-            of,
-            jobs=jobs,
-            seconds=seconds_of(budget),
-            retry_failed=retry_failed,
-            progress=board,
-            announce=note,
-        )
-    _show(of, found, under)
-    if json:
-        write_result("map", {"folder": folder, **vars(found)})
-    return 1 if found.failed else 0
+    return OperationalMap(plan, first, second, storage), seconds_of(budget)
 
 
 def _show(of: OperationalMap, found: MapResult, under: Sequence[str]) -> None:

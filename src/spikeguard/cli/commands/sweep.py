@@ -23,10 +23,11 @@ from spikeguard.cli.options import Repeated
 from spikeguard.config.errors import ConfigError
 
 if TYPE_CHECKING:
+    from spikeguard.sweeps.engine import Sweep
     from spikeguard.sweeps.space import Dimension
     from spikeguard.sweeps.table import Outcome
 
-__all__ = ["fields_of", "number_text", "seconds_of", "seeds_of", "sweep"]
+__all__ = ["number_text", "seconds_of", "seeds_of", "sweep", "sweep_of"]
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -86,14 +87,73 @@ def sweep(
             commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
+    from spikeguard.sweeps.engine import sweep as run
+
+    of, seconds = sweep_of(
+        recipe=recipe,
+        fields=fields,
+        maximise=maximise,
+        minimise=minimise,
+        measure=measure,
+        sampler=sampler,
+        trials=trials,
+        prune=prune,
+        seeds=seeds,
+        budget=budget,
+        storage=storage,
+        seed=seed,
+        out=out,
+        plugin=plugin,
+        data_root=data_root,
+    )
+    folder = of.plan.folder
+    with progress_board() as board:
+        found = run(
+            of,
+            jobs=jobs,
+            seconds=seconds,
+            retry_failed=retry_failed,
+            progress=board,
+            announce=note,
+        )
+    _show(found, of.plan.metrics, folder)
+    if json:
+        records = [{**each.to_dict(), "seconds": each.seconds} for each in found.records]
+        write_result("sweep", {"folder": folder, **vars(found), "records": records})
+    return 1 if found.failed else 0
+
+
+def sweep_of(
+    *,
+    recipe: str,
+    fields: Sequence[str],
+    maximise: Sequence[str] | None,
+    minimise: Sequence[str] | None,
+    measure: Sequence[str] | None,
+    sampler: str | None,
+    trials: int | None,
+    prune: bool,
+    seeds: Sequence[str] | None,
+    budget: str | None,
+    storage: str | None,
+    seed: int,
+    out: Path | None,
+    plugin: Sequence[str] | None,
+    data_root: Path | None,
+    **_: object,
+) -> tuple[Sweep, float | None]:
+    """Return the sweep that the options of :func:`sweep` describe, and its budget in seconds.
+
+    Raises:
+        ConfigError: If an option is wrong, or they do not fit together.
+    """
     from spikeguard.config.schema import load_recipe
     from spikeguard.sweeps.engine import Sweep
-    from spikeguard.sweeps.engine import sweep as run
     from spikeguard.sweeps.metrics import parse_metric
     from spikeguard.sweeps.trial import Plan
 
     plugins = allowed_plugins(plugin)
-    changes, dimensions = fields_of(fields)
+    changes, dimensions = _fields_of(fields)
     best, least, more = (words(given or []) for given in (maximise, minimise, measure))
     metrics = {text: parse_metric(text) for text in dict.fromkeys([*best, *least, *more])}
     loaded = load_recipe(recipe, changes, plugins=plugins)
@@ -118,21 +178,7 @@ def sweep(
         seed=seed,
         prune=prune,
     )
-    seconds = seconds_of(budget)
-    with progress_board() as board:
-        found = run(
-            of,
-            jobs=jobs,
-            seconds=seconds,
-            retry_failed=retry_failed,
-            progress=board,
-            announce=note,
-        )
-    _show(found, of.plan.metrics, folder)
-    if json:
-        records = [{**each.to_dict(), "seconds": each.seconds} for each in found.records]
-        write_result("sweep", {"folder": folder, **vars(found), "records": records})
-    return 1 if found.failed else 0
+    return of, seconds_of(budget)
 
 
 def seconds_of(text: str | None) -> float | None:
@@ -149,7 +195,7 @@ def seconds_of(text: str | None) -> float | None:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def fields_of(fields: Sequence[str]) -> tuple[list[str], tuple[Dimension, ...]]:
+def _fields_of(fields: Sequence[str]) -> tuple[list[str], tuple[Dimension, ...]]:
     """Return the changes to the recipe, and the fields that vary."""
     from spikeguard.sweeps.space import changes_of, parse_dimension
 
