@@ -7,6 +7,7 @@ import pytest
 
 from spikeguard.cli.entry import main
 from spikeguard.export.importer import load_nir
+from spikeguard.export.nir_file import facts_of, read_nir
 from spikeguard.runs.run import Run
 
 pytest.importorskip("nir", reason="nir is not installed: pip install 'spikeguard[nir]'")
@@ -37,6 +38,10 @@ def result(words, capsys):
     capsys.readouterr()
     assert main([*words, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
+
+
+def metadata(path):
+    return facts_of(read_nir(path))
 
 
 def rejected(words, capsys):
@@ -70,6 +75,20 @@ def test_the_checkpoint_is_chosen(here, capsys):
     place = here / "runs/vanilla/checkpoints"
     stored = [(place / n / "model.safetensors").read_bytes() for n in ("best", "last")]
     assert same == (stored[0] == stored[1])
+
+
+def test_a_checkpoint_other_than_the_recipes_has_a_file_of_its_own(here, capsys):
+    words = ["export", "runs/vanilla", "--to", "nir"]
+    stated = {
+        found["file"]: (found["stated"]["checkpoint"], metadata(found["file"])["checkpoint"])
+        for found in (result(words, capsys), result([*words, "--checkpoint", "last"], capsys))
+    }
+    assert stated == {
+        "runs/vanilla/export/vanilla.nir": ("best", "best"),
+        "runs/vanilla/export/vanilla-last.nir": ("last", "last"),
+    }
+    found = result([*words, "--checkpoint", "last", "--weights", "8"], capsys)
+    assert found["file"] == "runs/vanilla/export/vanilla-last-w8-tensor.nir"
 
 
 def test_the_file_is_attacked_and_gets_the_inputs_of_the_run(here, capsys):
@@ -106,6 +125,10 @@ def test_onnx(here, capsys):
     found = result(["export", "runs/vanilla", "--to", "onnx", "--out", "net.onnx"], capsys)
     assert (found["file"], found["images"]) == ("net.onnx", 12)
     assert found["logits"] < 1e-4
+    import onnx
+
+    stated = {each.key: each.value for each in onnx.load("net.onnx").metadata_props}
+    assert stated["checkpoint"] == found["stated"]["checkpoint"] == "best"
     assert "draws random numbers" in rejected(["export", "runs/tgo", "--to", "onnx"], capsys)
 
 

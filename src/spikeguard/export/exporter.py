@@ -61,6 +61,7 @@ def export_nir(
     bits: int | None = None,
     per: Per = "tensor",
     threshold_grid: float | None = None,
+    stated: Mapping[str, str] | None = None,
 ) -> Exported:
     """Write a network to a NIR file and verify the file on inputs.
 
@@ -72,6 +73,7 @@ def export_nir(
         bits: Bits of a weight, 2 to 8; None keeps float32.
         per: One quantisation step for each layer ("tensor") or output channel ("channel").
         threshold_grid: Round thresholds to multiples of this; None keeps them.
+        stated: Further facts for the metadata, such as the checkpoint of the weights.
 
     Raises:
         ExportError: If the package nir is missing, NIR cannot hold the network, or the file does
@@ -83,7 +85,7 @@ def export_nir(
     graph = folded(network)
     graph.facts |= {"spikeguard": version("spikeguard"), "dt": DT, "comparator": ">="}
     graph.facts |= {"reset": "hard", "readout": "mean over T", "noise": _stated(model, noise)}
-    graph.facts |= gradient_facts(network)
+    graph.facts |= {**gradient_facts(network), **(stated or {})}
     layers = {node.name: node.layer for node in graph.neurons()}
     mapping = compare(to_nir(graph), network, x, layers)
     small = quantised(graph, bits=bits, per=per, threshold_grid=threshold_grid)

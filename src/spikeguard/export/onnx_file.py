@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,14 @@ class ExportedOnnx:
         return f"all {self.n} predictions equal in onnxruntime; logits within {self.logits:.1e}"
 
 
-def export_onnx(model: SNN, path: str | Path, x: Tensor, *, noise: Noise = "on") -> ExportedOnnx:
+def export_onnx(
+    model: SNN,
+    path: str | Path,
+    x: Tensor,
+    *,
+    noise: Noise = "on",
+    stated: Mapping[str, str] | None = None,
+) -> ExportedOnnx:
     """Write a network to an ONNX file and verify the file with onnxruntime.
 
     The file has no state: an input "x" [B, *in_shape] with any B, an output "logits" [B, K]. Spikes
@@ -54,6 +62,7 @@ def export_onnx(model: SNN, path: str | Path, x: Tensor, *, noise: Noise = "on")
         path: The file to write or replace.
         x: Inputs on which the file is verified [n, *in_shape], n >= 2.
         noise: "off" exports a network with noisy neurons without its noise; "on" rejects it.
+        stated: Facts for the metadata of the file, such as the checkpoint of the weights.
 
     Raises:
         ExportError: If a package is missing, the network draws random numbers, or onnxruntime
@@ -72,7 +81,7 @@ def export_onnx(model: SNN, path: str | Path, x: Tensor, *, noise: Noise = "on")
         )
     path = Path(path)
     with atomic(path) as temporary:
-        temporary.write_bytes(_serialised(network, x[:2]))
+        temporary.write_bytes(_serialised(network, x[:2], stated or {}))
         with torch.no_grad(), unfused():
             wanted = network(x)
         found = _run(temporary, x)
@@ -86,7 +95,7 @@ def export_onnx(model: SNN, path: str | Path, x: Tensor, *, noise: Noise = "on")
     return ExportedOnnx(path, len(x), gap, found.argmax(1))
 
 
-def _serialised(network: nn.Module, x: Tensor) -> bytes:
+def _serialised(network: nn.Module, x: Tensor, stated: Mapping[str, str]) -> bytes:
     batch = torch.export.Dim("B", min=1)
     told = io.StringIO()  # the exporter prints its progress
     logger = logging.getLogger("torch.onnx")
@@ -118,7 +127,10 @@ def _serialised(network: nn.Module, x: Tensor) -> bytes:
     finally:
         logger.setLevel(level)
     assert program is not None
-    data: bytes = program.model_proto.SerializeToString()
+    written = program.model_proto
+    for name, value in stated.items():
+        written.metadata_props.add(key=name, value=value)
+    data: bytes = written.SerializeToString()
     return data
 
 

@@ -42,8 +42,8 @@ def export(
     Args:
         run: Run folder.
         to: Format: nir, for neuromorphic simulators and chips, or onnx.
-        out: The file; RUN/export/<run>.nir or .onnx when left out, with the quantisation in its
-            name.
+        out: The file; RUN/export/<run>.nir or .onnx when left out, with a checkpoint other than
+            the recipe's and the quantisation in its name.
         checkpoint: Weights of the best epoch or of the last; those that the run's recipe attacks
             when left out.
         noise: "off" exports a network with noisy neurons without its noise, which is another
@@ -71,26 +71,32 @@ def export(
         raise ConfigError(f"--limit: at least 2 test images, got {limit}.")
     loaded = Run.load(run, data_root=data_root, plugins=allowed_plugins(plugin))
     model = _with_checkpoint(loaded.model, run, checkpoint)
-    path = run / "export" / _name(run, to, weights, per, threshold_grid) if out is None else out
+    own = loaded.recipe.evaluate.checkpoint
+    other = checkpoint if checkpoint not in (None, own) else None
+    name = _name(run, to, other, weights, per, threshold_grid)
+    path = run / "export" / name if out is None else out
+    stated = {"checkpoint": checkpoint or own}
     if path.is_dir():
         raise ConfigError(f"--out: {path} is a folder; name a file.")
     images = loaded.data.test.subset(slice(limit))
     x, _ = images.batch(slice(None))
     if to == "onnx":
-        written = export_onnx(model, path, x, noise=noise)
+        written = export_onnx(model, path, x, noise=noise, stated=stated)
         say(f"{written}; accuracy {_share(written.predictions, images)}")
-        result: dict[str, Any] = {"logits": written.logits}
+        result: dict[str, Any] = {"logits": written.logits, "stated": stated}
     else:
         options: dict[str, Any] = {"bits": weights, "threshold_grid": threshold_grid}
+        options["stated"] = stated
         found = export_nir(model, path, x, noise=noise, per=per or "tensor", **options)
         say(f"network and graph: {found.mapping}")
         say(f"graph and file: {found.file}")
-        for name in ("weights", "thresholds", "noise"):
-            say(f"{name}: {found.facts[name]}")
+        for fact in ("weights", "thresholds", "noise"):
+            say(f"{fact}: {found.facts[fact]}")
         before, after = _share(found.before, images), _share(found.after, images)
         say(f"accuracy on {len(x)} test images: {before} before, {after} in the file")
         result = {"nodes": found.nodes, "stated": dict(found.facts)}
         result |= {"mapping": vars(found.mapping), "read_back": vars(found.file)}
+    say(f"checkpoint: {stated['checkpoint']}")
     say(f"written to {path}")
     if json:
         write_result("export", {"file": path, "images": len(x), **result})
@@ -113,9 +119,15 @@ def _with_checkpoint(model: SNN, run: Path, name: str | None) -> SNN:
 
 
 def _name(
-    run: Path, to: str, weights: int | None, per: str | None, threshold_grid: float | None
+    run: Path,
+    to: str,
+    checkpoint: str | None,
+    weights: int | None,
+    per: str | None,
+    threshold_grid: float | None,
 ) -> str:
     parts = [run.resolve().name]
+    parts += [checkpoint] if checkpoint is not None else []
     parts += [f"w{weights}-{per or 'tensor'}"] if weights is not None else []
     parts += [f"grid{threshold_grid:g}"] if threshold_grid is not None else []
     return f"{'-'.join(parts)}.{to}"
