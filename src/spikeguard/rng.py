@@ -206,6 +206,10 @@ class SampleStreams:
         """
         return SampleStreams(key(self.seed, *name), self.ids)
 
+    def names(self) -> Tensor:
+        """Return an integer for each sample [B] that identifies its stream; nothing is drawn."""
+        return self._state.clone()
+
     def bits(self, shape: Sequence[int], *, dim: int, device: torch.device | str = "cpu") -> Tensor:
         """Return 64 random bits per element; axis ``dim`` is the sample axis."""
         return self._drawn_by(splitmix.bits, shape, dim, device)

@@ -122,7 +122,7 @@ def mean_logits(model: nn.Module, x: Tensor, y: Tensor, draws: int) -> Tensor:
 
 def rank_name(x: Tensor, streams: SampleStreams) -> Tensor:
     """Return a number for each sample [B] that names the draws under which classes are ranked."""
-    return streams.fork("rank").bits((len(x),), dim=0, device=x.device)
+    return streams.fork("rank").names().to(x.device)
 
 
 def ranked_class(
