@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.attacks.base import Attack
-from spikeguard.attacks.model_access import classify, evaluating
 from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.activity import activity_cost
 from spikeguard.evaluation.attack_records import summed
@@ -27,7 +26,6 @@ from spikeguard.evaluation.result_files import WorstSet
 from spikeguard.evaluation.search_record import merged_record
 from spikeguard.evaluation.worst_case import lowest, never_rising
 from spikeguard.preflight.quick import warn
-from spikeguard.rng import SampleStreams, key, randomness
 from spikeguard.system.progress import Progress, ProgressCallback
 from spikeguard.system.progress_bar import shown_progress
 
@@ -115,8 +113,9 @@ def run_plan(plan: EvaluationPlan, progress: ProgressCallback | None = None) -> 
     merged = {
         name: torch.from_numpy(np.concatenate([s[name] for s in shards]))
         for name in shards[0]
-        if name != "search"
+        if name not in ("search", "classes")
     }
+    classes = {int(number) for s in shards for number in s.get("classes", ())}
     texts = [text for s in shards if "search" in s for text in s["search"].tolist()]
     outcomes = {name: merged[f"right:{name}"] for name in ("clean", *attacks)}
     per_sample = merged["right:worst_case"]
@@ -147,16 +146,5 @@ def run_plan(plan: EvaluationPlan, progress: ProgressCallback | None = None) -> 
         activity=activity_cost(
             runner.model, plan.images, n=n, seed=options.seed, batch_size=runner.batch_size
         ),
-        classes=_classes(runner.model, plan.images, options.seed),
+        classes=max(classes, default=None),
     )
-
-
-@torch.no_grad()
-def _classes(model: nn.Module, images: ImageSet, seed: int) -> int:
-    """Return the number of classes K of the logits, from one pass of the first image."""
-    index = torch.zeros(1, dtype=torch.int64)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    x, y = (part.to(device) for part in images.batch(index))
-    streams = SampleStreams(key(seed, "classes"), index)
-    with evaluating(model), randomness(model, streams):
-        return int(classify(model, x, y).shape[1])

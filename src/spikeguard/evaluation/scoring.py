@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,12 +32,14 @@ class Scorer:
         seed: Seed of the draws.
         draws: Noise draws for each input.
         stochastic: Whether the model draws noise.
+        classes: The numbers of classes K of all logits so far, one if the model is consistent.
     """
 
     model: nn.Module
     seed: int
     draws: int
     stochastic: bool
+    classes: set[int] = field(default_factory=set, compare=False)
 
     @torch.no_grad()
     def share(
@@ -58,7 +60,9 @@ class Scorer:
         exact = torch.autocast(x.device.type, enabled=False)
         with evaluating(self.model), randomness(self.model, streams), exact, unfused():
             for _ in range(count):
-                correct += (classify(self.model, x, y).argmax(1) == y).cpu()
+                logits = classify(self.model, x, y)
+                self.classes.add(logits.shape[1])
+                correct += (logits.argmax(1) == y).cpu()
         return correct / count
 
     def adversarial(

@@ -137,13 +137,14 @@ class ShardRunner:
         device = weights[0].device if weights else torch.device("cpu")
         x, y = (tensor.to(device) for tensor in images.batch(index))
         batches = self._batches(x)
-        clean = torch.cat([self.scorer.share(x[b], y[b], index[b]) for b in batches])
+        scorer = self.scorer
+        clean = torch.cat([scorer.share(x[b], y[b], index[b]) for b in batches])
         zero = np.concatenate([self.scorer.zero_gradient(x[b], y[b], index[b]) for b in batches])
         if self.options.cascade:
             attacked = self._attack_in_cascade(x, y, index, clean, meter, file)
         else:
             attacked = self._attack_independently(x, y, index, clean, meter)
-        return {"zero_gradient": zero} | attacked
+        return {"zero_gradient": zero, "classes": np.array([*scorer.classes])} | attacked
 
     def _attack_independently(
         self, x: Tensor, y: Tensor, index: Tensor, clean: Tensor, meter: ProgressMeter

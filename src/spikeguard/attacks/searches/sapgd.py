@@ -145,7 +145,7 @@ class SAPGD:
         if len(ended):  # no further gradient follows, so the final point is evaluated here
             logits = classify(model, there[ended], y[ended])
             height, at_end = state["height"].new_full((len(y),), -torch.inf), torch.zeros_like(over)
-            if trusted and watch.gave(losses, y):  # else losses of two kinds would be compared
+            if trusted and watch.gave(losses):  # else losses of two kinds would be compared
                 height[ended] = self.loss(logits, y[ended]).to(height)
             at_end[ended] = (logits.argmax(1) != y[ended]) & trusted
             state = _record(state, there, height, at_end)

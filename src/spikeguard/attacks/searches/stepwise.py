@@ -89,15 +89,18 @@ class Watch:
     def __init__(self, loss: Loss):
         self.loss = loss
         self.logits: Tensor | None = None
+        self.losses: Tensor | None = None
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the losses [B]."""
         self.logits = logits.detach()
-        return self.loss(logits, y)
+        losses = self.loss(logits, y)
+        self.losses = losses.detach()
+        return losses
 
-    def gave(self, losses: Tensor, y: Tensor) -> bool:
+    def gave(self, losses: Tensor) -> bool:
         """Whether losses [B] of a gradient are those of the logits that were recorded."""
-        return self.logits is not None and torch.equal(self.loss(self.logits, y), losses)
+        return self.losses is not None and torch.equal(self.losses, losses)
 
     def outcome(self, y: Tensor) -> Tensor:
         """Return which samples were misclassified [B]; none if the loss was never called."""

@@ -55,7 +55,7 @@ def surrogate_sweep(context: Context) -> CheckOutcome:
     worst, own, failed = float(lowest.mean()), several.accuracy, gap.above(LUCK)
     strongest = min(others, key=lambda name: others[name].accuracy)
     least = others[strongest].accuracy
-    if context.gap(several.right, others[strongest].right).above(LUCK):
+    if context.gap(several.right, others[strongest].right).above(LUCK) is not False:
         with_it = f"with {strongest} {percent(least)}"
         cause = _cause(context, carried, tried[strongest]) if failed else ""
     else:
