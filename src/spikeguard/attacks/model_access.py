@@ -22,6 +22,7 @@ __all__ = [
     "evaluating",
     "frozen",
     "crafting",
+    "draws_under_attack",
     "observe_passes",
     "classify",
     "is_stochastic",
@@ -55,6 +56,12 @@ def frozen(model: nn.Module) -> Iterator[None]:
     constant = swapped(model.parameters(), "requires_grad", False)
     with constant, evaluating(model), under_attack(model):
         yield
+
+
+def draws_under_attack(model: nn.Module) -> bool:
+    """Whether two calls inside an attack can differ: noise of the test alone does not count."""
+    with frozen(model):
+        return is_stochastic(model)
 
 
 @contextmanager

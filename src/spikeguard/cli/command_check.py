@@ -64,7 +64,7 @@ def _build(given: Options, changes: Sequence[str], plugins: Plugins | None = Non
 
 
 def _attack(given: Options) -> None:
-    from spikeguard.cli.commands.attack import asked_of, require_suites
+    from spikeguard.cli.attack_request import asked_of, require_suites
     from spikeguard.config.builder import require_tunable
 
     asked = asked_of(**given)

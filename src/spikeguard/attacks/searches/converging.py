@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from spikeguard.attacks.model_access import (
     DEFAULT_DRAWS,
     classify,
+    draws_under_attack,
     evaluating,
-    frozen,
     is_stochastic,
 )
 from spikeguard.attacks.searches.active_set import Judge
@@ -170,9 +170,7 @@ class Converging:
 
 def _entries(threat: Threat, model: nn.Module, example: Tensor) -> dict[str, Entry]:
     """Return the searches that apply to a model."""
-    with frozen(model):  # neurons may draw in the test and not under attack, or the reverse
-        noisy = is_stochastic(model)
-    entries = (noisy_portfolio if noisy else portfolio)(threat)
+    entries = (noisy_portfolio if draws_under_attack(model) else portfolio)(threat)
     kept, _ = suitable({n: entry.build(0, 0.0) for n, entry in entries.items()}, model, example)
     return needed({name: entries[name] for name in kept})
 

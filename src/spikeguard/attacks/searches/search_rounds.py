@@ -14,9 +14,8 @@ from spikeguard.attacks.losses import margin
 from spikeguard.attacks.model_access import (
     classify,
     crafting,
+    draws_under_attack,
     evaluating,
-    frozen,
-    is_stochastic,
     observe_passes,
 )
 from spikeguard.attacks.searches.active_set import Judge, active_set
@@ -127,9 +126,7 @@ class SearchRounds:
                 ]
             )
             self._accept(rows, found, self._judged(rows, found), began)
-            with frozen(self.model):
-                noisy = is_stochastic(self.model)
-            if not noisy:
+            if not draws_under_attack(self.model):
                 self.state.see(rows, found, self._margins(found, y))
             return len(rows)
         if part > 1:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spikeguard.attacks.base import Attack
 from spikeguard.attacks.gradients.base import BACKPROP, is_adaptive
 from spikeguard.attacks.losses import Loss, margin
-from spikeguard.attacks.model_access import frozen
+from spikeguard.attacks.model_access import draws_under_attack
 from spikeguard.rng import SampleStreams
 
 __all__ = ["Following", "State", "Step", "Stepwise", "Watch", "can_step"]
@@ -128,6 +128,4 @@ def can_step(attack: Attack, model: nn.Module) -> TypeGuard[Stepwise]:
     if is_adaptive(gradient) and not follows:
         return False
     owner = next((kind for kind in type(attack).__mro__ if "__call__" in vars(kind)), object)
-    with frozen(model):
-        noisy = any(getattr(module, "stochastic", False) for module in model.modules())
-    return not noisy and {"begin", "step"} <= vars(owner).keys()
+    return not draws_under_attack(model) and {"begin", "step"} <= vars(owner).keys()

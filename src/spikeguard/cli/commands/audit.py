@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 from cyclopts import Parameter
 
-from spikeguard.cli.commands.attack import FrameworkName, ReadoutName, Steps, require_one
+from spikeguard.cli.attack_request import require_one
+from spikeguard.cli.commands.attack import FrameworkName, ReadoutName, Steps
 from spikeguard.cli.console import Plugin, allowed_plugins, note, numbers, progress, say, width
 from spikeguard.cli.json_output import AsJson, write_result
 from spikeguard.cli.one_writer import one_writer
