@@ -9,10 +9,11 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import spikeguard as sg
+from spikeguard.analysis import Jacobian
 from spikeguard.attacks import PGD, Linf
 from spikeguard.data import from_arrays, from_dataset, load, make_splits
-from spikeguard.data.images import few_classes, mixed_order
 from spikeguard.data.own import own_data, read_own
+from spikeguard.data.stratified import few_classes, mixed_order
 from spikeguard.preflight.quick import PreflightWarning
 
 N, K = 500, 10
@@ -78,6 +79,8 @@ def test_a_limit_that_leaves_classes_out_is_a_warning(given, labels):
     assert found.labels.tolist() == labels[:40].tolist()  # the order is that of the caller
     with pytest.warns(PreflightWarning, match="audit: .* the first 120 are of 3 of 10 classes"):
         sg.audit(model, data, threat=Linf(0.1), limit=120, check=False)
+    with pytest.warns(PreflightWarning, match="analysis: .* the first 40 are of 1 of 10 classes"):
+        Jacobian(attacks["pgd"], limit=40, draws=1, steps=1)(model, data)
     with warnings.catch_warnings():
         warnings.simplefilter("error", PreflightWarning)
         sg.evaluate(model, data, {}, check=False)

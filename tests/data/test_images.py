@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spikeguard.data import ImageSet, Splits, as_image_set, load, split_validation
-from spikeguard.data.images import stratified_order
+from spikeguard.data.stratified import stratified_order
 from spikeguard.rng import stream
 
 

@@ -13,6 +13,8 @@ from spikeguard.analysis.measurement import Measurement
 from spikeguard.analysis.plots import Plot, Table
 from spikeguard.attacks.base import describe
 from spikeguard.data.images import Data, ImageSet, as_image_set
+from spikeguard.data.stratified import few_classes
+from spikeguard.preflight.quick import warn
 from spikeguard.rng import SampleStreams, key
 from spikeguard.system.progress import ProgressCallback
 
@@ -159,14 +161,17 @@ def batches(
 
 
 def count_of(images: ImageSet, limit: int | None) -> int:
-    """Return the number of images that a limit leaves.
+    """Return the number of images that a limit leaves; warn if it leaves classes out.
 
     Raises:
         ValueError: If the limit is below 1.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit: a number of images >= 1, got {limit}.")
-    return len(images) if limit is None else min(limit, len(images))
+    n = len(images) if limit is None else min(limit, len(images))
+    if lacking := few_classes(images, n):
+        warn([f"analysis: {lacking}."], stacklevel=3)
+    return n
 
 
 def settings_of(analysis: Any, seed: int) -> dict[str, Any]:

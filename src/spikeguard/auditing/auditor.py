@@ -26,7 +26,8 @@ from spikeguard.auditing.subject import Budget, Provenance
 from spikeguard.auditing.tolerances import looks
 from spikeguard.auditing.unfinished import UnfinishedAudit
 from spikeguard.auditing.worst_case import measure, require_same_images
-from spikeguard.data.images import ImageSet, as_image_set, few_classes
+from spikeguard.data.images import ImageSet, as_image_set
+from spikeguard.data.stratified import few_classes
 from spikeguard.evaluation.identity import identity_of
 from spikeguard.evaluation.result import Evaluation
 from spikeguard.neurons.surrogate import Surrogate

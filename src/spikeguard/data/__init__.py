@@ -24,11 +24,12 @@ from spikeguard.data.events.framing import Framing
 from spikeguard.data.events.own_events import from_recordings
 from spikeguard.data.events.recording import BadRecording, Recording
 from spikeguard.data.folders import from_folder
-from spikeguard.data.images import Data, ImageSet, Splits, as_image_set, split_validation
+from spikeguard.data.images import Data, ImageSet, Splits, as_image_set
 from spikeguard.data.photos.decoding import BadImage
 from spikeguard.data.photos.photo_folders import photo_folder
 from spikeguard.data.photos.photo_set import PhotoSet
 from spikeguard.data.splits import make_splits
+from spikeguard.data.stratified import split_validation
 
 __all__ = [
     "AUGMENTATIONS",

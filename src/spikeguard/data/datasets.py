@@ -15,13 +15,14 @@ from spikeguard.data.events.framing import Framing
 from spikeguard.data.events.gesture import read_gesture
 from spikeguard.data.events.nmnist import read_nmnist
 from spikeguard.data.idx import read_mnist
-from spikeguard.data.images import ImageSet, Splits, split_validation, stratified_order
+from spikeguard.data.images import ImageSet, Splits
 from spikeguard.data.names import unknown_name
 from spikeguard.data.own import OwnData, find_own, read_own
 from spikeguard.data.paths import data_root
 from spikeguard.data.photos.photo_folders import read_imagenet
 from spikeguard.data.photos.photo_set import WHILE_DECODING, PhotoSet
 from spikeguard.data.splits import make_splits, split_test
+from spikeguard.data.stratified import split_validation, stratified_order
 from spikeguard.rng import stream
 
 __all__ = ["DataSet", "DATASETS", "load", "load_own"]

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spikeguard.data.images import ImageSet, mixed_order
+from spikeguard.data.images import ImageSet
+from spikeguard.data.stratified import mixed_order
 
 __all__ = ["class_files", "from_folder", "has_images", "image_files", "pillow"]
 

@@ -16,8 +16,9 @@ from spikeguard.data.events.one_file import is_event_file, read_event_file
 from spikeguard.data.events.own_events import from_recordings, has_events, read_event_folder
 from spikeguard.data.events.recording import Recording
 from spikeguard.data.folders import from_folder, has_images
-from spikeguard.data.images import ImageSet, Splits, mixed_order, require_validation
+from spikeguard.data.images import ImageSet, Splits, require_validation
 from spikeguard.data.photos.photo_folders import photo_folder
+from spikeguard.data.stratified import mixed_order
 
 __all__ = ["EvaluationImages", "OwnData", "find_own", "own_data", "read_own"]
 

@@ -9,14 +9,9 @@ import torch
 
 from spikeguard.data.augment import Augmentation, augmentation_named
 from spikeguard.data.events.event_set import UNSCALED, EventSet
-from spikeguard.data.images import (
-    ImageSet,
-    Splits,
-    mixed_order,
-    split_validation,
-    stratified_order,
-)
+from spikeguard.data.images import ImageSet, Splits
 from spikeguard.data.photos.photo_set import PhotoSet
+from spikeguard.data.stratified import mixed_order, split_validation, stratified_order
 from spikeguard.rng import stream
 
 __all__ = ["make_splits", "split_test", "statistics"]

@@ -21,7 +21,8 @@ from spikeguard.attacks.model_access import (
 from spikeguard.attacks.searches.converging import Converging
 from spikeguard.attacks.suitability import require_threats
 from spikeguard.attacks.threat import peak_of, require_ball_in_box
-from spikeguard.data.images import ImageSet, as_image_set, few_classes
+from spikeguard.data.images import ImageSet, as_image_set
+from spikeguard.data.stratified import few_classes
 from spikeguard.encoders.input_space import require_same_kind, space_of
 from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.progress import ProgressMeter

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from spikeguard.data import BadImage, PhotoSet, photo_folder
-from spikeguard.data.images import content, split_validation
+from spikeguard.data.images import content
 from spikeguard.data.photos import reading_ahead
+from spikeguard.data.stratified import split_validation
 from tests.toys.photos import write_imagenet
 
 

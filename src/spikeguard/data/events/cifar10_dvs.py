@@ -18,7 +18,7 @@ from spikeguard.data.events.event_set import EventSet, Place
 from spikeguard.data.events.files import files_of, first_folder, opened
 from spikeguard.data.events.mat_files import read_mat
 from spikeguard.data.events.recording import BadRecording, Recording
-from spikeguard.data.images import mixed_order
+from spikeguard.data.stratified import mixed_order
 
 __all__ = ["CLASSES", "read_aedat2", "read_cifar10_dvs", "read_dat2mat"]
 

@@ -14,7 +14,7 @@ from spikeguard.data.events.event_set import EventSet, Place
 from spikeguard.data.events.files import files_of
 from spikeguard.data.events.hdf5_files import HDF5, opened_hdf5
 from spikeguard.data.events.recording import BadRecording, Recording
-from spikeguard.data.images import mixed_order
+from spikeguard.data.stratified import mixed_order
 from spikeguard.storage.npz_files import DamagedFile, read_npz
 
 __all__ = ["from_recordings", "has_events", "read_arrays", "read_event_folder"]

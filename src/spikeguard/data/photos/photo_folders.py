@@ -12,8 +12,8 @@ import torch
 
 from spikeguard.data.events.files import first_folder
 from spikeguard.data.folders import class_files, image_files, pillow
-from spikeguard.data.images import mixed_order
 from spikeguard.data.photos.photo_set import PhotoSet
+from spikeguard.data.stratified import mixed_order
 
 __all__ = ["photo_folder", "read_imagenet"]
 
