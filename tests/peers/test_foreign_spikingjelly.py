@@ -9,7 +9,7 @@ from torch import nn
 
 import spikeguard as sg
 from spikeguard.analysis import Synchrony
-from spikeguard.attacks import SwapSurrogate, cross_entropy
+from spikeguard.attacks import MembraneReadout, SwapSurrogate, cross_entropy, margin
 from spikeguard.neurons import LIF, Sigmoid, record
 from spikeguard.rng import stream
 from tests.peers import foreign
@@ -164,3 +164,20 @@ def test_an_encoder_that_samples_is_rejected():
     fresh = torch.random.fork_rng(devices=[])
     with fresh, pytest.raises(ValueError, match="draws from torch's global generator"):
         sg.check(sg.foreign(net, T=T).eval(), *TEST)
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_votes_are_attacked_through_the_potentials_of_their_neurons(mode):
+    """One step from rest, no input decay: a class has the mean of ten linear units."""
+    net = nn.Sequential(
+        layer.Flatten(step_mode=mode),
+        layer.Linear(64, 100, step_mode=mode),
+        hard(step_mode=mode),
+        layer.VotingLayer(10, step_mode=mode),
+    )
+    model = sg.foreign(drawn(net, 0.2, stream(0, "votes")).eval(), T=1)
+    x, y = (part[:6] for part in TEST)
+    potentials = net[1].weight.view(10, 10, 64).mean(1) @ x.flatten(1).T
+    potentials = (potentials + net[1].bias.view(10, 10).mean(1)[:, None]).T
+    losses, _ = MembraneReadout()(model, x, y, margin)
+    torch.testing.assert_close(losses, margin(potentials, y))

@@ -76,3 +76,46 @@ def test_a_last_neuron_may_have_parts_of_its_own():
     last.add_module("surrogate_function", nn.Identity())
     assert answers_in_spikes(model)
     assert not answers_in_spikes(nn.Sequential(model, nn.Linear(3, 3)))
+
+
+class Population(nn.Module):
+    """A counting network with several equal output neurons for each class, and their mean."""
+
+    def __init__(self, base, size):
+        super().__init__()
+        self.base = base
+        *_, last = (m for m in base.modules() if isinstance(m, nn.Linear))
+        for name in ("weight", "bias"):
+            value = getattr(last, name).detach().repeat_interleave(size, 0)
+            setattr(last, name, nn.Parameter(value))
+        self.vote = nn.AvgPool1d(size)
+
+    def forward(self, x):
+        return self.vote(self.base(x)[:, None])[:, 0]
+
+
+def test_equal_neurons_of_a_class_give_the_gradient_of_one():
+    (x, y), options = inputs(), {"T": 4, "hidden": (8,), "surrogate": Triangular(1.0)}
+    one, several = counting(**options), Population(counting(**options), size=5)
+    assert answers_in_spikes(several)
+    torch.testing.assert_close(several(x), one(x))
+    for ours, theirs in zip(
+        READOUT(several, x, y, margin), READOUT(one, x, y, margin), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+    assert READOUT(several, x, y, margin)[1].any()
+    assert not torch.equal(READOUT(several, x, y, margin)[1], Backprop()(several, x, y, margin)[1])
+
+
+def test_neurons_that_cannot_be_shared_out_are_backpropagated():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.base = counting(hidden=(4,))
+
+        def forward(self, x):
+            return self.base(x)[:, :2]
+
+    x, y = inputs()
+    model = Two()
+    assert torch.equal(READOUT(model, x, y % 2, margin)[1], Backprop()(model, x, y % 2, margin)[1])

@@ -19,9 +19,18 @@ __all__ = ["MembraneReadout", "answers_in_spikes"]
 
 
 def answers_in_spikes(model: nn.Module) -> bool:
-    """Whether the last module of a model is a spiking layer, so that its outputs are rates."""
-    *_, (last, _) = model.named_modules()
-    return any(last == name or last.startswith(f"{name}.") for name in spiking_layers(model))
+    """Whether a model's outputs are firing rates: no weights come after its last spiking layer.
+
+    Modules without weights may: one that averages the neurons of a class, or dropout.
+    """
+    layers = tuple(spiking_layers(model))
+    after: list[nn.Module] | None = None
+    for name, module in model.named_modules():
+        if any(name == layer or name.startswith(f"{layer}.") for layer in layers):
+            after = []
+        elif after is not None:
+            after.append(module)
+    return after is not None and not any(True for each in after for _ in each.parameters())
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,9 @@ class MembraneReadout:
     Rates are multiples of 1/T: they tie, saturate, and do not change with a small step. Potentials
     before the reset do. The search also gets the losses of the potentials; with ``margin`` a loss
     is the difference of two potentials. Misclassification is still decided by the model's own
-    logits. If the last layer does not spike, this is plain backpropagation.
+    logits. Where each class has several output neurons, one after another, their potentials are
+    averaged. If the last layer does not spike, or its neurons cannot be shared out among the
+    classes, this is plain backpropagation.
 
     Args:
         surrogate: A surrogate for the layers below, or a factor that widens each layer's own
@@ -70,7 +81,9 @@ class MembraneReadout:
 
 
 def _potentials(layers: list[LayerTrace], logits: Tensor) -> Tensor:
-    """Return the mean potentials [B, K] of the last layer, or the logits if the shapes differ."""
-    if not layers or layers[-1].v.shape[1:] != logits.shape:
+    """Return the mean potentials [B, K] of the last layer's neurons, or the logits; see above."""
+    if not layers:
         return logits
-    return layers[-1].v.mean(0)
+    u = layers[-1].v.mean(0).flatten(1)
+    neurons, classes = u.shape[1], logits.shape[1]
+    return u.view(len(u), classes, -1).mean(2) if neurons % classes == 0 else logits
