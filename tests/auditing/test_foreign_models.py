@@ -34,7 +34,11 @@ def network(node):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), node, nn.Linear(32, 10))
 
 
-@pytest.fixture(scope="module", params=[of_spikingjelly, of_snntorch], ids=lambda f: f.__name__)
+@pytest.fixture(
+    scope="module",
+    params=[of_spikingjelly, pytest.param(of_snntorch, marks=pytest.mark.long)],
+    ids=lambda f: f.__name__,
+)
 def trained(request):
     """Return a factory of neurons by surrogate, and weights trained with alpha 4."""
     net = drawn(network(request.param(4.0)), 0.2, stream(0, "foreign"))

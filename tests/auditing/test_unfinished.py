@@ -79,7 +79,7 @@ def ran(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parts", [3, 6])
+@pytest.mark.parametrize("parts", [pytest.param(3, marks=pytest.mark.long), 6])
 def test_the_verdict_is_that_of_an_undisturbed_audit(model, parts, tmp_path, monkeypatch):
     undisturbed = run(model)
     assert len(stopped(model, tmp_path / "audit", parts)) == parts

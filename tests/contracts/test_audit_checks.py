@@ -81,8 +81,16 @@ def test_every_check_has_a_planted_fault():
     assert all(FAULTS.values())
 
 
+_SLOWEST = "stopped after a few steps under noise"
+
+
 @pytest.mark.parametrize(
-    ("code", "fault"), [(code, fault) for code, faults in FAULTS.items() for fault in faults]
+    ("code", "fault"),
+    [
+        pytest.param(code, fault, marks=[pytest.mark.long] * (fault == _SLOWEST))
+        for code, faults in FAULTS.items()
+        for fault in faults
+    ],
 )
 def test_a_check_fires_on_its_planted_fault(code, fault, weights):
     finding = decided(code, FAULTS[code][fault](weights))
@@ -93,8 +101,14 @@ def test_a_check_fires_on_its_planted_fault(code, fault, weights):
     assert finding.threshold
 
 
-@pytest.mark.parametrize("twin", ["plain", "plain, small eps", "adversarial"])
-@pytest.mark.parametrize("code", FAULTS)
+@pytest.mark.parametrize(
+    ("code", "twin"),
+    [
+        pytest.param(code, twin, marks=[pytest.mark.long] * (code == "G2" and twin != "plain"))
+        for code in FAULTS
+        for twin in ("plain", "plain, small eps", "adversarial")
+    ],
+)
 def test_a_check_is_silent_on_a_healthy_twin(code, twin, twins):
     finding = decided(code, twins[twin])
     assert finding.status in _ALLOWED.get((code, twin), {"pass"}), finding.measured

@@ -123,7 +123,10 @@ def test_under_l1_differences_of_the_loss_take_the_place_of_square(code, checks,
     assert "NES" in sound.measured and "Square" not in sound.measured
 
 
-@pytest.mark.parametrize("code", [*CHECKS])
+@pytest.mark.parametrize(
+    "code",
+    [pytest.param(c, marks=[pytest.mark.long] * (c in ("G2", "G9", "S5", "S15"))) for c in CHECKS],
+)
 def test_a_check_leaves_a_model_in_training_as_it_was(code, weights):
     """One forward pass in training mode changes the statistics of batch norm."""
     model = healthy(weights).train()

@@ -47,9 +47,13 @@ def images():
 ATTACKS = {"noise": UniformNoise(Linf(0.1)), "pgd": PGD(Linf(0.1), steps=4)}
 
 
-@pytest.mark.parametrize("stored", [False, True])
-@pytest.mark.parametrize("cascade", [False, True])
-@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize(
+    ("noisy", "cascade", "stored"),
+    [
+        *[(False, False, False), (False, True, True), (True, False, True), (True, True, False)],
+        *[pytest.param(a, b, a == b, marks=pytest.mark.long) for a in (0, 1) for b in (0, 1)],
+    ],
+)
 def test_batches_are_halved_and_the_result_is_the_same(noisy, cascade, stored, tmp_path):
     how = {"cascade": cascade, "batch_size": 20, "check": False}
     whole = evaluate(network(noisy), images(), ATTACKS, **how)

@@ -39,13 +39,13 @@ def test_projection_is_the_nearest_point_of_an_enumerated_set(case):
     threat, shape, values = CASES[case]
     every = grids(shape, values)
     clean = every[torch.randperm(len(every), generator=stream(0, "clean"))[:8]].clamp_max(3)
+    allowed = [[g for g in every if threat.contains(g[None], x[None])] for x in clean]
     for seed in range(3):
         point = points(clean, seed)
         found = threat.project(point, clean)
         threat.check(found, clean)
-        for x, z, near in zip(clean, point, found, strict=True):
-            allowed = [g for g in every if threat.contains(g[None], x[None])]
-            best = min(float((g.double() - z.double()).square().sum()) for g in allowed)
+        for some, z, near in zip(allowed, point, found, strict=True):
+            best = min(float((g.double() - z.double()).square().sum()) for g in some)
             assert float((near.double() - z.double()).square().sum()) == pytest.approx(best)
 
 
@@ -56,11 +56,11 @@ def test_a_steepest_step_reaches_the_linear_optimum(case):
     every = grids(shape, values if threat.norm != "counts" else range(10))
     x = grids(shape, values)[1:60:12].clamp_max(1)
     w = torch.randn(x.shape, generator=stream(1, "w"))
+    allowed = [torch.stack([g for g in every if threat.contains(g[None], c[None])]) for c in x]
     for length in (0.01, 30.0):
         found = threat.project(x + length * threat.steepest(w), x)
-        for clean, direction, near in zip(x, w, found, strict=True):
-            allowed = torch.stack([g for g in every if threat.contains(g[None], clean[None])])
-            best = (allowed * direction).flatten(1).sum(1).max()
+        for some, direction, near in zip(allowed, w, found, strict=True):
+            best = (some * direction).flatten(1).sum(1).max()
             torch.testing.assert_close((near * direction).sum(), best)
 
 
