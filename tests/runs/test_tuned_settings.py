@@ -23,14 +23,17 @@ from spikeguard.attacks import (
     tune,
     tuning,
 )
+from spikeguard.auditing import auditor
 from spikeguard.cli.entry import main
 from spikeguard.config.errors import ConfigError
+from spikeguard.config.plugins import NO_PLUGINS
 from spikeguard.config.schema import EvaluateSection, load_recipe
 from spikeguard.data import ImageSet, Splits
 from spikeguard.models import CNN
 from spikeguard.rng import stream
 from spikeguard.runs import tuned_settings as choices
 from spikeguard.runs.attack_results import attack_name, evaluate_once
+from spikeguard.runs.audits import audit_once
 from spikeguard.runs.run import Run
 from spikeguard.runs.tuned_settings import choose_attack, load_or_tune
 from spikeguard.storage import run_folder as run_files
@@ -225,6 +228,31 @@ def test_an_attack_by_itself_comes_with_where_its_setting_is_from(model, data, t
     for other in (None, plain(EoT(2))):
         with pytest.raises(ConfigError, match=r"--tune: .* such as apgd-ce/hart"):
             choose_attack(other, model, data.val, folder=tmp_path, seed=0)
+
+
+def test_an_audit_loads_the_choice_of_an_attack_whatever_its_seed(
+    model, data, tmp_path, monkeypatch
+):
+    """Weights of the last epoch, and another seed of the attack's and audit's random numbers."""
+    line, plan = "pgd steps=2 gradient=hart", EvaluateSection(seed=5, checkpoint="last", limit=2)
+    tuned = plan.changed(tune=True, attacks=["pgd steps=2 gradient=hart"], suite=[])
+    folder = tmp_path / run_files.ATTACKS
+    evaluate_once(model, data, line, eps=0.1, plan=tuned, seed=0, folder=folder)
+    chosen = {file.name: file.read_bytes() for file in (folder / choices.FOLDER).iterdir()}
+    asked = []
+    monkeypatch.setattr(auditor, "audit", lambda *args, **how: asked.append(how) or args[1])
+    with pytest.raises(AttributeError):  # images are no verdict that could be saved
+        audit_once(
+            *(tmp_path, model, data, Linf(0.1)),
+            plan=plan,
+            own_seed=0,
+            seed=5,
+            plugins=NO_PLUGINS,
+            attack=line,
+            tune=True,
+        )
+    assert {f.name: f.read_bytes() for f in (folder / choices.FOLDER).iterdir()} == chosen
+    assert len(chosen) == 1 and (asked[0]["seed"], asked[0]["tuned"].trials) == (5, 9)
 
 
 def test_names_of_results_say_so_where_there_was_a_choice():

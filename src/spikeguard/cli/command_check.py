@@ -77,8 +77,8 @@ def _attack(given: Options) -> None:
 
 def _audit(given: Options) -> None:
     from spikeguard.attacks.threat_names import threat_of
-    from spikeguard.cli.commands.audit import asked_of
-    from spikeguard.runs.run import named_attack
+    from spikeguard.cli.audit_request import asked_of
+    from spikeguard.runs.audits import named_attack
 
     asked = asked_of(**given)
     plan = _plan_of(given["run"], asked.plugins)

@@ -11,18 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spikeguard.config.attack_lines import build_attack
-from spikeguard.config.builder import build_model, build_suite, load_data
+from spikeguard.config.builder import build_model, load_data
 from spikeguard.config.errors import ConfigError
-from spikeguard.config.plugins import Plugins, is_reference
+from spikeguard.config.plugins import Plugins
 from spikeguard.config.schema import EvaluateSection, Recipe, load_recipe
 from spikeguard.config.trained_recipe import require_trained_recipe
-from spikeguard.runs.attack_results import checkpoint_tag, evaluate_once, require_identity
+from spikeguard.runs.attack_results import evaluate_once, require_identity
+from spikeguard.runs.audits import audit_once
 from spikeguard.runs.data_record import require_recorded_data
 from spikeguard.runs.fresh_process import rescored
 from spikeguard.runs.plugin_versions import warn_of_other_versions
-from spikeguard.runs.stored_evaluations import stored_evaluations
-from spikeguard.runs.tuned_settings import FOLDER, choose_attack
 from spikeguard.storage.digests import IDENTITY, is_sealed, weights_digest
 from spikeguard.storage.folder_lock import locked
 from spikeguard.storage.run_folder import (
@@ -36,11 +34,7 @@ from spikeguard.storage.run_folder import (
 )
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from spikeguard.analysis.membrane import MembraneHistogram
-    from spikeguard.attacks.base import Attack
-    from spikeguard.attacks.threat import Threat
     from spikeguard.auditing.findings import Verdict
     from spikeguard.auditing.numbers import Claim
     from spikeguard.auditing.subject import Budget
@@ -51,7 +45,7 @@ if TYPE_CHECKING:
     from spikeguard.neurons.surrogate import Surrogate
     from spikeguard.system.progress import ProgressCallback
 
-__all__ = ["Run", "attack_to_audit", "require_finished"]
+__all__ = ["Run", "require_finished"]
 
 
 @dataclass(frozen=True)
@@ -193,54 +187,25 @@ class Run:
             progress: Callback ``(done, total, what)``, or None.
         """
         from spikeguard.attacks.threat_names import threat_of
-        from spikeguard.auditing.auditor import audit
-        from spikeguard.auditing.numbers import MAX_GAP
-        from spikeguard.evaluation.identity import identity_of
 
         plan = self.recipe.evaluate.changed(eps=eps, limit=limit, norm=norm)
-        threat = threat_of(plan.norm, max(plan.eps))
-        with locked(self.path):
-            model, images = self.model, self.data.test
-            stored = stored_evaluations(
-                self.path / ATTACKS,
-                threat,
-                checkpoint=self.recipe.evaluate.checkpoint,
-                model=model,
-                images=images,
-            )
-            named = attack_to_audit(attack, self.model, threat, self.recipe.plugins)
-            how = None
-            if tune:
-                named, how = choose_attack(
-                    *(named, self.model, self.data.validation("--tune")),
-                    folder=self.path / ATTACKS / FOLDER,
-                    seed=self.recipe.seed,
-                    mark=checkpoint_tag(plan),
-                    check=check,
-                    progress=progress,
-                )
-            verdict = audit(
-                self.model,
-                self.data.test,
-                threat=threat,
-                budget=budget,
-                seed=self.recipe.seed if seed is None else seed,
-                limit=limit,
-                attack=named,
-                tuned=how,
-                rescore=partial(rescored, self.path, self.data_root, plugins=self.recipe.plugins),
-                trained_with=self.surrogates,
-                printed=printed,
-                max_gap=MAX_GAP if max_gap is None else max_gap,
-                stored=stored,
-                check=check,
-                out=(self.path / AUDIT).with_suffix(""),
-                progress=progress,
-            )
-            identity = identity_of(model, images)
-            checkpoint = self.recipe.evaluate.checkpoint
-            verdict.save(self.path / AUDIT, identity=identity, checkpoint=checkpoint)
-            return verdict
+        return audit_once(
+            *(self.path, self.model, self.data, threat_of(plan.norm, max(plan.eps))),
+            plan=plan,
+            own_seed=self.recipe.seed,
+            seed=seed,
+            plugins=self.recipe.plugins,
+            budget=budget,
+            limit=limit,
+            attack=attack,
+            tune=tune,
+            printed=printed,
+            max_gap=max_gap,
+            rescore=partial(rescored, self.path, self.data_root, plugins=self.recipe.plugins),
+            trained_with=self.surrogates,
+            check=check,
+            progress=progress,
+        )
 
     def stored_verdict(self) -> str:
         """Return the status of the bound in ``audit.json``.
@@ -304,46 +269,6 @@ def _reloaded(
 ) -> tuple[SNN, ImageSet]:
     run = Run.load(path, data_root=data_root, plugins=plugins, device=device)
     return run.model, run.data.test
-
-
-def attack_to_audit(
-    name: str | None, model: nn.Module, threat: Threat, plugins: Plugins
-) -> Attack | None:
-    """Return the attack of the printed number, averaged over draws for a noisy model.
-
-    Args:
-        name: Its name in a suite, an attack line, or ``package.module:Attack``; None is left to the
-            audit.
-        model: The classifier.
-        threat: The set the adversary may use.
-        plugins: Packages from which the attack may be imported.
-    """
-    from spikeguard.attacks.model_access import DEFAULT_EOT, is_stochastic
-    from spikeguard.auditing.auditor import require_suitable
-
-    if name is None:
-        return None
-    attack = named_attack(name, threat, plugins, DEFAULT_EOT if is_stochastic(model) else 1)
-    require_suitable(name, attack, model)
-    return attack
-
-
-def named_attack(name: str, threat: Threat, plugins: Plugins, eot: int = 1) -> Attack:
-    """Return the attack of a name in a suite, an attack line, or ``package.module:Attack``.
-
-    Args:
-        name: The name.
-        threat: The set the adversary may use.
-        plugins: Packages from which the attack may be imported.
-        eot: Gradients averaged in every attack step.
-    """
-    from spikeguard.attacks.threat_names import norm_of
-
-    build = build_suite if is_reference(name) else build_attack
-    found = build(
-        name, eps=threat.eps, norm=norm_of(threat), eot=eot, where="--attack", plugins=plugins
-    )
-    return next(iter(found.values()))
 
 
 def require_finished(path: Path) -> Path:

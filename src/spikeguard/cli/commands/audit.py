@@ -6,54 +6,24 @@ is open; the first that applies. With ``--min-robust``, 6: the bound is below th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from spikeguard.cli.attack_request import require_one
+from spikeguard.cli.audit_request import asked_of
 from spikeguard.cli.commands.attack import FrameworkName, ReadoutName, Steps
-from spikeguard.cli.console import Plugin, allowed_plugins, note, numbers, progress, say, width
+from spikeguard.cli.console import Plugin, note, progress, say, width
 from spikeguard.cli.json_output import AsJson, write_result
 from spikeguard.cli.one_writer import one_writer
 from spikeguard.cli.ranks import first_rank_only
-from spikeguard.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from spikeguard.auditing.findings import Verdict
-    from spikeguard.auditing.numbers import Claim
-    from spikeguard.auditing.subject import Budget
-    from spikeguard.config.plugins import Plugins
-    from spikeguard.neurons.surrogate import Surrogate
     from spikeguard.runs.foreign_model import ForeignSubject
 
-__all__ = ["Asked", "asked_of", "audit"]
-
-
-class _Judged(TypedDict):
-    """The arguments of an audit that describe the printed number."""
-
-    printed: Claim | None
-    max_gap: float
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The options of an audit, read and checked.
-
-    Attributes:
-        judged: What describes the printed number.
-        least: The bound below which the exit code is 6, in [0, 1]; or None.
-        radius: Radius of the threat set; None for the recipe's.
-        plugins: Packages from which parts may be imported.
-    """
-
-    judged: _Judged
-    least: float | None
-    radius: float | None
-    plugins: Plugins
+__all__ = ["audit"]
 
 
 @first_rank_only
@@ -125,10 +95,15 @@ def audit(
             or with commas. Its code runs.
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
+    from spikeguard.attacks.threat_names import threat_of
+    from spikeguard.config.schema import EvaluateSection
+    from spikeguard.runs.audits import audit_once
+    from spikeguard.runs.other_data import run_on_data
     from spikeguard.runs.run import Run
     from spikeguard.storage.run_folder import AUDIT
 
-    only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
+    only: dict[str, object] = {"weights": weights, "T": T}
+    only |= {"framework": framework, "readout": readout}
     asked = asked_of(
         run=run,
         model=model,
@@ -139,107 +114,46 @@ def audit(
         data=data,
         out=out,
         eps=eps,
+        limit=limit,
         attack=attack,
+        tune=tune,
+        quick=quick,
         seed=seed,
         printed=printed,
         protocol=protocol,
         printed_n=printed_n,
         max_gap=max_gap,
         min_robust=min_robust,
+        check=check,
         plugin=plugin,
     )
-    judged, radius, plugins = asked.judged, asked.radius, asked.plugins
-    budget: Budget = "quick" if quick else "full"
-    ball: tuple[str | None, float | None] = (norm, radius)
-    if run is None:
-        assert model is not None
-        options = {**only, "data": data, "out": out, "data_root": data_root, "plugins": plugins}
-        found = _foreign_model(model, {**options, "check": check})
-        verdict, path = _audit_images(
-            found, ball, limit, attack, tune, budget, judged, check, seed=seed or 0
-        )
-    elif data is not None:
-        from spikeguard.runs.other_data import run_on_data
-
-        loaded = Run.load(run, data_root=data_root, plugins=plugins)
-        plan = loaded.recipe.evaluate
-        ball = (norm or plan.norm, max(plan.eps) if radius is None else radius)
-        found = run_on_data(loaded, data, out=out)
-        verdict, path = _audit_images(
-            *(found, ball, limit, attack, tune, budget, judged, check),
-            seed=loaded.recipe.seed if seed is None else seed,
-            trained_with=loaded.surrogates,
-            checkpoint=plan.checkpoint,
-        )
-    else:
-        loaded = Run.load(run, data_root=data_root, plugins=plugins)
+    how, plugins = asked.how, asked.plugins
+    loaded = None if run is None else Run.load(run, data_root=data_root, plugins=plugins)
+    if loaded is not None and data is None:
         with progress("audit") as update:
-            verdict = loaded.audit(
-                eps=radius,
-                norm=norm,
-                limit=limit,
-                budget=budget,
-                attack=attack,
-                tune=tune,
-                seed=seed,
-                **judged,
-                check=check,
+            verdict = loaded.audit(eps=asked.radius, norm=norm, **how, progress=update)
+            loaded.membrane()
+        path = loaded.path
+    else:
+        if loaded is not None:
+            plan, found = loaded.recipe.evaluate, run_on_data(loaded, str(data), out=out)
+        else:
+            only |= {"data": data, "out": out, "data_root": data_root, "plugins": plugins}
+            plan, found = EvaluateSection(), _foreign_model(str(model), {**only, "check": check})
+        plan = plan.changed(eps=asked.radius, norm=norm)
+        with progress("audit") as update:
+            verdict = audit_once(
+                *(found.path, found.model, found.data, threat_of(plan.norm, max(plan.eps))),
+                plan=plan,
+                own_seed=0 if loaded is None else loaded.recipe.seed,
+                plugins=found.plugins,
+                trained_with=None if loaded is None else loaded.surrogates,
+                **how,
                 progress=update,
             )
-            loaded.membrane()
-        path = run / AUDIT
-    _show(verdict, path, json)
+        path = found.path
+    _show(verdict, path / AUDIT, json)
     return _exit_code(verdict, strict, asked.least)
-
-
-def asked_of(
-    *,
-    run: Path | None,
-    model: str | None,
-    weights: Path | None,
-    T: int | None,
-    framework: str | None,
-    readout: str | None,
-    data: str | None,
-    out: Path | None,
-    eps: str | None,
-    attack: str | None,
-    seed: int | None,
-    printed: float | None,
-    protocol: str | None,
-    printed_n: int | None,
-    max_gap: float,
-    min_robust: float | None,
-    plugin: Sequence[str] | None,
-    **_: object,
-) -> Asked:
-    """Read the options of :func:`audit` that say what is audited, and how it is judged.
-
-    Raises:
-        ConfigError: If an option is wrong, or they do not fit together.
-        ValueError: If the printed number or its protocol is wrong.
-    """
-    only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
-    require_one(run, model, {**only, "out": None if data else out})
-    judged: _Judged = {
-        "printed": _claim(printed, protocol, printed_n, attack),
-        "max_gap": _share("--max-gap", max_gap),
-    }
-    least = None if min_robust is None else _share("--min-robust", min_robust)
-    radius = _radius(eps) if eps else None
-    if seed is not None and seed < 0:
-        raise ConfigError(f"--seed: a whole number >= 0, got {seed}.")
-    return Asked(judged, least, radius, allowed_plugins(plugin, data))
-
-
-def _radius(text: str) -> float:
-    """Read the one radius of an audit."""
-    found = numbers("--eps", [text])
-    if len(found) != 1:
-        raise ConfigError(
-            f"--eps: an audit has one radius, got {text!r}; write a decimal point, as in 0.1."
-        )
-    return found[0]
 
 
 def _foreign_model(model: str, options: Mapping[str, object]) -> ForeignSubject:
@@ -250,90 +164,6 @@ def _foreign_model(model: str, options: Mapping[str, object]) -> ForeignSubject:
         note(str(found.preflight))
     note("the surrogate of the training is unknown: check S22 does not run")
     return found
-
-
-def _audit_images(
-    found: ForeignSubject,
-    ball: tuple[str | None, float | None],
-    limit: int | None,
-    attack: str | None,
-    tune: bool,
-    budget: Budget,
-    judged: _Judged,
-    check: bool,
-    *,
-    seed: int = 0,
-    trained_with: Mapping[str, Surrogate] | None = None,
-    checkpoint: str = "best",
-) -> tuple[Verdict, Path]:
-    """Audit a foreign model, or a run on other images than its own."""
-    from spikeguard.attacks.threat_names import threat_of
-    from spikeguard.auditing.auditor import audit as audited
-    from spikeguard.config.schema import EvaluateSection
-    from spikeguard.evaluation.identity import identity_of
-    from spikeguard.runs.run import attack_to_audit
-    from spikeguard.runs.stored_evaluations import stored_evaluations
-    from spikeguard.runs.tuned_settings import FOLDER, choose_attack
-    from spikeguard.storage.run_folder import ATTACKS, AUDIT
-
-    norm, eps = ball
-    threat = threat_of(norm or "linf", max(EvaluateSection().eps) if eps is None else eps)
-    stored = stored_evaluations(
-        found.path / ATTACKS,
-        threat,
-        checkpoint=checkpoint,
-        model=found.model,
-        images=found.data.test,
-    )
-    named, how = attack_to_audit(attack, found.model, threat, found.plugins), None
-    with progress("audit") as update:
-        if tune:
-            named, how = choose_attack(
-                *(named, found.model, found.data.validation("--tune")),
-                folder=found.path / ATTACKS / FOLDER,
-                seed=seed,
-                check=check,
-                progress=update,
-            )
-        verdict = audited(
-            found.model,
-            found.data.test,
-            threat=threat,
-            budget=budget,
-            seed=seed,
-            limit=limit,
-            attack=named,
-            tuned=how,
-            trained_with=trained_with,
-            stored=stored,
-            **judged,
-            check=check,
-            out=(found.path / AUDIT).with_suffix(""),
-            progress=update,
-        )
-    identity = identity_of(found.model, found.data.test)
-    verdict.save(found.path / AUDIT, identity=identity, checkpoint=checkpoint)
-    return verdict, found.path / AUDIT
-
-
-def _claim(
-    printed: float | None, protocol: str | None, n: int | None, attack: str | None
-) -> Claim | None:
-    from spikeguard.auditing.numbers import Claim
-
-    if printed is None:
-        if protocol is not None or n is not None:
-            raise ConfigError("--protocol and --printed-n describe --printed, which is missing.")
-        return None
-    if attack is not None:
-        raise ConfigError("--printed and --attack both name the printed number; give one.")
-    return Claim.from_text(printed, protocol or "", n)
-
-
-def _share(option: str, percentage: float) -> float:
-    if not 0 <= percentage <= 100:
-        raise ConfigError(f"{option}: a number in [0, 100], got {percentage:g}.")
-    return percentage / 100
 
 
 def _show(verdict: Verdict, path: Path, as_json: bool) -> None:

@@ -1,0 +1,159 @@
+"""audit_once(): judge a model together with the results of its folder, and store the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spikeguard.config.attack_lines import build_attack
+from spikeguard.config.builder import build_suite
+from spikeguard.config.plugins import Plugins, is_reference
+from spikeguard.config.schema import EvaluateSection
+from spikeguard.runs.attack_results import checkpoint_tag
+from spikeguard.runs.stored_evaluations import stored_evaluations
+from spikeguard.runs.tuned_settings import FOLDER, choose_attack
+from spikeguard.storage.folder_lock import locked
+from spikeguard.storage.run_folder import ATTACKS, AUDIT
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from spikeguard.attacks.base import Attack
+    from spikeguard.attacks.threat import Threat
+    from spikeguard.auditing.findings import Verdict
+    from spikeguard.auditing.numbers import Claim
+    from spikeguard.auditing.subject import Budget
+    from spikeguard.data.images import Splits
+    from spikeguard.data.own import EvaluationImages
+    from spikeguard.neurons.surrogate import Surrogate
+    from spikeguard.system.progress import ProgressCallback
+
+__all__ = ["audit_once", "named_attack"]
+
+
+def audit_once(
+    folder: Path,
+    model: nn.Module,
+    data: Splits | EvaluationImages,
+    threat: Threat,
+    *,
+    plan: EvaluateSection,
+    own_seed: int,
+    seed: int | None = None,
+    plugins: Plugins,
+    budget: Budget = "full",
+    limit: int | None = None,
+    attack: str | None = None,
+    tune: bool = False,
+    printed: Claim | None = None,
+    max_gap: float | None = None,
+    rescore: Callable[[Tensor, Tensor], Tensor] | None = None,
+    trained_with: Mapping[str, Surrogate] | None = None,
+    check: bool = True,
+    progress: ProgressCallback | None = None,
+) -> Verdict:
+    """Audit a model and store the verdict in ``audit.json``; a killed audit continues.
+
+    The bound includes the results in ``attacks/`` at the audited radius, and a short converging
+    search if none of them has one.
+
+    Args:
+        folder: Folder of the results of this model on these images.
+        model: The classifier.
+        data: Its test images, and the validation images if ``tune``.
+        threat: The set the adversary may use.
+        plan: Names the checkpoint of the model.
+        own_seed: Seed of the model; a setting that is chosen on validation images is chosen with
+            it, whatever ``seed``.
+        seed: Seed of the audit's random streams; ``own_seed`` when left out.
+        plugins: Packages from which the attack may be imported.
+        budget: "full", or "quick" for fewer samples, steps and checks.
+        limit: Number of test images; the audit's own default when left out.
+        attack: The attack of the printed number: its name in a suite, an attack line, or
+            ``package.module:Attack``; PGD-40 with the own surrogate when left out.
+        tune: Choose the setting of that attack's gradient on validation images first.
+        printed: A number measured elsewhere, judged instead of that attack's.
+        max_gap: The printed number may exceed the bound by this share; 0.02 when left out.
+        rescore: Scores inputs in a fresh process, or None.
+        trained_with: The surrogate of each spiking layer during training, if it is known.
+        check: Whether to reject a network at once that is not repeatable; see ``audit``.
+        progress: Callback ``(done, total, what)``, or None.
+
+    Raises:
+        FolderLocked: If another process writes to the folder.
+        ValueError: If the attack is unknown or does not fit the model, or a stored result is of
+            other weights or images.
+    """
+    from spikeguard.auditing.auditor import audit
+    from spikeguard.auditing.numbers import MAX_GAP
+    from spikeguard.evaluation.identity import identity_of
+
+    with locked(folder):
+        images = data.test
+        stored = stored_evaluations(
+            folder / ATTACKS, threat, checkpoint=plan.checkpoint, model=model, images=images
+        )
+        named, how = _attack_to_audit(attack, model, threat, plugins), None
+        if tune:
+            named, how = choose_attack(
+                *(named, model, data.validation("--tune")),
+                folder=folder / ATTACKS / FOLDER,
+                seed=own_seed,
+                mark=checkpoint_tag(plan),
+                check=check,
+                progress=progress,
+            )
+        verdict = audit(
+            model,
+            images,
+            threat=threat,
+            budget=budget,
+            seed=own_seed if seed is None else seed,
+            limit=limit,
+            attack=named,
+            tuned=how,
+            rescore=rescore,
+            trained_with=trained_with,
+            printed=printed,
+            max_gap=MAX_GAP if max_gap is None else max_gap,
+            stored=stored,
+            check=check,
+            out=(folder / AUDIT).with_suffix(""),
+            progress=progress,
+        )
+        identity = identity_of(model, images)
+        verdict.save(folder / AUDIT, identity=identity, checkpoint=plan.checkpoint)
+        return verdict
+
+
+def _attack_to_audit(
+    name: str | None, model: nn.Module, threat: Threat, plugins: Plugins
+) -> Attack | None:
+    """Return the attack of the printed number, averaged over draws for a noisy model."""
+    from spikeguard.attacks.model_access import DEFAULT_EOT, is_stochastic
+    from spikeguard.auditing.auditor import require_suitable
+
+    if name is None:
+        return None
+    attack = named_attack(name, threat, plugins, DEFAULT_EOT if is_stochastic(model) else 1)
+    require_suitable(name, attack, model)
+    return attack
+
+
+def named_attack(name: str, threat: Threat, plugins: Plugins, eot: int = 1) -> Attack:
+    """Return the attack of a name in a suite, an attack line, or ``package.module:Attack``.
+
+    Args:
+        name: The name.
+        threat: The set the adversary may use.
+        plugins: Packages from which the attack may be imported.
+        eot: Gradients averaged in every attack step.
+    """
+    from spikeguard.attacks.threat_names import norm_of
+
+    build = build_suite if is_reference(name) else build_attack
+    found = build(
+        name, eps=threat.eps, norm=norm_of(threat), eot=eot, where="--attack", plugins=plugins
+    )
+    return next(iter(found.values()))
