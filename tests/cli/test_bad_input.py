@@ -84,6 +84,9 @@ def tree(folder):
         (["attack"], ["spikeguard attack: ", "RUN"]),
         (["attack", "x", "--norm", "l7"], ["l7", "linf"]),
         (["attack", "x", "--limit", "many"], ["many"]),
+        (["attack", "x", "--suite", ""], ["spikeguard attack: an empty value after --suite"]),
+        (["audit", "x", "--eps="], ["spikeguard audit: an empty value after --eps="]),
+        (["attack", ""], ["an empty value after attack"]),
         (["report"], ["spikeguard report: ", "at least one run folder"]),
         (["list", "nurons"], ["neurons"]),
         (["data", "check", "mnits"], ["Did you mean 'mnist'?"]),
@@ -143,6 +146,11 @@ def test_a_wrong_recipe_writes_nothing(rejected, tmp_path, changes, parts):
 def test_an_unknown_recipe(rejected, tmp_path, recipe, part):
     assert part in rejected("train", recipe, "--out", tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_audit_of_more_images_than_there_are(rejected, run):
+    assert "there are 12 test images, got 1000" in rejected("audit", run, "--limit", "1000")
+    assert not (run / run_files.AUDIT).exists()
 
 
 def test_an_output_folder_that_exists_is_not_touched(rejected, tmp_path):

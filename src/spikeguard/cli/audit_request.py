@@ -93,7 +93,7 @@ def asked_of(
         "max_gap": _share("--max-gap", max_gap),
     }
     least = None if min_robust is None else _share("--min-robust", min_robust)
-    radius = _radius(eps) if eps else None
+    radius = None if eps is None else _radius(eps)
     if seed is not None and seed < 0:
         raise ConfigError(f"--seed: a whole number >= 0, got {seed}.")
     return Asked(how, least, radius, allowed_plugins(plugin, data))

@@ -9,6 +9,7 @@ lost (resume it), 130 interrupted, 143 terminated. A user's mistake is one line 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import sys
@@ -26,6 +27,7 @@ from cyclopts import App, CycloptsError
 from spikeguard.cli.commands.map import map_
 from spikeguard.cli.json_output import is_json, prose_on_stderr
 from spikeguard.cli.rank_output import is_one_of_several, leave, of_first_rank, print_anyway
+from spikeguard.config.errors import ConfigError
 from spikeguard.system.allocator import keep_freed_memory
 from spikeguard.system.errors import is_user_error, raised_in
 from spikeguard.system.out_of_memory import is_out_of_memory
@@ -221,6 +223,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     prose = prose_on_stderr(process=arguments is None) if is_json(own) else nullcontext()
     try:
         with prose, _one_line_warnings(_command(words)), _terminated_as_interrupted():
+            _require_words(words)
             code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:
@@ -254,6 +257,17 @@ def _main(arguments: Sequence[str] | None) -> int:
             raise
         return _report_error(words, error, f"{place}: {type(error).__name__}: {_first_line(error)}")
     return code if isinstance(code, int) else 0
+
+
+def _require_words(words: Sequence[str]) -> None:
+    """Reject an empty word, which an unset variable of a shell leaves, and ``--option=``."""
+    for place, word in enumerate(words):
+        if not word or re.fullmatch(r"--[\w-]+=", word):
+            before = word or (words[place - 1] if place else "spikeguard")
+            raise ConfigError(
+                f"an empty value after {before}; is a variable of the shell unset? Give a value, "
+                "or leave the option out."
+            )
 
 
 def _reader_left() -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spikeguard.config.attack_lines import build_attack
-from spikeguard.config.builder import build_suite
+from spikeguard.config.builder import build_suite, require_images
 from spikeguard.config.plugins import Plugins, is_reference
 from spikeguard.config.schema import EvaluateSection
 from spikeguard.runs.attack_results import checkpoint_tag
@@ -82,13 +82,14 @@ def audit_once(
 
     Raises:
         FolderLocked: If another process writes to the folder.
-        ValueError: If the attack is unknown or does not fit the model, or a stored result is of
-            other weights or images.
+        ValueError: If ``limit`` is larger than the number of test images, the attack is unknown or
+            does not fit the model, or a stored result is of other weights or images.
     """
     from spikeguard.auditing.auditor import audit
     from spikeguard.auditing.numbers import MAX_GAP
     from spikeguard.evaluation.identity import identity_of
 
+    require_images(limit, data, "--limit")
     with locked(folder):
         images = data.test
         stored = stored_evaluations(
