@@ -58,4 +58,4 @@ def size_text(count: float) -> str:
     """
     if count >= 2**30:
         return f"{count / 2**30:.1f} GiB"
-    return f"{round(count / 2**20)} MiB" if count >= 2**20 else "1 MiB"
+    return f"{round(count / 2**20)} MiB" if count >= 2**20 else "under 1 MiB"
