@@ -41,6 +41,19 @@ def test_an_identity_passes_every_perturbation_with_gain_1():
     assert found["currents_n"][:, 0].tolist() == [5, 5]
 
 
+@pytest.mark.parametrize("T", [1, 4])
+def test_frames_that_are_the_current_have_gain_1(T):
+    """Each event frame is shown at one step; an image at every step."""
+    layer, frames = LIF(1e-9, v_th=1.0, surrogate=StraightThrough()), torch.rand(5, T, 1, 2, 2)
+    other, seen = (frames + 0.1).clamp_max(0.9), []
+    for shown in (frames, other):
+        with record(layer) as trace, torch.no_grad():
+            layer(shown.transpose(0, 1).flatten(2))
+        seen.append(dict(trace))
+    found = layer_gains(other - frames, *seen)
+    torch.testing.assert_close(found["currents"], torch.ones(1, 5).double(), rtol=1e-5, atol=0)
+
+
 def test_factors_and_thresholds_scale_the_gain():
     found = Gain(FGSM(Linf(0.1)))(Stack(3.0, v_th=0.5), (X, Y))
     np.testing.assert_allclose(found["currents"][:, 0], 6, rtol=1e-6)

@@ -233,6 +233,9 @@ def test_a_claim_is_judged_by_newcombes_interval(accuracy, status, words):
         ("n=500", 500),
         ("APGD on 10,000 test images", 10_000),
         ("PGD-7, 256 images", 256),
+        ("PGD-20 8/255 on 1000 CIFAR-10 images", 1000),
+        ("PGD-20, 10,000 CIFAR-10 test images", 10_000),
+        ("the first 500 CIFAR 100 images", 500),
     ],
 )
 def test_the_protocol_names_the_number_of_images(protocol, n):
@@ -264,7 +267,13 @@ def test_attacks_are_named_by_steps_and_gradient():
     assert attack_label(PGD(THREAT, steps=3)) == "PGD-3, own surrogate"
 
 
-@pytest.mark.parametrize("protocol", ["PGD-20, n 10k", "n=1e4", "n = 10 000", "n 1.5"])
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        *("PGD-20, n 10k", "n=1e4", "n = 10 000", "n 1.5"),
+        *("all CIFAR-100 test images, PGD-40", "ImageNet-100 images", "all CIFAR 10 images"),
+    ],
+)
 def test_a_number_of_images_that_is_not_plain_is_asked_for(protocol):
     with pytest.raises(ValueError, match="--printed-n"):
         Claim.from_text(62.3, protocol)

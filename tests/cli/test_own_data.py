@@ -147,6 +147,12 @@ def rejected_last(capsys, *words):
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def test_a_file_of_another_path_is_the_same_data_set(folder, capsys):
+    words = ["attack", *MODEL, "--out", "again", "--data"]
+    assert main([*words, "my.npz"]) == main([*words, str(folder / "my.npz")]) == 0
+    assert main([*words, "./my.npz"]) == 0
+
+
 def test_changed_images_are_another_data_set(folder, capsys):
     words = ["attack", *MODEL, "--data", "my.npz", "--out", "out"]
     assert main(words) == 0

@@ -41,11 +41,11 @@ def layer_gains(
     r"""Return the L2 gains of every layer for every image, [layers, B] each.
 
     A gain is the ratio of two norms over steps and neurons, :math:`\|\Delta y\| / \|\Delta x\|`. It
-    is NaN where the denominator is 0. Currents are in units of the threshold above rest; the image
-    counts at each of the T steps.
+    is NaN where the denominator is 0. Currents are in units of the threshold above rest; an image
+    counts at each of the T steps, an event frame at its own.
 
     Args:
-        image: Change of the images [B, C, H, W].
+        image: Change of the images [B, C, H, W], or of event frames [B, T, C, H, W].
         clean: Traces on the clean images.
         other: Traces on the perturbed images, under the same noise.
 
@@ -55,7 +55,8 @@ def layer_gains(
         order of the network; a layer behind a shortcut has other inputs, too.
     """
     steps = len(next(iter(clean.values())).v)
-    shown = steps**0.5 * norms(image)
+    repeats = 1 if image.ndim == 5 else steps
+    shown = repeats**0.5 * norms(image)
     rows: dict[str, list[Tensor]] = {name: [] for name in _GAINS}
     before = shown
     for name, own in clean.items():

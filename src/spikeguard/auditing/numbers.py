@@ -54,7 +54,11 @@ class Claim:
             1000
         """
         number = r"(\d[\d,]*+)(?![\w.]|\s+\d)"  # not 10k, 1e4 or 10 000, which are not read
-        written = re.search(rf"\bn\s*[=:]?\s*{number}|{number}\s+(?:test )?images", protocol)
+        named = r"(?:[A-Za-z][\w-]*\s+)*"  # as in "1000 CIFAR-10 test images"
+        name = r"(?<![\w-])[A-Z][\w-]*\s+\d+\s"  # as in "CIFAR 10 images", which has no number
+        plain = re.sub(name, "", protocol)
+        counted = rf"(?<![\w-]){number}\s+{named}images"
+        written = re.search(rf"\bn\s*[=:]?\s*{number}|{counted}", plain)
         if n is None and written is None:
             raise ValueError(
                 f"printed: the number of images is missing in {protocol!r}; write 'PGD-20 8/255, "

@@ -139,7 +139,8 @@ def content(images: ImageSet, samples: int | None = None) -> tuple[Tensor | byte
     """Return what a digest of the first ``samples`` inputs covers; None is all of them."""
     held = getattr(images, "images", None)  # inputs that are read from disk are not held
     if held is None:
-        return ((images if samples is None else images.subset(slice(samples))).digest.encode(),)
+        part = images if samples is None else images.subset(slice(samples))
+        return (getattr(part, "content_digest", part.digest).encode(),)
     parts = (held[:samples], images.labels[:samples], repr(images.peak).encode())
     return parts if images.space == PIXELS else (*parts, repr(images.space).encode())
 

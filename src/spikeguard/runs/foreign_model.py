@@ -22,6 +22,7 @@ from spikeguard.config.plugins import NO_PLUGINS, SEARCHED, Plugins, import_part
 from spikeguard.data.datasets import DATASETS
 from spikeguard.data.images import ImageSet, Splits
 from spikeguard.data.own import EvaluationImages
+from spikeguard.data.photos.photo_set import PhotoSet
 from spikeguard.encoders.input_space import InputSpace, require_same_kind, space_of
 from spikeguard.evaluation.parallel import Reload
 from spikeguard.export.importer import load_nir
@@ -42,6 +43,7 @@ from spikeguard.storage.weight_names import fitted
 __all__ = [
     "ForeignSubject",
     "call_factory",
+    "facts_of",
     "load_foreign_model",
     "load_weights",
     "results_folder",
@@ -128,7 +130,7 @@ def load_foreign_model(
         ) from error
     weights_now = weights_of(adapted)
     driven, neurons = described(adapted)
-    facts = {} if data in DATASETS else images.test.describe()
+    facts = {} if data in DATASETS else facts_of(images.test)
     card = {"model": model, "data": data, "weights": weights_now, **facts, **driven}
     card["neurons"] = neurons
     path = results_folder(model, out)
@@ -138,11 +140,21 @@ def load_foreign_model(
     found = {} if preflight is None else preflight.to_dict()
     shown = {"check": {name: v for name, v in found.items() if name not in card}} if found else {}
     with locked(path, if_writable=True):
-        write_or_check_card(path, card, {"arguments": words, **shown})
+        write_or_check_card(
+            path, card, {"arguments": words, **shown}, free=("data",) if facts else ()
+        )
     how = (model, weights, T, framework, readout, images.test.space)
     digests = (weights_now, images.test.digest)
     again = partial(_reloaded, how, data, data_root, digests, plugins)
     return ForeignSubject(path, adapted, images, preflight, again, plugins)
+
+
+def facts_of(images: ImageSet) -> dict[str, Any]:
+    """Return digest, number, shape and class names of images; the digest is of their content."""
+    facts = images.describe()
+    if isinstance(images, PhotoSet):  # its own digest is of file names
+        facts["images"] = images.content_digest
+    return facts
 
 
 def results_folder(model: str, out: Path | None) -> Path:

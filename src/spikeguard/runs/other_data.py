@@ -20,6 +20,7 @@ from spikeguard.encoders.input_space import require_same_kind, space_of
 from spikeguard.models.snn import SNN
 from spikeguard.runs.foreign_model import (
     ForeignSubject,
+    facts_of,
     weights_of,
     write_or_check_card,
 )
@@ -50,7 +51,7 @@ def run_on_data(
     images = _test_images(run, data)
     require_images(limit, EvaluationImages(images))
     path = run.path / "on" / _name(data) if out is None else out
-    card = {"model": str(run.path), "data": data, **images.describe()}
+    card = {"model": str(run.path), "data": data, **facts_of(images)}
     card |= {"weights": weights_of(run.model), "T": run.model.T}
     with locked(path, if_writable=True):
         more = {"arguments": [str(run.path), "--data", data]}

@@ -85,6 +85,15 @@ class PhotoSet(StoredSet):
         total.update(self.labels.numpy().astype("<i8").tobytes())
         return total.hexdigest()
 
+    @cached_property
+    def content_digest(self) -> str:
+        """SHA-256 of ``digest`` and the bytes of every file; results are kept apart by it."""
+        total = hashlib.sha256(self.digest.encode())
+        for file in self.files.tolist():
+            with (self.root / os.fsdecode(file)).open("rb") as stream:
+                total.update(hashlib.file_digest(stream, "sha256").digest())
+        return total.hexdigest()
+
     def describe(self) -> dict[str, Any]:
         """Return digest, number, shape and class names as plain data."""
         found = {"images": self.digest, "count": len(self), "shape": list(self.shape)}
