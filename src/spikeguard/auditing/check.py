@@ -24,7 +24,10 @@ __all__ = [
 ]
 
 
-FAULTS = (RuntimeError, ValueError, IndexError, TypeError)  # what a model's own code may raise
+FAULTS = (  # what a model's own code may raise
+    *(RuntimeError, ValueError, TypeError, LookupError),
+    *(AssertionError, ArithmeticError, AttributeError),
+)
 
 _MORE = "audit more samples: a larger limit, if the data have them"
 

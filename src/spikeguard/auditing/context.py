@@ -138,11 +138,15 @@ class Context(Subject):
         return self.pick(full=10, quick=2 if self.stochastic else 4)
 
     def strongest(self) -> Attack:
-        """Return the reported attack with several restarts, if it has restarts."""
+        """Return the reported attack with several restarts, if another one differs from the first.
+
+        It keeps its own restarts where they are more.
+        """
         attack = self.reference()
-        if not hasattr(attack, "restarts"):
+        if not hasattr(attack, "restarts") or not getattr(attack, "random_start", True):
             return attack
-        several: Attack = replace(attack, restarts=self.tries)  # type: ignore[type-var]
+        tries = max(self.tries, attack.restarts)
+        several: Attack = replace(attack, restarts=tries)  # type: ignore[type-var]
         return several
 
     def blind(self) -> tuple[str, Attack]:

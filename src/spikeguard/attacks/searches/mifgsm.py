@@ -74,6 +74,11 @@ class MIFGSM:
         return self.steps * gradient_cost(self.gradient)
 
     @property
+    def step_length(self) -> float:
+        """Length of one step, in input units."""
+        return self.threat.eps / self.steps if self.step_size is None else self.step_size
+
+    @property
     def rounds(self) -> int:
         """One, because the search is deterministic."""
         return 1
@@ -87,7 +92,7 @@ class MIFGSM:
         watch, here, done = Watch(self.loss), state["x_adv"], state["done"] + 1
         _, grad = self.gradient(model, here, y, watch)
         momentum = self.decay * state["momentum"] + l1_unit(grad)
-        length = self.threat.eps / self.steps if self.step_size is None else self.step_size
+        length = self.step_length
         there = self.threat.project(here + length * self.threat.steepest(momentum), x)
         moved = {"x_adv": there, "momentum": momentum, "done": done}
         return Step(moved, here, watch.outcome(y), there, done == self.steps)

@@ -94,6 +94,11 @@ class MTPGD:
         return self.targets * target if self.targets else math.inf
 
     @property
+    def step_length(self) -> float:
+        """Length of the first steps, in input units."""
+        return 5 * self.threat.eps / self.steps if self.step_size is None else self.step_size
+
+    @property
     def rounds(self) -> int:
         """One, which runs through all targets."""
         return 1
@@ -169,7 +174,7 @@ class MTPGD:
 
     def _length(self, done: Tensor) -> Tensor:
         """Return the step size, given the number of steps done for the current target [B]."""
-        first = 5 * self.threat.eps / self.steps if self.step_size is None else self.step_size
+        first = self.step_length
         limits = torch.tensor([share * self.steps for share in _DECAYED_AT], device=done.device)
         return first * 0.1 ** (done[:, None] >= limits).sum(1)
 

@@ -231,7 +231,7 @@ class PGD:
     def step(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> Step:
         """Take one step with every sample; ``seen`` is the point before the step."""
         watch, here, done = Watch(self.loss), state["x_adv"], state["done"] + 1
-        there = _step(replace(self, loss=watch), model, here, x, y, self._length)
+        there = _step(replace(self, loss=watch), model, here, x, y, self.step_length)
         moved = {"x_adv": there, "done": done}
         return Step(moved, here, watch.outcome(y), there, done == self.steps)
 
@@ -254,14 +254,15 @@ class PGD:
             return best
 
     @property
-    def _length(self) -> float:
+    def step_length(self) -> float:
+        """Length of one step, in input units."""
         return 2.5 * self.threat.eps / self.steps if self.step_size is None else self.step_size
 
     def _search(self, model: nn.Module, x: Tensor, y: Tensor, streams: SampleStreams) -> Tensor:
         x_adv = self.threat.sample(x, streams) if self.random_start else x
         search = replace(self, gradient=start_search(self.gradient))
         for _ in range(self.steps):
-            x_adv = _step(search, model, x_adv, x, y, self._length)
+            x_adv = _step(search, model, x_adv, x, y, self.step_length)
         return x_adv
 
     def _outcome(self, model: nn.Module, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -69,10 +69,12 @@ def more_restarts_change_nothing(context: Context) -> CheckOutcome:
 
     Source: Carlini et al., 2019 (arXiv:1902.06705).
     """
-    attack = context.reference()
+    attack: Any = context.reference()
     if not hasattr(attack, "restarts"):
         return does_not_apply("the attack has no restarts")
-    tries = context.tries
+    if not getattr(attack, "random_start", True):
+        return does_not_apply("without a random start every restart is the same search")
+    tries = max(context.tries, attack.restarts)
     once = context.attacked(attack).accuracy
     first = context.attacked(context.strongest())
     second = context.attacked(_with(attack, restarts=2 * tries))
@@ -180,7 +182,8 @@ def step_size_is_right(context: Context) -> CheckOutcome:
     attack: Any = context.reference()
     if not hasattr(attack, "step_size"):
         attack = context.pgd()
-    length = attack.step_size or 2.5 * context.threat.eps / attack.steps
+    usual_length = attack.step_size or 2.5 * context.threat.eps / attack.steps
+    length = getattr(attack, "step_length", usual_length)
     usual = context.attacked(attack)
     tried = {
         factor: context.attacked(_with(attack, step_size=factor * length)) for factor in _FACTORS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 
@@ -28,7 +29,7 @@ def nothing_was_tuned_on_the_test(context: Context) -> CheckOutcome:
     Source: the practice of gradient rules with a parameter, HART (arXiv:2512.22522) and others.
     """
     tuned = context.tuned
-    failed = "test" in tuned.split.lower()
+    failed = _is_test(tuned.split)
     how = "fixed in advance"
     if tuned.split != "fixed":
         how = f"the best of {tuned.trials} on the {tuned.split} split"
@@ -62,7 +63,7 @@ def settings_are_accounted_for(context: Context) -> CheckOutcome:
     chosen = sorted(str(part) for part in used - fixed)
     split, trials = context.tuned.split, context.tuned.trials
     unexplained = chosen if split == "fixed" else []
-    on_test = bool(chosen) and "test" in split.lower()
+    on_test = bool(chosen) and _is_test(split)
     return judged(
         failed=bool(unexplained) or on_test,
         measured=f"{len(used)} adaptive gradients used, {len(chosen)} with other settings; "
@@ -113,6 +114,11 @@ def surrogate_is_the_trained_one(context: Context) -> CheckOutcome:
         remedy="attack with the surrogate of training first, then with others; report both",
         evidence={"carried": carried, "trained": trained},
     )
+
+
+def _is_test(split: str) -> bool:
+    """Whether the words that name a split say that it is the test set."""
+    return re.search(r"(?<!not )(?<!not the )\btest\b", split.lower()) is not None
 
 
 def _parts(part: object) -> Iterator[object]:
