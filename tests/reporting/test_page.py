@@ -8,9 +8,12 @@ import re
 import numpy as np
 import pytest
 
+from spikeguard.config.protocols import protocol_of
+from spikeguard.config.published import rows
 from spikeguard.evaluation.statistics import Score, wilson
 from spikeguard.reporting import formatting
 from spikeguard.reporting.charts import against_radius, curves, looks, membranes, per_attack
+from spikeguard.reporting.page import gather
 from spikeguard.reporting.readers.collect import collect
 from spikeguard.reporting.renderer import report
 from spikeguard.reporting.standings import radii
@@ -512,3 +515,23 @@ def test_a_verdict_is_read_as_it_was_written(tmp_path):
     card = json.loads((path / "audit.json").read_text())
     (network,) = collect([path])
     assert network.audited.to_json() == card
+
+
+def test_published_numbers_stand_beside_those_of_the_checkpoint_that_is_shown(tmp_path):
+    """Planted: 91 % clean and 40 % under FGSM of the best checkpoint, 80 and 10 of the last."""
+    key, printed = next((k, r) for k, r in rows().items() if protocol_of(r, "fgsm") is not None)
+    path = plant_run(tmp_path / "net", "Net")
+    recipe = json.loads((path / "recipe.yaml").read_text())
+    (path / "recipe.yaml").write_text(json.dumps({**recipe, "published": [key]}))
+    for name, checkpoint, clean, left in (("b", "best", 91.0, 40.0), ("a", "last", 80.0, 10.0)):
+        file = plant_attacks(path, 8 / 255, clean, (left, left), names=("fgsm",))
+        card = json.loads(file.read_text())
+        file.unlink()
+        card |= {"checkpoint": checkpoint, "threat": {"norm": "linf", "eps": 8 / 255}}
+        card["attacks"]["fgsm"]["settings"] = dict(protocol_of(printed, "fgsm").settings)
+        (path / "attacks" / f"{name}.json").write_text(json.dumps(card))
+    page = gather(collect([path]), title=None, made_by=None)
+    (comparison,) = page.printed
+    found = {pair.attack: pair.ours.accuracy for pair in comparison.pairs if pair.ours is not None}
+    assert found == {"Clean": pytest.approx(0.91), "FGSM": pytest.approx(0.4)}
+    assert [said for said, _ in page.commands["Net"] if said.startswith("attacks a")] == []

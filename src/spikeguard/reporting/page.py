@@ -56,7 +56,7 @@ from spikeguard.reporting.sections.verdict_cards import (
     verdict_badges,
     verdict_statements,
 )
-from spikeguard.reporting.standings import radii
+from spikeguard.reporting.standings import radii, used_results
 
 __all__ = ["Page", "figures_of", "gather"]
 
@@ -267,7 +267,7 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
 def _searches(networks: Sequence[Network]) -> list[Search]:
     found: list[Search] = []
     for network in networks:
-        for result in network.attacked:
+        for result in used_results(network):
             if result.search is not None:
                 where = formatting.threat(result.norm, result.eps)
                 id_, title = (
@@ -313,7 +313,7 @@ def _why(network: Network, code: str) -> tuple[str, str]:
 
 def _subtitle(networks: Sequence[Network]) -> str:
     sets = dict.fromkeys(network.data for network in networks)
-    results = [result for network in networks for result in network.attacked]
+    results = [result for network in networks for result in used_results(network)]
     parts = [f"{len(networks)} network" + "s" * (len(networks) > 1), ", ".join(sets)]
     for norm in dict.fromkeys(result.norm for result in results):
         sizes = sorted({result.eps for result in results if result.norm == norm})
@@ -335,7 +335,7 @@ def _commands(network: Network) -> list[tuple[str, str]]:
     recorded = network.environment.get("command")
     commands = [("trained by", str(recorded))] if recorded else []
     commands += [
-        (f"attacks {result.title}", _attack(network, result)) for result in network.attacked
+        (f"attacks {result.title}", _attack(network, result)) for result in used_results(network)
     ]
     if network.audited is not None:
         commands.append(("audit", command("audit", network)))

@@ -12,7 +12,7 @@ from spikeguard.reporting import formatting
 from spikeguard.reporting.readers.attack_results import CASCADE, AttackResult
 from spikeguard.reporting.readers.collect import Network
 
-__all__ = ["Radius", "Standing", "radii", "where"]
+__all__ = ["Radius", "Standing", "radii", "used_results", "where"]
 
 _ORDER = ("noise", "fgsm", "rfgsm")
 
@@ -127,8 +127,7 @@ def _standing(network: Network, norm: str, eps: float) -> Standing | None:
     Of several numbers of images, one with other gradients is preferred, then the largest.
     """
     here = [r for r in network.attacked if (r.norm, r.eps) == (norm, eps)]
-    known = {r.checkpoint for r in here}
-    wanted = network.checkpoint if network.checkpoint in known else min(known, default="")
+    wanted = _wanted(network, norm, eps)
     results = [r for r in here if r.checkpoint == wanted]
     merged = [_merged(n, results) for n in {result.clean.n for result in results}]
     if not merged:
@@ -139,6 +138,18 @@ def _standing(network: Network, norm: str, eps: float) -> Standing | None:
         elsewhere={r.title: r.checkpoint for r in here if r.checkpoint != wanted},
         instead="" if network.checkpoint in (wanted, None) else wanted,
     )
+
+
+def used_results(network: Network) -> list[AttackResult]:
+    """Return the results of the checkpoint that the report shows at their radius."""
+    return [r for r in network.attacked if r.checkpoint == _wanted(network, r.norm, r.eps)]
+
+
+def _wanted(network: Network, norm: str, eps: float) -> str:
+    """Return the checkpoint that the recipe attacks, or one that was attacked at this radius."""
+    known = {r.checkpoint for r in network.attacked if (r.norm, r.eps) == (norm, eps)}
+    own = network.checkpoint
+    return own if own is not None and own in known else min(known, default="")
 
 
 def _merged(n: int, results: Sequence[AttackResult]) -> Standing:

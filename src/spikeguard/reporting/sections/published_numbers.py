@@ -24,6 +24,7 @@ from spikeguard.reporting import formatting
 from spikeguard.reporting.readers.attack_results import AttackResult
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.sections.verdict_cards import command
+from spikeguard.reporting.standings import used_results
 from spikeguard.training.checkpointing import differences as recipe_differences
 
 __all__ = ["Comparison", "Match", "Pair", "comparisons", "match"]
@@ -161,7 +162,7 @@ def _compare(network: Network, printed: Row) -> Comparison:
     assert network.recipe is not None
     pairs, lines = [], dict[str, None]()
     for attack, accuracy in printed.accuracies.items():
-        found = match(network.attacked, printed, attack)
+        found = match(used_results(network), printed, attack)
         made = command("attack", network, *found.options) if found.options else ""
         if "--attack" in found.options:
             lines[found.options[1]] = None
@@ -201,7 +202,7 @@ def _differences(network: Network) -> list[str]:
         if changes:
             listed = "; ".join(changes)
             found.append(f"This run does not follow the recipe {recipe.name}: {listed}.")
-    limits = {result.limit for result in network.attacked if result.limit is not None}
+    limits = {result.limit for result in used_results(network) if result.limit is not None}
     if limits:
         found.append(
             f"Measured on the first {formatting.count(max(limits))} test images, published on all."
