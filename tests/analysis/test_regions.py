@@ -73,7 +73,7 @@ def test_charts_show_every_line():
 def test_mistakes_are_rejected():
     with pytest.raises(NotApplicable, match="Sequential has none"):
         Regions(FGSM(Linf(0.1)))(nn.Sequential(nn.Flatten()), (X, Y))
-    with pytest.raises(ValueError, match="all lines have length 0 at eps 0"):
+    with pytest.raises(NotApplicable, match="all lines have length 0 at eps 0"):
         Regions(FGSM(Linf(0.0)))(two_pixels(), (X, Y))
     with pytest.raises(ValueError, match="points must be >= 128"):
         Regions(FGSM(Linf(0.1)), points=64)

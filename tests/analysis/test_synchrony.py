@@ -89,6 +89,8 @@ def test_a_network_that_is_never_right_has_no_frames_to_failure():
     assert (int(m["right"]), int(m["never"]), m["failures"].sum()) == (0, 0, 0)
     (chart,) = Synchrony.plots({"a": m})
     assert len(chart.marks[0].y) == 0
+    assert Synchrony.result({"a": m}).startswith("No image was classified right without noise")
+    assert Synchrony.table({"a": m}).rows == [("a", "no image was right", *[""] * 8)]
 
 
 def test_equal_pixels_have_equal_trains_until_they_become_noise():

@@ -91,6 +91,16 @@ def test_pillow_images_are_read():
     assert from_dataset({"image": shown, "label": Y}).digest == PLAIN.digest
 
 
+class Batches:
+    """A batch sampler of one's own: all images at once, in an order that a function gives."""
+
+    def __init__(self, order):
+        self.order = order
+
+    def __iter__(self):
+        yield list(self.order(len(ALL)))
+
+
 class Jitter(Pairs):
     """A random transform, as in training."""
 
@@ -129,6 +139,8 @@ ALL = TensorDataset(X, Y)
             "order of a RandomSampler, .* pass a DataLoader with shuffle",
         ),
         (DataLoader(ALL, sampler=SubsetRandomSampler([1, 2])), "order of a SubsetRandomSampler"),
+        (DataLoader(ALL, batch_sampler=Batches(lambda n: range(n)[::-1])), "its Batches does not"),
+        (DataLoader(ALL, batch_sampler=Batches(lambda n: range(n - 1))), "its Batches does not"),
         (DataLoader(ALL, batch_size=4, drop_last=True), "pass drop_last=False"),
         (Subset(ALL, []), "has no images"),
         ({"x": X}, "'x' needs labels 'y' beside it"),

@@ -67,7 +67,7 @@ def charts_of(found: Mapping[str, Measurement]) -> list[Plot]:
     norms, points, ratios = [], [], []
     for label, m in found.items():
         share = 100 * (np.arange(m.samples) + 1) / m.samples
-        norms.append(Series(np.sort(m["norm"]), share, label, label, kind="steps"))
+        norms.append(Series(np.sort(m["norm"]), share, label, label, kind="cumulative"))
         if _bounded(m):
             bound, reached = (_positive(m[key]) for key in ("bound", "r_adv"))
             points.append(Series(bound, reached, label, label, kind="points"))

@@ -38,7 +38,7 @@ class Series:
     network: str = ""
     low: ArrayLike | None = None
     high: ArrayLike | None = None
-    kind: Literal["line", "bars", "points", "steps"] = "line"
+    kind: Literal["line", "bars", "points", "steps", "cumulative"] = "line"
     dash: Literal["solid", "dash", "dot"] = "solid"
     legend: bool = True
 

@@ -104,7 +104,9 @@ class Regions:
             )  # fmt: skip
         layers = next((list(c.layers) for row in counts for c in row if c is not None), [])
         if not layers:
-            raise ValueError(f"regions: all lines have length 0 at eps {self.attack.threat.eps:g}.")
+            raise NotApplicable(
+                f"regions: all lines have length 0 at eps {self.attack.threat.eps:g}."
+            )
         axes: dict[str, ArrayLike] = {
             "image": np.arange(n),
             "line": LINES,

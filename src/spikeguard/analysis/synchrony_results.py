@@ -24,11 +24,16 @@ _ROWS = (
 )
 
 
+_UNFAILED = "No image failed, however many frames were replaced by noise"
+_UNTESTED = "No image was classified right without noise, so none was tested"
+
+
 def result(found: Mapping[str, Measurement]) -> str:
     """Return the undefined share, and in how many layers the two questions have an answer."""
     seen = {label: m for label, m in found.items() if len(m.axes["layer"])}
     if not seen:
-        return "No image failed, however many frames were replaced by noise"
+        tested = any(m["right"] for m in found.values())
+        return _UNFAILED if tested else _UNTESTED
     layers = sum(len(m.axes["layer"]) for m in seen.values())
     opposite = sum(int((_agreement(m, "failure - clean") == -1).sum()) for m in seen.values())
     both = [_agreed(m, "failure - control") for m in seen.values()]
@@ -84,7 +89,8 @@ def table(found: Mapping[str, Measurement]) -> Table:
     rows = []
     for label, m in found.items():
         if not len(m.axes["layer"]):
-            rows.append((label, "no image failed", *[""] * 8))
+            what = "no image failed" if m["right"] else "no image was right"
+            rows.append((label, what, *[""] * 8))
             continue
         last = str(m["last"])
         for condition, time, text in _ROWS:

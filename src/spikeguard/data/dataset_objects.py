@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
 from spikeguard.data.arrays import from_arrays
 from spikeguard.data.columns import CLASSES, one_column
@@ -149,8 +149,19 @@ def _require_order(loader: DataLoader[Any], name: str) -> None:
             f"{name}: reads in the order of a {type(sampler).__name__}, so the first images differ "
             "from run to run; pass a DataLoader with shuffle=False, of a Subset if need be."
         )
+    own: Any = loader.batch_sampler
+    if not (stream or own is None or type(own) is BatchSampler or _is_whole(own, loader.dataset)):
+        raise ValueError(
+            f"{name}: its {type(own).__name__} does not read every image once and in order; pass a "
+            "DataLoader with shuffle=False and without batch_sampler."
+        )
     if loader.drop_last:
         raise ValueError(f"{name}: leaves out the last images; pass drop_last=False.")
+
+
+def _is_whole(batches: Any, dataset: Any) -> bool:
+    """Whether a batch sampler gives every place of a data set once, in order."""
+    return [place for batch in batches for place in batch] == list(range(len(dataset)))
 
 
 def _require_repeatable(dataset: Any, name: str) -> None:

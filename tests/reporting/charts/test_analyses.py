@@ -72,6 +72,12 @@ def test_networks_differ_by_marker_on_short_and_on_long_lines(kind, points):
     assert shown == ({0} if (kind, points) == ("line", 10) else {9})
 
 
+@pytest.mark.parametrize(("kind", "shape"), [("steps", "hvh"), ("cumulative", "hv")])
+def test_a_share_of_images_rises_at_their_values(kind, shape):
+    """Plotly's hv keeps a value until the next x; hvh changes midway."""
+    assert figure(Series([1, 2], [50, 100], "a", kind=kind)).data[0].line.shape == shape
+
+
 def test_bars_of_networks_have_their_markers_as_text():
     shapes = ("circle", "square", "diamond", "triangle-up")
     look = {name: Look("#333333", name) for name in shapes}

@@ -251,7 +251,7 @@ def _show(found: Outcome, metrics: Sequence[str], folder: Path) -> None:
         table((*(name.rpartition(".")[2] for name in names), *metrics, "best"), rows)
         say()
         if len(found.best) > 1:
-            say("*: no other point is at least as good in every metric to optimise.")
+            say("*: no other point is at least as good in every metric and better in one.")
     say(f"{len(found.records)} of {found.total} points finished; table in {folder / 'sweep.json'}")
     for stop in found.stopped:
         reason = f"validation accuracy {stop.val_accuracy:.1%} after epoch {stop.epoch}"

@@ -27,6 +27,7 @@ from spikeguard.reporting.charts.base import (
 __all__ = ["drawn"]
 
 _MARKERS = 24  # points of a line that all have a marker
+_SHAPES = {"steps": "hvh", "cumulative": "hv"}  # bins around their centres; a share from x on
 _THINNED = 9  # markers of a longer line, which tell networks apart without colour
 # The marker of a network as text, in its bars and their legend.
 _SIGNS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲"}
@@ -150,7 +151,7 @@ def _add_series(figure: go.Figure, it: Series, look: Mapping[str, Look]) -> None
     shape = "circle" if own is None else own.shape
     if it.kind == "points" and it.dash != "solid":
         shape = f"{shape}-open"
-    outline = it.kind == "steps" or (it.kind == "line" and len(y) > _MARKERS)
+    outline = it.kind in _SHAPES or (it.kind == "line" and len(y) > _MARKERS)
     mode = "markers" if it.kind == "points" else "lines+markers"
     figure.add_scatter(
         x=x,
@@ -162,7 +163,7 @@ def _add_series(figure: go.Figure, it: Series, look: Mapping[str, Look]) -> None
             "color": colour,
             "width": 2,
             "dash": it.dash,
-            "shape": "hvh" if it.kind == "steps" else "linear",
+            "shape": _SHAPES.get(it.kind, "linear"),
         },
         marker={
             "color": colour,
