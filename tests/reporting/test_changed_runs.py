@@ -8,6 +8,7 @@ import torch
 
 from spikeguard.auditing.findings import Finding, conclude
 from spikeguard.cli.entry import main
+from spikeguard.reporting.readers.collect import collect
 from spikeguard.reporting.renderer import report
 from spikeguard.runs.run import Run
 from spikeguard.storage import checkpoints
@@ -140,6 +141,26 @@ def test_results_of_other_weights_are_refused(run, left, again):
         shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
     with pytest.raises(ValueError, match=f"is of other weights; .*{again} again"):
         report([run], run / "report.html")
+
+
+def test_an_audit_and_analyses_of_another_checkpoint_are_left_out_and_named(run):
+    """All are of checkpoint "last"; "best" has other weights and is then the attacked one."""
+    loaded = Run.load(run)
+    assert main(["analyse", str(run), "activity"]) == 0
+    place = run / "checkpoints" / "best"
+    before = checkpoints.load(place)
+    with torch.no_grad():
+        next(loaded.model.parameters()).mul_(2)
+    checkpoints.save(place, loaded.model, state=before.state, info=before.info)
+    (network,) = collect([run])
+    assert network.left_out == ()
+    assert network.audited and network.membrane and list(network.analyses) == ["activity"]
+    edit(run / "recipe.yaml", "checkpoint: last", "checkpoint: best")
+    (network,) = collect([run])
+    assert (network.audited, network.membrane, network.analyses) == (None, None, {})
+    assert network.left_out == ("audit.json", "analysis/membrane.npz", "analysis/activity.npz")
+    page = text_of(report([run], run / "report.html"))
+    assert f"{', '.join(network.left_out)}." in page
 
 
 def test_a_histogram_of_other_weights_is_measured_again(run):

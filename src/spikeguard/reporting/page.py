@@ -162,6 +162,16 @@ class Page:
         return {id: found.get(id) for id in SECTIONS}
 
     @property
+    def left_out(self) -> list[str]:
+        """Sentences on audits and measurements of another checkpoint, which are not used."""
+        return [
+            f"{network.label}: not used, because the checkpoint is not the one that the recipe "
+            f"attacks ({network.checkpoint}): {', '.join(network.left_out)}."
+            for network in self.networks
+            if network.left_out
+        ]
+
+    @property
     def kinds(self) -> list[Kind]:
         """The kinds with at least one stored curve."""
         return [kind for kind in KINDS if kind.id in self.evidence]

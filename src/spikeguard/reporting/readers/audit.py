@@ -11,10 +11,15 @@ from spikeguard.auditing.findings import Finding, FindingStatus, Verdict
 from spikeguard.auditing.numbers import Bound, BoundStatus, PrintedNumber, PrintedStatus
 from spikeguard.evaluation.statistics import Score
 from spikeguard.reporting.readers.audit_evidence import Evidence, evidence
-from spikeguard.reporting.readers.json_files import read_json, reading, require_weights
+from spikeguard.reporting.readers.json_files import (
+    of_other_checkpoint,
+    read_json,
+    reading,
+    require_weights,
+)
 from spikeguard.storage.digests import IDENTITY
 
-__all__ = ["read_audited", "read_evidence"]
+__all__ = ["audits_other_checkpoint", "read_audited", "read_evidence"]
 
 _EARLIER: dict[str, BoundStatus] = {
     "reliable": "no fault found",
@@ -47,6 +52,20 @@ def read_audited(path: Path, weights: Mapping[str, str] | None = None) -> Verdic
             printed = PrintedNumber(**number)
             _one_of(printed.status, get_args(PrintedStatus))
         return Verdict(findings, bound, printed, settings, verified=IDENTITY in card)
+
+
+def audits_other_checkpoint(path: Path, weights: Mapping[str, str], wanted: str | None) -> bool:
+    """Whether ``audit.json`` is of another checkpoint than the one that the recipe attacks.
+
+    Args:
+        path: The file.
+        weights: Digests of the checkpoints by name.
+        wanted: The checkpoint that the recipe attacks; None for a foreign model.
+    """
+    card = read_json(path)
+    with reading(path):
+        made_with = dict(card.get(IDENTITY) or {}).get("weights")
+    return of_other_checkpoint(made_with, card.get("checkpoint"), weights, wanted)
 
 
 def _earlier(

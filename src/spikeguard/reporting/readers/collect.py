@@ -16,11 +16,15 @@ from spikeguard.config.schema import Recipe, load_recipe
 from spikeguard.config.trained_recipe import require_trained_recipe
 from spikeguard.reporting.readers.analyses import read_analyses
 from spikeguard.reporting.readers.attack_results import AttackResult, read_attacked
-from spikeguard.reporting.readers.audit import read_audited, read_evidence
+from spikeguard.reporting.readers.audit import (
+    audits_other_checkpoint,
+    read_audited,
+    read_evidence,
+)
 from spikeguard.reporting.readers.audit_evidence import Evidence
 from spikeguard.reporting.readers.certificates import read_certificates
 from spikeguard.reporting.readers.foreign_model import ForeignModelCard, read_foreign_model
-from spikeguard.reporting.readers.json_files import read_json
+from spikeguard.reporting.readers.json_files import of_other_checkpoint, read_json
 from spikeguard.reporting.readers.training import Epoch, TrainingResult, read_epochs, read_trained
 from spikeguard.storage.checkpoints import load
 from spikeguard.storage.digests import weights_digest
@@ -61,6 +65,8 @@ class Network:
         membrane: Histogram of the membrane potentials.
         analyses: Stored measurements by file name without suffix.
         certificates: Certified radii, and attacks on the same smoothed classifier.
+        left_out: Files of an audit, a histogram or analyses of another checkpoint than the recipe
+            attacks, which are not used.
     """
 
     path: Path
@@ -77,6 +83,7 @@ class Network:
     membrane: MembraneHistogram | None
     analyses: Mapping[str, Measurement] = field(default_factory=dict)
     certificates: tuple[Certification, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def checkpoint(self) -> str | None:
@@ -123,7 +130,21 @@ def _network(path: Path, label: str, source: Recipe | ForeignModelCard) -> Netwo
     recipe, foreign = (None, source) if isinstance(source, ForeignModelCard) else (source, None)
     trained = None if recipe is None else read_trained(path / RESULT)
     weights = _weights(path, source)
+    wanted, left_out = None if recipe is None else recipe.evaluate.checkpoint, []
     audited = read_audited(audit, weights) if audit.exists() else None
+    if audited is not None and audits_other_checkpoint(audit, weights, wanted):
+        audited, left_out = None, [AUDIT]
+    potentials = _membrane(membrane, weights) if membrane.exists() else None
+    if potentials is not None and of_other_checkpoint(potentials.weights, None, weights, wanted):
+        potentials = None
+        left_out.append(MEMBRANE)
+    analyses = read_analyses(path / ANALYSIS, weights)
+    others = [
+        name
+        for name, measured in analyses.items()
+        if of_other_checkpoint(measured.identity.get("weights"), None, weights, wanted)
+    ]
+    left_out += [f"{ANALYSIS}/{name}.npz" for name in others]
     results = sorted((path / ATTACKS).glob("*.json")) if (path / ATTACKS).is_dir() else []
     return Network(
         path=path,
@@ -137,9 +158,10 @@ def _network(path: Path, label: str, source: Recipe | ForeignModelCard) -> Netwo
         attacked=tuple(read_attacked(result, weights) for result in results),
         audited=audited,
         evidence=Evidence() if audited is None else read_evidence(audit, audited),
-        membrane=_membrane(membrane, weights) if membrane.exists() else None,
-        analyses=read_analyses(path / ANALYSIS, weights),
+        membrane=potentials,
+        analyses={name: measured for name, measured in analyses.items() if name not in others},
         certificates=read_certificates(path / CERTIFICATES, weights),
+        left_out=tuple(left_out),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from spikeguard.storage.digests import IDENTITY, is_sealed
 
-__all__ = ["read_json", "read_text", "reading", "require_weights"]
+__all__ = ["of_other_checkpoint", "read_json", "read_text", "reading", "require_weights"]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -44,6 +44,24 @@ def require_weights(
         now = weights.get(str(card.get("checkpoint", "best")))
     if made_with is not None and now is not None and made_with != now:
         raise ValueError(f"{path}: is of other weights; move it away and {again} again.")
+
+
+def of_other_checkpoint(
+    made_with: str | None, named: str | None, weights: Mapping[str, str], wanted: str | None
+) -> bool:
+    """Whether a result is of another checkpoint than the one that the recipe attacks.
+
+    Args:
+        made_with: Digest of the weights of the result; None or "" where it was not stored.
+        named: Name of its checkpoint; None where it was not stored.
+        weights: Digests of the weights by the name of their checkpoint.
+        wanted: The checkpoint that the recipe attacks; None for a model with one checkpoint.
+    """
+    if wanted is None:
+        return False
+    if made_with and wanted in weights:
+        return made_with != weights[wanted]
+    return named is not None and named != wanted
 
 
 def read_text(path: Path) -> str:
