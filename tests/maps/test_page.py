@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from spikeguard.maps.comparison import compare
+from spikeguard.maps.comparison_page import comparison_page
 from spikeguard.maps.operational_map import draw_map
-from spikeguard.maps.page import map_page
+from spikeguard.maps.page import map_page, with_point
 from spikeguard.maps.plan import REPORT
 from tests.toys.maps import toy_map
 
@@ -66,3 +68,34 @@ def test_printed_points_are_listed_with_their_notes(drawn):
         "<li>operational-space, Table II, tau=1.88 v_th=1.3389: 99.1 %, total spikes 7.10e+08; "
         "the text prints 99.36; the network of this map emits at most 6e+05 spikes" in text
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        (("model.width", "model.neuron.v_th"), ("width", "v_th")),
+        (("model.width", "model.neuron.surrogate.width"), ("model.width", "surrogate.width")),
+        (("model.width", "objective.0.steps"), ("model.width", "0.steps")),
+    ],
+)
+def test_both_values_of_a_cell_are_shown_whatever_the_last_parts_of_their_fields(fields, names):
+    """The point lists y first, as a stored record may."""
+    x, y = fields
+    shown, facts = with_point(fields, {(0, 0): {y: 0.5, x: 4}}, {(0, 0): {"steps": "20"}})
+    assert shown == names
+    assert facts[0, 0] == {names[0]: "4", names[1]: "0.5", "steps": "20"}
+
+
+def test_the_pages_of_fields_with_one_last_part_have_a_column_for_each(drawn):
+    folder, card = drawn
+    found = {"model.neuron.tau": "model.neuron.v.v_th"}
+    text = json.dumps(card)
+    for was, becomes in found.items():
+        text = text.replace(was, becomes)
+    renamed = json.loads(text)
+    both = comparison_page(
+        renamed, renamed, compare(renamed, renamed), (folder, folder), folder / "c.html"
+    )
+    for page in (map_page(renamed, folder), both):
+        head = page[page.index("<thead>") : page.index("</thead>")]
+        assert "neuron.v_th" in head and "v.v_th" in head

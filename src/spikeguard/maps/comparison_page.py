@@ -15,7 +15,7 @@ from spikeguard.analysis.plots import Heat
 from spikeguard.maps.charts import Sheet, class_chart, framed, short
 from spikeguard.maps.comparison import Comparison, Difference, Ratio
 from spikeguard.maps.fronts import SYNOPS
-from spikeguard.maps.page import hover_text, number_text, report_link
+from spikeguard.maps.page import hover_text, report_link, with_point
 from spikeguard.maps.schedule import Place
 from spikeguard.reporting.charts.base import GRID, Chart, dark_colours
 from spikeguard.reporting.page import figures_of
@@ -81,12 +81,15 @@ def comparison_page(
         for cell in found.cells
         if (place := _place(axes, cell.point)) is not None  # all are
     }
-    short_names = [axis["field"].rpartition(".")[2] for axis in axes]
-    facts = {place: _facts(cell, short_names) for place, cell in cells.items()}
+    short_names, facts = with_point(
+        [axis["field"] for axis in axes],
+        {place: cell.point for place, cell in cells.items()},
+        {place: _facts(cell) for place, cell in cells.items()},
+    )
     sheet = Sheet(
         axes[0]["values"],
         axes[1]["values"],
-        (short_names[0], short_names[1]),
+        short_names,
         {place: {"class": cell.classes[1]} for place, cell in cells.items()},
         {place: hover_text(each) for place, each in facts.items()},
         {place: reports.get(place, "") for place in cells},
@@ -170,11 +173,10 @@ def _heat(
     return chart
 
 
-def _facts(cell: Difference, names: list[str]) -> dict[str, str]:
-    """Return the difference of a cell as words and numbers."""
-    found = dict(zip(names, map(number_text, cell.point.values()), strict=True))
+def _facts(cell: Difference) -> dict[str, str]:
+    """Return the difference of a cell, without its point, as words and numbers."""
     same = len(set(cell.classes)) == 1
-    found["class"] = cell.classes[0] if same else f"{cell.classes[0]} > {cell.classes[1]}"
+    found = {"class": cell.classes[0] if same else f"{cell.classes[0]} > {cell.classes[1]}"}
     for name, each in cell.accuracies.items():
         value, low, high = (100 * end for end in each)
         title = name if name == "accuracy" else f"{name}, upper bound"

@@ -23,7 +23,7 @@ from spikeguard.reporting.charts.base import Chart, dark_colours
 from spikeguard.reporting.page import figures_of
 from spikeguard.reporting.renderer import environment, packed_plotly
 
-__all__ = ["PAGE", "hover_text", "map_page", "number_text", "report_link"]
+__all__ = ["PAGE", "hover_text", "map_page", "number_text", "report_link", "with_point"]
 
 PAGE = "map.html"
 
@@ -78,13 +78,16 @@ def map_page(card: Mapping[str, Any], folder: Path) -> str:
     for cell in card["cells"]:
         x, y = (axis["values"].index(cell["point"][axis["field"]]) for axis in axes)
         places[x, y] = cell
-    names = [axis["field"].rpartition(".")[2] for axis in axes]
     seen = {place: Seen.of(cell) for place, cell in places.items()}
-    facts = {place: _facts(cell, names) for place, cell in places.items()}
+    names, facts = with_point(
+        [axis["field"] for axis in axes],
+        {place: cell["point"] for place, cell in places.items()},
+        {place: _facts(cell) for place, cell in places.items()},
+    )
     sheet = Sheet(
         axes[0]["values"],
         axes[1]["values"],
-        (names[0], names[1]),
+        names,
         places,
         {place: hover_text(each) for place, each in facts.items()},
         {place: report_link(cell, folder, folder / PAGE) for place, cell in places.items()},
@@ -122,10 +125,38 @@ def _most_spikes(cells: Sequence[Mapping[str, Any]]) -> float | None:
     return max((each for each in found if each is not None), default=None)
 
 
-def _facts(cell: Mapping[str, Any], names: list[str]) -> dict[str, str]:
-    """Return the record of a cell as words and numbers."""
-    found = dict(zip(names, map(number_text, cell["point"].values()), strict=True))
-    found["class"] = cell["class"] or "failed"
+def with_point(
+    fields: Sequence[str],
+    points: Mapping[Place, Mapping[str, Any]],
+    facts: Mapping[Place, dict[str, str]],
+) -> tuple[tuple[str, str], dict[Place, dict[str, str]]]:
+    """Return the two fields in short, and the facts about each cell after its values of them.
+
+    A short name is the end of a path, as long as it must be to differ from the other one and from
+    the names of the facts.
+
+    Args:
+        fields: Path of the field along x, then along y.
+        points: Value of each field, by the place of the cell.
+        facts: Texts by name, by the place of the cell.
+    """
+    parts = [field.split(".") for field in fields]
+    taken = {name for each in facts.values() for name in each}
+    x, y = fields
+    for length in range(1, max(map(len, parts)) + 1):
+        x, y = (".".join(part[-length:]) for part in parts)
+        if x != y and not taken & {x, y}:
+            break
+    named = dict(zip(fields, (x, y), strict=True))
+    return (x, y), {
+        place: {short: number_text(points[place][field]) for field, short in named.items()} | each
+        for place, each in facts.items()
+    }
+
+
+def _facts(cell: Mapping[str, Any]) -> dict[str, str]:
+    """Return the record of a cell, without its point, as words and numbers."""
+    found = {"class": cell["class"] or "failed"}
     if "accuracy" not in cell:
         return {**found, "error": cell["error"]}
     spikes, operations = cell["spikes"], cell["operations"]
