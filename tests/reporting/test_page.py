@@ -4,10 +4,12 @@ import base64
 import gzip
 import json
 import re
+import shlex
 
 import numpy as np
 import pytest
 
+from spikeguard.attacks.threat_names import parse_threat
 from spikeguard.config.protocols import protocol_of
 from spikeguard.config.published import rows
 from spikeguard.evaluation.statistics import Score, wilson
@@ -535,3 +537,31 @@ def test_published_numbers_stand_beside_those_of_the_checkpoint_that_is_shown(tm
     found = {pair.attack: pair.ours.accuracy for pair in comparison.pairs if pair.ours is not None}
     assert found == {"Clean": pytest.approx(0.91), "FGSM": pytest.approx(0.4)}
     assert [said for said, _ in page.commands["Net"] if said.startswith("attacks a")] == []
+
+
+def test_a_command_for_results_of_another_checkpoint_says_which_recipe_it_needs(tmp_path):
+    """The recipe attacks "best"; all that was measured is of "last"."""
+    path = plant_run(tmp_path / "net", "Net")
+    file = plant_attacks(path, 0.1, 80.0, (10.0, 10.0), names=("fgsm",))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "checkpoint": "last"}))
+    (network,) = collect([path])
+    ((_, _), (said, line)) = gather([network], title=None, made_by=None).commands["Net"]
+    assert said.endswith(", with evaluate.checkpoint: last in recipe.yaml")
+    assert line.endswith("--suite demo --norm linf --eps 0.1 --limit 500")
+
+
+def test_a_ball_of_event_frames_has_a_command_that_repeats_it_and_an_axis_in_its_units(tmp_path):
+    path = plant_run(tmp_path / "net", "Net")
+    file = plant_attacks(path, 0.5, 91.0, (40.0, 40.0), names=("fgsm",))
+    norm, eps = parse_threat("linf eps=0.5 peak=4")
+    threat = {"norm": norm, "eps": eps}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "threat": threat}))
+    page = gather(collect([path]), title=None, made_by=None)
+    ((_, _), (_, command)) = page.commands["Net"]
+    line = shlex.split(command)
+    given = line[line.index("--threat") + 1]
+    assert given == "linf eps=0.5 peak=4" and parse_threat(given) == (norm, eps)
+    assert "--norm" not in line and "--eps" not in line
+    ((chart,),) = page.against_radius.values()
+    assert chart.figure.layout.xaxis.title.text == "Radius ε (L∞, inputs in [0, 4])"
+    assert page.subtitle == "1 network · digits · L∞ peak=4 attacks at ε = 0.5 · 500 test images"

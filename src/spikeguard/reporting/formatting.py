@@ -66,8 +66,9 @@ def duration(seconds: float) -> str:
 
 
 def norm(name: str) -> str:
-    """Write a norm: "L∞"."""
-    return _NORMS.get(name, name)
+    """Write a norm, with its words if it has some: "L∞", "L∞ peak=4"."""
+    kind, blank, words = name.partition(" ")
+    return f"{_NORMS.get(kind, kind)}{blank}{words}"
 
 
 def radius(eps: float, norm: str = "") -> str:
@@ -82,8 +83,8 @@ def threat(norm_: str, eps: float) -> str:
 
 
 def threat_options(norm: str, eps: float) -> list[str]:
-    """Return the options of a command that name a threat set."""
-    if is_event_norm(norm):
+    """Return the options of a command that name a threat set; a norm with words needs one line."""
+    if is_event_norm(norm) or " " in norm:
         return ["--threat", threat_line(norm, eps)]
     return ["--norm", norm, "--eps", eps_text(eps)]
 

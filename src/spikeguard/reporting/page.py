@@ -345,11 +345,19 @@ def _commands(network: Network) -> list[tuple[str, str]]:
     recorded = network.environment.get("command")
     commands = [("trained by", str(recorded))] if recorded else []
     commands += [
-        (f"attacks {result.title}", _attack(network, result)) for result in used_results(network)
+        (f"attacks {result.title}{_first(network, result)}", _attack(network, result))
+        for result in used_results(network)
     ]
     if network.audited is not None:
         commands.append(("audit", command("audit", network)))
     return commands
+
+
+def _first(network: Network, result: AttackResult) -> str:
+    """Return the change to the recipe without which the command attacks another checkpoint."""
+    if network.checkpoint in (None, result.checkpoint):
+        return ""
+    return f", with evaluate.checkpoint: {result.checkpoint} in recipe.yaml"
 
 
 def _attack(network: Network, result: AttackResult) -> str:

@@ -80,7 +80,9 @@ def _strongest_first(
 def _axis(norm: str) -> str:
     if is_event_norm(norm):
         return f"Budget of changes ({norm})"
-    return f"Radius ε ({formatting.norm(norm)}, pixels in [0, 1])"
+    kind, _, words = norm.partition(" ")
+    values = f"inputs in [0, {words.removeprefix('peak=')}]" if words else "pixels in [0, 1]"
+    return f"Radius ε ({formatting.norm(kind)}, {values})"
 
 
 def against_radius(places: Sequence[Radius], label: str, look: Mapping[str, Look]) -> Chart:
