@@ -10,7 +10,11 @@ from spikeguard.analysis.base import NotApplicable
 from spikeguard.analysis.examples import Examples
 from spikeguard.attacks import FGSM, Linf
 from spikeguard.attacks.threat import Threat
+from spikeguard.data.images import as_image_set
+from spikeguard.encoders.event_frames import EventFrames
+from spikeguard.models import CNN
 from spikeguard.reporting.charts.analyses import drawn
+from spikeguard.rng import stream
 from tests.toys.analyses import images, network
 from tests.toys.event_frames import T, dots, trained
 
@@ -83,3 +87,17 @@ def test_images_are_grey_and_flat_inputs_are_rejected():
         Examples(FGSM(Linf(0.1)))(network(), (x.flatten(1), y))
     with pytest.raises(ValueError, match="show is a number of inputs >= 1, got 0"):
         Examples(FGSM(Linf(0.1)), show=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_frames_without_two_polarities_are_summed_over_their_channels(channels):
+    x = (torch.rand(6, 3, channels, 8, 8, generator=stream(0, "events")) < 0.2).float()
+    data = as_image_set((x, torch.arange(6) % 3), name="events")
+    model = CNN(channels, 3, T=3, width=4, hidden=6, image_size=8, encoder=EventFrames()).eval()
+    found = Examples(Erase(), limit=6, show=2)(model, data)
+    np.testing.assert_array_equal(found["before"], x[:2].sum((1, 2))[:, None])
+    np.testing.assert_array_equal(found["after"], x[:2, 1:].sum((1, 2))[:, None])
+    assert found.axes["plane"].tolist() == ["all"]
+    before, _, _ = Examples.plots({"net": found})
+    (heat,) = before.marks
+    assert heat.grey and np.nanmax(heat.grid) == 1.0

@@ -40,7 +40,8 @@ _EMPTY = 253  # almost white: a cell without events
 class Examples:
     """Draw inputs before and after an attack, and count the values that it changed.
 
-    Event frames are summed over time and drawn in two colours, images in grey.
+    Event frames are summed over time. Those of two channels, OFF and ON, are drawn in two colours;
+    others are summed over their channels, too, and drawn in grey, as images are.
 
     Args:
         attack: The attack; it states its threat set.
@@ -119,7 +120,8 @@ class Examples:
             "column": np.arange(before.shape[3]),
         }
         grid, one = ["shown", "plane", "row", "column"], ["image"]
-        what = "events summed over time" if frames else "the image, mean over channels"
+        summed = "events summed over time" + ("" if len(axes["plane"]) == 2 else " and channels")
+        what = summed if frames else "the image, mean over channels"
         labels = images.batch(slice(len(before)))[1].numpy()
         return Measurement.of(
             self.name,
@@ -196,8 +198,11 @@ def _classes(m: Measurement, name: str) -> str:
 
 
 def _planes(x: Tensor) -> Tensor:
-    """Return images as one plane [B, 1, H, W], frames as one for each polarity [B, C, H, W]."""
-    return x.mean(1, keepdim=True) if x.ndim == 4 else x.sum(1)
+    """Return inputs as one plane [B, 1, H, W], frames of two polarities as two [B, 2, H, W]."""
+    if x.ndim == 4:
+        return x.mean(1, keepdim=True)
+    frames = x.sum(1)
+    return frames if frames.shape[1] == 2 else frames.sum(1, keepdim=True)
 
 
 def _heat(pictures: NDArray[Any], high: float) -> Heat:
