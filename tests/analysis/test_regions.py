@@ -36,6 +36,16 @@ def test_the_gradient_leads_across_the_threshold_where_it_is_in_reach():
     np.testing.assert_array_equal(found["by_layer"][..., 0], found["regions"])
 
 
+def test_the_table_has_the_length_of_each_kind_of_line():
+    """Of two pixels one has a gradient; the next images are at 0.1, and twice too far."""
+    found = Regions(FGSM(Linf(0.1)))(two_pixels(), (X, Y))
+    table = Regions.table({"a": found})
+    assert table.head[-1] == "Lengths"
+    assert table.rows[0][-1] == "0.1, 0.141, 0.128"
+    flat = Regions(FGSM(L2(0.1)))(two_pixels(Rectangular(1e-6)), (X, Y))
+    assert Regions.table({"a": flat}).rows[0][-1].startswith("0, 0.1, ")
+
+
 def test_an_image_without_a_gradient_has_no_line_along_it():
     found = Regions(FGSM(L2(0.1)))(two_pixels(Rectangular(1e-6)), (X, Y))
     assert np.isnan(found["regions"][:, 0]).all()

@@ -1,4 +1,4 @@
-"""Analysis ``regions``: linear regions on three lines of equal length from each image."""
+"""Analysis ``regions``: linear regions on three lines from each image."""
 
 from __future__ import annotations
 
@@ -63,8 +63,10 @@ class Regions:
     source: ClassVar[str] = "TGO, Theorem 2"
     about: ClassVar[str] = (
         "How many different spike patterns a line from an image passes: along the gradient to the "
-        "edge of the threat set, in a random direction, and towards the next image, all of the "
-        "same length. Many potentials near the threshold are many regions."
+        "edge of the threat set, in a random direction to its edge, and towards the next image at "
+        "most as far as the random line is long. The lengths differ where entries of the gradient "
+        "are 0 or ends are clipped to [0, 1], and a longer line passes more patterns. Many "
+        "potentials near the threshold are many regions."
     )
 
     def __post_init__(self) -> None:
@@ -168,17 +170,18 @@ class Regions:
             cells = (_text(m, line) for line in LINES)
             drawn = m["length"] > 0
             open_ = int((m["converged"][drawn] == 0).sum())
-            length = f"{m['length'][:, 1].mean():.3g}"
-            rows.append((label, *cells, f"{open_} of {int(drawn.sum())}", length))
+            lengths = ", ".join(number_text(_length(m, line)) for line in LINES)
+            rows.append((label, *cells, f"{open_} of {int(drawn.sum())}", lengths))
         caption = (
             f"The first {images_of(found)} clean test images, the same noise at every point, mean "
             "with 95 % interval over images, corrected for several boundaries in one interval. "
             "Not converged: lines whose count moved by more than "
             f"{setting_of(found, 'tolerance', 100)} % when the intervals were doubled for the last "
-            "time. Images without a gradient have no line along it. Length: L2, mean."
+            "time. Images without a gradient have no line along it. Lengths: L2, mean over the "
+            "lines of each kind, in the order of the columns; compare numbers of equal length."
         )
         head = ("Network", "Along the gradient", "Random direction", "Towards the next image",
-                "Not converged", "Length")  # fmt: skip
+                "Not converged", "Lengths")  # fmt: skip
         return Table(head, rows, caption)
 
     @staticmethod
@@ -219,6 +222,12 @@ class Regions:
 
 def _of_layer(layer: str, count: RegionCount) -> float:
     return 1 + crossings(count.layers[layer], count.intervals)
+
+
+def _length(m: Measurement, line: str) -> float:
+    """Return the mean length of the lines of one kind; 0 if there is none."""
+    lengths = m["length"][:, LINES.index(line)]
+    return float(lengths[lengths > 0].mean()) if (lengths > 0).any() else 0.0
 
 
 def _known(m: Measurement, line: str) -> tuple[float, float, float]:
