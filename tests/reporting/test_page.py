@@ -564,4 +564,5 @@ def test_a_ball_of_event_frames_has_a_command_that_repeats_it_and_an_axis_in_its
     assert "--norm" not in line and "--eps" not in line
     ((chart,),) = page.against_radius.values()
     assert chart.figure.layout.xaxis.title.text == "Radius ε (L∞, inputs in [0, 4])"
+    assert " " not in chart.id  # HTML allows none
     assert page.subtitle == "1 network · digits · L∞ peak=4 attacks at ε = 0.5 · 500 test images"

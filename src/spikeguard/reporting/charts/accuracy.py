@@ -116,7 +116,7 @@ def against_radius(places: Sequence[Radius], label: str, look: Mapping[str, Look
         for eps, s in attacked.items()
     ]
     return Chart(
-        f"against-radius-{norm}-{list(look).index(label)}",
+        f"against-radius-{norm}-{list(look).index(label)}".replace(" ", "_"),
         label,
         f"Accuracy of {label} against the radius. "
         f"Clean: {formatting.percent(start[0.0].accuracy)}. " + "; ".join(values) + ".",
