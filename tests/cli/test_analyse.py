@@ -88,7 +88,7 @@ def test_json_holds_axes_and_values(runs, capsys):
         (["RUN", "zeros", "--eps", "-1"], "eps"),
         (["RUN", "zeros", "--eps", "0.1"], "--eps: zeros applies no attack; leave it out"),
         (["RUN", "zeros", "--attack", "fgsm"], "--attack: zeros applies no attack"),
-        (["RUN", ""], "'' is neither a run folder nor an analysis"),
+        (["RUN", ""], "an empty value after"),
         (["RUN", "zeros", "--attack", "pgd9"], "unknown attack 'pgd9'"),
         (["RUN", "zeros", "--weights", "net.pt"], "--weights goes with --model"),
         (["RUN", "--model", "m:f"], "name at least one run folder"),
