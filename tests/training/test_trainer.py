@@ -14,7 +14,17 @@ from torch.nn import functional
 
 from spikeguard.attacks import NoGradientError
 from spikeguard.data import ImageSet, RandomCrop, Splits
-from spikeguard.defences import AT, TGO, Objective, Piece, Vanilla
+from spikeguard.defences import (
+    AT,
+    TGO,
+    LabelSmoothing,
+    MSERates,
+    Objective,
+    Piece,
+    Vanilla,
+)
+from spikeguard.encoders import EventFrames
+from spikeguard.encoders.input_space import InputSpace
 from spikeguard.models import CNN, MLP
 from spikeguard.neurons import LIF, NoisyLIF, Rectangular
 from spikeguard.rng import stream
@@ -29,7 +39,7 @@ from spikeguard.training.engine import Engine
 from spikeguard.training.learner import Learner
 from spikeguard.training.options import TrainOptions
 from spikeguard.training.state import TrainState
-from spikeguard.training.trainer import train
+from spikeguard.training.trainer import _require_outputs, train
 
 pytestmark = pytest.mark.slow
 
@@ -519,6 +529,70 @@ def test_data_that_are_no_splits_are_rejected_before_anything_is_written(tmp_pat
     with pytest.raises(ValueError, match=r"data must be Splits, got tuple; write sg\.data\.load"):
         train(mlp(), pair, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+EVENTS = InputSpace(whole=True, temporal=True)
+COUNTS = InputSpace(math.inf, whole=True, temporal=True)
+
+
+def recordings(space):
+    """Splits of recordings [2, 2, 4, 4] with as many frames as a batch has samples."""
+    part = ImageSet(torch.ones(6, 2, 2, 4, 4), torch.arange(6) % 3, 3, "events", space=space)
+    return Splits(part, part, part, mean=(0.0, 0.0), std=(1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "data", "message"),
+    [
+        (None, recordings(EVENTS), "the network takes images in .* data are frames"),
+        (EventFrames(), recordings(COUNTS), r"takes values in \[0, 1\], the data lie in \[0, inf"),
+        (EventFrames(), small_data(), "the network takes frames .* data are images"),
+    ],
+)
+def test_data_that_the_network_does_not_take_are_rejected(encoder, data, message, tmp_path):
+    """With two frames and batches of two, direct coding would take time for the batch."""
+    model = MLP(num_classes=3, T=2, hidden=(4,), in_shape=(2, 4, 4), encoder=encoder)
+    with pytest.raises(ValueError, match="^train: .*" + message):
+        train(model, data, options=replace(QUICK, batch_size=2), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def two_rates():
+    return MLP(num_classes=2, T=2, hidden=(4,), in_shape=(1, 4, 4), readout="rate")
+
+
+def two_logits():
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+
+
+@pytest.mark.parametrize(
+    ("model", "objective"),
+    [
+        *[(two_rates, each) for each in (Vanilla(), MSERates(), AT(eps=0.1), LabelSmoothing(0.1))],
+        *[(two_logits, each) for each in (Vanilla(), AT(eps=0.1), LabelSmoothing(0.1))],
+    ],
+)
+def test_a_model_with_fewer_outputs_than_classes_is_rejected(model, objective, tmp_path):
+    with pytest.raises(ValueError, match=r"^train: labels go up to 2, but the model has 2 classes"):
+        train(model(), small_data(), objective, QUICK, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_outputs_of_a_foreign_model_are_counted_without_a_trace(tmp_path):
+    """Mode, statistics and the global generator stay as they are; one output for one class."""
+    one = ImageSet(torch.rand(6, 1, 4, 4), torch.zeros(6, dtype=torch.long), 1, "one")
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Dropout(), nn.Linear(16, 1))
+    model[2].eval()
+    before, drawn = weights(model), torch.get_rng_state()
+    seen = []
+    model.register_forward_pre_hook(lambda m, x: seen.append((len(x[0]), m.training)))
+    _require_outputs(model, Splits(one, None, one, (0.0,), (1.0,)), QUICK)
+    assert seen == [(2, False)] and model.training and not model[2].training
+    same(before, weights(model))
+    assert torch.equal(drawn, torch.get_rng_state())
+    bad = nn.Flatten(0)
+    with pytest.raises(ValueError, match=r"must return logits \[B, K\] for 2 inputs, got \[32\]"):
+        train(bad, small_data(), options=QUICK, out=tmp_path / "run")
 
 
 def test_differences_are_named():

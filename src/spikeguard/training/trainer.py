@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from spikeguard.data.images import Splits
+from spikeguard.data.images import ImageSet, Splits
 from spikeguard.defences.objective import Objective
 from spikeguard.defences.piece import Piece, Vanilla
+from spikeguard.encoders.input_space import require_same_kind, space_of
 from spikeguard.models.activation_checkpointing import checkpointed
-from spikeguard.rng import stream
+from spikeguard.models.input_dtype import in_dtype_of
+from spikeguard.models.snn import SNN
+from spikeguard.rng import randomness, stream, torch_seeded
 from spikeguard.storage import checkpoints as checkpoint
 from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.digests import FILES, file_digest, sealed, weights_digest
@@ -29,6 +32,7 @@ from spikeguard.storage.run_folder import BEST, LAST, METRICS, RESULT
 from spikeguard.system.environment import code_version
 from spikeguard.system.out_of_memory import OutOfMemory, is_out_of_memory
 from spikeguard.system.progress import ProgressCallback
+from spikeguard.system.swapping import restored
 from spikeguard.system.termination import termination_deferred
 from spikeguard.training.checkpointing import Checkpointer, identity, require_new_folder
 from spikeguard.training.divergence import TrainingDiverged
@@ -109,10 +113,11 @@ def train(
 
     Raises:
         FolderLocked: If another process trains in the folder; nothing was changed.
-        ValueError: If ``data`` is not a Splits; if the folder holds a run already, or a different
-            run from the one to resume; or if a piece of the objective rejects the other pieces,
-            the model or the options; or if the ranks have different models, data, options or
-            versions of the code, or do not divide the batch.
+        ValueError: If ``data`` is not a Splits, or the model does not take it or has fewer outputs
+            than there are labels; if the folder holds a run already, or a different run from the
+            one to resume; or if a piece of the objective rejects the other pieces, the model or
+            the options; or if the ranks have different models, data, options or versions of the
+            code, or do not divide the batch.
         RankLost: If another rank fails or dies; the last checkpoint is kept.
         OutOfMemory: If the memory is not enough; the last checkpoint is kept.
         TrainingDiverged: If a loss, a gradient or a weight is not finite; the last checkpoint is
@@ -132,7 +137,9 @@ def train(
         )
     objective = Objective.of(Vanilla() if objective is None else objective)
     options = TrainOptions() if options is None else options
+    require_same_kind(space_of(model), data.train.space, "train")
     objective.require(model, options)
+    _require_outputs(model, data, options)
     if options.checkpoint_activations:
         with checkpointed(model):  # a network that cannot is rejected before anything is written
             pass
@@ -164,6 +171,33 @@ def train(
         stack.enter_context(torch.enable_grad())
         with checkpointed(model) if options.checkpoint_activations else nullcontext():
             return _train(learner, checkpointer, resume=resume, progress=shown)
+
+
+def _require_outputs(model: nn.Module, data: Splits, options: TrainOptions) -> None:
+    """Reject a model with fewer outputs than there are classes among the labels."""
+    outputs = (
+        model.num_classes if isinstance(model, SNN) else _outputs(model, data.train, options.seed)
+    )
+    highest = max(int(part.labels.max()) for part in (data.train, data.val) if part is not None)
+    if highest >= outputs:
+        raise ValueError(f"train: labels go up to {highest}, but the model has {outputs} classes.")
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, images: ImageSet, seed: int) -> int:
+    """Return the number of logits that a model returns for an image; it is shown two images."""
+    x, _ = images.batch(slice(2))
+    device = next((weight.device for weight in model.parameters()), x.device)
+    seeded = torch_seeded(seed, "outputs", device=device)
+    noise = randomness(model, stream(seed, "outputs", device=device))
+    with restored(model.modules(), "training"), seeded, noise:
+        logits: Tensor = model.eval()(in_dtype_of(model, x.to(device)))
+    if logits.ndim != 2 or len(logits) != len(x):
+        raise ValueError(
+            f"train: the model must return logits [B, K] for {len(x)} inputs, got "
+            f"{list(logits.shape)}."
+        )
+    return logits.shape[1]
 
 
 def _require_parts(images: int, options: TrainOptions, world: World) -> None:
