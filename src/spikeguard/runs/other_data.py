@@ -12,9 +12,11 @@ from spikeguard.config.builder import require_images
 from spikeguard.config.data_sources import load_test_images
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.plugins import Plugins, is_reference
+from spikeguard.data.datasets import DATASETS
 from spikeguard.data.events.event_set import EventSet
 from spikeguard.data.images import ImageSet
-from spikeguard.data.own import EvaluationImages
+from spikeguard.data.own import EvaluationImages, find_own
+from spikeguard.data.paths import data_root as root_of
 from spikeguard.data.photos.photo_set import PhotoSet
 from spikeguard.encoders.input_space import require_same_kind, space_of
 from spikeguard.models.snn import SNN
@@ -50,7 +52,7 @@ def run_on_data(
     """
     images = _test_images(run, data)
     require_images(limit, EvaluationImages(images))
-    path = run.path / "on" / _name(data) if out is None else out
+    path = run.path / "on" / _name(data, run.data_root) if out is None else out
     card = {"model": str(run.path), "data": data, **facts_of(images)}
     card |= {"weights": weights_of(run.model), "T": run.model.T}
     with locked(path, if_writable=True):
@@ -101,9 +103,15 @@ def _by_name(images: ImageSet, classes: tuple[str, ...], data: str) -> ImageSet:
     return replace(images, labels=labels, num_classes=len(classes), classes=classes)
 
 
-def _name(data: str) -> str:
-    """Return a folder name for data: "fog" for CIFAR-10-C/fog.npy."""
-    return data.replace(":", ".") if is_reference(data) else Path(data).resolve().stem
+def _name(data: str, root: Path | None) -> str:
+    """Return a folder name for data: "fog" for CIFAR-10-C/fog.npy, "fog-5" for ImageNet-C/fog/5."""
+    if is_reference(data):
+        return data.replace(":", ".")
+    found = None if data in DATASETS else find_own(data, root_of(root))
+    given = Path(data)
+    if found is not None and found.is_dir() and given.parent.name not in ("", ".."):
+        return f"{given.parent.name}-{given.name}"
+    return given.resolve().stem
 
 
 def _reloaded(
