@@ -236,6 +236,11 @@ def test_a_claim_is_judged_by_newcombes_interval(accuracy, status, words):
         ("PGD-20 8/255 on 1000 CIFAR-10 images", 1000),
         ("PGD-20, 10,000 CIFAR-10 test images", 10_000),
         ("the first 500 CIFAR 100 images", 500),
+        ("First 500 images", 500),
+        ("1,000 Tiny ImageNet validation images, T = 4", 1000),
+        ("200 randomly chosen cifar10 images", 200),
+        ("500 N-MNIST images of 10,000", 500),
+        ("PGD with 40 steps on 250 CIFAR-10 test images", 250),
     ],
 )
 def test_the_protocol_names_the_number_of_images(protocol, n):
@@ -272,6 +277,8 @@ def test_attacks_are_named_by_steps_and_gradient():
     [
         *("PGD-20, n 10k", "n=1e4", "n = 10 000", "n 1.5"),
         *("all CIFAR-100 test images, PGD-40", "ImageNet-100 images", "all CIFAR 10 images"),
+        *("CIFAR10 test images", "N-MNIST images", "40 steps on CIFAR-10 images"),
+        *("8/255 CIFAR-10 images", "eps=0.031 CIFAR-10 images", "T = 4 CIFAR-10 images"),
     ],
 )
 def test_a_number_of_images_that_is_not_plain_is_asked_for(protocol):

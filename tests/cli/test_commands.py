@@ -431,7 +431,7 @@ def test_a_cascade_and_a_bfloat16_search_have_results_of_their_own(run, capsys):
 
 def test_what_an_attack_costs_is_said_before_it(run, capsys):
     assert main(["attack", str(run), "--eps", "0.055", "--suite", "baseline"]) == 0
-    assert "at most 3 gradients each" in capsys.readouterr().err
+    assert "at most 5 gradients each" in capsys.readouterr().err
 
 
 def test_kept_inputs_are_scored_again_and_a_planted_fault_is_found(run, capsys):

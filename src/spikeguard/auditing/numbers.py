@@ -19,6 +19,15 @@ PrintedStatus = Literal["refuted", "within", "not judged"]
 BoundStatus = Literal["no fault found", "faulty", "open"]
 
 
+_NUMBER = r"(\d[\d,]*+)(?![\w.]|\s+\d)"  # not 10k, 1e4 or 10 000, which are not read
+_ALONE = r"(?<![\w/.,=-])(?<![=:]\s)"  # not a part of 8/255, 0.031, CIFAR-10, T=4 or T = 4
+_KIND = (  # as in "1000 CIFAR-10 test images"; "40 steps on CIFAR-10 images" has no number of them
+    r"(?:(?:[\w-]*[A-Z\d][\w-]*|mnist|svhn|test|val|validation|training|clean|"
+    r"random|randomly|chosen|correct|correctly|classified|held-out)\s+)*"
+)
+_NAME_AND_NUMBER = re.compile(r"(?<![\w-])\w*[A-Z]\w*[A-Z]\w*\s+\d+\s")  # as in "CIFAR 10 images"
+
+
 @dataclass(frozen=True)
 class Claim:
     """A robust accuracy that was measured elsewhere, for example in a paper.
@@ -53,12 +62,8 @@ class Claim:
             >>> Claim.from_text(62.3, "PGD-20 8/255, n 1000").n
             1000
         """
-        number = r"(\d[\d,]*+)(?![\w.]|\s+\d)"  # not 10k, 1e4 or 10 000, which are not read
-        named = r"(?:[A-Za-z][\w-]*\s+)*"  # as in "1000 CIFAR-10 test images"
-        name = r"(?<![\w-])[A-Z][\w-]*\s+\d+\s"  # as in "CIFAR 10 images", which has no number
-        plain = re.sub(name, "", protocol)
-        counted = rf"(?<![\w-]){number}\s+{named}images"
-        written = re.search(rf"\bn\s*[=:]?\s*{number}|{counted}", plain)
+        plain = _NAME_AND_NUMBER.sub("", protocol)
+        written = re.search(rf"\bn\s*[=:]?\s*{_NUMBER}|{_ALONE}{_NUMBER}\s+{_KIND}images", plain)
         if n is None and written is None:
             raise ValueError(
                 f"printed: the number of images is missing in {protocol!r}; write 'PGD-20 8/255, "
