@@ -2,8 +2,10 @@
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spikeguard.config.errors import ConfigError
@@ -71,6 +73,43 @@ def test_progress_counts_all_points(tmp_path):
     assert [news for news in seen if news[0] == "sweep"] == [
         ("sweep", done, 4, "points") for done in range(5)
     ]
+
+
+def own_sweep(tmp_path, *, shade=0, at="test", folder="a", **options):
+    """A toy sweep over images of one's own, those of one part darker by ``shade``."""
+    x, y = np.full((20, 1, 8, 8), 200, np.uint8), np.arange(20) % 10
+    parts = {part: x - np.uint8(shade if part == at else 0) for part in ("train", "test")}
+    columns = {f"x_{part}": images for part, images in parts.items()}
+    np.savez(tmp_path / "own.npz", **columns, y_train=y, y_test=y)
+    of = toy_sweep(tmp_path / folder, **options)
+    changes = (*of.plan.changes[2:], f"data.name={tmp_path / 'own.npz'}")
+    return replace(of, plan=replace(of.plan, changes=changes))
+
+
+@pytest.mark.parametrize("at", ["train", "test"])
+def test_a_sweep_goes_on_with_the_images_that_it_began_with(tmp_path, at):
+    points = [{"model.neuron.v_th": v} for v in V_TH]
+    sweep(own_sweep(tmp_path), points=points[:1])
+    found = sweep(own_sweep(tmp_path), points=points[:2])
+    assert begun(tmp_path / "a") == V_TH[:2] and len(found.records) == 2
+    with pytest.raises(ConfigError, match=rf"another sweep.*: {at} images of .*own\.npz was"):
+        sweep(own_sweep(tmp_path, shade=1, at=at), points=points)
+    assert begun(tmp_path / "a") == V_TH[:2]
+
+
+def test_the_images_of_every_file_that_a_sweep_compares_are_stored(tmp_path):
+    """With a field data.name nothing is of the recipe's own data; digits are a named data set."""
+    of = own_sweep(tmp_path)
+    plan = replace(of.plan, changes=of.plan.changes[:-1])
+    (tmp_path / "other.npz").write_bytes((tmp_path / "own.npz").read_bytes())
+    files = [str(tmp_path / name) for name in ("own.npz", "other.npz")]
+    varied = toy_sweep(tmp_path / "b", fields=["data.name=digits," + ",".join(files)])
+    stored = replace(varied, plan=plan).to_dict()
+    for part in ("train", "test"):
+        first, second = (stored[f"{part} images of {file}"] for file in files)
+        assert first == second
+    assert not any("digits" in key for key in stored)
+    assert not any("images" in key for key in toy_sweep(tmp_path / "c").to_dict())
 
 
 @pytest.mark.parametrize(

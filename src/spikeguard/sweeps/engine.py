@@ -6,11 +6,15 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
+from spikeguard.config.builder import load_data
 from spikeguard.config.errors import ConfigError
+from spikeguard.data.datasets import DATASETS
+from spikeguard.data.images import content
 from spikeguard.storage.atomic_files import write_json
-from spikeguard.storage.digests import sealed
+from spikeguard.storage.digests import content_digest, sealed
 from spikeguard.sweeps.cost import require_points, require_reachable, time_points
 from spikeguard.sweeps.file_locks import has_locks
 from spikeguard.sweeps.metrics import Metric, parse_metric
@@ -127,7 +131,33 @@ class Sweep:
             "sampler": self.sampler,
             "sampler_seed": self.seed,
             "prune": self.prune,
+            **self._own_images,
         }
+
+    @cached_property
+    def _own_images(self) -> dict[str, str]:
+        """Digests of the user's own images, for each value of a field of ``data``.
+
+        A named data set does not change, so nothing is stored of its images.
+        """
+        first = {each.field: each.values[0] for each in self.dimensions}
+        varied = [each for each in self.dimensions if each.field.startswith("data.")]
+        points = [{**first, each.field: value} for each in varied for value in each.values]
+        recipes = {
+            (made := self.plan.recipe_at(at)).data.model_dump_json(): made
+            for at in points or [first]
+        }
+        found: dict[str, list[bytes]] = {}
+        for recipe in recipes.values():
+            if recipe.data.name in DATASETS:
+                continue
+            data = load_data(recipe, self.plan.data_root)
+            for part in ("train", "val", "test"):
+                images = getattr(data, part)
+                if images is not None:
+                    digest = content_digest(*content(images)).encode()
+                    found.setdefault(f"{part} images of {recipe.data.name}", []).append(digest)
+        return {what: content_digest(*digests) for what, digests in found.items()}
 
     def queue(self) -> Queue:
         """Open the queue, or create it."""
