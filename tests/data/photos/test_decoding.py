@@ -107,7 +107,7 @@ def test_a_mirror_is_the_mirrored_part(tmp_path):
     ("pixels", "options", "wanted"),
     [
         (np.full((9, 9), 7), {}, (7, 7, 7)),
-        (np.broadcast_to([1, 2, 3, 0], (9, 9, 4)), {}, (1, 2, 3)),
+        (np.broadcast_to([1, 2, 3, 255], (9, 9, 4)), {}, (1, 2, 3)),
     ],
 )
 def test_every_image_becomes_rgb(tmp_path, pixels, options, wanted):
@@ -145,6 +145,15 @@ def test_a_missing_file_and_deep_pixels_are_named(tmp_path):
     Image.fromarray(np.zeros((9, 9), np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(BadImage, match="more than 8 bits"):
         decode(job(tmp_path / "deep.png", 8))
+
+
+@pytest.mark.parametrize("alpha", [0, 254])
+def test_transparent_pixels_are_rejected_as_in_a_folder_without_a_size(tmp_path, alpha):
+    pixels = np.full((9, 9, 4), 255, np.uint8)
+    pixels[4, 4, 3] = alpha
+    path = save(tmp_path / "glass.png", pixels)
+    with pytest.raises(BadImage, match=r"glass\.png: has transparent pixels"):
+        decode(job(path, 8))
 
 
 def test_the_parts_of_a_job_are_the_job(tmp_path):

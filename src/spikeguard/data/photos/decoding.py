@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeguard.data.folders import pillow
+from spikeguard.data.folders import opaque, pillow
 
 __all__ = ["DRAWS", "BadImage", "Job", "centre_box", "decode", "random_box"]
 
@@ -70,11 +70,11 @@ class Job:
 def decode(job: Job) -> NDArray[np.uint8]:
     """Return the images of a job as uint8 [B, 3, size, size].
 
-    Every image becomes RGB: grey ones get three equal channels, an alpha channel is dropped. The
-    part is resized with a triangle filter that covers all its pixels (Pillow's BILINEAR).
+    Every image becomes RGB: grey ones get three equal channels, an opaque alpha channel is dropped.
+    The part is resized with a triangle filter that covers all its pixels (Pillow's BILINEAR).
 
     Raises:
-        BadImage: If a file cannot be decoded.
+        BadImage: If a file cannot be decoded, or has transparent pixels or more than 8 bits.
     """
     images = np.empty((len(job.files), 3, job.size, job.size), np.uint8)
     for place, file in enumerate(job.files):
@@ -88,10 +88,12 @@ def _decode(path: Path, job: Job, drawn: NDArray[np.float64] | None) -> NDArray[
     library = pillow(path)
     try:
         with library.open(path) as image:
-            if image.mode in ("I", "F") or image.mode.startswith("I;"):
-                raise BadImage(f"{path}: pixels of mode {image.mode} have more than 8 bits.")
             image.load()
-            return np.asarray(_part(library, image.convert("RGB"), job, drawn))
+            try:
+                flat = opaque(image, str(path))
+            except ValueError as error:
+                raise BadImage(str(error)) from error
+            return np.asarray(_part(library, flat.convert("RGB"), job, drawn))
     except BadImage:
         raise
     except Exception as error:  # a damaged file can make a decoder raise anything
