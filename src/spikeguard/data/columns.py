@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
-__all__ = ["CLASSES", "PARTS", "Columns", "is_column", "one_column", "part_columns", "part_of"]
+__all__ = [
+    "CLASSES",
+    "PARTS",
+    "Columns",
+    "is_column",
+    "one_column",
+    "part_columns",
+    "part_folders",
+    "part_of",
+]
 
 PARTS = ("train", "val", "test")
 CLASSES = ("classes", "class_names")
@@ -19,6 +29,29 @@ def part_of(name: str) -> str | None:
     """Return "train", "val" or "test" for the name of a part, None for another name."""
     name = _ALIASES.get(name.lower(), name.lower())
     return name if name in PARTS else None
+
+
+def part_folders(path: Path, parts: Iterable[Path], others: Iterable[Path]) -> dict[str, Path]:
+    """Return folders by the part that each is for, in the order train, val, test.
+
+    Args:
+        path: The folder that they are in, for the message.
+        parts: Folders of class folders; those without the name of a part count as ``others``.
+        others: Further folders with data.
+
+    Raises:
+        ValueError: If two folders are for one part, or there are parts and another folder.
+    """
+    parts = list(parts)
+    named = {part: each for each in parts if (part := part_of(each.name)) is not None}
+    used = list(named.values())
+    other = next((each for each in (*parts, *others) if each not in used), None)
+    if used and other is not None:
+        raise ValueError(
+            f"{path}: holds {', '.join(each.name for each in used)} and also {other.name}; move "
+            f"{other.name} away, or name one folder of classes."
+        )
+    return {part: named[part] for part in PARTS if part in named}
 
 
 def is_column(name: str) -> bool:

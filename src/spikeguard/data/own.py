@@ -10,7 +10,7 @@ from typing import Any
 
 from spikeguard.data.array_files import read_npy, read_npz
 from spikeguard.data.arrays import from_arrays
-from spikeguard.data.columns import CLASSES, PARTS, is_column, part_columns, part_of
+from spikeguard.data.columns import CLASSES, PARTS, is_column, part_columns, part_folders, part_of
 from spikeguard.data.dataset_objects import from_dataset
 from spikeguard.data.events.one_file import is_event_file, read_event_file
 from spikeguard.data.events.own_events import from_recordings, has_events, read_event_folder
@@ -248,13 +248,7 @@ def _part_folders(path: Path) -> dict[str, Path]:
     named = {part: each for each in folders if (part := part_of(each.name)) is not None}
     if not any(has_images(inner) for each in named.values() for inner in each.iterdir()):
         return {}
-    other = next((each for each in folders if each not in named.values()), None)
-    if other is not None:
-        raise ValueError(
-            f"{path}: holds {', '.join(each.name for each in named.values())} and also "
-            f"{other.name}; move {other.name} away, or name one folder of classes."
-        )
-    return {part: named[part] for part in PARTS if part in named}
+    return part_folders(path, folders, ())
 
 
 def _of_images(path: Path) -> Path:

@@ -105,6 +105,15 @@ def test_a_part_with_another_class_is_rejected(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("extra", ["validation/wave", "extra/wave", "wave"])
+def test_parts_beside_another_folder_are_rejected(tmp_path, extra):
+    """Two folders of one part, a folder that is no part, and recordings outside every part."""
+    write_folder(tmp_path, parts=("train", "val", "test"))
+    write_npz(tmp_path / extra / "0.npz", LISTED)
+    with pytest.raises(ValueError, match=r"holds .*train.* and also .*; move .* away"):
+        read_own(tmp_path)
+
+
 def test_a_recording_of_another_sensor_is_rejected_when_it_is_read(tmp_path):
     write_folder(tmp_path)
     path = write_npz(tmp_path / "test" / "wave" / "3.npz", LISTED, size=9)

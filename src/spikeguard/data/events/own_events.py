@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spikeguard.data.columns import part_of
+from spikeguard.data.columns import part_folders
 from spikeguard.data.events.event_set import EventSet, Place
 from spikeguard.data.events.files import files_of
 from spikeguard.data.events.hdf5_files import HDF5, opened_hdf5
@@ -72,10 +72,10 @@ def read_event_folder(path: Path) -> Mapping[str | None, EventSet]:
     event, and ``sensor`` (height, width). The classes are numbered by their sorted names.
 
     Raises:
-        ValueError: If a part has a class that the training recordings do not have, or the first
-            recording cannot be read.
+        ValueError: If two folders are for one part, there are parts and another folder, a part has
+            a class that the training recordings do not have, or the first recording cannot be read.
     """
-    parts: dict[str | None, Path] = {part: path / each for part, each in _part_folders(path)}
+    parts: dict[str | None, Path] = {**_part_folders(path)}
     files = {part: _class_files(folder) for part, folder in (parts or {None: path}).items()}
     first = files.get("train") or next(iter(files.values()))
     classes = tuple(sorted(first))
@@ -139,7 +139,7 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
     return {name: files for name, files in found.items() if files}
 
 
-def _part_folders(path: Path) -> list[tuple[str, str]]:
-    """Return the parts of a folder, and their folders, that have class folders of recordings."""
+def _part_folders(path: Path) -> dict[str, Path]:
+    """Return the folders train, val, test that have class folders of recordings."""
     folders = [each for each in sorted(path.iterdir()) if each.is_dir() and _class_files(each)]
-    return [(part, each.name) for each in folders if (part := part_of(each.name)) is not None]
+    return part_folders(path, folders, (path / name for name in _class_files(path)))
