@@ -75,7 +75,7 @@ def read_event_folder(path: Path) -> Mapping[str | None, EventSet]:
         ValueError: If two folders are for one part, there are parts and another folder, a part has
             a class that the training recordings do not have, or the first recording cannot be read.
     """
-    parts: dict[str | None, Path] = {**_part_folders(path)}
+    parts: dict[str | None, Path] = dict(_part_folders(path).items())
     files = {part: _class_files(folder) for part, folder in (parts or {None: path}).items()}
     first = files.get("train") or next(iter(files.values()))
     classes = tuple(sorted(first))
