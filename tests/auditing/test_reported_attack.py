@@ -6,6 +6,7 @@ from torch import nn
 
 import spikeguard as sg
 from spikeguard.attacks import MIFGSM, MTPGD, PGD, Linf
+from spikeguard.auditing.check import Check
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.registry import CHECKS
 from spikeguard.auditing.subject import Provenance
@@ -63,22 +64,62 @@ def test_a_split_is_the_test_set_if_its_words_say_so(split, status):
     assert CHECKS["G32"](asked).status == status
 
 
-class OnlySix(nn.Module):
-    """A model that takes batches of six images alone, and says so with one kind of error."""
+class OwnError(Exception):
+    """An error that no library raises."""
 
-    def __init__(self, error):
+
+class Least(nn.Module):
+    """A model that takes no batch below a size, and says so with one kind of error."""
+
+    def __init__(self, error, least=6):
         super().__init__()
-        self.layer, self.error = nn.Linear(4, 3), error
+        self.layer, self.error, self.least = nn.Linear(4, 3), error, least
 
     def forward(self, x):
-        if len(x) != 6:
+        if len(x) < self.least:
             raise self.error("six images")
         return self.layer(x.flatten(1))
 
 
-@pytest.mark.parametrize("error", [AssertionError, KeyError, AttributeError, ZeroDivisionError])
-def test_a_model_that_rejects_a_batch_fails_a_check_and_ends_no_audit(error):
+ERRORS = [AssertionError, KeyError, AttributeError, ZeroDivisionError, OSError, OwnError]
+
+
+def six(error):
     x, y = torch.rand(6, 1, 2, 2, generator=stream(0, "x")), torch.arange(6) % 3
-    verdict = sg.audit(OnlySix(error), (x, y), threat=THREAT, limit=6, budget="quick", check=False)
+    return Least(error), (x, y)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_model_that_rejects_a_batch_fails_a_check_and_ends_no_audit(error):
+    verdict = sg.audit(*six(error), threat=THREAT, limit=6, budget="quick", check=False)
     assert verdict.status == "faulty"
-    assert next(each for each in verdict.findings if each.code == "S1").status == "fail"
+    status = {each.code: each.status for each in verdict.findings}
+    assert (status["S1"], status["S2"]) == ("fail", "fail")
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_the_quick_check_names_whatever_a_model_raises(error):
+    """Also if it raises for a single image alone, and if it rejects the images themselves."""
+    model, data = six(error)
+    with pytest.raises(ValueError, match=r"batch of 6 images but raises for the first 2 .*six im"):
+        sg.evaluate(model, data, {}, progress=None)
+    with pytest.raises(ValueError, match=r"batch of 6 images but raises for one image .*six im"):
+        sg.evaluate(Least(error, least=2), data, {}, progress=None)
+    with pytest.raises(error, match="six images"):
+        sg.evaluate(Least(error, least=99), data, {}, progress=None)
+
+
+def test_an_error_of_a_check_or_a_lack_of_memory_ends_the_audit(monkeypatch):
+    """An assertion outside a model is a mistake of this package, not a finding about the model."""
+
+    def broken(context):
+        """All is well."""
+        raise AssertionError("ours")
+
+    check = Check(broken, cost=0)
+    monkeypatch.setitem(CHECKS, "S1", check)
+    with pytest.raises(AssertionError, match="ours"):
+        sg.audit(*six(KeyError), threat=THREAT, limit=6, budget="quick", check=False)
+    monkeypatch.undo()
+    with pytest.raises(MemoryError):
+        sg.audit(*six(MemoryError), threat=THREAT, limit=6, budget="quick", check=False)

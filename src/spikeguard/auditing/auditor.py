@@ -17,7 +17,7 @@ from spikeguard.attacks.model_access import is_stochastic
 from spikeguard.attacks.suites import attack_by_name, suitable
 from spikeguard.attacks.threat import Threat, ThreatViolation, require_ball_in_box
 from spikeguard.attacks.threat_names import norm_of
-from spikeguard.auditing.check import FAULTS, Check, does_not_apply, not_run, reason, title
+from spikeguard.auditing.check import Check, does_not_apply, not_run, reason, title
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.findings import Finding, Verdict, conclude
 from spikeguard.auditing.numbers import MAX_GAP, Claim
@@ -33,6 +33,7 @@ from spikeguard.evaluation.result import Evaluation
 from spikeguard.neurons.surrogate import Surrogate
 from spikeguard.preflight.quick import quick_check, warn
 from spikeguard.storage.digests import weights_digest, without_addresses
+from spikeguard.system.model_errors import is_model_error
 from spikeguard.system.progress import Progress
 from spikeguard.system.progress_bar import shown_progress
 
@@ -267,8 +268,8 @@ def _run(code: str, check: Check, contexts: Sequence[Context]) -> Finding:
         return check.finding(not_run(_NOT_QUICK))
     try:
         finding = check.decide(contexts)
-    except (*FAULTS, ThreatViolation) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+    except Exception as error:
+        if not (is_model_error(error) or isinstance(error, ThreatViolation)):
             raise
         finding = check.finding(not_run(reason(error)))
     return replace(finding, seconds=time.monotonic() - started)

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from spikeguard.auditing.context import Context
 
 __all__ = [
-    "FAULTS",
     "Check",
     "Measure",
     "CheckOutcome",
@@ -23,11 +22,6 @@ __all__ = [
     "title",
 ]
 
-
-FAULTS = (  # what a model's own code may raise
-    *(RuntimeError, ValueError, TypeError, LookupError),
-    *(AssertionError, ArithmeticError, AttributeError),
-)
 
 _MORE = "audit more samples: a larger limit, if the data have them"
 

@@ -17,7 +17,7 @@ from spikeguard.attacks.suite_definitions import SHORT_SEARCH
 from spikeguard.attacks.suites import suitable, suite
 from spikeguard.attacks.threat import ThreatViolation
 from spikeguard.attacks.threat_names import norm_of
-from spikeguard.auditing.check import FAULTS, reason
+from spikeguard.auditing.check import reason
 from spikeguard.auditing.context import EOT, Context
 from spikeguard.auditing.numbers import Claim, PrintedNumber, judge
 from spikeguard.data.images import ImageSet
@@ -28,6 +28,7 @@ from spikeguard.evaluation.statistics import Score
 from spikeguard.evaluation.worst_case import lowest, worst_of
 from spikeguard.preflight.quick import warn
 from spikeguard.rng import key
+from spikeguard.system.model_errors import is_model_error
 
 __all__ = ["Measured", "attack_label", "lowest_bound", "measure", "require_same_images"]
 
@@ -149,8 +150,8 @@ def _printed(
         return max(found, key=len), ""
     try:
         return context.attacked(attack).right, ""
-    except (*FAULTS, ThreatViolation) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+    except Exception as error:
+        if not (is_model_error(error) or isinstance(error, ThreatViolation)):
             raise
         return None, reason(error)
 
@@ -182,8 +183,8 @@ def _search(
             check=False,
             progress=None,
         )
-    except (*FAULTS, ThreatViolation) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+    except Exception as error:
+        if not (is_model_error(error) or isinstance(error, ThreatViolation)):
             raise
         warn([f"audit: the bound is without a converging search: {reason(error)}"])
         return None

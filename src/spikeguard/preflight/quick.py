@@ -35,6 +35,7 @@ from spikeguard.preflight.repeats import (
     require_independence,
     require_same_again,
     restore,
+    show_few,
     state,
 )
 from spikeguard.preflight.unknown_spikes import OUT_OF_REACH, unknown_spikes
@@ -134,7 +135,7 @@ def _examined(
     logits, few = presented(model, y, seed), x[:_REPEATED]
     index = torch.arange(len(few))
     with evaluation_mode_required(model), padding_recorded(model) as padding:
-        logits(x[:_WATCHED], index[:_WATCHED])
+        show_few(logits, few, _WATCHED)
     found = [f"check: {padding}"] if str(padding) else []
     try:
         first = require_same_again(lambda: logits(few, index))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.model_access import classify
 from spikeguard.rng import SampleStreams, key, randomness
+from spikeguard.system.model_errors import is_model_error
 
 __all__ = [
     "Logits",
@@ -24,6 +25,7 @@ __all__ = [
     "require_independence",
     "require_same_again",
     "restore",
+    "show_few",
     "state",
 ]
 
@@ -86,8 +88,8 @@ def require_same_again(again: Callable[[], Tensor]) -> Tensor:
             return first
         with global_generators_kept(first.device):
             chance = torch.equal(seeded(), seeded())
-    except RuntimeError as error:
-        if isinstance(error, AttackError | torch.OutOfMemoryError):
+    except Exception as error:
+        if isinstance(error, AttackError) or not is_model_error(error):
             raise
         line = str(error).partition("\n")[0]
         raise ValueError(
@@ -120,15 +122,10 @@ def require_independence(logits: Logits, x: Tensor, first: Tensor) -> None:
     def alone(n: int) -> Tensor:
         try:
             return torch.cat([logits(x[i : i + 1], index[i : i + 1]) for i in range(n)])
-        except (RuntimeError, ValueError, IndexError) as error:
-            if isinstance(error, AttackError | torch.OutOfMemoryError):
+        except Exception as error:
+            if isinstance(error, AttackError) or not is_model_error(error):
                 raise
-            line = str(error).partition("\n")[0]
-            raise ValueError(
-                f"check: the model takes a batch of {len(x)} images but raises for one image alone "
-                f"({line}); attacks show batches of any size: keep batch norm in evaluation mode "
-                "and write no batch size into the model."
-            ) from error
+            raise _size_error(error, len(x), "one image alone") from error
 
     some = min(_ALONE, len(x))
     moved = _moved(alone(some), first[:some])
@@ -142,6 +139,32 @@ def require_independence(logits: Logits, x: Tensor, first: Tensor) -> None:
                 f"{how}: images of a batch share statistics or states; keep batch norm in "
                 "evaluation mode and reset all states at the start of forward."
             )
+
+
+def show_few(logits: Logits, x: Tensor, few: int) -> None:
+    """Show the first ``few`` images.
+
+    Raises:
+        ValueError: If the model raises for them, but not for all of x.
+    """
+    index = torch.arange(len(x))
+    try:
+        logits(x[:few], index[:few])
+    except Exception as error:
+        if isinstance(error, AttackError) or not is_model_error(error):
+            raise
+        logits(x, index)  # raises for a model that takes no such images at all
+        raise _size_error(error, len(x), f"the first {few}") from error
+
+
+def _size_error(error: Exception, images: int, fewer: str) -> ValueError:
+    """Return the error of a model that takes one batch size only."""
+    line = str(error).partition("\n")[0]
+    return ValueError(
+        f"check: the model takes a batch of {images} images but raises for {fewer} ({line}); "
+        "attacks show batches of any size: keep batch norm in evaluation mode and write no batch "
+        "size into the model."
+    )
 
 
 @contextmanager

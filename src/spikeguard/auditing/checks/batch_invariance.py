@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikeguard.attacks.base import AttackError
-from spikeguard.auditing.check import FAULTS, CheckOutcome, judged, not_run, reason
+from spikeguard.auditing.check import CheckOutcome, judged, not_run, reason
 from spikeguard.auditing.context import Context
 from spikeguard.auditing.measurements.repeatability import source_of_change
 from spikeguard.auditing.tolerances import ROUNDING, differs, percent
+from spikeguard.system.model_errors import is_model_error
 
 __all__ = ["batch_invariance"]
 
@@ -36,8 +37,8 @@ def batch_invariance(context: Context) -> CheckOutcome:
         changed = _moved(context, index)
         moved = {variant: float(each.double().mean()) for variant, each in changed.items()}
         source = source_of_change(context, index) if moved[_AFTER] else None
-    except FAULTS as error:
-        if isinstance(error, AttackError | torch.OutOfMemoryError):
+    except Exception as error:
+        if isinstance(error, AttackError) or not is_model_error(error):
             raise
         return _failure(
             f"raises when the batch changes: {reason(error)}",

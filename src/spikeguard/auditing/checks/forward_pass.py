@@ -15,6 +15,7 @@ from spikeguard.attacks.base import AttackError
 from spikeguard.attacks.model_access import classify
 from spikeguard.auditing.check import CheckOutcome, judged, not_run, reason
 from spikeguard.auditing.context import Context
+from spikeguard.system.model_errors import is_model_error
 
 __all__ = ["no_backward_inside", "no_loop_inside", "whole_graph"]
 
@@ -45,8 +46,8 @@ def whole_graph(context: Context) -> CheckOutcome:
                         logits[:, k].sum(), x, retain_graph=True, allow_unused=True
                     )
                 cut += [k] if found is None else []
-        except (RuntimeError, NotImplementedError) as error:
-            if isinstance(error, AttackError | torch.OutOfMemoryError):
+        except RuntimeError as error:
+            if isinstance(error, AttackError) or not is_model_error(error):
                 raise
             fault = reason(error)
     measured = fault or (
