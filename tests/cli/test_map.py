@@ -122,7 +122,7 @@ X, Y = ["--x", "neuron.tau=2:4:3"], ["--y", "neuron.v_th=1:2:3"]
         ([*X, "--y", "objective.tgo.lambda_max=1,2"], "objective.tgo"),
         ([*X, *Y, "--robust", "snn@0"], "a radius is > 0"),
         ([*X, *Y, "model.neuron.v_th=1"], "model.neuron.v_th: is a change to the recipe and"),
-        ([*X, *Y, "--robust", ""], "--robust: name suite and radius"),
+        ([*X, *Y, "--robust", ""], "an empty value after --robust"),
         ([*X, "--y", "train.epochs=2,3"], "changes the steps"),
         (["--x", "neuron.tau=0.5,2", *Y], "a time constant in steps is >= 1, got 0.5"),
         ([*X, *Y, "--robust", "snn"], "name suite and radius"),
