@@ -56,7 +56,9 @@ def test_steps_are_compared_with_those_that_the_attack_takes(attack, length):
     ("split", "status"),
     [
         *[(name, "fail") for name in ("test", "the test set", "CIFAR-10 test images")],
+        *[(name, "fail") for name in ("test_set", "test1", "testing images", "not val but test")],
         *[(name, "pass") for name in ("latest validation", "contest-val", "validation (not test)")],
+        *[(name, "pass") for name in ("val, never the test set", "training, not on test images")],
     ],
 )
 def test_a_split_is_the_test_set_if_its_words_say_so(split, status):

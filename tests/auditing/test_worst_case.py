@@ -198,6 +198,17 @@ def test_the_bound_of_a_noisy_model_is_not_above_a_part(seed):
     assert context.upper_bound() <= min(*worsts, *parts[:8])
 
 
+def test_the_worst_case_of_a_later_look_counts_on_the_images_of_the_bound():
+    whole = Context(Coin(), IMAGES, LABELS, Linf(0.02))
+    context = whole.first(20)
+    context.attacked(Shift(0.01, Linf(0.02)))
+    whole.worsts.append((torch.arange(45) >= 18).double())  # right from the 19th on
+    printed = Shift(0.02, Linf(0.02))
+    alone = measure(context, DATA, printed, max_gap=0.02)
+    found = measure(context, DATA, printed, later=[whole], max_gap=0.02)
+    assert (found.bound.n, found.bound.accuracy) == (20, 0.1) and alone.bound.accuracy > 0.3
+
+
 def test_a_printed_attack_that_cannot_run_is_not_judged():
     class Broken(UniformNoise):
         def __call__(self, model, x, y, *, generator=None):

@@ -191,6 +191,7 @@ def audit(
             update(len(CHECKS), parts, "the bound")
         found = measure(
             *(context, images, attack or reported(PRINTED, model, threat)),
+            later=[whole.first(n) for n in sizes[1:]],
             claim=printed,
             stored=stored,
             max_gap=max_gap,

@@ -55,6 +55,7 @@ def measure(
     images: ImageSet,
     attack: Attack,
     *,
+    later: Sequence[Context] = (),
     claim: Claim | None = None,
     stored: Mapping[str, Evaluation] | None = None,
     max_gap: float,
@@ -72,6 +73,7 @@ def measure(
         context: The audit, after its checks.
         images: The data set whose first images the audit used.
         attack: The attack that a paper would print; run if no stored evaluation has it.
+        later: The context of each later look; it starts with the same images.
         claim: A number measured elsewhere, judged instead of the attack's.
         stored: Evaluations of the same model and threat set, by name.
         max_gap: The gap between the two that is accepted, as a share.
@@ -91,7 +93,10 @@ def measure(
     names += [f"the stored result {name}" for name in stored]
     label = attack_label(attack) if claim is None else claim.protocol or "printed number"
     most = None if right is None else len(right)
-    parts = [*context.worsts, *([] if right is None else [right])] if context.stochastic else []
+    parts = []
+    if context.stochastic:
+        parts = [worst for look in (context, *later) for worst in look.worsts]
+        parts += [] if right is None else [right]
     candidates = _on_each_size(context, images, sources, parts, most, len(made))
     worst, bound = lowest_bound(candidates) if candidates else (None, None)
     if claim is not None:

@@ -118,7 +118,9 @@ def surrogate_is_the_trained_one(context: Context) -> CheckOutcome:
 
 def _is_test(split: str) -> bool:
     """Whether the words that name a split say that it is the test set."""
-    return re.search(r"(?<!not )(?<!not the )\btest\b", split.lower()) is not None
+    words = re.findall("[a-z]+", split.lower())
+    plain = re.sub(r"\b(not|never|no) (on |of )?(the )?test(s|ing)?\b", "", " ".join(words))
+    return re.search(r"\btest(s|ing)?\b", plain) is not None
 
 
 def _parts(part: object) -> Iterator[object]:
