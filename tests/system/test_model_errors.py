@@ -12,8 +12,8 @@ class Raises(nn.Module):
         super().__init__()
         self.error = error
 
-    def forward(self, x):
-        raise self.error
+    def forward(this, x):  # noqa: N805
+        raise this.error
 
 
 @pytest.mark.parametrize(

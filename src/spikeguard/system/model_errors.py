@@ -28,7 +28,8 @@ def is_model_error(error: Exception) -> bool:
 def _raised_in_forward(place: TracebackType | None) -> bool:
     while place is not None:
         frame = place.tb_frame
-        if frame.f_code.co_name == "forward" and isinstance(frame.f_locals.get("self"), nn.Module):
+        first = next(iter(frame.f_code.co_varnames), "")  # "self", under any name
+        if frame.f_code.co_name == "forward" and isinstance(frame.f_locals.get(first), nn.Module):
             return True
         place = place.tb_next
     return False
