@@ -178,6 +178,7 @@ class AttackJob:
             *(self.model, self.data.test, self.attacks),
             limit=plan.limit,
             batch_size=plan.batch_size,
+            draws=plan.draws,
             jobs=jobs,
         )
         announce(str(cost))
