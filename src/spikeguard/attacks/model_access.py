@@ -117,6 +117,29 @@ def observe_passes(listener: Listener) -> Iterator[None]:
         _LISTENER.reset(before)
 
 
+def require_logits(logits: Tensor, n: int, highest: int, where: str) -> None:
+    """Reject outputs that are no logits [B, K] of n inputs with a class for every label.
+
+    Args:
+        logits: The output of a model.
+        n: Number of inputs.
+        highest: The largest label.
+        where: What asks, for the message.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
+        raise ValueError(
+            f"{where}: the model must return logits [B, K], K >= 2, for {n} inputs, got "
+            f"{list(logits.shape)}."
+        )
+    if highest >= logits.shape[1]:
+        raise ValueError(
+            f"{where}: labels go up to {highest}, but the model has {logits.shape[1]} classes."
+        )
+
+
 def classify(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the logits [B, K] of one forward pass on images in the type of the model's weights.
 
@@ -133,15 +156,7 @@ def classify(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             "attack: the model writes to its argument, so every call changes the images; write "
             "x = x.clone() at the start of forward, or adapt it with spikeguard.foreign."
         )
-    if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
-        raise ValueError(
-            f"attack: the model must return logits [B, K], K >= 2, for {len(x)} inputs, got "
-            f"{list(logits.shape)}."
-        )
-    if int(y.max()) >= logits.shape[1]:
-        raise ValueError(
-            f"attack: labels go up to {int(y.max())}, but the model has {logits.shape[1]} classes."
-        )
+    require_logits(logits, len(x), int(y.max()), "attack")
     if not bool(torch.isfinite(logits).all()):
         raise AttackError("attack: the model's logits are not finite; check its weights first.")
     listener = _LISTENER.get()

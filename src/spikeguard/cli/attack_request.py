@@ -39,20 +39,15 @@ class Asked:
 def asked_of(
     *,
     run: Path | None,
-    model: str | None,
-    weights: Path | None,
     T: int | None,
-    framework: str | None,
-    readout: str | None,
     data: str | None,
-    out: Path | None,
     suite: Sequence[str] | None,
     attack: Sequence[str] | None,
     eps: Sequence[str] | None,
     norm: str | None,
     threat: Sequence[str] | None,
     plugin: Sequence[str] | None,
-    **more: object,
+    **given: object,
 ) -> Asked:
     """Read the options of ``spikeguard attack`` that say what is attacked, and how.
 
@@ -62,8 +57,8 @@ def asked_of(
     from spikeguard.cli.threat_option import parsed_threats
 
     apart = data is not None or T is not None  # the results of RUN have a folder of their own
-    own = {"weights": weights, "framework": framework, "readout": readout}
-    require_one(run, model, {**own, "out": None if apart else out})
+    own = ("weights", "framework", "readout", *(() if apart else ("out",)))
+    require_one({"run": run, **given}, own)
     if run is not None and T is not None and data is not None:
         raise ConfigError("--T: a run is attacked with other steps or on other data, got both.")
     lines = parsed_threats(threat, eps, norm)
@@ -73,24 +68,29 @@ def asked_of(
         "attacks": attack if attack else [] if suite else None,
         "eps": [lines[0][1]] if lines else numbers("--eps", eps) if eps else None,
         "norm": lines[0][0] if lines else norm,
-        **{name: more[name] for name in same},
+        **{name: given[name] for name in same},
     }
     return Asked(changes, lines, allowed_plugins(plugin, data))
 
 
-def require_one(run: Path | None, model: str | None, only: Mapping[str, object]) -> None:
+def require_one(given: Mapping[str, object], own: Sequence[str]) -> None:
     """Reject RUN together with --model, neither of them, and options that need --model.
+
+    Args:
+        given: The options of a command by name.
+        own: Names of those that go with --model.
 
     Raises:
         ConfigError: In each of these cases.
     """
+    run, model = given["run"], given["model"]
     if (run is None) == (model is None):
         both = "both" if run is not None else "neither"
         raise ConfigError(f"expected RUN, a run folder, or --model; got {both}.")
-    given = next((name for name, value in only.items() if value is not None), None)
-    if model is None and given is not None:
-        other = "--model or --data" if given == "out" else "--model"
-        raise ConfigError(f"--{given} goes with {other}; a run has its own.")
+    first = next((name for name in own if given[name] is not None), None)
+    if model is None and first is not None:
+        other = "--model or --data" if first == "out" else "--model"
+        raise ConfigError(f"--{first} goes with {other}; a run has its own.")
 
 
 def require_suites(plan: EvaluateSection, plugins: Plugins) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from spikeguard.cli.attack_request import require_one
 from spikeguard.cli.console import allowed_plugins, numbers
@@ -13,23 +12,10 @@ from spikeguard.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from spikeguard.auditing.numbers import Claim
-    from spikeguard.auditing.subject import Budget
     from spikeguard.config.plugins import Plugins
+    from spikeguard.runs.audits import How
 
 __all__ = ["Asked", "asked_of"]
-
-
-class How(TypedDict):
-    """The arguments of an audit that say how a model is judged, and which number."""
-
-    budget: Budget
-    limit: int | None
-    attack: str | None
-    tune: bool
-    seed: int | None
-    check: bool
-    printed: Claim | None
-    max_gap: float
 
 
 @dataclass(frozen=True)
@@ -51,14 +37,7 @@ class Asked:
 
 def asked_of(
     *,
-    run: Path | None,
-    model: str | None,
-    weights: Path | None,
-    T: int | None,
-    framework: str | None,
-    readout: str | None,
     data: str | None,
-    out: Path | None,
     eps: str | None,
     limit: int | None,
     attack: str | None,
@@ -72,7 +51,7 @@ def asked_of(
     min_robust: float | None,
     check: bool,
     plugin: Sequence[str] | None,
-    **_: object,
+    **given: object,
 ) -> Asked:
     """Read the options of :func:`audit` that say what is audited, and how it is judged.
 
@@ -80,8 +59,7 @@ def asked_of(
         ConfigError: If an option is wrong, or they do not fit together.
         ValueError: If the printed number or its protocol is wrong.
     """
-    only = {"weights": weights, "T": T, "framework": framework, "readout": readout}
-    require_one(run, model, {**only, "out": None if data else out})
+    require_one(given, ("weights", "T", "framework", "readout", *(() if data else ("out",))))
     how: How = {
         "budget": "quick" if quick else "full",
         "limit": limit,

@@ -106,6 +106,11 @@ class ImageSet:
         """
         return content_digest(*content(self))
 
+    @property
+    def content_digest(self) -> str:
+        """SHA-256 of what results depend on: ``digest``, and of image files on disk their bytes."""
+        return self.digest
+
     def describe(self) -> dict[str, Any]:
         """Return digest, number, shape and class names of the images as plain data."""
         found = {"images": self.digest, "count": len(self), "shape": list(self.images.shape[1:])}
@@ -140,7 +145,7 @@ def content(images: ImageSet, samples: int | None = None) -> tuple[Tensor | byte
     held = getattr(images, "images", None)  # inputs that are read from disk are not held
     if held is None:
         part = images if samples is None else images.subset(slice(samples))
-        return (getattr(part, "content_digest", part.digest).encode(),)
+        return (part.content_digest.encode(),)
     parts = (held[:samples], images.labels[:samples], repr(images.peak).encode())
     return parts if images.space == PIXELS else (*parts, repr(images.space).encode())
 

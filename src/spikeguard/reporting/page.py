@@ -7,17 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from spikeguard.analysis.base import SECTIONS
-from spikeguard.attacks.suite_definitions import CASCADES
 from spikeguard.attacks.threat_names import is_event_norm
 from spikeguard.auditing.findings import Finding, Verdict
-from spikeguard.config.schema import EvaluateSection, eps_text
+from spikeguard.config.schema import eps_text
 from spikeguard.reporting import formatting
 from spikeguard.reporting.charts.accuracy import against_radius, per_attack
 from spikeguard.reporting.charts.audit import KINDS, Kind, audited
 from spikeguard.reporting.charts.base import Chart, Look, dark_colours, literal, looks
 from spikeguard.reporting.charts.membrane import membranes
 from spikeguard.reporting.charts.training import curves
-from spikeguard.reporting.readers.attack_results import AttackResult
 from spikeguard.reporting.readers.collect import Network
 from spikeguard.reporting.sections.analyses import (
     AnalysisSection,
@@ -35,6 +33,7 @@ from spikeguard.reporting.sections.audit_findings import (
 )
 from spikeguard.reporting.sections.certificates import certificate_sections
 from spikeguard.reporting.sections.published_numbers import Comparison, comparisons
+from spikeguard.reporting.sections.repeat_commands import commands_of
 from spikeguard.reporting.sections.results import section_results
 from spikeguard.reporting.sections.search_curve import search_chart, search_notes, search_rows
 from spikeguard.reporting.sections.tables import (
@@ -260,7 +259,7 @@ def gather(networks: Sequence[Network], *, title: str | None, made_by: str | Non
         curves=curves(networks, look),
         facts=facts(networks),
         environments=environments(networks),
-        commands={network.label: _commands(network) for network in networks},
+        commands={network.label: commands_of(network) for network in networks},
         made_by=made_by,
         hints={
             "attack": {n.label: command("attack", n) for n in networks if not n.attacked},
@@ -338,41 +337,3 @@ def _attacked_at(norm: str, sizes: Sequence[float]) -> str:
     if is_event_norm(norm):
         return f"attacks: {', '.join(formatting.radius(eps, norm) for eps in sizes)}"
     return f"{formatting.norm(norm)} attacks at ε = {', '.join(map(eps_text, sizes))}"
-
-
-def _commands(network: Network) -> list[tuple[str, str]]:
-    """Return the commands of a network: training as recorded; attacks and audit, to repeat them."""
-    recorded = network.environment.get("command")
-    commands = [("trained by", str(recorded))] if recorded else []
-    commands += [
-        (f"attacks {result.title}{_first(network, result)}", _attack(network, result))
-        for result in used_results(network)
-    ]
-    if network.audited is not None:
-        commands.append(("audit", command("audit", network)))
-    return commands
-
-
-def _first(network: Network, result: AttackResult) -> str:
-    """Return the change to the recipe without which the command attacks another checkpoint."""
-    if network.checkpoint in (None, result.checkpoint):
-        return ""
-    return f", with evaluate.checkpoint: {result.checkpoint} in recipe.yaml"
-
-
-def _attack(network: Network, result: AttackResult) -> str:
-    suite = "snn-cascade" if result.before else result.suite
-    options = ["--suite", suite] if suite else []
-    options += ["--attack", result.line] if result.line else []
-    options += formatting.threat_options(result.norm, result.eps)
-    options += ["--limit", str(result.limit)] if result.limit is not None else []
-    options += ["--eot", str(result.eot)] if result.eot > 1 or result.stochastic else []
-    plan = EvaluateSection() if network.recipe is None else network.recipe.evaluate
-    if result.cascade != (result.suite in CASCADES if plan.cascade is None else plan.cascade):
-        options.append("--cascade" if result.cascade else "--no-cascade")
-    options += ["--precision", result.precision] if result.precision != plan.precision else []
-    own = 0 if network.recipe is None else network.recipe.seed
-    options += ["--seed", str(result.seed)] if result.seed != own else []
-    if bool(result.tuned) != plan.tune:
-        options.append("--tune" if result.tuned else "--no-tune")
-    return command("attack", network, *options)

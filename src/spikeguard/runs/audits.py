@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from spikeguard.config.attack_lines import build_attack
 from spikeguard.config.builder import build_suite, require_images
@@ -29,7 +29,20 @@ if TYPE_CHECKING:
     from spikeguard.neurons.surrogate import Surrogate
     from spikeguard.system.progress import ProgressCallback
 
-__all__ = ["audit_once", "named_attack"]
+__all__ = ["How", "audit_once", "named_attack"]
+
+
+class How(TypedDict, total=False):
+    """How a model is judged, and which number; every entry as for ``Run.audit``."""
+
+    budget: Budget
+    limit: int | None
+    attack: str | None
+    tune: bool
+    seed: int | None
+    printed: Claim | None
+    max_gap: float | None
+    check: bool
 
 
 def audit_once(
@@ -40,18 +53,11 @@ def audit_once(
     *,
     plan: EvaluateSection,
     own_seed: int,
-    seed: int | None = None,
     plugins: Plugins,
-    budget: Budget = "full",
-    limit: int | None = None,
-    attack: str | None = None,
-    tune: bool = False,
-    printed: Claim | None = None,
-    max_gap: float | None = None,
     rescore: Callable[[Tensor, Tensor], Tensor] | None = None,
     trained_with: Mapping[str, Surrogate] | None = None,
-    check: bool = True,
     progress: ProgressCallback | None = None,
+    **how: Unpack[How],
 ) -> Verdict:
     """Audit a model and store the verdict in ``audit.json``; a killed audit continues.
 
@@ -61,24 +67,16 @@ def audit_once(
     Args:
         folder: Folder of the results of this model on these images.
         model: The classifier.
-        data: Its test images, and the validation images if ``tune``.
+        data: Its test images, and the validation images if a setting is chosen on them.
         threat: The set the adversary may use.
         plan: Names the checkpoint of the model.
         own_seed: Seed of the model; a setting that is chosen on validation images is chosen with
-            it, whatever ``seed``.
-        seed: Seed of the audit's random streams; ``own_seed`` when left out.
+            it, whatever the seed of the audit.
         plugins: Packages from which the attack may be imported.
-        budget: "full", or "quick" for fewer samples, steps and checks.
-        limit: Number of test images; the audit's own default when left out.
-        attack: The attack of the printed number: its name in a suite, an attack line, or
-            ``package.module:Attack``; PGD-40 with the own surrogate when left out.
-        tune: Choose the setting of that attack's gradient on validation images first.
-        printed: A number measured elsewhere, judged instead of that attack's.
-        max_gap: The printed number may exceed the bound by this share; 0.02 when left out.
         rescore: Scores inputs in a fresh process, or None.
         trained_with: The surrogate of each spiking layer during training, if it is known.
-        check: Whether to reject a network at once that is not repeatable; see ``audit``.
         progress: Callback ``(done, total, what)``, or None.
+        **how: As for ``Run.audit``.
 
     Raises:
         FolderLocked: If another process writes to the folder.
@@ -89,15 +87,17 @@ def audit_once(
     from spikeguard.auditing.numbers import MAX_GAP
     from spikeguard.evaluation.identity import identity_of
 
+    limit, seed, max_gap = how.get("limit"), how.get("seed"), how.get("max_gap")
+    check = how.get("check", True)
     require_images(limit, data, "--limit")
     with locked(folder):
         images = data.test
         stored = stored_evaluations(
             folder / ATTACKS, threat, checkpoint=plan.checkpoint, model=model, images=images
         )
-        named, how = _attack_to_audit(attack, model, threat, plugins), None
-        if tune:
-            named, how = choose_attack(
+        named, chosen = _attack_to_audit(how.get("attack"), model, threat, plugins), None
+        if how.get("tune"):
+            named, chosen = choose_attack(
                 *(named, model, data.validation("--tune")),
                 folder=folder / ATTACKS / FOLDER,
                 seed=own_seed,
@@ -109,14 +109,14 @@ def audit_once(
             model,
             images,
             threat=threat,
-            budget=budget,
+            budget=how.get("budget", "full"),
             seed=own_seed if seed is None else seed,
             limit=limit,
             attack=named,
-            tuned=how,
+            tuned=chosen,
             rescore=rescore,
             trained_with=trained_with,
-            printed=printed,
+            printed=how.get("printed"),
             max_gap=MAX_GAP if max_gap is None else max_gap,
             stored=stored,
             check=check,

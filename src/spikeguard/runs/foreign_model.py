@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,6 @@ from spikeguard.config.plugins import NO_PLUGINS, SEARCHED, Plugins, import_part
 from spikeguard.data.datasets import DATASETS
 from spikeguard.data.images import ImageSet, Splits
 from spikeguard.data.own import EvaluationImages
-from spikeguard.data.photos.photo_set import PhotoSet
 from spikeguard.encoders.input_space import InputSpace, require_same_kind, space_of
 from spikeguard.evaluation.parallel import Reload
 from spikeguard.export.importer import load_nir
@@ -31,24 +29,19 @@ from spikeguard.models.adapters.presentation import ImagesRefused
 from spikeguard.models.snn import SNN
 from spikeguard.preflight.checker import Preflight, described
 from spikeguard.preflight.checker import check as examine
-from spikeguard.storage.atomic_files import write_json
+from spikeguard.runs.model_card import image_facts, weights_of, write_or_check_card
 from spikeguard.storage.checkpoints import read_weights, restore_model
-from spikeguard.storage.digests import is_sealed, sealed, weights_digest
-from spikeguard.storage.folder_lock import holds_nothing, locked
+from spikeguard.storage.folder_lock import locked
 from spikeguard.storage.npz_files import DamagedFile
-from spikeguard.storage.run_folder import MODEL
 from spikeguard.storage.torch_files import read_torch_file
 from spikeguard.storage.weight_names import fitted
 
 __all__ = [
     "ForeignSubject",
     "call_factory",
-    "facts_of",
     "load_foreign_model",
     "load_weights",
     "results_folder",
-    "weights_of",
-    "write_or_check_card",
 ]
 
 _WRAPPERS = (
@@ -130,7 +123,7 @@ def load_foreign_model(
         ) from error
     weights_now = weights_of(adapted)
     driven, neurons = described(adapted)
-    facts = {} if data in DATASETS else facts_of(images.test)
+    facts = {} if data in DATASETS else image_facts(images.test)
     card = {"model": model, "data": data, "weights": weights_now, **facts, **driven}
     card["neurons"] = neurons
     path = results_folder(model, out)
@@ -147,14 +140,6 @@ def load_foreign_model(
     digests = (weights_now, images.test.digest)
     again = partial(_reloaded, how, data, data_root, digests, plugins)
     return ForeignSubject(path, adapted, images, preflight, again, plugins)
-
-
-def facts_of(images: ImageSet) -> dict[str, Any]:
-    """Return digest, number, shape and class names of images; the digest is of their content."""
-    facts = images.describe()
-    if isinstance(images, PhotoSet):  # its own digest is of file names
-        facts["images"] = images.content_digest
-    return facts
 
 
 def results_folder(model: str, out: Path | None) -> Path:
@@ -299,49 +284,6 @@ def _adapted(
     if T is None:
         raise ConfigError("--T: pass the number of time steps the network was trained with.")
     return foreign(made, T=T, framework=framework or "auto", readout=readout, space=space)
-
-
-def write_or_check_card(
-    path: Path, card: dict[str, Any], more: dict[str, Any], *, free: Collection[str] = ()
-) -> None:
-    """Write the description of the model into its folder; reject the folder of another model.
-
-    Entries named in ``free`` may differ, such as the path of a file whose content is compared.
-    """
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"{path} is a file; choose another folder with --out.")
-    file = path / MODEL
-    if file.exists():
-        try:
-            held = json.loads(file.read_text(encoding="utf-8"))
-            is_sealed(held)
-        except ValueError as error:
-            raise ConfigError(f"{file}: damaged ({error}); move the folder away.") from error
-        was = _flat(held)
-        now = _flat(card if "neurons" in held else {**card, "neurons": {}})  # older files lack it
-        other = next((k for k in now if k not in free and was.get(k) != now[k]), None)
-        if other is not None:
-            raise ConfigError(
-                f"{path} holds results of another model: {other} was {was.get(other)!r}, is "
-                f"{now[other]!r}; choose another folder with --out."
-            )
-    elif path.is_dir() and not holds_nothing(path):
-        raise ConfigError(f"{path} holds something else; choose another folder with --out.")
-    complete = sealed(json.loads(json.dumps({**card, **more})))
-    if not file.exists() or held != complete:
-        write_json(file, complete)
-
-
-def _flat(card: dict[str, Any]) -> dict[str, Any]:
-    """Return a card with the entries of its layers at top level."""
-    layers = card.get("neurons", {}).items()
-    flat = {name: value for name, value in card.items() if name != "neurons"}
-    return flat | {f"{what} of {layer}": v for layer, known in layers for what, v in known.items()}
-
-
-def weights_of(model: nn.Module) -> str:
-    """Return the digest of all weights and statistics by name."""
-    return weights_digest(model.state_dict())
 
 
 def _line(error: BaseException) -> str:

@@ -20,12 +20,8 @@ from spikeguard.data.paths import data_root as root_of
 from spikeguard.data.photos.photo_set import PhotoSet
 from spikeguard.encoders.input_space import require_same_kind, space_of
 from spikeguard.models.snn import SNN
-from spikeguard.runs.foreign_model import (
-    ForeignSubject,
-    facts_of,
-    weights_of,
-    write_or_check_card,
-)
+from spikeguard.runs.foreign_model import ForeignSubject
+from spikeguard.runs.model_card import image_facts, weights_of, write_or_check_card
 from spikeguard.runs.run import Run
 from spikeguard.storage.folder_lock import locked
 
@@ -53,7 +49,7 @@ def run_on_data(
     images = _test_images(run, data)
     require_images(limit, EvaluationImages(images))
     path = run.path / "on" / _name(data, run.data_root) if out is None else out
-    card = {"model": str(run.path), "data": data, **facts_of(images)}
+    card = {"model": str(run.path), "data": data, **image_facts(images)}
     card |= {"weights": weights_of(run.model), "T": run.model.T}
     with locked(path, if_writable=True):
         more = {"arguments": [str(run.path), "--data", data]}

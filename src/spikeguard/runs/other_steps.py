@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from spikeguard.config.builder import build_model
 from spikeguard.config.errors import ConfigError
 from spikeguard.config.plugins import Plugins
-from spikeguard.runs.foreign_model import ForeignSubject, weights_of, write_or_check_card
+from spikeguard.runs.foreign_model import ForeignSubject
+from spikeguard.runs.model_card import weights_of, write_or_check_card
 from spikeguard.runs.run import Run
 from spikeguard.storage.checkpoints import CheckpointError, restore_model
 from spikeguard.storage.folder_lock import locked

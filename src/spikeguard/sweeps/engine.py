@@ -12,7 +12,6 @@ from typing import Any
 from spikeguard.config.builder import load_data
 from spikeguard.config.errors import ConfigError
 from spikeguard.data.datasets import DATASETS
-from spikeguard.data.images import content
 from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.digests import content_digest, sealed
 from spikeguard.sweeps.cost import require_points, require_reachable, time_points
@@ -138,7 +137,8 @@ class Sweep:
     def _own_images(self) -> dict[str, str]:
         """Digests of the user's own images, for each value of a field of ``data``.
 
-        A named data set does not change, so nothing is stored of its images.
+        A named data set does not change, so nothing is stored of its images. Of training images on
+        disk the digest is that of a training, which reads no file.
         """
         first = {each.field: each.values[0] for each in self.dimensions}
         varied = [each for each in self.dimensions if each.field.startswith("data.")]
@@ -155,8 +155,9 @@ class Sweep:
             for part in ("train", "val", "test"):
                 images = getattr(data, part)
                 if images is not None:
-                    digest = content_digest(*content(images)).encode()
-                    found.setdefault(f"{part} images of {recipe.data.name}", []).append(digest)
+                    digest = images.digest if part == "train" else images.content_digest
+                    what = f"{part} images of {recipe.data.name}"
+                    found.setdefault(what, []).append(digest.encode())
         return {what: content_digest(*digests) for what, digests in found.items()}
 
     def queue(self) -> Queue:

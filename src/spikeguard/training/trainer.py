@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from spikeguard.data.images import ImageSet, Splits
+from spikeguard.data.images import Splits
 from spikeguard.defences.objective import Objective
 from spikeguard.defences.piece import Piece, Vanilla
 from spikeguard.encoders.input_space import require_same_kind, space_of
 from spikeguard.models.activation_checkpointing import checkpointed
-from spikeguard.models.input_dtype import in_dtype_of
-from spikeguard.models.snn import SNN
-from spikeguard.rng import randomness, stream, torch_seeded
+from spikeguard.rng import stream
 from spikeguard.storage import checkpoints as checkpoint
 from spikeguard.storage.atomic_files import write_json
 from spikeguard.storage.digests import FILES, file_digest, sealed, weights_digest
@@ -32,13 +30,13 @@ from spikeguard.storage.run_folder import BEST, LAST, METRICS, RESULT
 from spikeguard.system.environment import code_version
 from spikeguard.system.out_of_memory import OutOfMemory, is_out_of_memory
 from spikeguard.system.progress import ProgressCallback
-from spikeguard.system.swapping import restored
 from spikeguard.system.termination import termination_deferred
 from spikeguard.training.checkpointing import Checkpointer, identity, require_new_folder
 from spikeguard.training.divergence import TrainingDiverged
 from spikeguard.training.engine import Engine, LogName, require_log
 from spikeguard.training.learner import Learner
 from spikeguard.training.options import TrainOptions
+from spikeguard.training.outputs import require_outputs
 from spikeguard.training.state import TrainState
 from spikeguard.training.world import ALONE, World
 
@@ -139,7 +137,7 @@ def train(
     options = TrainOptions() if options is None else options
     require_same_kind(space_of(model), data.train.space, "train")
     objective.require(model, options)
-    _require_outputs(model, data, options)
+    require_outputs(model, data, options.seed)
     if options.checkpoint_activations:
         with checkpointed(model):  # a network that cannot is rejected before anything is written
             pass
@@ -171,33 +169,6 @@ def train(
         stack.enter_context(torch.enable_grad())
         with checkpointed(model) if options.checkpoint_activations else nullcontext():
             return _train(learner, checkpointer, resume=resume, progress=shown)
-
-
-def _require_outputs(model: nn.Module, data: Splits, options: TrainOptions) -> None:
-    """Reject a model with fewer outputs than there are classes among the labels."""
-    outputs = (
-        model.num_classes if isinstance(model, SNN) else _outputs(model, data.train, options.seed)
-    )
-    highest = max(int(part.labels.max()) for part in (data.train, data.val) if part is not None)
-    if highest >= outputs:
-        raise ValueError(f"train: labels go up to {highest}, but the model has {outputs} classes.")
-
-
-@torch.no_grad()
-def _outputs(model: nn.Module, images: ImageSet, seed: int) -> int:
-    """Return the number of logits that a model returns for an image; it is shown two images."""
-    x, _ = images.batch(slice(2))
-    device = next((weight.device for weight in model.parameters()), x.device)
-    seeded = torch_seeded(seed, "outputs", device=device)
-    noise = randomness(model, stream(seed, "outputs", device=device))
-    with restored(model.modules(), "training"), seeded, noise:
-        logits: Tensor = model.eval()(in_dtype_of(model, x.to(device)))
-    if logits.ndim != 2 or len(logits) != len(x):
-        raise ValueError(
-            f"train: the model must return logits [B, K] for {len(x)} inputs, got "
-            f"{list(logits.shape)}."
-        )
-    return logits.shape[1]
 
 
 def _require_parts(images: int, options: TrainOptions, world: World) -> None:

@@ -163,7 +163,10 @@ def test_a_point_at_x_itself_and_a_radius_of_zero_give_no_nan():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [pytest.param((12,), marks=pytest.mark.long), (2, 3, 1, 2)])
+@pytest.mark.parametrize(
+    "shape",
+    [*[pytest.param(each, marks=pytest.mark.long) for each in ((12,), (3, 2, 2))], (2, 3, 1, 2)],
+)
 def test_linf_reaches_the_optimum_of_a_linear_model(shape):
     """max <w, x'> is at x + eps sign(w), clipped to the box: pixels reach it one by one."""
     w, x = weights(12), torch.full((3, *shape), 0.5)

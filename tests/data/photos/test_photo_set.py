@@ -11,7 +11,7 @@ from spikeguard.data import BadImage, PhotoSet, photo_folder
 from spikeguard.data.images import content
 from spikeguard.data.photos import reading_ahead
 from spikeguard.data.stratified import split_validation
-from spikeguard.runs.foreign_model import facts_of
+from spikeguard.runs.model_card import image_facts
 from tests.toys.photos import write_imagenet
 
 
@@ -145,7 +145,7 @@ def test_results_are_of_the_bytes_of_their_files(tmp_path):
     snow = replace(snow)
     assert fog.digest == snow.digest and content(fog) != content(snow)
     assert content(fog, 20) == content(snow, 20) and content(fog, 21) != content(snow, 21)
-    assert facts_of(fog)["images"] != facts_of(snow)["images"]
+    assert image_facts(fog)["images"] != image_facts(snow)["images"]
 
 
 def test_a_broken_image_is_named_and_the_others_are_read(photos, no_workers):
