@@ -58,8 +58,8 @@ def test_worker_processes_change_no_bit_and_read_ahead(data, tmp_path, monkeypat
             ["start", "finish"],
             ["finish"],
         )
-        validation = ["start", "finish"]
-        assert events == (b_a_then + c_then + nothing_then + validation) * 2
+        look = validation = ["start", "finish"]  # two images before, and those without an update
+        assert events == look + (b_a_then + c_then + nothing_then + validation) * 2
         assert (reading_ahead._pool is not None) == (workers == "1")
     reading_ahead.close()
     assert torch.equal(results["0"], results["1"])
