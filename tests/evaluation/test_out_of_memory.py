@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from spikeguard.attacks import PGD, Linf, UniformNoise
+from spikeguard.evaluation.batch_size import MemoryShortage
 from spikeguard.evaluation.evaluator import evaluate
 from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.plan import plan_evaluation
-from spikeguard.evaluation.shard_runner import MemoryShortage
 from spikeguard.rng import stream
 from spikeguard.system.out_of_memory import OutOfMemory, is_out_of_memory
 from tests.toys.small_evaluations import same, spiking

@@ -13,13 +13,13 @@ from spikeguard.attacks.searches.portfolio import Entry
 from spikeguard.data import ImageSet
 from spikeguard.evaluation import plan as plans
 from spikeguard.evaluation import search_blocks
+from spikeguard.evaluation.batch_size import MemoryShortage
 from spikeguard.evaluation.evaluator import evaluate, run_plan
 from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.parallel import run_shards
 from spikeguard.evaluation.plan import plan_evaluation
 from spikeguard.evaluation.result import Evaluation
 from spikeguard.evaluation.result_files import PARTS
-from spikeguard.evaluation.shard_runner import MemoryShortage
 from spikeguard.models import MLP
 from spikeguard.neurons import LIF, NoisyLIF
 from spikeguard.rng import stream

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import time
-import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from spikeguard.attacks.searches.converging import CHOICE_DRAWS, Converging
 from spikeguard.attacks.searches.stepwise import can_step
 from spikeguard.data.images import ImageSet
 from spikeguard.evaluation.attack_records import SampleRecords, attacked
+from spikeguard.evaluation.batch_size import BatchSize
 from spikeguard.evaluation.cascade import Cascade, run_cascade
 from spikeguard.evaluation.options import EvaluationOptions
 from spikeguard.evaluation.progress import ProgressMeter
@@ -29,47 +29,16 @@ from spikeguard.evaluation.shard_store import read_shard
 from spikeguard.evaluation.worst_case import REPORT
 from spikeguard.rng import SampleStreams, key
 from spikeguard.storage.atomic_files import write_npz
-from spikeguard.system.out_of_memory import OutOfMemory, is_out_of_memory
+from spikeguard.system.out_of_memory import is_out_of_memory
 
 __all__ = [
     "Arrays",
-    "MemoryShortage",
     "ShardRunner",
     "partial_shard_path",
     "search_state_path",
 ]
 
 Arrays = dict[str, np.ndarray[Any, Any]]
-
-
-class MemoryShortage(UserWarning):
-    """An evaluation goes on with smaller batches, because the memory was not enough."""
-
-
-@dataclass
-class _BatchSize:
-    """Samples at once; it is halved when memory runs out, for all later shards too."""
-
-    samples: int
-
-    def halve(self, error: BaseException) -> None:
-        """Halve the size, with a warning.
-
-        Raises:
-            OutOfMemory: If a single sample is too much.
-        """
-        if self.samples == 1:
-            raise OutOfMemory(
-                "evaluate: out of memory with a single image at once; free some memory, or use "
-                "fewer processes or a machine with more. Finished shards are kept."
-            ) from error
-        self.samples //= 2
-        warnings.warn(
-            f"out of memory with {2 * self.samples} images at once; continuing with "
-            f"{self.samples}. Results do not depend on it.",
-            MemoryShortage,
-            stacklevel=2,
-        )
 
 
 @dataclass(frozen=True)
@@ -87,10 +56,10 @@ class ShardRunner:
     attacks: dict[str, Attack]
     options: EvaluationOptions
     stochastic: bool
-    _batch: _BatchSize = field(init=False, repr=False, compare=False)
+    _batch: BatchSize = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_batch", _BatchSize(self.options.batch_size))
+        object.__setattr__(self, "_batch", BatchSize(self.options.batch_size))
 
     @property
     def scorer(self) -> Scorer:

@@ -32,19 +32,12 @@ from spikeguard.reporting.sections.audit_findings import (
     tally,
 )
 from spikeguard.reporting.sections.certificates import certificate_sections
+from spikeguard.reporting.sections.facts import Fact, environments, facts
 from spikeguard.reporting.sections.published_numbers import Comparison, comparisons
 from spikeguard.reporting.sections.repeat_commands import commands_of
 from spikeguard.reporting.sections.results import section_results
 from spikeguard.reporting.sections.search_curve import search_chart, search_notes, search_rows
-from spikeguard.reporting.sections.tables import (
-    Checks,
-    Fact,
-    RadiusTable,
-    checks,
-    environments,
-    facts,
-    score_table,
-)
+from spikeguard.reporting.sections.tables import Checks, RadiusTable, checks, score_table
 from spikeguard.reporting.sections.verdict_cards import (
     Badge,
     Card,

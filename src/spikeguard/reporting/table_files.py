@@ -11,7 +11,8 @@ from pathlib import Path
 
 from spikeguard.reporting import formatting
 from spikeguard.reporting.page import Page
-from spikeguard.reporting.sections.tables import Cell, Fact
+from spikeguard.reporting.sections.facts import Fact
+from spikeguard.reporting.sections.tables import Cell
 from spikeguard.storage.atomic_files import write_text
 
 __all__ = ["FlatTable", "flat_tables", "latex", "write_tables"]
