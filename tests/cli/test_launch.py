@@ -1,5 +1,6 @@
 """launch: scripts and commands, checked before they are printed, and run by stand-ins of SLURM."""
 
+import json
 import os
 import shlex
 import shutil
@@ -41,8 +42,9 @@ def test_the_command_of_torchrun_is_one_that_a_shell_reads_back(capsys):
     words = ["train", "demo/at", "model.T=2", "--out", "runs/a name"]
     line = printed(capsys, "torchrun", "--processes", 4, "--", *words)
     found = shlex.split(line)
-    assert found[:3] == ["torchrun", "--standalone", "--nproc-per-node=4"]
-    assert found[3:] == ["-m", "spikeguard", *words]
+    assert found[:2] == ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600", "torchrun"]
+    assert found[2:4] == ["--standalone", "--nproc-per-node=4"]
+    assert found[4:] == ["-m", "spikeguard", *words]
     line = printed(capsys, "torchrun", "--nodes", 2, "--rendezvous", "node7", "--", *words)
     assert {"--nnodes=2", "--rdzv-endpoint=node7:29500"} <= set(shlex.split(line))
 
@@ -59,6 +61,7 @@ def test_a_script_asks_for_what_was_given(capsys):
     assert words[words.index("-m") :][:2] == ["-m", "torch.distributed.run"]
     assert {"--nproc-per-node=4", "--nnodes=2", "--rdzv-endpoint=$first:$port"} <= set(words)
     assert words[-4:] == ["spikeguard", "train", "demo/at", "--resume"]
+    assert "export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120\n" in script
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
@@ -223,3 +226,34 @@ def test_a_preempted_training_is_queued_again_and_ends_with_the_same_weights(
 def test_the_interpreter_of_the_script_is_this_one(capsys):
     assert sys.executable in printed(capsys, "slurm", "--", "train", "demo/at")
     assert os.access(sys.executable, os.X_OK)
+
+
+@pytest.mark.slow
+def test_preempted_ranks_save_their_state_although_the_launcher_repeats_the_signal(
+    tmp_path, monkeypatch
+):
+    """SLURM signals torchrun and both ranks, and torchrun signals the ranks once more.
+
+    No other checkpoint is due: the training goes on only from what was saved at the signal.
+    """
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    slow = ["train.epochs=30", "train.checkpoint_seconds=1000"]
+    words = ["train", "demo/vanilla", *SMALL, *slow, "--out"]
+    assert main([*words, str(alone)]) == 0
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    events = submitted(
+        *([*words, run], ["--tasks", "2"], tmp_path / "slurm", monkeypatch),
+        warn=run / "metrics.jsonl",
+    )
+    assert f"job {JOB} was sent USR1" in events and f"job {JOB} is queued again" in events
+    assert f"job {JOB} ended again with 0" in events
+    told = (tmp_path / "slurm" / f"job-{JOB}.out").read_text()
+    before, ended, after = told.partition("terminated; continue with")
+    assert ended and "epoch 1/30" in before and "epoch 1/30" not in after
+    assert len(losses(run)) == len(losses(alone))
+    assert losses(run)[:10] == pytest.approx(losses(alone)[:10], rel=1e-5)  # rounding grows later
+
+
+def losses(run):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["train_loss"] for line in lines]

@@ -7,6 +7,7 @@ first file of the pattern ``STAND_IN_WARN`` is there, it sends the scripts the s
 file ``events`` of the folder ``STAND_IN``.
 """
 
+import contextlib
 import glob
 import os
 import re
@@ -108,7 +109,23 @@ def scancel():
     name, job = sys.argv[1].partition("=")[2], sys.argv[2]
     step = Path(os.environ["STAND_IN"]) / f"step-{job}"
     for pid in step.read_text().split() if step.exists() else ():
-        os.kill(int(pid), signal.Signals[f"SIG{name}"])
+        for each in family(int(pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, signal.Signals[f"SIG{name}"])
+
+
+def family(pid):
+    """Return a process and all its descendants: SLURM signals every process of a step."""
+    parents = {}
+    for stat_file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat_file.parent.name)] = int(
+                stat_file.read_text().rpartition(")")[2].split()[1]
+            )
+    found = [pid]
+    for each in found:
+        found += [child for child, parent in parents.items() if parent == each]
+    return found
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """The ranks of a training: one alone, batches they cannot divide, ranks that do not come."""
 
+import socket
+
 import pytest
 import torch
 
 from spikeguard.system.launch_place import Place
+from spikeguard.training import world
 from spikeguard.training.options import TrainOptions
 from spikeguard.training.trainer import _require_parts
 from spikeguard.training.world import ALONE, NotJoined, World, join
@@ -56,10 +59,43 @@ def test_a_missing_rank_is_named():
     assert error.value.must_show
 
 
-def test_an_unreachable_rank_0_is_named():
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+def test_an_unreachable_rank_0_is_named_before_the_store_waits_and_tries_again(host, monkeypatch):
+    """TCPStore waits two to three times its time, and prints the frames of its C++ code."""
+    monkeypatch.setattr(world, "TCPStore", None)
     port = free_port()
     with (
-        pytest.raises(NotJoined, match=rf"rank 3 of 4 on .* cannot reach rank 0 at .*:{port}"),
-        join(Place(3, 4, 1), "127.0.0.1", port, seconds=0.2),
+        pytest.raises(NotJoined, match=rf"rank 3 of 4 on .* cannot reach rank 0 at {host}:{port}"),
+        join(Place(3, 4, 1), host, port, seconds=0.2),
     ):
         pass
+
+
+def test_a_rank_waits_for_the_host_of_the_store(monkeypatch):
+    port, tries = free_port(), []
+
+    def late(where, timeout):
+        tries.append(where)
+        if len(tries) < 3:
+            raise ConnectionRefusedError("not yet")
+        return socket.socket()
+
+    monkeypatch.setattr(world.socket, "create_connection", late)
+    monkeypatch.setattr(world.time, "sleep", lambda seconds: None)
+    world._await_host("node7", port, 60)
+    assert tries == [("node7", port)] * 3
+
+
+def test_only_the_entry_that_differs_is_named(monkeypatch):
+    ours = {"code": 1, "recipe": {"data": {"name": "digits", "limit": None}, "seed": 0}}
+    theirs = {"code": 1, "recipe": {"data": {"name": "digits", "limit": 65}, "seed": 1}}
+    ranks = World(Place(0, 2, 0))
+    monkeypatch.setattr(ranks, "gather", lambda facts: [ours, ours])
+    ranks.require_equal(ours)
+    monkeypatch.setattr(ranks, "gather", lambda facts: [ours, theirs])
+    with pytest.raises(ValueError) as error:
+        ranks.require_equal(ours)
+    assert str(error.value) == (
+        "rank 1 has another recipe.data.limit than rank 0, 65 instead of None; give all ranks the "
+        "same code, data and settings."
+    )

@@ -14,6 +14,7 @@ from spikeguard.config.errors import ConfigError
 __all__ = ["PORT", "Resources", "slurm_script", "torchrun_line"]
 
 PORT = 29500  # of the rendezvous, where none is named
+_PATIENCE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"  # seconds until torchrun kills ranks that save
 _TIME = re.compile(r"\d+|(\d+-)?\d{1,2}:\d{2}(:\d{2})?|\d+-\d{1,2}")
 _NAME = re.compile(r"[\w.,:/+=@-]+")
 
@@ -91,7 +92,7 @@ def torchrun_line(
         address = rendezvous if ":" in rendezvous else f"{rendezvous}:{PORT}"
         where = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={address}"]
     words = ["torchrun", *where, f"--nproc-per-node={processes}", "-m", "spikeguard", *command]
-    return shlex.join(words)
+    return f"{_PATIENCE}=600 {shlex.join(words)}"
 
 
 def slurm_script(command: Sequence[str], of: Resources, container: str | None = None) -> str:
@@ -122,7 +123,7 @@ def slurm_script(command: Sequence[str], of: Resources, container: str | None = 
             *(f"#SBATCH --{line}" for line in _head(of, tasks, cpus)),
             f"export OMP_NUM_THREADS={of.cpus}",
             _TRAP.strip(),
-            *([_RENDEZVOUS.strip()] if by_torchrun else []),
+            *([_RENDEZVOUS.strip(), f"export {_PATIENCE}={of.warning}"] if by_torchrun else []),
             f"srun --cpus-per-task={cpus} --kill-on-bad-exit={int(kind == 'train')} \\",
             f"  {_program(of, container, by_torchrun)} \\",
             f"  {shlex.join(words)} &",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 __all__ = ["Termination", "termination_deferred"]
+
+REPEAT = 10.0  # seconds in which a launcher may pass on the same request once more
 
 
 class Termination:
@@ -21,6 +24,7 @@ class Termination:
     def __init__(self) -> None:
         self.requested = False
         self._before: object = None
+        self._since = 0.0
 
     def deliver(self) -> None:
         """Handle the signal now, as it would have been handled without the deferral.
@@ -33,16 +37,20 @@ class Termination:
                 signal.raise_signal(signal.SIGTERM)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:  # a second signal does not wait
+        now = time.monotonic()
+        if not self.requested:
+            self.requested, self._since = True, now
+        elif now - self._since >= REPEAT:
             self.deliver()
-        self.requested = True
 
 
 @contextmanager
 def termination_deferred() -> Iterator[Termination]:
     """Keep SIGTERM from ending the block; the block looks at ``requested`` and calls ``deliver``.
 
-    A signal that was not delivered is handled at the end of the block, a second one at once.
+    A signal that was not delivered is handled at the end of the block. A second one is handled at
+    once, but within :data:`REPEAT` seconds it is the first one again: SLURM signals a launcher and
+    its processes, and the launcher passes the signal on.
     Outside the main thread, and where SIGTERM is ignored, nothing is deferred.
     """
     found = Termination()

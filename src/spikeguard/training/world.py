@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import platform
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -148,13 +150,12 @@ class World:
         all_ranks = self.gather(dict(facts))
         first = all_ranks[0]
         for rank, other in enumerate(all_ranks):
-            for name in first:
-                if other.get(name) != first[name]:
-                    raise ValueError(
-                        f"{self.name(rank)} has another {name} than rank 0, {other.get(name)} "
-                        f"instead of {first[name]}; give all ranks the same code, data and "
-                        "settings."
-                    )
+            if other != first:
+                name, theirs, ours = _difference(other, first)
+                raise ValueError(
+                    f"{self.name(rank)} has another {name} than rank 0, {theirs} instead of "
+                    f"{ours}; give all ranks the same code, data and settings."
+                )
 
     def fail(self, error: BaseException) -> BaseException:
         """Tell all ranks of an error of this one; return the error to raise in its place.
@@ -261,8 +262,10 @@ def join(
 def _meet(place: Place, address: str, port: int, seconds: float) -> Any:
     """Return the store of the run, in which all ranks have written their host."""
     try:
+        if place.rank or place.hosted:
+            _await_host(address, port, seconds)
         store = _connect(place, address, port, seconds, host=place.rank == 0)
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise NotJoined(
             f"rank {place.rank} of {place.size} on {platform.node()} cannot reach rank 0 at "
             f"{address}:{port} within {seconds:g} s ({_first_line(error)}); check MASTER_ADDR, "
@@ -283,6 +286,26 @@ def _meet(place: Place, address: str, port: int, seconds: float) -> Any:
     return store
 
 
+def _await_host(address: str, port: int, seconds: float) -> None:
+    """Wait until the host of the store takes connections; TCPStore would wait several times.
+
+    Raises:
+        OSError: If the name is unknown, or nothing answers within so many seconds.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            left = max(until - time.monotonic(), 0.1)
+            socket.create_connection((address, port), timeout=min(left, 10.0)).close()
+        except OSError as error:
+            unknown = isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN
+            if unknown or time.monotonic() >= until:
+                raise
+            time.sleep(min(0.2, seconds))
+        else:
+            return
+
+
 def _connect(place: Place, address: str, port: int, seconds: float, *, host: bool = False) -> Any:
     """Return a connection to the store; rank 0 hosts it unless torchrun does."""
     store = TCPStore(
@@ -295,6 +318,15 @@ def _connect(place: Place, address: str, port: int, seconds: float, *, host: boo
         multi_tenant=True,
     )
     return PrefixStore(f"spikeguard/{place.attempt}", store)
+
+
+def _difference(one: Any, other: Any, name: str = "") -> tuple[str, Any, Any]:
+    """Return the name of the first entry that differs, and its two values."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in {**other, **one}:
+            if one.get(key) != other.get(key):
+                return _difference(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
+    return name, one, other
 
 
 def _first_line(error: Exception) -> str:
