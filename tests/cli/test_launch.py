@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from spikeguard.cli import batch_script
+from spikeguard.cli.batch_script import Resources
 from spikeguard.cli.entry import app, main
+from spikeguard.config.errors import ConfigError
 from tests.drill.runs import TINY, content
 from tests.toys.slurm import JOB, install
 
@@ -106,6 +109,11 @@ def test_a_container_runs_the_command(capsys):
         (["--tasks", "2", "--", "audit", "RUN"], "audit runs in one process"),
         (["--tasks", "0", "--", "train", "demo/at"], "--tasks: a whole number >= 1, got 0"),
         (["--time", "soon", "--", "train", "demo/at"], "--time: minutes, H:MM:SS"),
+        (["--tasks", "3", "--", "train", "demo/at"], "batch_size 32 does not divide by 3 ranks"),
+        (["--", "train", "demo/at", "--out", "RUN"], "was started with another recipe"),
+        (["--time", "1:00", "--", "train", "demo/at"], "--warning: seconds before the end of"),
+        (["--warning", "65536", "--", "train", "demo/at"], "below 65536, got 65536"),
+        (["--gpus", "1", "--tasks", "4", "--", "train", "demo/at"], "got 1 for 4 ranks"),
         (["--account", "a\nb", "--", "train", "demo/at"], "--account: letters, digits"),
     ],
     ids=str,
@@ -162,6 +170,34 @@ def test_a_command_is_rejected_with_the_line_that_it_prints_itself(words, line, 
         assert main(["launch", *starter, "--", *given]) == 2
         shown = capsys.readouterr()
         assert (shown.out, shown.err) == ("", f"spikeguard launch: {alone}")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--processes 3 -- train demo/at", "batch_size 32 does not divide by 3 ranks"),
+        ("-- train demo/at --out RUN", "exists; add --resume to continue it"),
+        ("--nodes 2 --rendezvous ::1 -- train demo/at", "--rendezvous: HOST or HOST:PORT"),
+    ],
+)
+def test_torchrun_is_given_only_what_the_ranks_can_do(words, line, trained, capsys):
+    capsys.readouterr()
+    given = [str(trained) if word == "RUN" else word for word in words.split()]
+    assert main(["launch", "torchrun", *given]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and line in shown.err and len(shown.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"),
+    [("90", 5400), ("1:30", 90), ("2:00:05", 7205), ("1-2", 93600), ("1-2:03:04", 93784)],
+)
+def test_a_time_limit_is_read_as_slurm_reads_it(limit, seconds):
+    assert batch_script._seconds(limit) == seconds
+    Resources(time=limit, warning=seconds - 1 if seconds <= 65536 else 65535)
+    if seconds <= 65536:
+        with pytest.raises(ConfigError, match="--warning"):
+            Resources(time=limit, warning=seconds)
 
 
 def test_without_a_cluster_submitting_is_one_line(capsys, monkeypatch, tmp_path):

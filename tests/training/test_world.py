@@ -8,7 +8,7 @@ import torch
 from spikeguard.system.launch_place import Place
 from spikeguard.training import world
 from spikeguard.training.options import TrainOptions
-from spikeguard.training.trainer import _require_parts
+from spikeguard.training.trainer import require_parts
 from spikeguard.training.world import ALONE, NotJoined, World, join
 from tests.toys.ports import free_port
 
@@ -41,12 +41,12 @@ def test_the_shares_of_all_ranks_are_the_rows_in_order(count):
 def test_batches_that_the_ranks_cannot_divide_are_rejected(images, batch, accumulate, message):
     options = TrainOptions(batch_size=batch, accumulate=accumulate)
     with pytest.raises(ValueError, match=message):
-        _require_parts(images, options, World(Place(0, 4, 0)))
+        require_parts(images, options, 4)
 
 
 def test_batches_that_they_can_divide_are_accepted():
     for images, batch in ((92, 8), (95, 12), (8, 16)):
-        _require_parts(images, TrainOptions(batch_size=batch), World(Place(0, 4, 0)))
+        require_parts(images, TrainOptions(batch_size=batch), 4)
 
 
 def test_a_missing_rank_is_named():

@@ -17,6 +17,7 @@ PORT = 29500  # of the rendezvous, where none is named
 _PATIENCE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"  # seconds until torchrun kills ranks that save
 _TIME = re.compile(r"\d+|(\d+-)?\d{1,2}:\d{2}(:\d{2})?|\d+-\d{1,2}")
 _NAME = re.compile(r"[\w.,:/+=@-]+")
+_HOST = re.compile(r"[\w.-]+(:\d{1,5})?")
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ class Resources:
                 raise ConfigError(f"--{name}: a whole number >= {low}, got {getattr(self, name)}.")
         if not _TIME.fullmatch(self.time):
             raise ConfigError(f"--time: minutes, H:MM:SS or D-H:MM:SS, got {self.time!r}.")
+        seconds = _seconds(self.time)
+        if self.warning >= min(seconds, 65536):  # the largest number that SLURM takes
+            raise ConfigError(
+                f"--warning: seconds before the end of --time {self.time} and below 65536, got "
+                f"{self.warning}."
+            )
         for name in ("partition", "account", "name"):
             text = getattr(self, name)
             if text is not None and not _NAME.fullmatch(text):
@@ -84,7 +91,7 @@ def torchrun_line(
             raise ConfigError(f"--{name}: a whole number >= 1, got {value}.")
     if nodes == 1 and rendezvous is None:
         where = ["--standalone"]
-    elif rendezvous is None or not _NAME.fullmatch(rendezvous):
+    elif rendezvous is None or not _HOST.fullmatch(rendezvous):
         raise ConfigError(
             f"--rendezvous: HOST or HOST:PORT of the first of {nodes} nodes, got {rendezvous!r}."
         )
@@ -114,6 +121,11 @@ def slurm_script(command: Sequence[str], of: Resources, container: str | None = 
             f"--array: for attack, {' and '.join(WORKERS)}, got {kind}; for train use --nodes and "
             "--tasks."
         )
+    if kind == "train" and 0 < of.gpus < of.tasks:
+        raise ConfigError(
+            f"--gpus: each rank of train needs a GPU of its own, got {of.gpus} for {of.tasks} "
+            "ranks on a node; 0 trains on the CPU."
+        )
     by_torchrun = kind == "train" and ranks > 1
     words = [*command, *(["--resume"] if kind == "train" and "--resume" not in command else [])]
     tasks, cpus = (1, of.cpus * of.tasks) if by_torchrun else (of.tasks, of.cpus)
@@ -132,6 +144,19 @@ def slurm_script(command: Sequence[str], of: Resources, container: str | None = 
             "",
         ]
     )
+
+
+def _seconds(limit: str) -> int:
+    """Return the seconds of a time limit as SLURM writes it."""
+    days, _, rest = limit.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if days:  # D-H, D-H:MM or D-H:MM:SS
+        hours, minutes, seconds = [*parts, 0, 0][:3]
+        return ((int(days) * 24 + hours) * 60 + minutes) * 60 + seconds
+    if len(parts) < 3:  # M or M:SS
+        minutes, seconds = [*parts, 0][:2]
+        return minutes * 60 + seconds
+    return (parts[0] * 60 + parts[1]) * 60 + parts[2]
 
 
 def _head(of: Resources, tasks: int, cpus: int) -> list[str]:

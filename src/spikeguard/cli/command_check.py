@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from json import dumps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikeguard.cli.console import allowed_plugins
 from spikeguard.config.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from spikeguard.config.plugins import Plugins
     from spikeguard.config.schema import EvaluateSection
 
@@ -23,7 +22,7 @@ WORKERS = ("sweep", "map")  # commands of which several processes share the poin
 Options = Mapping[str, Any]
 
 
-def require_valid(command: Sequence[str]) -> None:
+def require_valid(command: Sequence[str], ranks: int = 1, *, resume: bool = False) -> None:
     """Check names, options, recipe, run folder and suites; write nothing and train nothing.
 
     The run folder need not be finished, and the images, weights and factory that an attack or audit
@@ -31,6 +30,8 @@ def require_valid(command: Sequence[str]) -> None:
 
     Args:
         command: The words after ``spikeguard``.
+        ranks: Number of processes that run it together.
+        resume: Whether a training is given ``--resume``, although the command does not say so.
 
     Raises:
         CycloptsError: If the command line is wrong.
@@ -45,22 +46,26 @@ def require_valid(command: Sequence[str]) -> None:
         raise unknown_name("--", "command", command[0], _CHECKS)
     _, bound, _ = app.parse_args(list(command), exit_on_error=False, print_error=False)
     bound.apply_defaults()
-    _CHECKS[command[0]](bound.arguments)
+    given = bound.arguments
+    if command[0] == "train":
+        _train({**given, "resume": resume or given["resume"]}, ranks)
+    else:
+        _CHECKS[command[0]](given)
 
 
-def _train(given: Options) -> None:
-    named = [] if given["data"] is None else [f"data.name={dumps(given['data'])}"]
-    plugins = allowed_plugins(given["plugin"], given["data"])
-    _build(given, [*named, *given["changes"]], plugins)
-
-
-def _build(given: Options, changes: Sequence[str], plugins: Plugins | None = None) -> None:
-    """Build everything that a recipe names, from its data on."""
+def _train(given: Options, ranks: int = 1) -> None:
     from spikeguard.config.builder import build
     from spikeguard.config.schema import load_recipe
+    from spikeguard.runs.recipe_training import require_startable
+    from spikeguard.training.trainer import require_parts
 
-    allowed = allowed_plugins(given["plugin"]) if plugins is None else plugins
-    build(load_recipe(given["recipe"], changes, plugins=allowed), given["data_root"])
+    named = [] if given["data"] is None else [f"data.name={dumps(given['data'])}"]
+    plugins = allowed_plugins(given["plugin"], given["data"])
+    recipe = load_recipe(given["recipe"], [*named, *given["changes"]], plugins=plugins)
+    out = Path("runs") / recipe.name if given["out"] is None else given["out"]
+    require_startable(recipe, out, given["resume"])
+    built = build(recipe, given["data_root"])
+    require_parts(len(built.data.train), built.options, ranks)
 
 
 def _attack(given: Options) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from spikeguard.training.trainer import TrainResult
     from spikeguard.training.world import World
 
-__all__ = ["train_recipe"]
+__all__ = ["require_startable", "train_recipe"]
 
 
 def train_recipe(
@@ -70,7 +70,7 @@ def train_recipe(
                 raise ConfigError(f"{path} is a file; choose another folder with --out.")
             if world.is_first:  # it alone reads and writes the folder
                 stack.enter_context(locked(path))
-                _require_startable(recipe, path, resume)
+                require_startable(recipe, path, resume)
                 require_same_versions(path, recipe.plugins)
         with world.together():
             built = build(recipe, data_root)
@@ -79,11 +79,17 @@ def train_recipe(
         return _train(recipe, path, built, kernel, world, resume=resume, log=log, progress=progress)
 
 
-def _require_startable(recipe: Recipe, path: Path, resume: bool) -> None:
-    """Reject a folder that is in use, or with ``resume`` the run of another recipe."""
+def require_startable(recipe: Recipe, path: Path, resume: bool) -> None:
+    """Reject a folder that is in use, or with ``resume`` the run of another recipe.
+
+    Raises:
+        ConfigError: In these cases, and if ``path`` is a file.
+    """
     from spikeguard.training.checkpointing import difference
 
-    if holds_nothing(path):
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path} is a file; choose another folder with --out.")
+    if not path.exists() or holds_nothing(path):
         return
     if not resume:
         raise ConfigError(

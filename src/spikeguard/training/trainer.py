@@ -40,7 +40,7 @@ from spikeguard.training.outputs import require_outputs
 from spikeguard.training.state import TrainState
 from spikeguard.training.world import ALONE, World
 
-__all__ = ["TrainResult", "require_new_folder", "train"]
+__all__ = ["TrainResult", "require_new_folder", "require_parts", "train"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def train(
     if options.patience is not None:
         data.validation(f"patience={options.patience}")
     if world.size > 1:
-        _require_parts(len(data.train), options, world)
+        require_parts(len(data.train), options, world.size)
     with world.together():
         if world.is_first and not resume:
             require_new_folder(out)
@@ -171,12 +171,17 @@ def train(
             return _train(learner, checkpointer, resume=resume, progress=shown)
 
 
-def _require_parts(images: int, options: TrainOptions, world: World) -> None:
-    """Reject batches that the ranks cannot divide."""
+def require_parts(images: int, options: TrainOptions, ranks: int) -> None:
+    """Reject batches that the ranks cannot divide.
+
+    Raises:
+        ValueError: If ``batch_size`` is no multiple of the parts of all ranks, or the last batch of
+            an epoch has fewer images than there are ranks.
+    """
     size, parts = options.batch_size, options.accumulate
-    if size % (parts * world.size):
-        by = f"{world.size} ranks" + (f" times {parts} parts (accumulate)" if parts > 1 else "")
-        step = parts * world.size
+    if size % (parts * ranks):
+        by = f"{ranks} ranks" + (f" times {parts} parts (accumulate)" if parts > 1 else "")
+        step = parts * ranks
         fits = [each for each in (size // step * step, (size // step + 1) * step) if each]
         raise ValueError(
             f"train: batch_size {size} does not divide by {by}; take train.batch_size "
@@ -187,10 +192,10 @@ def _require_parts(images: int, options: TrainOptions, world: World) -> None:
         if images % size
         else []
     )
-    if any(part < world.size for part in last):
+    if any(part < ranks for part in last):
         raise ValueError(
             f"train: the last batch of an epoch has {images % size} of {images} images, too few "
-            f"for {world.size} ranks; take another train.batch_size or number of ranks."
+            f"for {ranks} ranks; take another train.batch_size or number of ranks."
         )
 
 

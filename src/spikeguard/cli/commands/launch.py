@@ -34,7 +34,7 @@ def torchrun(
     from spikeguard.cli.batch_script import torchrun_line
     from spikeguard.cli.command_check import SHARED, require_valid
 
-    require_valid(command)
+    require_valid(command, max(nodes * processes, 1))
     if command[0] not in SHARED:
         raise ConfigError(f"torchrun starts {' or '.join(SHARED)}, got {command[0]}.")
     say(torchrun_line(command, nodes=nodes, processes=processes, rendezvous=rendezvous))
@@ -81,7 +81,7 @@ def slurm(
     from spikeguard.cli.batch_script import Resources, slurm_script
     from spikeguard.cli.command_check import require_valid
 
-    require_valid(command)
+    require_valid(command, max(nodes * tasks, 1), resume=True)
     label = name or f"spikeguard-{command[0]}"
     wanted = Resources(
         *(nodes, tasks, cpus, gpus, time, partition, account, array, label, warning, requeue)
