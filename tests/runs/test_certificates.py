@@ -25,7 +25,8 @@ def run(path, weights=0):
     neuron = NoisyLIF(0.5, sigma=0.2, v_th=0.3)
     model = MLP(6, 3, T=2, neuron=neuron, generator=stream(weights, "w"))
     recipe = SimpleNamespace(evaluate=EvaluateSection())
-    return SimpleNamespace(path=path, model=model, recipe=recipe, data=SimpleNamespace(test=images))
+    data = SimpleNamespace(test=images)
+    return SimpleNamespace(path=path, model=model, recipe=recipe, data=data, device="cpu")
 
 
 def certified(of, **options):
@@ -81,12 +82,14 @@ def test_a_larger_limit_and_another_radius_add_to_what_is_there(tmp_path):
 def test_other_settings_have_a_file_of_their_own(tmp_path):
     certified(run(tmp_path), limit=2)
     certify_once(run(tmp_path), GAUSSIAN, Sampling(n0=10, n=50), limit=2)
-    certify_once(run(tmp_path), GaussianCertificate(0.4), SAMPLING, limit=2)
+    for sigma in (0.4, 0.4000000001):
+        certify_once(run(tmp_path), GaussianCertificate(sigma), SAMPLING, limit=2)
     names = {file.stem for file in (tmp_path / "certificates").glob("*.json")}
     assert names == {
         "l2-sigma0.3-n010-n40-alpha0.001-seed0-best",
         "l2-sigma0.3-n010-n50-alpha0.001-seed0-best",
         "l2-sigma0.4-n010-n40-alpha0.001-seed0-best",
+        "l2-sigma0.4000000001-n010-n40-alpha0.001-seed0-best",
     }
 
 

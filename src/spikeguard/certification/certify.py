@@ -131,7 +131,7 @@ def certified(
 
     Args:
         model: The base network; it is run in evaluation mode, with the noise of its neurons.
-        x: Images [B, ...] in [0, 1].
+        x: Images [B, ...] in [0, 1], on the device of the network.
         y: Labels [B].
         index: Place of each image in its set [B], which names its random streams.
         certificate: See :func:`smoothing_of`.
@@ -170,8 +170,8 @@ def attacked(
 
     Args:
         model: The base network.
-        x: Images [B, ...] in [0, 1].
-        y: Labels [B].
+        x: Images [B, ...] in [0, 1], on the device of the network.
+        y: Labels [B], there too.
         index: Place of each image in its set [B].
         certificate: See :func:`smoothing_of`.
         sampling: Numbers of draws, alpha and seed.

@@ -78,7 +78,8 @@ def certify_once(
             import torch
 
             index = torch.arange(places.start, places.stop)
-            return (*images.batch(index), index)
+            x, y = images.batch(index)
+            return x.to(run.device), y.to(run.device), index
 
         for places in _blocks(len(found.records), count, block):
             report(places.start, total, "certificates")
@@ -107,9 +108,15 @@ def certify_once(
 
 def certificate_name(settings: Mapping[str, Any]) -> str:
     """Return the file name without suffix of a result with these settings."""
-    noise = f"sigma{settings['sigma']:.6g}" if settings["sigma"] else "own"
-    drawn = "-".join(f"{k}{settings[k]:g}" for k in ("n0", "n", "alpha", "seed"))
+    noise = f"sigma{_exactly(settings['sigma'])}" if settings["sigma"] else "own"
+    drawn = "-".join(f"{k}{_exactly(settings[k])}" for k in ("n0", "n", "alpha", "seed"))
     return f"{settings['norm']}-{noise}-{drawn}-{settings['checkpoint']}"
+
+
+def _exactly(value: float) -> str:
+    """Write a number in six digits, or in as many as it has."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _settings(run: Run, certificate: Certificate, sampling: Sampling) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from spikeguard.cli.console import Plugin, allowed_plugins, note, numbers, progress, say, table
+from spikeguard.cli.device import device_of
 from spikeguard.cli.json_output import AsJson, write_result
 from spikeguard.config.errors import ConfigError
 
@@ -32,6 +33,7 @@ def certify(
     attack: Number = None,
     limit: int | None = None,
     seed: int | None = None,
+    device: Literal["cpu", "cuda"] | None = None,
     json: AsJson = False,
     plugin: Plugin = None,
     data_root: Path | None = None,
@@ -55,6 +57,7 @@ def certify(
             beside the lower one.
         limit: Number of test images, from the first; all when left out.
         seed: Seed of all random numbers; the run's seed when left out.
+        device: Where the network runs; the first GPU if there is one, when left out.
         json: Print the results as JSON and nothing else on standard output.
         plugin: Package whose parts the recipe may name as package.module:Part; repeated or with
             commas. Its code runs.
@@ -72,7 +75,8 @@ def certify(
     if any(radius <= 0 for radius in radii):
         raise ConfigError(f"--attack: radii > 0 in pixels of [0, 1], got {radii[0]:g}.")
     Sampling(n0, n, alpha, seed or 0)  # before anything is read
-    loaded = Run.load(run, data_root=data_root, plugins=allowed_plugins(plugin))
+    plugins, where = allowed_plugins(plugin), device_of(device)
+    loaded = Run.load(run, data_root=data_root, plugins=plugins, device=where)
     sampling = Sampling(n0, n, alpha, loaded.recipe.seed if seed is None else seed)
     certificate = smoothing_of(loaded.model, deviation)
     _require_balls(certificate, radii, loaded.data.test.images[:1].numel())
