@@ -47,6 +47,8 @@ OBJECTIVES = {  # neuron, objective, options
     "run_again": (noisy, ATTACK, {"checkpoint_activations": True}),
     "sr": (noisy, ATTACK | SR(lamb=0.1), {}),
     "rat": (lif, ATTACK | RAT(0.004), {"weight_decay": 0.0, "accumulate": 2}),
+    "rat_at_once": (lif, ATTACK | RAT(0.004), {"weight_decay": 0.0}),
+    "bf16": (lif, Vanilla(), {"precision": "bf16"}),
     "mppd": (dlif, ATTACK | MPPD() | Mixup(), {}),
     "mpd_sgr": (lif, GaussianNoise(0.1) | MPDSGR(0.5), {}),
     "ema": (lif, Vanilla(), {"ema": 0.9}),

@@ -20,7 +20,13 @@ pytestmark = pytest.mark.slow
 
 # Sums over ranks are rounded differently. In these short trainings that flips no spike.
 TOLERANCE = 1e-5
+BF16 = 0.02  # 2^-9 at every multiplication flips spikes from the first step on
 FLIPPED = 0.02  # in a longer one, spikes flip on rounding, each with an effect of about 0.001
+
+TRACES = {  # number of ranks, objectives
+    2: ("vanilla", "tgo", "sr", "rat", "mppd", "mpd_sgr"),
+    4: ("vanilla", "tgo", "sr", "rat_at_once", "mppd"),
+}
 
 
 def same(found, expected, tolerance=TOLERANCE):
@@ -31,16 +37,16 @@ def same(found, expected, tolerance=TOLERANCE):
 def launched(tmp_path_factory):
     """What 4 and then 2 ranks saw; the 2 ranks resume what the 4 began."""
     out = tmp_path_factory.mktemp("ranks")
-    four = rank_jobs.launch(4, out, ["tgo", "terminated", "diverges"])
+    four = rank_jobs.launch(4, out, [*TRACES[4], "terminated", "diverges"])
     position = checkpoints.load(out / "stopped" / LAST).info["position"]
-    jobs = ["vanilla", "run_again", "sr", "rat", "mpd_sgr", "own_statistics", "resumed"]
+    jobs = [*TRACES[2], "bf16", "run_again", "own_statistics", "resumed"]
     jobs += ["ema", "swa", "resumed_ema", "resumed_swa"]
     two = rank_jobs.launch(2, out, [*jobs, "differs", "fails_alone", "disk_full"])
     return {4: four, 2: two, "position": position}
 
 
 @pytest.mark.parametrize(
-    ("size", "name"), [(4, "tgo"), (2, "vanilla"), (2, "sr"), (2, "rat"), (2, "mpd_sgr")]
+    ("size", "name"), [(size, name) for size, names in TRACES.items() for name in names]
 )
 def test_ranks_have_the_loss_trace_of_one_process(launched, tmp_path, size, name):
     """Augmentation, attack starts, neuron noise, batch statistics and accumulation included."""
@@ -48,6 +54,13 @@ def test_ranks_have_the_loss_trace_of_one_process(launched, tmp_path, size, name
     for seen in launched[size]:
         same(seen[name], expected)
     assert abs(expected[0][0] - expected[1][0]) > 100 * TOLERANCE
+
+
+def test_in_bf16_the_traces_agree_as_far_as_its_rounding(launched, tmp_path):
+    expected = rank_jobs.run("bf16", tmp_path / "one")
+    for seen in launched[2]:
+        losses = [[line[0] for line in trace] for trace in (seen["bf16"], expected)]
+        same(*losses, BF16)
 
 
 def test_layers_that_run_again_change_nothing(launched, tmp_path):
