@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tests.drill.databases import killed_database
 from tests.drill.runs import JOBS, TINY, command, content, start
 from tests.toys.rank_jobs import rank_of
 
@@ -153,6 +154,14 @@ class Drill:
         left, wanted = content(path), self.undisturbed(name).content
         return Trial("passed") if left == wanted else Trial("silently wrong", f"ranks: {path}")
 
+    def killed_database(self, number: int) -> Trial:
+        """Kill the database of a sweep, start it again, and run the sweep again."""
+        new = partial(self.folder, "database", False)
+        wrong = killed_database(new, 2 * self.undisturbed("train").seconds, number)
+        named = {"": "passed", "skipped": "skipped"}
+        other = "silently wrong" if wrong.startswith("silently") else "failed"
+        return Trial(named.get(wrong, other), f"database: {wrong}")
+
     def two_writers(self, number: int) -> Trial:
         """Start two trainings of other recipes in one new folder."""
         path, name = self.folder("writers", False), "train"
@@ -206,6 +215,7 @@ def drills(drill: Drill) -> Iterator[tuple[str, list[Callable[[], Trial]]]]:
     ranks = "train, 2 ranks"
     yield f"killed rank: {ranks}", [partial(drill.killed_rank, ranks, n) for n in range(6)]
     yield "killed: ranks", [partial(drill.killed_ranks, number) for number in range(6)]
+    yield "killed: database", [partial(drill.killed_database, number) for number in range(4)]
     yield "two writers", [partial(drill.two_writers, number) for number in range(6)]
     full = [(name, number) for name in ("train", "attack", "audit") for number in range(3)]
     yield "disk full", [partial(drill.disk_full, *each) for each in full]

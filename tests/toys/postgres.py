@@ -39,21 +39,28 @@ def ordinary_user():
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
-@contextmanager
-def postgres():
-    """Yield the URL of an empty database; its encoding is ASCII, the least that a server has."""
-    pytest.importorskip("psycopg")
-    place, who = programs(), ordinary_user()
-    with tempfile.TemporaryDirectory(prefix="postgres-") as name:
-        folder = Path(name)
+class Server:
+    """A server that can crash and come back with what it held.
+
+    Its encoding is ASCII, the least that a server has.
+
+    Attributes:
+        url: Address of an empty database.
+    """
+
+    def __init__(self, folder):
+        place, who = programs(), ordinary_user()
         (folder / "password").write_text(PASSWORD)
         for path in (folder, folder / "password"):
             if who:
                 os.chown(path, who["user"], who["group"])
-        data, how = folder / "data", {"cwd": folder, "env": {"LC_ALL": "C"}, **who}
+        data, self._how = folder / "data", {"cwd": folder, "env": {"LC_ALL": "C"}, **who}
         login = ["-U", "me", "-A", "scram-sha-256", f"--pwfile={folder / 'password'}"]
         subprocess.run(
-            [place / "initdb", "-D", data, "-N", *login], check=True, capture_output=True, **how
+            [place / "initdb", "-D", data, "-N", *login],
+            check=True,
+            capture_output=True,
+            **self._how,
         )
         port = free_port()
         settings = {
@@ -63,11 +70,36 @@ def postgres():
             "fsync": "off",
         }
         options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
-        command = [place / "postgres", "-D", data, *options]
-        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **how)
+        self._command = [place / "postgres", "-D", data, *options]
+        self.url = f"postgresql://me:{QUOTED}@127.0.0.1:{port}/postgres"
+        self.start()
+
+    def start(self):
+        self._process = subprocess.Popen(
+            self._command, stderr=subprocess.PIPE, text=True, **self._how
+        )
+        assert any("ready to accept connections" in line for line in self._process.stderr)
+
+    def stop(self, how=signal.SIGINT):
+        """End it with a signal: SIGINT ends the connections that are left, SIGKILL is a crash."""
+        self._process.send_signal(how)
+        self._process.communicate()
+
+
+@contextmanager
+def postgres():
+    """Yield the URL of an empty database."""
+    with crashing_postgres() as server:
+        yield server.url
+
+
+@contextmanager
+def crashing_postgres():
+    """Yield a :class:`Server`."""
+    pytest.importorskip("psycopg")
+    with tempfile.TemporaryDirectory(prefix="postgres-") as name:
+        server = Server(Path(name))
         try:
-            assert any("ready to accept connections" in line for line in server.stderr)
-            yield f"postgresql://me:{QUOTED}@127.0.0.1:{port}/postgres"
+            yield server
         finally:
-            server.send_signal(signal.SIGINT)  # ends the connections that are left
-            server.communicate()
+            server.stop()
