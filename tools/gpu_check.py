@@ -188,10 +188,10 @@ def _save(work: Path, state: Mapping[str, Any]) -> None:
     fresh.replace(work / "state.json")
 
 
-def _load(work: Path, dry_run: bool) -> dict[str, Any]:
-    file = work / "state.json"
+def _load(work: Path, dry_run: bool, row_words: list[str]) -> dict[str, Any]:
+    file, new = work / "state.json", {"dry_run": dry_run, "row": row_words, "parts": {}}
     if not file.exists():
-        return {"dry_run": dry_run, "parts": {}}
+        return new
     try:
         state: dict[str, Any] = json.loads(file.read_text())
         earlier = state["dry_run"]
@@ -200,7 +200,9 @@ def _load(work: Path, dry_run: bool) -> dict[str, Any]:
     if earlier != dry_run:
         kind = "a dry run" if earlier else "a check on a GPU"
         raise ValueError(f"--work: {work} is the folder of {kind}; choose another.")
-    return state
+    if state.get("row", row_words) != row_words:
+        raise ValueError(f"--work: {work} has the row {' '.join(state['row'])}; choose another.")
+    return {**new, **state}
 
 
 def _write(check: Check, state: dict[str, Any], out: Path) -> list[str]:
@@ -226,6 +228,8 @@ def _machine(check: Check, clock: Clock) -> dict[str, Any]:
         f"from gpu_steps.machine import describe; import json, pathlib; pathlib.Path({str(file)!r})"
     )
     ended = check.run(min(120.0, clock.left), "-c", f"{code}.write_text(json.dumps(describe()))")
+    if ended.code is None:
+        raise ValueError("the time was over before Python started; give more --seconds.")
     if ended.code != 0:
         raise ValueError(f"Python cannot describe the machine; see {check.work / 'log.txt'}.")
     found: dict[str, Any] = json.loads(file.read_text())
@@ -240,6 +244,26 @@ def _machine(check: Check, clock: Clock) -> dict[str, Any]:
     return found
 
 
+_READ = """
+import sys
+from pathlib import Path
+from spikeguard.config.schema import load_recipe
+try:
+    load_recipe(sys.argv[2], sys.argv[3:])
+except ValueError as error:
+    Path(sys.argv[1]).write_text(str(error))
+"""
+
+
+def _require_row(check: Check, clock: Clock) -> None:
+    """Reject a row whose recipe cannot be read, before the parts that come first."""
+    file = check.work / "wrong.txt"
+    file.unlink(missing_ok=True)
+    check.run(min(120.0, clock.left), "-c", _READ, str(file), check.recipe, *check.changes)
+    if file.exists():
+        raise ValueError(" ".join(file.read_text().split()))
+
+
 def _checked(given: argparse.Namespace) -> int:
     out = given.out or os.environ.get("OUT")
     if not out:
@@ -249,7 +273,9 @@ def _checked(given: argparse.Namespace) -> int:
     work = work.resolve()
     if given.resume_from and not (work / "state.json").exists():
         restore(Path(given.resume_from), work)
-    state = _load(work, given.dry_run)
+    recipe = given.recipe or ("demo/at" if given.dry_run else ROW)
+    changes = [*(_TINY_ROW if given.dry_run else ()), "train.precision=bf16", *given.change]
+    state = _load(work, given.dry_run, [recipe, *changes])
     work.mkdir(parents=True, exist_ok=True)
     waiting: list[str] = []
     if given.unpack:
@@ -259,13 +285,13 @@ def _checked(given: argparse.Namespace) -> int:
         version("spikeguard")
     except PackageNotFoundError:
         packing.write_metadata(work / "site")
-    recipe = given.recipe or ("demo/at" if given.dry_run else ROW)
-    changes = [*(_TINY_ROW if given.dry_run else ()), "train.precision=bf16", *given.change]
     root = packing.data_root(work, given.data_root)
     check = Check(work, given.dry_run, recipe, changes, root, waiting)
+    Path(out).mkdir(parents=True, exist_ok=True)  # now, not after nine minutes
     state["machine"] = check.machine = _machine(check, clock)
     missing = [f"{k}: {v}" for k, v in state["machine"].items() if str(v).startswith("missing")]
     print(*missing, sep="\n", flush=True)
+    _require_row(check, clock)
     try:
         run_parts(check, state, clock)
     finally:

@@ -50,7 +50,10 @@ def test_the_masked_network_is_called_so_and_why():
 
 
 @needs_networks
-@pytest.mark.parametrize(("name", "highest"), [("natural", 0.25), ("adversarial", 0.75)])
+@pytest.mark.parametrize(
+    ("name", "highest"),
+    [pytest.param("natural", 0.25, marks=pytest.mark.long), ("adversarial", 0.75)],
+)
 def test_the_pgd_10_of_the_reference_networks_is_called_too_high(name, highest):
     """Independent attacks leave 2 % and 48.5 % of 200 where this one leaves 49 % and 85.5 %."""
     weak = PGD(Linf(EPS), steps=10, step_size=EPS / 4)

@@ -25,6 +25,7 @@ def with_gpu(tool, monkeypatch):
     """A machine that has everything, so that no process is started to describe it."""
     found = {"torch": "9", "spikeguard": "1", "gpu": "A GPU", "xdist": "3"}
     monkeypatch.setattr(tool, "_machine", lambda check, clock: dict(found))
+    monkeypatch.setattr(tool, "_require_row", lambda check, clock: None)
 
 
 class Recorded:
@@ -142,6 +143,34 @@ def test_without_a_gpu_or_torch_it_says_what_to_do(tool, tmp_path, capsys, monke
     said["torch"] = "missing: No module named 'torch'"
     assert call(tool, tmp_path) == 2
     assert "torch cannot be imported: missing: No module named" in capsys.readouterr().err
+
+
+def test_a_row_that_cannot_be_read_is_named_before_anything_runs(
+    tool, tmp_path, capsys, monkeypatch
+):
+    recorded = Recorded(a="done")
+    monkeypatch.setattr(tool, "PARTS", recorded.parts())
+    monkeypatch.setattr(tool, "_machine", lambda check, clock: {})
+    assert call(tool, tmp_path, "--dry-run", "--recipe", "demo/att") == 2
+    said = capsys.readouterr().err
+    assert "unknown recipe 'demo/att'" in said and len(said.splitlines()) == 1
+    assert recorded.seconds == {}
+
+
+def test_a_folder_has_one_row(tool, tmp_path, with_gpu, capsys, monkeypatch):
+    monkeypatch.setattr(tool, "PARTS", Recorded(a="done").parts())
+    assert call(tool, tmp_path, "--recipe", "demo/at") == 0
+    assert call(tool, tmp_path, "--recipe", "demo/tgo") == 2
+    assert "has the row demo/at train.precision=bf16; choose another" in capsys.readouterr().err
+
+
+def test_an_output_folder_that_cannot_be_made_is_known_at_once(tool, tmp_path, capsys, monkeypatch):
+    recorded = Recorded(a="done")
+    monkeypatch.setattr(tool, "PARTS", recorded.parts())
+    (tmp_path / "file").write_text("")
+    words = ["--out", str(tmp_path / "file" / "out"), "--work", str(tmp_path / "work")]
+    assert tool.main(words) == 2
+    assert "Not a directory" in capsys.readouterr().err and recorded.seconds == {}
 
 
 def test_without_a_folder_it_says_so(tool, capsys, monkeypatch):

@@ -343,7 +343,7 @@ def shortened(monkeypatch):
         )
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.long), 3])
 def test_results_do_not_depend_on_the_batch_size(batch_size, shortened):
     (x, y), model = vectors(9), spiking()
     attack = Converging(Linf(0.04), budget=250)
@@ -356,7 +356,9 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", [1, 4, 9])
+@pytest.mark.parametrize(
+    "after", [pytest.param(1, marks=pytest.mark.long), 4, pytest.param(9, marks=pytest.mark.long)]
+)
 def test_a_search_killed_between_rounds_continues_bit_for_bit(after, shortened):
     (x, y), attack, files = vectors(), Converging(Linf(0.04), budget=300), []
     whole = run(attack, spiking(), x, y)
