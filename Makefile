@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 WORKERS ?= 2
 KERNEL := hatch_build.py $(wildcard src/spikeguard/kernels/cpu/*.cpp src/spikeguard/kernels/cpu/*.h) # compiled by the installation
 
-.PHONY: drill demo test test-fast test-long lint types format check clean help bench-peers test-peers
+.PHONY: help demo test test-long test-fast lint types format docs test-wheel test-peers check bench-peers drill clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
@@ -17,10 +17,10 @@ demo: $(VENV)/.core ## Train, attack and audit four networks on embedded digits;
 test: $(VENV)/.dev ## Run the test suite.
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-test-long: $(VENV)/.dev ## Run the cases that make test leaves out, ten minutes on two cores.
+test-long: $(VENV)/.dev ## Run the cases that make test leaves out.
 	SPIKEGUARD_LONG=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m long
 
-test-fast: $(VENV)/.dev ## Run the tests that are not marked slow: under a minute on two cores.
+test-fast: $(VENV)/.dev ## Run the tests that are not marked slow.
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not browser"
 
 lint: $(VENV)/.dev ## Check format and lint.

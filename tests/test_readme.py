@@ -69,6 +69,13 @@ def test_make_and_pip_name_what_exists():
                 assert extra in extras["optional-dependencies"]
 
 
+def test_a_target_runs_although_a_folder_has_its_name():
+    """Such as docs: without .PHONY make calls it up to date."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.M)
+    assert sorted(phony.split()) == sorted(re.findall(r"^([a-z-]+):", makefile, re.M))
+
+
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     """A folder as ``make demo`` leaves it, with a network of the reader's own."""
