@@ -265,12 +265,12 @@ def test_the_interpreter_of_the_script_is_this_one(capsys):
 
 
 @pytest.mark.slow
-def test_preempted_ranks_save_their_state_although_the_launcher_repeats_the_signal(
-    tmp_path, monkeypatch
-):
+def test_preempted_ranks_save_their_state_and_go_on_from_it(tmp_path, monkeypatch):
     """SLURM signals torchrun and both ranks, and torchrun signals the ranks once more.
 
-    No other checkpoint is due: the training goes on only from what was saved at the signal.
+    No other checkpoint is due: the training goes on only from what was saved at the signal. Its
+    steps are short, so that a repeated signal mostly comes after one; tests/system/test_termination
+    has the case in which it comes within.
     """
     run, alone = tmp_path / "run", tmp_path / "alone"
     slow = ["train.epochs=30", "train.checkpoint_seconds=1000"]

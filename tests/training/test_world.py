@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from spikeguard.system.launch_place import Place
-from spikeguard.training import world
+from spikeguard.training import meeting
+from spikeguard.training.meeting import NotJoined, join
 from spikeguard.training.options import TrainOptions
 from spikeguard.training.trainer import require_parts
-from spikeguard.training.world import ALONE, NotJoined, World, join
+from spikeguard.training.world import ALONE, World
 from tests.toys.ports import free_port
 
 
@@ -62,7 +63,7 @@ def test_a_missing_rank_is_named():
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
 def test_an_unreachable_rank_0_is_named_before_the_store_waits_and_tries_again(host, monkeypatch):
     """TCPStore waits two to three times its time, and prints the frames of its C++ code."""
-    monkeypatch.setattr(world, "TCPStore", None)
+    monkeypatch.setattr(meeting, "TCPStore", None)
     port = free_port()
     with (
         pytest.raises(NotJoined, match=rf"rank 3 of 4 on .* cannot reach rank 0 at {host}:{port}"),
@@ -80,9 +81,9 @@ def test_a_rank_waits_for_the_host_of_the_store(monkeypatch):
             raise ConnectionRefusedError("not yet")
         return socket.socket()
 
-    monkeypatch.setattr(world.socket, "create_connection", late)
-    monkeypatch.setattr(world.time, "sleep", lambda seconds: None)
-    world._await_host("node7", port, 60)
+    monkeypatch.setattr(meeting.socket, "create_connection", late)
+    monkeypatch.setattr(meeting.time, "sleep", lambda seconds: None)
+    meeting._await_host("node7", port, 60)
     assert tries == [("node7", port)] * 3
 
 

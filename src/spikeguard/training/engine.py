@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from spikeguard.system.launch_place import Place
-from spikeguard.training.world import ALONE, World, join
+from spikeguard.training.meeting import join
+from spikeguard.training.world import ALONE, World
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
