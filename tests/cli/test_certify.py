@@ -82,6 +82,7 @@ def test_a_coding_with_noise_needs_no_sigma_and_without_an_attack_nothing_is_cla
         (["--sigma", "0.1", "--alpha", "0"], "alpha is a probability in (0, 1), got 0"),
         (["--sigma", "0.1", "--n0", "5", "--n", "5"], "write n = 10 or more"),
         (["--sigma", "0.1", "--limit", "0"], "--limit: a number of images >= 1, got 0"),
+        (["--sigma", "0.1", "--limit", "999999"], "test images, got 999999; write at most that"),
         (["--sigma", "0.1", "--seed", "-1"], "seed is a whole number >= 0, got -1"),
         (["--sigma", "0.1", "--device", "cuda"], "--device cuda: torch sees no CUDA device"),
         (["--sigma", "0.1", "--attack", "0"], "--attack: radii > 0 in pixels of [0, 1], got 0"),

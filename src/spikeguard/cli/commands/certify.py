@@ -64,6 +64,7 @@ def certify(
         data_root: Folder of the data sets; $SPIKEGUARD_DATA or ./data when left out.
     """
     from spikeguard.certification.certify import Sampling, smoothing_of
+    from spikeguard.config.builder import require_images
     from spikeguard.runs.certificates import certify_once
     from spikeguard.runs.run import Run
     from spikeguard.storage.run_folder import CERTIFICATES
@@ -77,6 +78,7 @@ def certify(
     Sampling(n0, n, alpha, seed or 0)  # before anything is read
     plugins, where = allowed_plugins(plugin), device_of(device)
     loaded = Run.load(run, data_root=data_root, plugins=plugins, device=where)
+    require_images(limit, loaded.data, "--limit")
     sampling = Sampling(n0, n, alpha, loaded.recipe.seed if seed is None else seed)
     certificate = smoothing_of(loaded.model, deviation)
     _require_balls(certificate, radii, loaded.data.test.images[:1].numel())
